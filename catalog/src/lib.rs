@@ -1,0 +1,17 @@
+//! What exists: the names, types and definitions of sources, tables, feature views and views, and the durable store
+//! that keeps them. Nothing here knows SQL text beyond storing it, or any service.
+//!
+//! A reader takes a [`Snapshot`] (immutable, cheap to clone) and works on it; a writer commits a list of [`Change`]s
+//! through the [`CatalogStore`], which is durable before the new snapshot becomes visible.
+
+mod object;
+mod snapshot;
+mod store;
+mod types;
+
+pub use object::{
+    Body, ClockMode, Column, ErrorPolicy, Feature, FeatureView, Object, ObjectId, ObjectKind, Relation, View,
+};
+pub use snapshot::{Change, Snapshot};
+pub use store::{CatalogError, CatalogStore};
+pub use types::SqlType;

@@ -1,0 +1,221 @@
+//! The definitions themselves. Everything here is plain data, serialised as JSON in the catalog store.
+
+use crate::SqlType;
+use arrow_schema::{Field, Schema, SchemaRef};
+use serde::{Deserialize, Serialize};
+use std::{collections::BTreeMap, fmt, sync::Arc};
+
+/// The identity of an object for as long as it exists; also its PostgreSQL OID, so it starts at 16384 and fits 32 bits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct ObjectId(pub u32);
+
+impl ObjectId {
+    pub const FIRST: ObjectId = ObjectId(16384);
+}
+
+impl fmt::Display for ObjectId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Object {
+    pub id: ObjectId,
+    /// Without schema: every object of this release lives in schema `public`.
+    pub name: String,
+    /// Microseconds since 1970, UTC.
+    pub created_us: i64,
+    pub comment: Option<String>,
+    pub body: Body,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum Body {
+    Source(Relation),
+    Table(Relation),
+    FeatureView(FeatureView),
+    View(View),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ObjectKind {
+    Source,
+    Table,
+    FeatureView,
+    View,
+}
+
+impl fmt::Display for ObjectKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            ObjectKind::Source => "source",
+            ObjectKind::Table => "table",
+            ObjectKind::FeatureView => "feature view",
+            ObjectKind::View => "view",
+        })
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Column {
+    pub name: String,
+    pub ty: SqlType,
+    pub not_null: bool,
+    pub comment: Option<String>,
+}
+
+impl Column {
+    pub fn field(&self) -> Field {
+        Field::new(&self.name, self.ty.arrow(), !self.not_null)
+    }
+}
+
+/// What "now" means for a source's feature views (semantics, section 3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ClockMode {
+    /// The server's clock.
+    System,
+    /// The greatest event time admitted: for replays, demos and tests.
+    Event,
+}
+
+/// Reserved for declared expectations (`ON VIOLATION …`); every release so far quarantines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ErrorPolicy {
+    Quarantine,
+}
+
+/// A source or a table: rows that arrive, kept in an embedded durable log.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Relation {
+    pub columns: Vec<Column>,
+    /// Indices into `columns`; empty when there is none. A relation with a primary key is a changelog.
+    pub primary_key: Vec<usize>,
+    /// `FORMAT UPSERT`: a row with a known key replaces it instead of being refused (23505).
+    pub upsert: bool,
+    /// The column of `WATERMARK FOR`; without it the relation can be queried but not windowed.
+    pub event_time: Option<usize>,
+    /// The declared watermark delay, microseconds.
+    pub delay_us: i64,
+    pub clock: ClockMode,
+    /// How far an event's time may lie after its append time, microseconds (`max_ahead`).
+    pub max_ahead_us: i64,
+    /// How long a silent partition holds the frontier back, microseconds (`idle_timeout`).
+    pub idle_timeout_us: i64,
+    /// How long rows stay in the log, microseconds; `None` keeps them for ever (`retention`).
+    pub retention_us: Option<i64>,
+    /// How long its dead letters stay, microseconds (`dead_letter_retention`).
+    pub dead_letter_retention_us: Option<i64>,
+    /// The `WITH` options as written, for `SHOW CREATE` and `DESCRIBE`.
+    pub options: BTreeMap<String, String>,
+    /// The statement that created it, as written.
+    pub sql: String,
+}
+
+impl Relation {
+    pub fn schema(&self) -> SchemaRef {
+        Arc::new(Schema::new(self.columns.iter().map(Column::field).collect::<Vec<_>>()))
+    }
+}
+
+/// A feature view: its definition as text, and what planning found in it, for people to browse.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct FeatureView {
+    /// The statement that created it, as written.
+    pub sql: String,
+    /// The `SELECT` alone, as written; re-planned (purely) at every start.
+    pub query: String,
+    /// The source or table it reads.
+    pub relation: ObjectId,
+    pub columns: Vec<Column>,
+    /// Indices into `columns`: the entity key.
+    pub key: Vec<usize>,
+    /// Index into `columns`: the time column, the instant of the change.
+    pub time: usize,
+    /// One entry per feature column (neither key nor time).
+    pub features: Vec<Feature>,
+    pub ttl_us: Option<i64>,
+    /// The session's time zone at CREATE, frozen (semantics, section 2).
+    pub time_zone: String,
+    pub owner: Option<String>,
+    pub tags: Vec<String>,
+    pub options: BTreeMap<String, String>,
+    pub version: u32,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Feature {
+    /// Index into the view's `columns`.
+    pub column: usize,
+    /// `count`, `sum`, …; empty for a raw column or an expression over several.
+    pub aggregate: String,
+    /// The window as a person reads it, e.g. `RANGE 1 hour PRECEDING`; empty for a raw column.
+    pub window: String,
+    /// The feature's expression as SQL text.
+    pub expression: String,
+}
+
+/// A plain `CREATE VIEW`: a name for a query. A feature service is one over feature views.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct View {
+    pub sql: String,
+    pub query: String,
+    pub columns: Vec<Column>,
+    /// The objects it reads, so that dropping one in use is refused.
+    pub reads: Vec<ObjectId>,
+}
+
+impl Object {
+    pub fn kind(&self) -> ObjectKind {
+        match self.body {
+            Body::Source(_) => ObjectKind::Source,
+            Body::Table(_) => ObjectKind::Table,
+            Body::FeatureView(_) => ObjectKind::FeatureView,
+            Body::View(_) => ObjectKind::View,
+        }
+    }
+
+    /// The definition of a source or table.
+    pub fn relation(&self) -> Option<&Relation> {
+        match &self.body {
+            Body::Source(r) | Body::Table(r) => Some(r),
+            _ => None,
+        }
+    }
+
+    pub fn feature_view(&self) -> Option<&FeatureView> {
+        match &self.body {
+            Body::FeatureView(v) => Some(v),
+            _ => None,
+        }
+    }
+
+    pub fn view(&self) -> Option<&View> {
+        match &self.body {
+            Body::View(v) => Some(v),
+            _ => None,
+        }
+    }
+
+    pub fn columns(&self) -> &[Column] {
+        match &self.body {
+            Body::Source(r) | Body::Table(r) => &r.columns,
+            Body::FeatureView(v) => &v.columns,
+            Body::View(v) => &v.columns,
+        }
+    }
+
+    pub fn schema(&self) -> SchemaRef {
+        Arc::new(Schema::new(self.columns().iter().map(Column::field).collect::<Vec<_>>()))
+    }
+
+    /// The objects this one reads.
+    pub fn reads(&self) -> Vec<ObjectId> {
+        match &self.body {
+            Body::Source(_) | Body::Table(_) => vec![],
+            Body::FeatureView(v) => vec![v.relation],
+            Body::View(v) => v.reads.clone(),
+        }
+    }
+}

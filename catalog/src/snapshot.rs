@@ -1,0 +1,69 @@
+//! One immutable picture of the catalog. Planning works on a snapshot and nothing else, so it is pure.
+
+use crate::{Object, ObjectId};
+use std::{collections::BTreeMap, sync::Arc};
+
+#[derive(Debug, Clone, Default)]
+pub struct Snapshot {
+    /// Grows by one with every commit; cached plans carry the generation they were made from.
+    pub generation: u64,
+    by_id: BTreeMap<ObjectId, Arc<Object>>,
+    by_name: BTreeMap<String, ObjectId>,
+}
+
+/// One step of a commit.
+#[derive(Debug, Clone)]
+pub enum Change {
+    /// Adds the object, or replaces the one with its id (also under a new name).
+    Put(Object),
+    Drop(ObjectId),
+}
+
+impl Snapshot {
+    pub fn new(generation: u64, objects: impl IntoIterator<Item = Object>) -> Self {
+        let mut snapshot = Snapshot { generation, ..Default::default() };
+        for object in objects {
+            snapshot.by_name.insert(object.name.clone(), object.id);
+            snapshot.by_id.insert(object.id, Arc::new(object));
+        }
+        snapshot
+    }
+
+    pub fn get(&self, name: &str) -> Option<&Arc<Object>> {
+        self.by_id.get(self.by_name.get(name)?)
+    }
+
+    pub fn get_id(&self, id: ObjectId) -> Option<&Arc<Object>> {
+        self.by_id.get(&id)
+    }
+
+    /// All objects, by name.
+    pub fn objects(&self) -> impl Iterator<Item = &Arc<Object>> {
+        self.by_name.values().filter_map(|id| self.by_id.get(id))
+    }
+
+    /// The objects that read `id` directly.
+    pub fn readers(&self, id: ObjectId) -> impl Iterator<Item = &Arc<Object>> {
+        self.objects().filter(move |o| o.reads().contains(&id))
+    }
+
+    /// The snapshot after `changes`, one generation on.
+    pub fn apply(&self, changes: &[Change]) -> Snapshot {
+        let mut next = self.clone();
+        next.generation += 1;
+        for change in changes {
+            let id = match change {
+                Change::Put(object) => object.id,
+                Change::Drop(id) => *id,
+            };
+            if let Some(old) = next.by_id.remove(&id) {
+                next.by_name.remove(&old.name);
+            }
+            if let Change::Put(object) = change {
+                next.by_name.insert(object.name.clone(), id);
+                next.by_id.insert(id, Arc::new(object.clone()));
+            }
+        }
+        next
+    }
+}

@@ -1,0 +1,125 @@
+//! The durable home of the catalog: one SQLite file, one row per object, definitions as JSON.
+//!
+//! A commit is one SQLite transaction with `synchronous = FULL`; when it returns, the change survives a power cut.
+
+use crate::{Change, Object, ObjectId, Snapshot};
+use sqlx::{
+    ConnectOptions, Row, SqliteConnection,
+    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous},
+};
+use std::path::Path;
+
+#[derive(Debug, thiserror::Error)]
+pub enum CatalogError {
+    #[error("catalog store: {0}")]
+    Store(#[from] sqlx::Error),
+    #[error("catalog object \"{name}\" cannot be read: {source}")]
+    Definition { name: String, source: serde_json::Error },
+}
+
+/// The layout of the file; a file of a later layout is refused rather than misread.
+const LAYOUT: i64 = 1;
+
+pub struct CatalogStore {
+    connection: SqliteConnection,
+    snapshot: Snapshot,
+    next_id: u32,
+}
+
+impl CatalogStore {
+    /// Opens or creates the catalog at `path` and reads all of it.
+    pub async fn open(path: &Path) -> Result<Self, CatalogError> {
+        let mut connection = SqliteConnectOptions::new()
+            .filename(path)
+            .create_if_missing(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Full)
+            .connect()
+            .await?;
+        sqlx::raw_sql(
+            "CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value INTEGER NOT NULL);
+             CREATE TABLE IF NOT EXISTS objects (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, definition TEXT NOT NULL);",
+        )
+        .execute(&mut connection)
+        .await?;
+        let layout = meta(&mut connection, "layout", LAYOUT).await?;
+        if layout != LAYOUT {
+            return Err(CatalogError::Store(sqlx::Error::Protocol(format!(
+                "the catalog has layout {layout}, this server reads layout {LAYOUT}"
+            ))));
+        }
+        let generation = meta(&mut connection, "generation", 0).await?;
+        let next_id = meta(&mut connection, "next_id", ObjectId::FIRST.0 as i64).await?;
+        let mut objects = vec![];
+        for row in sqlx::query("SELECT name, definition FROM objects").fetch_all(&mut connection).await? {
+            let (name, definition): (String, String) = (row.get(0), row.get(1));
+            let object: Object =
+                serde_json::from_str(&definition).map_err(|source| CatalogError::Definition { name, source })?;
+            objects.push(object);
+        }
+        Ok(CatalogStore { connection, snapshot: Snapshot::new(generation as u64, objects), next_id: next_id as u32 })
+    }
+
+    pub fn snapshot(&self) -> &Snapshot {
+        &self.snapshot
+    }
+
+    /// An id that no object has had: ids are never given twice, so state of a dropped object can never be mistaken for
+    /// a later one's.
+    pub async fn allocate_id(&mut self) -> Result<ObjectId, CatalogError> {
+        let id = self.next_id;
+        self.next_id += 1;
+        set_meta(&mut self.connection, "next_id", self.next_id as i64).await?;
+        Ok(ObjectId(id))
+    }
+
+    /// Makes `changes` durable, all or none, and returns the snapshot that has them.
+    pub async fn commit(&mut self, changes: &[Change]) -> Result<Snapshot, CatalogError> {
+        use sqlx::Connection;
+        let next = self.snapshot.apply(changes);
+        let mut tx = self.connection.begin().await?;
+        for change in changes {
+            let id = match change {
+                Change::Put(object) => object.id,
+                Change::Drop(id) => *id,
+            };
+            sqlx::query("DELETE FROM objects WHERE id = ?").bind(id.0 as i64).execute(&mut *tx).await?;
+        }
+        for change in changes {
+            if let Change::Put(object) = change {
+                let definition = serde_json::to_string(object)
+                    .map_err(|source| CatalogError::Definition { name: object.name.clone(), source })?;
+                sqlx::query("INSERT INTO objects (id, name, definition) VALUES (?, ?, ?)")
+                    .bind(object.id.0 as i64)
+                    .bind(&object.name)
+                    .bind(definition)
+                    .execute(&mut *tx)
+                    .await?;
+            }
+        }
+        set_meta(&mut tx, "generation", next.generation as i64).await?;
+        tx.commit().await?;
+        self.snapshot = next.clone();
+        Ok(next)
+    }
+}
+
+async fn meta(connection: &mut SqliteConnection, name: &str, default: i64) -> Result<i64, CatalogError> {
+    let row = sqlx::query("SELECT value FROM meta WHERE name = ?").bind(name).fetch_optional(&mut *connection).await?;
+    match row {
+        Some(row) => Ok(row.get(0)),
+        None => {
+            set_meta(connection, name, default).await?;
+            Ok(default)
+        }
+    }
+}
+
+async fn set_meta(connection: &mut SqliteConnection, name: &str, value: i64) -> Result<(), CatalogError> {
+    sqlx::query("INSERT INTO meta (name, value) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value")
+        .bind(name)
+        .bind(value)
+        .execute(connection)
+        .await?;
+    Ok(())
+}

@@ -1,0 +1,64 @@
+//! The history store: one table of steps per feature view, readable by any engine.
+
+use super::{Positions, SeamResult};
+use arrow::{datatypes::SchemaRef, record_batch::RecordBatch};
+use async_trait::async_trait;
+use datafusion::catalog::TableProvider;
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+use tidemark_catalog::ObjectId;
+
+/// What a history table looks like.
+///
+/// `schema`: key columns (NOT NULL), the time column (`timestamptz`, NOT NULL), feature columns, then `_op` (text, NOT
+/// NULL: `upsert`, `delete` or `carry`), `_event_time` (`timestamptz`) and `_recorded_at` (`timestamptz`, NOT NULL).
+/// Partitioned by month of the time column (UTC), sorted in every file by (key columns, time column).
+#[derive(Debug, Clone)]
+pub struct HistoryTable {
+    pub view: ObjectId,
+    /// Table name inside namespace `public`.
+    pub name: String,
+    pub schema: SchemaRef,
+    /// Column indices of the entity key.
+    pub key: Vec<usize>,
+    /// Column index of the time column.
+    pub time: usize,
+    /// One comment per column, or empty text.
+    pub comments: Vec<String>,
+}
+
+/// Set as table properties in the very commit that appends the steps (and repeated in its snapshot summary).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CommitTag {
+    /// Every step with an instant below this is in the table; microseconds.
+    pub frontier_us: i64,
+    pub positions: Positions,
+    pub view_version: u32,
+    pub writer_epoch: u64,
+    /// Counts commits of this table.
+    pub sequence: u64,
+}
+
+#[async_trait]
+pub trait HistoryStore: Send + Sync {
+    /// Creates the table; an existing table of the same name that belongs to the same view is left as it is, one that
+    /// belongs to another view (left by a crash between catalog and history) is replaced.
+    async fn create(&self, table: &HistoryTable) -> SeamResult<()>;
+
+    /// Removes the table and its files. Removing a table that is not there is no error.
+    async fn drop(&self, name: &str) -> SeamResult<()>;
+
+    async fn rename(&self, from: &str, to: &str) -> SeamResult<()>;
+
+    /// Appends steps (in `table.schema`; any order, at most one row per (key, instant)) and sets the tag, in one commit.
+    /// `steps` may be empty: then only the tag moves. Refused (`NotDone`) if the table's tag carries a greater
+    /// `writer_epoch`. After `SeamError::Unknown` the caller reads `last_tag` to learn whether it happened.
+    async fn append(&self, table: &HistoryTable, steps: Vec<RecordBatch>, tag: &CommitTag) -> SeamResult<()>;
+
+    /// The tag of the newest commit; `None` before the first.
+    async fn last_tag(&self, name: &str) -> SeamResult<Option<CommitTag>>;
+
+    /// A scan of the table as of its newest commit. The provider prunes by comparisons on the time column and on key
+    /// columns (reported as inexact filters).
+    async fn provider(&self, table: &HistoryTable) -> SeamResult<Arc<dyn TableProvider>>;
+}

@@ -1,0 +1,38 @@
+//! The online store: the shared, durable copy of every key's current row, written on every change, read after a
+//! restart or by other nodes.
+
+use super::SeamResult;
+use async_trait::async_trait;
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use tidemark_catalog::ObjectId;
+
+/// The version of a put: compared as a pair, greater wins, an equal or smaller one is ignored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct PutVersion {
+    /// Grows with every start of a writer; an older writer is thereby fenced.
+    pub epoch: u64,
+    pub counter: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OnlineValue {
+    /// The entity key, in the engine's encoding.
+    pub key: Bytes,
+    pub version: PutVersion,
+    /// The row in the engine's encoding; `None` marks an absent key (expired or deleted) and keeps its version.
+    pub row: Option<Bytes>,
+}
+
+#[async_trait]
+pub trait OnlineStore: Send + Sync {
+    /// Writes the values of one view; a value never goes backwards in version. All of the call or, after an error,
+    /// any part of it may be visible; repeating the call is safe.
+    async fn put(&self, view: ObjectId, values: Vec<OnlineValue>) -> SeamResult<()>;
+
+    /// One entry per key asked, in the order asked; `None` for a key never put.
+    async fn get_many(&self, view: ObjectId, keys: &[Bytes]) -> SeamResult<Vec<Option<OnlineValue>>>;
+
+    /// Removes everything of a view; no key is left behind.
+    async fn drop_view(&self, view: ObjectId) -> SeamResult<()>;
+}

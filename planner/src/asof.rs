@@ -1,0 +1,1 @@
+//! ASOF JOIN in the planner.

@@ -1,0 +1,67 @@
+//! One error type for parsing and planning: always a SQLSTATE, a message that names the object, often a hint.
+
+/// An error a client sees. Message: lower case, no full stop, names the object and its kind.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[error("{message}")]
+pub struct PlanError {
+    /// Five characters (PostgreSQL, appendix A).
+    pub sqlstate: &'static str,
+    pub message: String,
+    pub detail: Option<String>,
+    pub hint: Option<String>,
+    /// 1-based character position in the statement's text, where known.
+    pub position: Option<usize>,
+}
+
+pub type PlanResult<T> = Result<T, PlanError>;
+
+/// The SQLSTATEs used here, by PostgreSQL's names.
+pub mod sqlstate {
+    pub const SYNTAX_ERROR: &str = "42601";
+    pub const UNDEFINED_TABLE: &str = "42P01";
+    pub const UNDEFINED_COLUMN: &str = "42703";
+    pub const UNDEFINED_FUNCTION: &str = "42883";
+    pub const UNDEFINED_OBJECT: &str = "42704";
+    pub const DUPLICATE_TABLE: &str = "42P07";
+    pub const DUPLICATE_COLUMN: &str = "42701";
+    pub const AMBIGUOUS_COLUMN: &str = "42702";
+    pub const WRONG_OBJECT_TYPE: &str = "42809";
+    pub const INVALID_PARAMETER: &str = "22023";
+    pub const INVALID_DEFINITION: &str = "42P17";
+    pub const DATATYPE_MISMATCH: &str = "42804";
+    pub const DEPENDENT_OBJECTS: &str = "2BP01";
+    pub const FEATURE_NOT_SUPPORTED: &str = "0A000";
+    pub const INVALID_SCHEMA: &str = "3F000";
+    pub const WINDOWING_ERROR: &str = "42P20";
+    pub const GROUPING_ERROR: &str = "42803";
+    pub const INTERNAL: &str = "XX000";
+}
+
+impl PlanError {
+    pub fn new(sqlstate: &'static str, message: impl Into<String>) -> Self {
+        PlanError { sqlstate, message: message.into(), detail: None, hint: None, position: None }
+    }
+
+    pub fn detail(mut self, detail: impl Into<String>) -> Self {
+        self.detail = Some(detail.into());
+        self
+    }
+
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    pub fn at(mut self, position: usize) -> Self {
+        self.position = Some(position);
+        self
+    }
+
+    pub fn syntax(message: impl Into<String>) -> Self {
+        Self::new(sqlstate::SYNTAX_ERROR, message)
+    }
+
+    pub fn unsupported(message: impl Into<String>) -> Self {
+        Self::new(sqlstate::FEATURE_NOT_SUPPORTED, message)
+    }
+}

@@ -1,0 +1,13 @@
+//! What was asked: SQL text to plans. Pure: no I/O, no clock, nothing but a catalog snapshot and session settings.
+//!
+//! `parse` turns text into [`Statement`]s; `feature` recognises the shape of a feature view; `query` binds ordinary
+//! queries with DataFusion's SQL planner; `asof` teaches it `ASOF JOIN`; `lookup` recognises point lookups at parse.
+
+pub mod asof;
+pub mod error;
+pub mod feature;
+pub mod parse;
+pub mod statement;
+
+pub use error::{PlanError, PlanResult};
+pub use statement::Statement;

@@ -1,0 +1,166 @@
+//! The statements of the surface (`docs/sql.md`), as parsed: names and options resolved to Rust types, nothing bound.
+
+use datafusion::sql::sqlparser::ast;
+use std::collections::BTreeMap;
+use tidemark_catalog::{ObjectKind, SqlType};
+
+/// One parsed statement with its own text.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Parsed {
+    pub statement: Statement,
+    /// The statement's text as the user wrote it, without the closing semicolon and surrounding white space.
+    pub text: String,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub enum Statement {
+    CreateRelation(CreateRelation),
+    /// `CREATE TABLE name AS query` (`CREATE TABLE … AS`); `SELECT … INTO` is refused.
+    CreateTableAs { name: String, if_not_exists: bool, query: Box<ast::Query> },
+    CreateFeatureView(CreateFeatureView),
+    CreateView { name: String, if_not_exists: bool, columns: Vec<String>, query: Box<ast::Query>, query_text: String },
+    /// `DROP {SOURCE | TABLE | FEATURE VIEW | VIEW} [IF EXISTS] name [, …] [CASCADE | RESTRICT]`
+    Drop { kind: ObjectKind, if_exists: bool, names: Vec<String>, cascade: bool },
+    /// `ALTER {SOURCE | TABLE | FEATURE VIEW | VIEW} [IF EXISTS] name RENAME TO to`
+    Rename { kind: ObjectKind, if_exists: bool, name: String, to: String },
+    /// `ALTER {SOURCE | TABLE | FEATURE VIEW} [IF EXISTS] name SET ( option = value, … )`
+    SetOptions { kind: ObjectKind, if_exists: bool, name: String, options: BTreeMap<String, String> },
+    /// `ALTER SOURCE | TABLE name ADVANCE WATERMARK TO expr`; the expression is constant (a timestamptz literal, cast or `now()`).
+    AdvanceWatermark { name: String, to: Box<ast::Expr> },
+    /// `COMMENT ON {SOURCE | TABLE | FEATURE VIEW | VIEW} name IS 'text' | NULL` (`column` set: `COMMENT ON COLUMN name.column`;
+    /// kind is then `None`)
+    Comment { kind: Option<ObjectKind>, name: String, column: Option<String>, text: Option<String> },
+    /// `SHOW SOURCES | TABLES | FEATURE VIEWS | VIEWS`
+    ShowObjects(ObjectKind),
+    /// `SHOW CREATE {SOURCE | TABLE | FEATURE VIEW | VIEW} name`
+    ShowCreate { kind: ObjectKind, name: String },
+    /// `DESCRIBE [{SOURCE | TABLE | FEATURE VIEW | VIEW}] name` (also `DESC`)
+    Describe { name: String },
+    /// `EXPLAIN CREATE FEATURE VIEW …` or, with `(FORMAT PROBES)`, the oracle's SQL
+    ExplainFeatureView { create: CreateFeatureView, format: ExplainFormat },
+    /// `EXPLAIN [ANALYZE] [VERBOSE] query`
+    Explain { analyze: bool, verbose: bool, statement: Box<Statement> },
+    Checkpoint,
+    Flush,
+    /// `COPY name [(columns)] FROM STDIN [WITH] (…)`, also the old option syntax that psql's \copy and pg_dump send
+    CopyFrom { table: String, columns: Vec<String>, options: CopyOptions },
+    /// `COPY { name [(columns)] | (query) } TO { STDOUT | 'file' } [WITH] (…)`
+    CopyTo { source: CopySource, target: CopyTarget, options: CopyOptions },
+    Insert(Insert),
+    /// Anything that is answered as rows and planned by DataFusion: SELECT, VALUES, WITH, TABLE.
+    Query(Box<ast::Query>),
+    /// `SET [SESSION | LOCAL] name { = | TO } value[, …]`, `SET TIME ZONE …`; `value` `None` means DEFAULT
+    Set { local: bool, name: String, value: Option<String> },
+    /// `SHOW name`; `SHOW ALL` has the name `all`. Names are lower case; `TIME ZONE` is `timezone`,
+    /// `TRANSACTION ISOLATION LEVEL` is `transaction_isolation`
+    ShowSetting { name: String },
+    /// `RESET name | ALL`
+    Reset { name: String },
+    /// `BEGIN`, `START TRANSACTION`
+    Begin { read_only: bool },
+    Commit,
+    Rollback,
+    Savepoint { name: String },
+    RollbackTo { name: String },
+    Release { name: String },
+    /// `PREPARE name [(types)] AS statement`
+    Prepare { name: String, types: Vec<SqlType>, statement: Box<Parsed> },
+    Execute { name: String, parameters: Vec<ast::Expr> },
+    /// `DEALLOCATE name`; `None` is ALL
+    Deallocate { name: Option<String> },
+    /// `DISCARD ALL | PLANS | TEMP | SEQUENCES`, upper case
+    Discard { what: String },
+    /// `CLOSE ALL`, `UNLISTEN *` and the like that clients send on reset and that have nothing to do here; the command tag
+    Nothing { tag: &'static str },
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub enum ExplainFormat {
+    Text,
+    Probes,
+}
+
+/// `CREATE SOURCE | TABLE [IF NOT EXISTS] name ( columns, WATERMARK FOR c AS c - INTERVAL '…', PRIMARY KEY (…) )
+///  [WITH ( … )] [FORMAT …]`
+#[derive(Debug, Clone, PartialEq)]
+pub struct CreateRelation {
+    pub kind: ObjectKind,
+    pub name: String,
+    pub if_not_exists: bool,
+    pub columns: Vec<ColumnDef>,
+    /// From a column's `PRIMARY KEY` or the table constraint.
+    pub primary_key: Vec<String>,
+    /// Column and delay in microseconds.
+    pub watermark: Option<(String, i64)>,
+    /// `WITH` options: names lower case, values as text (quotes removed).
+    pub options: BTreeMap<String, String>,
+    /// `FORMAT UPSERT` (with or without `ENCODE …`).
+    pub upsert: bool,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct ColumnDef {
+    pub name: String,
+    pub ty: SqlType,
+    pub not_null: bool,
+}
+
+/// `CREATE [OR REPLACE] FEATURE VIEW [IF NOT EXISTS] name [WITH ( … )] AS query`
+#[derive(Debug, Clone, PartialEq)]
+pub struct CreateFeatureView {
+    pub or_replace: bool,
+    pub if_not_exists: bool,
+    pub name: String,
+    pub options: BTreeMap<String, String>,
+    pub query: Box<ast::Query>,
+    pub query_text: String,
+}
+
+/// `INSERT INTO name [(columns)] { VALUES … | query } [ON CONFLICT …]`
+#[derive(Debug, Clone, PartialEq)]
+pub struct Insert {
+    pub table: String,
+    pub columns: Vec<String>,
+    pub query: Box<ast::Query>,
+    pub on_conflict: OnConflict,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub enum OnConflict {
+    Error,
+    /// `DO NOTHING`
+    Nothing,
+    /// `(key) DO UPDATE SET every other column = excluded.column`: replace the row
+    Replace,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub enum CopySource {
+    Table { name: String, columns: Vec<String> },
+    Query { query: Box<ast::Query>, text: String },
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub enum CopyTarget {
+    Stdout,
+    /// A file on the server.
+    File(String),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CopyFormat {
+    Text,
+    Csv,
+    Binary,
+    Parquet,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct CopyOptions {
+    pub format: CopyFormat,
+    pub delimiter: Option<u8>,
+    pub null: Option<String>,
+    pub header: bool,
+    pub quote: Option<u8>,
+    pub escape: Option<u8>,
+}
