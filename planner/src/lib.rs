@@ -8,6 +8,7 @@ pub mod error;
 pub mod feature;
 pub mod parse;
 pub mod statement;
+pub mod table;
 
 pub use error::{PlanError, PlanResult};
 pub use statement::Statement;

@@ -1,0 +1,103 @@
+//! What a plan scans: pure descriptions. The engine puts real providers in their place before physical planning.
+
+use arrow_schema::{DataType, Field, Schema, SchemaRef, TimeUnit};
+use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableSource, TableType};
+use std::{any::Any, sync::Arc};
+use tidemark_catalog::ObjectId;
+
+/// Which rows of which object.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum ScanTarget {
+    /// Admitted rows of a source or plain table; current rows of a table with a primary key.
+    Relation(ObjectId),
+    /// `V(k, now)` for every key.
+    CurrentRows(ObjectId),
+    /// `V(k, t)` for every key: `FOR SYSTEM_TIME AS OF`; microseconds.
+    AsOf(ObjectId, i64),
+    /// The steps of a feature view (or the versions of a changelog table), completed from state above the frontier:
+    /// what an `ASOF JOIN` reads. Schema: [`StepsTable::schema`].
+    Steps(ObjectId),
+    /// `history.<view>`: the committed steps, as in the Iceberg table.
+    History(ObjectId),
+    /// A table of the schemas `tidemark`, `pg_catalog`, `information_schema`: `schema.name`.
+    System(String),
+    /// What `now()` and the like need no table for: the empty relation of a constant query never gets here.
+    Nothing,
+}
+
+/// A table as a plan sees it.
+#[derive(Debug, Clone)]
+pub struct TidemarkTable {
+    pub target: ScanTarget,
+    /// The object's name, for messages.
+    pub name: String,
+    pub schema: SchemaRef,
+    /// For feature views and changelog tables: what an `ASOF JOIN` on the time column reads instead.
+    pub steps: Option<Arc<StepsTable>>,
+}
+
+/// The history side of a feature view or changelog table.
+#[derive(Debug, Clone)]
+pub struct StepsTable {
+    pub target: ScanTarget,
+    /// Key columns, time column, features as stored (time-continuous ones replaced by their base columns), then
+    /// [`OP_COLUMN`] and [`EVENT_TIME_COLUMN`].
+    pub schema: SchemaRef,
+    /// Name of the time column: the instant of the change.
+    pub time: String,
+    /// Names of the entity key's columns.
+    pub key: Vec<String>,
+    /// Columns that the user sees and `schema` does not have: evaluated at the instant of the reading.
+    pub continuous: Vec<ContinuousColumn>,
+}
+
+/// A time-continuous feature: `expr` reads columns of the steps schema (unqualified) and the column
+/// [`crate::feature::NOW_COLUMN`] (`timestamptz`), the instant of the reading.
+#[derive(Debug, Clone)]
+pub struct ContinuousColumn {
+    pub name: String,
+    pub ty: DataType,
+    pub expr: Expr,
+}
+
+/// `upsert`, `delete` or `carry` (text).
+pub const OP_COLUMN: &str = "_op";
+/// Time of the key's latest event at that instant (`timestamptz`).
+pub const EVENT_TIME_COLUMN: &str = "_event_time";
+/// When the row was written (`timestamptz`); only in `history.<view>`.
+pub const RECORDED_AT_COLUMN: &str = "_recorded_at";
+
+/// The type of every instant: microseconds, UTC.
+pub fn instant_type() -> DataType {
+    DataType::Timestamp(TimeUnit::Microsecond, Some(tidemark_catalog::UTC.into()))
+}
+
+/// A steps schema: `columns` and then the two hidden ones.
+pub fn steps_schema(columns: impl IntoIterator<Item = Field>) -> SchemaRef {
+    let mut fields: Vec<Field> = columns.into_iter().collect();
+    fields.push(Field::new(OP_COLUMN, DataType::Utf8, false));
+    fields.push(Field::new(EVENT_TIME_COLUMN, instant_type(), true));
+    Arc::new(Schema::new(fields))
+}
+
+impl TableSource for TidemarkTable {
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+
+    fn schema(&self) -> SchemaRef {
+        self.schema.clone()
+    }
+
+    fn table_type(&self) -> TableType {
+        TableType::Base
+    }
+
+    /// Inexact: the scan may use a filter to read less, the filter stays above it.
+    fn supports_filters_pushdown(
+        &self,
+        filters: &[&Expr],
+    ) -> datafusion::error::Result<Vec<TableProviderFilterPushDown>> {
+        Ok(vec![TableProviderFilterPushDown::Inexact; filters.len()])
+    }
+}
