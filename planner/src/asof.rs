@@ -1,12 +1,9 @@
 //! ASOF JOIN in the planner.
-
-use crate::PlanResult;
-use datafusion::sql::sqlparser::{ast, tokenizer::TokenWithSpan};
-
-pub fn mark_asof_tokens(_: &mut Vec<TokenWithSpan>) -> PlanResult<()> {
-    Ok(())
-}
-
-pub fn nest_asof(_: &mut ast::Query) -> PlanResult<()> {
-    Ok(())
+use datafusion::logical_expr::planner::*;
+#[derive(Debug, Default)]
+pub struct AsofPlanner {}
+impl RelationPlanner for AsofPlanner {
+    fn plan_relation(&self, relation: datafusion::sql::sqlparser::ast::TableFactor, _: &mut dyn RelationPlannerContext) -> datafusion::error::Result<RelationPlanning> {
+        Ok(RelationPlanning::Original(Box::new(relation)))
+    }
 }
