@@ -158,7 +158,8 @@ fn create(c: &mut Cursor<'_>) -> PlanResult<Statement> {
         view::create_view(c)
     } else {
         let what = ["MATERIALIZED", "INDEX", "UNIQUE", "SCHEMA", "ROLE", "USER", "TRAINING", "DATABASE", "FUNCTION"];
-        let what = what.iter().chain(&["TYPE", "SEQUENCE", "EXTENSION", "TRIGGER", "PROCEDURE", "AGGREGATE", "UNLOGGED"]);
+        let what =
+            what.iter().chain(&["TYPE", "SEQUENCE", "EXTENSION", "TRIGGER", "PROCEDURE", "AGGREGATE", "UNLOGGED"]);
         for word in what {
             if c.at(word) {
                 return Err(c.place(

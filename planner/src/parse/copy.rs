@@ -72,7 +72,8 @@ fn to(c: &mut Cursor<'_>, source: CopySource, binary: bool) -> PlanResult<Statem
     let options = options(c, binary)?;
     if options.format == CopyFormat::Parquet && target == CopyTarget::Stdout {
         return Err(place.place(
-            PlanError::unsupported("COPY TO STDOUT in format parquet is not supported").hint("COPY … TO 'file.parquet' (FORMAT parquet)"),
+            PlanError::unsupported("COPY TO STDOUT in format parquet is not supported")
+                .hint("COPY … TO 'file.parquet' (FORMAT parquet)"),
         ));
     }
     Ok(Statement::CopyTo { source, target, options })
@@ -200,7 +201,10 @@ fn encoding(c: &mut Cursor<'_>) -> PlanResult<()> {
     let encoding = c.option_value()?.to_lowercase().replace(['-', '_'], "");
     match encoding.as_str() {
         "utf8" | "unicode" | "sqlascii" => Ok(()),
-        _ => Err(start.place(PlanError::unsupported("only encoding UTF8 is supported").hint("convert the file to UTF-8"))),
+        _ => {
+            Err(start
+                .place(PlanError::unsupported("only encoding UTF8 is supported").hint("convert the file to UTF-8")))
+        }
     }
 }
 
@@ -245,8 +249,7 @@ fn checked(given: Given) -> PlanResult<CopyOptions> {
     if is_csv && delimiter.unwrap_or(b',') == quote.unwrap_or(b'"') {
         return Err(invalid("COPY delimiter and quote must be different"));
     }
-    if format == CopyFormat::Text
-        && delimiter.is_some_and(|d| b"\\.abcdefghijklmnopqrstuvwxyz0123456789".contains(&d))
+    if format == CopyFormat::Text && delimiter.is_some_and(|d| b"\\.abcdefghijklmnopqrstuvwxyz0123456789".contains(&d))
     {
         let delimiter = delimiter.map(char::from).unwrap_or_default();
         return Err(invalid(&format!("COPY delimiter cannot be \"{delimiter}\"")));

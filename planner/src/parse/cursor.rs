@@ -31,12 +31,6 @@ impl<'a> Cursor<'a> {
         self.at = (self.at + 1).min(self.end);
     }
 
-    pub fn take(&mut self) -> PlanResult<&'a Token> {
-        let token = self.peek(0).ok_or_else(|| self.unexpected())?;
-        self.skip();
-        Ok(token)
-    }
-
     /// The unquoted word that many tokens ahead, in upper case.
     pub fn keyword(&self, ahead: usize) -> Option<String> {
         self.word(ahead).map(|word| word.to_uppercase())

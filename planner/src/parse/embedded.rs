@@ -52,8 +52,7 @@ impl Cursor<'_> {
         asof::mark_asof_tokens(&mut tokens)?;
         let versioned = (self.at..self.end).any(|at| Cursor { at, ..*self }.at_all(&["FOR", "SYSTEM_TIME"]));
         let dialect: &dyn Dialect = if versioned { &TidemarkDialect } else { &DIALECT };
-        let mut parser =
-            Parser::new(dialect).with_recursion_limit(DEPTH_MAX).with_tokens_with_locations(tokens);
+        let mut parser = Parser::new(dialect).with_recursion_limit(DEPTH_MAX).with_tokens_with_locations(tokens);
         let parsed = rule(&mut parser);
         let next = parser.peek_token();
         match parsed {
@@ -97,7 +96,9 @@ impl Cursor<'_> {
     fn refuse_global_join(&self) -> PlanResult<()> {
         for at in self.at..self.end {
             let here = Cursor { at, ..*self };
-            if here.at("GLOBAL") && ["JOIN", "LEFT", "RIGHT", "INNER", "FULL", "CROSS"].iter().any(|j| here.at_ahead(1, j)) {
+            if here.at("GLOBAL")
+                && ["JOIN", "LEFT", "RIGHT", "INNER", "FULL", "CROSS"].iter().any(|j| here.at_ahead(1, j))
+            {
                 return Err(here.unexpected().hint("a join has no GLOBAL prefix here: remove the word"));
             }
         }

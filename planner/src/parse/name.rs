@@ -8,16 +8,106 @@ use std::collections::BTreeMap;
 
 /// Words that PostgreSQL does not take as a name without quotes (appendix C, "reserved").
 const RESERVED: &[&str] = &[
-    "all", "analyse", "analyze", "and", "any", "array", "as", "asc", "asymmetric", "authorization", "binary", "both",
-    "case", "cast", "check", "collate", "collation", "column", "concurrently", "constraint", "create", "cross",
-    "current_catalog", "current_date", "current_role", "current_schema", "current_time", "current_timestamp",
-    "current_user", "default", "deferrable", "desc", "distinct", "do", "else", "end", "except", "false", "fetch", "for",
-    "foreign", "freeze", "from", "full", "grant", "group", "having", "ilike", "in", "initially", "inner", "intersect",
-    "into", "is", "isnull", "join", "lateral", "leading", "left", "like", "limit", "localtime", "localtimestamp",
-    "natural", "not", "notnull", "null", "offset", "on", "only", "or", "order", "outer", "overlaps", "placing",
-    "primary", "references", "returning", "right", "select", "session_user", "similar", "some", "symmetric", "table",
-    "tablesample", "then", "to", "trailing", "true", "union", "unique", "user", "using", "variadic", "verbose", "when",
-    "where", "window", "with",
+    "all",
+    "analyse",
+    "analyze",
+    "and",
+    "any",
+    "array",
+    "as",
+    "asc",
+    "asymmetric",
+    "authorization",
+    "binary",
+    "both",
+    "case",
+    "cast",
+    "check",
+    "collate",
+    "collation",
+    "column",
+    "concurrently",
+    "constraint",
+    "create",
+    "cross",
+    "current_catalog",
+    "current_date",
+    "current_role",
+    "current_schema",
+    "current_time",
+    "current_timestamp",
+    "current_user",
+    "default",
+    "deferrable",
+    "desc",
+    "distinct",
+    "do",
+    "else",
+    "end",
+    "except",
+    "false",
+    "fetch",
+    "for",
+    "foreign",
+    "freeze",
+    "from",
+    "full",
+    "grant",
+    "group",
+    "having",
+    "ilike",
+    "in",
+    "initially",
+    "inner",
+    "intersect",
+    "into",
+    "is",
+    "isnull",
+    "join",
+    "lateral",
+    "leading",
+    "left",
+    "like",
+    "limit",
+    "localtime",
+    "localtimestamp",
+    "natural",
+    "not",
+    "notnull",
+    "null",
+    "offset",
+    "on",
+    "only",
+    "or",
+    "order",
+    "outer",
+    "overlaps",
+    "placing",
+    "primary",
+    "references",
+    "returning",
+    "right",
+    "select",
+    "session_user",
+    "similar",
+    "some",
+    "symmetric",
+    "table",
+    "tablesample",
+    "then",
+    "to",
+    "trailing",
+    "true",
+    "union",
+    "unique",
+    "user",
+    "using",
+    "variadic",
+    "verbose",
+    "when",
+    "where",
+    "window",
+    "with",
 ];
 
 /// Schemas that a user reads and never creates in.
@@ -41,7 +131,9 @@ impl Cursor<'_> {
                     return Err(self.place(PlanError::syntax("zero-length delimited identifier")));
                 }
                 if word.quote_style.is_none() && RESERVED.contains(&name.as_str()) {
-                    return Err(self.unexpected().hint(format!("\"{name}\" is a reserved word: quote it to use it as a name")));
+                    return Err(self
+                        .unexpected()
+                        .hint(format!("\"{name}\" is a reserved word: quote it to use it as a name")));
                 }
                 self.skip();
                 Ok(name)
@@ -116,9 +208,7 @@ impl Cursor<'_> {
             let value = if c.eat_token(&Token::Eq) { c.option_value()? } else { "true".to_string() };
             match options.insert(name.clone(), value) {
                 None => Ok(()),
-                Some(_) => {
-                    Err(start.place(PlanError::syntax(format!("option \"{name}\" is given more than once"))))
-                }
+                Some(_) => Err(start.place(PlanError::syntax(format!("option \"{name}\" is given more than once")))),
             }
         })?;
         Ok(options)
@@ -157,8 +247,10 @@ pub(super) fn in_public(mut parts: Vec<String>) -> PlanResult<String> {
     let schema = parts.pop();
     match parts.pop() {
         Some(database) if database != "tidemark" => {
-            return Err(PlanError::unsupported(format!("cross-database references are not implemented: \"{written}\""))
-                .hint("the database is called tidemark"));
+            return Err(PlanError::unsupported(format!(
+                "cross-database references are not implemented: \"{written}\""
+            ))
+            .hint("the database is called tidemark"));
         }
         _ => {}
     }

@@ -22,8 +22,26 @@ pub(super) fn kind(c: &mut Cursor<'_>) -> Option<ObjectKind> {
 
 /// The kinds of objects PostgreSQL has and we do not.
 const UNKNOWN_KINDS: &[&str] = &[
-    "MATERIALIZED", "INDEX", "SCHEMA", "ROLE", "USER", "DATABASE", "SEQUENCE", "TYPE", "FUNCTION", "EXTENSION",
-    "TRIGGER", "PROCEDURE", "AGGREGATE", "DOMAIN", "POLICY", "SYSTEM", "DEFAULT", "OWNED", "CONSTRAINT", "GROUP",
+    "MATERIALIZED",
+    "INDEX",
+    "SCHEMA",
+    "ROLE",
+    "USER",
+    "DATABASE",
+    "SEQUENCE",
+    "TYPE",
+    "FUNCTION",
+    "EXTENSION",
+    "TRIGGER",
+    "PROCEDURE",
+    "AGGREGATE",
+    "DOMAIN",
+    "POLICY",
+    "SYSTEM",
+    "DEFAULT",
+    "OWNED",
+    "CONSTRAINT",
+    "GROUP",
 ];
 
 fn expect_kind(c: &mut Cursor<'_>, verb: &str) -> PlanResult<ObjectKind> {
@@ -84,16 +102,19 @@ pub(super) fn alter(c: &mut Cursor<'_>) -> PlanResult<Statement> {
         let to = Box::new(c.expr()?);
         return Ok(Statement::AdvanceWatermark { name, to });
     }
-    let known = ["ADD", "ALTER", "DROP", "RENAME", "PAUSE", "RESUME", "OWNER", "SET", "RESET", "ENABLE", "DISABLE", "CLUSTER"];
+    let known =
+        ["ADD", "ALTER", "DROP", "RENAME", "PAUSE", "RESUME", "OWNER", "SET", "RESET", "ENABLE", "DISABLE", "CLUSTER"];
     match c.keyword(0).filter(|word| known.contains(&word.as_str())) {
         Some(word) => {
             let verb = kind.to_string().to_uppercase();
             Err(action.place(
-                PlanError::unsupported(format!("ALTER {verb} … {word} is not supported in this form")).hint(match kind {
-                    ObjectKind::View => format!("ALTER {verb} … RENAME TO is"),
-                    ObjectKind::FeatureView => format!("ALTER {verb} … RENAME TO and SET ( option = value ) are"),
-                    _ => format!("ALTER {verb} … RENAME TO, SET ( option = value ) and ADVANCE WATERMARK TO are"),
-                }),
+                PlanError::unsupported(format!("ALTER {verb} … {word} is not supported in this form")).hint(
+                    match kind {
+                        ObjectKind::View => format!("ALTER {verb} … RENAME TO is"),
+                        ObjectKind::FeatureView => format!("ALTER {verb} … RENAME TO and SET ( option = value ) are"),
+                        _ => format!("ALTER {verb} … RENAME TO, SET ( option = value ) and ADVANCE WATERMARK TO are"),
+                    },
+                ),
             ))
         }
         None => Err(c.unexpected()),

@@ -125,10 +125,8 @@ fn column(c: &mut Cursor<'_>, relation: &mut CreateRelation) -> PlanResult<()> {
     let start = *c;
     let name = c.identifier()?;
     if relation.columns.iter().any(|column| column.name == name) {
-        return Err(start.place(PlanError::new(
-            sqlstate::DUPLICATE_COLUMN,
-            format!("column \"{name}\" specified more than once"),
-        )));
+        return Err(start
+            .place(PlanError::new(sqlstate::DUPLICATE_COLUMN, format!("column \"{name}\" specified more than once"))));
     }
     let ty = c.sql_type()?;
     let mut not_null = false;
@@ -195,7 +193,8 @@ fn watermark(c: &mut Cursor<'_>) -> PlanResult<(String, i64)> {
     let column = c.identifier()?;
     c.expect("AS")?;
     let start = *c;
-    let explain = |error: PlanError| error.hint(format!("write WATERMARK FOR {column} AS {column} - INTERVAL '5 seconds'"));
+    let explain =
+        |error: PlanError| error.hint(format!("write WATERMARK FOR {column} AS {column} - INTERVAL '5 seconds'"));
     if c.identifier()? != column {
         let message = format!("the watermark for column \"{column}\" must be computed from that column");
         return Err(explain(start.place(PlanError::syntax(message))));
@@ -204,7 +203,9 @@ fn watermark(c: &mut Cursor<'_>) -> PlanResult<(String, i64)> {
         return Ok((column, 0));
     }
     if c.at_token(&Token::Plus) {
-        return Err(explain(c.place(PlanError::new(sqlstate::INVALID_PARAMETER, "a watermark cannot run ahead of its column"))));
+        return Err(explain(
+            c.place(PlanError::new(sqlstate::INVALID_PARAMETER, "a watermark cannot run ahead of its column")),
+        ));
     }
     c.expect_token(&Token::Minus).map_err(explain)?;
     c.expect("INTERVAL").map_err(explain)?;
@@ -228,7 +229,8 @@ fn format(c: &mut Cursor<'_>) -> PlanResult<bool> {
     } else {
         return Err(match c.keyword(0) {
             Some(word) => c.place(
-                PlanError::unsupported(format!("FORMAT {word} is not supported")).hint("FORMAT PLAIN and FORMAT UPSERT are"),
+                PlanError::unsupported(format!("FORMAT {word} is not supported"))
+                    .hint("FORMAT PLAIN and FORMAT UPSERT are"),
             ),
             None => c.unexpected(),
         });
@@ -236,7 +238,8 @@ fn format(c: &mut Cursor<'_>) -> PlanResult<bool> {
     if c.eat("ENCODE") && !c.eat("JSON") {
         return Err(match c.keyword(0) {
             Some(word) => c.place(
-                PlanError::unsupported(format!("ENCODE {word} is not supported")).hint("leave ENCODE out, or use ENCODE JSON"),
+                PlanError::unsupported(format!("ENCODE {word} is not supported"))
+                    .hint("leave ENCODE out, or use ENCODE JSON"),
             ),
             None => c.unexpected(),
         });
@@ -274,10 +277,9 @@ fn resolve(relation: &mut CreateRelation, start: Cursor<'_>) -> PlanResult<()> {
         }
     }
     if relation.columns.is_empty() {
-        return Err(start.place(PlanError::new(
-            sqlstate::INVALID_DEFINITION,
-            format!("{kind} \"{name}\" has no columns"),
-        )));
+        return Err(
+            start.place(PlanError::new(sqlstate::INVALID_DEFINITION, format!("{kind} \"{name}\" has no columns")))
+        );
     }
     Ok(())
 }

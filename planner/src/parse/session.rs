@@ -135,7 +135,11 @@ impl Modes {
         let (name, value) = match self {
             Modes { read_only: Some(read_only), .. } => ("read_only", if read_only { "on" } else { "off" }),
             Modes { isolation: Some(level), .. } => ("isolation", level),
-            _ if c.tokens.get(c.at.wrapping_sub(1)).is_some_and(|token| token.token.to_string().eq_ignore_ascii_case("deferrable")) => {
+            _ if c
+                .tokens
+                .get(c.at.wrapping_sub(1))
+                .is_some_and(|token| token.token.to_string().eq_ignore_ascii_case("deferrable")) =>
+            {
                 return Ok(Statement::Nothing { tag: "SET" });
             }
             _ => return Err(c.unexpected()),

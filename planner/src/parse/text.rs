@@ -48,7 +48,9 @@ impl<'a> Text<'a> {
     /// The byte offset of a location; the end of the text for one that lies outside.
     pub fn offset(&self, location: Location) -> usize {
         let line = (location.line as usize).checked_sub(1).and_then(|line| self.lines.get(line));
-        let (Some(line), Some(column)) = (line, (location.column as usize).checked_sub(1)) else { return self.sql.len() };
+        let (Some(line), Some(column)) = (line, (location.column as usize).checked_sub(1)) else {
+            return self.sql.len();
+        };
         if line.ascii {
             return (line.start + column).min(self.sql.len());
         }

@@ -72,7 +72,8 @@ pub(super) fn explain(c: &mut Cursor<'_>) -> PlanResult<Statement> {
     if c.at_all(&["CREATE", "FEATURE"]) || c.at_all(&["CREATE", "OR", "REPLACE", "FEATURE"]) {
         if analyze {
             return Err(start.place(
-                PlanError::unsupported("EXPLAIN ANALYZE CREATE FEATURE VIEW is not supported").hint("leave ANALYZE out"),
+                PlanError::unsupported("EXPLAIN ANALYZE CREATE FEATURE VIEW is not supported")
+                    .hint("leave ANALYZE out"),
             ));
         }
         c.expect("CREATE")?;
