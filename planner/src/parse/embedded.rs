@@ -105,38 +105,47 @@ impl Cursor<'_> {
         Ok(())
     }
 
+    /// Bounds the depth of the tree before there is one: an estimate from the tokens, never too low.
     fn refuse_long_chain(&self) -> PlanResult<()> {
-        let mut chains = vec![0];
+        // per open parenthesis: the chain since the last comma, and the longest one inside
+        let mut open = vec![(0, 0)];
         for at in self.at..self.end {
-            let chain = match &self.tokens[at].token {
+            let Some((chain, longest)) = open.last_mut() else { break };
+            match &self.tokens[at].token {
                 Token::LParen => {
-                    chains.push(0);
+                    open.push((0, 0));
                     continue;
                 }
                 Token::RParen => {
-                    if chains.len() > 1 {
-                        chains.pop();
+                    let inside = *longest;
+                    if open.len() > 1 {
+                        open.pop();
+                    }
+                    // what follows may have all of it as its left side
+                    if let Some((chain, longest)) = open.last_mut() {
+                        *chain = inside.max(*chain);
+                        *longest = inside.max(*longest);
                     }
                     continue;
                 }
-                Token::Comma => 0,
-                Token::Word(word) if word.quote_style.is_some() => continue,
-                Token::Word(word) => match word.keyword {
-                    Keyword::SELECT | Keyword::FROM | Keyword::WHERE | Keyword::ON if chains.len() == 1 => continue,
-                    _ if word.keyword == Keyword::NoKeyword => continue,
-                    _ => chains.last().map_or(1, |chain| chain + 1),
-                },
-                Token::Number(..) | Token::SingleQuotedString(_) | Token::Placeholder(_) => continue,
-                _ => chains.last().map_or(1, |chain| chain + 1),
-            };
-            if chain > CHAIN_MAX {
+                Token::Comma => {
+                    *chain = 0;
+                    continue;
+                }
+                Token::Word(word) if word.keyword == Keyword::NoKeyword => continue,
+                Token::Number(..) | Token::SingleQuotedString(_) | Token::Placeholder(_) | Token::Period => continue,
+                // a level of these takes several times the stack of an operator's
+                Token::Word(word) if matches!(word.keyword, Keyword::UNION | Keyword::EXCEPT | Keyword::INTERSECT) => {
+                    *chain += 5;
+                }
+                _ => *chain += 1,
+            }
+            *longest = (*chain).max(*longest);
+            if *chain > CHAIN_MAX {
                 return Err(Cursor { at, ..*self }.place(
                     PlanError::new(TOO_COMPLEX, format!("more than {CHAIN_MAX} operators in one expression"))
                         .hint("use IN (…) or = ANY (ARRAY[…]) instead of a chain of OR"),
                 ));
-            }
-            if let Some(last) = chains.last_mut() {
-                *last = chain;
             }
         }
         Ok(())

@@ -692,15 +692,20 @@ fn a_long_or_deep_statement_is_refused_before_it_exhausts_the_stack() {
     let union = |n: usize| vec!["SELECT 1"; n].join(" UNION ALL ");
     let nested = |n: usize| format!("SELECT {}1{}", "(".repeat(n), ")".repeat(n));
     let cases = move || {
-        for sql in
-            [chain(600), union(300), nested(30), format!("SELECT * FROM t WHERE a IN ({}1)", "1, ".repeat(50_000))]
-        {
+        for sql in [
+            chain(950),
+            union(270),
+            nested(30),
+            format!("SELECT 1{}", " + 1".repeat(1900)),
+            format!("SELECT * FROM t WHERE a IN ({}1)", "1, ".repeat(50_000)),
+        ] {
             let parsed = parse(&sql).map(|parsed| (parsed.clone() == parsed, format!("{parsed:?}").len()));
             assert!(parsed.is_ok_and(|(same, _)| same));
         }
         for sql in [
             chain(100_000),
             union(100_000),
+            format!("SELECT {}1{}", "(".repeat(50), format!("{})", " + 1".repeat(1000)).repeat(50)),
             nested(100_000),
             format!("SELECT 1{}", "::int".repeat(100_000)),
             format!("SELECT {}1", "- ".repeat(100_000)),
