@@ -9,7 +9,8 @@
 //! the admission decision that is stored with its records.
 //!
 //! **Offsets.** A row takes up one offset and so does a control record (a batch without rows), so that a position can
-//! stand behind it: the offset after a batch is `base_offset + max(rows, 1)`.
+//! stand behind it: the offset after a batch is `base_offset + max(rows, 1)`
+//! (`SourceBatch::end_offset`).
 //!
 //! **Atomic groups.** The first and last frame of an append are marked. Opening reads the newest segment and cuts off
 //! whatever follows its last whole group. A group records whether all before it was synced when it was written; if
@@ -237,6 +238,7 @@ impl EmbeddedLog {
         writer.end_offset = offset;
         writer.append_us_max = append_us_max;
         // One huge group must not be paid for in memory ever after.
+        writer.buffer.clear();
         writer.buffer.shrink_to(4 << 20);
 
         let mut readable = self.readable.write();
