@@ -19,8 +19,7 @@ impl DirLock {
         let io = |e: std::io::Error| SeamError::io(format!("cannot lock data directory {}", dir.display()), &e);
         std::fs::create_dir_all(dir).map_err(io)?;
         let path = dir.join("LOCK");
-        let mut file =
-            File::options().read(true).write(true).create(true).truncate(false).open(path).map_err(io)?;
+        let mut file = File::options().read(true).write(true).create(true).truncate(false).open(path).map_err(io)?;
         if !FileExt::try_lock_exclusive(&file).map_err(io)? {
             let mut pid = String::new();
             // The other server may be about to write it.

@@ -35,7 +35,7 @@ use arrow::record_batch::RecordBatch;
 use async_trait::async_trait;
 use frame::{FIRST, LAST, PREDECESSORS_SYNCED};
 use parking_lot::{Mutex, RwLock};
-use read::{FrameReader, Next, SparseIndex};
+use read::{FrameReader, Next, ScanError, SparseIndex};
 use segment::{SegmentFile, SegmentHeader};
 use std::collections::VecDeque;
 use std::fs::File;
@@ -501,10 +501,11 @@ impl Source for EmbeddedLog {
 impl Drop for EmbeddedLog {
     fn drop(&mut self) {
         let writer = self.writer.get_mut();
-        if !writer.all_synced && writer.broken.is_none() {
-            if let Err(error) = writer.segment.file.sync_data() {
-                tracing::warn!(log = %self.dir.display(), %error, "cannot sync the log while closing it");
-            }
+        if !writer.all_synced
+            && writer.broken.is_none()
+            && let Err(error) = writer.segment.file.sync_data()
+        {
+            tracing::warn!(log = %self.dir.display(), %error, "cannot sync the log while closing it");
         }
     }
 }
@@ -524,8 +525,8 @@ fn open_newest(dir: &Path, segments: &mut VecDeque<Segment>) -> SeamResult<Write
     let path = segment::path_of(dir, newest.header.sequence);
     let file = File::options().read(true).write(true).open(&path).map_err(io)?;
     let scan = read::scan(&file, newest.start, newest.header.base_offset).map_err(|e| match e {
-        Err(e) => io(e),
-        Ok(position) => SeamError::NotDone(format!(
+        ScanError::Io(e) => io(e),
+        ScanError::Damaged(position) => SeamError::NotDone(format!(
             "log segment {} is damaged at byte {position} and intact behind it, which no crash does; restore the file, \
              or cut it at that byte to give up what follows",
             path.display()
@@ -572,9 +573,8 @@ fn has_dictionary(data_type: &DataType) -> bool {
 }
 
 fn check_schema(dir: &Path, written: &Schema, asked: &Schema) -> SeamResult<()> {
-    let describe = |f: &Field| {
-        format!("\"{}\" {}{}", f.name(), f.data_type(), if f.is_nullable() { "" } else { " NOT NULL" })
-    };
+    let describe =
+        |f: &Field| format!("\"{}\" {}{}", f.name(), f.data_type(), if f.is_nullable() { "" } else { " NOT NULL" });
     let (written, asked) = (written.fields(), asked.fields());
     let same = |a: &Field, b: &Field| describe(a) == describe(b) && a.data_type().equals_datatype(b.data_type());
     match written.iter().zip(asked).find(|(a, b)| !same(a, b)) {

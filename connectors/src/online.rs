@@ -33,9 +33,8 @@ impl FjallOnline {
     /// Opens the store in `dir`, making it if it is not there.
     pub fn open(dir: &Path) -> SeamResult<FjallOnline> {
         let db = fjall_db::open(dir)?;
-        let rows = db
-            .keyspace("online", KeyspaceCreateOptions::default)
-            .map_err(|e| fjall_db::not_done(dir, "open", e))?;
+        let rows =
+            db.keyspace("online", KeyspaceCreateOptions::default).map_err(|e| fjall_db::not_done(dir, "open", e))?;
         Ok(FjallOnline { dir: dir.to_path_buf(), db, rows, writing: Mutex::new(()) })
     }
 
@@ -72,10 +71,10 @@ impl OnlineStore for FjallOnline {
         for value in newest.into_values() {
             let key = store_key(view, &value.key);
             fjall_db::check_key(&key)?;
-            if let Some(stored) = self.stored(&key)? {
-                if decode_version(&stored).ok_or_else(|| self.damaged())? >= value.version {
-                    continue;
-                }
+            if let Some(stored) = self.stored(&key)?
+                && decode_version(&stored).ok_or_else(|| self.damaged())? >= value.version
+            {
+                continue;
             }
             write.insert(&self.rows, key, encode(&value));
         }

@@ -21,8 +21,7 @@ impl FjallState {
     pub fn open(dir: &Path) -> SeamResult<FjallState> {
         let db = fjall_db::open(dir)?;
         let open = |keyspace: Keyspace| {
-            db.keyspace(keyspace.name(), KeyspaceCreateOptions::default)
-                .map_err(|e| fjall_db::not_done(dir, "open", e))
+            db.keyspace(keyspace.name(), KeyspaceCreateOptions::default).map_err(|e| fjall_db::not_done(dir, "open", e))
         };
         let [a, b, c, d] = Keyspace::ALL.map(open);
         Ok(FjallState { dir: dir.to_path_buf(), keyspaces: [a?, b?, c?, d?], db })

@@ -128,7 +128,9 @@ pub(super) fn encode(out: &mut Vec<u8>, batch: &SourceBatch, base_offset: u64, f
     }
     let frame_bytes = out.len() - start;
     if frame_bytes > FRAME_BYTES_MAX {
-        return Err(format!("a batch of {frame_bytes} bytes is too large, at most {FRAME_BYTES_MAX} fit in one record"));
+        return Err(format!(
+            "a batch of {frame_bytes} bytes is too large, at most {FRAME_BYTES_MAX} fit in one record"
+        ));
     }
     let frame = &mut out[start..];
     frame[0..4].copy_from_slice(&MAGIC.to_le_bytes());

@@ -103,10 +103,22 @@ pub(super) struct Scan {
     pub index: SparseIndex,
 }
 
-/// Reads a whole segment and checks every frame. `Err(Ok(position))`: it is damaged there, and a later group that was
-/// begun only after the damaged one was durable is intact, so this is not the trace of a crash.
-pub(super) fn scan(file: &File, start: u64, base_offset: u64) -> Result<Scan, Result<u64, io::Error>> {
-    let length = file.metadata().map_err(Err)?.len();
+pub(super) enum ScanError {
+    Io(io::Error),
+    /// Damaged at this position, and a later group that was begun only after the damaged one was durable is intact:
+    /// this is not the trace of a crash.
+    Damaged(u64),
+}
+
+impl From<io::Error> for ScanError {
+    fn from(error: io::Error) -> Self {
+        ScanError::Io(error)
+    }
+}
+
+/// Reads a whole segment and checks every frame.
+pub(super) fn scan(file: &File, start: u64, base_offset: u64) -> Result<Scan, ScanError> {
+    let length = file.metadata()?.len();
     let mut reader = FrameReader::new(file, start, length);
     let mut scan = Scan { end: start, end_offset: base_offset, append_us_max: i64::MIN, index: SparseIndex::default() };
     // The frames of the group being read, noted in the index when its last one has been seen.
@@ -114,14 +126,14 @@ pub(super) fn scan(file: &File, start: u64, base_offset: u64) -> Result<Scan, Re
     let (mut offset, mut append_us_max) = (base_offset, i64::MIN);
     loop {
         let position = reader.position;
-        let header = match reader.peek().map_err(Err)? {
+        let header = match reader.peek()? {
             Next::End => return Ok(scan),
             Next::Frame(header) if header.base_offset == offset && (header.flags & FIRST != 0) == group.is_empty() => {
                 header
             }
             Next::Frame(_) | Next::Damage => break,
         };
-        if reader.take(&header).map_err(Err)?.is_none() {
+        if reader.take(&header)?.is_none() {
             break;
         }
         group.push((offset, position));
@@ -134,8 +146,8 @@ pub(super) fn scan(file: &File, start: u64, base_offset: u64) -> Result<Scan, Re
             scan.append_us_max = append_us_max;
         }
     }
-    match durable_group_after(file, reader.position + 8, length, offset).map_err(Err)? {
-        true => Err(Ok(reader.position)),
+    match durable_group_after(file, reader.position + 8, length, offset)? {
+        true => Err(ScanError::Damaged(reader.position)),
         false => Ok(scan),
     }
 }

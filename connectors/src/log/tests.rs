@@ -20,11 +20,12 @@ fn open(dir: &Path, fsync: Fsync) -> SeamResult<EmbeddedLog> {
 
 /// Groups of several frames, of one, and of a control record alone; returns where each ends: (position, offset).
 fn write_groups(log: &EmbeddedLog) -> Vec<(u64, u64)> {
-    let groups = [vec![batch(0..3), batch(3..5)], vec![batch(0..0)], vec![batch(6..7)], vec![
-        batch(7..9),
-        batch(0..0),
-        batch(10..12),
-    ]];
+    let groups = [
+        vec![batch(0..3), batch(3..5)],
+        vec![batch(0..0)],
+        vec![batch(6..7)],
+        vec![batch(7..9), batch(0..0), batch(10..12)],
+    ];
     let mut ends = vec![(log.size_bytes(), 0)];
     for group in groups {
         let offset = log.append_group(&group).expect("an append");
@@ -67,7 +68,8 @@ fn a_log_cut_at_any_byte_opens_with_exactly_the_whole_groups_before_it() {
 fn a_tail_of_zeros_or_of_old_bytes_is_cut_off() {
     for tail in [vec![0; 5000], vec![0xab; 777], b"TMF1".repeat(100)] {
         let dir = tempfile::tempdir().expect("a directory");
-        let (position, offset) = *write_groups(&open(dir.path(), Fsync::Always).expect("a log")).last().expect("an end");
+        let (position, offset) =
+            *write_groups(&open(dir.path(), Fsync::Always).expect("a log")).last().expect("an end");
         let file = OpenOptions::new().write(true).open(segment::path_of(dir.path(), 1)).expect("the segment");
         file.write_all_at(&tail, position).expect("a tail");
         let log = open(dir.path(), Fsync::Always).expect("a log");
@@ -200,9 +202,8 @@ fn a_log_without_use_for_its_memory_gives_it_back_and_reads_seek_by_the_index() 
         let log = if reopened { &open(dir.path(), Fsync::Never).expect("a log") } else { &log };
         for offset in [0, 1, 999_999, 1_000_000, 1_001_234, 1_001_999] {
             let place = log.place(offset).expect("a place").expect("a record");
-            let reader = FrameReader::new(&place.file, place.position, place.end);
-            let first = { reader }.peek().expect("a frame");
-            let Next::Frame(header) = first else { panic!("no frame where the index points") };
+            let mut reader = FrameReader::new(&place.file, place.position, place.end);
+            let Next::Frame(header) = reader.peek().expect("a frame") else { panic!("no frame where the index points") };
             assert!(header.base_offset <= offset && offset - header.base_offset < 1_000_000.min(offset + 1));
             let got = log.read_from(offset, 1).expect("a poll").remove(0);
             assert_eq!(got.base_offset, offset);

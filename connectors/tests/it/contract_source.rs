@@ -251,7 +251,8 @@ async fn every_type_of_a_source_comes_back_also_as_null_and_from_a_slice() {
             t => arrow::compute::cast(&text, t).unwrap_or_else(|_| new_null_array(t, 5)),
         }
     };
-    let mut fields = types.iter().enumerate().map(|(i, t)| Field::new(format!("c{i}"), t.clone(), true)).collect::<Vec<_>>();
+    let mut fields =
+        types.iter().enumerate().map(|(i, t)| Field::new(format!("c{i}"), t.clone(), true)).collect::<Vec<_>>();
     let mut columns = types.iter().map(column).collect::<Vec<_>>();
     fields.push(Field::new("span", DataType::Interval(IntervalUnit::MonthDayNano), true));
     columns.push(new_null_array(&DataType::Interval(IntervalUnit::MonthDayNano), 5));
@@ -277,7 +278,12 @@ async fn a_single_row_costs_some_hundred_bytes() {
     assert!(log.size_bytes() - empty < 400, "{} bytes", log.size_bytes() - empty);
     let before = log.size_bytes();
     log.append(vec![batch(0..8192, 1)]).await.expect("an append");
-    let rows = batch(0..8192, 1).rows.columns().iter().map(|c| c.to_data().get_slice_memory_size().expect("a size")).sum::<usize>();
+    let rows = batch(0..8192, 1)
+        .rows
+        .columns()
+        .iter()
+        .map(|c| c.to_data().get_slice_memory_size().expect("a size"))
+        .sum::<usize>();
     let cost = (log.size_bytes() - before) as usize;
     assert!(cost < rows + 4096, "{cost} bytes for {rows} bytes of rows");
 }
