@@ -203,7 +203,9 @@ fn a_log_without_use_for_its_memory_gives_it_back_and_reads_seek_by_the_index() 
         for offset in [0, 1, 999_999, 1_000_000, 1_001_234, 1_001_999] {
             let place = log.place(offset).expect("a place").expect("a record");
             let mut reader = FrameReader::new(&place.file, place.position, place.end);
-            let Next::Frame(header) = reader.peek().expect("a frame") else { panic!("no frame where the index points") };
+            let Next::Frame(header) = reader.peek().expect("a frame") else {
+                panic!("no frame where the index points")
+            };
             assert!(header.base_offset <= offset && offset - header.base_offset < 1_000_000.min(offset + 1));
             let got = log.read_from(offset, 1).expect("a poll").remove(0);
             assert_eq!(got.base_offset, offset);
