@@ -1,1 +1,5 @@
 //! see ARCHITECTURE.md
+
+mod iceberg;
+
+pub use iceberg::IcebergHistory;

@@ -1,0 +1,1 @@
+mod contract_history;
