@@ -13,7 +13,6 @@ use iceberg::{
     table::Table,
     transaction::{ApplyTransactionAction, Transaction},
 };
-use parking_lot::Mutex;
 use std::{
     collections::{HashMap, HashSet},
     fs,
@@ -85,6 +84,12 @@ async fn stage(base: &Table, change: Change) -> Result<Table> {
     let mut transaction = Transaction::new(base);
     // A commit without steps makes no snapshot: it would only grow the metadata.
     if !change.files.is_empty() {
+        // First, because each of the two requires the newest snapshot to be the one it was made from.
+        transaction = transaction
+            .expire_snapshots()
+            .retain_last(SNAPSHOTS_KEPT - 1)
+            .expire_older_than_ms(i64::MAX)
+            .apply(transaction)?;
         transaction = transaction
             .fast_append()
             .set_commit_uuid(change.id)
@@ -93,18 +98,13 @@ async fn stage(base: &Table, change: Change) -> Result<Table> {
             .set_snapshot_properties(change.properties.clone())
             .add_data_files(change.files)
             .apply(transaction)?;
-        transaction = transaction
-            .expire_snapshots()
-            .retain_last(SNAPSHOTS_KEPT)
-            .expire_older_than_ms(i64::MAX)
-            .apply(transaction)?;
     }
     let mut set = transaction.update_table_properties();
     for (name, value) in change.properties {
         set = set.set(name, value);
     }
     transaction = set.apply(transaction)?;
-    transaction.commit(&Staging { base: base.clone(), commits: Mutex::new(0) }).await
+    transaction.commit(&Staging { base: base.clone() }).await
 }
 
 /// The commit's manifest and manifest list: the crate puts the commit's id into their names.
@@ -135,7 +135,6 @@ fn discard_expired(base: &Table, staged: &Table) {
 #[derive(Debug)]
 struct Staging {
     base: Table,
-    commits: Mutex<u32>,
 }
 
 impl Staging {
@@ -151,13 +150,8 @@ impl Catalog for Staging {
     }
 
     async fn update_table(&self, commit: TableCommit) -> Result<Table> {
-        // A second call would be a retry on top of what the first one staged.
-        let mut commits = self.commits.lock();
-        *commits += 1;
-        if *commits > 1 {
-            return self.refuse();
-        }
-        commit.apply(self.base.clone())
+        // Nothing changes between attempts: a retry would fail alike.
+        commit.apply(self.base.clone()).map_err(|error| error.with_retryable(false))
     }
 
     async fn table_exists(&self, _table: &TableIdent) -> Result<bool> {

@@ -7,13 +7,10 @@ use arrow::{
     datatypes::{DataType, Float32Type, Float64Type, Int32Type},
 };
 use iceberg::{
-    spec::{DataFile, Literal, PartitionKey, SchemaRef, Struct, TableMetadata, Transform},
+    spec::{DataFile, Literal, Struct, Transform},
     table::Table,
     transform::create_transform_function,
-    writer::file_writer::{
-        FileWriter, FileWriterBuilder, ParquetWriterBuilder,
-        location_generator::{DefaultLocationGenerator, LocationGenerator},
-    },
+    writer::file_writer::{FileWriter, FileWriterBuilder, ParquetWriterBuilder},
 };
 use parquet::{
     basic::{Compression, ZstdLevel},
@@ -52,13 +49,11 @@ pub async fn write_steps(
     let rows = concat_batches(&first.schema(), &batches).map_err(SeamError::not_done)?;
     let (rows, months) = sorted_by_month(history, rows)?;
 
-    let locations = DefaultLocationGenerator::new(metadata).map_err(failed)?;
     let mut files = Vec::with_capacity(months.len());
     for (number, (month, range)) in months.into_iter().enumerate() {
         let rows = rows.slice(range.start, range.len());
         let partition = Struct::from_iter([Some(Literal::int(month))]);
-        let key = partition_key(metadata, table_schema, partition.clone());
-        let location = locations.generate_location(Some(&key), &format!("{commit}-{number:05}.parquet"));
+        let location = format!("{}/data/{}/{commit}-{number:05}.parquet", metadata.location(), month_folder(month));
         written.push(location.clone());
         let output = base.file_io().new_output(&location).map_err(failed)?;
         let builder = ParquetWriterBuilder::new(writer_properties(history, &rows), table_schema.clone());
@@ -77,8 +72,10 @@ pub async fn write_steps(
     Ok(files)
 }
 
-fn partition_key(metadata: &TableMetadata, schema: &SchemaRef, partition: Struct) -> PartitionKey {
-    PartitionKey::new(metadata.default_partition_spec().as_ref().clone(), schema.clone(), partition)
+/// `2013-01`. For people: readers take the partition from the manifest. Without the column's name, which may hold
+/// anything.
+fn month_folder(month: i32) -> String {
+    format!("{:04}-{:02}", 1970 + month.div_euclid(12), month.rem_euclid(12) + 1)
 }
 
 /// The rows ordered by (month, key, time), and each month (counted from January 1970) with its range of rows.
@@ -107,7 +104,9 @@ fn sorted_by_month(history: &HistoryTable, rows: RecordBatch) -> SeamResult<(Rec
 
 fn writer_properties(history: &HistoryTable, rows: &RecordBatch) -> WriterProperties {
     let sorting = history.key.iter().chain([&history.time]);
-    let sorting = sorting.map(|&column| SortingColumn::new(column as i32, false, true)).collect();
+    let sorting = sorting
+        .map(|&column| SortingColumn { column_idx: column as i32, descending: false, nulls_first: true })
+        .collect();
     let mut properties = WriterProperties::builder()
         .set_compression(Compression::ZSTD(ZstdLevel::default()))
         .set_statistics_enabled(EnabledStatistics::Page)
@@ -130,5 +129,18 @@ fn has_nan(column: &ArrayRef) -> bool {
         DataType::Float32 => column.as_primitive::<Float32Type>().iter().flatten().any(f32::is_nan),
         DataType::Float64 => column.as_primitive::<Float64Type>().iter().flatten().any(f64::is_nan),
         _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::month_folder;
+
+    #[test]
+    fn a_month_has_a_folder_before_1970_too() {
+        assert_eq!(month_folder(0), "1970-01");
+        assert_eq!(month_folder(-1), "1969-12");
+        assert_eq!(month_folder(516), "2013-01");
+        assert_eq!(month_folder(527), "2013-12");
     }
 }
