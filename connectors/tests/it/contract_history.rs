@@ -268,10 +268,8 @@ async fn iceberg_keeps_the_contract_of_a_history_store() {
     contract(|| open(&folder, opened.fetch_add(1_000_000, Ordering::Relaxed))).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn every_type_comes_back_as_it_was_with_its_nulls() {
-    let folder = tempfile::tempdir().unwrap();
-    let store = open(folder.path(), 1).await;
+/// A table with a column of every type, and eight steps: four with values, four with NULLs.
+fn every_type() -> (HistoryTable, RecordBatch) {
     let time = SqlType::TimestampTz.arrow();
     let list = |item: SqlType| SqlType::Array(Box::new(item)).arrow();
     let types = [
@@ -396,7 +394,14 @@ async fn every_type_comes_back_as_it_was_with_its_nulls() {
     }
     all.push(Arc::new(StringArray::from_iter_values((0..rows).map(|_| "upsert"))));
     let given = RecordBatch::try_new(schema, all).unwrap();
+    (table, given)
+}
 
+#[tokio::test(flavor = "multi_thread")]
+async fn every_type_comes_back_as_it_was_with_its_nulls() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path(), 1).await;
+    let (table, given) = every_type();
     store.create(&table).await.unwrap();
     store.append(&table, vec![given.clone()], &tag(1, 1)).await.unwrap();
     let read = scan(&store, &table).await;
@@ -586,4 +591,79 @@ async fn a_commit_that_cannot_be_written_is_not_done_and_the_table_goes_on() {
     std::fs::remove_file(location.join("data")).unwrap();
     store.append(&table, rows, &tag(1, 1)).await.unwrap();
     assert_eq!(scan(&store, &table).await.num_rows(), 1);
+}
+
+/// Microseconds as the script prints a timestamptz.
+fn instant(us: i64) -> String {
+    let time = arrow::temporal_conversions::timestamp_us_to_datetime(us).unwrap();
+    format!("{}+00", time.format("%Y-%m-%d %H:%M:%S%.6f"))
+}
+
+/// What the script prints of one row of `flights`.
+fn printed(rows: &RecordBatch, row: usize) -> String {
+    let ts =
+        |column: &str| instant(rows[column].as_primitive::<arrow::datatypes::TimestampMicrosecondType>().value(row));
+    let delay = rows["delay_1h"].as_primitive::<arrow::datatypes::Float64Type>();
+    let delay = delay.is_valid(row).then(|| format!("{:?}", delay.value(row))).unwrap_or_default();
+    let departures = rows["departures_1h"].as_primitive::<arrow::datatypes::Int64Type>().value(row);
+    format!("{},{delay},{departures},upsert,{},{}", ts("ts"), ts("_event_time"), ts("_recorded_at"))
+}
+
+/// Needs `TIDEMARK_LAKE_PYTHON`: a Python with `tests/python/requirements-lake.txt` installed.
+#[tokio::test(flavor = "multi_thread")]
+async fn pyiceberg_and_duckdb_read_the_rows_that_we_read_and_join_them_alike() {
+    let Ok(python) = std::env::var("TIDEMARK_LAKE_PYTHON") else {
+        eprintln!("skipped: TIDEMARK_LAKE_PYTHON is not set");
+        return;
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let warehouse = folder.path().join("a warehouse");
+    let store = open(&warehouse, 1).await;
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/python/read_history.py");
+    let read = |arguments: &[&str]| {
+        let output = std::process::Command::new(&python).arg(&script).arg(&warehouse).args(arguments).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+
+    let table = flights("delays", 16400);
+    store.create(&table).await.unwrap();
+    for sequence in 1..=3 {
+        let rows: Vec<_> =
+            (0..60).map(|n| (["EWR", "JFK", "LGA"][n % 3], NEW_YEAR + n as i64 * DAY + sequence)).collect();
+        store.append(&table, vec![steps(&table, &rows)], &tag(1, sequence as u64)).await.unwrap();
+    }
+    let rows = scan(&store, &table).await;
+    let origins = rows["origin"].as_string::<i32>();
+    let expected: String = (0..180).map(|row| format!("{},{}\n", origins.value(row), printed(&rows, row))).collect();
+    let header = "origin,ts,delay_1h,departures_1h,_op,_event_time,_recorded_at\n";
+    assert_eq!(read(&["delays", "origin", "ts"]), header.to_string() + &expected);
+
+    // The row that was current: a nested loop here, ASOF LEFT JOIN there.
+    let asked: Vec<(&str, i64)> = (0..40)
+        .map(|n| (["LGA", "EWR", "SFO", "JFK"][n % 4], NEW_YEAR - DAY + n as i64 * 37 * HOUR + n as i64 % 3))
+        .chain([("JFK", NEW_YEAR + DAY + 2), ("JFK", NEW_YEAR + DAY + 1), ("JFK", NEW_YEAR + DAY)])
+        .collect();
+    let mut spine = "label,origin,ts\n".to_string();
+    let mut expected = "label,origin,ts,history_ts,delay_1h,departures_1h,_op,_event_time,_recorded_at\n".to_string();
+    let times = rows["ts"].as_primitive::<arrow::datatypes::TimestampMicrosecondType>();
+    for (label, (origin, at)) in asked.into_iter().enumerate() {
+        let current = (0..180).filter(|&row| origins.value(row) == origin && times.value(row) <= at);
+        let current = current.max_by_key(|&row| times.value(row)).map(|row| printed(&rows, row));
+        let asked = format!("{label},{origin},{}", instant(at));
+        spine += &format!("{asked}\n");
+        expected += &format!("{asked},{}\n", current.unwrap_or_else(|| ",,,,,".to_string()));
+    }
+    let spine_file = folder.path().join("spine.csv");
+    std::fs::write(&spine_file, spine).unwrap();
+    assert_eq!(read(&["delays", "origin", "ts", "--asof", spine_file.to_str().unwrap()]), expected);
+
+    // Every type: the two engines agree with each other (the script fails otherwise).
+    let (table, given) = every_type();
+    store.create(&table).await.unwrap();
+    store.append(&table, vec![given], &tag(1, 1)).await.unwrap();
+    assert_eq!(read(&["types", "k,day", "at"]).lines().filter(|line| line.ends_with(",upsert")).count(), 8);
+    // An empty table has columns.
+    store.create(&flights("nothing", 16402)).await.unwrap();
+    assert_eq!(read(&["nothing", "origin", "ts"]), header);
 }
