@@ -1,6 +1,6 @@
 """Reads a feature view's history with engines that are not Tidemark, and shows that they agree.
 
-    read_history.py WAREHOUSE TABLE KEYCOL TIMECOL                    rows, sorted by (key, time), as CSV
+    read_history.py WAREHOUSE TABLE KEYCOL TIMECOL                    rows as CSV, sorted by (key, time) as text
     read_history.py WAREHOUSE TABLE KEYCOL TIMECOL --asof SPINE.csv   DuckDB's own ASOF LEFT JOIN, in the spine's order
 
 KEYCOL may be several names with commas between. SPINE.csv has a header with the key columns and TIMECOL (and anything

@@ -663,6 +663,29 @@ async fn pyiceberg_and_duckdb_read_the_rows_that_we_read_and_join_them_alike() {
     store.create(&table).await.unwrap();
     store.append(&table, vec![given], &tag(1, 1)).await.unwrap();
     assert_eq!(read(&["types", "k,day", "at"]).lines().filter(|line| line.ends_with(",upsert")).count(), 8);
+    // Rewritten by another engine, in its own files and without our summary: the rows, the tag and the next commit
+    // are as if nothing had happened.
+    let rewrite = "import sys, urllib.parse\n\
+        from pyiceberg.catalog.sql import SqlCatalog\n\
+        uri = 'sqlite:///' + urllib.parse.quote(sys.argv[1]) + '/catalog.db'\n\
+        table = SqlCatalog('tidemark', uri=uri).load_table(('public', sys.argv[2]))\n\
+        table.overwrite(table.scan().to_arrow())\n";
+    for table in [&flights("delays", 16400), &every_type().0] {
+        let before = scan(&store, table).await;
+        let tag_before = store.last_tag(&table.name).await.unwrap().unwrap();
+        let args = ["-c", rewrite, warehouse.to_str().unwrap(), &table.name];
+        let output = std::process::Command::new(&python).args(args).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let after = scan(&store, table).await;
+        assert_eq!(format!("{:?}", after.columns()), format!("{:?}", before.columns()));
+        assert_eq!(store.last_tag(&table.name).await.unwrap().as_ref(), Some(&tag_before));
+        store.append(table, vec![], &tag(1, tag_before.sequence + 1)).await.unwrap();
+    }
+    let more = steps(&flights("delays", 16400), &[("SFO", NEW_YEAR)]);
+    store.append(&flights("delays", 16400), vec![more], &tag(1, 9)).await.unwrap();
+    assert_eq!(scan(&store, &flights("delays", 16400)).await.num_rows(), 181);
+    assert_eq!(read(&["delays", "origin", "ts"]).lines().count(), 182);
+
     // An empty table has columns.
     store.create(&flights("nothing", 16402)).await.unwrap();
     assert_eq!(read(&["nothing", "origin", "ts"]), header);
