@@ -474,6 +474,10 @@ async fn files_are_one_per_month_sorted_by_key_and_time_and_pruned_by_both() {
     assert_eq!(planned("origin IN ('SFO', 'SJU') AND ts BETWEEN '2013-02-02' AND '2013-02-03'").await, 1);
     assert_eq!(planned("origin > 'M'").await, 3);
     assert_eq!(planned("ts > '2014-01-01'").await, 0);
+    // Few files promise their order: a merge by (key, time) needs no sort.
+    let frame = context(&store, &table).await.sql("SELECT * FROM h ORDER BY origin, ts").await.unwrap();
+    let plan = displayable(frame.create_physical_plan().await.unwrap().as_ref()).indent(true).to_string();
+    assert!(plan.contains("SortPreservingMergeExec") && !plan.contains("SortExec"), "{plan}");
     // Not over key and time: every file is read.
     assert_eq!(planned("delay_1h > 1e300").await, 6);
     let rows =
@@ -689,4 +693,34 @@ async fn pyiceberg_and_duckdb_read_the_rows_that_we_read_and_join_them_alike() {
     // An empty table has columns.
     store.create(&flights("nothing", 16402)).await.unwrap();
     assert_eq!(read(&["nothing", "origin", "ts"]), header);
+}
+
+/// Needs `TIDEMARK_SMALL_DISK`: an empty folder on a filesystem of a few megabytes.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_is_said_to_be_full_and_leaves_the_table_as_it_was() {
+    let Ok(disk) = std::env::var("TIDEMARK_SMALL_DISK") else {
+        eprintln!("skipped: TIDEMARK_SMALL_DISK is not set");
+        return;
+    };
+    let folder = tempfile::tempdir_in(disk).unwrap();
+    let store = open(folder.path(), 1).await;
+    let table = flights("delays", 16400);
+    store.create(&table).await.unwrap();
+    let rows: Vec<_> = (0..2_000).map(|n| ("JFK", NEW_YEAR + n * 1_234_567)).collect();
+    let (mut committed, mut full) = (0, None);
+    while full.is_none() {
+        assert!(committed < 1_000, "the disk is not small");
+        match store.append(&table, vec![steps(&table, &rows)], &tag(1, committed + 1)).await {
+            Ok(()) => committed += 1,
+            Err(error) => full = Some(error),
+        }
+    }
+    assert!(matches!(full, Some(SeamError::Full(_))), "{full:?}");
+    assert_eq!(store.last_tag("delays").await.unwrap(), (committed > 0).then(|| tag(1, committed)));
+    assert_eq!(files_below(folder.path(), ".parquet").len() as u64, committed);
+    assert_eq!(scan(&store, &table).await.num_rows() as u64, committed * 2_000);
+    // There is room again after a drop.
+    store.as_ref().drop("delays").await.unwrap();
+    store.create(&table).await.unwrap();
+    store.append(&table, vec![steps(&table, &rows)], &tag(1, 1)).await.unwrap();
 }
