@@ -18,7 +18,7 @@ use std::{
     time::Duration,
 };
 use tidemark_catalog::{ObjectId, SqlType};
-use tidemark_connectors::IcebergHistory;
+use tidemark_connectors::iceberg::IcebergHistory;
 use tidemark_engine::seam::{Clock, CommitTag, HistoryStore, HistoryTable, Positions, SeamError};
 
 /// A clock whose chance is a counter: two stores given the same seed draw the same numbers.
