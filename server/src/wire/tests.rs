@@ -1,0 +1,1 @@
+//! Against PostgreSQL 15: recorded values, round trips, arbitrary input.
