@@ -271,17 +271,9 @@ pub fn arrow_type(oid: u32) -> Option<DataType> {
         oid::DATE => DataType::Date32,
         oid::TIME => DataType::Time64(TimeUnit::Microsecond),
         oid::TIMESTAMP => DataType::Timestamp(TimeUnit::Microsecond, None),
-        oid::TIMESTAMPTZ => DataType::Timestamp(TimeUnit::Microsecond, Some(tidemark_catalog_utc())),
+        oid::TIMESTAMPTZ => DataType::Timestamp(TimeUnit::Microsecond, Some(tidemark_catalog::UTC.into())),
         oid::INTERVAL => DataType::Interval(IntervalUnit::MonthDayNano),
         oid::VOID => DataType::Null,
         _ => return None,
     })
-}
-
-/// The zone of every `timestamptz` in Arrow, taken from the catalog's type so that there is one spelling.
-fn tidemark_catalog_utc() -> Arc<str> {
-    match SqlType::TimestampTz.arrow() {
-        DataType::Timestamp(_, Some(zone)) => zone,
-        _ => "+00:00".into(),
-    }
 }
