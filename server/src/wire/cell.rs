@@ -39,11 +39,17 @@ enum Kind {
     Date,
     Time,
     /// With a zone it is shown in the session's.
-    Timestamp { zoned: bool },
+    Timestamp {
+        zoned: bool,
+    },
     Interval,
-    List { element: Box<CellWriter> },
+    List {
+        element: Box<CellWriter>,
+    },
     /// `int2vector`, `oidvector`: an array whose text is `1 2 3`.
-    Vector { element: Box<CellWriter> },
+    Vector {
+        element: Box<CellWriter>,
+    },
     Dictionary(Box<CellWriter>),
     /// No PostgreSQL type: JSON-like text.
     Json,
@@ -345,9 +351,7 @@ fn date_days(array: &dyn Array, row: usize) -> i32 {
 
 fn time_us(array: &dyn Array, row: usize) -> i64 {
     match array.data_type() {
-        DataType::Time32(TimeUnit::Second) => {
-            array.as_primitive::<Time32SecondType>().value(row) as i64 * SECOND_US
-        }
+        DataType::Time32(TimeUnit::Second) => array.as_primitive::<Time32SecondType>().value(row) as i64 * SECOND_US,
         DataType::Time32(_) => array.as_primitive::<Time32MillisecondType>().value(row) as i64 * 1000,
         DataType::Time64(TimeUnit::Microsecond) => array.as_primitive::<Time64MicrosecondType>().value(row),
         _ => array.as_primitive::<Time64NanosecondType>().value(row).div_euclid(1000),

@@ -2,7 +2,9 @@
 
 use super::{
     SessionZone, WireError,
-    decode::{array_elements, bool_from, date_from, fixed, interval_from, numeric_text, time_from, timestamp_from, utf8},
+    decode::{
+        array_elements, bool_from, date_from, fixed, interval_from, numeric_text, time_from, timestamp_from, utf8,
+    },
     parse_text as text,
     types::{pg_type_of_field, type_name},
 };

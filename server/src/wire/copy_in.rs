@@ -187,7 +187,10 @@ impl CopySettings {
                     return Err(WireError::new("22023", "COPY delimiter and quote must be different"));
                 }
                 if self.null.contains(quote as char) {
-                    return Err(WireError::new("22023", "CSV quote character must not appear in the NULL specification"));
+                    return Err(WireError::new(
+                        "22023",
+                        "CSV quote character must not appear in the NULL specification",
+                    ));
                 }
                 Ok(())
             }
@@ -412,7 +415,11 @@ impl BinaryReader {
         let invalid = || WireError::new("22P04", "invalid COPY file header (wrong length)");
         let mut reader = Reader(&buffer[seen..]);
         let (Ok(flags), Ok(extension)) = (reader.take::<4>(), reader.take::<4>()) else {
-            return if last { Err(WireError::new("22P04", "invalid COPY file header (missing flags)")) } else { Ok(None) };
+            return if last {
+                Err(WireError::new("22P04", "invalid COPY file header (missing flags)"))
+            } else {
+                Ok(None)
+            };
         };
         let flags = u32::from_be_bytes(flags);
         if flags & 1 << 16 != 0 {

@@ -25,7 +25,11 @@ pub(crate) struct RecordScanner {
 
 pub(crate) enum Scan {
     /// The record is the first `len` bytes; the next begins at `next`. `lines` is how many line ends it had inside.
-    Record { len: usize, next: usize, lines: u64 },
+    Record {
+        len: usize,
+        next: usize,
+        lines: u64,
+    },
     NeedMore,
 }
 

@@ -78,8 +78,10 @@ pub(crate) fn write_float8(value: f64, extra_digits: i32, out: &mut BytesMut) {
         let _ = write!(s, "{:e}", value.abs());
         let bits = value.abs().to_bits();
         let (mantissa, exponent) = decompose(bits & ((1 << 52) - 1), (bits >> 52) as i32, 52, 1075);
-        if is_midpoint(s.str(), mantissa, exponent, 1 << 52) {
-            s = lengthen(s, |text| text.parse::<f64>() == Ok(value.abs()), value.abs());
+        if let Some(digits) = needs_care(s.str(), mantissa, exponent, 1 << 52) {
+            let fits =
+                |text: &str| text.parse::<f64>() == Ok(value.abs()) && !is_midpoint(text, mantissa, exponent, 1 << 52);
+            s = closest(digits, fits, value.abs()).unwrap_or(s);
         }
         layout(s.str(), value.is_sign_negative(), 15, out);
     } else {
@@ -97,8 +99,10 @@ pub(crate) fn write_float4(value: f32, extra_digits: i32, out: &mut BytesMut) {
         let _ = write!(s, "{:e}", value.abs());
         let bits = value.abs().to_bits();
         let (mantissa, exponent) = decompose((bits & ((1 << 23) - 1)) as u64, (bits >> 23) as i32, 23, 150);
-        if is_midpoint(s.str(), mantissa, exponent, 1 << 23) {
-            s = lengthen(s, |text| text.parse::<f32>() == Ok(value.abs()), value.abs() as f64);
+        if let Some(digits) = needs_care(s.str(), mantissa, exponent, 1 << 23) {
+            let fits =
+                |text: &str| text.parse::<f32>() == Ok(value.abs()) && !is_midpoint(text, mantissa, exponent, 1 << 23);
+            s = closest(digits, fits, value.abs() as f64).unwrap_or(s);
         }
         layout(s.str(), value.is_sign_negative(), 6, out);
     } else {
@@ -124,57 +128,68 @@ fn decompose(fraction: u64, biased: i32, fraction_bits: u32, bias: i32) -> (u64,
     if biased == 0 { (fraction, 1 - bias) } else { (fraction | 1 << fraction_bits, biased - bias) }
 }
 
-/// Whether shortest digits `d.ddde±x` lie exactly half way to a neighbouring float. Rust accepts such a bound where
-/// ties-to-even would read it back; PostgreSQL never prints one (1e23 is 9.999999999999999e+22).
-fn is_midpoint(text: &str, mantissa: u64, exponent: i32, smallest_normal: u64) -> bool {
-    if mantissa & 1 == 1 {
-        return false;
+/// `d.ddde±x` as an integer, the power of ten it is multiplied by, and its number of digits.
+fn as_integer(text: &str) -> Option<(u128, i32, usize)> {
+    let (digits, power) = text.split_once('e')?;
+    let mut power = power.parse::<i32>().ok()?;
+    let (mut decimal, mut count) = (0u128, 0);
+    for b in digits.bytes().filter(u8::is_ascii_digit).take(20) {
+        decimal = decimal * 10 + (b - b'0') as u128;
+        count += 1;
     }
-    let Some((digits, power)) = text.split_once('e') else { return false };
-    let Ok(mut power) = power.parse::<i32>() else { return false };
-    let mut decimal: u128 = 0;
-    for (i, b) in digits.bytes().enumerate() {
-        if b.is_ascii_digit() {
-            decimal = decimal * 10 + (b - b'0') as u128;
-            power -= i32::from(i > 1);
-        }
-    }
-    // decimal * 10^power as odd * 2^twos
-    let fives = power.unsigned_abs();
-    if decimal == 0 || fives > 27 {
-        return false;
-    }
-    let scale = 5u128.pow(fives);
-    let odd_part = if power >= 0 {
-        let Some(product) = decimal.checked_mul(scale) else { return false };
-        product
-    } else if decimal % scale == 0 {
-        decimal / scale
-    } else {
-        return false;
-    };
-    let twos = odd_part.trailing_zeros() as i32 + power;
-    let odd = odd_part >> odd_part.trailing_zeros();
-    let upper = odd == 2 * mantissa as u128 + 1 && twos == exponent - 1;
-    let lower = if mantissa == smallest_normal {
-        odd == 4 * mantissa as u128 - 1 && twos == exponent - 2
-    } else {
-        odd == (2 * mantissa as u128).wrapping_sub(1) && twos == exponent - 1
-    };
-    upper || lower
+    power -= count as i32 - 1;
+    Some((decimal, power, count))
 }
 
-/// The closest decimal with the fewest more digits that reads back.
-fn lengthen(shortest: Stack<40>, reads_back: impl Fn(&str) -> bool, value: f64) -> Stack<40> {
-    let digits = shortest.str().bytes().take_while(|b| *b != b'e').filter(u8::is_ascii_digit).count();
-    for precision in digits.saturating_sub(1)..17 {
+/// `decimal * 10^power` as an odd number and a power of two; `None` where it is no such number, or too long to be a
+/// float's exact value.
+fn odd_and_twos(decimal: u128, power: i32) -> Option<(u128, i32)> {
+    let fives = power.unsigned_abs();
+    if decimal == 0 || fives > 40 {
+        return None;
+    }
+    let scale = 5u128.pow(fives);
+    let product = match power {
+        0.. => decimal.checked_mul(scale)?,
+        _ if decimal.is_multiple_of(scale) => decimal / scale,
+        _ => return None,
+    };
+    let twos = product.trailing_zeros();
+    Some((product >> twos, twos as i32 + power))
+}
+
+/// Whether the digits lie exactly half way to a neighbouring float. Rust accepts such a bound where ties-to-even would
+/// read it back; PostgreSQL never prints one (1e23 is 9.999999999999999e+22).
+fn is_midpoint(text: &str, mantissa: u64, exponent: i32, smallest_normal: u64) -> bool {
+    let Some(exact) = as_integer(text).and_then(|(decimal, power, _)| odd_and_twos(decimal, power)) else {
+        return false;
+    };
+    let twice = 2 * mantissa as u128;
+    let lower = if mantissa == smallest_normal {
+        (2 * twice - 1, exponent - 2)
+    } else {
+        (twice.saturating_sub(1), exponent - 1)
+    };
+    exact == (twice + 1, exponent - 1) || exact == lower
+}
+
+/// The number of digits, when the shortest digits are a midpoint, or when the float lies exactly between them and
+/// others of that length: there Rust rounds up and PostgreSQL to even.
+fn needs_care(text: &str, mantissa: u64, exponent: i32, smallest_normal: u64) -> Option<usize> {
+    let (decimal, power, count) = as_integer(text)?;
+    let zeros = mantissa.trailing_zeros() as i32;
+    let value = (mantissa as u128 >> zeros, exponent + zeros);
+    let tie = [decimal * 10 + 5, decimal * 10 - 5].iter().any(|d| odd_and_twos(*d, power - 1) == Some(value));
+    (tie || is_midpoint(text, mantissa, exponent, smallest_normal)).then_some(count)
+}
+
+/// The correctly rounded decimal (ties to even) with the fewest digits, at least `digits`, that fits.
+fn closest(digits: usize, fits: impl Fn(&str) -> bool, value: f64) -> Option<Stack<40>> {
+    (digits - 1..17).find_map(|precision| {
         let mut s = Stack::<40>::new();
         let _ = write!(s, "{value:.precision$e}");
-        if s.bytes() != shortest.bytes() && reads_back(s.str()) {
-            return s;
-        }
-    }
-    shortest
+        fits(s.str()).then_some(s)
+    })
 }
 
 /// `%.{digits}g`.

@@ -233,7 +233,8 @@ impl Sum<'_> {
             None => (text, None),
         };
         let digits = |s: &str| s.bytes().all(|b| b.is_ascii_digit());
-        if (whole.is_empty() && fraction.is_none_or(str::is_empty)) || !digits(whole) || !digits(fraction.unwrap_or("")) {
+        if (whole.is_empty() && fraction.is_none_or(str::is_empty)) || !digits(whole) || !digits(fraction.unwrap_or(""))
+        {
             return Err(self.syntax());
         }
         let whole = if whole.is_empty() { 0 } else { whole.parse().map_err(|_| self.field_range())? };

@@ -17,7 +17,9 @@ pub fn parse_bool(text: &str) -> Result<bool, WireError> {
     let word = trim(text);
     // Any unique beginning of a word counts; `o` alone is neither `on` nor `off`.
     let begins = |full: &str, at_least: usize| {
-        word.len() >= at_least && word.len() <= full.len() && full.as_bytes()[..word.len()].eq_ignore_ascii_case(word.as_bytes())
+        word.len() >= at_least
+            && word.len() <= full.len()
+            && full.as_bytes()[..word.len()].eq_ignore_ascii_case(word.as_bytes())
     };
     if begins("true", 1) || begins("yes", 1) || begins("on", 2) || word == "1" {
         Ok(true)
@@ -149,12 +151,7 @@ fn split_decimal(text: &str) -> Option<DecimalWord<'_>> {
     if whole.is_empty() && fraction.is_empty() || !all_digits(whole) || !all_digits(fraction) {
         return None;
     }
-    Some(DecimalWord::Number(Decimal {
-        negative,
-        whole: whole.as_bytes(),
-        fraction: fraction.as_bytes(),
-        exponent,
-    }))
+    Some(DecimalWord::Number(Decimal { negative, whole: whole.as_bytes(), fraction: fraction.as_bytes(), exponent }))
 }
 
 fn field_overflow(precision: u8, scale: i8) -> WireError {
@@ -301,7 +298,11 @@ pub fn parse_array(text: &str) -> Result<Vec<Option<Cow<'_, str>>>, WireError> {
     let mut elements = vec![];
     let mut at = skip(0);
     if bytes.get(at) == Some(&b'}') {
-        return if skip(at + 1) == bytes.len() { Ok(elements) } else { Err(malformed("Junk after closing right brace.")) };
+        return if skip(at + 1) == bytes.len() {
+            Ok(elements)
+        } else {
+            Err(malformed("Junk after closing right brace."))
+        };
     }
     loop {
         at = skip(at);
@@ -311,7 +312,8 @@ pub fn parse_array(text: &str) -> Result<Vec<Option<Cow<'_, str>>>, WireError> {
             Some(&b @ (b',' | b'}')) => return Err(malformed(&format!("Unexpected \"{}\" character.", b as char))),
             Some(b'"') => {
                 let start = at + 1;
-                let (end, escaped) = closing_quote(bytes, start).ok_or_else(|| malformed("Unexpected end of input."))?;
+                let (end, escaped) =
+                    closing_quote(bytes, start).ok_or_else(|| malformed("Unexpected end of input."))?;
                 let raw = &inner[start..end];
                 elements.push(Some(if escaped { Cow::Owned(unescape(raw)) } else { Cow::Borrowed(raw) }));
                 at = skip(end + 1);

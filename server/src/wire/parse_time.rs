@@ -135,7 +135,7 @@ fn local_us(fields: &Fields, text: &str, ty: &str) -> Result<i64, WireError> {
 fn scan(text: &str, ty: &str) -> Result<Fields, WireError> {
     match scan_iso(text) {
         Some(fields) => Ok(fields),
-        None => Scanner { text, ty, rest: trim(text), ..Scanner::new(text, ty) }.run(),
+        None => Scanner::new(text, ty).run(),
     }
 }
 
@@ -207,7 +207,7 @@ impl<'a> Scanner<'a> {
         Scanner {
             text,
             ty,
-            rest: "",
+            rest: trim(text),
             fields: Fields::default(),
             month_name: None,
             numbers: vec![],
@@ -425,8 +425,8 @@ impl<'a> Scanner<'a> {
         match c {
             None if a.len() >= 3 && b.len() == 3 => {
                 let (year, ordinal) = (self.year(a)?, self.small(Some(b))?);
-                let length = if days_in_month(year, 2) == 29 { 366 } else { 365 };
-                if ordinal == 0 || ordinal > length {
+                // Day 366 of any year, as PostgreSQL: in a common year it is the next one's first.
+                if ordinal == 0 || ordinal > 366 {
                     return Err(field_out_of_range(self.text));
                 }
                 let days = days_from_civil(year, 1, 1) + ordinal as i64 - 1;
@@ -535,7 +535,9 @@ fn month_number(word: &str) -> Option<u32> {
         "december",
     ];
     let at = MONTHS.iter().position(|m| {
-        word.eq_ignore_ascii_case(m) || (word.len() == 3 && word.eq_ignore_ascii_case(&m[..3])) || word.eq_ignore_ascii_case("sept") && *m == "september"
+        word.eq_ignore_ascii_case(m)
+            || (word.len() == 3 && word.eq_ignore_ascii_case(&m[..3]))
+            || word.eq_ignore_ascii_case("sept") && *m == "september"
     })?;
     Some(at as u32 + 1)
 }
@@ -543,6 +545,7 @@ fn month_number(word: &str) -> Option<u32> {
 fn is_weekday(word: &str) -> bool {
     const DAYS: [&str; 7] = ["monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"];
     DAYS.iter().any(|d| {
-        word.eq_ignore_ascii_case(d) || (word.len() >= 3 && word.len() <= 5 && d.as_bytes()[..word.len()].eq_ignore_ascii_case(word.as_bytes()))
+        word.eq_ignore_ascii_case(d)
+            || (word.len() >= 3 && word.len() <= 5 && d.as_bytes()[..word.len()].eq_ignore_ascii_case(word.as_bytes()))
     })
 }

@@ -55,7 +55,11 @@ fn rows(batch: &RecordBatch) -> Vec<String> {
 fn check(options: &CopyOptions, input: &[u8], expected: &[&str]) {
     for chunk in [1, 2, 3, 5, 7, input.len()] {
         let shown = String::from_utf8_lossy(input);
-        assert_eq!(read(options, input, chunk, 2).as_deref(), Ok(expected.iter().map(|s| s.to_string()).collect::<Vec<_>>().as_slice()), "{shown:?} by {chunk}");
+        assert_eq!(
+            read(options, input, chunk, 2).as_deref(),
+            Ok(expected.iter().map(|s| s.to_string()).collect::<Vec<_>>().as_slice()),
+            "{shown:?} by {chunk}"
+        );
     }
 }
 
@@ -104,7 +108,8 @@ fn csv_rows_are_read_as_postgresql_does() {
 
 #[test]
 fn bad_rows_name_the_line_the_column_and_the_value() {
-    let column = |line: u32, column: &str, value: &str| format!("COPY flights, line {line}, column {column}: \"{value}\"");
+    let column =
+        |line: u32, column: &str, value: &str| format!("COPY flights, line {line}, column {column}: \"{value}\"");
     let double = "invalid input syntax for type double precision";
     check_error(&text(), b"1\tx\tabc\n", "22P02", &format!("{double}: \"abc\""), &column(1, "dep_delay", "abc"));
     check_error(
@@ -164,8 +169,7 @@ fn binary_rows_are_read_and_bad_ones_refused() {
 
 #[test]
 fn unlisted_columns_are_null_and_listed_ones_go_where_they_are_named() {
-    let mut decoder =
-        CopyDecoder::new("flights", &csv(), schema(), &[2, 0], SessionZone::UTC, 100).expect("decoder");
+    let mut decoder = CopyDecoder::new("flights", &csv(), schema(), &[2, 0], SessionZone::UTC, 100).expect("decoder");
     let mut batches = decoder.feed(b"1.5,7\n").expect("rows");
     batches.extend(decoder.finish().expect("rows"));
     assert_eq!(batches.iter().flat_map(rows).collect::<Vec<_>>(), ["7|~|1.5"]);
@@ -237,10 +241,7 @@ fn rows_are_written_as_postgresql_does() {
     );
     let alone = batch.project(&[1]).expect("column");
     let odd = CopyOptions { null: Some("NA".into()), quote: Some(b'\''), escape: Some(b'\\'), ..csv() };
-    assert_eq!(
-        shown(&odd, &alone),
-        "'a\tb\\\\c\nd\re\x08f\x0cg\x0bh'\nNA\n\n'a\"b,c'\n'\\\\.'\n\\N\n x \n"
-    );
+    assert_eq!(shown(&odd, &alone), "'a\tb\\\\c\nd\re\x08f\x0cg\x0bh'\nNA\n\n'a\"b,c'\n'\\\\.'\n\\N\n x \n");
     assert_eq!(shown(&csv(), &alone.slice(4, 1)), "\"\\.\"\n");
 }
 

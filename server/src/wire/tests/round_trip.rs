@@ -1,7 +1,10 @@
 //! Properties: what is written is read back, chunking does not show, nothing that arrives makes us panic.
 
 use super::session;
-use crate::wire::{CopyDecoder, CopyEncoder, CopyError, FieldFormat, RowEncoder, SessionFormat, SessionZone, decode_param, pg_type, types};
+use crate::wire::{
+    CopyDecoder, CopyEncoder, CopyError, FieldFormat, RowEncoder, SessionFormat, SessionZone, decode_param, pg_type,
+    types,
+};
 use arrow::{array::*, datatypes::*};
 use bytes::BytesMut;
 use proptest::prelude::*;
@@ -95,8 +98,22 @@ fn seeds() -> impl Strategy<Value = (Vec<Option<i64>>, Vec<Option<String>>)> {
 fn copy_options() -> impl Strategy<Value = CopyOptions> {
     let csv = (any::<bool>(), prop_oneof![Just(b'"'), Just(b'\'')], prop_oneof![Just(b'"'), Just(b'\\'), Just(b'\'')]);
     prop_oneof![
-        Just(CopyOptions { format: CopyFormat::Text, delimiter: None, null: None, header: false, quote: None, escape: None }),
-        Just(CopyOptions { format: CopyFormat::Binary, delimiter: None, null: None, header: false, quote: None, escape: None }),
+        Just(CopyOptions {
+            format: CopyFormat::Text,
+            delimiter: None,
+            null: None,
+            header: false,
+            quote: None,
+            escape: None
+        }),
+        Just(CopyOptions {
+            format: CopyFormat::Binary,
+            delimiter: None,
+            null: None,
+            header: false,
+            quote: None,
+            escape: None
+        }),
         csv.prop_map(|(header, quote, escape)| CopyOptions {
             format: CopyFormat::Csv,
             delimiter: Some(if header { b';' } else { b',' }),
@@ -108,7 +125,13 @@ fn copy_options() -> impl Strategy<Value = CopyOptions> {
     ]
 }
 
-fn read_copy(options: &CopyOptions, schema: &SchemaRef, zone: SessionZone, input: &[u8], cuts: &[usize]) -> Result<Vec<RecordBatch>, CopyError> {
+fn read_copy(
+    options: &CopyOptions,
+    schema: &SchemaRef,
+    zone: SessionZone,
+    input: &[u8],
+    cuts: &[usize],
+) -> Result<Vec<RecordBatch>, CopyError> {
     let all: Vec<usize> = (0..schema.fields().len()).collect();
     let mut decoder = CopyDecoder::new("t", options, schema.clone(), &all, zone, 3).expect("decoder");
     let mut batches = vec![];

@@ -11,11 +11,7 @@ use crate::wire::{
     parse_text::{parse_decimal128, parse_time, parse_timestamp},
     types::{self, PG_TYPE, by_name, oid, pg_type},
 };
-use arrow::{
-    array::*,
-    buffer::OffsetBuffer,
-    datatypes::*,
-};
+use arrow::{array::*, buffer::OffsetBuffer, datatypes::*};
 use bytes::BytesMut;
 use datafusion::common::ScalarValue;
 use std::sync::Arc;
@@ -69,7 +65,9 @@ fn values_are_read_and_shown_as_postgresql_does() {
             }
             (Err(error), Recorded::Err(sqlstate, message, detail, hint)) => {
                 if !matches_error(&error, (sqlstate, message, detail, hint)) {
-                    wrong.push(format!("{ty} {input:?} in {zone}: {error:?}, PostgreSQL {sqlstate} {message} ({detail}) ({hint})"));
+                    wrong.push(format!(
+                        "{ty} {input:?} in {zone}: {error:?}, PostgreSQL {sqlstate} {message} ({detail}) ({hint})"
+                    ));
                 }
             }
             (Ok(value), Recorded::Err(_, message, _, _)) => {
@@ -183,7 +181,9 @@ fn every_arrow_relative_of_a_type_is_shown_alike() {
         (Arc::new(Decimal128Array::from(vec![-150]).with_precision_and_scale(5, 2).expect("decimal")), "-1.50"),
         (
             Arc::new(
-                Decimal256Array::from(vec![arrow::datatypes::i256::MAX]).with_precision_and_scale(76, 70).expect("decimal"),
+                Decimal256Array::from(vec![arrow::datatypes::i256::MAX])
+                    .with_precision_and_scale(76, 70)
+                    .expect("decimal"),
             ),
             "5789604.4618658097711785492504343953926634992332820282019728792003956564819967",
         ),
@@ -211,17 +211,30 @@ fn unsigned_bigints_are_numerics_in_binary() {
 #[test]
 fn arrays_are_quoted_where_a_reader_would_misread_them() {
     let strings = vec![
-        Some("a"), Some("b c"), Some("d\"e"), Some(""), None, Some("NULL"), Some("f,g"), Some("x\\y"), Some("{z}"),
-        Some("null"), Some("tab\there"), Some("nl\n"), Some("é"),
+        Some("a"),
+        Some("b c"),
+        Some("d\"e"),
+        Some(""),
+        None,
+        Some("NULL"),
+        Some("f,g"),
+        Some("x\\y"),
+        Some("{z}"),
+        Some("null"),
+        Some("tab\there"),
+        Some("nl\n"),
+        Some("é"),
     ];
-    let expected = "{a,\"b c\",\"d\\\"e\",\"\",NULL,\"NULL\",\"f,g\",\"x\\\\y\",\"{z}\",\"null\",\"tab\there\",\"nl\n\",é}";
+    let expected =
+        "{a,\"b c\",\"d\\\"e\",\"\",NULL,\"NULL\",\"f,g\",\"x\\\\y\",\"{z}\",\"null\",\"tab\there\",\"nl\n\",é}";
     let list = |values: ArrayRef| -> ArrayRef {
         let field = Arc::new(Field::new_list_field(values.data_type().clone(), true));
         let offsets = OffsetBuffer::from_lengths([values.len()]);
         Arc::new(ListArray::new(field, offsets, values, None))
     };
     assert_eq!(shown_text(list(Arc::new(StringArray::from(strings)))), expected);
-    let decimals = Decimal128Array::from(vec![Some(150), None, Some(-5)]).with_precision_and_scale(9, 2).expect("decimal");
+    let decimals =
+        Decimal128Array::from(vec![Some(150), None, Some(-5)]).with_precision_and_scale(9, 2).expect("decimal");
     assert_eq!(shown_text(list(Arc::new(decimals))), "{1.50,NULL,-0.05}");
     let empty = list(Arc::new(Int32Array::from(Vec::<i32>::new())));
     assert_eq!(shown_text(empty.clone()), "{}");
@@ -258,7 +271,8 @@ fn a_field_may_name_the_type_it_is_shown_as() {
     assert_eq!(typed(&named(DataType::Utf8, "no such type")).oid, oid::TEXT);
     // A bigint column shown as oid has four bytes in binary.
     let session = SessionFormat::default();
-    let bytes = shown(named(DataType::Int64, "oid"), Arc::new(Int64Array::from(vec![16384])), FieldFormat::Binary, &session);
+    let bytes =
+        shown(named(DataType::Int64, "oid"), Arc::new(Int64Array::from(vec![16384])), FieldFormat::Binary, &session);
     assert_eq!(bytes, Some(vec![0, 0, 0x40, 0]));
     let vector = ListArray::from_iter_primitive::<Int16Type, _, _>(vec![Some(vec![Some(1), Some(3)])]);
     let field = named(vector.data_type().clone(), "int2vector");
