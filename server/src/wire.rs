@@ -15,6 +15,7 @@ mod number;
 mod parse_interval;
 pub mod parse_text;
 mod parse_time;
+mod show_time;
 pub mod types;
 mod zone;
 

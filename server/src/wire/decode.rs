@@ -3,10 +3,10 @@
 use super::{
     FieldFormat, SessionZone, WireError,
     calendar::{DAY_US, PG_EPOCH_DAYS, PG_EPOCH_US},
-    cell::Interval,
     column::ColumnBuilder,
     parse_interval::to_arrow,
     parse_text as text,
+    show_time::Interval,
     types::{arrow_type, element_oid, oid, type_name},
 };
 use arrow::datatypes::{DataType, IntervalMonthDayNano};

@@ -1,6 +1,6 @@
 //! Interval input: PostgreSQL's verbose form, SQL's `1-2` and `3 4:05:06`, and ISO 8601 durations.
 
-use super::{WireError, calendar::SECOND_US, cell::Interval, parse_text::trim};
+use super::{WireError, calendar::SECOND_US, parse_text::trim, show_time::Interval};
 use arrow::datatypes::{IntervalMonthDayNano, IntervalMonthDayNanoType};
 
 /// An Arrow interval; its nanoseconds are whole microseconds. 22015 where a field, 22008 where the whole is too large
