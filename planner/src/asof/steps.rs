@@ -17,7 +17,6 @@ use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{Column, TableReference};
 use datafusion::error::Result;
 use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder, TableScan, when};
-use std::any::Any;
 use std::sync::Arc;
 
 /// A right side that has steps.
@@ -49,8 +48,7 @@ impl StepsScan {
     }
 
     fn of(scan: &TableScan, alias: Option<TableReference>, renamed: bool) -> PlanResult<Option<StepsScan>> {
-        let source: &dyn Any = scan.source.as_ref();
-        let Some(table) = source.downcast_ref::<TidemarkTable>() else { return Ok(None) };
+        let Some(table) = TidemarkTable::of(&scan.source) else { return Ok(None) };
         let Some(steps) = table.steps.clone() else { return Ok(None) };
         if renamed {
             return Err(PlanError::unsupported(format!(
