@@ -25,7 +25,7 @@ pub use tokens::mark_asof_tokens;
 use crate::PlanError;
 use datafusion::error::DataFusionError;
 
-/// A refusal on its way through DataFusion: whoever planned finds the [`PlanError`] in the error's source chain.
+/// A refusal on its way through DataFusion.
 fn refuse(error: PlanError) -> DataFusionError {
-    DataFusionError::External(Box::new(error))
+    error.into()
 }

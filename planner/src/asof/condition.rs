@@ -58,8 +58,10 @@ pub(super) fn split(conjuncts: Vec<Expr>, left: &DFSchema, right: &DFSchema) -> 
             let expected = if op.is_backward() { (&left_time, &right_time) } else { (&right_time, &left_time) };
             if expected != (&later, &earlier) {
                 let (later, earlier) = expected;
-                return Err(PlanError::unsupported("the tolerance of an ASOF JOIN is not between the times it compares")
-                    .hint(format!("write it as {later} - {earlier} <= INTERVAL '1 day'")));
+                return Err(PlanError::unsupported(
+                    "the tolerance of an ASOF JOIN is not between the times it compares",
+                )
+                .hint(format!("write it as {later} - {earlier} <= INTERVAL '1 day'")));
             }
             Some((span, strict))
         }
@@ -148,10 +150,7 @@ fn side(expr: &Expr, left: &DFSchema, right: &DFSchema) -> Side {
 fn is_plain(expr: &Expr) -> bool {
     use datafusion::common::tree_node::TreeNode;
     let subquery = expr.exists(|e| {
-        Ok(matches!(
-            e,
-            Expr::ScalarSubquery(_) | Expr::InSubquery(_) | Expr::Exists(_) | Expr::SetComparison(_)
-        ))
+        Ok(matches!(e, Expr::ScalarSubquery(_) | Expr::InSubquery(_) | Expr::Exists(_) | Expr::SetComparison(_)))
     });
     !expr.contains_outer() && !expr.is_volatile() && subquery.is_ok_and(|found| !found)
 }
@@ -160,9 +159,7 @@ fn is_plain(expr: &Expr) -> bool {
 pub(super) fn common_time(left: (&Expr, &DataType), right: (&Expr, &DataType)) -> PlanResult<DataType> {
     use DataType::{Date32, Date64, Timestamp};
     match (left.1, right.1) {
-        (Timestamp(_, Some(zone)), Timestamp(_, Some(_))) => {
-            Ok(Timestamp(TimeUnit::Microsecond, Some(zone.clone())))
-        }
+        (Timestamp(_, Some(zone)), Timestamp(_, Some(_))) => Ok(Timestamp(TimeUnit::Microsecond, Some(zone.clone()))),
         (Timestamp(_, None) | Date32 | Date64, Timestamp(_, None) | Date32 | Date64) => {
             Ok(Timestamp(TimeUnit::Microsecond, None))
         }

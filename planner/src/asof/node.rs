@@ -150,7 +150,9 @@ impl UserDefinedLogicalNodeCore for AsofNode {
         let schema = output_schema(&left, &right, self.kind)?;
         let mut exprs = exprs.into_iter();
         let mut next = || {
-            exprs.next().ok_or_else(|| datafusion::error::DataFusionError::Internal("AsofJoin lost an expression".into()))
+            exprs
+                .next()
+                .ok_or_else(|| datafusion::error::DataFusionError::Internal("AsofJoin lost an expression".into()))
         };
         let mut keys = Vec::with_capacity(self.keys.len());
         for _ in &self.keys {

@@ -235,4 +235,3 @@ fn columns(schema: &DFSchema) -> impl Iterator<Item = Column> + '_ {
 fn extension(node: AsofNode) -> LogicalPlan {
     LogicalPlan::Extension(Extension { node: Arc::new(node) })
 }
-

@@ -161,9 +161,9 @@ fn push_into(conjuncts: Vec<Expr>, node: &AsofNode) -> Result<(Vec<Expr>, Logica
         let left = match node.kind {
             _ if conjunct.contains_outer() || has_subquery(&conjunct)? => None,
             // Where every row has both keys and they are the same, either side's name will do.
-            AsofKind::Inner if !conjunct.is_volatile() => {
-                renamed(conjunct.clone(), &|c| if ls.has_column(c) { Some(c.clone()) } else { other_key(node, c, true) })?
-            }
+            AsofKind::Inner if !conjunct.is_volatile() => renamed(conjunct.clone(), &|c| {
+                if ls.has_column(c) { Some(c.clone()) } else { other_key(node, c, true) }
+            })?,
             _ => conjunct.column_refs().iter().all(|c| ls.has_column(c)).then(|| conjunct.clone()),
         };
         let Some(left) = left else {
@@ -190,9 +190,7 @@ fn push_into(conjuncts: Vec<Expr>, node: &AsofNode) -> Result<(Vec<Expr>, Logica
 /// The column that an equality makes equal to `column` of the right side (`to_left`) or of the left side: both plain
 /// columns of one type in which equal means identical.
 fn other_key(node: &AsofNode, column: &Column, to_left: bool) -> Option<Column> {
-    let exact = |expr: &Expr, schema: &DFSchema| {
-        expr.get_type(schema).is_ok_and(|ty| !ty.is_floating())
-    };
+    let exact = |expr: &Expr, schema: &DFSchema| expr.get_type(schema).is_ok_and(|ty| !ty.is_floating());
     node.keys.iter().find_map(|(l, r)| {
         let (from, to) = if to_left { (r, l) } else { (l, r) };
         let same = from.try_as_col()? == column && exact(l, node.left.schema());

@@ -18,8 +18,7 @@ use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan, Whitespace, Wo
 
 /// Rewrites the `ASOF JOIN`s in a statement's tokens. Refuses `GLOBAL JOIN` and `ASOF` before other kinds of join.
 pub fn mark_asof_tokens(tokens: &mut Vec<TokenWithSpan>) -> PlanResult<()> {
-    let words: Vec<usize> =
-        (0..tokens.len()).filter(|&i| !matches!(tokens[i].token, Token::Whitespace(_))).collect();
+    let words: Vec<usize> = (0..tokens.len()).filter(|&i| !matches!(tokens[i].token, Token::Whitespace(_))).collect();
     for at in 0..words.len() {
         let word = keyword(tokens, &words, at);
         if !matches!(word, Keyword::ASOF | Keyword::GLOBAL) || !ends_operand(tokens, &words, at) {
