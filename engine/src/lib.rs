@@ -2,6 +2,7 @@
 
 pub mod accumulate;
 pub mod admission;
+pub mod asof;
 pub mod compiled;
 pub mod exact;
 pub mod key;
