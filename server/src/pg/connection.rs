@@ -128,10 +128,6 @@ where
         Ok(())
     }
 
-    pub(super) fn make_due(&mut self) {
-        self.due = true;
-    }
-
     /// Tells the client of an error, and the transaction with it.
     async fn report(&mut self, error: PgError) {
         if let Some(event) = self.transaction.fail() {

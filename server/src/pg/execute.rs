@@ -4,14 +4,13 @@
 //! next batch is asked for only when that is done. So a result of any size needs one batch and one buffer, and a client
 //! that reads slowly slows the query instead of filling memory.
 
-use super::backend::{Backend, Bound, Completed, Outcome, RowsTag, SessionEvent, TxEvent, Verb};
+use super::backend::{Backend, Bound, Completed, Outcome, TxEvent, Verb};
 use super::connection::{Connection, check_width};
 use super::error::{PgError, sqlstate};
 use super::portal::{Portal, Progress, Running, unknown_portal, unknown_statement};
-use super::reply::{self, TxStatus};
+use super::reply;
 use super::transaction::Step;
 use super::watch::Fault;
-use bytes::BytesMut;
 use futures::StreamExt;
 use std::sync::Arc;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -86,12 +85,8 @@ where
             return Ok(());
         }
         let described = self.socket.output.split_off(start);
-        let running = match self.start(prepared, &bound).await? {
-            Some(running) => running,
-            None => return Ok(()),
-        };
+        let Some(mut running) = self.start(prepared, &bound).await? else { return Ok(()) };
         self.socket.output.extend_from_slice(&described);
-        let mut running = running;
         if let Pumped::Finished(completed) = self.pump(&mut running, u64::MAX).await? {
             self.rows_complete(completed);
         }
@@ -226,7 +221,7 @@ where
                 if let Some((batch, next)) = current {
                     while *next < batch.num_rows() && sent < rows_max {
                         let left = usize::try_from(rows_max - sent).unwrap_or(usize::MAX);
-                        let count = self.rows_per_chunk(batch.num_rows(), batch.get_array_memory_size());
+                        let count = rows_per_chunk(batch.num_rows(), batch.get_array_memory_size());
                         let count = count.min(batch.num_rows() - *next).min(left);
                         let start = self.socket.output.len();
                         encoder
@@ -252,12 +247,6 @@ where
                 }
             },
         }
-    }
-
-    /// So many rows that a chunk stays near the high-water mark, judged by what the batch holds in memory.
-    fn rows_per_chunk(&self, rows: usize, bytes: usize) -> usize {
-        let row_bytes = bytes / rows.max(1) + 1;
-        (HIGH_WATER_BYTES / row_bytes).clamp(1, ROWS_PER_CHUNK_MAX)
     }
 
     fn rows_complete(&mut self, completed: Completed) {
@@ -308,6 +297,12 @@ where
         self.events();
         Ok(tag)
     }
+}
+
+/// So many rows that a chunk stays near the high-water mark, judged by what the batch holds in memory.
+fn rows_per_chunk(rows: usize, bytes: usize) -> usize {
+    let row_bytes = bytes / rows.max(1) + 1;
+    (HIGH_WATER_BYTES / row_bytes).clamp(1, ROWS_PER_CHUNK_MAX)
 }
 
 /// Bytes of the first `rows` DataRow messages of `messages`, or of all if there are fewer.
