@@ -16,6 +16,8 @@ use super::socket::Socket;
 use super::transaction::Transaction;
 use super::watch::{Fault, Watch};
 use bytes::Bytes;
+use futures::FutureExt;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use tokio::io::{AsyncRead, AsyncWrite};
 
@@ -54,11 +56,16 @@ where
 
     /// Serves the client until one side ends it.
     pub async fn run(mut self) {
-        let ended = self.serve().await;
-        if let Err(Fault::Sql(error)) = ended {
-            reply::error_or_notice(&mut self.socket.output, &error);
-            // Whether the client still reads it is its affair.
-            let _ = self.watch.flush(&mut self.socket).await;
+        // A panic behind the protocol is a bug, but one connection's bug. Nothing more can be said to its client: the
+        // output may end inside a message.
+        match AssertUnwindSafe(self.serve()).catch_unwind().await {
+            Ok(Err(Fault::Sql(error))) => {
+                reply::error_or_notice(&mut self.socket.output, &error);
+                // Whether the client still reads it is its affair.
+                let _ = self.watch.flush(&mut self.socket).await;
+            }
+            Ok(Ok(()) | Err(Fault::Gone)) => {}
+            Err(_) => tracing::error!("a connection ended by a panic"),
         }
         self.portals.clear();
         if (self.transaction.status != TxStatus::Idle || self.transaction.implicit)

@@ -133,6 +133,7 @@ pub mod sqlstate {
     pub const INVALID_SAVEPOINT: &str = "3B001";
     pub const INVALID_CATALOG_NAME: &str = "3D000";
     pub const SYNTAX_ERROR: &str = "42601";
+    pub const UNDEFINED_PARAMETER: &str = "42P02";
     pub const DUPLICATE_CURSOR: &str = "42P03";
     pub const DUPLICATE_PREPARED_STATEMENT: &str = "42P05";
     pub const TOO_MANY_CONNECTIONS: &str = "53300";

@@ -72,6 +72,11 @@ where
 
     async fn query_one(&mut self, prepared: &Arc<B::Prepared>) -> Result<(), Fault> {
         let backend = self.backend();
+        if !backend.parameter_types(prepared).is_empty() {
+            return Err(PgError::error(sqlstate::UNDEFINED_PARAMETER, "there is no parameter $1")
+                .hint("a simple query has no parameters; use the extended protocol, as prepared statements do")
+                .into());
+        }
         let bound = Bound::default();
         let start = self.socket.output.len();
         if let Some(columns) = backend.columns(&mut self.session, prepared) {

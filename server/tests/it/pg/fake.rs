@@ -22,7 +22,7 @@ pub const TEXT: u32 = 25;
 pub const TIMEOUT: Duration = Duration::from_millis(1234);
 pub const ROWS_PER_BATCH: usize = 1_000;
 
-/// Time passes when the test says so: a sleep ends when its very duration is let pass.
+/// Time passes when the test says so: a sleep ends when its very duration is let pass after it began.
 pub struct TestClock {
     passed: watch::Sender<Vec<Duration>>,
     numbers: AtomicU64,
@@ -41,8 +41,10 @@ impl Clock for TestClock {
 
     fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()> {
         let mut passed = self.passed.subscribe();
+        let count = move |passed: &Vec<Duration>| passed.iter().filter(|passed| **passed == duration).count();
+        let before = count(&passed.borrow());
         Box::pin(async move {
-            if passed.wait_for(|passed| passed.contains(&duration)).await.is_err() {
+            if passed.wait_for(|passed| count(passed) > before).await.is_err() {
                 std::future::pending::<()>().await;
             }
         })
@@ -145,8 +147,8 @@ fn prepared(sql: &str) -> Result<Arc<FakePrepared>, PgError> {
         Some("raw") => (vec![], Some(vec![int8("key"), int8("value")])),
         Some("series" | "endless" | "stall" | "failafter") => (vec![], Some(vec![int8("n")])),
         Some(
-            "begin" | "commit" | "rollback" | "savepoint" | "release" | "rollbackto" | "deallocate" | "close" | "set"
-            | "notice" | "timeout" | "hang" | "copyin" | "copyout" | "fail" | "discard" | "nothing",
+            "begin" | "start" | "commit" | "rollback" | "savepoint" | "release" | "rollbackto" | "deallocate" | "close"
+            | "set" | "notice" | "timeout" | "hang" | "copyin" | "copyout" | "fail" | "discard" | "nothing" | "panic",
         ) => (vec![], None),
         Some(word) => {
             return Err(PgError::error("42601", format!("syntax error at or near \"{word}\"")).at(1));
@@ -303,7 +305,7 @@ impl Backend for Fake {
         let name = prepared.word(1);
         let named = (name != "all").then_some(name);
         Some(match prepared.word(0) {
-            "begin" => Verb::Begin,
+            "begin" | "start" => Verb::Begin,
             "commit" => Verb::Commit,
             "rollback" => Verb::Rollback,
             "savepoint" => Verb::Savepoint(name),
@@ -354,6 +356,7 @@ impl Backend for Fake {
         match prepared.word(0) {
             "" => Ok(Outcome::Empty),
             "nothing" => done("NOTHING"),
+            "panic" => panic!("the fake was told to panic"),
             "echo" => {
                 let text = bound.parameters[0].as_ref().map(|value| String::from_utf8_lossy(value).into_owned());
                 rows(futures::stream::iter([Ok(batch("echo", Arc::new(StringArray::from(vec![text]))))]).boxed())

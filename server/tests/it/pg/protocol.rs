@@ -118,6 +118,26 @@ async fn a_simple_query_answers_each_statement_and_stops_at_the_first_error() {
 }
 
 #[tokio::test]
+async fn a_simple_query_has_no_parameters() {
+    let world = world(Settings::default());
+    let (mut raw, _) = Raw::connected(world.dial()).await;
+    assert_eq!(codes(&raw.ask(&[query("echo $1")]).await), ["42P02"]);
+}
+
+#[tokio::test]
+async fn a_panic_behind_the_protocol_ends_one_connection_and_its_transaction() {
+    let world = world(Settings::default());
+    let (mut other, _) = Raw::connected(world.dial()).await;
+    let (mut raw, _) = Raw::connected(world.dial()).await;
+    raw.ask(&[query("begin")]).await;
+    raw.send(&[query("panic")]).await;
+    raw.rest().await;
+    assert_eq!(*world.fake.transactions.lock(), [TxEvent::Begin { implicit: false }, TxEvent::Rollback]);
+    assert_eq!(kinds(&other.ask(&[query("nothing")]).await), "CZ");
+    assert_eq!(world.server.sessions(), 1);
+}
+
+#[tokio::test]
 async fn rows_before_an_error_arrive_and_a_bad_row_leaves_no_half_message() {
     let world = world(Settings::default());
     let (mut raw, _) = Raw::connected(world.dial()).await;
@@ -421,14 +441,16 @@ async fn the_statement_timeout_covers_execution_streaming_and_copy() {
     let world = world(Settings::default());
     let (mut raw, _) = Raw::connected(world.dial()).await;
     raw.ask(&[query("timeout on")]).await;
-    world.clock.pass(TIMEOUT);
-    for sql in ["hang", "stall", "endless", "copyin"] {
-        let replies = raw.ask(&[query(sql)]).await;
+    for (index, sql) in ["hang", "stall", "endless", "copyin"].into_iter().enumerate() {
+        raw.send(&[query(sql)]).await;
+        world.begun(index as u64 + 1).await;
+        world.clock.pass(TIMEOUT);
+        let replies = raw.until('Z').await;
         assert_eq!(codes(&replies), ["57014"], "{sql}");
         let message = replies.iter().find(|reply| reply.kind == 'E').unwrap().field('M').unwrap();
         assert!(message.ends_with("statement timeout"), "{message}");
+        world.dropped(index as u64 + 1).await;
     }
-    world.dropped(1).await;
 }
 
 #[tokio::test]
@@ -610,6 +632,7 @@ async fn shutdown_ends_idle_clients_lets_statements_finish_and_ends_those_that_d
     let replies = copying.ask(&[message(b'd', b"1\n"), message(b'c', b"")]).await;
     assert_eq!(tags(&replies), ["COPY 1"]);
     assert_eq!(codes(&copying.rest().await), ["57P01"]);
+    settle().await;
     world.clock.pass(grace);
     assert_eq!(codes(&hanging.rest().await), ["57P01"]);
     end.await.unwrap();
