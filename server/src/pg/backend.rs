@@ -105,7 +105,8 @@ pub trait Backend: Send + Sync + 'static {
         bound: &Bound,
     ) -> Result<Outcome, PgError>;
 
-    /// A transaction began or ended. A failed block ends in `Rollback`, whatever the client said.
+    /// A transaction began or ended. A failed block ends in `Rollback`, whatever the client said. Nothing interrupts
+    /// this. Savepoints are only names so far: rolling back to one ends the failed state and undoes nothing.
     async fn transaction(&self, _session: &mut Self::Session, _event: TxEvent) -> Result<(), PgError> {
         Ok(())
     }
@@ -262,10 +263,8 @@ pub trait CopyInSink: Send {
 /// A piece of `COPY … TO STDOUT`.
 #[derive(Debug, Clone, Default)]
 pub struct CopyChunk {
-    pub data: Bytes,
-    /// Where in `data` each message ends. One row per message, as PostgreSQL does it: some drivers count on that.
-    /// Bytes after the last end are sent as one more message.
-    pub ends: Vec<usize>,
+    /// Complete CopyData messages; one row in each, as PostgreSQL does it: some drivers count on that.
+    pub messages: BytesMut,
     /// Rows in here, for the command tag.
     pub rows: u64,
 }

@@ -114,6 +114,9 @@ where
     /// The next message; sends what is due before it waits for one.
     async fn next_message(&mut self) -> Result<Option<(u8, Bytes)>, Fault> {
         loop {
+            if self.socket.output.len() > HIGH_WATER_BYTES {
+                self.send_due().await?;
+            }
             let expected = match self.socket.take_frame(self.shared.settings.message_bytes_max)? {
                 Ok(frame) => return Ok(Some(frame)),
                 Err(expected) => expected,

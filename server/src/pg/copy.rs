@@ -110,16 +110,9 @@ where
         let mut rows = 0;
         while let Some(chunk) = self.watch.run(&mut self.socket, stream.next()).await? {
             let chunk = chunk?;
-            let mut start = 0;
-            for end in chunk.ends.iter().copied().chain([chunk.data.len()]) {
-                let end = end.clamp(start, chunk.data.len());
-                if end > start {
-                    reply::copy_data(&mut self.socket.output, &chunk.data[start..end]);
-                }
-                start = end;
-                if self.socket.output.len() >= HIGH_WATER_BYTES {
-                    self.watch.drain(&mut self.socket).await?;
-                }
+            self.socket.output.extend_from_slice(&chunk.messages);
+            if self.socket.output.len() >= HIGH_WATER_BYTES {
+                self.watch.drain(&mut self.socket).await?;
             }
             rows += chunk.rows;
         }

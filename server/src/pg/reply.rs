@@ -81,11 +81,6 @@ pub(super) fn row_description(out: &mut BytesMut, columns: &[Column], formats: &
     });
 }
 
-pub(super) fn copy_data(out: &mut BytesMut, data: &[u8]) {
-    out.reserve(data.len() + 5);
-    framed(out, b'd', |out| out.put_slice(data));
-}
-
 /// A message of pgwire's; one that is over pgwire's limits is left out rather than sent broken.
 fn cold(out: &mut BytesMut, message: &impl Message) {
     let start = out.len();

@@ -17,7 +17,7 @@ const LARGE_READ_BYTES: usize = 256 * 1024;
 /// Bytes read ahead of a running statement, to notice a client that leaves. Past this it is up to TCP.
 const READ_AHEAD_BYTES_MAX: usize = 64 * 1024;
 /// A buffer that grew past this for one large message or row is given back when it is empty.
-const KEPT_BUFFER_BYTES_MAX: usize = 1024 * 1024;
+const KEPT_BUFFER_BYTES_MAX: usize = 256 * 1024;
 
 pub(super) struct Socket<S> {
     stream: S,
@@ -71,7 +71,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
         }
         // Never by the length a client claims alone: it has to send the bytes to make us hold them.
         let missing = expected.saturating_sub(self.input.len());
-        self.input.reserve(missing.clamp(READ_BYTES / 2, LARGE_READ_BYTES).max(READ_BYTES / 2));
+        self.input.reserve(missing.clamp(READ_BYTES / 2, LARGE_READ_BYTES));
         let read = ready!(pin!(self.stream.read_buf(&mut self.input)).poll(cx))?;
         self.closed = read == 0;
         Poll::Ready(Ok(read > 0))

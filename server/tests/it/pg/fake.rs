@@ -148,7 +148,8 @@ fn prepared(sql: &str) -> Result<Arc<FakePrepared>, PgError> {
         Some("series" | "endless" | "stall" | "failafter") => (vec![], Some(vec![int8("n")])),
         Some(
             "begin" | "start" | "commit" | "rollback" | "savepoint" | "release" | "rollbackto" | "deallocate" | "close"
-            | "set" | "notice" | "timeout" | "hang" | "copyin" | "copyout" | "fail" | "discard" | "nothing" | "panic",
+            | "set" | "notice" | "timeout" | "hang" | "copyin" | "copyout" | "copyendless" | "fail" | "discard"
+            | "nothing" | "panic",
         ) => (vec![], None),
         Some(word) => {
             return Err(PgError::error("42601", format!("syntax error at or near \"{word}\"")).at(1));
@@ -194,6 +195,15 @@ fn row(out: &mut BytesMut, formats: &Formats, key: i64) {
     out.put_u8(b'D');
     out.put_i32(body.len() as i32 + 4);
     out.put_slice(&body);
+}
+
+/// One CopyData message.
+fn copy_row(text: &str) -> BytesMut {
+    let mut message = BytesMut::new();
+    message.put_u8(b'd');
+    message.put_i32(text.len() as i32 + 4);
+    message.put_slice(text.as_bytes());
+    message
 }
 
 struct Encoder(Format);
@@ -432,11 +442,21 @@ impl Backend for Fake {
                 let sink = Sink { copied, copies, dropped: self.dropped.clone() };
                 Ok(Outcome::CopyIn { sink: Box::new(sink), layout: CopyLayout { binary: false, columns: 2 } })
             }
+            "copyendless" => {
+                let end = Endless(self.dropped.clone());
+                self.begun.send_modify(|count| *count += 1);
+                let chunks = futures::stream::repeat_with(move || {
+                    let _ = &end;
+                    Ok(CopyChunk { messages: copy_row("row\n"), rows: 1 })
+                });
+                Ok(Outcome::CopyOut { stream: chunks.boxed(), layout: CopyLayout { binary: false, columns: 1 } })
+            }
             "copyout" => {
                 let rows = 0..prepared.number();
                 let chunks = futures::stream::iter(rows.map(|row| {
-                    let data = Bytes::from(format!("{row}\tx\n{row}\ty\n"));
-                    Ok(CopyChunk { ends: vec![data.len() / 2], data, rows: 2 })
+                    let mut messages = copy_row(&format!("{row}\tx\n"));
+                    messages.unsplit(copy_row(&format!("{row}\ty\n")));
+                    Ok(CopyChunk { messages, rows: 2 })
                 }));
                 let layout = CopyLayout { binary: false, columns: 2 };
                 Ok(Outcome::CopyOut { stream: chunks.boxed(), layout })

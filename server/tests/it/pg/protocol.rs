@@ -413,7 +413,7 @@ async fn a_cancel_request_stops_what_runs_and_only_with_the_right_key() {
     let world = world(Settings::default());
     let (mut raw, greeting) = Raw::connected(world.dial()).await;
     let mut begun = 0;
-    for sql in ["hang", "stall", "endless"] {
+    for sql in ["hang", "stall", "endless", "copyin", "copyendless"] {
         raw.send(&[query(sql)]).await;
         begun += 1;
         world.begun(begun).await;
@@ -441,7 +441,7 @@ async fn the_statement_timeout_covers_execution_streaming_and_copy() {
     let world = world(Settings::default());
     let (mut raw, _) = Raw::connected(world.dial()).await;
     raw.ask(&[query("timeout on")]).await;
-    for (index, sql) in ["hang", "stall", "endless", "copyin"].into_iter().enumerate() {
+    for (index, sql) in ["hang", "stall", "endless", "copyin", "copyendless"].into_iter().enumerate() {
         raw.send(&[query(sql)]).await;
         world.begun(index as u64 + 1).await;
         world.clock.pass(TIMEOUT);
