@@ -1,7 +1,7 @@
 -- A training set is the spine with, beside every row, what a lookup would have answered at that row's instant.
 -- ASOF LEFT JOIN keeps every spine row exactly once. First spelling: ON with one inequality.
 CREATE VIEW training_set AS
-SELECT s.flight_id, s.asked_at, s.scheduled_departure, s.late, s.carrier, s.origin, s.dest, s.distance,
+SELECT s.flight_id, s.asked_at, s.scheduled_departure, s.late, s.carrier, s.tailnum, s.origin, s.dest, s.distance,
        o.departures_1h, o.departures_3h, o.departures_24h, o.delay_mean_1h, o.delay_mean_3h, o.delay_mean_24h,
        o.delay_max_1h, o.delay_max_3h, o.delay_max_24h, o.late_share_1h, o.late_share_3h, o.late_share_24h, o.backlog_3h,
        extract(epoch FROM o.since_last_departure) / 60.0 AS minutes_since_departure,
@@ -22,7 +22,7 @@ FROM spine s
 
 -- Second spelling: MATCH_CONDITION. The same rows.
 CREATE VIEW training_set_match AS
-SELECT s.flight_id, s.asked_at, s.scheduled_departure, s.late, s.carrier, s.origin, s.dest, s.distance,
+SELECT s.flight_id, s.asked_at, s.scheduled_departure, s.late, s.carrier, s.tailnum, s.origin, s.dest, s.distance,
        o.departures_1h, o.departures_3h, o.departures_24h, o.delay_mean_1h, o.delay_mean_3h, o.delay_mean_24h,
        o.delay_max_1h, o.delay_max_3h, o.delay_max_24h, o.late_share_1h, o.late_share_3h, o.late_share_24h, o.backlog_3h,
        extract(epoch FROM o.since_last_departure) / 60.0 AS minutes_since_departure,
@@ -63,7 +63,7 @@ COPY (SELECT * FROM training_set) TO 'train.parquet' (FORMAT parquet);
 -- What goes wrong without point-in-time correctness: the same features read when somebody happened to compute them,
 -- here three hours after the scheduled departure, when most of the flights have left and are in the averages.
 COPY (
-SELECT s.flight_id, s.asked_at, s.scheduled_departure, s.late, s.carrier, s.origin, s.dest, s.distance,
+SELECT s.flight_id, s.asked_at, s.scheduled_departure, s.late, s.carrier, s.tailnum, s.origin, s.dest, s.distance,
        o.departures_1h, o.departures_3h, o.departures_24h, o.delay_mean_1h, o.delay_mean_3h, o.delay_mean_24h,
        o.delay_max_1h, o.delay_max_3h, o.delay_max_24h, o.late_share_1h, o.late_share_3h, o.late_share_24h, o.backlog_3h,
        extract(epoch FROM o.since_last_departure) / 60.0 AS minutes_since_departure,

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.metrics import roc_auc_score
 
-NOT_FEATURES = {"flight_id", "asked_at", "scheduled_departure", "late", "carrier", "origin", "dest"}
+NOT_FEATURES = {"flight_id", "asked_at", "scheduled_departure", "late", "carrier", "tailnum", "origin", "dest"}
 SPLIT = np.datetime64("2013-10-01")
 
 
