@@ -79,6 +79,10 @@ done 3<"$scratch/suites"
 
 run python:derive_events "$root/sql_examples/flights" python3 -W error -m unittest -q test_derive_events
 
+for one in "${wanted[@]}"; do
+  grep -qE "^$one(:| )" "$table" || { echo "no suite is called $one" >&2; failed+=("$one"); }
+done
+
 echo
 printf '%-34s %6s  %s\n' suite min:s result
 cat "$table"
