@@ -7,6 +7,7 @@ pub mod asof;
 pub mod error;
 pub mod feature;
 pub mod parse;
+pub mod probes;
 pub mod statement;
 pub mod table;
 
