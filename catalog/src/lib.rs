@@ -14,4 +14,4 @@ pub use object::{
 };
 pub use snapshot::{Change, Snapshot};
 pub use store::{CatalogError, CatalogStore};
-pub use types::SqlType;
+pub use types::{SqlType, UTC};

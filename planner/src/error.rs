@@ -65,3 +65,74 @@ impl PlanError {
         Self::new(sqlstate::FEATURE_NOT_SUPPORTED, message)
     }
 }
+
+impl From<PlanError> for datafusion::error::DataFusionError {
+    fn from(error: PlanError) -> Self {
+        datafusion::error::DataFusionError::External(Box::new(error))
+    }
+}
+
+impl From<datafusion::error::DataFusionError> for PlanError {
+    /// DataFusion's planning errors with PostgreSQL's SQLSTATEs; an error of ours that went through DataFusion comes
+    /// back as it was.
+    fn from(error: datafusion::error::DataFusionError) -> Self {
+        use datafusion::{common::SchemaError, error::DataFusionError as E};
+        match error.find_root() {
+            E::External(inner) => {
+                if let Some(ours) = inner.downcast_ref::<PlanError>() {
+                    return ours.clone();
+                }
+            }
+            E::SchemaError(schema, _) => {
+                return match schema.as_ref() {
+                    SchemaError::FieldNotFound { field, valid_fields } => {
+                        let name = match &field.relation {
+                            Some(relation) => format!("column {relation}.{} does not exist", field.name),
+                            None => format!("column \"{}\" does not exist", field.name),
+                        };
+                        let error = PlanError::new(sqlstate::UNDEFINED_COLUMN, name);
+                        match valid_fields.len() {
+                            0 => error,
+                            _ => {
+                                let names: Vec<_> = valid_fields.iter().take(12).map(|f| f.name.as_str()).collect();
+                                error.hint(format!("there is: {}", names.join(", ")))
+                            }
+                        }
+                    }
+                    SchemaError::AmbiguousReference { field } => PlanError::new(
+                        sqlstate::AMBIGUOUS_COLUMN,
+                        format!("column reference \"{}\" is ambiguous", field.name),
+                    ),
+                    other => PlanError::new(sqlstate::DUPLICATE_COLUMN, lower_first(&other.to_string())),
+                };
+            }
+            _ => {}
+        }
+        let message = error.find_root().message().into_owned();
+        let message = lower_first(message.split("\n\nbacktrace:").next().unwrap_or(&message));
+        let state = if message.starts_with("invalid function") || message.contains("No function matches") {
+            sqlstate::UNDEFINED_FUNCTION
+        } else if message.contains("must appear in the GROUP BY") || message.contains("in GROUP BY") {
+            sqlstate::GROUPING_ERROR
+        } else {
+            match error.find_root() {
+                E::SQL(..) => sqlstate::SYNTAX_ERROR,
+                E::NotImplemented(_) => sqlstate::FEATURE_NOT_SUPPORTED,
+                E::Plan(_) => sqlstate::SYNTAX_ERROR,
+                _ => sqlstate::INTERNAL,
+            }
+        };
+        PlanError::new(state, message)
+    }
+}
+
+fn lower_first(text: &str) -> String {
+    let mut characters = text.chars();
+    match characters.next() {
+        // An acronym keeps its capitals.
+        Some(first) if !characters.as_str().starts_with(char::is_uppercase) => {
+            first.to_lowercase().chain(characters).collect()
+        }
+        _ => text.to_string(),
+    }
+}

@@ -106,3 +106,149 @@ pub enum OutputKind {
 
 /// The name under which a time-continuous expression reads the instant of the reading.
 pub const NOW_COLUMN: &str = "__now";
+
+mod recognise;
+mod rewrite;
+
+pub use recognise::{plan_definition, plan_feature_view};
+pub use rewrite::{is_now, rename_slots, slot_column};
+
+impl FeaturePlan {
+    /// Index into `outputs` of the time column.
+    pub fn time_output(&self) -> usize {
+        self.outputs.iter().position(|o| matches!(o.kind, OutputKind::Time)).unwrap_or(0)
+    }
+
+    /// Indices into `outputs` of the entity key, in key order.
+    pub fn key_outputs(&self) -> Vec<usize> {
+        (0..self.key.len())
+            .filter_map(|k| self.outputs.iter().position(|o| matches!(o.kind, OutputKind::Key(i) if i == k)))
+            .collect()
+    }
+
+    /// The columns that history keeps in place of the time-continuous features: name and slot.
+    pub fn base_columns(&self) -> Vec<(String, usize)> {
+        let mut columns = vec![];
+        for output in &self.outputs {
+            if let OutputKind::TimeContinuous { bases, .. } = &output.kind {
+                for (i, slot) in bases.iter().enumerate() {
+                    let name = match bases.len() {
+                        1 => format!("{}_base", output.name),
+                        _ => format!("{}_base{}", output.name, i + 1),
+                    };
+                    columns.push((name, *slot));
+                }
+            }
+        }
+        columns
+    }
+
+    /// The longest look-back of a bounded `RANGE` frame, microseconds.
+    pub fn longest_range_us(&self) -> Option<i64> {
+        self.frames
+            .iter()
+            .filter_map(|f| match f {
+                Frame::Range { start_us, .. } => *start_us,
+                Frame::Rows { .. } => None,
+            })
+            .max()
+    }
+}
+
+impl Frame {
+    /// As a person writes it.
+    pub fn describe(&self) -> String {
+        match *self {
+            Frame::Range { start_us, end_us } => {
+                let start = start_us.map_or("UNBOUNDED".to_string(), describe_duration);
+                match end_us {
+                    0 => format!("RANGE {start} PRECEDING"),
+                    end => format!("RANGE BETWEEN {start} PRECEDING AND {} PRECEDING", describe_duration(end)),
+                }
+            }
+            Frame::Rows { start, end } => {
+                let start = start.map_or("UNBOUNDED".to_string(), |n| n.to_string());
+                match end {
+                    0 => format!("ROWS {start} PRECEDING"),
+                    end => format!("ROWS BETWEEN {start} PRECEDING AND {end} PRECEDING"),
+                }
+            }
+        }
+    }
+}
+
+/// A duration in its largest whole unit.
+pub fn describe_duration(us: i64) -> String {
+    const UNITS: [(i64, &str); 7] = [
+        (7 * 86_400_000_000, "week"),
+        (86_400_000_000, "day"),
+        (3_600_000_000, "hour"),
+        (60_000_000, "minute"),
+        (1_000_000, "second"),
+        (1_000, "millisecond"),
+        (1, "microsecond"),
+    ];
+    let (size, unit) = UNITS.into_iter().find(|(size, _)| us != 0 && us % size == 0).unwrap_or((1, "microsecond"));
+    let n = us / size;
+    format!("{n} {unit}{}", if n == 1 { "" } else { "s" })
+}
+
+impl Aggregate {
+    /// By SQL name.
+    pub fn from_name(name: &str) -> Option<Aggregate> {
+        Some(match name {
+            "count" => Aggregate::Count,
+            "sum" => Aggregate::Sum,
+            "avg" | "mean" => Aggregate::Avg,
+            "min" => Aggregate::Min,
+            "max" => Aggregate::Max,
+            "var" | "var_samp" | "var_sample" | "variance" => Aggregate::VarSamp,
+            "var_pop" | "var_population" => Aggregate::VarPop,
+            "stddev" | "stddev_samp" => Aggregate::StddevSamp,
+            "stddev_pop" => Aggregate::StddevPop,
+            "first_value" => Aggregate::FirstValue,
+            "last_value" => Aggregate::LastValue,
+            "bool_and" | "every" => Aggregate::BoolAnd,
+            "bool_or" => Aggregate::BoolOr,
+            "approx_count_distinct" | "approx_distinct" => Aggregate::ApproxCountDistinct,
+            _ => return None,
+        })
+    }
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Aggregate::Count => "count",
+            Aggregate::Sum => "sum",
+            Aggregate::Avg => "avg",
+            Aggregate::Min => "min",
+            Aggregate::Max => "max",
+            Aggregate::VarSamp => "var_samp",
+            Aggregate::VarPop => "var_pop",
+            Aggregate::StddevSamp => "stddev_samp",
+            Aggregate::StddevPop => "stddev_pop",
+            Aggregate::FirstValue => "first_value",
+            Aggregate::LastValue => "last_value",
+            Aggregate::BoolAnd => "bool_and",
+            Aggregate::BoolOr => "bool_or",
+            Aggregate::ApproxCountDistinct => "approx_count_distinct",
+        }
+    }
+
+    /// Every aggregate, for documentation and tests.
+    pub const ALL: [Aggregate; 14] = [
+        Aggregate::Count,
+        Aggregate::Sum,
+        Aggregate::Avg,
+        Aggregate::Min,
+        Aggregate::Max,
+        Aggregate::VarSamp,
+        Aggregate::VarPop,
+        Aggregate::StddevSamp,
+        Aggregate::StddevPop,
+        Aggregate::FirstValue,
+        Aggregate::LastValue,
+        Aggregate::BoolAnd,
+        Aggregate::BoolOr,
+        Aggregate::ApproxCountDistinct,
+    ];
+}

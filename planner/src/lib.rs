@@ -4,8 +4,10 @@
 //! queries with DataFusion's SQL planner; `asof` teaches it `ASOF JOIN`; `lookup` recognises point lookups at parse.
 
 pub mod asof;
+pub mod bind;
 pub mod error;
 pub mod feature;
+pub mod functions;
 pub mod parse;
 pub mod probes;
 pub mod statement;

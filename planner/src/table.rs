@@ -80,11 +80,14 @@ pub fn steps_schema(columns: impl IntoIterator<Item = Field>) -> SchemaRef {
     Arc::new(Schema::new(fields))
 }
 
-impl TableSource for TidemarkTable {
-    fn as_any(&self) -> &dyn Any {
-        self
+impl TidemarkTable {
+    /// The description behind a plan's table source, if it is one of ours.
+    pub fn of(source: &Arc<dyn TableSource>) -> Option<&TidemarkTable> {
+        (source.as_ref() as &dyn Any).downcast_ref()
     }
+}
 
+impl TableSource for TidemarkTable {
     fn schema(&self) -> SchemaRef {
         self.schema.clone()
     }

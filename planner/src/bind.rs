@@ -1,0 +1,512 @@
+//! Names and types of ordinary queries, bound by DataFusion's SQL planner over a catalog snapshot.
+
+use crate::{
+    PlanError, PlanResult,
+    asof::AsofPlanner,
+    error::sqlstate,
+    feature::{self, FeaturePlan, NOW_COLUMN, OutputKind},
+    table::{self, ContinuousColumn, RECORDED_AT_COLUMN, ScanTarget, StepsTable, TidemarkTable},
+};
+use arrow_schema::{DataType, Field, Schema, SchemaRef};
+use datafusion::{
+    common::{DataFusionError, ScalarValue, TableReference},
+    config::ConfigOptions,
+    error::Result as DfResult,
+    execution::{SessionState, session_state::SessionState as State},
+    logical_expr::{
+        AggregateUDF, Expr, HigherOrderUDF, LogicalPlan, LogicalPlanBuilder, ScalarUDF, TableSource, WindowUDF,
+        planner::{
+            ContextProvider, ExprPlanner, PlannedRelation, RelationPlanner, RelationPlannerContext, RelationPlanning,
+            TypePlanner,
+        },
+    },
+    sql::{
+        planner::{ParserOptions, PlannerContext, SqlToRel},
+        sqlparser::ast,
+    },
+};
+use std::{borrow::Cow, collections::BTreeSet, sync::Arc};
+use tidemark_catalog::{Body, Object, ObjectId, Snapshot};
+
+/// The tables of the schemas `tidemark`, `pg_catalog` and `information_schema`, as far as binding needs them.
+pub trait SystemTables: Send + Sync {
+    fn schema_of(&self, schema: &str, table: &str) -> Option<SchemaRef>;
+}
+
+/// No system tables: for planning feature views and for tests.
+pub struct NoSystemTables;
+
+impl SystemTables for NoSystemTables {
+    fn schema_of(&self, _: &str, _: &str) -> Option<SchemaRef> {
+        None
+    }
+}
+
+/// A statement bound to what it reads.
+#[derive(Debug, Clone)]
+pub struct BoundQuery {
+    /// Not optimised; its scans carry [`TidemarkTable`]s.
+    pub plan: LogicalPlan,
+    /// The catalog objects it names, directly or through views.
+    pub reads: Vec<ObjectId>,
+}
+
+/// Binds queries against one snapshot. `now_us` is the statement's instant: `FOR SYSTEM_TIME AS OF now()` needs it.
+pub struct Binder<'a> {
+    snapshot: &'a Snapshot,
+    state: &'a SessionState,
+    system: &'a dyn SystemTables,
+    relation_planners: Vec<Arc<dyn RelationPlanner>>,
+    reads: parking::Reads,
+    /// How many views deep this binding is; a cycle cannot be created, this is for depth only.
+    depth: usize,
+}
+
+/// Views inside views deeper than this are refused rather than overflowing the stack.
+const VIEW_DEPTH_MAX: usize = 16;
+
+mod parking {
+    use std::{collections::BTreeSet, sync::Mutex};
+    use tidemark_catalog::ObjectId;
+
+    /// The objects seen while binding; behind a lock because DataFusion asks through `&self`.
+    #[derive(Default)]
+    pub struct Reads(Mutex<BTreeSet<ObjectId>>);
+
+    impl Reads {
+        pub fn add(&self, ids: impl IntoIterator<Item = ObjectId>) {
+            if let Ok(mut set) = self.0.lock() {
+                set.extend(ids);
+            }
+        }
+
+        pub fn get(&self) -> BTreeSet<ObjectId> {
+            self.0.lock().map(|set| set.clone()).unwrap_or_default()
+        }
+    }
+}
+
+impl<'a> Binder<'a> {
+    pub fn new(snapshot: &'a Snapshot, state: &'a SessionState, system: &'a dyn SystemTables, now_us: i64) -> Self {
+        Self::nested(snapshot, state, system, now_us, 0)
+    }
+
+    fn nested(
+        snapshot: &'a Snapshot,
+        state: &'a SessionState,
+        system: &'a dyn SystemTables,
+        now_us: i64,
+        depth: usize,
+    ) -> Self {
+        Binder {
+            snapshot,
+            state,
+            system,
+            relation_planners: vec![
+                Arc::new(SystemTimePlanner { snapshot: snapshot.clone(), now_us }),
+                Arc::new(AsofPlanner::default()),
+            ],
+            reads: Default::default(),
+            depth,
+        }
+    }
+
+    /// Binds a query; `parameter_types` are the types declared for `$1`, `$2`, … (`None`: to be inferred).
+    pub fn query(&self, query: &ast::Query, parameter_types: &[Option<DataType>]) -> PlanResult<BoundQuery> {
+        let options = ParserOptions::from(&self.state.config().options().sql_parser);
+        let planner = SqlToRel::new_with_options(self, options);
+        let mut context = PlannerContext::new();
+        if !parameter_types.is_empty() {
+            context = context.with_prepare_param_data_types(
+                parameter_types
+                    .iter()
+                    .map(|t| t.as_ref().map(|t| Arc::new(Field::new("", t.clone(), true))))
+                    .collect(),
+            );
+        }
+        let statement = ast::Statement::Query(Box::new(query.clone()));
+        let plan = planner.sql_statement_to_plan_with_context(statement, &mut context)?;
+        Ok(BoundQuery { plan, reads: self.reads.get().into_iter().collect() })
+    }
+
+    /// The constant that `expr` is, for statements that take one (no columns, no subqueries).
+    pub fn constant(&self, expr: &ast::Expr, now_us: i64) -> PlanResult<ScalarValue> {
+        let options = ParserOptions::from(&self.state.config().options().sql_parser);
+        let planner = SqlToRel::new_with_options(self, options);
+        let schema = datafusion::common::DFSchema::empty();
+        let expr = planner.sql_to_expr(expr.clone(), &schema, &mut PlannerContext::new())?;
+        evaluate_constant(expr, now_us)
+    }
+
+    fn table(&self, name: &TableReference) -> PlanResult<Arc<dyn TableSource>> {
+        let (schema, table) = (name.schema().unwrap_or("public"), name.table());
+        if let Some(catalog) = name.catalog()
+            && catalog != "tidemark"
+        {
+            return Err(PlanError::unsupported(format!(
+                "cross-database references are not implemented: \"{catalog}.{schema}.{table}\""
+            )));
+        }
+        match schema {
+            "public" => {
+                // An unqualified name may also be a system table, as pg_catalog is always on the search path.
+                if let Some(object) = self.snapshot.get(table) {
+                    return self.object(object);
+                }
+                if name.schema().is_none()
+                    && let Some(source) = self.system_table("pg_catalog", table)
+                {
+                    return Ok(source);
+                }
+            }
+            "history" => {
+                let object = self.snapshot.get(table).filter(|o| o.feature_view().is_some());
+                let Some(object) = object else {
+                    return Err(missing(&format!("history.{table}"))
+                        .hint("the schema history has one table for each feature view"));
+                };
+                let plan = feature::plan_definition(object, self.snapshot)?;
+                self.reads.add([object.id]);
+                let schema = history_schema(&plan);
+                return Ok(source(ScanTarget::History(object.id), &object.name, schema, None));
+            }
+            _ => {
+                if let Some(source) = self.system_table(schema, table) {
+                    return Ok(source);
+                }
+            }
+        }
+        let written =
+            if name.schema().is_some() { format!("{schema}.{table}") } else { table.to_string() };
+        Err(missing(&written))
+    }
+
+    fn system_table(&self, schema: &str, table: &str) -> Option<Arc<dyn TableSource>> {
+        let arrow = self.system.schema_of(schema, table)?;
+        Some(source(ScanTarget::System(format!("{schema}.{table}")), table, arrow, None))
+    }
+
+    fn object(&self, object: &Object) -> PlanResult<Arc<dyn TableSource>> {
+        self.reads.add([object.id]);
+        match &object.body {
+            Body::Source(relation) | Body::Table(relation) => {
+                let steps = relation_steps(object);
+                Ok(source(ScanTarget::Relation(object.id), &object.name, relation.schema(), steps))
+            }
+            Body::FeatureView(_) => {
+                let plan = feature::plan_definition(object, self.snapshot)?;
+                let steps = Arc::new(view_steps(object, &plan));
+                Ok(source(ScanTarget::CurrentRows(object.id), &object.name, object.schema(), Some(steps)))
+            }
+            Body::View(view) => {
+                if self.depth >= VIEW_DEPTH_MAX {
+                    return Err(PlanError::new("54001", format!("view \"{}\" is nested too deeply", object.name)));
+                }
+                let parsed = crate::parse::parse(&view.query)?;
+                let Some(crate::Statement::Query(query)) = parsed.first().map(|p| &p.statement) else {
+                    return Err(PlanError::new(sqlstate::INTERNAL, format!("view \"{}\" has no query", object.name)));
+                };
+                let inner = Binder::nested(self.snapshot, self.state, self.system, 0, self.depth + 1);
+                let bound = inner.query(query, &[])?;
+                self.reads.add(bound.reads.iter().copied());
+                let plan = rename_columns(bound.plan, object)?;
+                Ok(Arc::new(ViewSource { schema: object.schema(), plan }))
+            }
+        }
+    }
+}
+
+fn source(
+    target: ScanTarget,
+    name: &str,
+    schema: SchemaRef,
+    steps: Option<Arc<StepsTable>>,
+) -> Arc<dyn TableSource> {
+    Arc::new(TidemarkTable { target, name: name.to_string(), schema, steps })
+}
+
+fn missing(name: &str) -> PlanError {
+    PlanError::new(sqlstate::UNDEFINED_TABLE, format!("relation \"{name}\" does not exist"))
+}
+
+/// What `history.<view>` shows: the columns as stored, and the three hidden ones.
+pub fn history_schema(plan: &FeaturePlan) -> SchemaRef {
+    let mut fields: Vec<Field> = stored_fields(plan);
+    fields.push(Field::new(table::OP_COLUMN, DataType::Utf8, false));
+    fields.push(Field::new(table::EVENT_TIME_COLUMN, table::instant_type(), true));
+    fields.push(Field::new(RECORDED_AT_COLUMN, table::instant_type(), false));
+    Arc::new(Schema::new(fields))
+}
+
+/// The view's columns as history keeps them: in the view's order without the time-continuous ones, then the base
+/// columns of those.
+pub fn stored_fields(plan: &FeaturePlan) -> Vec<Field> {
+    let mut fields = vec![];
+    for output in &plan.outputs {
+        match output.kind {
+            OutputKind::TimeContinuous { .. } => {}
+            OutputKind::Key(_) | OutputKind::Time => fields.push(Field::new(&output.name, output.ty.clone(), false)),
+            _ => fields.push(Field::new(&output.name, output.ty.clone(), true)),
+        }
+    }
+    for (name, slot) in plan.base_columns() {
+        fields.push(Field::new(name, plan.slots[slot].ty().clone(), true));
+    }
+    fields
+}
+
+/// The steps side of a feature view.
+pub fn view_steps(object: &Object, plan: &FeaturePlan) -> StepsTable {
+    let bases = plan.base_columns();
+    let continuous = plan
+        .outputs
+        .iter()
+        .filter_map(|output| match &output.kind {
+            OutputKind::TimeContinuous { expr, .. } => Some(ContinuousColumn {
+                name: output.name.clone(),
+                ty: output.ty.clone(),
+                expr: feature::rename_slots(expr, &|slot| {
+                    bases.iter().find(|(_, s)| *s == slot).map(|(name, _)| name.clone())
+                }),
+            }),
+            _ => None,
+        })
+        .collect();
+    StepsTable {
+        target: ScanTarget::Steps(object.id),
+        schema: table::steps_schema(stored_fields(plan)),
+        time: plan.outputs[plan.time_output()].name.clone(),
+        key: plan.key_outputs().into_iter().map(|i| plan.outputs[i].name.clone()).collect(),
+        continuous,
+    }
+}
+
+/// The versions of a changelog table; `None` for relations without a primary key or an own time.
+fn relation_steps(object: &Object) -> Option<Arc<StepsTable>> {
+    let relation = object.relation()?;
+    let time = relation.event_time?;
+    if relation.primary_key.is_empty() {
+        return None;
+    }
+    Some(Arc::new(StepsTable {
+        target: ScanTarget::Steps(object.id),
+        schema: table::steps_schema(relation.columns.iter().map(|c| c.field())),
+        time: relation.columns[time].name.clone(),
+        key: relation.primary_key.iter().map(|i| relation.columns[*i].name.clone()).collect(),
+        continuous: vec![],
+    }))
+}
+
+/// Gives the plan of a view's query the names its definition has, unqualified.
+fn rename_columns(plan: LogicalPlan, object: &Object) -> PlanResult<LogicalPlan> {
+    let columns = plan.schema().columns();
+    let exprs = columns
+        .into_iter()
+        .zip(object.columns())
+        .map(|(column, wanted)| Expr::Column(column).alias(&wanted.name))
+        .collect::<Vec<_>>();
+    Ok(LogicalPlanBuilder::from(plan).project(exprs)?.build()?)
+}
+
+#[derive(Debug)]
+struct ViewSource {
+    schema: SchemaRef,
+    plan: LogicalPlan,
+}
+
+impl TableSource for ViewSource {
+    fn schema(&self) -> SchemaRef {
+        self.schema.clone()
+    }
+
+    fn get_logical_plan(&'_ self) -> Option<Cow<'_, LogicalPlan>> {
+        Some(Cow::Borrowed(&self.plan))
+    }
+}
+
+/// `v FOR SYSTEM_TIME AS OF t`.
+#[derive(Debug)]
+struct SystemTimePlanner {
+    snapshot: Snapshot,
+    now_us: i64,
+}
+
+impl RelationPlanner for SystemTimePlanner {
+    fn plan_relation(
+        &self,
+        relation: ast::TableFactor,
+        context: &mut dyn RelationPlannerContext,
+    ) -> DfResult<RelationPlanning> {
+        let ast::TableFactor::Table { name, alias, version: Some(version), .. } = &relation else {
+            return Ok(RelationPlanning::Original(Box::new(relation)));
+        };
+        let ast::TableVersion::ForSystemTimeAsOf(at) = version else {
+            return Err(PlanError::unsupported(format!("this form of table version on \"{name}\""))
+                .hint("write FOR SYSTEM_TIME AS OF timestamptz '…'")
+                .into());
+        };
+        let reference = context.object_name_to_table_reference(name.clone())?;
+        let object = self.snapshot.get(reference.table()).filter(|_| reference.schema().unwrap_or("public") == "public");
+        let Some(object) = object else { return Err(missing(reference.table()).into()) };
+        if object.feature_view().is_none() {
+            return Err(PlanError::new(
+                sqlstate::WRONG_OBJECT_TYPE,
+                format!("{} \"{}\" has no history to read AS OF a time", object.kind(), object.name),
+            )
+            .hint("FOR SYSTEM_TIME AS OF reads feature views")
+            .into());
+        }
+        // Binding the name as usual records the read and finds the definition.
+        let current = context.context_provider().get_table_source(reference.clone())?;
+        let expr = context.sql_to_expr(at.clone(), &datafusion::common::DFSchema::empty())?;
+        let at_us = instant(evaluate_constant(expr, self.now_us)?, &object.name)?;
+        if at_us > self.now_us && self.now_us != 0 {
+            return Err(PlanError::new(
+                sqlstate::INVALID_PARAMETER,
+                format!("FOR SYSTEM_TIME AS OF a time after now, on feature view \"{}\"", object.name),
+            )
+            .hint("a feature view has no values in the future")
+            .into());
+        }
+        let source = source(ScanTarget::AsOf(object.id, at_us), &object.name, current.schema(), None);
+        let plan = LogicalPlanBuilder::scan(reference, source, None)?.build()?;
+        Ok(RelationPlanning::Planned(Box::new(PlannedRelation::new(plan, alias.clone()))))
+    }
+}
+
+/// A timestamptz constant as microseconds.
+pub fn instant(value: ScalarValue, name: &str) -> PlanResult<i64> {
+    match value.cast_to(&table::instant_type()) {
+        Ok(ScalarValue::TimestampMicrosecond(Some(us), _)) => Ok(us),
+        _ => Err(PlanError::new(
+            sqlstate::DATATYPE_MISMATCH,
+            format!("the time for \"{name}\" is not a timestamp with time zone"),
+        )
+        .hint("write timestamptz '2026-11-01 00:00:00+00'")),
+    }
+}
+
+/// Evaluates an expression without columns, with `now()` as given.
+pub fn evaluate_constant(expr: Expr, now_us: i64) -> PlanResult<ScalarValue> {
+    use datafusion::{
+        common::tree_node::{Transformed, TreeNode},
+        logical_expr::simplify::SimplifyContext,
+        optimizer::simplify_expressions::ExprSimplifier,
+    };
+    let expr = expr
+        .transform(|e| {
+            Ok(if feature::is_now(&e) {
+                Transformed::yes(Expr::Literal(
+                    ScalarValue::TimestampMicrosecond(Some(now_us), Some(tidemark_catalog::UTC.into())),
+                    None,
+                ))
+            } else {
+                Transformed::no(e)
+            })
+        })?
+        .data;
+    let schema = Arc::new(datafusion::common::DFSchema::empty());
+    let simplifier = ExprSimplifier::new(SimplifyContext::builder().with_schema(schema.clone()).build());
+    let expr = simplifier.simplify(simplifier.coerce(expr, &schema)?)?;
+    match expr {
+        Expr::Literal(value, _) => Ok(value),
+        other => Err(PlanError::new(sqlstate::INVALID_PARAMETER, format!("{other} is not a constant"))
+            .hint("only literals, casts of them and now() can stand here")),
+    }
+}
+
+/// The column that time-continuous expressions read.
+pub fn now_column() -> Expr {
+    Expr::Column(datafusion::common::Column::new_unqualified(NOW_COLUMN))
+}
+
+impl ContextProvider for Binder<'_> {
+    fn get_table_source(&self, name: TableReference) -> DfResult<Arc<dyn TableSource>> {
+        self.table(&name).map_err(DataFusionError::from)
+    }
+
+    fn get_table_function_source(&self, name: &str, args: Vec<Expr>) -> DfResult<Arc<dyn TableSource>> {
+        let function = self.state.table_functions().get(name).cloned().ok_or_else(|| {
+            PlanError::new(sqlstate::UNDEFINED_FUNCTION, format!("table function {name} does not exist"))
+        })?;
+        let args = args
+            .into_iter()
+            .map(|arg| evaluate_constant(arg, 0).map(|v| Expr::Literal(v, None)))
+            .collect::<PlanResult<Vec<_>>>()?;
+        #[allow(deprecated)]
+        let provider = function.create_table_provider(&args)?;
+        Ok(datafusion::datasource::provider_as_source(provider))
+    }
+
+    fn create_cte_work_table(&self, name: &str, schema: SchemaRef) -> DfResult<Arc<dyn TableSource>> {
+        let table = datafusion::datasource::cte_worktable::CteWorkTable::new(name, schema);
+        Ok(datafusion::datasource::provider_as_source(Arc::new(table)))
+    }
+
+    fn get_expr_planners(&self) -> &[Arc<dyn ExprPlanner>] {
+        self.state.expr_planners()
+    }
+
+    fn get_relation_planners(&self) -> &[Arc<dyn RelationPlanner>] {
+        &self.relation_planners
+    }
+
+    fn get_type_planner(&self) -> Option<Arc<dyn TypePlanner>> {
+        Some(crate::functions::type_planner())
+    }
+
+    fn get_function_meta(&self, name: &str) -> Option<Arc<ScalarUDF>> {
+        State::scalar_functions(self.state).get(name).cloned()
+    }
+
+    fn get_higher_order_meta(&self, name: &str) -> Option<Arc<HigherOrderUDF>> {
+        self.state.higher_order_functions().get(name).cloned()
+    }
+
+    fn get_aggregate_meta(&self, name: &str) -> Option<Arc<AggregateUDF>> {
+        self.state.aggregate_functions().get(name).cloned()
+    }
+
+    fn get_window_meta(&self, name: &str) -> Option<Arc<WindowUDF>> {
+        self.state.window_functions().get(name).cloned()
+    }
+
+    fn get_variable_type(&self, _: &[String]) -> Option<DataType> {
+        None
+    }
+
+    fn options(&self) -> &ConfigOptions {
+        self.state.config_options()
+    }
+
+    fn udf_names(&self) -> Vec<String> {
+        self.state.scalar_functions().keys().cloned().collect()
+    }
+
+    fn higher_order_function_names(&self) -> Vec<String> {
+        self.state.higher_order_functions().keys().cloned().collect()
+    }
+
+    fn udaf_names(&self) -> Vec<String> {
+        self.state.aggregate_functions().keys().cloned().collect()
+    }
+
+    fn udwf_names(&self) -> Vec<String> {
+        self.state.window_functions().keys().cloned().collect()
+    }
+}
+
+/// The distinct scans of a plan, for access checks and for binding providers.
+pub fn targets(plan: &LogicalPlan) -> BTreeSet<ScanTarget> {
+    use datafusion::common::tree_node::TreeNodeRecursion;
+    let mut found = BTreeSet::new();
+    let _ = plan.apply_with_subqueries(|node| {
+        if let LogicalPlan::TableScan(scan) = node
+            && let Some(table) = TidemarkTable::of(&scan.source)
+        {
+            found.insert(table.target.clone());
+        }
+        Ok(TreeNodeRecursion::Continue)
+    });
+    found
+}

@@ -1,0 +1,728 @@
+//! From a bound SELECT to a [`FeaturePlan`], or to a refusal that says which shape would do.
+//!
+//! DataFusion binds names and types and coerces; what comes back is `Projection(Window*(Filter?(Scan)))`, and this file
+//! takes it apart: window functions become slots over frames, what is left of each projection becomes an output.
+
+use super::{
+    Aggregate, FeaturePlan, Frame, Input, NOW_COLUMN, Output, OutputKind, Slot, describe_duration, is_now, slot_column,
+};
+use crate::{
+    PlanError, PlanResult,
+    bind::{Binder, NoSystemTables},
+    error::sqlstate,
+    functions,
+    parse::duration_us,
+    statement::Statement,
+    table::{ScanTarget, TidemarkTable, instant_type},
+};
+use arrow_schema::{DataType, SchemaRef};
+use datafusion::{
+    common::{
+        Column, ScalarValue,
+        tree_node::{Transformed, TreeNode, TreeNodeRecursion},
+    },
+    logical_expr::{
+        Expr, ExprSchemable, LogicalPlan, Volatility, WindowFrame, WindowFrameBound, WindowFrameUnits, WindowFunctionDefinition,
+        expr::{NullTreatment, WindowFunction},
+    },
+    optimizer::AnalyzerRule,
+    sql::sqlparser::ast,
+};
+use std::collections::{BTreeMap, HashMap};
+use tidemark_catalog::{Object, Snapshot};
+
+/// The options a feature view takes.
+const OPTIONS: [&str; 6] = ["key", "ttl", "owner", "tags", "slide", "online"];
+
+/// The plan of a feature view that is in the catalog.
+pub fn plan_definition(object: &Object, snapshot: &Snapshot) -> PlanResult<FeaturePlan> {
+    let internal = |what: &str| {
+        PlanError::new(sqlstate::INTERNAL, format!("feature view \"{}\" cannot be planned again: {what}", object.name))
+    };
+    let view = object.feature_view().ok_or_else(|| internal("it is no feature view"))?;
+    let parsed = crate::parse::parse(&view.query)?;
+    match parsed.first().map(|p| &p.statement) {
+        Some(Statement::Query(query)) => {
+            plan_feature_view(&object.name, query, &view.options, snapshot, &view.time_zone)
+        }
+        _ => Err(internal("its text is not a query")),
+    }
+}
+
+/// Recognises the shape of `query` as feature view `name`.
+///
+/// # Errors
+/// Binding errors as for any query; 0A000 with the nearest maintainable shape as hint for shapes that are not
+/// maintained; 22023 for bad options.
+pub fn plan_feature_view(
+    name: &str,
+    query: &ast::Query,
+    options: &BTreeMap<String, String>,
+    snapshot: &Snapshot,
+    time_zone: &str,
+) -> PlanResult<FeaturePlan> {
+    check_options(name, options)?;
+    check_syntax(name, query)?;
+    let state = functions::planning_state(time_zone);
+    let bound = Binder::new(snapshot, &state, &NoSystemTables, 0).query(query, &[])?;
+    let coerced = datafusion::optimizer::analyzer::type_coercion::TypeCoercion::new()
+        .analyze(bound.plan, state.config_options())?;
+    let shape = Shape::take(name, &coerced)?;
+    let relation = snapshot.get_id(shape.relation()?).ok_or_else(|| refused(name, "its source does not exist"))?;
+    let definition = relation.relation().ok_or_else(|| {
+        refused(name, &format!("it reads {} \"{}\"", relation.kind(), relation.name))
+            .hint("a feature view reads one source or table; views over feature views are not maintained")
+    })?;
+    let event_time = definition.event_time.ok_or_else(|| {
+        PlanError::new(
+            sqlstate::INVALID_DEFINITION,
+            format!("{} \"{}\" has no watermark, so feature view \"{name}\" cannot be kept current", relation.kind(), relation.name),
+        )
+        .hint("declare WATERMARK FOR column AS column - INTERVAL '…' in the source")
+    })?;
+    let changelog = !definition.primary_key.is_empty();
+    let schema = definition.schema();
+    let time_name = definition.columns[event_time].name.clone();
+
+    let mut build = Build { name, schema: &schema, time_name: &time_name, windows: shape.windows, inputs: vec![], frames: vec![], slots: vec![] };
+    let windowed = !build.windows.is_empty();
+    if windowed && changelog {
+        return Err(refused(name, &format!("windows over changelog table \"{}\" are not maintained", relation.name))
+            .hint("window a source; over a table with a primary key, select its columns without windows"));
+    }
+
+    let key = build.key(options, definition)?;
+    if changelog {
+        let primary: Vec<Expr> = definition.primary_key.iter().map(|i| column(&definition.columns[*i].name)).collect();
+        if key.len() != primary.len() || !key.iter().all(|k| primary.contains(k)) {
+            return Err(refused(name, &format!("its entity key is not the primary key of table \"{}\"", relation.name))
+                .hint("leave out the key option, or read a source instead of a table with a primary key"));
+        }
+    }
+    for expr in key.iter().chain(shape.filter.iter()) {
+        build.check_row_level(expr)?;
+    }
+
+    let mut outputs = vec![];
+    let texts = select_texts(query);
+    for (i, (expr, output_name)) in shape.projection.iter().enumerate() {
+        let kind = build.output(expr, &key, shape.projection_types[i].clone())?;
+        let ty = build.output_type(&kind, &shape.projection_types[i], &key);
+        let sql = texts.as_ref().and_then(|t| t.get(i).cloned()).unwrap_or_else(|| expr.to_string());
+        outputs.push(Output { name: output_name.clone(), ty, kind, sql });
+    }
+    for (i, k) in key.iter().enumerate() {
+        if !outputs.iter().any(|o| matches!(o.kind, OutputKind::Key(n) if n == i)) {
+            return Err(PlanError::new(
+                sqlstate::INVALID_DEFINITION,
+                format!("feature view \"{name}\" does not select its entity key {k}"),
+            )
+            .hint(format!("add {k} to the SELECT list: lookups need it")));
+        }
+    }
+    match outputs.iter().filter(|o| matches!(o.kind, OutputKind::Time)).count() {
+        0 => outputs.push(Output { name: time_name.clone(), ty: instant_type(), kind: OutputKind::Time, sql: time_name.clone() }),
+        1 => {}
+        _ => {
+            return Err(PlanError::new(
+                sqlstate::INVALID_DEFINITION,
+                format!("feature view \"{name}\" selects its time column {time_name} twice"),
+            )
+            .hint(format!("the time column is the instant of the change; for the time of the last event write max({time_name}) OVER …")));
+        }
+    }
+    let mut names = std::collections::BTreeSet::new();
+    for output in &outputs {
+        if output.name.starts_with('_') {
+            return Err(PlanError::new(
+                "42602",
+                format!("column \"{}\" of feature view \"{name}\" begins with an underscore", output.name),
+            )
+            .hint("such names are reserved for history's own columns; use AS"));
+        }
+        if !names.insert(output.name.clone()) {
+            return Err(PlanError::new(
+                sqlstate::DUPLICATE_COLUMN,
+                format!("column \"{}\" of feature view \"{name}\" is specified more than once", output.name),
+            )
+            .hint("name the features with AS"));
+        }
+        if tidemark_catalog::SqlType::from_arrow(&output.ty).is_none() {
+            return Err(refused(name, &format!("column \"{}\" has a type that cannot be stored: {}", output.name, output.ty)));
+        }
+    }
+    let plan = FeaturePlan {
+        relation: relation.id,
+        relation_name: relation.name.clone(),
+        relation_schema: schema.clone(),
+        event_time,
+        filter: shape.filter,
+        key,
+        inputs: build.inputs,
+        frames: build.frames,
+        slots: build.slots,
+        outputs,
+        time_zone: time_zone.into(),
+        ttl_us: options.get("ttl").map(|t| duration_us(t)).transpose()?,
+    };
+    if let Some(ttl) = plan.ttl_us {
+        if ttl <= 0 {
+            return Err(PlanError::new(sqlstate::INVALID_PARAMETER, format!("ttl of feature view \"{name}\" is not positive")));
+        }
+        if let Some(longest) = plan.longest_range_us()
+            && ttl < longest
+        {
+            return Err(PlanError::new(
+                sqlstate::INVALID_PARAMETER,
+                format!("ttl of feature view \"{name}\" is shorter than its longest window"),
+            )
+            .detail(format!("ttl is {}, the longest window {}", describe_duration(ttl), describe_duration(longest)))
+            .hint(format!("set ttl to at least '{}'", describe_duration(longest))));
+        }
+    }
+    Ok(plan)
+}
+
+fn column(name: &str) -> Expr {
+    Expr::Column(Column::new_unqualified(name))
+}
+
+fn refused(view: &str, why: &str) -> PlanError {
+    PlanError::unsupported(format!("feature view \"{view}\" cannot be maintained: {why}"))
+}
+
+fn check_options(name: &str, options: &BTreeMap<String, String>) -> PlanResult<()> {
+    for option in options.keys() {
+        if !OPTIONS.contains(&option.as_str()) {
+            return Err(PlanError::new(
+                sqlstate::INVALID_PARAMETER,
+                format!("feature view \"{name}\" has no option \"{option}\""),
+            )
+            .hint(format!("options are {}", OPTIONS.join(", "))));
+        }
+    }
+    for unavailable in ["slide", "online"] {
+        if options.contains_key(unavailable) {
+            return Err(PlanError::unsupported(format!("option \"{unavailable}\" of feature view \"{name}\" is not available"))
+                .hint("leave it out: windows are exact and the online store is the embedded one"));
+        }
+    }
+    Ok(())
+}
+
+/// What no binding is needed to refuse.
+fn check_syntax(name: &str, query: &ast::Query) -> PlanResult<()> {
+    let ast::SetExpr::Select(select) = query.body.as_ref() else {
+        return Err(refused(name, "it is not a plain SELECT").hint("UNION, VALUES and parentheses are not maintained; write one SELECT over one source"));
+    };
+    if query.with.is_some() {
+        return Err(refused(name, "WITH queries are not maintained").hint("write the SELECT directly over the source"));
+    }
+    if query.order_by.is_some() || query.limit_clause.is_some() || query.fetch.is_some() {
+        return Err(refused(name, "ORDER BY and LIMIT have no meaning for it").hint("order the rows where you read the view"));
+    }
+    if select.distinct.is_some() {
+        return Err(refused(name, "DISTINCT has no meaning for it").hint("a feature view has one row per entity key"));
+    }
+    let grouped = !matches!(&select.group_by, ast::GroupByExpr::Expressions(e, m) if e.is_empty() && m.is_empty());
+    if grouped || select.having.is_some() {
+        return Err(refused(name, "GROUP BY is not maintained")
+            .hint("write aggregates OVER (PARTITION BY key ORDER BY time RANGE UNBOUNDED PRECEDING) for running totals, or RANGE INTERVAL '…' PRECEDING for a window"));
+    }
+    if select.from.len() != 1 || !select.from[0].joins.is_empty() {
+        return Err(refused(name, "it reads more than one relation")
+            .hint("read one source per feature view and join the views where you look up or train"));
+    }
+    Ok(())
+}
+
+/// The text of each select item, unless a wildcard stands among them.
+fn select_texts(query: &ast::Query) -> Option<Vec<String>> {
+    let ast::SetExpr::Select(select) = query.body.as_ref() else { return None };
+    select
+        .projection
+        .iter()
+        .map(|item| match item {
+            ast::SelectItem::UnnamedExpr(e) => Some(e.to_string()),
+            ast::SelectItem::ExprWithAlias { expr, .. } => Some(expr.to_string()),
+            _ => None,
+        })
+        .collect()
+}
+
+/// The pieces of the coerced plan; every expression with unqualified columns of the relation.
+struct Shape<'a> {
+    name: &'a str,
+    projection: Vec<(Expr, String)>,
+    projection_types: Vec<DataType>,
+    /// Window functions by the column name they appear under above.
+    windows: HashMap<String, WindowFunction>,
+    filter: Option<Expr>,
+    scan: LogicalPlan,
+}
+
+impl<'a> Shape<'a> {
+    fn take(name: &'a str, plan: &LogicalPlan) -> PlanResult<Self> {
+        let LogicalPlan::Projection(projection) = plan else {
+            return Err(refused(name, "its shape is not a projection of one source").hint("write SELECT key, time, aggregates OVER window FROM source"));
+        };
+        let mut types = vec![];
+        let mut exprs = vec![];
+        for (expr, field) in projection.expr.iter().zip(projection.schema.fields()) {
+            types.push(field.data_type().clone());
+            exprs.push((unqualified(expr.clone().unalias())?, field.name().clone()));
+        }
+        let mut windows = HashMap::new();
+        let mut filter = None;
+        let mut node = projection.input.as_ref();
+        loop {
+            match node {
+                LogicalPlan::Window(window) => {
+                    for expr in &window.window_expr {
+                        let column = expr.schema_name().to_string();
+                        match expr.clone().unalias() {
+                            Expr::WindowFunction(function) => {
+                                windows.insert(column, *function);
+                            }
+                            other => return Err(refused(name, &format!("{other} is not a window function"))),
+                        }
+                    }
+                    node = window.input.as_ref();
+                }
+                LogicalPlan::Filter(f) if filter.is_none() => {
+                    filter = Some(unqualified(f.predicate.clone())?);
+                    node = f.input.as_ref();
+                }
+                LogicalPlan::SubqueryAlias(alias) => node = alias.input.as_ref(),
+                LogicalPlan::TableScan(_) => {
+                    return Ok(Shape { name, projection: exprs, projection_types: types, windows, filter, scan: node.clone() });
+                }
+                LogicalPlan::Aggregate(_) => {
+                    return Err(refused(name, "an aggregate without OVER has no time")
+                        .hint("add OVER (PARTITION BY key ORDER BY time RANGE INTERVAL '…' PRECEDING)"));
+                }
+                other => {
+                    let what = other.display().to_string();
+                    let what = what.split([':', '(']).next().unwrap_or_default().trim().to_string();
+                    return Err(refused(name, &format!("it contains a {what}"))
+                        .hint("select from one source or table, with WHERE and windows"));
+                }
+            }
+        }
+    }
+
+    fn relation(&self) -> PlanResult<tidemark_catalog::ObjectId> {
+        if let LogicalPlan::TableScan(scan) = &self.scan
+            && let Some(table) = TidemarkTable::of(&scan.source)
+        {
+            return match &table.target {
+                ScanTarget::Relation(id) | ScanTarget::CurrentRows(id) => Ok(*id),
+                _ => Err(refused(self.name, &format!("it reads \"{}\"", table.name)).hint("read a source or table")),
+            };
+        }
+        Err(refused(self.name, "it does not read a source"))
+    }
+}
+
+/// Strips qualifiers: a feature view reads one relation, so a bare name is enough. Subqueries are refused here.
+fn unqualified(expr: Expr) -> PlanResult<Expr> {
+    Ok(expr
+        .transform(|e| match e {
+            Expr::Column(c) => Ok(Transformed::yes(Expr::Column(Column::new_unqualified(c.name)))),
+            Expr::ScalarSubquery(_) | Expr::InSubquery(_) | Expr::Exists(_) => {
+                Err(PlanError::unsupported("subqueries in a feature view cannot be maintained")
+                    .hint("join the other relation where you look up or train")
+                    .into())
+            }
+            Expr::Placeholder(p) => Err(PlanError::new(
+                sqlstate::INVALID_DEFINITION,
+                format!("there is no parameter {} in a feature view's definition", p.id),
+            )
+            .into()),
+            other => Ok(Transformed::no(other)),
+        })?
+        .data)
+}
+
+struct Build<'a> {
+    name: &'a str,
+    schema: &'a SchemaRef,
+    time_name: &'a str,
+    windows: HashMap<String, WindowFunction>,
+    inputs: Vec<Input>,
+    frames: Vec<Frame>,
+    slots: Vec<Slot>,
+}
+
+impl Build<'_> {
+    /// The entity key: PARTITION BY, or the `key` option, or the table's primary key.
+    fn key(&self, options: &BTreeMap<String, String>, relation: &tidemark_catalog::Relation) -> PlanResult<Vec<Expr>> {
+        let mut partition: Option<Vec<Expr>> = None;
+        let mut functions: Vec<&WindowFunction> = self.windows.values().collect();
+        functions.sort_by_key(|f| f.fun.name().to_string());
+        for function in functions {
+            let by = function.params.partition_by.iter().cloned().map(unqualified).collect::<PlanResult<Vec<_>>>()?;
+            if by.is_empty() {
+                return Err(PlanError::new(
+                    sqlstate::WINDOWING_ERROR,
+                    format!("a window of feature view \"{}\" has no PARTITION BY", self.name),
+                )
+                .hint("PARTITION BY names the entity key; for one global row add a constant column to the source"));
+            }
+            match &partition {
+                None => partition = Some(by),
+                Some(first) if *first == by => {}
+                Some(first) => {
+                    let list = |e: &[Expr]| e.iter().map(|e| e.to_string()).collect::<Vec<_>>().join(", ");
+                    return Err(refused(self.name, "its windows have different PARTITION BY")
+                        .detail(format!("one is by {}, another by {}", list(first), list(&by)))
+                        .hint("a feature view has one entity key: make one view per key and join them where you read"));
+                }
+            }
+        }
+        let from_option = match options.get("key") {
+            None => None,
+            Some(list) => {
+                let mut key = vec![];
+                for column_name in list.split(',').map(str::trim) {
+                    if self.schema.field_with_name(column_name).is_err() {
+                        return Err(PlanError::new(
+                            sqlstate::UNDEFINED_COLUMN,
+                            format!("column \"{column_name}\" named as key of feature view \"{}\" does not exist", self.name),
+                        ));
+                    }
+                    key.push(column(column_name));
+                }
+                Some(key)
+            }
+        };
+        match (partition, from_option) {
+            (Some(partition), Some(option)) if partition != option => Err(PlanError::new(
+                sqlstate::INVALID_PARAMETER,
+                format!("the key option of feature view \"{}\" contradicts its PARTITION BY", self.name),
+            )
+            .hint("leave the key option out: PARTITION BY names the entity key")),
+            (Some(key), _) | (None, Some(key)) => Ok(key),
+            (None, None) if !relation.primary_key.is_empty() => {
+                Ok(relation.primary_key.iter().map(|i| column(&relation.columns[*i].name)).collect())
+            }
+            (None, None) => Err(PlanError::new(
+                sqlstate::INVALID_DEFINITION,
+                format!("feature view \"{}\" has no window and no key", self.name),
+            )
+            .hint("add WITH (key = 'column') or a window with PARTITION BY")),
+        }
+    }
+
+    /// Expressions on one row may not depend on when they are evaluated.
+    fn check_row_level(&self, expr: &Expr) -> PlanResult<()> {
+        let mut bad = None;
+        expr.apply(|e| {
+            if is_now(e) {
+                bad = Some("now()".to_string());
+            } else if let Expr::ScalarFunction(f) = e
+                && f.func.signature().volatility != Volatility::Immutable
+            {
+                bad = Some(format!("{}()", f.func.name()));
+            }
+            Ok(if bad.is_some() { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
+        })?;
+        match bad {
+            None => Ok(()),
+            Some(function) => Err(refused(self.name, &format!("{function} stands where its value would not be one"))
+                .hint("now() may stand in the select list outside aggregates, e.g. now() - max(event_time) OVER w")),
+        }
+    }
+
+    fn input(&mut self, expr: Expr) -> PlanResult<usize> {
+        self.check_row_level(&expr)?;
+        if let Some(i) = self.inputs.iter().position(|input| input.expr == expr) {
+            return Ok(i);
+        }
+        let schema = datafusion::common::DFSchema::try_from(self.schema.as_ref().clone())?;
+        let ty = expr.get_type(&schema)?;
+        self.inputs.push(Input { expr, ty });
+        Ok(self.inputs.len() - 1)
+    }
+
+    fn slot(&mut self, slot: Slot) -> usize {
+        match self.slots.iter().position(|s| *s == slot) {
+            Some(i) => i,
+            None => {
+                self.slots.push(slot);
+                self.slots.len() - 1
+            }
+        }
+    }
+
+    fn frame(&mut self, frame: Frame) -> usize {
+        match self.frames.iter().position(|f| *f == frame) {
+            Some(i) => i,
+            None => {
+                self.frames.push(frame);
+                self.frames.len() - 1
+            }
+        }
+    }
+
+    fn raw(&mut self, expr: Expr) -> PlanResult<usize> {
+        let input = self.input(expr)?;
+        let ty = self.inputs[input].ty.clone();
+        Ok(self.slot(Slot::Raw { input, ty }))
+    }
+
+    fn output(&mut self, expr: &Expr, key: &[Expr], ty: DataType) -> PlanResult<OutputKind> {
+        if let Some(i) = key.iter().position(|k| k == expr) {
+            return Ok(OutputKind::Key(i));
+        }
+        if *expr == column(self.time_name) {
+            return Ok(OutputKind::Time);
+        }
+        if let Expr::Column(c) = expr
+            && let Some(function) = self.windows.get(&c.name).cloned()
+        {
+            return Ok(OutputKind::Slot(self.aggregate(&function, &ty)?));
+        }
+        let mut has_window = false;
+        let mut has_now = false;
+        expr.apply(|e| {
+            has_window |= matches!(e, Expr::Column(c) if self.windows.contains_key(&c.name));
+            has_now |= is_now(e);
+            Ok(TreeNodeRecursion::Continue)
+        })?;
+        if !has_window && !has_now {
+            return Ok(OutputKind::Slot(self.raw(expr.clone())?));
+        }
+        // Window functions and columns become slots; `now()` becomes a column.
+        let mut bases = vec![];
+        let rewritten = expr
+            .clone()
+            .transform(|e| {
+                if is_now(&e) {
+                    return Ok(Transformed::yes(Expr::Column(Column::new_unqualified(NOW_COLUMN))));
+                }
+                let Expr::Column(c) = &e else { return Ok(Transformed::no(e)) };
+                let (slot, wanted) = match self.windows.get(&c.name).cloned() {
+                    Some(function) => {
+                        let wanted = self.window_type(&function)?;
+                        (self.aggregate(&function, &wanted)?, wanted)
+                    }
+                    None => {
+                        let slot = self.raw(e.clone())?;
+                        (slot, self.slots[slot].ty().clone())
+                    }
+                };
+                if !bases.contains(&slot) {
+                    bases.push(slot);
+                }
+                let replaced = slot_column(slot);
+                Ok(Transformed::yes(if *self.slots[slot].ty() == wanted {
+                    replaced
+                } else {
+                    datafusion::logical_expr::cast(replaced, wanted)
+                }))
+            })?
+            .data;
+        self.check_row_level(&rewritten)?;
+        Ok(if has_now { OutputKind::TimeContinuous { expr: rewritten, bases } } else { OutputKind::Expr(rewritten) })
+    }
+
+    fn output_type(&self, kind: &OutputKind, projected: &DataType, _key: &[Expr]) -> DataType {
+        match kind {
+            OutputKind::Time => instant_type(),
+            OutputKind::Slot(i) => self.slots[*i].ty().clone(),
+            _ => projected.clone(),
+        }
+    }
+
+    fn window_type(&self, function: &WindowFunction) -> PlanResult<DataType> {
+        let schema = datafusion::common::DFSchema::try_from(self.schema.as_ref().clone())?;
+        let mut bare = function.clone();
+        bare.params.args = bare.params.args.into_iter().map(unqualified).collect::<PlanResult<Vec<_>>>()?;
+        bare.params.partition_by.clear();
+        bare.params.order_by.clear();
+        bare.params.filter = None;
+        Ok(Expr::from(bare).get_type(&schema)?)
+    }
+
+    /// The slot of one window function; `projected` is DataFusion's type for it.
+    fn aggregate(&mut self, function: &WindowFunction, projected: &DataType) -> PlanResult<usize> {
+        let name = function.fun.name().to_string();
+        let params = &function.params;
+        let Some(aggregate) = Aggregate::from_name(&name) else {
+            let what = match function.fun {
+                WindowFunctionDefinition::WindowUDF(_) => "window function",
+                _ => "aggregate",
+            };
+            let known: Vec<&str> = Aggregate::ALL.iter().map(|a| a.name()).collect();
+            return Err(refused(self.name, &format!("{what} {name} is not maintained"))
+                .hint(format!("maintained are {}", known.join(", "))));
+        };
+        if params.distinct {
+            return Err(refused(self.name, &format!("{name}(DISTINCT …) is not maintained")).hint("use approx_count_distinct"));
+        }
+        if matches!(params.null_treatment, Some(NullTreatment::IgnoreNulls)) {
+            return Err(refused(self.name, &format!("{name} IGNORE NULLS is not maintained"))
+                .hint("filter the rows with WHERE, or aggregate with max or min"));
+        }
+        let mut args = params.args.iter().cloned().map(unqualified).collect::<PlanResult<Vec<_>>>()?;
+        if args.len() > 1 {
+            return Err(refused(self.name, &format!("{name} with {} arguments is not maintained", args.len())));
+        }
+        let arg = match (aggregate, args.pop()) {
+            // count(*) is bound as count(1): a literal that is not NULL counts every row.
+            (Aggregate::Count, None) => None,
+            (Aggregate::Count, Some(Expr::Literal(value, _))) if !value.is_null() => None,
+            (_, None) => return Err(PlanError::syntax(format!("{name} needs an argument"))),
+            (Aggregate::Avg, Some(expr)) => Some(self.exact_average_argument(expr)?),
+            (_, Some(expr)) => Some(expr),
+        };
+        let frame = self.frame_of(&params.window_frame, params.order_by.as_slice())?;
+        let filter = match &params.filter {
+            Some(filter) if matches!(aggregate, Aggregate::FirstValue | Aggregate::LastValue) => {
+                return Err(refused(self.name, &format!("{name} with FILTER ({filter}) is not maintained"))
+                    .hint("put the condition in WHERE of a view of its own"));
+            }
+            Some(filter) => Some(self.input(unqualified(filter.as_ref().clone())?)?),
+            None => None,
+        };
+        let arg = arg.map(|expr| self.input(expr)).transpose()?;
+        let arg_type = arg.map(|i| self.inputs[i].ty.clone());
+        let ty = match (aggregate, &arg_type) {
+            (Aggregate::Count | Aggregate::ApproxCountDistinct, _) => DataType::Int64,
+            (Aggregate::Sum, Some(DataType::Decimal128(_, scale))) => DataType::Decimal128(38, *scale),
+            _ => projected.clone(),
+        };
+        self.check_argument(aggregate, arg_type.as_ref(), &ty)?;
+        let frame = self.frame(frame);
+        Ok(self.slot(Slot::Aggregate { function: aggregate, arg, filter, frame, ty }))
+    }
+
+    /// DataFusion averages integers as doubles; the exact sum of the integers themselves loses nothing.
+    fn exact_average_argument(&self, expr: Expr) -> PlanResult<Expr> {
+        let schema = datafusion::common::DFSchema::try_from(self.schema.as_ref().clone())?;
+        if let Expr::Cast(cast) = &expr
+            && cast.field.data_type() == &DataType::Float64
+            && cast.expr.get_type(&schema)?.is_integer()
+        {
+            return Ok(cast.expr.as_ref().clone());
+        }
+        Ok(expr)
+    }
+
+    fn check_argument(&self, aggregate: Aggregate, arg: Option<&DataType>, ty: &DataType) -> PlanResult<()> {
+        use Aggregate as A;
+        let Some(arg) = arg else { return Ok(()) };
+        let fits = match aggregate {
+            A::Sum | A::Avg => arg.is_integer() || arg.is_floating() || matches!(arg, DataType::Decimal128(..)),
+            A::VarSamp | A::VarPop | A::StddevSamp | A::StddevPop => arg.is_floating() || arg.is_integer(),
+            A::BoolAnd | A::BoolOr => *arg == DataType::Boolean,
+            A::Count => true,
+            A::Min | A::Max | A::FirstValue | A::LastValue | A::ApproxCountDistinct => {
+                !arg.is_nested() && !matches!(arg, DataType::Decimal256(..)) && !ty.is_nested()
+            }
+        };
+        if fits {
+            return Ok(());
+        }
+        Err(refused(self.name, &format!("{} over {arg} is not maintained", aggregate.name())).hint("cast the argument"))
+    }
+
+    fn frame_of(&self, frame: &WindowFrame, order_by: &[datafusion::logical_expr::SortExpr]) -> PlanResult<Frame> {
+        match order_by {
+            [] => {
+                return Err(PlanError::new(
+                    sqlstate::WINDOWING_ERROR,
+                    format!("a window of feature view \"{}\" has no ORDER BY", self.name),
+                )
+                .hint(format!("add ORDER BY {} to the window", self.time_name)));
+            }
+            [order] if order.asc && unqualified(order.expr.clone())? == column(self.time_name) => {}
+            _ => {
+                return Err(refused(self.name, "a window is not ordered by the event time")
+                    .hint(format!("write ORDER BY {}", self.time_name)));
+            }
+        }
+        let refuse_following = || {
+            refused(self.name, "a window looks into the future").hint("end the frame at CURRENT ROW or earlier")
+        };
+        match frame.units {
+            WindowFrameUnits::Groups => Err(refused(self.name, "GROUPS frames are not maintained").hint("use RANGE or ROWS")),
+            WindowFrameUnits::Range => {
+                let start_us = match &frame.start_bound {
+                    WindowFrameBound::Preceding(v) if v.is_null() => None,
+                    WindowFrameBound::Preceding(v) => Some(self.range_us(v)?),
+                    WindowFrameBound::CurrentRow => Some(0),
+                    WindowFrameBound::Following(_) => return Err(refuse_following()),
+                };
+                let end_us = match &frame.end_bound {
+                    WindowFrameBound::CurrentRow => 0,
+                    WindowFrameBound::Preceding(v) if !v.is_null() => self.range_us(v)?,
+                    _ => return Err(refuse_following()),
+                };
+                if start_us.is_some_and(|start| start < end_us) {
+                    return Err(PlanError::new(
+                        sqlstate::WINDOWING_ERROR,
+                        format!("a window of feature view \"{}\" ends before it starts", self.name),
+                    )
+                    .hint("write the longer interval first: BETWEEN start PRECEDING AND end PRECEDING"));
+                }
+                Ok(Frame::Range { start_us, end_us })
+            }
+            WindowFrameUnits::Rows => {
+                let rows = |v: &ScalarValue| match v.cast_to(&DataType::UInt64) {
+                    Ok(ScalarValue::UInt64(Some(n))) => Ok(n),
+                    _ => Err(PlanError::new(sqlstate::WINDOWING_ERROR, format!("frame bound {v} is not a number of rows"))),
+                };
+                let start = match &frame.start_bound {
+                    WindowFrameBound::Preceding(v) if v.is_null() => None,
+                    WindowFrameBound::Preceding(v) => Some(rows(v)?),
+                    WindowFrameBound::CurrentRow => Some(0),
+                    WindowFrameBound::Following(_) => return Err(refuse_following()),
+                };
+                let end = match &frame.end_bound {
+                    WindowFrameBound::CurrentRow => 0,
+                    WindowFrameBound::Preceding(v) if !v.is_null() => rows(v)?,
+                    _ => return Err(refuse_following()),
+                };
+                if start.is_some_and(|start| start < end) {
+                    return Err(PlanError::new(
+                        sqlstate::WINDOWING_ERROR,
+                        format!("a window of feature view \"{}\" ends before it starts", self.name),
+                    ));
+                }
+                Ok(Frame::Rows { start, end })
+            }
+        }
+    }
+
+    /// A RANGE bound in microseconds.
+    fn range_us(&self, value: &ScalarValue) -> PlanResult<i64> {
+        let us = match value {
+            ScalarValue::IntervalMonthDayNano(Some(i)) => {
+                if i.months != 0 {
+                    return Err(PlanError::new(
+                        sqlstate::WINDOWING_ERROR,
+                        format!("a window of feature view \"{}\" is measured in months or years", self.name),
+                    )
+                    .hint("months differ in length: write days, e.g. INTERVAL '30 days'"));
+                }
+                i64::from(i.days).checked_mul(86_400_000_000).and_then(|d| d.checked_add(i.nanoseconds / 1_000))
+            }
+            ScalarValue::IntervalDayTime(Some(i)) => {
+                Some(i64::from(i.days) * 86_400_000_000 + i64::from(i.milliseconds) * 1_000)
+            }
+            ScalarValue::DurationMicrosecond(Some(us)) => Some(*us),
+            ScalarValue::Utf8(Some(text)) => Some(duration_us(text)?),
+            _ => None,
+        };
+        match us {
+            Some(us) if (0..=20_000 * 86_400_000_000).contains(&us) => Ok(us),
+            _ => Err(PlanError::new(
+                sqlstate::WINDOWING_ERROR,
+                format!("frame bound {value} of feature view \"{}\" is not a usable interval", self.name),
+            )
+            .hint("write INTERVAL '5 minutes' and the like, at least zero")),
+        }
+    }
+}

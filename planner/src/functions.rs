@@ -1,0 +1,74 @@
+//! The functions, types and options of the SQL dialect: one DataFusion session state that every binding starts from.
+
+use arrow_schema::{DataType, Field, FieldRef, TimeUnit};
+use datafusion::{
+    common::config::ConfigOptions,
+    error::Result,
+    execution::{SessionState, SessionStateBuilder},
+    logical_expr::{AggregateUDF, planner::TypePlanner},
+    prelude::SessionConfig,
+    sql::sqlparser::ast,
+};
+use std::sync::Arc;
+
+/// Settings every session starts from; a session's own time zone is set on top.
+pub fn session_config() -> SessionConfig {
+    let mut config = SessionConfig::new().with_information_schema(false);
+    let options: &mut ConfigOptions = config.options_mut();
+    options.sql_parser.dialect = datafusion::common::config::Dialect::PostgreSQL;
+    options.sql_parser.map_string_types_to_utf8view = false;
+    options.sql_parser.parse_float_as_decimal = false;
+    options.execution.time_zone = Some(tidemark_catalog::UTC.to_string());
+    options.execution.parquet.schema_force_view_types = false;
+    options.optimizer.expand_views_at_output = false;
+    config
+}
+
+/// A session state builder with our functions and types; the engine adds its operators, the server its catalog
+/// functions.
+pub fn state_builder(config: SessionConfig) -> SessionStateBuilder {
+    let approx_distinct = AggregateUDF::new_from_shared_impl(
+        datafusion::functions_aggregate::approx_distinct::approx_distinct_udaf().inner().clone(),
+    )
+    .with_aliases(["approx_count_distinct"]);
+    let mut builder =
+        SessionStateBuilder::new().with_config(config).with_default_features().with_type_planner(Arc::new(SqlTypes));
+    builder.aggregate_functions().get_or_insert_default().push(Arc::new(approx_distinct));
+    builder
+}
+
+/// The state that pure planning uses on its own, in the given time zone.
+pub fn planning_state(time_zone: &str) -> SessionState {
+    let mut config = session_config();
+    config.options_mut().execution.time_zone = Some(time_zone.to_string());
+    state_builder(config).build()
+}
+
+/// SQL types whose DataFusion default is not ours: timestamps are microseconds.
+#[derive(Debug)]
+struct SqlTypes;
+
+impl TypePlanner for SqlTypes {
+    fn plan_type_field(&self, sql_type: &ast::DataType) -> Result<Option<FieldRef>> {
+        let ty = match sql_type {
+            ast::DataType::Timestamp(_, zone) => match zone {
+                ast::TimezoneInfo::None | ast::TimezoneInfo::WithoutTimeZone => {
+                    DataType::Timestamp(TimeUnit::Microsecond, None)
+                }
+                ast::TimezoneInfo::Tz | ast::TimezoneInfo::WithTimeZone => {
+                    DataType::Timestamp(TimeUnit::Microsecond, Some(tidemark_catalog::UTC.into()))
+                }
+            },
+            ast::DataType::Time(_, ast::TimezoneInfo::None | ast::TimezoneInfo::WithoutTimeZone) => {
+                DataType::Time64(TimeUnit::Microsecond)
+            }
+            _ => return Ok(None),
+        };
+        Ok(Some(Arc::new(Field::new("", ty, true))))
+    }
+}
+
+/// The planner for SQL type names.
+pub fn type_planner() -> Arc<dyn TypePlanner> {
+    Arc::new(SqlTypes)
+}
