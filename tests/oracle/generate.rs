@@ -175,7 +175,7 @@ fn view(rng: &mut StdRng, time: &Scale) -> View {
         outputs,
     };
     if rng.random_bool(0.5) {
-        let longest = view.frames().iter().map(|f| match f {
+        let longest = view.frames().into_iter().map(|f| match f {
             Frame::Range { start_us, .. } => start_us.unwrap_or(0),
             Frame::Rows { .. } => 0,
         });
