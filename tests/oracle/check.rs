@@ -221,7 +221,7 @@ fn history_agrees(
 }
 
 /// The key as query results print it.
-fn canonical_key(named: &Named<'_>, key: &[String]) -> Vec<String> {
+pub fn canonical_key(named: &Named<'_>, key: &[String]) -> Vec<String> {
     let types = named.view.key.iter().map(|name| named.source.columns[named.source.column(name)].1);
     key.iter()
         .zip(types)

@@ -34,7 +34,10 @@ impl Coverage {
     /// Prints the table; the legal cells that are empty. Every combination is legal.
     pub fn report(&self) -> Vec<String> {
         let mut empty = Vec::new();
-        println!("{:<16} {:<22} {:>8} {:>8} {:>8} {:>8} {:>8}", "frame", "aggregate", "probes", "peers", "NULL", "late", "expired");
+        println!(
+            "{:<16} {:<22} {:>8} {:>8} {:>8} {:>8} {:>8}",
+            "frame", "aggregate", "probes", "peers", "NULL", "late", "expired"
+        );
         for kind in Frame::KINDS {
             for function in FUNCTIONS {
                 let cell = self.cells.get(&(kind, function.to_owned())).copied().unwrap_or_default();

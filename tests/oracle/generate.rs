@@ -147,7 +147,12 @@ fn cell(rng: &mut StdRng, name: &str, ty: Ty, user: usize, at_us: i64, wild: boo
         },
         (_, Ty::Numeric) => {
             let thousandths: i64 = rng.random_range(-99_999..100_000);
-            format!("{}{}.{:03}", if thousandths < 0 { "-" } else { "" }, thousandths.abs() / 1000, thousandths.abs() % 1000)
+            format!(
+                "{}{}.{:03}",
+                if thousandths < 0 { "-" } else { "" },
+                thousandths.abs() / 1000,
+                thousandths.abs() % 1000
+            )
         }
         (_, Ty::Bool) => rng.random_bool(0.6).to_string(),
         _ => ["a", "b", "ab", "", "Zoë", "it's"].choose(rng).unwrap().to_string(),
@@ -163,9 +168,8 @@ fn view(rng: &mut StdRng, time: &Scale) -> View {
     };
     let frames: Vec<Frame> = (0..rng.random_range(1..4)).map(|_| frame(rng, time)).collect();
     let windowless = rng.random_bool(0.05);
-    let outputs: Vec<Output> = (0..rng.random_range(1..6))
-        .map(|_| if windowless { raw(rng) } else { output(rng, &frames) })
-        .collect();
+    let outputs: Vec<Output> =
+        (0..rng.random_range(1..6)).map(|_| if windowless { raw(rng) } else { output(rng, &frames) }).collect();
     let mut view = View {
         key: key.into_iter().map(str::to_owned).collect(),
         filter: rng.random_bool(0.4).then(|| condition(rng)),
@@ -232,18 +236,38 @@ fn condition(rng: &mut StdRng) -> String {
 /// A row-level expression of the wanted type.
 fn argument(rng: &mut StdRng, ty: Ty) -> (String, Ty) {
     let texts: &[&str] = match ty {
-        Ty::Int4 => &["qty"],
-        Ty::Int8 => {
-            &["units", "qty + units", "units * 2", "CASE WHEN ok THEN units ELSE 0 - units END", "coalesce(units, 0)",
-                "CAST(qty AS BIGINT)"]
-        }
-        Ty::Float8 => {
-            &["price", "price", "price * 2", "price + qty", "CASE WHEN price > 0 THEN price END", "coalesce(price, 0)",
-                "CAST(qty AS DOUBLE PRECISION) / 4"]
-        }
-        Ty::Numeric => &["amount", "amount", "amount + amount", "coalesce(amount, 0)"],
-        Ty::Text => &["label", "label", "upper(label)", "coalesce(label, 'none')"],
-        Ty::Bool => &["ok", "ok", "qty > 0", "label = 'a'", "price > 1.5", "ok AND units > 0"],
+        Ty::Int4 => &["qty", "qty", "length(label)", "coalesce(qty, length(label))"],
+        Ty::Int8 => &[
+            "units",
+            "qty + units",
+            "units * 2",
+            "abs(units)",
+            "greatest(units, 0)",
+            "CASE WHEN ok THEN units ELSE 0 - units END",
+            "coalesce(units, 0)",
+            "CAST(qty AS BIGINT) * 3",
+        ],
+        Ty::Float8 => &[
+            "price",
+            "price",
+            "price * 2",
+            "price + qty",
+            "abs(price)",
+            "CASE WHEN price > 0 THEN price END",
+            "coalesce(price, 0)",
+            "CAST(qty AS DOUBLE PRECISION) / 4",
+        ],
+        Ty::Numeric => &["amount", "amount", "amount + amount", "abs(amount)", "coalesce(amount, 0)"],
+        Ty::Text => &[
+            "label",
+            "label",
+            "upper(label)",
+            "label || '!'",
+            "substr(label, 1, 1)",
+            "nullif(label, 'a')",
+            "coalesce(label, 'none')",
+        ],
+        Ty::Bool => &["ok", "ok", "qty > 0", "label = 'a'", "price > 1.5", "ok AND units > 0", "amount IS NULL OR ok"],
         Ty::Instant | Ty::Interval => &[EVENT_TIME],
     };
     (texts.choose(rng).unwrap().to_string(), ty)

@@ -17,6 +17,7 @@ mod model;
 mod plan;
 mod postgres;
 mod shrink;
+mod stand_in;
 mod under_test;
 mod value;
 

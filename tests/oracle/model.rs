@@ -77,8 +77,7 @@ pub enum Frame {
 
 impl Frame {
     /// The kinds that the run counts.
-    pub const KINDS: [&str; 6] =
-        ["range", "range offset", "range unbounded", "rows", "rows offset", "rows unbounded"];
+    pub const KINDS: [&str; 6] = ["range", "range offset", "range unbounded", "rows", "rows offset", "rows unbounded"];
 
     pub fn kind(&self) -> &'static str {
         match self {
@@ -180,11 +179,7 @@ impl View {
     pub fn query_sql(&self, source: &str) -> String {
         let frames = self.frames();
         let window = |frame: &Frame| {
-            format!(
-                "(PARTITION BY {} ORDER BY {EVENT_TIME} {})",
-                self.key.join(", "),
-                frame.sql(self.short_frames)
-            )
+            format!("(PARTITION BY {} ORDER BY {EVENT_TIME} {})", self.key.join(", "), frame.sql(self.short_frames))
         };
         let over = |frame: &Frame| match frames.iter().position(|f| f == frame) {
             Some(i) if self.named_windows => format!("w{i}"),
@@ -206,7 +201,8 @@ impl View {
             sql.push_str(&format!(" WHERE {filter}"));
         }
         if self.named_windows && !frames.is_empty() {
-            let windows: Vec<String> = frames.iter().enumerate().map(|(i, f)| format!("w{i} AS {}", window(f))).collect();
+            let windows: Vec<String> =
+                frames.iter().enumerate().map(|(i, f)| format!("w{i} AS {}", window(f))).collect();
             sql.push_str(&format!(" WINDOW {}", windows.join(", ")));
         }
         sql

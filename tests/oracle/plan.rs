@@ -49,7 +49,7 @@ async fn view_agrees(case: &Case, view: usize, postgres: &Postgres) -> Result<()
     Ok(())
 }
 
-fn probes_text(source: &Source, view: &View) -> Result<String> {
+pub fn probes_text(source: &Source, view: &View) -> Result<String> {
     let snapshot = Snapshot::new(1, [object(source)]);
     let query = view.query_sql("s");
     let mut statements = Parser::parse_sql(&PostgreSqlDialect {}, &query)?;

@@ -38,10 +38,8 @@ impl Postgres {
     /// Makes `events` hold exactly these rows, in order of arrival.
     pub async fn load<'a>(&self, source: &Source, rows: impl Iterator<Item = &'a Row>) -> Result<()> {
         let columns: Vec<String> = source.columns.iter().map(|(n, ty)| format!("{n} {}", ty.sql())).collect();
-        let mut sql = format!(
-            "DROP TABLE IF EXISTS events; CREATE UNLOGGED TABLE events ({}, _seq bigint);",
-            columns.join(", ")
-        );
+        let mut sql =
+            format!("DROP TABLE IF EXISTS events; CREATE UNLOGGED TABLE events ({}, _seq bigint);", columns.join(", "));
         let values: Vec<String> = rows
             .enumerate()
             .map(|(seq, row)| {
@@ -99,7 +97,10 @@ impl Postgres {
                     return Ok(None);
                 }
                 let outputs = view.outputs.iter().enumerate();
-                outputs.map(|(i, o)| value::parse(row.try_get(format!("o{i}").as_str())?, o.ty)).collect::<Result<_>>().map(Some)
+                outputs
+                    .map(|(i, o)| value::parse(row.try_get(format!("o{i}").as_str())?, o.ty))
+                    .collect::<Result<_>>()
+                    .map(Some)
             })
             .collect()
     }
@@ -150,7 +151,10 @@ fn path(path: &Path) -> Result<&str> {
 }
 
 fn script(args: &[&str]) -> Result<()> {
-    let output = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/services/postgres.sh")).args(args).output().context("tests/services/postgres.sh")?;
+    let output = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/services/postgres.sh"))
+        .args(args)
+        .output()
+        .context("tests/services/postgres.sh")?;
     if !output.status.success() {
         bail!("postgres.sh {}: {}", args.join(" "), String::from_utf8_lossy(&output.stderr));
     }

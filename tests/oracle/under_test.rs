@@ -147,7 +147,8 @@ impl UnderTest for Tidemark {
     async fn probes_sql(&mut self, source_name: &str, view: &Named<'_>) -> Result<String> {
         let create = view.view.create_sql(&format!("{}_x", view.name), source_name);
         let rows = self.rows(&format!("EXPLAIN (FORMAT PROBES) {create}")).await?;
-        let lines: Result<Vec<&str>, _> = rows.iter().map(|row| row.try_get(0).map(Option::unwrap_or_default)).collect();
+        let lines: Result<Vec<&str>, _> =
+            rows.iter().map(|row| row.try_get(0).map(Option::unwrap_or_default)).collect();
         Ok(lines?.join("\n"))
     }
 
