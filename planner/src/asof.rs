@@ -7,3 +7,13 @@ impl RelationPlanner for AsofPlanner {
         Ok(RelationPlanning::Original(Box::new(relation)))
     }
 }
+
+pub fn mark_asof_tokens(
+    _: &mut Vec<datafusion::sql::sqlparser::tokenizer::TokenWithSpan>,
+) -> crate::PlanResult<()> {
+    Ok(())
+}
+
+pub fn nest_asof(_: &mut datafusion::sql::sqlparser::ast::Query) -> crate::PlanResult<()> {
+    Ok(())
+}

@@ -1,8 +1,173 @@
-//! Text to statements.
-use crate::{PlanResult, statement::*, PlanError};
+//! Text to statements. The text is tokenised once, in PostgreSQL's dialect, and cut at its semicolons; each statement
+//! is recognised by its first words. What is ours, or what PostgreSQL clients send and sqlparser reads differently, is
+//! read here by recursive descent; the queries and expressions inside are sqlparser's. Nothing is bound to a catalog.
+
+mod copy;
+mod cursor;
+mod dialect;
+mod duration;
+mod embedded;
+mod insert;
+mod name;
+mod object;
+mod relation;
+mod session;
+mod text;
+mod types;
+mod view;
+
+#[cfg(test)]
+mod tests;
+
+pub use dialect::TidemarkDialect;
+pub use duration::duration_us;
+
+use crate::{
+    PlanError, PlanResult,
+    statement::{Parsed, Statement},
+};
+use cursor::Cursor;
+use datafusion::sql::sqlparser::tokenizer::Token;
+use text::Text;
+
+/// The statements of a text, in order; empty ones are dropped. Every error has the position of the offending
+/// character in the whole text (1-based, in characters), where there is one to point at.
 pub fn parse(sql: &str) -> PlanResult<Vec<Parsed>> {
-    let d = datafusion::sql::sqlparser::dialect::PostgreSqlDialect {};
-    let v = datafusion::sql::sqlparser::parser::Parser::parse_sql(&d, sql).map_err(|e| PlanError::syntax(e.to_string()))?;
-    Ok(v.into_iter().filter_map(|s| match s { datafusion::sql::sqlparser::ast::Statement::Query(q) => Some(Parsed{statement: Statement::Query(q), text: sql.into()}), _ => None}).collect())
+    let text = Text::new(sql);
+    let tokens = text.tokens()?;
+    let mut statements = vec![];
+    let mut start = 0;
+    for end in 0..=tokens.len() {
+        if end == tokens.len() || tokens[end].token == Token::SemiColon {
+            if start < end {
+                statements.push(parsed(Cursor::new(&text, &tokens, start, end))?);
+            }
+            start = end + 1;
+        }
+    }
+    Ok(statements)
 }
-pub fn duration_us(_t: &str) -> PlanResult<i64> { Ok(86_400_000_000) }
+
+/// One statement, which must fill the cursor.
+fn parsed(mut cursor: Cursor<'_>) -> PlanResult<Parsed> {
+    let text = cursor.rest_text().to_string();
+    let statement = statement(&mut cursor)?;
+    cursor.finish()?;
+    Ok(Parsed { statement, text })
+}
+
+/// PostgreSQL statements that have no meaning here, at least so far: known words get an honest answer, not a syntax error.
+const UNSUPPORTED: &[(&str, &str)] = &[
+    ("UPDATE", "insert the row again: a source or table with FORMAT UPSERT replaces it by its primary key"),
+    ("DELETE", "retention settings remove old rows: see WITH (retention = '…')"),
+    ("MERGE", "INSERT … ON CONFLICT … DO UPDATE replaces rows by their primary key"),
+    ("TRUNCATE", "DROP the object and create it again"),
+    ("GRANT", "every user may do everything so far"),
+    ("REVOKE", "every user may do everything so far"),
+    ("DECLARE", "let the driver fetch in portions with a portal (fetch size), or use COPY … TO STDOUT"),
+    ("FETCH", "let the driver fetch in portions with a portal (fetch size), or use COPY … TO STDOUT"),
+    ("MOVE", "let the driver fetch in portions with a portal (fetch size), or use COPY … TO STDOUT"),
+    ("LISTEN", "poll with SELECT"),
+    ("NOTIFY", "poll with SELECT"),
+    ("LOCK", "every statement reads a consistent snapshot by itself"),
+    ("DO", "run the statements one by one"),
+    ("CALL", "run the statements one by one"),
+    ("REFRESH", "feature views are always fresh"),
+    ("REINDEX", "there are no indexes to rebuild"),
+    ("CLUSTER", "there are no indexes to order by"),
+    ("IMPORT", "create the tables one by one"),
+    ("LOAD", "there are no extensions"),
+    ("REASSIGN", "objects have no owner role so far"),
+    ("SECURITY", "there are no security labels"),
+];
+
+fn statement(c: &mut Cursor<'_>) -> PlanResult<Statement> {
+    if c.at_token(&Token::LParen) {
+        return Ok(Statement::Query(c.query()?));
+    }
+    let Some(word) = c.keyword(0) else { return Err(c.unexpected()) };
+    match word.as_str() {
+        "SELECT" | "VALUES" | "WITH" | "TABLE" => Ok(Statement::Query(c.query()?)),
+        "INSERT" => insert::insert(c),
+        "CREATE" => create(c),
+        "DROP" => object::drop(c),
+        "ALTER" => object::alter(c),
+        "COMMENT" => object::comment(c),
+        "DESCRIBE" | "DESC" => object::describe(c),
+        "EXPLAIN" => view::explain(c),
+        "COPY" => copy::copy(c),
+        "CHECKPOINT" => alone(c, Statement::Checkpoint),
+        "FLUSH" => alone(c, Statement::Flush),
+        "SHOW" => session::show(c),
+        "SET" => session::set(c),
+        "RESET" => session::reset(c),
+        "BEGIN" | "START" => session::begin(c),
+        "COMMIT" | "END" => session::commit(c),
+        "ROLLBACK" | "ABORT" => session::rollback(c),
+        "SAVEPOINT" => session::savepoint(c),
+        "RELEASE" => session::release(c),
+        "PREPARE" => session::prepare(c),
+        "EXECUTE" => session::execute(c),
+        "DEALLOCATE" => session::deallocate(c),
+        "DISCARD" => session::discard(c),
+        "CLOSE" => session::close(c),
+        "UNLISTEN" => session::unlisten(c),
+        "VACUUM" => session::maintenance(c, "VACUUM"),
+        "ANALYZE" | "ANALYSE" => session::maintenance(c, "ANALYZE"),
+        _ => Err(match UNSUPPORTED.iter().find(|(known, _)| *known == word) {
+            Some((known, hint)) => c.place(PlanError::unsupported(format!("{known} is not supported")).hint(*hint)),
+            None => c.unexpected(),
+        }),
+    }
+}
+
+fn alone(c: &mut Cursor<'_>, statement: Statement) -> PlanResult<Statement> {
+    c.skip();
+    Ok(statement)
+}
+
+/// `CREATE …`: the kind of object decides.
+fn create(c: &mut Cursor<'_>) -> PlanResult<Statement> {
+    let start = *c;
+    c.expect("CREATE")?;
+    let or_replace = c.eat_all(&["OR", "REPLACE"]);
+    let refuse_replace = |kind: &str| match or_replace {
+        false => Ok(()),
+        true => Err(start.place(
+            PlanError::unsupported(format!("CREATE OR REPLACE {kind} is not supported"))
+                .hint(format!("DROP {kind} IF EXISTS, then CREATE {kind}")),
+        )),
+    };
+    let temporary = *c;
+    let scope = usize::from(c.at("GLOBAL") || c.at("LOCAL"));
+    if c.at_ahead(scope, "TEMPORARY") || c.at_ahead(scope, "TEMP") {
+        return Err(temporary.place(
+            PlanError::unsupported("temporary objects are not supported").hint("create a table and drop it afterwards"),
+        ));
+    }
+    if c.eat("SOURCE") {
+        refuse_replace("SOURCE")?;
+        relation::create(c, tidemark_catalog::ObjectKind::Source)
+    } else if c.eat("TABLE") {
+        refuse_replace("TABLE")?;
+        relation::create(c, tidemark_catalog::ObjectKind::Table)
+    } else if c.eat_all(&["FEATURE", "VIEW"]) {
+        Ok(Statement::CreateFeatureView(view::create_feature_view(c, or_replace)?))
+    } else if c.eat("VIEW") {
+        refuse_replace("VIEW")?;
+        view::create_view(c)
+    } else {
+        let what = ["MATERIALIZED", "INDEX", "UNIQUE", "SCHEMA", "ROLE", "USER", "TRAINING", "DATABASE", "FUNCTION"];
+        let what =
+            what.iter().chain(&["TYPE", "SEQUENCE", "EXTENSION", "TRIGGER", "PROCEDURE", "AGGREGATE", "UNLOGGED"]);
+        for word in what {
+            if c.at(word) {
+                return Err(c.place(
+                    PlanError::unsupported(format!("CREATE {word} is not supported"))
+                        .hint("CREATE SOURCE, TABLE, FEATURE VIEW and VIEW are"),
+                ));
+            }
+        }
+        Err(c.unexpected())
+    }
+}

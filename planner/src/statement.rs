@@ -123,6 +123,9 @@ pub struct Insert {
     pub columns: Vec<String>,
     pub query: Box<ast::Query>,
     pub on_conflict: OnConflict,
+    /// For [`OnConflict::Replace`]: the conflict's key columns and the columns it sets, so that whoever knows the table
+    /// can check that together they are all of them.
+    pub replaces: Vec<String>,
 }
 
 #[derive(Debug, Clone, PartialEq)]
