@@ -5,13 +5,14 @@ use crate::postgres::Postgres;
 use crate::value::compare;
 use crate::{admission, generate};
 use anyhow::{Context, Result, anyhow, bail};
-use datafusion::sql::sqlparser::{ast, dialect::PostgreSqlDialect, parser::Parser};
 use std::collections::BTreeMap;
 use tidemark_catalog::{Body, ClockMode, Column, Object, ObjectId, Relation, Snapshot, SqlType};
+use tidemark_planner::Statement;
 use tidemark_planner::feature::plan_feature_view;
+use tidemark_planner::parse::parse;
 use tidemark_planner::probes::probes_sql;
 
-const CASES: u64 = 12;
+const CASES: u64 = 20;
 const VIEWS: usize = 10;
 
 #[tokio::test]
@@ -51,16 +52,23 @@ async fn view_agrees(case: &Case, view: usize, postgres: &Postgres) -> Result<()
 
 pub fn probes_text(source: &Source, view: &View) -> Result<String> {
     let snapshot = Snapshot::new(1, [object(source)]);
-    let query = view.query_sql("s");
-    let mut statements = Parser::parse_sql(&PostgreSqlDialect {}, &query)?;
-    let Some(ast::Statement::Query(query)) = statements.pop() else { bail!("{query} is no query") };
-    let mut options = BTreeMap::new();
-    if view.frames().is_empty() {
-        options.insert("key".to_owned(), view.key.join(", "));
-    }
-    let mut plan = plan_feature_view("v", &query, &options, &snapshot, "UTC").context("planning")?;
-    plan.ttl_us = view.ttl_us;
+    let create = view.create_sql("v", "s");
+    let mut statements = parse(&create).context("parsing the view")?;
+    let Some(Statement::CreateFeatureView(create)) = statements.pop().map(|parsed| parsed.statement) else {
+        bail!("not a CREATE FEATURE VIEW: {create}")
+    };
+    let plan = plan_feature_view("v", &create.query, &create.options, &snapshot, "UTC").context("planning")?;
     Ok(probes_sql(&plan, "v")?)
+}
+
+#[test]
+fn every_generated_source_is_a_create_source_statement() -> Result<()> {
+    for seed in 0..CASES {
+        let create = generate::case(seed, 0).source.create_sql("s");
+        let statements = parse(&create).context("parsing the source")?;
+        assert!(matches!(statements[0].statement, Statement::CreateRelation(_)), "{create}");
+    }
+    Ok(())
 }
 
 fn object(source: &Source) -> Object {

@@ -153,8 +153,13 @@ impl<'a> Printer<'a> {
     }
 
     fn cast(&self, cast: &Cast) -> PlanResult<String> {
-        let value = self.operand(&cast.expr)?;
         let (from, to) = (self.ty(&cast.expr)?, cast.field.data_type());
+        if let Expr::Literal(value, _) = cast.expr.as_ref()
+            && let Ok(value) = value.cast_to(to)
+        {
+            return literal(&value);
+        }
+        let value = self.operand(&cast.expr)?;
         let name = pg_type(to);
         if pg_type(&from) == name {
             return Ok(value);
@@ -175,7 +180,15 @@ impl<'a> Printer<'a> {
     }
 
     fn function(&self, call: &ScalarFunction) -> PlanResult<String> {
-        let args = call.args.iter().map(|e| self.operand(e)).collect::<PlanResult<Vec<_>>>()?;
+        let mut args = call.args.iter().map(|e| self.operand(e)).collect::<PlanResult<Vec<_>>>()?;
+        // Lengths and positions are `integer` there.
+        if matches!(call.name(), "substr" | "left" | "right" | "repeat" | "lpad" | "rpad" | "split_part" | "chr") {
+            for (arg, text) in call.args.iter().zip(&mut args) {
+                if self.ty(arg)?.is_integer() {
+                    *text = format!("{text}::integer");
+                }
+            }
+        }
         let doubles = match call.args.first() {
             Some(first) => self.ty(first)?.is_floating(),
             None => false,
