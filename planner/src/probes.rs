@@ -238,7 +238,11 @@ fn aggregate(function: Aggregate, arg: Option<(String, &DataType)>, filter: &str
             }
             _ => format!("({sum})::{}", pg_type(ty)),
         },
-        Aggregate::Avg => format!("({sum})::float8 / {count}"),
+        Aggregate::Avg => match ty {
+            // Cut off at the result's scale.
+            DataType::Decimal128(_, scale) => format!("(div({sum} * 1e{scale}, {count}) / 1e{scale})::{}", pg_type(ty)),
+            _ => format!("({sum})::float8 / {count}"),
+        },
         Aggregate::VarSamp => variance(&sample, 2),
         Aggregate::VarPop => variance(&population, 1),
         Aggregate::StddevSamp => format!("sqrt({})", variance(&sample, 2)),

@@ -97,6 +97,8 @@ fn aggregate(call: &Call) -> String {
     match (call.function.as_str(), ty) {
         ("sum", Ty::Int4 | Ty::Int8) => format!("{sum}::bigint"),
         ("sum", Ty::Float8) => format!("{sum}::float8"),
+        // Four digits more than the argument's three, the rest cut off.
+        ("avg", Ty::Numeric) => format!("div({sum} * 10000000, {n}) / 10000000"),
         ("avg", _) => format!("{sum}::float8 / {n}::float8"),
         ("var_samp", _) => format!("CASE WHEN {n} > 1 THEN {spread} / ({n} * ({n} - 1))::float8 END"),
         ("var_pop", _) => format!("CASE WHEN {n} > 0 THEN {spread} / ({n} * {n})::float8 END"),
