@@ -1,0 +1,4 @@
+mod contract_clock;
+mod contract_online;
+mod contract_source;
+mod contract_state;
