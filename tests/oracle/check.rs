@@ -1,0 +1,265 @@
+//! One case against the definition, through every way of reading a feature view.
+
+use crate::admission;
+use crate::coverage::Coverage;
+use crate::model::{Case, Probe, Row, Ty};
+use crate::postgres::{Expected, Postgres};
+use crate::under_test::{Named, Step, UnderTest};
+use crate::value::{Answer, compare};
+use anyhow::{Context, Result, anyhow, bail};
+use std::collections::BTreeSet;
+
+/// `AS OF` lookups for each view; the spine and history take every probe.
+const AS_OF_PROBES: usize = 6;
+/// Views looked up in the middle of the stream.
+const LOOKED_UP: usize = 4;
+
+/// A disagreement, or an error where there should be an answer. `view` is the number in the case.
+#[derive(Debug)]
+pub struct Failure {
+    pub view: Option<usize>,
+    pub error: anyhow::Error,
+}
+
+/// The first disagreement of each view, at most. `name` prefixes all objects of the case.
+pub async fn check(
+    case: &Case,
+    name: &str,
+    postgres: &Postgres,
+    system: &mut dyn UnderTest,
+    coverage: &mut Coverage,
+) -> Vec<Failure> {
+    let mut failures = Vec::new();
+    if let Err(error) = stream(case, name, postgres, system, coverage, &mut failures).await {
+        failures.push(Failure { view: None, error });
+    }
+    if let Err(error) = system.drop_case(name, case).await {
+        failures.push(Failure { view: None, error });
+    }
+    failures
+}
+
+/// Half of the views live through the stream from its start, the others are born in its middle; lookups in the middle,
+/// as-of reads above the frontier, then everything again from final history.
+async fn stream(
+    case: &Case,
+    name: &str,
+    postgres: &Postgres,
+    system: &mut dyn UnderTest,
+    coverage: &mut Coverage,
+    failures: &mut Vec<Failure>,
+) -> Result<()> {
+    let source = &case.source;
+    let admitted = admission::admitted(source);
+    let admitted_rows =
+        |upto: usize| source.rows[..upto].iter().zip(&admitted).filter(|(_, a)| **a).map(|(row, _)| row);
+    let named: Vec<Named<'_>> = case
+        .views
+        .iter()
+        .enumerate()
+        .map(|(i, (view, _))| Named { name: format!("{name}_v{i}"), source, view })
+        .collect();
+    let mut fail = |view: usize, error: anyhow::Error| {
+        if !failures.iter().any(|f| f.view == Some(view)) {
+            failures.push(Failure { view: Some(view), error });
+        }
+    };
+
+    system.create_source(name, source).await?;
+    let middle = source.rows.len() / 2;
+    let early = case.views.len() / 2;
+    let mut made = vec![true; named.len()];
+    for (i, view) in named.iter().enumerate().take(early) {
+        if let Err(error) = system.create_view(name, view).await {
+            made[i] = false;
+            fail(i, error);
+        }
+    }
+    for batch in batches(&source.rows[..middle]) {
+        system.ingest(name, source, batch).await?;
+    }
+    for (i, view) in named.iter().enumerate().skip(early) {
+        if let Err(error) = system.create_view(name, view).await {
+            made[i] = false;
+            fail(i, error);
+        }
+    }
+
+    // Now is the greatest event time admitted so far.
+    if let Some(now_us) = admitted_rows(middle).map(|row| row.event_time_us).max() {
+        postgres.load(source, admitted_rows(middle)).await?;
+        for (i, view) in named.iter().enumerate().filter(|(i, _)| made[*i]).step_by(named.len().div_ceil(LOOKED_UP)) {
+            let keys: BTreeSet<Vec<String>> = case.views[i].1.iter().map(|p| p.key.clone()).collect();
+            let probes: Vec<Probe> = keys.into_iter().map(|key| Probe { key, t_us: now_us }).collect();
+            let expected = postgres.expected(source, view.view, &probes).await?;
+            let keys: Vec<Vec<String>> = probes.iter().map(|p| p.key.clone()).collect();
+            let answers = system.lookup_now(view, &keys).await;
+            if let Err(error) = agree("lookup", &probes, &expected, answers, coverage) {
+                fail(i, error);
+            }
+        }
+    }
+
+    for batch in batches(&source.rows[middle..]) {
+        system.ingest(name, source, batch).await?;
+    }
+    let (count, expected) = (system.admitted(name).await?, admitted.iter().filter(|a| **a).count());
+    if count != expected {
+        bail!("{count} rows of {} admitted, by definition {expected}", source.rows.len());
+    }
+
+    postgres.load(source, admitted_rows(source.rows.len())).await?;
+    let mut all_expected = Vec::new();
+    for (i, (view, probes)) in case.views.iter().enumerate() {
+        let expected = postgres.expected(source, view, probes).await?;
+        for (probe, expected) in probes.iter().zip(&expected) {
+            coverage.count(view, expected, lost_a_row(case, &admitted, &view.key, probe));
+        }
+        if made[i] {
+            let text = system.probes_sql(name, &named[i]).await;
+            let answers = match text {
+                Ok(text) => postgres.by_probes_sql(view, &text).await,
+                Err(error) => Err(error),
+            };
+            let spine = system.spine(&named[i], probes).await;
+            let few: Vec<Probe> = every(probes, AS_OF_PROBES).cloned().collect();
+            let as_of = system.lookup_as_of(&named[i], &few).await;
+            let few_expected: Vec<&Expected> = every(&expected, AS_OF_PROBES).collect();
+            let checks = [
+                agree("EXPLAIN (FORMAT PROBES)", probes, &expected, answers, coverage),
+                agree("ASOF JOIN above the frontier", probes, &expected, spine, coverage),
+                agree("AS OF above the frontier", &few, few_expected, as_of, coverage),
+            ];
+            for error in checks.into_iter().filter_map(Result::err) {
+                fail(i, error);
+            }
+        }
+        all_expected.push(expected);
+    }
+
+    // An hour after everything: every step that a probe can see is final.
+    let last_us = source.rows.iter().map(|row| row.event_time_us).max().unwrap_or(0);
+    system.finish(name, last_us + 3_600_000_000).await?;
+    for (i, (_, probes)) in case.views.iter().enumerate().filter(|(i, _)| made[*i]) {
+        let expected = &all_expected[i];
+        let spine = system.spine(&named[i], probes).await;
+        if let Err(error) = agree("ASOF JOIN over final history", probes, expected, spine, coverage) {
+            fail(i, error);
+        }
+        let checked = match system.history(&named[i]).await {
+            Ok(steps) => history_agrees(&named[i], probes, expected, &steps, coverage),
+            Err(error) => Err(error),
+        };
+        if let Err(error) = checked {
+            fail(i, error.context("history"));
+        }
+    }
+    Ok(())
+}
+
+fn agree<'a>(
+    reader: &str,
+    probes: &[Probe],
+    expected: impl IntoIterator<Item = &'a Expected>,
+    answers: Result<Vec<Answer>>,
+    coverage: &mut Coverage,
+) -> Result<()> {
+    let answers = answers.with_context(|| reader.to_owned())?;
+    let expected: Vec<&Expected> = expected.into_iter().collect();
+    if answers.len() != expected.len() {
+        bail!("{reader}: {} answers to {} probes", answers.len(), expected.len());
+    }
+    for ((probe, expected), actual) in probes.iter().zip(expected).zip(&answers) {
+        coverage.comparisons += 1;
+        compare(&expected.answer, actual).map_err(|e| anyhow!("{reader} at {}: {e}", describe(probe)))?;
+    }
+    Ok(())
+}
+
+/// A plain as-of join on the instants of the steps, as any reader of the Iceberg table would do it.
+fn history_agrees(
+    named: &Named<'_>,
+    probes: &[Probe],
+    expected: &[Expected],
+    steps: &[Step],
+    coverage: &mut Coverage,
+) -> Result<()> {
+    let outputs = &named.view.outputs;
+    let mut of_key: std::collections::BTreeMap<&[String], Vec<&Step>> = Default::default();
+    for step in steps {
+        let steps = of_key.entry(&step.key).or_default();
+        if let Some(before) = steps.last() {
+            let same = before.values == step.values && before.event_time_us == step.event_time_us;
+            let unchanged = before.op != "delete" && step.op == "upsert" && same;
+            if before.instant_us >= step.instant_us {
+                bail!("two steps of {:?} at {}", step.key, crate::model::instant(step.instant_us));
+            }
+            if unchanged && !outputs.iter().any(|o| o.is_continuous()) {
+                bail!("a step of {:?} without a change at {}", step.key, crate::model::instant(step.instant_us));
+            }
+            if step.op == "carry" && (before.op == "delete" || !same) {
+                bail!("a carry of {:?} that repeats nothing at {}", step.key, crate::model::instant(step.instant_us));
+            }
+        }
+        steps.push(step);
+    }
+    for (probe, expected) in probes.iter().zip(expected) {
+        coverage.comparisons += 1;
+        let steps = of_key.get(canonical_key(named, &probe.key).as_slice()).map(Vec::as_slice).unwrap_or_default();
+        let holding = steps.iter().rev().find(|step| step.instant_us <= probe.t_us).filter(|step| step.op != "delete");
+        let kept = |values: &Vec<_>| -> Vec<_> {
+            let kept = values.iter().zip(outputs).filter(|(_, output)| !output.is_continuous());
+            kept.map(|(value, _): (&crate::value::Value, _)| value.clone()).collect()
+        };
+        compare(&expected.answer.as_ref().map(kept), &holding.map(|step| step.values.clone()))
+            .map_err(|e| anyhow!("as-of join at {}: {e}", describe(probe)))?;
+        if holding.is_some_and(|step| step.event_time_us != expected.event_time_us) {
+            bail!("_event_time is wrong at {}", describe(probe));
+        }
+    }
+    Ok(())
+}
+
+/// The key as query results print it.
+pub fn canonical_key(named: &Named<'_>, key: &[String]) -> Vec<String> {
+    let types = named.view.key.iter().map(|name| named.source.columns[named.source.column(name)].1);
+    key.iter()
+        .zip(types)
+        .map(|(text, ty)| match ty {
+            Ty::Bool => text[..1].to_owned(),
+            _ => text.clone(),
+        })
+        .collect()
+}
+
+fn describe(probe: &Probe) -> String {
+    format!("({}, {})", probe.key.join(", "), crate::model::instant(probe.t_us))
+}
+
+fn every<T>(items: &[T], count: usize) -> impl Iterator<Item = &T> {
+    items.iter().step_by(items.len().div_ceil(count).max(1))
+}
+
+fn lost_a_row(case: &Case, admitted: &[bool], key: &[String], probe: &Probe) -> bool {
+    let columns: Vec<usize> = key.iter().map(|name| case.source.column(name)).collect();
+    case.source.rows.iter().zip(admitted).any(|(row, admitted)| {
+        !admitted
+            && row.event_time_us <= probe.t_us
+            && columns.iter().zip(&probe.key).all(|(i, k)| row.cells[*i].as_ref() == Some(k))
+    })
+}
+
+/// Batches of unequal size, so that steps fall on either side of their borders.
+fn batches(rows: &[Row]) -> impl Iterator<Item = &[Row]> {
+    let mut rest = rows;
+    let mut size = 1;
+    std::iter::from_fn(move || {
+        if rest.is_empty() {
+            return None;
+        }
+        let (batch, after) = rest.split_at(size.min(rest.len()));
+        rest = after;
+        size = size % 23 + 4;
+        Some(batch)
+    })
+}

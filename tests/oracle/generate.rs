@@ -1,0 +1,411 @@
+//! Random sources, streams and feature views, one case from one seed.
+
+use crate::model::{Call, Case, Cell, EVENT_TIME, Frame, Output, Probe, Row, Source, Ty, View, instant};
+use rand::rngs::StdRng;
+use rand::seq::IndexedRandom;
+use rand::{Rng, SeedableRng};
+use std::collections::BTreeSet;
+
+/// Probes for each view.
+pub const PROBES: usize = 48;
+const EVENTS: std::ops::Range<usize> = 60..160;
+
+pub const FUNCTIONS: [&str; 14] = [
+    "count",
+    "sum",
+    "avg",
+    "min",
+    "max",
+    "var_samp",
+    "var_pop",
+    "stddev_samp",
+    "stddev_pop",
+    "first_value",
+    "last_value",
+    "bool_and",
+    "bool_or",
+    "approx_count_distinct",
+];
+
+pub fn case(seed: u64, views: usize) -> Case {
+    let mut rng = StdRng::seed_from_u64(seed);
+    let time = Scale::new(&mut rng);
+    let source = source(&mut rng, &time);
+    let views = (0..views)
+        .map(|_| {
+            let view = view(&mut rng, &time);
+            let probes = probes(&mut rng, &source, &view);
+            (view, probes)
+        })
+        .collect();
+    Case { seed, source, views }
+}
+
+/// The order of magnitude of a case: windows are a few units, gaps from none to longer than any TTL.
+struct Scale {
+    unit_us: i64,
+    start_us: i64,
+}
+
+/// 2024-02-29 23:50, 2023-12-31 23:59:58 and 2024-07-01 00:00: months end soon after the start.
+const STARTS_US: [i64; 3] = [1_709_250_600_000_000, 1_704_067_198_000_000, 1_719_792_000_000_000];
+
+impl Scale {
+    fn new(rng: &mut StdRng) -> Scale {
+        let unit_us = *[1_000, 1_000_000, 60_000_000, 3_600_000_000].choose(rng).unwrap();
+        Scale { unit_us, start_us: *STARTS_US.choose(rng).unwrap() }
+    }
+
+    fn duration(&self, rng: &mut StdRng, units: std::ops::RangeInclusive<i64>) -> i64 {
+        let whole = rng.random_range(units) * self.unit_us;
+        if rng.random_bool(0.15) { whole + rng.random_range(1..7) } else { whole }
+    }
+
+    fn gap(&self, rng: &mut StdRng) -> i64 {
+        match rng.random_range(0..100) {
+            0..15 => 0,
+            15..20 => rng.random_range(1..4),
+            20..55 => rng.random_range(0..self.unit_us),
+            // Whole units: events that lie exactly on the edge of a frame.
+            55..75 => rng.random_range(1..6) * self.unit_us,
+            75..92 => rng.random_range(0..8 * self.unit_us),
+            _ => rng.random_range(20..90) * self.unit_us,
+        }
+    }
+}
+
+fn source(rng: &mut StdRng, time: &Scale) -> Source {
+    let user_ty = *[Ty::Int8, Ty::Int4, Ty::Text].choose(rng).unwrap();
+    let region_ty = *[Ty::Text, Ty::Int4, Ty::Bool].choose(rng).unwrap();
+    let mut columns = vec![
+        ("user_id".to_owned(), user_ty),
+        ("region".to_owned(), region_ty),
+        ("qty".to_owned(), Ty::Int4),
+        ("units".to_owned(), Ty::Int8),
+        ("price".to_owned(), Ty::Float8),
+        ("amount".to_owned(), Ty::Numeric),
+        ("label".to_owned(), Ty::Text),
+        ("ok".to_owned(), Ty::Bool),
+    ];
+    columns.insert(rng.random_range(0..=columns.len()), (EVENT_TIME.to_owned(), Ty::Instant));
+
+    // Each key has its own timeline; the stream is all of them in order of arrival.
+    let delay_us = *[0, 1, time.unit_us / 2, 3 * time.unit_us].choose(rng).unwrap();
+    let wild = rng.random_bool(0.3);
+    let nulls = rng.random_range(0.02..0.3);
+    let users = rng.random_range(2..6);
+    let count = rng.random_range(EVENTS);
+    let mut arrivals: Vec<(i64, Row)> = Vec::new();
+    for user in 0..users {
+        let mut at_us = time.start_us + rng.random_range(0..=5) * time.unit_us;
+        for _ in 0..count / users {
+            at_us += time.gap(rng);
+            let cells = columns.iter().map(|(name, ty)| cell(rng, name, *ty, user, at_us, wild, nulls)).collect();
+            let delayed = match rng.random_range(0..100) {
+                0..50 => 0,
+                50..92 => rng.random_range(0..=delay_us),
+                _ => delay_us + rng.random_range(1..=6 * time.unit_us),
+            };
+            arrivals.push((at_us + delayed, Row { event_time_us: at_us, cells }));
+        }
+    }
+    arrivals.sort_by_key(|(arrival_us, _)| *arrival_us);
+    let mut rows: Vec<Row> = arrivals.into_iter().map(|(_, row)| row).collect();
+
+    // One last event of a key of its own carries the event clock past every window and TTL.
+    let last_us = rows.iter().map(|r| r.event_time_us).max().unwrap_or(time.start_us) + 200 * time.unit_us;
+    let cells = columns.iter().map(|(name, ty)| cell(rng, name, *ty, 9, last_us, false, 0.0)).collect();
+    rows.push(Row { event_time_us: last_us, cells });
+    Source { columns, delay_us, rows }
+}
+
+fn cell(rng: &mut StdRng, name: &str, ty: Ty, user: usize, at_us: i64, wild: bool, nulls: f64) -> Cell {
+    if name == EVENT_TIME {
+        return Some(instant(at_us));
+    }
+    let key = matches!(name, "user_id" | "region");
+    if rng.random_bool(if key { nulls / 8.0 } else { nulls }) {
+        return None;
+    }
+    if name == "user_id" {
+        return Some(match ty {
+            Ty::Text => format!("user {user}'s"),
+            _ => (user as i64 - 1).to_string(),
+        });
+    }
+    Some(match (name, ty) {
+        ("region", Ty::Text) => ["north", "süd"].choose(rng).unwrap().to_string(),
+        (_, Ty::Int4) => rng.random_range(-5..6).to_string(),
+        (_, Ty::Int8) => match rng.random_range(0..10) {
+            0 => (rng.random_range(-9..10) * 1_000_000_007_i64).to_string(),
+            _ => rng.random_range(-20..21).to_string(),
+        },
+        (_, Ty::Float8) => match rng.random_range(0..100) {
+            0..6 if wild => ["NaN", "Infinity", "-Infinity", "-0"].choose(rng).unwrap().to_string(),
+            // Dyadic, so that PostgreSQL's numeric holds it exactly.
+            _ => format!("{:?}", f64::from(rng.random_range(-4000..4001)) / 8.0),
+        },
+        (_, Ty::Numeric) => {
+            let thousandths: i64 = rng.random_range(-99_999..100_000);
+            format!(
+                "{}{}.{:03}",
+                if thousandths < 0 { "-" } else { "" },
+                thousandths.abs() / 1000,
+                thousandths.abs() % 1000
+            )
+        }
+        (_, Ty::Bool) => rng.random_bool(0.6).to_string(),
+        _ => ["a", "b", "ab", "", "Zoë", "it's"].choose(rng).unwrap().to_string(),
+    })
+}
+
+fn view(rng: &mut StdRng, time: &Scale) -> View {
+    let key = match rng.random_range(0..10) {
+        0..6 => vec!["user_id"],
+        6..8 => vec!["user_id", "region"],
+        8 => vec!["region", "user_id"],
+        _ => vec!["region"],
+    };
+    let frames: Vec<Frame> = (0..rng.random_range(1..4)).map(|_| frame(rng, time)).collect();
+    let windowless = rng.random_bool(0.05);
+    let outputs: Vec<Output> =
+        (0..rng.random_range(1..6)).map(|_| if windowless { raw(rng) } else { output(rng, &frames) }).collect();
+    let mut view = View {
+        key: key.into_iter().map(str::to_owned).collect(),
+        filter: rng.random_bool(0.4).then(|| condition(rng)),
+        ttl_us: None,
+        named_windows: rng.random_bool(0.6),
+        short_frames: rng.random_bool(0.3),
+        outputs,
+    };
+    if rng.random_bool(0.5) {
+        let longest = view.frames().into_iter().map(|f| match f {
+            Frame::Range { start_us, .. } => start_us.unwrap_or(0),
+            Frame::Rows { .. } => 0,
+        });
+        let longest = longest.max().unwrap_or(0);
+        // Exactly the longest window is the shortest TTL that is allowed.
+        view.ttl_us = Some(match rng.random_range(0..3) {
+            0 if longest > 0 => longest,
+            _ => longest + time.duration(rng, 1..=12),
+        });
+    }
+    view
+}
+
+fn frame(rng: &mut StdRng, time: &Scale) -> Frame {
+    let rows = rng.random_range(0..6);
+    match rng.random_range(0..12) {
+        0..4 => Frame::Range { start_us: Some(time.duration(rng, 1..=8)), end_us: 0 },
+        4..6 => {
+            let end_us = if rng.random_bool(0.3) { 1 } else { time.duration(rng, 1..=4) };
+            Frame::Range { start_us: Some(end_us + rng.random_range(0..6) * time.unit_us), end_us }
+        }
+        6 => Frame::Range { start_us: None, end_us: 0 },
+        7 => Frame::Range { start_us: None, end_us: time.duration(rng, 1..=4) },
+        8..10 => Frame::Rows { start: Some(rows), end: 0 },
+        10 => {
+            let end = rng.random_range(1..4);
+            Frame::Rows { start: Some(end + rows), end }
+        }
+        _ => Frame::Rows { start: None, end: if rng.random_bool(0.5) { 0 } else { 2 } },
+    }
+}
+
+/// A row-level condition.
+fn condition(rng: &mut StdRng) -> String {
+    [
+        "qty > 0",
+        "ok",
+        "label <> 'b'",
+        "price IS NOT NULL AND price < 100",
+        "price >= 0",
+        "label IN ('a', 'ab', 'Zoë')",
+        "units BETWEEN -5 AND 5",
+        "NOT ok OR label IS NULL",
+        "label LIKE 'a%'",
+        "amount <= 12.5",
+        "CASE WHEN ok THEN qty > -3 ELSE units < 10 END",
+        "coalesce(qty, 1) % 2 = 1",
+    ]
+    .choose(rng)
+    .unwrap()
+    .to_string()
+}
+
+/// A row-level expression of the wanted type.
+fn argument(rng: &mut StdRng, ty: Ty) -> (String, Ty) {
+    let texts: &[&str] = match ty {
+        Ty::Int4 => &["qty", "qty", "length(label)", "coalesce(qty, length(label))"],
+        Ty::Int8 => &[
+            "units",
+            "qty + units",
+            "units * 2",
+            "abs(units)",
+            "greatest(units, 0)",
+            "CASE WHEN ok THEN units ELSE 0 - units END",
+            "coalesce(units, 0)",
+            "CAST(qty AS BIGINT) * 3",
+        ],
+        Ty::Float8 => &[
+            "price",
+            "price",
+            "price * 2",
+            "price + qty",
+            "abs(price)",
+            "CASE WHEN price > 0 THEN price END",
+            "coalesce(price, 0)",
+            "CAST(qty AS DOUBLE PRECISION) / 4",
+        ],
+        Ty::Numeric => &["amount", "amount", "amount + amount", "abs(amount)", "coalesce(amount, 0)"],
+        Ty::Text => &[
+            "label",
+            "label",
+            "upper(label)",
+            "label || '!'",
+            "substr(label, 1, 1)",
+            "nullif(label, 'a')",
+            "coalesce(label, 'none')",
+        ],
+        Ty::Bool => &["ok", "ok", "qty > 0", "label = 'a'", "price > 1.5", "ok AND units > 0", "amount IS NULL OR ok"],
+        Ty::Instant | Ty::Interval => &[EVENT_TIME],
+    };
+    (texts.choose(rng).unwrap().to_string(), ty)
+}
+
+fn call(rng: &mut StdRng, function: &str, ty: Ty, frames: &[Frame]) -> Call {
+    let with_order = matches!(function, "first_value" | "last_value");
+    Call {
+        function: function.to_owned(),
+        arg: if function == "count" && rng.random_bool(0.5) { None } else { Some(argument(rng, ty)) },
+        filter: (!with_order && rng.random_bool(0.3)).then(|| condition(rng)),
+        frame: *frames.choose(rng).unwrap(),
+    }
+}
+
+/// Any function over any type it takes; the type of the result.
+fn any_call(rng: &mut StdRng, frames: &[Frame]) -> (Call, Ty) {
+    const NUMBERS: [Ty; 4] = [Ty::Int4, Ty::Int8, Ty::Float8, Ty::Numeric];
+    const ORDERED: [Ty; 6] = [Ty::Int4, Ty::Int8, Ty::Float8, Ty::Numeric, Ty::Text, Ty::Instant];
+    const ALL: [Ty; 7] = [Ty::Int4, Ty::Int8, Ty::Float8, Ty::Numeric, Ty::Text, Ty::Instant, Ty::Bool];
+    let function = *FUNCTIONS.choose(rng).unwrap();
+    let ty = *match function {
+        "sum" | "avg" => NUMBERS.choose(rng),
+        "var_samp" | "var_pop" | "stddev_samp" | "stddev_pop" => NUMBERS[..3].choose(rng),
+        "min" | "max" => ORDERED.choose(rng),
+        "bool_and" | "bool_or" => [Ty::Bool].choose(rng),
+        "approx_count_distinct" => [Ty::Int4, Ty::Int8, Ty::Text].choose(rng),
+        _ => ALL.choose(rng),
+    }
+    .unwrap();
+    let result = match (function, ty) {
+        ("count" | "approx_count_distinct", _) | ("sum", Ty::Int4) => Ty::Int8,
+        ("avg", Ty::Numeric) => Ty::Numeric,
+        ("avg" | "var_samp" | "var_pop" | "stddev_samp" | "stddev_pop", _) => Ty::Float8,
+        _ => ty,
+    };
+    let mut call = call(rng, function, ty, frames);
+    // Over an unbounded frame it is a sketch, exact for a handful of values only.
+    if function == "approx_count_distinct" && call.frame.kind().ends_with("unbounded") && ty == Ty::Int8 {
+        call.arg = Some(argument(rng, Ty::Int4));
+    }
+    (call, result)
+}
+
+fn output(rng: &mut StdRng, frames: &[Frame]) -> Output {
+    let plain = |template: &str, calls: Vec<Call>, ty: Ty| Output { template: template.to_owned(), calls, ty };
+    match rng.random_range(0..20) {
+        0..11 => {
+            let (call, ty) = any_call(rng, frames);
+            plain("{0}", vec![call], ty)
+        }
+        11 => raw(rng),
+        12 => {
+            let (a, b) = (call(rng, "sum", Ty::Int8, frames), call(rng, "count", Ty::Text, frames));
+            plain("coalesce({0}, 0) - {1}", vec![a, b], Ty::Int8)
+        }
+        13 => {
+            let (a, b) = (call(rng, "max", Ty::Numeric, frames), call(rng, "min", Ty::Numeric, frames));
+            plain("{0} - {1}", vec![a, b], Ty::Numeric)
+        }
+        14 => {
+            let (call_1, ty) = any_call(rng, frames);
+            let call_0 = call(rng, "count", Ty::Bool, frames);
+            plain("CASE WHEN {0} > 2 THEN {1} END", vec![call_0, call_1], ty)
+        }
+        15 => {
+            let (a, b) = (call(rng, "count", Ty::Int4, frames), call(rng, "count", Ty::Int8, frames));
+            plain("CAST({0} AS DOUBLE PRECISION) / nullif({1}, 0)", vec![a, b], Ty::Float8)
+        }
+        16 => plain("{0} * 2.0 + 1.5", vec![call(rng, "avg", Ty::Float8, frames)], Ty::Float8),
+        17 => match rng.random_range(0..3) {
+            0 => plain("price - {0}", vec![call(rng, "avg", Ty::Float8, frames)], Ty::Float8),
+            1 => plain(
+                "CASE WHEN {0} THEN 'yes' WHEN {0} IS NULL THEN '?' ELSE 'no' END",
+                vec![call(rng, "bool_or", Ty::Bool, frames)],
+                Ty::Text,
+            ),
+            _ => plain(
+                "{0} > {1} OR {0} IS NULL",
+                vec![call(rng, "max", Ty::Float8, frames), call(rng, "last_value", Ty::Float8, frames)],
+                Ty::Bool,
+            ),
+        },
+        18 => plain("now() - {0}", vec![call(rng, "max", Ty::Instant, frames)], Ty::Interval),
+        _ => {
+            let calls = vec![call(rng, "max", Ty::Instant, frames), call(rng, "count", Ty::Int4, frames)];
+            plain("CASE WHEN now() - {0} > INTERVAL '3 seconds' THEN {1} ELSE -1 END", calls, Ty::Int8)
+        }
+    }
+}
+
+/// A feature without OVER: the key's latest event.
+fn raw(rng: &mut StdRng) -> Output {
+    let (template, ty) = *[
+        ("price", Ty::Float8),
+        ("qty", Ty::Int4),
+        ("label", Ty::Text),
+        ("amount", Ty::Numeric),
+        ("ok", Ty::Bool),
+        ("units + 1", Ty::Int8),
+        ("upper(label)", Ty::Text),
+        ("coalesce(label, 'none')", Ty::Text),
+        ("price * 0.5", Ty::Float8),
+    ]
+    .choose(rng)
+    .unwrap();
+    Output { template: template.to_owned(), calls: vec![], ty }
+}
+
+/// Instants where something may happen, one microsecond either side, and any other; never after the last event, which
+/// is the event clock's now.
+fn probes(rng: &mut StdRng, source: &Source, view: &View) -> Vec<Probe> {
+    let key_columns: Vec<usize> = view.key.iter().map(|name| source.column(name)).collect();
+    let first_us = source.rows.iter().map(|r| r.event_time_us).min().unwrap_or(0);
+    let now_us = source.rows.iter().map(|r| r.event_time_us).max().unwrap_or(0);
+    let mut offsets_us = vec![0, 0, 0];
+    for frame in view.frames() {
+        if let Frame::Range { start_us, end_us } = frame {
+            offsets_us.extend([end_us]);
+            offsets_us.extend(start_us.into_iter().flat_map(|a| [a, a + 1]));
+        }
+    }
+    offsets_us.extend(view.ttl_us.into_iter().flat_map(|ttl| [ttl, ttl + 1, ttl + 1]));
+    let mut probes = BTreeSet::new();
+    for _ in 0..PROBES * 20 {
+        if probes.len() == PROBES {
+            break;
+        }
+        let row = source.rows.choose(rng).unwrap();
+        let Some(key) = key_columns.iter().map(|i| row.cells[*i].clone()).collect::<Option<Vec<_>>>() else { continue };
+        let t_us = match rng.random_range(0..8) {
+            0 => rng.random_range(first_us - 10..=now_us),
+            1 => row.event_time_us + rng.random_range(0..=(now_us - row.event_time_us) / 8),
+            _ => row.event_time_us + offsets_us.choose(rng).unwrap() + *[-1, 0, 0, 0, 1].choose(rng).unwrap(),
+        };
+        if t_us <= now_us {
+            probes.insert(Probe { key, t_us });
+        }
+    }
+    probes.into_iter().collect()
+}

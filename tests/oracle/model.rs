@@ -1,0 +1,241 @@
+//! A generated test case: one source with its rows in order of arrival, and feature views over it.
+//!
+//! Everything is kept as the text that both systems read, so a failing case can be saved, shrunk and replayed.
+
+use serde::{Deserialize, Serialize};
+
+pub const EVENT_TIME: &str = "event_time";
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Ty {
+    Int4,
+    Int8,
+    Float8,
+    /// `numeric(12,3)` in a column, any numeric in a result.
+    Numeric,
+    Text,
+    Bool,
+    Instant,
+    Interval,
+}
+
+impl Ty {
+    pub fn sql(self) -> &'static str {
+        match self {
+            Ty::Int4 => "integer",
+            Ty::Int8 => "bigint",
+            Ty::Float8 => "double precision",
+            Ty::Numeric => "numeric(12,3)",
+            Ty::Text => "text",
+            Ty::Bool => "boolean",
+            Ty::Instant => "timestamptz",
+            Ty::Interval => "interval",
+        }
+    }
+}
+
+/// A cell as `COPY` text; `None` is NULL.
+pub type Cell = Option<String>;
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Row {
+    pub event_time_us: i64,
+    /// In the order of the source's columns.
+    pub cells: Vec<Cell>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Source {
+    pub columns: Vec<(String, Ty)>,
+    pub delay_us: i64,
+    /// In order of arrival.
+    pub rows: Vec<Row>,
+}
+
+impl Source {
+    pub fn column(&self, name: &str) -> usize {
+        self.columns.iter().position(|(n, _)| n == name).expect("a generated view names columns of its source")
+    }
+
+    pub fn create_sql(&self, name: &str) -> String {
+        let columns: Vec<String> = self.columns.iter().map(|(n, ty)| format!("{n} {}", ty.sql())).collect();
+        format!(
+            "CREATE SOURCE {name} ({}, WATERMARK FOR {EVENT_TIME} AS {EVENT_TIME} - INTERVAL '{} microseconds') \
+             WITH (clock = 'event')",
+            columns.join(", "),
+            self.delay_us
+        )
+    }
+}
+
+/// The frame of one window, bounds in microseconds or rows before the current row; `None` is unbounded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Frame {
+    Range { start_us: Option<i64>, end_us: i64 },
+    Rows { start: Option<u64>, end: u64 },
+}
+
+impl Frame {
+    /// The kinds that the run counts.
+    pub const KINDS: [&str; 6] = ["range", "range offset", "range unbounded", "rows", "rows offset", "rows unbounded"];
+
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Frame::Range { start_us: None, .. } => "range unbounded",
+            Frame::Range { end_us: 0, .. } => "range",
+            Frame::Range { .. } => "range offset",
+            Frame::Rows { start: None, .. } => "rows unbounded",
+            Frame::Rows { end: 0, .. } => "rows",
+            Frame::Rows { .. } => "rows offset",
+        }
+    }
+
+    fn sql(&self, short: bool) -> String {
+        let bound = |amount: Option<String>| match amount {
+            None => "UNBOUNDED PRECEDING".to_owned(),
+            Some(amount) if amount == "0" => "CURRENT ROW".to_owned(),
+            Some(amount) => format!("{amount} PRECEDING"),
+        };
+        let us = |us: i64| if us == 0 { "0".to_owned() } else { format!("INTERVAL '{}'", duration(us)) };
+        let (units, start, end) = match *self {
+            Frame::Range { start_us, end_us } => ("RANGE", start_us.map(us), us(end_us)),
+            Frame::Rows { start, end } => ("ROWS", start.map(|n| n.to_string()), end.to_string()),
+        };
+        if short && end == "0" {
+            return format!("{units} {}", bound(start));
+        }
+        format!("{units} BETWEEN {} AND {}", bound(start), bound(Some(end)))
+    }
+}
+
+/// A duration in the unit a person would write.
+pub fn duration(us: i64) -> String {
+    match us {
+        _ if us % 3_600_000_000 == 0 => format!("{} hours", us / 3_600_000_000),
+        _ if us % 60_000_000 == 0 => format!("{} minutes", us / 60_000_000),
+        _ if us % 1_000_000 == 0 => format!("{} seconds", us / 1_000_000),
+        _ if us % 1_000 == 0 => format!("{} milliseconds", us / 1_000),
+        _ => format!("{us} microseconds"),
+    }
+}
+
+/// One aggregate over a window.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Call {
+    pub function: String,
+    /// Text over the source's columns; `None` is `count(*)`.
+    pub arg: Option<(String, Ty)>,
+    pub filter: Option<String>,
+    pub frame: Frame,
+}
+
+/// One feature: SQL text with `{0}`, `{1}`, … where the calls go.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Output {
+    pub template: String,
+    pub calls: Vec<Call>,
+    pub ty: Ty,
+}
+
+impl Output {
+    pub fn fill(&self, call: impl Fn(usize) -> String) -> String {
+        let mut text = self.template.clone();
+        for i in 0..self.calls.len() {
+            text = text.replace(&format!("{{{i}}}"), &call(i));
+        }
+        text
+    }
+
+    /// Read with `now()`: history keeps its base columns instead.
+    pub fn is_continuous(&self) -> bool {
+        self.template.contains("now()")
+    }
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct View {
+    pub key: Vec<String>,
+    pub filter: Option<String>,
+    pub ttl_us: Option<i64>,
+    /// Whether windows are named in a WINDOW clause, and written in the short form.
+    pub named_windows: bool,
+    pub short_frames: bool,
+    pub outputs: Vec<Output>,
+}
+
+impl View {
+    pub fn create_sql(&self, name: &str, source: &str) -> String {
+        let mut options = Vec::new();
+        if let Some(ttl) = self.ttl_us {
+            options.push(format!("ttl = '{}'", duration(ttl)));
+        }
+        if self.frames().is_empty() {
+            options.push(format!("key = '{}'", self.key.join(", ")));
+        }
+        let with = if options.is_empty() { String::new() } else { format!(" WITH ({})", options.join(", ")) };
+        format!("CREATE FEATURE VIEW {name}{with} AS {}", self.query_sql(source))
+    }
+
+    pub fn query_sql(&self, source: &str) -> String {
+        let frames = self.frames();
+        let window = |frame: &Frame| {
+            format!("(PARTITION BY {} ORDER BY {EVENT_TIME} {})", self.key.join(", "), frame.sql(self.short_frames))
+        };
+        let over = |frame: &Frame| match frames.iter().position(|f| f == frame) {
+            Some(i) if self.named_windows => format!("w{i}"),
+            _ => window(frame),
+        };
+        let mut items: Vec<String> = self.key.clone();
+        items.push(EVENT_TIME.to_owned());
+        for (i, output) in self.outputs.iter().enumerate() {
+            let text = output.fill(|c| {
+                let call = &output.calls[c];
+                let arg = call.arg.as_ref().map_or("*", |(text, _)| text.as_str());
+                let filter = call.filter.as_ref().map(|f| format!(" FILTER (WHERE {f})")).unwrap_or_default();
+                format!("{}({arg}){filter} OVER {}", call.function, over(&call.frame))
+            });
+            items.push(format!("{text} AS o{i}"));
+        }
+        let mut sql = format!("SELECT {} FROM {source}", items.join(", "));
+        if let Some(filter) = &self.filter {
+            sql.push_str(&format!(" WHERE {filter}"));
+        }
+        if self.named_windows && !frames.is_empty() {
+            let windows: Vec<String> =
+                frames.iter().enumerate().map(|(i, f)| format!("w{i} AS {}", window(f))).collect();
+            sql.push_str(&format!(" WINDOW {}", windows.join(", ")));
+        }
+        sql
+    }
+
+    /// The distinct frames in order of appearance.
+    pub fn frames(&self) -> Vec<Frame> {
+        let mut frames = Vec::new();
+        for call in self.outputs.iter().flat_map(|o| &o.calls) {
+            if !frames.contains(&call.frame) {
+                frames.push(call.frame);
+            }
+        }
+        frames
+    }
+}
+
+/// A question: the value for `key` (cells in the order of the view's key) at `t_us`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Probe {
+    pub key: Vec<String>,
+    pub t_us: i64,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Case {
+    pub seed: u64,
+    pub source: Source,
+    pub views: Vec<(View, Vec<Probe>)>,
+}
+
+/// An instant as both systems read it.
+pub fn instant(us: i64) -> String {
+    let at = chrono::DateTime::from_timestamp_micros(us).expect("generated instants are near the present");
+    at.format("%Y-%m-%d %H:%M:%S%.6f+00").to_string()
+}

@@ -1,0 +1,108 @@
+//! The planner on its own: what `EXPLAIN (FORMAT PROBES)` prints for a generated view must be the definition.
+
+use crate::model::{Case, Source, Ty, View};
+use crate::postgres::Postgres;
+use crate::value::compare;
+use crate::{admission, generate};
+use anyhow::{Context, Result, anyhow, bail};
+use std::collections::BTreeMap;
+use tidemark_catalog::{Body, ClockMode, Column, Object, ObjectId, Relation, Snapshot, SqlType};
+use tidemark_planner::Statement;
+use tidemark_planner::feature::plan_feature_view;
+use tidemark_planner::parse::parse;
+use tidemark_planner::probes::probes_sql;
+
+const CASES: u64 = 20;
+const VIEWS: usize = 10;
+
+#[tokio::test]
+async fn explain_format_probes_prints_the_definition() -> Result<()> {
+    let postgres = Postgres::start().await?;
+    let mut wrong = Vec::new();
+    for seed in 0..CASES {
+        let case = generate::case(seed, VIEWS);
+        let admitted = admission::admitted(&case.source);
+        let rows = case.source.rows.iter().zip(&admitted).filter(|(_, a)| **a).map(|(row, _)| row);
+        postgres.load(&case.source, rows).await?;
+        for i in 0..case.views.len() {
+            if let Err(error) = view_agrees(&case, i, &postgres).await {
+                wrong.push(format!("seed {seed}, {}: {error:#}", case.views[i].0.query_sql("s")));
+            }
+        }
+    }
+    if !wrong.is_empty() {
+        bail!("{} of {} views: {}", wrong.len(), CASES * VIEWS as u64, wrong.join("\n\n"));
+    }
+    Ok(())
+}
+
+async fn view_agrees(case: &Case, view: usize, postgres: &Postgres) -> Result<()> {
+    let (view, probes) = &case.views[view];
+    let sql = probes_text(&case.source, view)?;
+    let expected = postgres.expected(&case.source, view, probes).await?;
+    let answers = postgres.by_probes_sql(view, &sql).await?;
+    for ((probe, expected), actual) in probes.iter().zip(&expected).zip(&answers) {
+        compare(&expected.answer, actual).map_err(|e| anyhow!("at {probe:?}: {e}\n{sql}"))?;
+    }
+    if answers.len() != probes.len() {
+        bail!("{} answers to {} probes\n{sql}", answers.len(), probes.len());
+    }
+    Ok(())
+}
+
+pub fn probes_text(source: &Source, view: &View) -> Result<String> {
+    let snapshot = Snapshot::new(1, [object(source)]);
+    let create = view.create_sql("v", "s");
+    let mut statements = parse(&create).context("parsing the view")?;
+    let Some(Statement::CreateFeatureView(create)) = statements.pop().map(|parsed| parsed.statement) else {
+        bail!("not a CREATE FEATURE VIEW: {create}")
+    };
+    let plan = plan_feature_view("v", &create.query, &create.options, &snapshot, "UTC").context("planning")?;
+    Ok(probes_sql(&plan, "v")?)
+}
+
+#[test]
+fn every_generated_source_is_a_create_source_statement() -> Result<()> {
+    for seed in 0..CASES {
+        let create = generate::case(seed, 0).source.create_sql("s");
+        let statements = parse(&create).context("parsing the source")?;
+        assert!(matches!(statements[0].statement, Statement::CreateRelation(_)), "{create}");
+    }
+    Ok(())
+}
+
+fn object(source: &Source) -> Object {
+    let ty = |ty: Ty| match ty {
+        Ty::Int4 => SqlType::Int4,
+        Ty::Int8 => SqlType::Int8,
+        Ty::Float8 => SqlType::Float8,
+        Ty::Numeric => SqlType::Numeric { precision: 12, scale: 3 },
+        Ty::Text => SqlType::Text,
+        Ty::Bool => SqlType::Bool,
+        Ty::Instant => SqlType::TimestampTz,
+        Ty::Interval => SqlType::Interval,
+    };
+    let columns = source.columns.iter();
+    Object {
+        id: ObjectId::FIRST,
+        name: "s".to_owned(),
+        created_us: 0,
+        comment: None,
+        body: Body::Source(Relation {
+            columns: columns
+                .map(|(name, t)| Column { name: name.clone(), ty: ty(*t), not_null: false, comment: None })
+                .collect(),
+            primary_key: vec![],
+            upsert: false,
+            event_time: Some(source.column(crate::model::EVENT_TIME)),
+            delay_us: source.delay_us,
+            clock: ClockMode::Event,
+            max_ahead_us: 0,
+            idle_timeout_us: 0,
+            retention_us: None,
+            dead_letter_retention_us: None,
+            options: BTreeMap::new(),
+            sql: String::new(),
+        }),
+    }
+}

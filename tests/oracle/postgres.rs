@@ -1,0 +1,172 @@
+//! A real PostgreSQL for one test run: started in a fresh folder, stopped when dropped.
+
+use crate::model::{Cell, Probe, Row, Source, Ty, View, instant};
+use crate::value::{self, Answer, Value};
+use crate::{connect, definition, quoted};
+use anyhow::{Context, Result, bail};
+use std::path::Path;
+use std::process::Command;
+use tempfile::TempDir;
+use tokio_postgres::{Client, SimpleQueryMessage, SimpleQueryRow};
+
+pub struct Postgres {
+    /// Under /tmp, because the user that runs the server must reach it.
+    folder: TempDir,
+    pub client: Client,
+}
+
+/// What the definition says about one probe.
+pub struct Expected {
+    pub answer: Answer,
+    pub event_time_us: Option<i64>,
+    /// The key had events, and its TTL has passed.
+    pub expired: bool,
+    /// For each output, for each call: whether its frame has peers, and NULL arguments.
+    pub flags: Vec<Vec<(bool, bool)>>,
+}
+
+impl Postgres {
+    pub async fn start() -> Result<Postgres> {
+        let folder = tempfile::Builder::new().prefix("tidemark-oracle-").tempdir_in("/tmp")?;
+        let port = crate::free_port()?;
+        script(&["start", path(folder.path())?, &port.to_string()])?;
+        let client = connect(port, "postgres", "postgres").await?;
+        client.batch_execute("SET TimeZone = 'UTC'; SET extra_float_digits = 1; SET jit = off").await?;
+        Ok(Postgres { folder, client })
+    }
+
+    /// Makes `events` hold exactly these rows, in order of arrival.
+    pub async fn load<'a>(&self, source: &Source, rows: impl Iterator<Item = &'a Row>) -> Result<()> {
+        let columns: Vec<String> = source.columns.iter().map(|(n, ty)| format!("{n} {}", ty.sql())).collect();
+        let mut sql =
+            format!("DROP TABLE IF EXISTS events; CREATE UNLOGGED TABLE events ({}, _seq bigint);", columns.join(", "));
+        let values: Vec<String> = rows
+            .enumerate()
+            .map(|(seq, row)| {
+                let cells: Vec<String> = row.cells.iter().map(cell).collect();
+                format!("({}, {seq})", cells.join(", "))
+            })
+            .collect();
+        if !values.is_empty() {
+            sql.push_str(&format!("INSERT INTO events VALUES {}; ANALYZE events", values.join(", ")));
+        }
+        self.client.batch_execute(&sql).await.context("loading events")
+    }
+
+    /// Makes `probes` hold these, with their number as `id`.
+    async fn ask(&self, source: &Source, view: &View, probes: &[Probe]) -> Result<()> {
+        let types: Vec<String> = view
+            .key
+            .iter()
+            .enumerate()
+            .map(|(i, name)| format!("k{i} {}", source.columns[source.column(name)].1.sql()))
+            .collect();
+        let mut sql = format!(
+            "DROP TABLE IF EXISTS probes; CREATE UNLOGGED TABLE probes (id bigint, {}, t timestamptz);",
+            types.join(", ")
+        );
+        let values: Vec<String> = probes
+            .iter()
+            .enumerate()
+            .map(|(id, probe)| {
+                let key: Vec<String> = probe.key.iter().map(|k| quoted(k)).collect();
+                format!("({id}, {}, '{}')", key.join(", "), instant(probe.t_us))
+            })
+            .collect();
+        if !values.is_empty() {
+            sql.push_str(&format!("INSERT INTO probes VALUES {}", values.join(", ")));
+        }
+        self.client.batch_execute(&sql).await.context("loading probes")
+    }
+
+    /// V(k, t) for every probe, over what `load` loaded.
+    pub async fn expected(&self, source: &Source, view: &View, probes: &[Probe]) -> Result<Vec<Expected>> {
+        self.ask(source, view, probes).await?;
+        let sql = definition::query(view);
+        let rows = rows(&self.client, &sql).await.with_context(|| format!("the definition: {sql}"))?;
+        rows.iter().map(|row| expected_row(row, view)).collect()
+    }
+
+    /// The same by the text that `EXPLAIN (FORMAT PROBES)` prints; call `expected` first.
+    pub async fn by_probes_sql(&self, view: &View, sql: &str) -> Result<Vec<Answer>> {
+        let sql = format!("SELECT * FROM (\n{sql}\n) x ORDER BY id");
+        let rows = rows(&self.client, &sql).await.with_context(|| format!("EXPLAIN (FORMAT PROBES): {sql}"))?;
+        rows.iter()
+            .map(|row| {
+                if row.try_get("_event_time")?.is_none() {
+                    return Ok(None);
+                }
+                let outputs = view.outputs.iter().enumerate();
+                outputs
+                    .map(|(i, o)| value::parse(row.try_get(format!("o{i}").as_str())?, o.ty))
+                    .collect::<Result<_>>()
+                    .map(Some)
+            })
+            .collect()
+    }
+}
+
+fn expected_row(row: &SimpleQueryRow, view: &View) -> Result<Expected> {
+    let event_time_us = match value::parse(row.try_get("_event_time")?, Ty::Instant)? {
+        Value::Instant(us) => Some(us),
+        _ => None,
+    };
+    let flag = |column: usize| Ok::<bool, anyhow::Error>(row.try_get(column)? == Some("t"));
+    let mut column = 3;
+    let mut values = Vec::new();
+    for output in &view.outputs {
+        values.push(value::parse(row.try_get(column)?, output.ty)?);
+        column += 1;
+    }
+    let mut flags = Vec::new();
+    for output in &view.outputs {
+        let mut of_output = Vec::new();
+        for _ in &output.calls {
+            of_output.push((flag(column)?, flag(column + 1)?));
+            column += 2;
+        }
+        flags.push(of_output);
+    }
+    Ok(Expected { answer: event_time_us.map(|_| values), event_time_us, expired: flag(2)?, flags })
+}
+
+fn cell(cell: &Cell) -> String {
+    cell.as_deref().map_or("NULL".to_owned(), quoted)
+}
+
+/// The rows of one query by the simple protocol: every value as text.
+pub async fn rows(client: &Client, sql: &str) -> Result<Vec<SimpleQueryRow>> {
+    let messages = client.simple_query(sql).await?;
+    Ok(messages
+        .into_iter()
+        .filter_map(|message| match message {
+            SimpleQueryMessage::Row(row) => Some(row),
+            _ => None,
+        })
+        .collect())
+}
+
+fn path(path: &Path) -> Result<&str> {
+    path.to_str().context("the folder's name is not UTF-8")
+}
+
+fn script(args: &[&str]) -> Result<()> {
+    let output = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/services/postgres.sh"))
+        .args(args)
+        .output()
+        .context("tests/services/postgres.sh")?;
+    if !output.status.success() {
+        bail!("postgres.sh {}: {}", args.join(" "), String::from_utf8_lossy(&output.stderr));
+    }
+    Ok(())
+}
+
+impl Drop for Postgres {
+    fn drop(&mut self) {
+        if let Ok(folder) = path(self.folder.path())
+            && let Err(error) = script(&["stop", folder])
+        {
+            eprintln!("{error:#}");
+        }
+    }
+}

@@ -1,0 +1,300 @@
+//! What the oracle asks of the system under test, and Tidemark answering over its wire.
+
+use crate::model::{Case, Probe, Row, Source, View, instant};
+use crate::postgres::rows;
+use crate::value::{self, Answer};
+use crate::{connect, quoted};
+use anyhow::{Context, Result, bail};
+use async_trait::async_trait;
+use futures::SinkExt;
+use std::process::{Child, Command, Stdio};
+use tempfile::TempDir;
+use tokio_postgres::{Client, SimpleQueryRow};
+
+/// One row of `history.<view>`. Time-continuous outputs are not in it.
+#[derive(Debug, Clone)]
+pub struct Step {
+    pub key: Vec<String>,
+    pub instant_us: i64,
+    pub op: String,
+    pub event_time_us: Option<i64>,
+    pub values: Vec<value::Value>,
+}
+
+/// A feature view as the oracle addresses it.
+pub struct Named<'a> {
+    pub name: String,
+    pub source: &'a Source,
+    pub view: &'a View,
+}
+
+#[async_trait]
+pub trait UnderTest {
+    async fn create_source(&mut self, name: &str, source: &Source) -> Result<()>;
+    async fn create_view(&mut self, source_name: &str, view: &Named<'_>) -> Result<()>;
+    /// The text of `EXPLAIN (FORMAT PROBES) CREATE FEATURE VIEW …`.
+    async fn probes_sql(&mut self, source_name: &str, view: &Named<'_>) -> Result<String>;
+    async fn ingest(&mut self, name: &str, source: &Source, rows: &[Row]) -> Result<()>;
+    /// How many rows the source has admitted.
+    async fn admitted(&mut self, name: &str) -> Result<usize>;
+    /// Plain lookups, evaluated at the event clock's now.
+    async fn lookup_now(&mut self, view: &Named<'_>, keys: &[Vec<String>]) -> Result<Vec<Answer>>;
+    /// `FOR SYSTEM_TIME AS OF`, one probe each.
+    async fn lookup_as_of(&mut self, view: &Named<'_>, probes: &[Probe]) -> Result<Vec<Answer>>;
+    /// One `ASOF LEFT JOIN` of all probes.
+    async fn spine(&mut self, view: &Named<'_>, probes: &[Probe]) -> Result<Vec<Answer>>;
+    /// Makes every step below `to_us` final and in history.
+    async fn finish(&mut self, source_name: &str, to_us: i64) -> Result<()>;
+    /// All steps, in order of their instant.
+    async fn history(&mut self, view: &Named<'_>) -> Result<Vec<Step>>;
+    async fn drop_case(&mut self, source_name: &str, case: &Case) -> Result<()>;
+    /// Whether it still answers at all.
+    fn is_alive(&self) -> bool;
+}
+
+/// A `tidemark serve` of its own, on a fresh data directory.
+pub struct Tidemark {
+    process: Child,
+    client: Client,
+    data: TempDir,
+}
+
+impl Tidemark {
+    pub async fn start() -> Result<Tidemark> {
+        let data = tempfile::Builder::new().prefix("tidemark-oracle-data-").tempdir()?;
+        let port = crate::free_port()?;
+        let log = std::fs::File::create(data.path().join("server.log"))?;
+        let mut process = Command::new(env!("CARGO_BIN_EXE_tidemark"))
+            .args(["serve", "--listen", &format!("127.0.0.1:{port}"), "--data"])
+            .arg(data.path().join("data"))
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .spawn()?;
+        let client = match connect(port, "tidemark", "tidemark").await {
+            Ok(client) => client,
+            Err(error) => {
+                let _ = process.kill();
+                let _ = process.wait();
+                let log = std::fs::read_to_string(data.path().join("server.log")).unwrap_or_default();
+                bail!("tidemark serve did not start: {error:#}\n{log}");
+            }
+        };
+        client.batch_execute("SET TimeZone = 'UTC'").await?;
+        Ok(Tidemark { process, client, data })
+    }
+
+    /// The end of the server's log, for a failure's report.
+    pub fn log_tail(&self) -> String {
+        let log = std::fs::read_to_string(self.data.path().join("server.log")).unwrap_or_default();
+        let lines: Vec<&str> = log.lines().collect();
+        lines[lines.len().saturating_sub(20)..].join("\n")
+    }
+
+    async fn run(&self, sql: &str) -> Result<()> {
+        self.client.batch_execute(sql).await.with_context(|| sql.to_owned())
+    }
+
+    async fn rows(&self, sql: &str) -> Result<Vec<SimpleQueryRow>> {
+        rows(&self.client, sql).await.with_context(|| sql.to_owned())
+    }
+}
+
+impl Drop for Tidemark {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+fn literal(key: &str, source: &Source, column: &str) -> String {
+    format!("{}::{}", quoted(key), source.columns[source.column(column)].1.sql())
+}
+
+fn features(view: &View, from: &str) -> String {
+    (0..view.outputs.len()).map(|i| format!("{from}o{i}")).collect::<Vec<_>>().join(", ")
+}
+
+/// The features of a row that begin at column `first`.
+fn answer(row: &SimpleQueryRow, first: usize, view: &View) -> Result<Vec<value::Value>> {
+    let outputs = view.outputs.iter().enumerate();
+    outputs.map(|(i, output)| value::parse(row.try_get(first + i)?, output.ty)).collect()
+}
+
+fn at_most_one(rows: &[SimpleQueryRow], view: &View) -> Result<Answer> {
+    match rows {
+        [] => Ok(None),
+        [row] => answer(row, 0, view).map(Some),
+        _ => bail!("{} rows for one key", rows.len()),
+    }
+}
+
+fn key_is(view: &Named<'_>, key: &[String]) -> String {
+    let conditions = view.view.key.iter().zip(key).map(|(c, k)| format!("{c} = {}", literal(k, view.source, c)));
+    conditions.collect::<Vec<_>>().join(" AND ")
+}
+
+#[async_trait]
+impl UnderTest for Tidemark {
+    async fn create_source(&mut self, name: &str, source: &Source) -> Result<()> {
+        self.run(&source.create_sql(name)).await
+    }
+
+    async fn create_view(&mut self, source_name: &str, view: &Named<'_>) -> Result<()> {
+        self.run(&view.view.create_sql(&view.name, source_name)).await
+    }
+
+    async fn probes_sql(&mut self, source_name: &str, view: &Named<'_>) -> Result<String> {
+        let create = view.view.create_sql(&format!("{}_x", view.name), source_name);
+        let rows = self.rows(&format!("EXPLAIN (FORMAT PROBES) {create}")).await?;
+        let lines: Result<Vec<&str>, _> =
+            rows.iter().map(|row| row.try_get(0).map(Option::unwrap_or_default)).collect();
+        Ok(lines?.join("\n"))
+    }
+
+    /// Alternates between COPY and INSERT by the number of rows, so that both are used.
+    async fn ingest(&mut self, name: &str, source: &Source, rows: &[Row]) -> Result<()> {
+        if rows.is_empty() {
+            return Ok(());
+        }
+        if rows.len() % 2 == 1 {
+            let values: Vec<String> = rows
+                .iter()
+                .map(|row| {
+                    let cells = row.cells.iter().zip(&source.columns).map(|(cell, (_, ty))| match cell {
+                        Some(text) => format!("{}::{}", quoted(text), ty.sql()),
+                        None => "NULL".to_owned(),
+                    });
+                    format!("({})", cells.collect::<Vec<_>>().join(", "))
+                })
+                .collect();
+            return self.run(&format!("INSERT INTO {name} VALUES {}", values.join(", "))).await;
+        }
+        let text: String = rows
+            .iter()
+            .map(|row| {
+                let cells = row.cells.iter().map(|cell| cell.as_deref().unwrap_or("\\N"));
+                cells.collect::<Vec<_>>().join("\t") + "\n"
+            })
+            .collect();
+        let sink = self.client.copy_in(&format!("COPY {name} FROM STDIN")).await.context("COPY")?;
+        let mut sink = std::pin::pin!(sink);
+        sink.send(bytes::Bytes::from(text)).await.context("COPY")?;
+        sink.finish().await.with_context(|| format!("COPY {name}"))?;
+        Ok(())
+    }
+
+    async fn admitted(&mut self, name: &str) -> Result<usize> {
+        let rows = self.rows(&format!("SELECT count(*) FROM {name}")).await?;
+        let count = rows.first().and_then(|row| row.get(0)).context("no count")?;
+        Ok(count.parse()?)
+    }
+
+    async fn lookup_now(&mut self, view: &Named<'_>, keys: &[Vec<String>]) -> Result<Vec<Answer>> {
+        let mut answers = Vec::new();
+        for key in keys {
+            let columns = features(view.view, "");
+            let sql = format!("SELECT {columns} FROM {} WHERE {}", view.name, key_is(view, key));
+            answers.push(at_most_one(&self.rows(&sql).await?, view.view)?);
+        }
+        Ok(answers)
+    }
+
+    async fn lookup_as_of(&mut self, view: &Named<'_>, probes: &[Probe]) -> Result<Vec<Answer>> {
+        let mut answers = Vec::new();
+        for probe in probes {
+            let sql = format!(
+                "SELECT {} FROM {} FOR SYSTEM_TIME AS OF TIMESTAMPTZ '{}' WHERE {}",
+                features(view.view, ""),
+                view.name,
+                instant(probe.t_us),
+                key_is(view, &probe.key)
+            );
+            answers.push(at_most_one(&self.rows(&sql).await?, view.view)?);
+        }
+        Ok(answers)
+    }
+
+    async fn spine(&mut self, view: &Named<'_>, probes: &[Probe]) -> Result<Vec<Answer>> {
+        let keys: Vec<String> = (0..view.view.key.len()).map(|i| format!("k{i}")).collect();
+        let values: Vec<String> = probes
+            .iter()
+            .enumerate()
+            .map(|(id, probe)| {
+                let key = probe.key.iter().zip(&view.view.key).map(|(k, c)| literal(k, view.source, c));
+                let key = key.collect::<Vec<_>>().join(", ");
+                format!("({id}, {key}, TIMESTAMPTZ '{}')", instant(probe.t_us))
+            })
+            .collect();
+        let same: Vec<String> = keys.iter().zip(&view.view.key).map(|(k, c)| format!("s.{k} = v.{c}")).collect();
+        let sql = format!(
+            "SELECT s.id, v.{} IS NOT NULL, {} FROM (VALUES {}) AS s (id, {}, t) \
+             ASOF LEFT JOIN {} v ON {} AND s.t >= v.event_time ORDER BY s.id",
+            view.view.key[0],
+            features(view.view, "v."),
+            values.join(", "),
+            keys.join(", "),
+            view.name,
+            same.join(" AND ")
+        );
+        let rows = self.rows(&sql).await?;
+        if rows.len() != probes.len() {
+            bail!("{} rows for a spine of {}: {sql}", rows.len(), probes.len());
+        }
+        rows.iter()
+            .map(|row| match row.try_get(1)? {
+                Some("t") => answer(row, 2, view.view).map(Some),
+                _ => Ok(None),
+            })
+            .collect()
+    }
+
+    async fn finish(&mut self, source_name: &str, to_us: i64) -> Result<()> {
+        let to = instant(to_us);
+        self.run(&format!("ALTER SOURCE {source_name} ADVANCE WATERMARK TO TIMESTAMPTZ '{to}'")).await?;
+        self.run("CHECKPOINT").await
+    }
+
+    async fn history(&mut self, view: &Named<'_>) -> Result<Vec<Step>> {
+        let kept: Vec<usize> =
+            (0..view.view.outputs.len()).filter(|i| !view.view.outputs[*i].is_continuous()).collect();
+        let columns: String = kept.iter().map(|i| format!(", o{i}")).collect();
+        let keys = view.view.key.join(", ");
+        let sql = format!(
+            "SELECT event_time, _op, _event_time, {keys}{columns} FROM history.{} ORDER BY event_time",
+            view.name
+        );
+        let rows = self.rows(&sql).await?;
+        rows.iter()
+            .map(|row| {
+                let time = |column: usize| Ok::<_, anyhow::Error>(row.try_get(column)?.and_then(value::instant));
+                let mut column = 3;
+                let mut key = Vec::new();
+                for _ in &view.view.key {
+                    key.push(row.try_get(column)?.context("a NULL key in history")?.to_owned());
+                    column += 1;
+                }
+                let mut values = Vec::new();
+                for i in &kept {
+                    values.push(value::parse(row.try_get(column)?, view.view.outputs[*i].ty)?);
+                    column += 1;
+                }
+                Ok(Step {
+                    key,
+                    instant_us: time(0)?.context("a step without an instant")?,
+                    op: row.try_get(1)?.context("a step without _op")?.to_owned(),
+                    event_time_us: time(2)?,
+                    values,
+                })
+            })
+            .collect()
+    }
+
+    async fn drop_case(&mut self, source_name: &str, _case: &Case) -> Result<()> {
+        self.run(&format!("DROP SOURCE {source_name} CASCADE")).await
+    }
+
+    fn is_alive(&self) -> bool {
+        !self.client.is_closed()
+    }
+}
