@@ -1,1 +1,9 @@
-//! see ARCHITECTURE.md
+//! The outside world behind the engine's seams: the embedded log and stores, the Iceberg history, and the real clock.
+
+pub mod clock;
+mod fjall_db;
+pub mod iceberg;
+pub mod lock;
+pub mod log;
+pub mod online;
+pub mod state;

@@ -34,6 +34,14 @@ pub struct SourceBatch {
     pub admission: Option<AdmittedBatch>,
 }
 
+impl SourceBatch {
+    /// The position after this batch. A control record (no rows) takes up one offset, so that a position can stand
+    /// behind it.
+    pub fn end_offset(&self) -> u64 {
+        self.base_offset + (self.rows.num_rows() as u64).max(1)
+    }
+}
+
 /// What admission decided about one batch (semantics, section 3), and the source's clocks after it.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct AdmittedBatch {
