@@ -1,7 +1,8 @@
-//! The outside world behind the engine's seams: the embedded log and stores, and the real clock.
+//! The outside world behind the engine's seams: the embedded log and stores, the Iceberg history, and the real clock.
 
 pub mod clock;
 mod fjall_db;
+pub mod iceberg;
 pub mod lock;
 pub mod log;
 pub mod online;

@@ -250,10 +250,3 @@ fn halves(value: i256) -> ([u8; 16], [u8; 16]) {
     let (low, high) = value.to_parts();
     (low.to_le_bytes(), high.to_le_bytes())
 }
-
-impl Accumulator {
-    /// Whether it reads nothing from the ring: the frame's events may be forgotten once added.
-    pub fn keeps_no_events(&self) -> bool {
-        !matches!(self, Accumulator::Multiset(_))
-    }
-}

@@ -204,13 +204,18 @@ impl KeyState {
         KeyState { key, ring: Ring::default(), done, online: None }
     }
 
-    /// Puts an admitted event in its place. Its time is at or after `done.upto_us`: admission sees to that.
-    pub fn insert(&mut self, event: Event) {
+    /// Puts an admitted event in its place. Admission sees to it that its time is at or after `done.upto_us`; one below
+    /// (which would rewrite history) is not taken, and `false` returned.
+    pub fn insert(&mut self, event: Event) -> bool {
         let time = event.time_us;
+        if time < self.done.upto_us {
+            return false;
+        }
         let index = self.ring.insert(event);
         if self.online.as_ref().is_some_and(|online| index < online.next || time < online.upto_us) {
             self.online = None;
         }
+        true
     }
 
     /// Walks `done` on to the frontier and reports the instants.
@@ -222,8 +227,8 @@ impl KeyState {
     }
 
     /// Forgets the events that no frame can need again. To be called when the steps of `finish` are taken.
-    pub fn trim(&mut self) {
-        let keep = self.done.oldest_needed().min(self.ring.end());
+    pub fn trim(&mut self, walk: &Walk) {
+        let keep = self.done.oldest_needed(walk).min(self.ring.end());
         while self.ring.first < keep {
             self.ring.events.pop_front();
             self.ring.first += 1;
@@ -256,7 +261,7 @@ impl KeyState {
 
     /// When something next happens to what readers see now.
     pub fn next_online_instant(&self, walk: &Walk) -> Option<i64> {
-        self.online.as_ref().unwrap_or(&Box::new(self.done.clone())).next_instant(walk, &self.ring)
+        self.online.as_deref().unwrap_or(&self.done).next_instant(walk, &self.ring)
     }
 
     /// Absent, with nothing to come: the key can be forgotten.
@@ -353,6 +358,7 @@ impl Cursor {
 
     fn apply(&mut self, walk: &Walk, ring: &Ring, at: i64, out: &mut Vec<Instant>) {
         self.at_us = at;
+        let was_present = self.present;
         let mut arrived = false;
         while let Some(event) = ring.get(self.next).filter(|e| e.time_us == at) {
             let previous = (self.next > self.life).then(|| ring.time(self.next - 1));
@@ -373,10 +379,9 @@ impl Cursor {
             self.present = false;
             self.begin_life(walk);
         }
+        let event_us = ring.time(self.next - 1);
         if !self.present {
-            if !self.slots.is_empty() || self.held.is_some() {
-                let event_us = self.held.as_ref().map_or(at, |h| h.event_us);
-                let event_us = if arrived { ring.time(self.next - 1) } else { event_us };
+            if was_present {
                 out.push(Instant { at_us: at, slots: None, event_us, month: false, out_of_range: false });
             }
             self.slots = Box::default();
@@ -389,7 +394,6 @@ impl Cursor {
         let month = month_start(at) == at;
         if arrived || month || slots != self.slots {
             self.slots = slots.clone();
-            let event_us = ring.time(self.next - 1);
             out.push(Instant { at_us: at, slots: Some(slots), event_us, month, out_of_range });
         }
     }
@@ -473,12 +477,13 @@ impl Cursor {
         (values.into(), out_of_range)
     }
 
-    fn oldest_needed(&self) -> u64 {
-        // The latest event gives raw columns, the event time and the TTL.
+    /// The first event that a frame, a raw column, the event time or the TTL can still read.
+    fn oldest_needed(&self, walk: &Walk) -> u64 {
         let latest = if self.next > self.life { self.next - 1 } else { self.next };
-        self.frames.iter().fold(latest, |oldest, frame| {
-            let unbounded = frame.lo == self.life && frame.accumulators.iter().all(|a| a.keeps_no_events());
-            oldest.min(if unbounded { frame.hi.saturating_sub(1).max(self.life) } else { frame.lo })
+        self.frames.iter().zip(&walk.frames).fold(latest, |oldest, (state, shape)| {
+            // Nothing leaves an unbounded frame one by one; last_value still reads its last event.
+            let needed = if shape.frame.is_unbounded() { state.hi.saturating_sub(1).max(self.life) } else { state.lo };
+            oldest.min(needed)
         })
     }
 }

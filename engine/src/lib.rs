@@ -1,7 +1,12 @@
 //! What it means: keyed windows, steps, frontiers, the pipeline, the `ASOF JOIN` operator, and the seams to the world.
 
 pub mod accumulate;
+pub mod admission;
+pub mod asof;
+pub mod compiled;
 pub mod exact;
 pub mod key;
+pub mod scan;
 pub mod seam;
 pub mod value;
+pub mod view;

@@ -58,6 +58,9 @@ pub struct Binder<'a> {
     system: &'a dyn SystemTables,
     relation_planners: Vec<Arc<dyn RelationPlanner>>,
     reads: parking::Reads,
+    now_us: i64,
+    /// Whether `now()` becomes the statement's instant; a feature view's definition keeps it.
+    bind_now: bool,
     /// How many views deep this binding is; a cycle cannot be created, this is for depth only.
     depth: usize,
 }
@@ -107,8 +110,16 @@ impl<'a> Binder<'a> {
                 Arc::new(AsofPlanner::default()),
             ],
             reads: Default::default(),
+            now_us,
+            bind_now: true,
             depth,
         }
+    }
+
+    /// Leaves `now()` in the plan: for definitions, which are evaluated at many instants.
+    pub fn keeping_now(mut self) -> Self {
+        self.bind_now = false;
+        self
     }
 
     /// Binds a query; `parameter_types` are the types declared for `$1`, `$2`, … (`None`: to be inferred).
@@ -126,6 +137,7 @@ impl<'a> Binder<'a> {
         }
         let statement = ast::Statement::Query(Box::new(query.clone()));
         let plan = planner.sql_statement_to_plan_with_context(statement, &mut context)?;
+        let plan = if self.bind_now { at_instant(plan, self.now_us)? } else { plan };
         Ok(BoundQuery { plan, reads: self.reads.get().into_iter().collect() })
     }
 
@@ -206,7 +218,7 @@ impl<'a> Binder<'a> {
                 let Some(crate::Statement::Query(query)) = parsed.first().map(|p| &p.statement) else {
                     return Err(PlanError::new(sqlstate::INTERNAL, format!("view \"{}\" has no query", object.name)));
                 };
-                let inner = Binder::nested(self.snapshot, self.state, self.system, 0, self.depth + 1);
+                let inner = Binder::nested(self.snapshot, self.state, self.system, self.now_us, self.depth + 1);
                 let bound = inner.query(query, &[])?;
                 self.reads.add(bound.reads.iter().copied());
                 let plan = rename_columns(bound.plan, object)?;
@@ -384,6 +396,29 @@ pub fn instant(value: ScalarValue, name: &str) -> PlanResult<i64> {
         )
         .hint("write timestamptz '2026-11-01 00:00:00+00'")),
     }
+}
+
+fn literal_instant(now_us: i64) -> Expr {
+    Expr::Literal(ScalarValue::TimestampMicrosecond(Some(now_us), Some(tidemark_catalog::UTC.into())), None)
+}
+
+/// The plan with every `now()` replaced by one instant, also inside subqueries; columns keep their names.
+fn at_instant(plan: LogicalPlan, now_us: i64) -> PlanResult<LogicalPlan> {
+    use datafusion::{
+        common::tree_node::{Transformed, TreeNode},
+        logical_expr::expr_rewriter::NamePreserver,
+    };
+    let rewritten = plan.transform_up_with_subqueries(|node| {
+        let names = NamePreserver::new(&node);
+        node.map_expressions(|expr| {
+            let name = names.save(&expr);
+            let expr = expr.transform(|e| {
+                Ok(if feature::is_now(&e) { Transformed::yes(literal_instant(now_us)) } else { Transformed::no(e) })
+            })?;
+            Ok(if expr.transformed { Transformed::yes(name.restore(expr.data)) } else { expr })
+        })
+    })?;
+    Ok(rewritten.data)
 }
 
 /// Evaluates an expression without columns, with `now()` as given.

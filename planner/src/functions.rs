@@ -1,11 +1,13 @@
 //! The functions, types and options of the SQL dialect: one DataFusion session state that every binding starts from.
 
+mod now;
+
 use arrow_schema::{DataType, Field, FieldRef, TimeUnit};
 use datafusion::{
     common::config::ConfigOptions,
     error::Result,
     execution::{SessionState, SessionStateBuilder},
-    logical_expr::{AggregateUDF, planner::TypePlanner},
+    logical_expr::{AggregateUDF, ScalarUDF, planner::TypePlanner},
     prelude::SessionConfig,
     sql::sqlparser::ast,
 };
@@ -31,8 +33,10 @@ pub fn state_builder(config: SessionConfig) -> SessionStateBuilder {
         datafusion::functions_aggregate::approx_distinct::approx_distinct_udaf().inner().clone(),
     )
     .with_aliases(["approx_count_distinct"]);
+    let now = Arc::new(ScalarUDF::from(now::Now::new()));
     let mut builder =
         SessionStateBuilder::new().with_config(config).with_default_features().with_type_planner(Arc::new(SqlTypes));
+    builder.scalar_functions().get_or_insert_default().push(now);
     builder.aggregate_functions().get_or_insert_default().push(Arc::new(approx_distinct));
     builder
 }

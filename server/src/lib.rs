@@ -1,1 +1,4 @@
-//! see ARCHITECTURE.md
+//! The front door: the Postgres wire, sessions, one file per statement, wiring.
+
+pub mod pg;
+pub mod wire;

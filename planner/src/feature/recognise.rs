@@ -64,7 +64,7 @@ pub fn plan_feature_view(
     check_options(name, options)?;
     check_syntax(name, query)?;
     let state = functions::planning_state(time_zone);
-    let bound = Binder::new(snapshot, &state, &NoSystemTables, 0).query(query, &[])?;
+    let bound = Binder::new(snapshot, &state, &NoSystemTables, 0).keeping_now().query(query, &[])?;
     let coerced = datafusion::optimizer::analyzer::type_coercion::TypeCoercion::new()
         .analyze(bound.plan, state.config_options())?;
     let shape = Shape::take(name, &coerced)?;

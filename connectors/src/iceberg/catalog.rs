@@ -1,0 +1,230 @@
+//! Which metadata file is a table's current one: `catalog.db`, an Iceberg SQL catalog in SQLite.
+//!
+//! Tables are read through `iceberg-catalog-sql`, so that the file is what PyIceberg and Spark expect. What changes a
+//! row is done here in single statements: that crate ignores a failing `COMMIT` (a full disk would look like success),
+//! and its commit re-reads the table, which would let a fenced writer's commit slip in after our check of the epoch.
+
+use super::disk;
+use iceberg::{
+    Catalog, CatalogBuilder, ErrorKind, NamespaceIdent, TableIdent, io::LocalFsStorageFactory, table::Table,
+};
+use iceberg_catalog_sql::{SqlBindStyle, SqlCatalog, SqlCatalogBuilder};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
+use std::{
+    collections::HashMap,
+    fmt::Write,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+use tidemark_engine::seam::{SeamError, SeamResult};
+
+/// Readers find our tables under this catalog name: a SQL catalog's rows are keyed by it.
+pub const CATALOG: &str = "tidemark";
+pub const NAMESPACE: &str = "public";
+
+/// How long a writer waits for another process (PyIceberg, a Spark job) that holds the catalog file.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
+/// Two: a query's read need not wait for a commit. More would only queue on the file.
+const CONNECTIONS_MAX: u32 = 2;
+
+pub struct CatalogFile {
+    reader: SqlCatalog,
+    pool: SqlitePool,
+    namespace: NamespaceIdent,
+}
+
+impl CatalogFile {
+    /// Opens `<warehouse>/catalog.db`, creating it where it is not there. `warehouse` is absolute.
+    pub async fn open(warehouse: &Path) -> SeamResult<Self> {
+        let file = warehouse.join("catalog.db");
+        let options = SqliteConnectOptions::new()
+            .filename(&file)
+            .create_if_missing(true)
+            .busy_timeout(BUSY_TIMEOUT)
+            // A reader that keeps a transaction open must not block commits.
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Full);
+        let pool = SqlitePoolOptions::new()
+            .max_connections(CONNECTIONS_MAX)
+            .connect_with(options)
+            .await
+            .map_err(|error| sql_error(&format!("opening {}", file.display()), &error))?;
+        let reader = SqlCatalogBuilder::default()
+            .uri(format!("sqlite://{}", percent_encoded(&file)))
+            .warehouse_location(format!("file://{}", warehouse.display()))
+            .sql_bind_style(SqlBindStyle::QMark)
+            .prop("pool.max-connections", CONNECTIONS_MAX.to_string())
+            .with_storage_factory(Arc::new(LocalFsStorageFactory))
+            .load(CATALOG, HashMap::new())
+            .await
+            .map_err(|error| disk::failed(&format!("opening {}", file.display()), &error))?;
+        let namespace = NamespaceIdent::new(NAMESPACE.to_string());
+        let catalog = CatalogFile { reader, pool, namespace };
+        catalog.ensure_namespace().await?;
+        Ok(catalog)
+    }
+
+    async fn ensure_namespace(&self) -> SeamResult<()> {
+        let what = "reading the Iceberg catalog";
+        if self.reader.namespace_exists(&self.namespace).await.map_err(|error| disk::failed(what, &error))? {
+            return Ok(());
+        }
+        let created = self.reader.create_namespace(&self.namespace, HashMap::new()).await;
+        // Another process may have been first; and the crate may report success although nothing was committed.
+        match self.reader.namespace_exists(&self.namespace).await {
+            Ok(true) => Ok(()),
+            _ => Err(match created {
+                Err(error) => disk::failed("creating the Iceberg namespace", &error),
+                Ok(_) => SeamError::NotDone("creating the Iceberg namespace: not committed".to_string()),
+            }),
+        }
+    }
+
+    pub fn ident(&self, name: &str) -> TableIdent {
+        TableIdent::new(self.namespace.clone(), name.to_string())
+    }
+
+    /// The table as it is now, never a cached one; `None` where there is no such table.
+    pub async fn load(&self, name: &str) -> SeamResult<Option<Table>> {
+        match self.reader.load_table(&self.ident(name)).await {
+            Ok(table) => Ok(Some(table)),
+            Err(error) if error.kind() == ErrorKind::TableNotFound => Ok(None),
+            Err(error) => Err(disk::failed(&format!("reading history table \"{name}\""), &error)),
+        }
+    }
+
+    /// The file that the catalog names as the table's metadata, whether or not it can be read.
+    pub async fn metadata_location(&self, name: &str) -> SeamResult<Option<String>> {
+        let row: Option<(Option<String>,)> = sqlx::query_as(
+            "SELECT metadata_location FROM iceberg_tables \
+             WHERE catalog_name = ? AND table_namespace = ? AND table_name = ?",
+        )
+        .bind(CATALOG)
+        .bind(NAMESPACE)
+        .bind(name)
+        .fetch_optional(&self.pool)
+        .await
+        .map_err(|error| sql_error(&format!("reading history table \"{name}\""), &error))?;
+        Ok(row.and_then(|(location,)| location))
+    }
+
+    pub async fn insert(&self, name: &str, metadata_location: &str) -> SeamResult<()> {
+        let result = sqlx::query(
+            "INSERT INTO iceberg_tables (catalog_name, table_namespace, table_name, metadata_location, iceberg_type) \
+             VALUES (?, ?, ?, ?, 'TABLE')",
+        )
+        .bind(CATALOG)
+        .bind(NAMESPACE)
+        .bind(name)
+        .bind(metadata_location)
+        .execute(&self.pool)
+        .await;
+        match result {
+            Ok(_) => Ok(()),
+            Err(sqlx::Error::Database(error)) if error.is_unique_violation() => {
+                Err(SeamError::NotDone(format!("history table \"{name}\" already exists")))
+            }
+            Err(error) => Err(sql_error(&format!("creating history table \"{name}\""), &error)),
+        }
+    }
+
+    /// Moves the table from one metadata file to the next: the commit. Refused if the table has moved since.
+    pub async fn swap(&self, name: &str, from: &str, to: &str) -> SeamResult<()> {
+        let result = sqlx::query(
+            "UPDATE iceberg_tables SET metadata_location = ?, previous_metadata_location = ? \
+             WHERE catalog_name = ? AND table_namespace = ? AND table_name = ? AND metadata_location = ?",
+        )
+        .bind(to)
+        .bind(from)
+        .bind(CATALOG)
+        .bind(NAMESPACE)
+        .bind(name)
+        .bind(from)
+        .execute(&self.pool)
+        .await
+        .map_err(|error| sql_error(&format!("committing to history table \"{name}\""), &error))?;
+        if result.rows_affected() == 0 {
+            return Err(SeamError::NotDone(format!(
+                "committing to history table \"{name}\": another writer committed, renamed or dropped it meanwhile"
+            )));
+        }
+        Ok(())
+    }
+
+    pub async fn remove(&self, name: &str) -> SeamResult<()> {
+        sqlx::query("DELETE FROM iceberg_tables WHERE catalog_name = ? AND table_namespace = ? AND table_name = ?")
+            .bind(CATALOG)
+            .bind(NAMESPACE)
+            .bind(name)
+            .execute(&self.pool)
+            .await
+            .map_err(|error| sql_error(&format!("dropping history table \"{name}\""), &error))?;
+        Ok(())
+    }
+
+    pub async fn rename(&self, from: &str, to: &str) -> SeamResult<()> {
+        let result = sqlx::query(
+            "UPDATE iceberg_tables SET table_name = ? WHERE catalog_name = ? AND table_namespace = ? AND table_name = ?",
+        )
+        .bind(to)
+        .bind(CATALOG)
+        .bind(NAMESPACE)
+        .bind(from)
+        .execute(&self.pool)
+        .await;
+        match result {
+            Ok(done) if done.rows_affected() > 0 => Ok(()),
+            Ok(_) => Err(SeamError::NotDone(format!("history table \"{from}\" does not exist"))),
+            Err(sqlx::Error::Database(error)) if error.is_unique_violation() => {
+                Err(SeamError::NotDone(format!("history table \"{to}\" already exists")))
+            }
+            Err(error) => Err(sql_error(&format!("renaming history table \"{from}\""), &error)),
+        }
+    }
+
+    /// Closes the file; what was committed is in it.
+    pub async fn close(&self) {
+        self.pool.close().await;
+    }
+}
+
+/// What an error of a single statement says about its effect. SQLite's codes: <https://www.sqlite.org/rescode.html>.
+fn sql_error(what: &str, error: &sqlx::Error) -> SeamError {
+    const BUSY: u32 = 5;
+    const LOCKED: u32 = 6;
+    const IO: u32 = 10;
+    const FULL: u32 = 13;
+    let message = format!("{what}: {error}");
+    match error {
+        sqlx::Error::Database(database) => {
+            // The primary code is the low byte of the extended one.
+            match database.code().and_then(|code| code.parse::<u32>().ok()).map(|code| code & 0xff) {
+                Some(BUSY | LOCKED) => SeamError::NotDone(format!(
+                    "{message} (another process holds the Iceberg catalog; it was waited for {} s)",
+                    BUSY_TIMEOUT.as_secs()
+                )),
+                Some(FULL) => SeamError::Full(message),
+                // The statement may have failed before or after the write that commits it.
+                Some(IO) => SeamError::Unknown(message),
+                _ => SeamError::NotDone(message),
+            }
+        }
+        sqlx::Error::WorkerCrashed | sqlx::Error::Io(_) | sqlx::Error::Protocol(_) => SeamError::Unknown(message),
+        _ => SeamError::NotDone(message),
+    }
+}
+
+/// A path inside a database URL: `?`, `#`, `%` and blanks in folder names are not separators.
+fn percent_encoded(path: &Path) -> String {
+    let mut url = String::new();
+    for byte in PathBuf::from(path).as_os_str().as_encoded_bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'/' | b'.' | b'_' | b'-' => url.push(*byte as char),
+            _ => {
+                let _ = write!(url, "%{byte:02X}");
+            }
+        }
+    }
+    url
+}

@@ -1,0 +1,212 @@
+//! One commit: the new metadata file, made from exactly the table that was checked, and the swap that makes it current.
+//!
+//! `Transaction::commit` on a catalog re-reads the table and retries on top of whatever it finds, so a writer that was
+//! fenced between the check and the commit would still get through. Here the transaction only stages: it is given the
+//! checked table as the current one, and its result is kept. What follows is in order: data files, manifest, manifest
+//! list, metadata file, each durable before the next names it; then one compare-and-set in the catalog.
+
+use super::{catalog::CatalogFile, disk};
+use async_trait::async_trait;
+use iceberg::{
+    Catalog, Error, ErrorKind, Namespace, NamespaceIdent, Result, TableCommit, TableCreation, TableIdent,
+    spec::DataFile,
+    table::Table,
+    transaction::{ApplyTransactionAction, Transaction},
+};
+use std::{
+    collections::{HashMap, HashSet},
+    fs,
+    path::PathBuf,
+};
+use tidemark_engine::seam::{SeamError, SeamResult};
+use uuid::Uuid;
+
+/// Snapshots that stay in the metadata for time travel by other engines. Each adds about a kilobyte to every commit's
+/// metadata file; our own `AS OF` reads steps, not snapshots.
+const SNAPSHOTS_KEPT: usize = 100;
+
+/// What a commit sets: one commit, or none of it.
+pub struct Change {
+    pub id: Uuid,
+    pub files: Vec<DataFile>,
+    /// Set as table properties, and in the summary where there is a snapshot.
+    pub properties: HashMap<String, String>,
+}
+
+/// Commits the change to the table as it was read into `base`. After any error but `Unknown` no file of the commit
+/// but the given data files is left.
+pub async fn commit(catalog: &CatalogFile, name: &str, base: &Table, change: Change) -> SeamResult<()> {
+    let what = format!("committing to history table \"{name}\"");
+    let failed = |error: Error| disk::failed(&what, &error);
+    let data: Vec<String> = change.files.iter().map(|file| file.file_path().to_string()).collect();
+    let id = change.id;
+    let result = async {
+        let staged = stage(base, change).await.map_err(failed)?;
+        let from = base.metadata_location_result().map_err(failed)?;
+        let to = staged.metadata_location_result().map_err(failed)?;
+        for file in data.iter().map(|file| disk::local_path(file)).chain(metadata_files(base, id)) {
+            disk::sync_file(&file)?;
+        }
+        let top = disk::local_path(base.metadata().location());
+        let files = data.iter().map(|file| disk::local_path(file));
+        let folders: HashSet<PathBuf> = files.filter_map(|file| file.parent().map(PathBuf::from)).collect();
+        for folder in folders {
+            disk::sync_folders(&folder, &top)?;
+        }
+        let json =
+            serde_json::to_vec(staged.metadata()).map_err(|error| SeamError::NotDone(format!("{what}: {error}")))?;
+        let swapped = match disk::write_durably(to, &json) {
+            Ok(()) => catalog.swap(name, from, to).await,
+            Err(error) => Err(error),
+        };
+        if matches!(swapped, Err(SeamError::NotDone(_) | SeamError::Full(_))) {
+            disk::discard(&disk::local_path(to));
+        }
+        swapped.map(|()| staged)
+    }
+    .await;
+    match result {
+        Ok(staged) => {
+            discard_expired(base, &staged);
+            Ok(())
+        }
+        Err(error) => {
+            if !matches!(error, SeamError::Unknown(_)) {
+                metadata_files(base, id).iter().for_each(|file| disk::discard(file));
+            }
+            Err(error)
+        }
+    }
+}
+
+/// The table as it will be, on no disk but for its manifest and manifest list.
+async fn stage(base: &Table, change: Change) -> Result<Table> {
+    let mut transaction = Transaction::new(base);
+    // A commit without steps makes no snapshot: it would only grow the metadata.
+    if !change.files.is_empty() {
+        // First, because each of the two requires the newest snapshot to be the one it was made from.
+        transaction = transaction
+            .expire_snapshots()
+            .retain_last(SNAPSHOTS_KEPT - 1)
+            .expire_older_than_ms(i64::MAX)
+            .apply(transaction)?;
+        transaction = transaction
+            .fast_append()
+            .set_commit_uuid(change.id)
+            // Names are unique by the commit's id; the check would read every manifest.
+            .with_check_duplicate(false)
+            .set_snapshot_properties(change.properties.clone())
+            .add_data_files(change.files)
+            .apply(transaction)?;
+    }
+    let mut set = transaction.update_table_properties();
+    for (name, value) in change.properties {
+        set = set.set(name, value);
+    }
+    transaction = set.apply(transaction)?;
+    transaction.commit(&Staging { base: base.clone() }).await
+}
+
+/// The commit's manifest and manifest list: the crate puts the commit's id into their names.
+fn metadata_files(base: &Table, id: Uuid) -> Vec<PathBuf> {
+    let folder = disk::local_path(base.metadata().location()).join("metadata");
+    let id = id.to_string();
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    entries.map(|entry| entry.path()).filter(|path| path.to_string_lossy().contains(&id)).collect()
+}
+
+/// Files that only the previous metadata named: old metadata files, and manifest lists of expired snapshots. Their
+/// manifests and data files are shared with the snapshots that stay.
+fn discard_expired(base: &Table, staged: &Table) {
+    let kept: HashSet<&str> = staged.metadata().metadata_log().iter().map(|log| log.metadata_file.as_str()).collect();
+    for log in base.metadata().metadata_log() {
+        if !kept.contains(log.metadata_file.as_str()) {
+            disk::discard(&disk::local_path(&log.metadata_file));
+        }
+    }
+    for snapshot in base.metadata().snapshots() {
+        if staged.metadata().snapshot_by_id(snapshot.snapshot_id()).is_none() {
+            disk::discard(&disk::local_path(snapshot.manifest_list()));
+        }
+    }
+}
+
+/// A catalog of one table that never changes: what a transaction commits to it is handed back, not stored.
+#[derive(Debug)]
+struct Staging {
+    base: Table,
+}
+
+impl Staging {
+    fn refuse<T>(&self) -> Result<T> {
+        Err(Error::new(ErrorKind::FeatureUnsupported, "a staged commit changes one table and nothing else"))
+    }
+}
+
+#[async_trait]
+impl Catalog for Staging {
+    async fn load_table(&self, _table: &TableIdent) -> Result<Table> {
+        Ok(self.base.clone())
+    }
+
+    async fn update_table(&self, commit: TableCommit) -> Result<Table> {
+        // Nothing changes between attempts: a retry would fail alike.
+        commit.apply(self.base.clone()).map_err(|error| error.with_retryable(false))
+    }
+
+    async fn table_exists(&self, _table: &TableIdent) -> Result<bool> {
+        Ok(true)
+    }
+
+    async fn list_namespaces(&self, _parent: Option<&NamespaceIdent>) -> Result<Vec<NamespaceIdent>> {
+        self.refuse()
+    }
+
+    async fn create_namespace(
+        &self,
+        _namespace: &NamespaceIdent,
+        _properties: HashMap<String, String>,
+    ) -> Result<Namespace> {
+        self.refuse()
+    }
+
+    async fn get_namespace(&self, _namespace: &NamespaceIdent) -> Result<Namespace> {
+        self.refuse()
+    }
+
+    async fn namespace_exists(&self, _namespace: &NamespaceIdent) -> Result<bool> {
+        self.refuse()
+    }
+
+    async fn update_namespace(&self, _namespace: &NamespaceIdent, _properties: HashMap<String, String>) -> Result<()> {
+        self.refuse()
+    }
+
+    async fn drop_namespace(&self, _namespace: &NamespaceIdent) -> Result<()> {
+        self.refuse()
+    }
+
+    async fn list_tables(&self, _namespace: &NamespaceIdent) -> Result<Vec<TableIdent>> {
+        self.refuse()
+    }
+
+    async fn create_table(&self, _namespace: &NamespaceIdent, _creation: TableCreation) -> Result<Table> {
+        self.refuse()
+    }
+
+    async fn drop_table(&self, _table: &TableIdent) -> Result<()> {
+        self.refuse()
+    }
+
+    async fn purge_table(&self, _table: &TableIdent) -> Result<()> {
+        self.refuse()
+    }
+
+    async fn rename_table(&self, _src: &TableIdent, _dest: &TableIdent) -> Result<()> {
+        self.refuse()
+    }
+
+    async fn register_table(&self, _table: &TableIdent, _metadata_location: String) -> Result<Table> {
+        self.refuse()
+    }
+}

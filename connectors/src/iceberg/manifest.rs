@@ -1,0 +1,134 @@
+//! The data files of a snapshot, with the bounds that a scan prunes by.
+//!
+//! Manifests never change, so each is read once; what a table no longer refers to is forgotten at its next scan.
+
+use super::{disk, schema};
+use datafusion::{
+    common::{ColumnStatistics, Statistics, stats::Precision},
+    scalar::ScalarValue,
+};
+use iceberg::{
+    spec::{DataContentType, DataFile, DataFileFormat, Datum, ManifestFile, PrimitiveLiteral, PrimitiveType},
+    table::Table,
+};
+use object_store::path::Path;
+use parking_lot::Mutex;
+use std::{collections::HashMap, sync::Arc};
+use tidemark_engine::seam::{HistoryTable, SeamError, SeamResult};
+
+/// One data file of a history table.
+#[derive(Debug)]
+pub struct StepFile {
+    pub path: Path,
+    pub bytes: u64,
+    /// Sorted by (key columns, time column).
+    pub sorted: bool,
+    /// For key columns and the time column: bounds that hold, marked exact because pruning looks at no others. They
+    /// need not be values of the file.
+    pub bounds: Arc<Statistics>,
+}
+
+type FilesByManifest = HashMap<String, Arc<Vec<Arc<StepFile>>>>;
+
+/// Manifests already read, by table location.
+#[derive(Default)]
+pub struct Manifests {
+    read: Mutex<HashMap<String, FilesByManifest>>,
+}
+
+impl Manifests {
+    /// The live data files of the table's current snapshot.
+    pub async fn files(&self, table: &Table, history: &HistoryTable) -> SeamResult<Vec<Arc<StepFile>>> {
+        let failed = |error| disk::failed(&format!("reading history table \"{}\"", history.name), &error);
+        let metadata = table.metadata();
+        let Some(snapshot) = metadata.current_snapshot() else {
+            return Ok(Vec::new());
+        };
+        let list = table.manifest_list_reader(snapshot).load().await.map_err(failed)?;
+        let mut known = self.read.lock().get(metadata.location()).cloned().unwrap_or_default();
+        let mut current = FilesByManifest::new();
+        let mut files = Vec::new();
+        for manifest in list.entries() {
+            let of_manifest = match known.remove(&manifest.manifest_path) {
+                Some(files) => files,
+                None => Arc::new(read(table, history, manifest).await?),
+            };
+            files.extend(of_manifest.iter().cloned());
+            current.insert(manifest.manifest_path.clone(), of_manifest);
+        }
+        self.read.lock().insert(metadata.location().to_string(), current);
+        Ok(files)
+    }
+
+    pub fn forget(&self, table_location: &str) {
+        self.read.lock().remove(table_location);
+    }
+}
+
+async fn read(table: &Table, history: &HistoryTable, manifest: &ManifestFile) -> SeamResult<Vec<Arc<StepFile>>> {
+    let manifest = manifest
+        .load_manifest(table.file_io())
+        .await
+        .map_err(|error| disk::failed(&format!("reading history table \"{}\"", history.name), &error))?;
+    let live = manifest.entries().iter().filter(|entry| entry.is_alive());
+    live.map(|entry| step_file(table, history, entry.data_file()).map(Arc::new)).collect()
+}
+
+fn step_file(table: &Table, history: &HistoryTable, file: &DataFile) -> SeamResult<StepFile> {
+    if file.content_type() != DataContentType::Data || file.file_format() != DataFileFormat::Parquet {
+        return Err(SeamError::NotDone(format!(
+            "history table \"{}\" has a {:?} file in format {} that another engine wrote; only Parquet data files can \
+             be read (rewrite the table without delete files)",
+            history.name,
+            file.content_type(),
+            file.file_format()
+        )));
+    }
+    let path = Path::from_absolute_path(disk::local_path(file.file_path()))
+        .map_err(|error| SeamError::NotDone(format!("data file {}: {error}", file.file_path())))?;
+    Ok(StepFile {
+        path,
+        bytes: file.file_size_in_bytes(),
+        sorted: file.sort_order_id().is_some_and(|order| i64::from(order) == schema::SORT_ORDER_ID),
+        bounds: Arc::new(bounds(table, history, file)?),
+    })
+}
+
+fn bounds(table: &Table, history: &HistoryTable, file: &DataFile) -> SeamResult<Statistics> {
+    let mut statistics = Statistics::new_unknown(&history.schema);
+    statistics.num_rows = Precision::Exact(file.record_count() as usize);
+    for &column in history.key.iter().chain([&history.time]) {
+        let field = history.schema.field(column);
+        let id = schema::field_id(table.metadata().current_schema(), field.name())?;
+        let bound = |bounds: &HashMap<i32, Datum>| {
+            let value = scalar(bounds.get(&id)?)?.cast_to(field.data_type()).ok()?;
+            Some(Precision::Exact(value))
+        };
+        statistics.column_statistics[column] = ColumnStatistics {
+            null_count: Precision::Exact(0),
+            min_value: bound(file.lower_bounds()).unwrap_or_default(),
+            max_value: bound(file.upper_bounds()).unwrap_or_default(),
+            ..ColumnStatistics::new_unknown()
+        };
+    }
+    Ok(statistics)
+}
+
+/// A bound as DataFusion holds it; `None` for types whose bounds are not used. Floats are left out because Iceberg's
+/// bounds leave out NaN, which SQL orders above every number.
+fn scalar(bound: &Datum) -> Option<ScalarValue> {
+    Some(match (bound.data_type(), bound.literal()) {
+        (PrimitiveType::Boolean, PrimitiveLiteral::Boolean(value)) => ScalarValue::Boolean(Some(*value)),
+        (PrimitiveType::Int, PrimitiveLiteral::Int(value)) => ScalarValue::Int32(Some(*value)),
+        (PrimitiveType::Date, PrimitiveLiteral::Int(value)) => ScalarValue::Date32(Some(*value)),
+        (PrimitiveType::Long, PrimitiveLiteral::Long(value)) => ScalarValue::Int64(Some(*value)),
+        (PrimitiveType::Timestamp, PrimitiveLiteral::Long(value)) => {
+            ScalarValue::TimestampMicrosecond(Some(*value), None)
+        }
+        (PrimitiveType::Timestamptz, PrimitiveLiteral::Long(value)) => {
+            ScalarValue::TimestampMicrosecond(Some(*value), Some("+00:00".into()))
+        }
+        (PrimitiveType::String, PrimitiveLiteral::String(value)) => ScalarValue::Utf8(Some(value.clone())),
+        _ => return None,
+    })
+}

@@ -1,0 +1,165 @@
+//! A history table as DataFusion scans it: the files of one snapshot, pruned, read by DataFusion's Parquet reader.
+
+use super::manifest::StepFile;
+use arrow::{
+    compute::SortOptions,
+    datatypes::{DataType, SchemaRef},
+};
+use async_trait::async_trait;
+use datafusion::{
+    catalog::{Session, TableProvider},
+    common::{DFSchema, Statistics, pruning::PrunableStatistics},
+    datasource::{
+        listing::PartitionedFile,
+        physical_plan::{FileGroup, FileScanConfigBuilder, ParquetSource},
+        source::DataSourceExec,
+    },
+    error::Result,
+    execution::object_store::ObjectStoreUrl,
+    logical_expr::{Expr, TableProviderFilterPushDown, TableType, utils::conjunction},
+    physical_expr::{LexOrdering, PhysicalExpr, PhysicalSortExpr, expressions::Column},
+    physical_optimizer::pruning::PruningPredicate,
+    physical_plan::{ExecutionPlan, empty::EmptyExec},
+};
+use std::{cmp::Reverse, sync::Arc};
+use tidemark_engine::seam::HistoryTable;
+
+/// Up to this many files per core a scan keeps each in a partition of its own and can promise their order; beyond, it
+/// would open too many files at once.
+const ORDERED_FILES_PER_PARTITION: usize = 4;
+
+/// The table as of one commit.
+#[derive(Debug)]
+pub struct HistorySnapshot {
+    history: HistoryTable,
+    files: Vec<Arc<StepFile>>,
+}
+
+impl HistorySnapshot {
+    pub fn new(history: HistoryTable, files: Vec<Arc<StepFile>>) -> Self {
+        HistorySnapshot { history, files }
+    }
+
+    /// A filter that files can be pruned by: over key columns and the time column only. Floats are left out: bounds
+    /// leave out NaN, which SQL orders above every number.
+    fn prunes(&self, filter: &Expr) -> bool {
+        let mut sorted = self.history.key.iter().chain([&self.history.time]).map(|&i| self.history.schema.field(i));
+        !filter.is_volatile()
+            && filter.column_refs().iter().all(|column| {
+                sorted.clone().any(|field| {
+                    *field.name() == column.name && !matches!(field.data_type(), DataType::Float32 | DataType::Float64)
+                })
+            })
+            && sorted.next().is_some()
+    }
+
+    /// (key columns, time column), where the types have one order everywhere.
+    fn ordering(&self) -> Option<LexOrdering> {
+        let columns = self.history.key.iter().chain([&self.history.time]);
+        let options = SortOptions { descending: false, nulls_first: false };
+        let sort = |&index: &usize| {
+            let field = self.history.schema.field(index);
+            let float = matches!(field.data_type(), DataType::Float32 | DataType::Float64);
+            (!float).then(|| PhysicalSortExpr::new(Arc::new(Column::new(field.name(), index)), options))
+        };
+        LexOrdering::new(columns.map(sort).collect::<Option<Vec<_>>>()?)
+    }
+
+    fn pruned(&self, predicate: Option<&Arc<dyn PhysicalExpr>>) -> Vec<Arc<StepFile>> {
+        let schema = &self.history.schema;
+        let keep = predicate.and_then(|predicate| {
+            let bounds = self.files.iter().map(|file| file.bounds.clone()).collect();
+            let bounds = PrunableStatistics::new(bounds, schema.clone());
+            // Pruning is an optimization: where it cannot be done every file is read.
+            PruningPredicate::try_new(predicate.clone(), schema.clone()).ok()?.prune(&bounds).ok()
+        });
+        match keep {
+            Some(keep) => self.files.iter().zip(keep).filter(|(_, keep)| *keep).map(|(file, _)| file.clone()).collect(),
+            None => self.files.clone(),
+        }
+    }
+}
+
+#[async_trait]
+impl TableProvider for HistorySnapshot {
+    fn schema(&self) -> SchemaRef {
+        self.history.schema.clone()
+    }
+
+    fn table_type(&self) -> TableType {
+        TableType::Base
+    }
+
+    fn supports_filters_pushdown(&self, filters: &[&Expr]) -> Result<Vec<TableProviderFilterPushDown>> {
+        let support = |filter: &&Expr| match self.prunes(filter) {
+            true => TableProviderFilterPushDown::Inexact,
+            false => TableProviderFilterPushDown::Unsupported,
+        };
+        Ok(filters.iter().map(support).collect())
+    }
+
+    async fn scan(
+        &self,
+        state: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        filters: &[Expr],
+        limit: Option<usize>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        let schema = &self.history.schema;
+        let filter = conjunction(filters.iter().filter(|filter| self.prunes(filter)).cloned());
+        let predicate = match filter {
+            Some(filter) => Some(state.create_physical_expr(filter, &DFSchema::try_from(schema.clone())?)?),
+            None => None,
+        };
+        let files = self.pruned(predicate.as_ref());
+        if files.is_empty() {
+            let projected = match projection {
+                Some(columns) => Arc::new(schema.project(columns)?),
+                None => schema.clone(),
+            };
+            return Ok(Arc::new(EmptyExec::new(projected)));
+        }
+
+        let mut source = ParquetSource::new(schema.clone());
+        if let Some(predicate) = predicate {
+            source = source.with_predicate(predicate);
+        }
+        let partitions = state.config().target_partitions().max(1);
+        let ordering = self.ordering().filter(|_| {
+            files.iter().all(|file| file.sorted) && files.len() <= partitions * ORDERED_FILES_PER_PARTITION
+        });
+        let groups = match ordering {
+            Some(_) => files.iter().map(|file| FileGroup::new(vec![partitioned_file(file)])).collect(),
+            None => balanced(files, partitions),
+        };
+        let config = FileScanConfigBuilder::new(ObjectStoreUrl::local_filesystem(), Arc::new(source))
+            .with_file_groups(groups)
+            .with_output_ordering(ordering.into_iter().collect())
+            .with_projection_indices(projection.cloned())?
+            .with_limit(limit)
+            .build();
+        Ok(DataSourceExec::from_data_source(config))
+    }
+}
+
+/// The files in at most `groups` groups of about equal bytes: largest first, each into the group that has least.
+fn balanced(mut files: Vec<Arc<StepFile>>, groups: usize) -> Vec<FileGroup> {
+    files.sort_by_key(|file| Reverse(file.bytes));
+    let mut filled: Vec<(u64, Vec<PartitionedFile>)> = vec![Default::default(); groups.min(files.len())];
+    for file in files {
+        if let Some((bytes, group)) = filled.iter_mut().min_by_key(|(bytes, group)| (*bytes, group.len())) {
+            *bytes += file.bytes;
+            group.push(partitioned_file(&file));
+        }
+    }
+    filled.into_iter().map(|(_, group)| FileGroup::new(group)).collect()
+}
+
+fn partitioned_file(file: &StepFile) -> PartitionedFile {
+    let mut partitioned = PartitionedFile::new("", file.bytes);
+    partitioned.object_meta.location = file.path.clone();
+    let rows = file.bounds.num_rows;
+    // Bounds need not be values: the optimizer must not answer min() and max() from them.
+    let statistics = Statistics { num_rows: rows, ..file.bounds.as_ref().clone().to_inexact() };
+    partitioned.with_statistics(Arc::new(statistics))
+}

@@ -1,0 +1,175 @@
+//! Which records count: decided once per source, record by record in offset order, and stored with the records.
+//!
+//! Semantics, section 3. Checks in this order, the first that fails rejects: event time present and finite, `future`,
+//! `late`. Only admitted records move the watermark. With one partition the source frontier is the greatest of the
+//! partition's watermark and every floor so far, so "late" is "below the frontier before this record".
+
+use crate::seam::{AdmittedBatch, Reject, RejectReason};
+use arrow::{
+    array::{Array, AsArray, RecordBatch},
+    compute::cast,
+    datatypes::{DataType, TimeUnit, TimestampMicrosecondType},
+};
+use datafusion::error::Result as DfResult;
+use tidemark_catalog::{ClockMode, Relation, UTC};
+
+/// The clocks of one source with one partition.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Admission {
+    event_time: Option<usize>,
+    delay_us: i64,
+    max_ahead_us: i64,
+    clock: ClockMode,
+    /// A relation with a primary key: never late, log order wins.
+    changelog: bool,
+    pub frontier_us: i64,
+    /// The greatest admitted event time.
+    pub max_event_us: i64,
+}
+
+impl Admission {
+    pub fn new(relation: &Relation) -> Admission {
+        Admission {
+            event_time: relation.event_time,
+            delay_us: relation.delay_us,
+            max_ahead_us: relation.max_ahead_us,
+            clock: relation.clock,
+            changelog: !relation.primary_key.is_empty(),
+            frontier_us: i64::MIN,
+            max_event_us: i64::MIN,
+        }
+    }
+
+    /// Decides on the rows of one batch. `previous` gives the effective time of the key's previous change, by row, for
+    /// changelog tables (and is told the new one).
+    pub fn decide(
+        &mut self,
+        rows: &RecordBatch,
+        append_us: i64,
+        mut previous: impl FnMut(usize, i64) -> i64,
+    ) -> DfResult<AdmittedBatch> {
+        let mut decision = AdmittedBatch::default();
+        let Some(event_time) = self.event_time else {
+            decision.frontier_us = self.frontier_us;
+            decision.max_event_us = self.max_event_us;
+            return Ok(decision);
+        };
+        let times = event_times(rows, event_time)?;
+        for (row, time) in times.into_iter().enumerate() {
+            let mut reject = |reason, error: String| decision.rejected.push(Reject { row: row as u32, reason, error });
+            let time = match time {
+                Some(time) if time != i64::MAX && time != i64::MIN => time,
+                // A changelog's own time is optional: the append time stands in.
+                None if self.changelog => append_us,
+                _ => {
+                    reject(RejectReason::EventTime, "the event time is NULL or infinite".into());
+                    if self.changelog {
+                        decision.effective_us.push(0);
+                    }
+                    continue;
+                }
+            };
+            let event_clock = self.clock == ClockMode::Event;
+            if !event_clock && time > append_us.saturating_add(self.max_ahead_us) {
+                reject(
+                    RejectReason::Future,
+                    format!("event time lies {} µs after the append time, max_ahead is {} µs", time - append_us, self.max_ahead_us),
+                );
+                if self.changelog {
+                    decision.effective_us.push(0);
+                }
+                continue;
+            }
+            let mut effective = time;
+            if self.changelog {
+                effective = previous(row, time.max(self.frontier_us)).max(time).max(self.frontier_us);
+                decision.effective_us.push(effective);
+            } else if time < self.frontier_us {
+                reject(
+                    RejectReason::Late,
+                    format!("event time lies {} µs below the watermark", i128::from(self.frontier_us) - i128::from(time)),
+                );
+                continue;
+            }
+            self.max_event_us = self.max_event_us.max(effective);
+            let moves = if event_clock { time } else { time.min(append_us) };
+            self.frontier_us = self.frontier_us.max(moves.saturating_sub(self.delay_us));
+        }
+        decision.frontier_us = self.frontier_us;
+        decision.max_event_us = self.max_event_us;
+        Ok(decision)
+    }
+
+    /// Moves the frontier by hand or because the source is idle; it never goes back.
+    pub fn advance(&mut self, frontier_us: i64) -> AdmittedBatch {
+        self.frontier_us = self.frontier_us.max(frontier_us);
+        AdmittedBatch { frontier_us: self.frontier_us, max_event_us: self.max_event_us, ..Default::default() }
+    }
+
+    /// Takes over what a stored decision says of the clocks.
+    pub fn replay(&mut self, decision: &AdmittedBatch) {
+        self.frontier_us = self.frontier_us.max(decision.frontier_us);
+        self.max_event_us = self.max_event_us.max(decision.max_event_us);
+    }
+}
+
+/// The event times of a batch, microseconds.
+pub fn event_times(rows: &RecordBatch, column: usize) -> DfResult<Vec<Option<i64>>> {
+    let array = rows.column(column);
+    let zone = match array.data_type() {
+        DataType::Timestamp(_, None) => None,
+        _ => Some(UTC.into()),
+    };
+    let array = cast(array, &DataType::Timestamp(TimeUnit::Microsecond, zone))?;
+    Ok(array.as_primitive::<TimestampMicrosecondType>().iter().collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use arrow::{array::TimestampMicrosecondArray, datatypes::{Field, Schema}};
+    use std::sync::Arc;
+
+    fn admission(clock: ClockMode) -> Admission {
+        Admission {
+            event_time: Some(0),
+            delay_us: 10,
+            max_ahead_us: 100,
+            clock,
+            changelog: false,
+            frontier_us: i64::MIN,
+            max_event_us: i64::MIN,
+        }
+    }
+
+    fn check(clock: ClockMode, append_us: i64, times: &[Option<i64>], rejected: &[(u32, RejectReason)], frontier: i64) {
+        let ty = DataType::Timestamp(TimeUnit::Microsecond, Some(UTC.into()));
+        let array = TimestampMicrosecondArray::from(times.to_vec()).with_timezone(UTC);
+        let rows = RecordBatch::try_new(Arc::new(Schema::new(vec![Field::new("t", ty, true)])), vec![Arc::new(array)]);
+        let mut admission = admission(clock);
+        let decision = admission.decide(&rows.expect("batch"), append_us, |_, t| t).expect("decision");
+        let got: Vec<_> = decision.rejected.iter().map(|r| (r.row, r.reason)).collect();
+        assert_eq!(got, rejected);
+        assert_eq!(decision.frontier_us, frontier);
+    }
+
+    #[test]
+    fn lateness_is_measured_against_the_watermark_before_the_record() {
+        use RejectReason::Late;
+        check(ClockMode::Event, 0, &[Some(100), Some(90), Some(89), Some(120), Some(109)], &[(2, Late), (4, Late)], 110);
+    }
+
+    #[test]
+    fn one_fast_clock_does_not_make_everything_after_it_late() {
+        // The watermark follows min(event time, append time).
+        check(ClockMode::System, 50, &[Some(120), Some(45), Some(39)], &[(2, RejectReason::Late)], 40);
+    }
+
+    #[test]
+    fn future_null_and_infinite_times_are_refused_and_move_nothing() {
+        use RejectReason::{EventTime, Future};
+        let times = [Some(151), None, Some(i64::MAX), Some(150)];
+        check(ClockMode::System, 50, &times, &[(0, Future), (1, EventTime), (2, EventTime)], 40);
+        check(ClockMode::Event, 50, &times[..1], &[], 141);
+    }
+}

@@ -1,0 +1,438 @@
+//! A feature view made executable: DataFusion's physical expressions over Arrow batches, in and out of the key states.
+//!
+//! Rows of a batch are reduced to events (filter, entity key, inputs) column by column; an expression that fails on a
+//! batch is tried again row by row, so only the failing rows are excluded. On the way out, slots of many instants are
+//! turned into the view's columns at once.
+
+use crate::{
+    key::{Event, Walk},
+    seam::RejectReason,
+    value::{Value, array_of, encode_row, values_of},
+};
+use arrow::{
+    array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, RecordBatchOptions, TimestampMicrosecondArray},
+    compute::{cast, concat, filter_record_batch},
+    datatypes::{DataType, Field, Schema, SchemaRef},
+};
+use datafusion::{
+    common::{
+        DFSchema,
+        tree_node::{Transformed, TreeNode},
+    },
+    error::Result as DfResult,
+    execution::context::ExecutionProps,
+    logical_expr::Expr,
+    physical_expr::{PhysicalExpr, create_physical_expr, expressions::BinaryExpr},
+};
+use std::sync::Arc;
+use tidemark_catalog::{Object, UTC};
+use tidemark_planner::{
+    PlanError, PlanResult,
+    bind::{history_schema, stored_fields},
+    feature::{FeaturePlan, NOW_COLUMN, OutputKind},
+};
+
+pub struct CompiledView {
+    pub name: String,
+    pub plan: FeaturePlan,
+    pub walk: Walk,
+    filter: Option<Arc<dyn PhysicalExpr>>,
+    keys: Vec<Arc<dyn PhysicalExpr>>,
+    inputs: Vec<Arc<dyn PhysicalExpr>>,
+    slot_schema: SchemaRef,
+    /// Stored columns that are neither key nor time.
+    outputs: Vec<StoredOutput>,
+    /// All stored columns, without the hidden ones.
+    stored: Vec<Stored>,
+    stored_schema: SchemaRef,
+    /// The columns a user sees.
+    pub visible_schema: SchemaRef,
+    visible: Vec<Visible>,
+    /// The schema of `history.<view>`.
+    pub history_schema: SchemaRef,
+}
+
+enum StoredOutput {
+    Slot(usize),
+    Expr(Arc<dyn PhysicalExpr>, DataType),
+}
+
+/// Where a stored column comes from.
+#[derive(Clone, Copy)]
+enum Stored {
+    Key(usize),
+    Time,
+    Output(usize),
+}
+
+/// Where a visible column comes from.
+enum Visible {
+    Stored(usize),
+    /// Over the stored outputs (named as their slots) and the instant of the reading.
+    Continuous { expr: Arc<dyn PhysicalExpr>, schema: SchemaRef, outputs: Vec<usize>, ty: DataType },
+}
+
+/// A row of a view at an instant, as kept: enough to build any of its shapes.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Row {
+    pub key: Arc<[Value]>,
+    pub instant_us: i64,
+    pub event_us: i64,
+    /// Stored columns that are neither key nor time; empty for a delete.
+    pub outputs: Box<[Value]>,
+}
+
+/// A row that a view cannot use; it goes to dead letters with the view's name.
+#[derive(Debug, Clone)]
+pub struct RowFailure {
+    pub row: usize,
+    pub reason: RejectReason,
+    pub error: String,
+}
+
+/// One event and the key it belongs to.
+pub struct KeyedEvent {
+    pub key: Box<[Value]>,
+    pub encoded: Vec<u8>,
+    pub event: Event,
+}
+
+/// The rows to take from a batch: offset of row 0, times, which are admitted, which are deletes.
+pub struct BatchRows<'a> {
+    pub rows: &'a RecordBatch,
+    pub base_offset: u64,
+    /// One per row; the event time, or a changelog row's effective time.
+    pub times_us: &'a [i64],
+    /// Row numbers that were not admitted, ascending.
+    pub rejected: &'a [u32],
+    /// Row numbers that are deletes, ascending.
+    pub deletes: &'a [u32],
+}
+
+impl CompiledView {
+    pub fn new(object: &Object, plan: FeaturePlan) -> PlanResult<CompiledView> {
+        let relation = DFSchema::try_from(plan.relation_schema.as_ref().clone())?;
+        let props = ExecutionProps::new();
+        let physical = |expr: &Expr, schema: &DFSchema| -> PlanResult<Arc<dyn PhysicalExpr>> {
+            Ok(checked_arithmetic(create_physical_expr(expr, schema, &props)?)?)
+        };
+        let filter = plan.filter.as_ref().map(|f| physical(f, &relation)).transpose()?;
+        let keys = plan.key.iter().map(|k| physical(k, &relation)).collect::<PlanResult<Vec<_>>>()?;
+        let inputs = plan.inputs.iter().map(|i| physical(&i.expr, &relation)).collect::<PlanResult<Vec<_>>>()?;
+        let slot_fields: Vec<Field> =
+            plan.slots.iter().enumerate().map(|(i, s)| Field::new(format!("s{i}"), s.ty().clone(), true)).collect();
+        let slot_schema = Arc::new(Schema::new(slot_fields.clone()));
+        let slots = DFSchema::try_from(slot_schema.as_ref().clone())?;
+
+        let (mut outputs, mut stored, mut visible) = (vec![], vec![], vec![]);
+        let mut continuous = vec![];
+        for output in &plan.outputs {
+            let source = match &output.kind {
+                OutputKind::Key(i) => Stored::Key(*i),
+                OutputKind::Time => Stored::Time,
+                OutputKind::Slot(slot) => {
+                    outputs.push(StoredOutput::Slot(*slot));
+                    Stored::Output(outputs.len() - 1)
+                }
+                OutputKind::Expr(expr) => {
+                    outputs.push(StoredOutput::Expr(physical(expr, &slots)?, output.ty.clone()));
+                    Stored::Output(outputs.len() - 1)
+                }
+                OutputKind::TimeContinuous { .. } => {
+                    continuous.push((visible.len(), output));
+                    visible.push(Visible::Stored(usize::MAX));
+                    continue;
+                }
+            };
+            visible.push(Visible::Stored(stored.len()));
+            stored.push(source);
+        }
+        for (at, output) in continuous {
+            let OutputKind::TimeContinuous { expr, bases } = &output.kind else { continue };
+            let mut fields = vec![];
+            let mut columns = vec![];
+            for slot in bases {
+                outputs.push(StoredOutput::Slot(*slot));
+                stored.push(Stored::Output(outputs.len() - 1));
+                fields.push(slot_fields[*slot].clone());
+                columns.push(outputs.len() - 1);
+            }
+            fields.push(Field::new(NOW_COLUMN, tidemark_planner::table::instant_type(), false));
+            let schema = Arc::new(Schema::new(fields));
+            let df = DFSchema::try_from(schema.as_ref().clone())?;
+            visible[at] =
+                Visible::Continuous { expr: physical(expr, &df)?, schema, outputs: columns, ty: output.ty.clone() };
+        }
+        Ok(CompiledView {
+            name: object.name.clone(),
+            walk: Walk::new(&plan),
+            filter,
+            keys,
+            inputs,
+            slot_schema,
+            outputs,
+            stored,
+            stored_schema: Arc::new(Schema::new(stored_fields(&plan))),
+            visible_schema: object.schema(),
+            visible,
+            history_schema: history_schema(&plan),
+            plan,
+        })
+    }
+
+    /// Reduces the admitted rows of a batch to events; rows that cannot be used are reported.
+    pub fn events(&self, batch: &BatchRows<'_>) -> DfResult<(Vec<KeyedEvent>, Vec<RowFailure>)> {
+        let mut failures = vec![];
+        let mut taken: Vec<bool> = vec![true; batch.rows.num_rows()];
+        batch.rejected.iter().for_each(|r| taken[*r as usize] = false);
+        let mut index: Vec<usize> = (0..taken.len()).filter(|i| taken[*i]).collect();
+        let mut rows = match index.len() == taken.len() {
+            true => batch.rows.clone(),
+            false => filter_record_batch(batch.rows, &BooleanArray::from(taken))?,
+        };
+        if let Some(filter) = &self.filter {
+            let (kept, failed) = evaluate_rows(filter, &rows, &DataType::Boolean)?;
+            let mask: BooleanArray =
+                kept.as_boolean().iter().enumerate().map(|(i, v)| Some(v == Some(true) && !failed.contains(i))).collect();
+            failed.report(&index, RejectReason::Expression, &mut failures);
+            index = (0..index.len()).filter(|i| mask.value(*i)).map(|i| index[i]).collect();
+            rows = filter_record_batch(&rows, &mask)?;
+        }
+        let mut bad = vec![false; index.len()];
+        let mut columns = |exprs: &[Arc<dyn PhysicalExpr>], schema: &SchemaRef| -> DfResult<Vec<Vec<Value>>> {
+            exprs
+                .iter()
+                .map(|expr| {
+                    let ty = expr.data_type(schema)?;
+                    let (array, failed) = evaluate_rows(expr, &rows, &ty)?;
+                    let mut fresh = Failed::default();
+                    for (row, error) in failed.0 {
+                        if !std::mem::replace(&mut bad[row], true) {
+                            fresh.0.push((row, error));
+                        }
+                    }
+                    fresh.report(&index, RejectReason::Expression, &mut failures);
+                    Ok(values_of(&array)?)
+                })
+                .collect()
+        };
+        let schema = rows.schema();
+        let keys = columns(&self.keys, &schema)?;
+        let inputs = columns(&self.inputs, &schema)?;
+        let mut events = Vec::with_capacity(index.len());
+        for (i, row) in index.iter().copied().enumerate() {
+            if bad[i] {
+                continue;
+            }
+            let key: Box<[Value]> = keys.iter().map(|column| column[i].clone()).collect();
+            if let Some(null) = key.iter().position(Value::is_null) {
+                let error = format!("entity key {} is NULL", self.plan.key[null]);
+                failures.push(RowFailure { row, reason: RejectReason::NullKey, error });
+                continue;
+            }
+            let event = Event {
+                time_us: batch.times_us[row],
+                offset: batch.base_offset + row as u64,
+                delete: batch.deletes.binary_search(&(row as u32)).is_ok(),
+                inputs: inputs.iter().map(|column| column[i].clone()).collect(),
+            };
+            events.push(KeyedEvent { encoded: encode_row(&key), key, event });
+        }
+        Ok((events, failures))
+    }
+
+    /// The stored outputs of many instants, given their slots; a failing expression is NULL. Also how many failed.
+    pub fn outputs(&self, slots: &[&[Value]]) -> DfResult<(Vec<Box<[Value]>>, usize)> {
+        let mut failed = 0;
+        let mut columns: Vec<Option<Vec<Value>>> = vec![];
+        let needs_batch = self.outputs.iter().any(|o| matches!(o, StoredOutput::Expr(..)));
+        let batch = needs_batch
+            .then(|| {
+                let arrays = self
+                    .slot_schema
+                    .fields()
+                    .iter()
+                    .enumerate()
+                    .map(|(i, f)| array_of(f.data_type(), slots.iter().map(|row| &row[i])))
+                    .collect::<Result<Vec<_>, _>>()?;
+                let options = RecordBatchOptions::new().with_row_count(Some(slots.len()));
+                RecordBatch::try_new_with_options(self.slot_schema.clone(), arrays, &options)
+            })
+            .transpose()?;
+        for output in &self.outputs {
+            columns.push(match (output, &batch) {
+                (StoredOutput::Expr(expr, ty), Some(batch)) => {
+                    let (array, bad) = evaluate_rows(expr, batch, ty)?;
+                    failed += bad.0.len();
+                    Some(values_of(&array)?)
+                }
+                _ => None,
+            });
+        }
+        let rows = (0..slots.len())
+            .map(|row| {
+                self.outputs
+                    .iter()
+                    .zip(&columns)
+                    .map(|(output, column)| match (output, column) {
+                        (_, Some(column)) => column[row].clone(),
+                        (StoredOutput::Slot(slot), None) => slots[row][*slot].clone(),
+                        (StoredOutput::Expr(..), None) => Value::Null,
+                    })
+                    .collect()
+            })
+            .collect();
+        Ok((rows, failed))
+    }
+
+    fn stored_columns(&self, rows: &[&Row]) -> DfResult<Vec<ArrayRef>> {
+        let null = Value::Null;
+        let times: Vec<Value> = rows.iter().map(|r| Value::Int(r.instant_us)).collect();
+        Ok(self
+            .stored
+            .iter()
+            .zip(self.stored_schema.fields())
+            .map(|(source, field)| match source {
+                Stored::Key(i) => array_of(field.data_type(), rows.iter().map(|r| &r.key[*i])),
+                Stored::Time => array_of(field.data_type(), times.iter()),
+                Stored::Output(i) => array_of(field.data_type(), rows.iter().map(|r| r.outputs.get(*i).unwrap_or(&null))),
+            })
+            .collect::<Result<Vec<_>, _>>()?)
+    }
+
+    /// Rows as steps: stored columns, `_op`, `_event_time` and, given the time of writing, `_recorded_at`.
+    pub fn steps(&self, rows: &[(&Row, &'static str)], recorded_at_us: Option<i64>) -> DfResult<RecordBatch> {
+        let bare: Vec<&Row> = rows.iter().map(|(row, _)| *row).collect();
+        let mut columns = self.stored_columns(&bare)?;
+        columns.push(Arc::new(arrow::array::StringArray::from_iter_values(rows.iter().map(|(_, op)| *op))));
+        columns.push(Arc::new(
+            TimestampMicrosecondArray::from_iter_values(bare.iter().map(|r| r.event_us)).with_timezone(UTC),
+        ));
+        let mut fields = self.history_schema.fields().to_vec();
+        match recorded_at_us {
+            Some(at) => columns.push(Arc::new(
+                TimestampMicrosecondArray::from_iter_values(bare.iter().map(|_| at)).with_timezone(UTC),
+            )),
+            None => {
+                fields.pop();
+            }
+        }
+        Ok(RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)?)
+    }
+
+    /// Rows as a user sees them, read at `at_us`.
+    pub fn visible(&self, rows: &[&Row], at_us: i64) -> DfResult<RecordBatch> {
+        let stored = self.stored_columns(rows)?;
+        let mut columns = vec![];
+        for visible in &self.visible {
+            columns.push(match visible {
+                Visible::Stored(i) => stored[*i].clone(),
+                Visible::Continuous { expr, schema, outputs, ty } => {
+                    let null = Value::Null;
+                    let mut arrays = outputs
+                        .iter()
+                        .zip(schema.fields())
+                        .map(|(o, f)| array_of(f.data_type(), rows.iter().map(|r| r.outputs.get(*o).unwrap_or(&null))))
+                        .collect::<Result<Vec<_>, _>>()?;
+                    arrays.push(Arc::new(
+                        TimestampMicrosecondArray::from_iter_values(rows.iter().map(|_| at_us)).with_timezone(UTC),
+                    ));
+                    let batch = RecordBatch::try_new(schema.clone(), arrays)?;
+                    evaluate_rows(expr, &batch, ty)?.0
+                }
+            });
+        }
+        let options = RecordBatchOptions::new().with_row_count(Some(rows.len()));
+        Ok(RecordBatch::try_new_with_options(self.visible_schema.clone(), columns, &options)?)
+    }
+
+    /// Rows of a batch in the steps schema (as history or [`CompiledView::steps`] gives them), with `_op`.
+    pub fn rows_of(&self, batch: &RecordBatch) -> DfResult<Vec<(Row, bool)>> {
+        let columns = (0..self.stored.len()).map(|i| values_of(batch.column(i))).collect::<Result<Vec<_>, _>>()?;
+        let ops = cast(batch.column(self.stored.len()), &DataType::Utf8)?;
+        let ops = ops.as_string::<i32>();
+        let events = values_of(batch.column(self.stored.len() + 1))?;
+        let int = |v: &Value| if let Value::Int(i) = v { *i } else { 0 };
+        Ok((0..batch.num_rows())
+            .map(|row| {
+                let mut key = vec![Value::Null; self.plan.key.len()];
+                let mut outputs = vec![Value::Null; self.outputs.len()];
+                let mut instant_us = 0;
+                for (source, column) in self.stored.iter().zip(&columns) {
+                    match source {
+                        Stored::Key(i) => key[*i] = column[row].clone(),
+                        Stored::Time => instant_us = int(&column[row]),
+                        Stored::Output(i) => outputs[*i] = column[row].clone(),
+                    }
+                }
+                let row_value =
+                    Row { key: key.into(), instant_us, event_us: int(&events[row]), outputs: outputs.into() };
+                (row_value, ops.value(row) == "delete")
+            })
+            .collect())
+    }
+
+    /// Types of the entity key's columns.
+    pub fn key_types(&self) -> DfResult<Vec<DataType>> {
+        self.keys.iter().map(|k| k.data_type(&self.plan.relation_schema)).collect()
+    }
+}
+
+/// Rows on which an expression failed, ascending, and how.
+#[derive(Default)]
+struct Failed(Vec<(usize, String)>);
+
+impl Failed {
+    fn contains(&self, row: usize) -> bool {
+        self.0.binary_search_by_key(&row, |(r, _)| *r).is_ok()
+    }
+
+    fn report(self, index: &[usize], reason: RejectReason, out: &mut Vec<RowFailure>) {
+        out.extend(self.0.into_iter().map(|(row, error)| RowFailure { row: index[row], reason, error }));
+    }
+}
+
+/// Evaluates over a batch; where that fails, row by row. Failing rows are NULL.
+fn evaluate_rows(expr: &Arc<dyn PhysicalExpr>, batch: &RecordBatch, ty: &DataType) -> DfResult<(ArrayRef, Failed)> {
+    let whole = |batch: &RecordBatch| -> DfResult<ArrayRef> {
+        let array = expr.evaluate(batch)?.into_array(batch.num_rows())?;
+        Ok(if array.data_type() == ty { array } else { cast(&array, ty)? })
+    };
+    match whole(batch) {
+        Ok(array) => Ok((array, Failed::default())),
+        Err(error) if batch.num_rows() == 1 => {
+            let error = error.find_root().message().into_owned();
+            Ok((arrow::array::new_null_array(ty, 1), Failed(vec![(0, error)])))
+        }
+        Err(_) => {
+            let mut failed = Failed::default();
+            let mut arrays = Vec::with_capacity(batch.num_rows());
+            for row in 0..batch.num_rows() {
+                let (array, bad) = evaluate_rows(expr, &batch.slice(row, 1), ty)?;
+                failed.0.extend(bad.0.into_iter().map(|(_, error)| (row, error)));
+                arrays.push(array);
+            }
+            let arrays: Vec<&dyn Array> = arrays.iter().map(|a| a.as_ref()).collect();
+            let array = if arrays.is_empty() { arrow::array::new_empty_array(ty) } else { concat(&arrays)? };
+            Ok((array, failed))
+        }
+    }
+}
+
+/// DataFusion's integer arithmetic wraps by default; ours fails, as PostgreSQL's does.
+fn checked_arithmetic(expr: Arc<dyn PhysicalExpr>) -> DfResult<Arc<dyn PhysicalExpr>> {
+    Ok(expr
+        .transform(|e| {
+            let Some(binary) = (e.as_ref() as &dyn std::any::Any).downcast_ref::<BinaryExpr>() else {
+                return Ok(Transformed::no(e));
+            };
+            let checked = binary.clone().with_fail_on_overflow(true);
+            Ok(Transformed::yes(Arc::new(checked) as Arc<dyn PhysicalExpr>))
+        })?
+        .data)
+}
+
+/// The error for an object that cannot be compiled any more.
+pub fn internal(name: &str, error: impl std::fmt::Display) -> PlanError {
+    PlanError::new("XX000", format!("feature view \"{name}\": {error}"))
+}

@@ -1,0 +1,86 @@
+#!/usr/bin/env bash
+# Makes a machine ready, idempotently, and says exactly what is missing where it cannot.
+#   setup.sh build|demo|test|bench
+# On Debian and Ubuntu missing packages are installed by apt, as root or with sudo. A PostgreSQL that this installs is only
+# programs: no cluster is made or started, the tests run their own in a folder of their own.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+. scripts/env.sh
+
+mode=${1:-}
+case $mode in build | demo | test | bench) ;; *) sed -n '3p' "$0" >&2; exit 2 ;; esac
+
+has() { command -v "$1" >/dev/null 2>&1; }
+has_server() { has pg_ctl || compgen -G '/usr/lib/postgresql/*/bin/pg_ctl' >/dev/null; }
+has_venv() { python3 -c 'import ensurepip, venv' 2>/dev/null; }
+has_zones() { python3 -c 'import zoneinfo; zoneinfo.ZoneInfo("America/New_York")' 2>/dev/null; }
+has_python() { has python3 && python3 -c 'import sys; sys.exit(sys.version_info < (3, 9))'; }
+
+# One line per need: what it is, how to see it, Debian's packages.
+needs=("a C compiler|has cc|build-essential")
+[ "$mode" = build ] || needs+=("Python 3.9 or newer|has_python|python3" "time zone data|has_zones|tzdata")
+case $mode in test | bench)
+  needs+=("Python's venv|has_venv|python3-venv" "psql|has psql|postgresql-client"
+    "PostgreSQL's server programs|has_server|postgresql" "pgbench|has pgbench|postgresql") ;;
+esac
+
+missing() {
+  local need what check package
+  for need in "${needs[@]}"; do
+    IFS='|' read -r what check package <<<"$need"
+    $check || echo "$what|$package"
+  done
+}
+
+install() {
+  local -a as=()
+  if [ "$(id -u)" != 0 ]; then
+    if has sudo && { sudo -n true 2>/dev/null || [ -t 0 ]; }; then as=(sudo); else return 1; fi
+  fi
+  has apt-get || return 1
+  echo "setup: installing $*"
+  "${as[@]}" apt-get update -qq || return 1
+  local -a apt=("${as[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends)
+  if [[ " $* " == *" postgresql "* ]]; then
+    # First the part that decides whether a cluster is made, then its setting, then the server.
+    "${apt[@]}" postgresql-common >/dev/null || return 1
+    "${as[@]}" sed -i 's/^#\?create_main_cluster.*/create_main_cluster = false/' /etc/postgresql-common/createcluster.conf
+  fi
+  "${apt[@]}" "$@" >/dev/null
+}
+
+lacking=$(missing)
+if [ -n "$lacking" ]; then
+  mapfile -t packages < <(cut -d'|' -f2 <<<"$lacking" | sort -u)
+  install "${packages[@]}" || true
+  lacking=$(missing)
+  if [ -n "$lacking" ]; then
+    {
+      echo "setup: missing for \"make $mode\":"
+      while IFS='|' read -r what package; do echo "  $what (Debian package $package)"; done <<<"$lacking"
+      echo "Install them, on Debian or Ubuntu as root: apt-get install -y --no-install-recommends $(cut -d'|' -f2 <<<"$lacking" | sort -u | xargs)"
+    } >&2
+    exit 1
+  fi
+fi
+
+if ! has cargo || ! cargo --version >/dev/null 2>&1; then
+  want=$(sed -n 's/^channel = "\(.*\)"/\1/p' rust-toolchain.toml)
+  echo "setup: missing: a Rust toolchain ($want or newer, by rustup: https://rustup.rs)" >&2
+  exit 1
+fi
+
+# A folder with the Python packages that a requirements file pins; made again only when the file changes.
+python_environment() {
+  local folder=$1 requirements=$2
+  if [ -x "$folder/bin/python" ] && cmp -s "$requirements" "$folder/requirements.installed"; then return; fi
+  echo "setup: Python packages of $requirements into $folder"
+  rm -rf "$folder"
+  python3 -m venv "$folder"
+  "$folder/bin/pip" install -q --disable-pip-version-check uv
+  "$folder/bin/uv" pip install -q --python "$folder/bin/python" -r "$requirements"
+  cp "$requirements" "$folder/requirements.installed"
+}
+
+if [ "$mode" = test ]; then python_environment .venv-flights sql_examples/flights/requirements.txt; fi
+if [ "$mode" = bench ] && [ -f benches/requirements.txt ]; then python_environment .venv-bench benches/requirements.txt; fi

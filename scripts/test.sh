@@ -1,0 +1,93 @@
+#!/usr/bin/env bash
+# Runs all test suites and prints the minutes each took.
+#   test.sh [--long] [SUITE…]
+# A suite is `unit:CRATE` (tests beside the code), `CRATE:TARGET` (an integration-test binary), or one of the Python ones,
+# `python:NAME`. --long also runs what is marked as ignored. Everything is built first, in one pass, exactly as
+# scripts/lint.sh builds it.
+set -uo pipefail
+cd "$(dirname "$0")/.."
+. scripts/env.sh
+
+long=
+if [ "${1:-}" = --long ]; then
+  long=yes
+  export TIDEMARK_TEST_LONG=1
+  shift
+fi
+wanted=("$@")
+root=$PWD
+scratch=$(mktemp -d)
+trap 'rm -rf "$scratch"' EXIT
+
+is_wanted() {
+  [ ${#wanted[@]} -eq 0 ] && return 0
+  local one
+  for one in "${wanted[@]}"; do [[ $1 == "$one" || $1 == "$one":* ]] && return 0; done
+  return 1
+}
+
+table=$scratch/table
+failed=()
+# run NAME FOLDER COMMAND…: one suite, timed.
+run() {
+  local name=$1 folder=$2 begun=$SECONDS result=ok
+  shift 2
+  is_wanted "$name" || return 0
+  echo
+  echo "== $name"
+  (cd "$folder" && "$@") || { result=FAILED; failed+=("$name"); }
+  printf '%-34s %6s  %s\n' "$name" "$(minutes $((SECONDS - begun)))" "$result" >>"$table"
+}
+minutes() { printf '%d:%02d' $(($1 / 60)) $(($1 % 60)); }
+
+begun=$SECONDS
+echo "== build"
+if ! cargo test --workspace --no-run --message-format=json-render-diagnostics >"$scratch/build.json"; then
+  echo "the build failed" >&2
+  exit 1
+fi
+printf '%-34s %6s  %s\n' build "$(minutes $((SECONDS - begun)))" ok >>"$table"
+
+# From cargo's messages: suite, folder of the crate, binary. Running the binaries ourselves, not `cargo test -p`, keeps
+# the features of the one build; a test still finds its crate's folder as the current one.
+python3 - "$scratch/build.json" >"$scratch/suites" <<'PYTHON'
+import json, os, sys
+
+suites = []
+for line in open(sys.argv[1], encoding="utf-8"):
+    message = json.loads(line)
+    if message.get("reason") == "compiler-artifact" and message.get("executable") and message["profile"]["test"]:
+        target, folder = message["target"], os.path.dirname(message["manifest_path"])
+        crate = os.path.basename(folder) if os.path.dirname(folder) == os.getcwd() else "tidemark"
+        kind = target["kind"][0]
+        name = f"{crate}:{target['name']}" if kind == "test" else f"unit:{crate}"
+        suites.append((kind == "test", crate == "tidemark", name, folder, message["executable"]))
+for _, _, name, folder, executable in sorted(suites):
+    print(name, folder, executable, sep="\t")
+PYTHON
+
+arguments=()
+[ -n "$long" ] && arguments+=(--include-ignored)
+CARGO=$(command -v cargo)
+export CARGO
+# What `cargo test` would tell a test about the programs of the workspace.
+TIDEMARK_BIN=$(scripts/binary.sh)
+export TIDEMARK_BIN TIDEMARK_PYTHON=$root/.venv-flights/bin/python
+while IFS=$'\t' read -r name folder executable <&3; do
+  CARGO_MANIFEST_DIR=$folder run "$name" "$folder" "$executable" --quiet "${arguments[@]}"
+done 3<"$scratch/suites"
+
+run python:derive_events "$root/sql_examples/flights" python3 -W error -m unittest -q test_derive_events
+
+for one in "${wanted[@]}"; do
+  grep -qE "^$one(:| )" "$table" || { echo "no suite is called $one" >&2; failed+=("$one"); }
+done
+
+echo
+printf '%-34s %6s  %s\n' suite min:s result
+cat "$table"
+printf '%-34s %6s\n' all "$(minutes $SECONDS)"
+if [ ${#failed[@]} -gt 0 ]; then
+  echo "failed: ${failed[*]}" >&2
+  exit 1
+fi

@@ -1,0 +1,45 @@
+//! The PostgreSQL protocol, version 3, in front of any [`Backend`].
+//!
+//! pgwire gives the message types; the accept loop, the connection loop and the state of a connection are ours, because
+//! pgwire's stock handlers send a packet per reply, hold whole results in memory, cannot stop a running query, and
+//! decode some malformed messages by panicking.
+//!
+//! ```text
+//! server      accept, limits, cancel requests, shutdown
+//!   startup     encryption refused, version settled, options unpacked
+//!   connection  one message after another; when to send
+//!     frontend    bytes to messages          reply   messages to bytes
+//!     portal      statements and portals     transaction   the block's status
+//!     execute     statements and rows        copy          data in and out
+//!     watch       cancel, timeout, shutdown, a client that left
+//!     socket      the stream and its buffers
+//! ```
+//!
+//! ```ignore
+//! let listener = pg::bind("127.0.0.1:5433".parse()?).await?;
+//! let server = pg::Server::new(backend, clock, pg::Settings::default());
+//! server.serve(listener, shutdown).await;
+//! ```
+
+mod backend;
+mod connection;
+mod copy;
+mod error;
+mod execute;
+mod format;
+mod frontend;
+mod portal;
+mod reply;
+mod server;
+mod socket;
+mod startup;
+mod transaction;
+mod watch;
+
+pub use backend::{
+    Backend, Batches, Bound, Column, Completed, CopyChunk, CopyInSink, CopyLayout, EncodeRows, Outcome, RowsTag,
+    SessionEvent, Startup, TxEvent, Verb,
+};
+pub use error::{PgError, Severity, sqlstate};
+pub use format::{Format, Formats};
+pub use server::{ListenError, Server, Settings, bind};

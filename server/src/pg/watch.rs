@@ -1,0 +1,189 @@
+//! Everything that may stop a running statement, watched beside it: a cancel request, the statement's timeout, the
+//! server's end, and the client's own departure.
+
+use super::error::{PgError, sqlstate};
+use super::socket::Socket;
+use futures::future::BoxFuture;
+use futures::task::AtomicWaker;
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::task::{Context, Poll};
+use tokio::io::{AsyncRead, AsyncWrite};
+
+/// Why a connection stopped what it was doing.
+#[derive(Debug)]
+pub(super) enum Fault {
+    /// To be told to the client; the connection goes on unless the error is fatal.
+    Sql(PgError),
+    /// The client is gone: there is nobody to tell.
+    Gone,
+}
+
+impl From<PgError> for Fault {
+    fn from(error: PgError) -> Self {
+        Fault::Sql(error)
+    }
+}
+
+/// Requests to one connection from outside it. Its task is the only one that waits here.
+#[derive(Debug, Default)]
+pub(super) struct Signals {
+    pending: AtomicU8,
+    waker: AtomicWaker,
+}
+
+/// Stop the running statement, if there is one.
+pub(super) const CANCEL: u8 = 1;
+/// End when nothing runs: the server is shutting down.
+pub(super) const DRAIN: u8 = 2;
+/// End now.
+pub(super) const TERMINATE: u8 = 4;
+
+impl Signals {
+    pub fn raise(&self, signal: u8) {
+        self.pending.fetch_or(signal, Ordering::SeqCst);
+        self.waker.wake();
+    }
+
+    fn clear(&self, signal: u8) {
+        // A plain load first: nearly always there is nothing to clear.
+        if self.pending.load(Ordering::Relaxed) & signal != 0 {
+            self.pending.fetch_and(!signal, Ordering::SeqCst);
+        }
+    }
+
+    fn is_raised(&self, signals: u8) -> bool {
+        self.pending.load(Ordering::SeqCst) & signals != 0
+    }
+}
+
+/// The watch of one connection.
+pub(super) struct Watch {
+    signals: std::sync::Arc<Signals>,
+    timeout: Option<BoxFuture<'static, ()>>,
+}
+
+impl Watch {
+    pub fn new(signals: std::sync::Arc<Signals>) -> Self {
+        Watch { signals, timeout: None }
+    }
+
+    /// A statement begins. A cancel request that came before it was meant for another.
+    pub fn begin(&mut self, timeout: Option<BoxFuture<'static, ()>>) {
+        self.signals.clear(CANCEL);
+        self.timeout = timeout;
+    }
+
+    pub fn end(&mut self) {
+        self.timeout = None;
+    }
+
+    fn poll_stop(&mut self, cx: &mut Context<'_>) -> Poll<PgError> {
+        self.signals.waker.register(cx.waker());
+        if self.signals.is_raised(TERMINATE) {
+            return Poll::Ready(terminated());
+        }
+        if self.signals.is_raised(CANCEL) {
+            self.signals.clear(CANCEL);
+            let message = "canceling statement due to user request";
+            return Poll::Ready(PgError::error(sqlstate::QUERY_CANCELED, message));
+        }
+        if let Some(timeout) = &mut self.timeout
+            && timeout.as_mut().poll(cx).is_ready()
+        {
+            self.timeout = None;
+            let message = "canceling statement due to statement timeout";
+            return Poll::Ready(PgError::error(sqlstate::QUERY_CANCELED, message));
+        }
+        Poll::Pending
+    }
+
+    /// Runs a part of a statement. Stops are looked at first, so that work that is always ready is stopped too.
+    pub async fn run<S, F>(&mut self, socket: &mut Socket<S>, work: F) -> Result<F::Output, Fault>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+        F: Future,
+    {
+        let mut work = pin!(work);
+        poll_fn(|cx| {
+            if let Poll::Ready(error) = self.poll_stop(cx) {
+                return Poll::Ready(Err(Fault::Sql(error)));
+            }
+            if let Poll::Ready(output) = work.as_mut().poll(cx) {
+                return Poll::Ready(Ok(output));
+            }
+            socket.poll_gone(cx).map(|()| Err(Fault::Gone))
+        })
+        .await
+    }
+
+    /// Writes what is in the output buffer while a statement runs: a client that does not read holds the statement back,
+    /// not our memory.
+    pub async fn drain<S: AsyncRead + AsyncWrite + Unpin>(&mut self, socket: &mut Socket<S>) -> Result<(), Fault> {
+        poll_fn(|cx| {
+            if let Poll::Ready(error) = self.poll_stop(cx) {
+                return Poll::Ready(Err(Fault::Sql(error)));
+            }
+            if let Poll::Ready(written) = socket.poll_drain(cx) {
+                return Poll::Ready(written.map_err(|_| Fault::Gone));
+            }
+            socket.poll_gone(cx).map(|()| Err(Fault::Gone))
+        })
+        .await
+    }
+
+    /// Writes what is in the output buffer between statements: only the server's end stops that, and a client that has
+    /// closed its side may still be reading.
+    pub async fn flush<S: AsyncRead + AsyncWrite + Unpin>(&mut self, socket: &mut Socket<S>) -> Result<(), Fault> {
+        if !socket.has_output() {
+            return Ok(());
+        }
+        poll_fn(|cx| {
+            self.signals.waker.register(cx.waker());
+            if let Poll::Ready(written) = socket.poll_drain(cx) {
+                return Poll::Ready(written.map_err(|_| Fault::Gone));
+            }
+            if self.signals.is_raised(TERMINATE) {
+                return Poll::Ready(Err(Fault::Gone));
+            }
+            Poll::Pending
+        })
+        .await
+    }
+
+    /// Waits for bytes from a client that has nothing running; `false` when it has closed its side.
+    pub async fn fill_idle<S: AsyncRead + AsyncWrite + Unpin>(
+        &mut self,
+        socket: &mut Socket<S>,
+        expected: usize,
+    ) -> Result<bool, Fault> {
+        poll_fn(|cx| {
+            self.signals.waker.register(cx.waker());
+            if self.signals.is_raised(DRAIN | TERMINATE) {
+                return Poll::Ready(Err(Fault::Sql(terminated())));
+            }
+            socket.poll_fill(cx, expected).map(|filled| filled.map_err(|_| Fault::Gone))
+        })
+        .await
+    }
+
+    /// Waits for bytes that a running statement (COPY) needs.
+    pub async fn fill_running<S: AsyncRead + AsyncWrite + Unpin>(
+        &mut self,
+        socket: &mut Socket<S>,
+        expected: usize,
+    ) -> Result<bool, Fault> {
+        poll_fn(|cx| {
+            if let Poll::Ready(error) = self.poll_stop(cx) {
+                return Poll::Ready(Err(Fault::Sql(error)));
+            }
+            socket.poll_fill(cx, expected).map(|filled| filled.map_err(|_| Fault::Gone))
+        })
+        .await
+    }
+}
+
+fn terminated() -> PgError {
+    PgError::fatal(sqlstate::ADMIN_SHUTDOWN, "terminating connection due to administrator command")
+}

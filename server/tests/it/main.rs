@@ -1,0 +1,3 @@
+//! The server's parts, each from outside.
+
+mod pg;

@@ -1,0 +1,7 @@
+//! The PostgreSQL protocol in front of a small fake database: by a real driver, by bytes, and by garbage.
+
+mod driver;
+mod fake;
+mod hostile;
+mod protocol;
+mod raw;
