@@ -13,6 +13,7 @@ mod check;
 mod coverage;
 mod definition;
 mod generate;
+mod in_process;
 mod model;
 mod plan;
 mod postgres;
