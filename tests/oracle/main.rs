@@ -13,6 +13,7 @@ mod check;
 mod coverage;
 mod definition;
 mod generate;
+mod in_process;
 mod model;
 mod plan;
 mod postgres;
@@ -130,8 +131,8 @@ fn free_port() -> Result<u16> {
     Ok(std::net::TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
 }
 
-/// Connects as soon as the server answers.
-async fn connect(port: u16, user: &str, database: &str) -> Result<Client> {
+/// Connects as soon as the server answers; gives up when it has ended.
+async fn connect(port: u16, user: &str, database: &str, mut ended: impl FnMut() -> bool) -> Result<Client> {
     const PATIENCE: Duration = Duration::from_secs(60);
     let config = format!("host=127.0.0.1 port={port} user={user} dbname={database}");
     let started = Instant::now();
@@ -141,7 +142,7 @@ async fn connect(port: u16, user: &str, database: &str) -> Result<Client> {
                 tokio::spawn(connection);
                 return Ok(client);
             }
-            Err(error) if started.elapsed() > PATIENCE => return Err(error).context(config),
+            Err(error) if ended() || started.elapsed() > PATIENCE => return Err(error).context(config),
             Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
         }
     }

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use std::collections::BTreeMap;
 use tidemark_catalog::{Body, ClockMode, Column, Object, ObjectId, Relation, Snapshot, SqlType};
 use tidemark_planner::Statement;
-use tidemark_planner::feature::plan_feature_view;
+use tidemark_planner::feature::{FeaturePlan, plan_feature_view};
 use tidemark_planner::parse::parse;
 use tidemark_planner::probes::probes_sql;
 
@@ -51,14 +51,17 @@ async fn view_agrees(case: &Case, view: usize, postgres: &Postgres) -> Result<()
 }
 
 pub fn probes_text(source: &Source, view: &View) -> Result<String> {
+    Ok(probes_sql(&feature_plan(source, view)?, "v")?)
+}
+
+pub fn feature_plan(source: &Source, view: &View) -> Result<FeaturePlan> {
     let snapshot = Snapshot::new(1, [object(source)]);
     let create = view.create_sql("v", "s");
     let mut statements = parse(&create).context("parsing the view")?;
     let Some(Statement::CreateFeatureView(create)) = statements.pop().map(|parsed| parsed.statement) else {
         bail!("not a CREATE FEATURE VIEW: {create}")
     };
-    let plan = plan_feature_view("v", &create.query, &create.options, &snapshot, "UTC").context("planning")?;
-    Ok(probes_sql(&plan, "v")?)
+    plan_feature_view("v", &create.query, &create.options, &snapshot, "UTC").context("planning")
 }
 
 #[test]
@@ -71,17 +74,7 @@ fn every_generated_source_is_a_create_source_statement() -> Result<()> {
     Ok(())
 }
 
-fn object(source: &Source) -> Object {
-    let ty = |ty: Ty| match ty {
-        Ty::Int4 => SqlType::Int4,
-        Ty::Int8 => SqlType::Int8,
-        Ty::Float8 => SqlType::Float8,
-        Ty::Numeric => SqlType::Numeric { precision: 12, scale: 3 },
-        Ty::Text => SqlType::Text,
-        Ty::Bool => SqlType::Bool,
-        Ty::Instant => SqlType::TimestampTz,
-        Ty::Interval => SqlType::Interval,
-    };
+pub fn object(source: &Source) -> Object {
     let columns = source.columns.iter();
     Object {
         id: ObjectId::FIRST,
@@ -90,7 +83,7 @@ fn object(source: &Source) -> Object {
         comment: None,
         body: Body::Source(Relation {
             columns: columns
-                .map(|(name, t)| Column { name: name.clone(), ty: ty(*t), not_null: false, comment: None })
+                .map(|(name, t)| Column { name: name.clone(), ty: sql_type(*t), not_null: false, comment: None })
                 .collect(),
             primary_key: vec![],
             upsert: false,
@@ -104,5 +97,18 @@ fn object(source: &Source) -> Object {
             options: BTreeMap::new(),
             sql: String::new(),
         }),
+    }
+}
+
+pub fn sql_type(ty: Ty) -> SqlType {
+    match ty {
+        Ty::Int4 => SqlType::Int4,
+        Ty::Int8 => SqlType::Int8,
+        Ty::Float8 => SqlType::Float8,
+        Ty::Numeric => SqlType::Numeric { precision: 12, scale: 3 },
+        Ty::Text => SqlType::Text,
+        Ty::Bool => SqlType::Bool,
+        Ty::Instant => SqlType::TimestampTz,
+        Ty::Interval => SqlType::Interval,
     }
 }

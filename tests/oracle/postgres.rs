@@ -30,7 +30,7 @@ impl Postgres {
         let folder = tempfile::Builder::new().prefix("tidemark-oracle-").tempdir_in("/tmp")?;
         let port = crate::free_port()?;
         script(&["start", path(folder.path())?, &port.to_string()])?;
-        let client = connect(port, "postgres", "postgres").await?;
+        let client = connect(port, "postgres", "postgres", || false).await?;
         client.batch_execute("SET TimeZone = 'UTC'; SET extra_float_digits = 1; SET jit = off").await?;
         Ok(Postgres { folder, client })
     }

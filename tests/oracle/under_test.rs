@@ -71,7 +71,7 @@ impl Tidemark {
             .stdout(log.try_clone()?)
             .stderr(log)
             .spawn()?;
-        let client = match connect(port, "tidemark", "tidemark").await {
+        let client = match connect(port, "tidemark", "tidemark", || !matches!(process.try_wait(), Ok(None))).await {
             Ok(client) => client,
             Err(error) => {
                 let _ = process.kill();
