@@ -21,7 +21,8 @@ use datafusion::{
     },
     error::Result as DfResult,
     execution::context::ExecutionProps,
-    logical_expr::Expr,
+    logical_expr::{Expr, simplify::SimplifyContext},
+    optimizer::simplify_expressions::ExprSimplifier,
     physical_expr::{PhysicalExpr, create_physical_expr, expressions::BinaryExpr},
 };
 use std::sync::Arc;
@@ -114,7 +115,10 @@ impl CompiledView {
         let relation = DFSchema::try_from(plan.relation_schema.as_ref().clone())?;
         let props = ExecutionProps::new();
         let physical = |expr: &Expr, schema: &DFSchema| -> PlanResult<Arc<dyn PhysicalExpr>> {
-            Ok(checked_arithmetic(create_physical_expr(expr, schema, &props)?)?)
+            // Not for speed: `coalesce` and its like exist only as what they simplify to.
+            let context = SimplifyContext::builder().with_schema(Arc::new(schema.clone())).build();
+            let expr = ExprSimplifier::new(context).simplify(expr.clone())?;
+            Ok(checked_arithmetic(create_physical_expr(&expr, schema, &props)?)?)
         };
         let filter = plan.filter.as_ref().map(|f| physical(f, &relation)).transpose()?;
         let keys = plan.key.iter().map(|k| physical(k, &relation)).collect::<PlanResult<Vec<_>>>()?;
