@@ -2,6 +2,7 @@
 
 mod now;
 
+use crate::json_text;
 use arrow_schema::{DataType, Field, FieldRef, TimeUnit};
 use datafusion::{
     common::config::ConfigOptions,
@@ -38,6 +39,8 @@ pub fn state_builder(config: SessionConfig) -> SessionStateBuilder {
         SessionStateBuilder::new().with_config(config).with_default_features().with_type_planner(Arc::new(SqlTypes));
     builder.scalar_functions().get_or_insert_default().push(now);
     builder.aggregate_functions().get_or_insert_default().push(Arc::new(approx_distinct));
+    builder.scalar_functions().get_or_insert_default().push(json_text::json_object_field_text());
+    builder.expr_planners().get_or_insert_default().push(Arc::new(json_text::JsonOperators));
     builder
 }
 

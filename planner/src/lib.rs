@@ -8,6 +8,7 @@ pub mod bind;
 pub mod error;
 pub mod feature;
 pub mod functions;
+pub mod json_text;
 pub mod parse;
 pub mod probes;
 pub mod statement;
