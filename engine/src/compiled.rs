@@ -7,12 +7,12 @@
 use crate::{
     key::{Event, Walk},
     seam::RejectReason,
-    value::{Value, array_of, encode_row, values_of},
+    value::{Value, array_of, canonical, encode_row, values_of},
 };
 use arrow::{
     array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, RecordBatchOptions, TimestampMicrosecondArray},
     compute::{cast, concat, filter_record_batch},
-    datatypes::{DataType, Field, Schema, SchemaRef},
+    datatypes::{DataType, Field, Float32Type, Float64Type, Schema, SchemaRef},
 };
 use datafusion::{
     common::{
@@ -194,6 +194,7 @@ impl CompiledView {
             true => batch.rows.clone(),
             false => filter_record_batch(batch.rows, &BooleanArray::from(taken))?,
         };
+        rows = canonical_floats(&rows)?;
         if let Some(filter) = &self.filter {
             let (kept, failed) = evaluate_rows(filter, &rows, &DataType::Boolean)?;
             let mask: BooleanArray =
@@ -380,6 +381,22 @@ impl CompiledView {
     pub fn key_types(&self) -> DfResult<Vec<DataType>> {
         self.keys.iter().map(|k| k.data_type(&self.plan.relation_schema)).collect()
     }
+}
+
+/// −0 becomes 0 and every NaN the one NaN before any expression sees them: Arrow compares doubles by their total order,
+/// where −0 is less than 0.
+fn canonical_floats(rows: &RecordBatch) -> DfResult<RecordBatch> {
+    let columns = rows.columns().iter().map(|column| -> ArrayRef {
+        match column.data_type() {
+            DataType::Float64 => Arc::new(column.as_primitive::<Float64Type>().unary::<_, Float64Type>(canonical)),
+            DataType::Float32 => Arc::new(
+                column.as_primitive::<Float32Type>().unary::<_, Float32Type>(|x| if x.is_nan() { f32::NAN } else { x + 0.0 }),
+            ),
+            _ => column.clone(),
+        }
+    });
+    let options = RecordBatchOptions::new().with_row_count(Some(rows.num_rows()));
+    Ok(RecordBatch::try_new_with_options(rows.schema(), columns.collect(), &options)?)
 }
 
 /// Rows on which an expression failed, ascending, and how.
