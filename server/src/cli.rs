@@ -5,8 +5,8 @@ mod serve;
 mod setting_flags;
 mod sql;
 
-use crate::settings::{Settings, environment};
 use crate::logging;
+use crate::settings::{Settings, environment};
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 use setting_flags::SettingFlags;
@@ -17,18 +17,23 @@ const ABOUT: &str = "A SQL-first feature database server that speaks the Postgre
 
 const EXAMPLES: &str = "\
 The idea in a minute:
-  tidemark serve                                   start a server; its data is in .tidemark
-  psql -h 127.0.0.1 -p 5433 tidemark               connect, from another terminal, with any PostgreSQL client
+  tidemark serve                                  # start a server; its data is in .tidemark
+  psql -h 127.0.0.1 -p 5433 tidemark              # connect, from another terminal, with any PostgreSQL client
 
+  -- A source is a stream of facts.
   CREATE SOURCE clicks (user_id BIGINT NOT NULL, price DOUBLE PRECISION, event_time TIMESTAMPTZ NOT NULL,
     WATERMARK FOR event_time AS event_time - INTERVAL '5 seconds');
-  CREATE FEATURE VIEW user_clicks AS               a SELECT that never finishes
+  -- A feature view is a SELECT that never finishes.
+  CREATE FEATURE VIEW user_clicks AS
     SELECT user_id, event_time, count(*) OVER h1 AS clicks_1h, sum(price) OVER h1 AS spend_1h FROM clicks
     WINDOW h1 AS (PARTITION BY user_id ORDER BY event_time
                   RANGE BETWEEN INTERVAL '1 hour' PRECEDING AND CURRENT ROW);
-  \\copy clicks FROM 'clicks.csv' CSV HEADER        load, or INSERT INTO clicks VALUES (7, 9.99, now())
-  SELECT * FROM user_clicks WHERE user_id = 7;     look up: its row now
-  SELECT * FROM history.user_clicks;               and every step it ever took
+  -- Load: a row, or a file.
+  INSERT INTO clicks VALUES (7, 9.99, now());
+  \\copy clicks FROM 'clicks.csv' CSV HEADER
+  -- Look up: the row of a key now, and every step it ever took.
+  SELECT clicks_1h, spend_1h FROM user_clicks WHERE user_id = 7;
+  SELECT * FROM history.user_clicks WHERE user_id = 7;
 
 All of it on 336,776 real flights, told step by step:
   tidemark demo";
@@ -52,7 +57,7 @@ Examples:
   echo 'SHOW SOURCES' | tidemark sql -
 
 Prints what psql prints: results to standard output, errors and notices to standard error. Besides SQL it knows \\copy,
-\\echo, \\set ON_ERROR_STOP, \\timing, \\g and \\q. PGHOST, PGPORT, PGUSER and PGDATABASE are heeded.
+\\echo, \\set ON_ERROR_STOP, \\timing, \\g and \\q. TIDEMARK_URL, or PGHOST, PGPORT, PGUSER and PGDATABASE, name another server.
 Exit code: 0, or 1 at the first error.";
 
 const DEMO_EXAMPLES: &str = "\
@@ -100,7 +105,7 @@ pub struct Sql {
     #[arg(required = true, value_name = "FILE")]
     pub files: Vec<PathBuf>,
     /// The server, as postgres://[user@]host[:port][/database]
-    #[arg(long, value_name = "URL", env = "TIDEMARK_URL", conflicts_with_all = ["in_process", "data"])]
+    #[arg(long, value_name = "URL", conflicts_with_all = ["in_process", "data"])]
     pub url: Option<String>,
     /// Run a server inside this process; without --data its directory is a temporary one
     #[arg(long)]
@@ -128,7 +133,7 @@ pub struct Demo {
     #[arg(long, value_name = "DIR", conflicts_with = "url")]
     pub data: Option<PathBuf>,
     /// Use a running server instead of one inside this process
-    #[arg(long, value_name = "URL", env = "TIDEMARK_URL")]
+    #[arg(long, value_name = "URL")]
     pub url: Option<String>,
     /// Where the server inside this process listens
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:5433")]

@@ -43,12 +43,7 @@ pub async fn demo(arguments: Demo, mut settings: Settings) -> anyhow::Result<Exi
     told
 }
 
-async fn tell(
-    arguments: &Demo,
-    examples: &Path,
-    target: &Target,
-    clock: Arc<dyn Clock>,
-) -> anyhow::Result<ExitCode> {
+async fn tell(arguments: &Demo, examples: &Path, target: &Target, clock: Arc<dyn Clock>) -> anyhow::Result<ExitCode> {
     let mut runner = Runner::new(Connection::open(target).await?, Output::standard(), Arc::clone(&clock));
     runner.folder = Some(examples.to_path_buf());
     runner.echo = true;

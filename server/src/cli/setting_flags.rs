@@ -12,16 +12,15 @@ pub struct SettingFlags {
 impl clap::Args for SettingFlags {
     fn augment_args(command: Command) -> Command {
         SETTINGS.iter().fold(command, |command, setting| {
-            let help = format!("{} [default: {}] [env: {}]", setting.purpose, setting.default, setting.variable());
+            let help = format!("{} [{}]", setting.purpose, setting.default);
             command.arg(
                 Arg::new(setting.flag)
                     .long(setting.flag)
                     .value_name(setting.unit)
                     .help(help)
                     .long_help(format!(
-                        "{}\n{}\n[default: {}] [env: {}]",
-                        setting.purpose,
-                        setting.reason,
+                        "{}\n[default: {}] [env: {}]",
+                        wrapped(&format!("{}. {}", setting.purpose, setting.reason_sentence())),
                         setting.default,
                         setting.variable()
                     ))
@@ -50,4 +49,21 @@ impl clap::FromArgMatches for SettingFlags {
         }
         Ok(())
     }
+}
+
+/// Lines of at most 100 characters, broken between words.
+fn wrapped(text: &str) -> String {
+    let (mut lines, mut length) = (String::new(), 0);
+    for word in text.split(' ') {
+        let wanted = word.chars().count() + 1;
+        if length + wanted > 100 {
+            lines.push('\n');
+            length = 0;
+        } else if length > 0 {
+            lines.push(' ');
+        }
+        lines.push_str(word);
+        length += wanted;
+    }
+    lines
 }

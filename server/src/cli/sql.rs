@@ -25,9 +25,10 @@ pub async fn sql(arguments: Sql, mut settings: Settings) -> anyhow::Result<ExitC
         server.stop().await?;
         return result;
     }
+    let url = arguments.url.clone().or_else(|| std::env::var("TIDEMARK_URL").ok().filter(|url| !url.is_empty()));
     let mut target = Target::from_environment(environment());
-    if let Some(url) = &arguments.url {
-        target = target.with_url(url).map_err(|message| anyhow!(message))?;
+    if let Some(url) = url {
+        target = target.with_url(&url).map_err(|message| anyhow!(message))?;
     }
     run(&arguments, scripts, &target, clock).await
 }

@@ -51,7 +51,9 @@ impl CopyCommand {
         }
         let (place, options) = word(rest).ok_or("\\copy: the file's name is missing".to_string())?;
         let file = match place.to_ascii_lowercase().as_str() {
-            "program" => return Err("\\copy: PROGRAM is not supported\nHINT: write a file first, or pipe into psql".into()),
+            "program" => {
+                return Err("\\copy: PROGRAM is not supported\nHINT: write a file first, or pipe into psql".into());
+            }
             "stdin" | "pstdin" if from => None,
             "stdout" | "pstdout" if !from => None,
             _ => match place.strip_prefix('\'') {

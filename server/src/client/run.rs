@@ -112,7 +112,14 @@ impl Runner {
                     }
                     self.copy(&arguments, script).await
                 }
-                "echo" => self.output.result(format!("{}\n", unquoted(&arguments)).as_bytes()).map(|()| true),
+                "echo" => {
+                    let words = words(&arguments);
+                    let text = match words.split_first() {
+                        Some((first, rest)) if first == "-n" => rest.join(" "),
+                        _ => words.join(" ") + "\n",
+                    };
+                    self.output.result(text.as_bytes()).map(|()| true)
+                }
                 "timing" => self.switch("timing", &arguments, |runner| &mut runner.timing),
                 "set" => self.set(&arguments),
                 "pset" | "unset" => Ok(true),
@@ -129,12 +136,7 @@ impl Runner {
         self.output.error(&format!("ERROR:  {message}\n")).map(|()| false)
     }
 
-    fn switch(
-        &mut self,
-        name: &str,
-        value: &str,
-        field: fn(&mut Runner) -> &mut bool,
-    ) -> Result<bool, ClientError> {
+    fn switch(&mut self, name: &str, value: &str, field: fn(&mut Runner) -> &mut bool) -> Result<bool, ClientError> {
         let current = *field(self);
         *field(self) = match value.to_ascii_lowercase().as_str() {
             "" if name == "timing" => !current,
@@ -150,16 +152,16 @@ impl Runner {
 
     /// Only what changes how a script runs. Variables in statements are psql's.
     fn set(&mut self, arguments: &str) -> Result<bool, ClientError> {
-        let (name, value) = arguments.split_once(char::is_whitespace).unwrap_or((arguments, ""));
-        let value = unquoted(value);
-        match name {
-            "ON_ERROR_STOP" => self.switch(name, &value, |runner| &mut runner.stop_on_error),
+        let words = words(arguments);
+        let word = |n: usize| words.get(n).map(String::as_str).unwrap_or_default();
+        match word(0) {
+            name @ "ON_ERROR_STOP" => self.switch(name, word(1), |runner| &mut runner.stop_on_error),
             "ECHO" => {
-                self.echo = matches!(value.as_str(), "all" | "queries");
+                self.echo = matches!(word(1), "all" | "queries");
                 Ok(true)
             }
             "QUIET" | "VERBOSITY" => Ok(true),
-            _ => self.failed(&format!(
+            name => self.failed(&format!(
                 "\\set {name} is not supported\nHINT: tidemark sql knows ON_ERROR_STOP and ECHO; use psql for variables"
             )),
         }
@@ -220,10 +222,9 @@ impl Runner {
                 Reply::CopyIn => self.send(&mut data).await?,
                 Reply::CopyOut => quiet = !matches!(data, Data::To(..)),
                 Reply::CopyData(bytes) => match &mut data {
-                    Data::To(file, path) => file.write_all(&bytes).map_err(|source| ClientError::File {
-                        path: path.clone(),
-                        source,
-                    })?,
+                    Data::To(file, path) => {
+                        file.write_all(&bytes).map_err(|source| ClientError::File { path: path.clone(), source })?
+                    }
                     _ => self.output.result(&bytes)?,
                 },
                 Reply::Error(report) => {
@@ -271,10 +272,34 @@ fn plain(error: &std::io::Error) -> String {
     text.split(" (os error").next().unwrap_or(&text).to_string()
 }
 
-/// `'it''s'` as `it's`; anything else as it is.
-fn unquoted(text: &str) -> String {
-    match text.strip_prefix('\'').and_then(|inner| inner.strip_suffix('\'')) {
-        Some(inner) => inner.replace("''", "'"),
-        None => text.to_string(),
+/// The arguments of a backslash command: apart by blanks, quotes taken off (`'it''s'` is `it's`).
+fn words(text: &str) -> Vec<String> {
+    let (mut words, mut word, mut in_word) = (Vec::new(), String::new(), false);
+    let mut characters = text.chars().peekable();
+    while let Some(c) = characters.next() {
+        match c {
+            '\'' => {
+                in_word = true;
+                while let Some(c) = characters.next() {
+                    if c == '\'' && characters.next_if_eq(&'\'').is_none() {
+                        break;
+                    }
+                    word.push(c);
+                }
+            }
+            c if c.is_whitespace() => {
+                if std::mem::take(&mut in_word) {
+                    words.push(std::mem::take(&mut word));
+                }
+            }
+            c => {
+                in_word = true;
+                word.push(c);
+            }
+        }
     }
+    if in_word {
+        words.push(word);
+    }
+    words
 }

@@ -12,7 +12,10 @@ pub struct Heading {
 impl Heading {
     /// By the type's OID, as psql decides it: integers, floats, numeric, oid, xid, cid, money, xid8.
     pub fn new(name: impl Into<String>, type_oid: u32) -> Self {
-        Heading { name: name.into(), right: matches!(type_oid, 20 | 21 | 23 | 26 | 28 | 29 | 700 | 701 | 790 | 1700 | 5069) }
+        Heading {
+            name: name.into(),
+            right: matches!(type_oid, 20 | 21 | 23 | 26 | 28 | 29 | 700 | 701 | 790 | 1700 | 5069),
+        }
     }
 }
 
@@ -29,7 +32,9 @@ pub fn aligned(headings: &[Heading], rows: &[Vec<Option<String>>]) -> String {
         .collect();
 
     let mut out = String::new();
-    heading(&mut out, &names, &widths);
+    if !names.is_empty() {
+        heading(&mut out, &names, &widths);
+    }
     let rule: Vec<String> = widths.iter().map(|width| "-".repeat(width + 2)).collect();
     out.push_str(if rule.is_empty() { "--" } else { "" });
     out.push_str(&rule.join("+"));
@@ -44,7 +49,7 @@ pub fn aligned(headings: &[Heading], rows: &[Vec<Option<String>>]) -> String {
 
 fn heading(out: &mut String, names: &[Vec<String>], widths: &[usize]) {
     let height = names.iter().map(Vec::len).max().unwrap_or(0);
-    for line in 0..height.max(1) {
+    for line in 0..height {
         for (n, (name, column)) in names.iter().zip(widths).enumerate() {
             if n > 0 {
                 out.push('|');

@@ -29,7 +29,9 @@ pub fn derive(examples: &Path, clock: &dyn Clock) -> anyhow::Result<()> {
         other => other.context("cannot run python3")?,
     };
     if !status.success() {
-        bail!("{shown}/derive_events.py failed ({status}); what it said stands above\nHINT: it needs Python 3.9 or newer and tzdata");
+        bail!(
+            "{shown}/derive_events.py failed ({status}); what it said stands above\nHINT: it needs Python 3.9 or newer and tzdata"
+        );
     }
     println!("Derived in {:.0} s.", (clock.now_us() - begun) as f64 / 1e6);
     Ok(())

@@ -23,6 +23,11 @@ impl Setting {
         self.flag.replace('-', "_")
     }
 
+    pub fn reason_sentence(&self) -> String {
+        let mut letters = self.reason.chars();
+        letters.next().map(|first| format!("{}{}.", first.to_uppercase(), letters.as_str())).unwrap_or_default()
+    }
+
     pub fn variable(&self) -> String {
         format!("TIDEMARK_{}", self.name().to_uppercase())
     }
@@ -115,14 +120,13 @@ pub fn document() -> String {
     );
     for setting in SETTINGS {
         let (name, flag, variable) = (setting.name(), setting.flag, setting.variable());
-        let Setting { default, purpose, reason, .. } = setting;
+        let Setting { default, purpose, .. } = setting;
         // Writing to a String cannot fail.
-        let _ = writeln!(text, "| `{name}` | `--{flag}`<br>`{variable}` | `{default}` | {purpose}. {} |", sentence(reason));
+        let _ = writeln!(
+            text,
+            "| `{name}` | `--{flag}`<br>`{variable}` | `{default}` | {purpose}. {} |",
+            setting.reason_sentence()
+        );
     }
     text
-}
-
-fn sentence(text: &str) -> String {
-    let mut characters = text.chars();
-    characters.next().map(|first| format!("{}{}.", first.to_uppercase(), characters.as_str())).unwrap_or_default()
 }
