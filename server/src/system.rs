@@ -5,7 +5,7 @@
 //! The tables have PostgreSQL 15's columns, as the server says it is a 15: clients choose their questions by that.
 //!
 //! ```text
-//! query ── concerns? ── rewrite ── Binder (schema_of) ── bind_scans (provider) ── DataFusion with functions
+//! query ── rewrite (where it concerns the catalog) ── Binder (schema_of) ── bind_scans (provider) ── DataFusion
 //! ```
 
 pub mod columns;
@@ -21,8 +21,8 @@ mod rewrite;
 mod row_function;
 mod vacancy;
 
-pub use functions::{SessionFacts, Settings, version};
-pub use rewrite::{concerns, rewrite};
+pub use functions::{Current, SessionFacts, Settings, functions, version};
+pub use rewrite::{concerns, declared_parameters, rewrite};
 
 use arrow::{datatypes::SchemaRef, record_batch::RecordBatch};
 use async_trait::async_trait;
@@ -31,7 +31,7 @@ use datafusion::{
     catalog::{Session, TableProvider},
     datasource::MemTable,
     error::{DataFusionError, Result as DfResult},
-    logical_expr::{Expr, ScalarUDF, TableType},
+    logical_expr::{Expr, TableType},
     physical_plan::ExecutionPlan,
 };
 use futures::future::BoxFuture;
@@ -112,7 +112,7 @@ pub fn dead_letters_schema() -> SchemaRef {
 /// what it has worked out of the snapshot stays with it.
 #[derive(Clone)]
 pub struct SystemTablesOf {
-    snapshot: Snapshot,
+    snapshot: Arc<Snapshot>,
     stats: Arc<dyn Stats>,
     user: String,
     settings: Arc<Vec<(String, String)>>,
@@ -120,7 +120,7 @@ pub struct SystemTablesOf {
 }
 
 impl SystemTablesOf {
-    pub fn new(snapshot: Snapshot, stats: Arc<dyn Stats>) -> Self {
+    pub fn new(snapshot: Arc<Snapshot>, stats: Arc<dyn Stats>) -> Self {
         SystemTablesOf {
             snapshot,
             stats,
@@ -169,12 +169,6 @@ impl SystemTablesOf {
             _ => own::fill(self, table, &mut rows),
         }
         Ok(Some(Arc::new(MemTable::try_new(schema, vec![vec![rows.finish()?]])?)))
-    }
-
-    /// The functions of `pg_catalog` for one session over this snapshot; register them before a statement that
-    /// [`concerns`] the catalog is bound.
-    pub fn functions(&self, session: SessionFacts) -> Vec<Arc<ScalarUDF>> {
-        functions::functions(self, session)
     }
 }
 

@@ -54,8 +54,8 @@ fn field(name: &str, ty: &str) -> Field {
     let arrow = arrow_type(ty);
     let field = Field::new(name.trim_matches('"'), arrow, nullable);
     match ty {
-        "oid" | "name" | "char" | "xid" | "pg_node_tree" | "int2vector" | "oidvector" | "json" | "_aclitem" | "_oid"
-        | "_name" | "_char" => field.with_metadata(HashMap::from([(PG_TYPE.to_string(), ty.to_string())])),
+        "oid" | "name" | "char" | "xid" | "pg_node_tree" | "int2vector" | "oidvector" | "json" | "_aclitem"
+        | "_oid" | "_name" | "_char" => field.with_metadata(HashMap::from([(PG_TYPE.to_string(), ty.to_string())])),
         _ => field,
     }
 }

@@ -10,11 +10,7 @@ use super::{
 };
 use crate::wire::types::type_name;
 use arrow::datatypes::{DataType, Field, TimeUnit};
-use datafusion::{
-    common::ScalarValue,
-    error::Result as DfResult,
-    logical_expr::ScalarUDF,
-};
+use datafusion::{common::ScalarValue, error::Result as DfResult, logical_expr::ScalarUDF};
 use std::{collections::BTreeSet, sync::Arc, sync::LazyLock};
 use tidemark_catalog::{Snapshot, UTC};
 use tidemark_planner::{PlanError, PlanResult, error::sqlstate};
@@ -76,8 +72,8 @@ pub static NAMES: LazyLock<BTreeSet<String>> = LazyLock::new(|| {
     }
     let nobody =
         SessionFacts { user: String::new(), backend_pid: 0, server_start_us: 0, settings: Arc::new(NoSettings) };
-    let nothing = SystemTablesOf::new(Snapshot::default(), Arc::new(super::NoStats));
-    functions(&nothing, nobody).iter().map(|f| f.name().to_string()).collect()
+    let nothing = SystemTablesOf::new(Arc::new(Snapshot::default()), Arc::new(super::NoStats));
+    functions(Arc::new(move || nothing.clone()), nobody).iter().map(|f| f.name().to_string()).collect()
 });
 
 fn text(value: impl Into<Option<String>>) -> DfResult<ScalarValue> {
@@ -97,7 +93,12 @@ fn names(values: &[&str]) -> ScalarValue {
     ScalarValue::List(ScalarValue::new_list_nullable(&values, &DataType::Utf8))
 }
 
-pub fn functions(system: &SystemTablesOf, session: SessionFacts) -> Vec<Arc<ScalarUDF>> {
+/// The system's tables as they are when a function is called, so that a session can register its functions once.
+pub type Current = Arc<dyn Fn() -> SystemTablesOf + Send + Sync>;
+
+/// The functions of `pg_catalog` for one session. They replace DataFusion's own of the same name.
+pub fn functions(system: Current, session: SessionFacts) -> Vec<Arc<ScalarUDF>> {
+    let system = &system;
     let mut all = about_session(system, session.clone());
     all.extend(about_relations(system));
     all.extend(about_names(system, &session));
@@ -106,15 +107,13 @@ pub fn functions(system: &SystemTablesOf, session: SessionFacts) -> Vec<Arc<Scal
     all
 }
 
-fn about_session(system: &SystemTablesOf, session: SessionFacts) -> Vec<Arc<ScalarUDF>> {
+fn about_session(system: &Current, session: SessionFacts) -> Vec<Arc<ScalarUDF>> {
     let mut all = vec![];
     for name in ["current_user", "session_user", "current_role", "user"] {
         let user = session.user.clone();
         all.push(RowFunction::new(name, DataType::Utf8, move |_| text(user.clone())).shown_as("name").udf());
     }
-    for (name, value) in
-        [("current_database", DATABASE), ("current_catalog", DATABASE), ("current_schema", "public")]
-    {
+    for (name, value) in [("current_database", DATABASE), ("current_catalog", DATABASE), ("current_schema", "public")] {
         all.push(RowFunction::new(name, DataType::Utf8, move |_| text(value.to_string())).shown_as("name").udf());
     }
     let list = DataType::List(Arc::new(Field::new_list_field(DataType::Utf8, true)));
@@ -152,9 +151,7 @@ fn about_session(system: &SystemTablesOf, session: SessionFacts) -> Vec<Arc<Scal
         .udf(),
     );
     let pid = session.backend_pid;
-    all.push(
-        RowFunction::new("pg_backend_pid", DataType::Int32, move |_| Ok(ScalarValue::Int32(Some(pid)))).udf(),
-    );
+    all.push(RowFunction::new("pg_backend_pid", DataType::Int32, move |_| Ok(ScalarValue::Int32(Some(pid)))).udf());
     let instant = DataType::Timestamp(TimeUnit::Microsecond, Some(UTC.into()));
     for name in ["pg_postmaster_start_time", "pg_conf_load_time"] {
         let start = session.server_start_us;
@@ -167,8 +164,10 @@ fn about_session(system: &SystemTablesOf, session: SessionFacts) -> Vec<Arc<Scal
     }
     // Statements are not transactions of a log here; the catalog's generation is what grows.
     for name in ["txid_current", "pg_current_xact_id"] {
-        let generation = system.snapshot().generation as i64 + 1;
-        all.push(RowFunction::new(name, DataType::Int64, move |_| int8(generation)).udf());
+        let system = system.clone();
+        all.push(
+            RowFunction::new(name, DataType::Int64, move |_| int8(system().snapshot().generation as i64 + 1)).udf(),
+        );
     }
     all
 }
@@ -185,21 +184,22 @@ fn unknown_setting(name: &str) -> PlanError {
 
 /// A function of the inventory that gives text.
 fn of_inventory(
-    system: &SystemTablesOf,
+    system: &Current,
     name: &'static str,
     body: impl Fn(&Inventory, Args<'_>) -> Option<String> + Send + Sync + 'static,
 ) -> Arc<ScalarUDF> {
     let system = system.clone();
-    RowFunction::new(name, DataType::Utf8, move |args| text(body(system.inventory(), args))).udf()
+    RowFunction::new(name, DataType::Utf8, move |args| text(body(system().inventory(), args))).udf()
 }
 
-fn about_relations(system: &SystemTablesOf) -> Vec<Arc<ScalarUDF>> {
+fn about_relations(system: &Current) -> Vec<Arc<ScalarUDF>> {
     let visible = system.clone();
     vec![
         RowFunction::new("pg_table_is_visible", DataType::Boolean, move |args| {
             let oid = args.int(0);
             boolean(oid.map(|oid| {
-                let inventory = visible.inventory();
+                let system = visible();
+                let inventory = system.inventory();
                 let relation = inventory.by_oid(oid).or_else(|| inventory.by_key(oid, INDEX));
                 relation.is_some_and(|r| r.is_visible())
             }))
@@ -239,7 +239,7 @@ fn about_relations(system: &SystemTablesOf) -> Vec<Arc<ScalarUDF>> {
     ]
 }
 
-fn about_names(system: &SystemTablesOf, session: &SessionFacts) -> Vec<Arc<ScalarUDF>> {
+fn about_names(system: &Current, session: &SessionFacts) -> Vec<Arc<ScalarUDF>> {
     let mut all = vec![];
     for reg in Reg::ALL {
         let (oid_of, name_of) = reg.functions();
@@ -247,7 +247,7 @@ fn about_names(system: &SystemTablesOf, session: &SessionFacts) -> Vec<Arc<Scala
         all.push(
             RowFunction::new(oid_of, DataType::Int64, move |args| match args.text(0) {
                 None => int8(args.int(0)),
-                Some(written) => match reg.oid(written, tables.inventory(), &user) {
+                Some(written) => match reg.oid(written, tables().inventory(), &user) {
                     Some(oid) => int8(oid),
                     None => Err(reg.missing(written).into()),
                 },
@@ -260,9 +260,9 @@ fn about_names(system: &SystemTablesOf, session: &SessionFacts) -> Vec<Arc<Scala
             RowFunction::new(name_of, DataType::Utf8, move |args| match (args.text(0), args.int(0)) {
                 // A function's name is kept as text already.
                 (Some(written), None) if reg == Reg::Proc => text(written.to_string()),
-                (_, Some(oid)) => text(reg.name(oid, tables.inventory(), &user)),
-                (Some(written), None) => match reg.oid(written, tables.inventory(), &user) {
-                    Some(oid) => text(reg.name(oid, tables.inventory(), &user)),
+                (_, Some(oid)) => text(reg.name(oid, tables().inventory(), &user)),
+                (Some(written), None) => match reg.oid(written, tables().inventory(), &user) {
+                    Some(oid) => text(reg.name(oid, tables().inventory(), &user)),
                     None => Err(reg.missing(written).into()),
                 },
                 (None, None) => text(None),
@@ -280,7 +280,7 @@ fn about_names(system: &SystemTablesOf, session: &SessionFacts) -> Vec<Arc<Scala
         let (tables, user) = (system.clone(), session.user.clone());
         all.push(
             RowFunction::new(name, DataType::Int64, move |args| {
-                int8(args.text(0).and_then(|written| reg.oid(written, tables.inventory(), &user)))
+                int8(args.text(0).and_then(|written| reg.oid(written, tables().inventory(), &user)))
             })
             .shown_as("oid")
             .udf(),
@@ -351,7 +351,9 @@ fn constants() -> Vec<Arc<ScalarUDF>> {
         RowFunction::new("pg_my_temp_schema", DataType::Int64, |_| int8(0)).shown_as("oid").udf(),
         RowFunction::new("array_upper", DataType::Int64, |args| {
             let length = match args.0.first() {
-                Some(ScalarValue::List(list)) if args.int(1) == Some(1) && !args.is_null(0) => Some(list.value_length(0)),
+                Some(ScalarValue::List(list)) if args.int(1) == Some(1) && !args.is_null(0) => {
+                    Some(list.value_length(0))
+                }
                 _ => None,
             };
             int8(length.filter(|n| *n > 0).map(i64::from))

@@ -21,7 +21,17 @@ ORDER BY depth DESC";
 
 /// The columns of the walk; a query is asyncpg's when it declares them all, in this order.
 const WALK: [&str; 11] = [
-    "oid", "ns", "name", "kind", "basetype", "elemtype", "elemdelim", "range_subtype", "attrtypoids", "attrnames", "depth",
+    "oid",
+    "ns",
+    "name",
+    "kind",
+    "basetype",
+    "elemtype",
+    "elemdelim",
+    "range_subtype",
+    "attrtypoids",
+    "attrnames",
+    "depth",
 ];
 
 /// Replaces the walk, where this is it.

@@ -169,7 +169,9 @@ impl Inventory {
     pub fn by_name(&self, written: &str) -> Option<&Relation> {
         let parts = split_name(written);
         match parts.as_slice() {
-            [name] => self.relations.iter().filter(|r| r.is_visible() && r.name == *name).max_by_key(|r| r.schema == PUBLIC),
+            [name] => {
+                self.relations.iter().filter(|r| r.is_visible() && r.name == *name).max_by_key(|r| r.schema == PUBLIC)
+            }
             [schema, name] => self.relations.iter().find(|r| r.schema_name() == schema && r.name == *name),
             [database, schema, name] if database == DATABASE => {
                 self.relations.iter().find(|r| r.schema_name() == schema && r.name == *name)
@@ -200,11 +202,8 @@ impl Inventory {
 }
 
 fn user_relation(object: &Arc<Object>) -> Relation {
-    let columns = object
-        .columns()
-        .iter()
-        .map(|c| Column { comment: c.comment.clone(), ..Column::of(&c.field()) })
-        .collect();
+    let columns =
+        object.columns().iter().map(|c| Column { comment: c.comment.clone(), ..Column::of(&c.field()) }).collect();
     let (kind, key, query) = match &object.body {
         Body::Source(r) | Body::Table(r) => ("r", r.primary_key.clone(), None),
         Body::FeatureView(v) => ("v", v.key.clone(), Some(v.query.clone())),

@@ -29,7 +29,14 @@ fn source(system: &SystemTablesOf, object: &Object, r: &Relation, rows: &mut Row
         ("columns", r.columns.len().into()),
         ("event_time", r.event_time.map(|i| r.columns[i].name.clone()).into()),
         ("delay", r.event_time.map(|_| r.delay_us).into()),
-        ("clock", match r.clock { ClockMode::System => "system", ClockMode::Event => "event" }.into()),
+        (
+            "clock",
+            match r.clock {
+                ClockMode::System => "system",
+                ClockMode::Event => "event",
+            }
+            .into(),
+        ),
         ("rows", stats.rows.into()),
         ("watermark", instant(stats.watermark_us)),
         ("frontier", instant(stats.frontier_us)),

@@ -4,8 +4,8 @@ use super::{
     SystemTablesOf,
     columns::{Cell, Rows},
     inventory::{
-        CONSTRAINT, DATABASE, DATABASE_OID, INDEX, INFORMATION_SCHEMA, OWNER, OWNER_NAME, PG_CATALOG, Relation, SCHEMAS,
-        TIDEMARK, collation,
+        CONSTRAINT, DATABASE, DATABASE_OID, INDEX, INFORMATION_SCHEMA, OWNER, OWNER_NAME, PG_CATALOG, Relation,
+        SCHEMAS, TIDEMARK, collation,
     },
 };
 use crate::wire::types::{PgType, TYPES, TypeEntry, element_oid, oid};
@@ -13,16 +13,46 @@ use crate::wire::types::{PgType, TYPES, TypeEntry, element_oid, oid};
 /// `pg_roles`, `information_schema.tables` and the like are views in PostgreSQL too.
 pub fn is_view(schema: i64, table: &str) -> bool {
     const VIEWS: [&str; 11] = [
-        "pg_roles", "pg_user", "pg_group", "pg_settings", "pg_tables", "pg_views", "pg_matviews", "pg_indexes", "pg_rules",
-        "pg_policies", "pg_sequences",
+        "pg_roles",
+        "pg_user",
+        "pg_group",
+        "pg_settings",
+        "pg_tables",
+        "pg_views",
+        "pg_matviews",
+        "pg_indexes",
+        "pg_rules",
+        "pg_policies",
+        "pg_sequences",
     ];
     schema == INFORMATION_SCHEMA || schema == TIDEMARK || VIEWS.contains(&table)
 }
 
 const FILLED: [&str; 25] = [
-    "pg_namespace", "pg_class", "pg_attribute", "pg_type", "pg_index", "pg_constraint", "pg_description",
-    "pg_shdescription", "pg_am", "pg_database", "pg_roles", "pg_authid", "pg_user", "pg_settings", "pg_tables", "pg_views",
-    "pg_indexes", "pg_rewrite", "pg_depend", "pg_tablespace", "pg_language", "pg_proc", "pg_collation", "pg_range",
+    "pg_namespace",
+    "pg_class",
+    "pg_attribute",
+    "pg_type",
+    "pg_index",
+    "pg_constraint",
+    "pg_description",
+    "pg_shdescription",
+    "pg_am",
+    "pg_database",
+    "pg_roles",
+    "pg_authid",
+    "pg_user",
+    "pg_settings",
+    "pg_tables",
+    "pg_views",
+    "pg_indexes",
+    "pg_rewrite",
+    "pg_depend",
+    "pg_tablespace",
+    "pg_language",
+    "pg_proc",
+    "pg_collation",
+    "pg_range",
     "pg_matviews",
 ];
 
@@ -359,7 +389,10 @@ fn types(rows: &mut Rows) {
             _ => 0,
         };
         let kind = if matches!(entry.oid, oid::VOID | oid::UNKNOWN) { "p" } else { "b" };
-        let functions = if matches!(entry.name, "timestamptz" | "timestamp" | "date" | "time" | "interval" | "numeric" | "json" | "pg_node_tree") {
+        let functions = if matches!(
+            entry.name,
+            "timestamptz" | "timestamp" | "date" | "time" | "interval" | "numeric" | "json" | "pg_node_tree"
+        ) {
             format!("{}_", entry.name)
         } else {
             entry.name.to_string()
@@ -373,7 +406,11 @@ fn types(rows: &mut Rows) {
             ("typbyval", by_value(entry.typlen).into()),
             ("typtype", kind.into()),
             ("typcategory", category(entry).into()),
-            ("typispreferred", matches!(entry.oid, oid::BOOL | oid::TEXT | oid::FLOAT8 | oid::OID | oid::TIMESTAMPTZ | oid::INTERVAL).into()),
+            (
+                "typispreferred",
+                matches!(entry.oid, oid::BOOL | oid::TEXT | oid::FLOAT8 | oid::OID | oid::TIMESTAMPTZ | oid::INTERVAL)
+                    .into(),
+            ),
             ("typisdefined", true.into()),
             ("typdelim", ",".into()),
             ("typsubscript", "-".into()),

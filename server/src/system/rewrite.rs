@@ -18,8 +18,8 @@ use super::{functions, introspection, regclass::Reg, vacancy};
 use crate::wire::types::by_name;
 use sqlparser::ast::{
     Array, ArrayElemTypeDef, BinaryOperator, CastKind, DataType, Expr, Function, FunctionArg, FunctionArgExpr,
-    FunctionArgumentClause, FunctionArgumentList, FunctionArguments, GroupByExpr, Ident, ObjectName, OrderByKind, Query,
-    Select, SelectItem, SetExpr, TableFactor, TimezoneInfo, Value, Visit, VisitMut, Visitor, VisitorMut,
+    FunctionArgumentClause, FunctionArgumentList, FunctionArguments, GroupByExpr, Ident, ObjectName, OrderByKind,
+    Query, Select, SelectItem, SetExpr, TableFactor, TimezoneInfo, Value, Visit, VisitMut, Visitor, VisitorMut,
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -27,7 +27,7 @@ use std::{
 };
 
 /// Whether a query asks about the catalog: it reads one of its tables, calls one of its functions, or writes its types
-/// or operators. Such a query needs [`rewrite`] and the session's catalog functions.
+/// or operators.
 pub fn concerns(query: &Query) -> bool {
     struct Search;
     impl Visitor for Search {
@@ -81,13 +81,15 @@ pub fn declared_parameters(query: &Query) -> BTreeMap<usize, u32> {
     search.0
 }
 
-/// Rewrites a query that concerns the catalog.
-pub fn rewrite(query: &mut Query) {
-    if introspection::answer(query) {
-        return;
+/// Rewrites a query that concerns the catalog, and leaves any other as it is; says which.
+pub fn rewrite(query: &mut Query) -> bool {
+    if !concerns(query) {
+        return false;
     }
+    introspection::answer(query);
     shown(&mut query.body);
     let _ = VisitMut::visit(query, &mut Rewriting);
+    true
 }
 
 fn is_system_relation(name: &ObjectName) -> bool {
@@ -476,7 +478,8 @@ fn aggregate_rows(query: &mut Query, function: &str) {
     if !ungrouped || select.having.is_some() || select.distinct.is_some() || vacancy::aggregates(select) {
         return;
     }
-    let [SelectItem::UnnamedExpr(item) | SelectItem::ExprWithAlias { expr: item, .. }] = select.projection.as_mut_slice()
+    let [SelectItem::UnnamedExpr(item) | SelectItem::ExprWithAlias { expr: item, .. }] =
+        select.projection.as_mut_slice()
     else {
         return;
     };

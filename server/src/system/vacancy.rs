@@ -5,8 +5,8 @@
 
 use super::pg_catalog::is_always_empty;
 use sqlparser::ast::{
-    Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, GroupByExpr, JoinOperator, ObjectName, Query, Select, SelectItem, SetExpr,
-    SetOperator, TableFactor, TableWithJoins, Visit, Visitor,
+    Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, GroupByExpr, JoinOperator, ObjectName, Query,
+    Select, SelectItem, SetExpr, SetOperator, TableFactor, TableWithJoins, Visit, Visitor,
 };
 use std::ops::ControlFlow;
 
@@ -20,7 +20,9 @@ fn body_is_empty(body: &SetExpr) -> bool {
         // An aggregate without GROUP BY has one row even over none.
         SetExpr::Select(select) => reads_nothing(select) && !(is_ungrouped(select) && aggregates(select)),
         SetExpr::Query(query) => is_empty(query),
-        SetExpr::SetOperation { op: SetOperator::Union, left, right, .. } => body_is_empty(left) && body_is_empty(right),
+        SetExpr::SetOperation { op: SetOperator::Union, left, right, .. } => {
+            body_is_empty(left) && body_is_empty(right)
+        }
         _ => false,
     }
 }
@@ -94,8 +96,18 @@ fn is_always_null(expr: &Expr) -> bool {
         },
         _ => return false,
     };
-    const NULL: [&str; 10] =
-        ["reloptions", "attoptions", "attfdwoptions", "relacl", "nspacl", "datacl", "attacl", "typacl", "spcacl", "spcoptions"];
+    const NULL: [&str; 10] = [
+        "reloptions",
+        "attoptions",
+        "attfdwoptions",
+        "relacl",
+        "nspacl",
+        "datacl",
+        "attacl",
+        "typacl",
+        "spcacl",
+        "spcoptions",
+    ];
     NULL.contains(&column.value.to_lowercase().as_str())
 }
 
@@ -104,8 +116,20 @@ fn is_ungrouped(select: &Select) -> bool {
 }
 
 const AGGREGATES: [&str; 14] = [
-    "count", "sum", "min", "max", "avg", "array_agg", "string_agg", "bool_and", "bool_or", "every", "json_agg",
-    "jsonb_agg", "first_value", "any_value",
+    "count",
+    "sum",
+    "min",
+    "max",
+    "avg",
+    "array_agg",
+    "string_agg",
+    "bool_and",
+    "bool_or",
+    "every",
+    "json_agg",
+    "jsonb_agg",
+    "first_value",
+    "any_value",
 ];
 
 /// Whether the select list aggregates (subqueries inside it apart).

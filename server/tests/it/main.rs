@@ -1,3 +1,4 @@
 //! The server's parts, each from outside.
 
 mod pg;
+mod system;
