@@ -359,6 +359,25 @@ fn constants() -> Vec<Arc<ScalarUDF>> {
             int8(length.filter(|n| *n > 0).map(i64::from))
         })
         .udf(),
+        // What rewriting makes of `generate_subscripts`: from 1, also for the vectors that PostgreSQL counts from 0.
+        RowFunction::new(
+            "subscripts$list",
+            DataType::List(Arc::new(Field::new_list_field(DataType::Int64, true))),
+            |args| {
+                let length = match args.0.first() {
+                    Some(ScalarValue::List(list)) if !args.is_null(0) => i64::from(list.value_length(0)),
+                    _ => 0,
+                };
+                let numbers: Vec<ScalarValue> = (1..=length).map(|n| ScalarValue::Int64(Some(n))).collect();
+                Ok(ScalarValue::List(ScalarValue::new_list_nullable(&numbers, &DataType::Int64)))
+            },
+        )
+        .udf(),
+        RowFunction::new("like_escape", DataType::Utf8, |args| {
+            let (Some(pattern), Some(escape)) = (args.text(0), args.text(1)) else { return text(None) };
+            text(like_escape(pattern, escape))
+        })
+        .udf(),
         RowFunction::new("pg_relation_is_updatable", DataType::Int32, |_| Ok(ScalarValue::Int32(Some(0)))).udf(),
     ];
     // Sizes are not measured; unknown is better than wrong.
@@ -423,6 +442,25 @@ fn constants() -> Vec<Arc<ScalarUDF>> {
     all
 }
 
+/// A LIKE pattern with another escape character, or none, as one with the backslash.
+fn like_escape(pattern: &str, escape: &str) -> String {
+    let escape = escape.chars().next();
+    let mut escaped = String::with_capacity(pattern.len() + 4);
+    let mut characters = pattern.chars();
+    while let Some(c) = characters.next() {
+        if Some(c) == escape {
+            escaped.push('\\');
+            escaped.extend(characters.next());
+        } else {
+            if c == '\\' {
+                escaped.push('\\');
+            }
+            escaped.push(c);
+        }
+    }
+    escaped
+}
+
 /// PostgreSQL's rule: the next unit from 10 of it on, rounded half away from zero.
 fn size_pretty(bytes: i64) -> String {
     let mut size = bytes as i128 * 2;
@@ -454,6 +492,13 @@ mod tests {
         for (oid, typmod, expected) in cases {
             assert_eq!(format_type(oid, typmod), expected);
         }
+    }
+
+    #[test]
+    fn an_escape_character_becomes_the_backslash() {
+        assert_eq!(like_escape("pg/_%", "/"), r"pg\_%");
+        assert_eq!(like_escape(r"a\b//c", "/"), r"a\\b\/c");
+        assert_eq!(like_escape("a_b", ""), "a_b");
     }
 
     #[test]

@@ -11,6 +11,7 @@
 //! (SELECT a FROM … WHERE …)            (SELECT first_value(a) FROM … WHERE …): at most one row, and decorrelates
 //! ARRAY(SELECT a FROM …)               (SELECT array_agg(a) FROM …)
 //! a subquery over an empty table       NULL, false or an empty array
+//! generate_subscripts(a, 1)            unnest(…) of a list of them
 //! unnamed columns                      get PostgreSQL's names
 //! ```
 
@@ -358,11 +359,26 @@ fn rewrite_expr(expr: &mut Expr) {
                     aggregate_rows(&mut query, "array_agg");
                     Expr::Subquery(query)
                 };
-            } else if qualifier_is_system(&f.name) {
+                return;
+            }
+            if qualifier_is_system(&f.name) {
                 f.name.0.drain(..f.name.0.len() - 1);
+            }
+            // A function that returns rows: an array of them, unnested.
+            if vacancy::last_part(&f.name) == "generate_subscripts" {
+                f.name = ObjectName::from(vec![Ident::new("subscripts$list")]);
+                let list = take(expr);
+                *expr = call("unnest", vec![list], vec![]);
             }
         }
         Expr::Cast { .. } => rewrite_cast(expr),
+        Expr::AnyOp { right, .. } | Expr::AllOp { right, .. } => array_literal(right),
+        // The planner's LIKE knows the backslash only.
+        Expr::Like { pattern, escape_char, .. } | Expr::ILike { pattern, escape_char, .. } => {
+            if let Some(escape) = escape_char.take() {
+                **pattern = call("like_escape", vec![take(pattern), Expr::Value(escape)], vec![]);
+            }
+        }
         Expr::Exists { subquery, negated } if vacancy::is_empty(subquery) => {
             *expr = Expr::Value(Value::Boolean(*negated).into());
         }
