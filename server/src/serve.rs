@@ -8,10 +8,7 @@ use crate::{
 };
 use anyhow::{Context, Result};
 use arrow::datatypes::SchemaRef;
-use datafusion::{
-    execution::{memory_pool::FairSpillPool, runtime_env::RuntimeEnvBuilder},
-    logical_expr::ScalarUDF,
-};
+use datafusion::execution::{memory_pool::FairSpillPool, runtime_env::RuntimeEnvBuilder};
 use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
@@ -77,6 +74,7 @@ pub async fn start(settings: &Settings) -> Result<Running> {
 
     let backend = Arc::new(TidemarkBackend {
         database: database.clone(),
+        started_us: clock.now_us(),
         statement_timeout: settings.statement_timeout,
     });
     let limits = pg::Settings {
@@ -143,9 +141,7 @@ async fn open(settings: &Settings, data: &Path, clock: Arc<dyn Clock>) -> Result
     if let Some(threads) = settings.worker_threads {
         config = config.with_target_partitions(threads);
     }
-    let mut builder = asof::install(state_builder(config)).with_runtime_env(Arc::new(runtime.build()?));
-    let functions: Vec<Arc<ScalarUDF>> = crate::system::functions();
-    builder.scalar_functions().get_or_insert_default().extend(functions);
+    let builder = asof::install(state_builder(config)).with_runtime_env(Arc::new(runtime.build()?));
     let folder = std::env::current_dir().context("the current folder is gone")?;
     Ok(Database::new(engine, clock, catalog, builder.build(), folder))
 }

@@ -154,6 +154,19 @@ impl SourceRuntime {
         self.frontier_us.load(Ordering::Acquire)
     }
 
+    /// Rows that a scan would show.
+    pub fn rows(&self) -> u64 {
+        match &self.table {
+            Some(table) => table.read().len() as u64,
+            None => self.counters.rows.load(Ordering::Relaxed),
+        }
+    }
+
+    /// The position after the last record, unless somebody appends right now.
+    pub fn position(&self) -> Option<u64> {
+        self.inner.try_lock().ok().map(|inner| inner.end.get(0))
+    }
+
     pub fn max_event_us(&self) -> i64 {
         self.max_event_us.load(Ordering::Acquire)
     }

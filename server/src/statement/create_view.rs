@@ -30,7 +30,7 @@ pub async fn execute(
     if let Some(existing) = snapshot.get(new.name) {
         return exists(session, existing, if_not_exists, "CREATE VIEW");
     }
-    let system = database.system(&snapshot, session);
+    let system = database.system(session);
     let bound = Binder::new(&snapshot, &session.state, &system, database.clock.now_us()).query(new.query, &[])?;
     let config = session.state.config_options();
     let plan = session.state.analyzer().execute_and_check(bound.plan, config, |_, _| {})?;
