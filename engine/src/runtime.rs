@@ -268,9 +268,7 @@ impl Engine {
         let source = self.source(id).ok_or_else(|| {
             IngestError::Seam(SeamError::NotDone("the source or table was dropped meanwhile".to_string()))
         })?;
-        let (report, letters) = source.ingest(batches, conflict, self.seams.clock.now_us()).await?;
-        self.keep_letters(letters).await?;
-        Ok(report)
+        source.ingest(batches, conflict, &self.seams).await
     }
 
     /// `ALTER SOURCE … ADVANCE WATERMARK TO`.

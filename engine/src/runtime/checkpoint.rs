@@ -36,7 +36,6 @@ impl Engine {
     }
 
     async fn checkpoint_source(&self, source: &Arc<SourceRuntime>) -> SeamResult<()> {
-        source.log.sync().await?;
         let inner = source.lock().await;
         let positions = inner.end.clone();
         let (frontier_us, max_event_us) = inner.clocks();
@@ -45,6 +44,13 @@ impl Engine {
             taken.push(Taken { view: view.clone(), pending: view.state.pending(), dirty: view.state.take_dirty()? });
         }
         drop(inner);
+        // After the positions were noted: what is saved must never be ahead of the log.
+        if let Err(error) = source.log.sync().await {
+            for Taken { view, dirty, .. } in taken {
+                view.state.mark_dirty(dirty.into_iter().map(|(key, _)| key));
+            }
+            return Err(error);
+        }
         let progress = SourceProgress {
             positions: positions.clone(),
             frontier_us,

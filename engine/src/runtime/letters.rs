@@ -2,7 +2,7 @@
 
 use super::Engine;
 use crate::{
-    seam::{Keyspace, RejectReason, SeamError, SeamResult, WriteBatch},
+    seam::{Keyspace, RejectReason, SeamError, SeamResult, StateStore, WriteBatch},
     value::{Value, values_of},
 };
 use arrow::{datatypes::DataType, record_batch::RecordBatch};
@@ -37,17 +37,22 @@ impl DeadLetter {
 /// How many entries one read of the store brings.
 const PAGE: usize = 4096;
 
+/// Makes letters durable; a letter that is there already stays as it is.
+pub(super) async fn keep(state: &dyn StateStore, letters: &[DeadLetter]) -> SeamResult<()> {
+    if letters.is_empty() {
+        return Ok(());
+    }
+    let mut batch = WriteBatch::default();
+    for letter in letters {
+        let bytes = postcard::to_stdvec(letter).map_err(SeamError::not_done)?;
+        batch.puts.push((Keyspace::DeadLetters, letter.key(), bytes));
+    }
+    state.checkpoint(batch).await
+}
+
 impl Engine {
     pub(super) async fn keep_letters(&self, letters: Vec<DeadLetter>) -> SeamResult<()> {
-        if letters.is_empty() {
-            return Ok(());
-        }
-        let mut batch = WriteBatch::default();
-        for letter in &letters {
-            let bytes = postcard::to_stdvec(letter).map_err(SeamError::not_done)?;
-            batch.puts.push((Keyspace::DeadLetters, letter.key(), bytes));
-        }
-        self.seams.state.checkpoint(batch).await
+        keep(self.seams.state.as_ref(), &letters).await
     }
 
     /// All dead letters, by source, view, partition and offset.

@@ -1,10 +1,13 @@
 //! One source or table at work: append, admit, apply.
 
-use super::{DeadLetter, Seams, ViewRuntime, event_clock, letters::payload};
+use super::{
+    DeadLetter, Seams, ViewRuntime, event_clock,
+    letters::{keep, payload},
+};
 use crate::{
     admission::{Admission, event_times},
     compiled::BatchRows,
-    seam::{AdmittedBatch, Positions, SeamError, SeamResult, Source, SourceBatch},
+    seam::{AdmittedBatch, Positions, Reject, SeamError, SeamResult, Source, SourceBatch},
     value::{Value, encode_row, values_of},
 };
 use arrow::{array::BooleanArray, compute::filter_record_batch, datatypes::SchemaRef, record_batch::RecordBatch};
@@ -127,6 +130,8 @@ impl SourceRuntime {
                 last_idle_us: i64::MIN,
             }),
         };
+        let checkpointed = progress.map_or(0, |progress| progress.positions.get(0));
+        let mut letters = vec![];
         let mut inner = source.lock().await;
         loop {
             let batches = source.log.poll(&from, REPLAY_ROWS).await?;
@@ -139,8 +144,13 @@ impl SourceRuntime {
                 inner.admission.replay(&decision);
                 source.count(&batch, &decision);
                 source.remember_rows(&batch, &decision)?;
+                // A crash may have come between a row and its letter.
+                if batch.base_offset >= checkpointed {
+                    letters.extend(source.rejected(&batch, &decision));
+                }
             }
         }
+        keep(seams.state.as_ref(), &letters).await?;
         source.publish(&inner.admission);
         drop(inner);
         Ok(source)
@@ -194,13 +204,14 @@ impl SourceRuntime {
         &self,
         batches: Vec<RecordBatch>,
         conflict: Conflict,
-        now_us: i64,
-    ) -> Result<(IngestReport, Vec<DeadLetter>), IngestError> {
+        seams: &Seams,
+    ) -> Result<IngestReport, IngestError> {
+        let now_us = seams.clock.now_us();
         let mut inner = self.lock().await;
         let batches = self.resolve_conflicts(batches, conflict)?;
         let mut report = IngestReport::default();
         if batches.iter().all(|b| b.num_rows() == 0) {
-            return Ok((report, vec![]));
+            return Ok(report);
         }
         // Decided on a copy: if the append fails, nothing has happened.
         let mut admission = inner.admission.clone();
@@ -240,14 +251,16 @@ impl SourceRuntime {
                 if !report.reasons.contains(&reject.reason.as_str()) {
                     report.reasons.push(reject.reason.as_str());
                 }
-                letters.push(self.letter(&batch, None, reject.row as usize, reject.reason, reject.error.clone()));
             }
+            letters.extend(self.rejected(&batch, &decision));
             for view in &inner.views {
                 letters.extend(self.apply(view, &batch)?);
             }
         }
         self.publish(&inner.admission);
-        Ok((report, letters))
+        // Still under the lock: a checkpoint that has passed these rows would not come back to them after a crash.
+        keep(seams.state.as_ref(), &letters).await?;
+        Ok(report)
     }
 
     /// One batch into one view, and the view's frontier after it.
@@ -276,6 +289,12 @@ impl SourceRuntime {
         }
         view.state.finish(decision.frontier_us)?;
         Ok(letters)
+    }
+
+    /// The letters of what the source itself did not admit.
+    fn rejected(&self, batch: &SourceBatch, decision: &AdmittedBatch) -> Vec<DeadLetter> {
+        let letter = |r: &Reject| self.letter(batch, None, r.row as usize, r.reason, r.error.clone());
+        decision.rejected.iter().map(letter).collect()
     }
 
     fn letter(
