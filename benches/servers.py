@@ -141,13 +141,16 @@ class Postgres(Server):
 
     def cpu_seconds(self):
         """Of the postmaster, its living children and those that have gone."""
-        total = process_cpu_seconds(self.pid, with_reaped_children=True)
-        for child in children_of(self.pid):
+        while True:
+            children = children_of(self.pid)
+            total = process_cpu_seconds(self.pid, with_reaped_children=True)
             try:
-                total += process_cpu_seconds(child)
+                total += sum(process_cpu_seconds(child) for child in children)
             except (FileNotFoundError, ProcessLookupError):
                 continue
-        return total
+            # A child that was reaped in between would be counted twice or not at all.
+            if children_of(self.pid) == children:
+                return total
 
     def stop(self):
         self.script("destroy", self.folder)
