@@ -22,7 +22,7 @@ CEILING_JOIN = 0.25
 HISTORY_COLUMNS = ["a", "b", "c", "d", "e", "f"]
 SUMS = ", ".join(["count(*)", "count(h.a)", *(f"sum(h.{c})" for c in HISTORY_COLUMNS)])
 JOIN = f"SELECT {SUMS} FROM labels l ASOF LEFT JOIN hist h ON l.user_id = h.user_id AND l.ts >= h.ts"
-SCAN = f"SELECT count(*), {', '.join(f'sum({c})' for c in HISTORY_COLUMNS)}, min(ts), sum(user_id) FROM hist"
+SCAN = f"SELECT count(*), {', '.join(f'sum({c})' for c in HISTORY_COLUMNS)}, min(ts) < max(ts), sum(user_id) FROM hist"
 
 VIEW_NAMES = ["n", "total", "total_long", "most_long"]
 VIEW_SUMS = ", ".join(["count(*)", "count(h.n)", *(f"sum(h.{c})" for c in VIEW_NAMES)])
