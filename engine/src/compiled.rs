@@ -7,12 +7,12 @@
 use crate::{
     key::{Event, Walk},
     seam::RejectReason,
-    value::{Value, array_of, encode_row, values_of},
+    value::{Value, array_of, canonical, encode_row, values_of},
 };
 use arrow::{
     array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, RecordBatchOptions, TimestampMicrosecondArray},
     compute::{cast, concat, filter_record_batch},
-    datatypes::{DataType, Field, Schema, SchemaRef},
+    datatypes::{DataType, Field, Float32Type, Float64Type, Schema, SchemaRef},
 };
 use datafusion::{
     common::{
@@ -21,7 +21,8 @@ use datafusion::{
     },
     error::Result as DfResult,
     execution::context::ExecutionProps,
-    logical_expr::Expr,
+    logical_expr::{Expr, simplify::SimplifyContext},
+    optimizer::simplify_expressions::ExprSimplifier,
     physical_expr::{PhysicalExpr, create_physical_expr, expressions::BinaryExpr},
 };
 use std::sync::Arc;
@@ -114,7 +115,10 @@ impl CompiledView {
         let relation = DFSchema::try_from(plan.relation_schema.as_ref().clone())?;
         let props = ExecutionProps::new();
         let physical = |expr: &Expr, schema: &DFSchema| -> PlanResult<Arc<dyn PhysicalExpr>> {
-            Ok(checked_arithmetic(create_physical_expr(expr, schema, &props)?)?)
+            // Not for speed: `coalesce` and its like exist only as what they simplify to.
+            let context = SimplifyContext::builder().with_schema(Arc::new(schema.clone())).build();
+            let expr = ExprSimplifier::new(context).simplify(expr.clone())?;
+            Ok(checked_arithmetic(create_physical_expr(&expr, schema, &props)?)?)
         };
         let filter = plan.filter.as_ref().map(|f| physical(f, &relation)).transpose()?;
         let keys = plan.key.iter().map(|k| physical(k, &relation)).collect::<PlanResult<Vec<_>>>()?;
@@ -190,6 +194,7 @@ impl CompiledView {
             true => batch.rows.clone(),
             false => filter_record_batch(batch.rows, &BooleanArray::from(taken))?,
         };
+        rows = canonical_floats(&rows)?;
         if let Some(filter) = &self.filter {
             let (kept, failed) = evaluate_rows(filter, &rows, &DataType::Boolean)?;
             let mask: BooleanArray =
@@ -376,6 +381,22 @@ impl CompiledView {
     pub fn key_types(&self) -> DfResult<Vec<DataType>> {
         self.keys.iter().map(|k| k.data_type(&self.plan.relation_schema)).collect()
     }
+}
+
+/// −0 becomes 0 and every NaN the one NaN before any expression sees them: Arrow compares doubles by their total order,
+/// where −0 is less than 0.
+fn canonical_floats(rows: &RecordBatch) -> DfResult<RecordBatch> {
+    let columns = rows.columns().iter().map(|column| -> ArrayRef {
+        match column.data_type() {
+            DataType::Float64 => Arc::new(column.as_primitive::<Float64Type>().unary::<_, Float64Type>(canonical)),
+            DataType::Float32 => Arc::new(
+                column.as_primitive::<Float32Type>().unary::<_, Float32Type>(|x| if x.is_nan() { f32::NAN } else { x + 0.0 }),
+            ),
+            _ => column.clone(),
+        }
+    });
+    let options = RecordBatchOptions::new().with_row_count(Some(rows.num_rows()));
+    Ok(RecordBatch::try_new_with_options(rows.schema(), columns.collect(), &options)?)
 }
 
 /// Rows on which an expression failed, ascending, and how.

@@ -395,6 +395,18 @@ impl ViewState {
         Ok(taken)
     }
 
+    /// Marks keys whose values could not be put.
+    pub fn mark_stale(&self, keys: impl IntoIterator<Item = Encoded>) {
+        for key in keys {
+            self.shard(&key).lock().stale.insert(key.clone());
+        }
+    }
+
+    /// When the finished part of some key next changes.
+    pub fn earliest_due(&self) -> Option<i64> {
+        self.shards.iter().filter_map(|shard| shard.lock().due.first().map(|(at, _)| *at)).min()
+    }
+
     /// Keys in memory, and events kept for them.
     pub fn size(&self) -> (usize, usize) {
         self.shards.iter().fold((0, 0), |(keys, events), shard| {

@@ -6,7 +6,7 @@ use crate::model::{Case, Probe, Row, Source, Ty};
 use crate::postgres::Postgres;
 use crate::under_test::{Named, Step, UnderTest};
 use crate::value::{Answer, Value};
-use crate::{check, generate, plan};
+use crate::{check, generate, plan, shrink};
 use anyhow::{Context, Result, bail};
 use arrow::array::{Array, ArrayRef, AsArray, Float64Array, RecordBatch, StringArray};
 use arrow::compute::cast;
@@ -20,7 +20,7 @@ use std::sync::Arc;
 use tidemark_catalog::{Body, Column, FeatureView, Object, ObjectId, SqlType};
 use tidemark_engine::admission::{Admission, event_times};
 use tidemark_engine::compiled::{BatchRows, CompiledView};
-use tidemark_engine::seam::AdmittedBatch;
+use tidemark_engine::seam::{AdmittedBatch, RejectReason};
 use tidemark_engine::value::{encode_row, values_of};
 use tidemark_engine::view::{self, ViewState};
 
@@ -51,7 +51,11 @@ impl Running {
         let times_us: Vec<i64> = event_times(rows, event_time)?.into_iter().map(Option::unwrap_or_default).collect();
         let rejected: Vec<u32> = decision.rejected.iter().map(|r| r.row).collect();
         let taken = BatchRows { rows, base_offset, times_us: &times_us, rejected: &rejected, deletes: &[] };
-        view.apply(&taken)?;
+        let failures = view.apply(&taken)?;
+        // Generated expressions cannot fail on a row.
+        if let Some(failure) = failures.iter().find(|failure| failure.reason == RejectReason::Expression) {
+            bail!("row {} of batch {batch} is excluded: {}", failure.row, failure.error);
+        }
         if self.eager {
             view.finish(decision.frontier_us)?;
         }
@@ -295,6 +299,10 @@ async fn the_engine_alone_agrees_with_the_definition() -> Result<()> {
         let case = generate::case(seed, VIEWS);
         for failure in check::check(&case, &format!("e{seed}"), &postgres, &mut system, &mut coverage).await {
             wrong.push(crate::report(&case, failure.view, &failure.error));
+            if let (Some(view), 1) = (failure.view, wrong.len()) {
+                let small = shrink::shrink(&case, view, &postgres, &mut system).await;
+                wrong.push(format!("  shrunk into {}", shrink::keep(&small, view)?.display()));
+            }
         }
     }
     if !wrong.is_empty() {

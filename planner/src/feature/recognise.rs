@@ -107,7 +107,15 @@ pub fn plan_feature_view(
     let texts = select_texts(query);
     for (i, (expr, output_name)) in shape.projection.iter().enumerate() {
         let kind = build.output(expr, &key, shape.projection_types[i].clone())?;
-        let ty = build.output_type(&kind, &shape.projection_types[i], &key);
+        let ty = stored_type(build.output_type(&kind, &shape.projection_types[i], &key));
+        let as_stored = |expr: Expr| datafusion::logical_expr::cast(expr, ty.clone());
+        let kind = match kind {
+            OutputKind::Expr(expr) if ty != shape.projection_types[i] => OutputKind::Expr(as_stored(expr)),
+            OutputKind::TimeContinuous { expr, bases } if ty != shape.projection_types[i] => {
+                OutputKind::TimeContinuous { expr: as_stored(expr), bases }
+            }
+            kind => kind,
+        };
         let sql = texts.as_ref().and_then(|t| t.get(i).cloned()).unwrap_or_else(|| expr.to_string());
         outputs.push(Output { name: output_name.clone(), ty, kind, sql });
     }
@@ -181,6 +189,11 @@ pub fn plan_feature_view(
         }
     }
     Ok(plan)
+}
+
+/// The one Arrow type that a SQL type is held in: durations are intervals, views of text are text.
+fn stored_type(ty: DataType) -> DataType {
+    tidemark_catalog::SqlType::from_arrow(&ty).map_or(ty, |sql| sql.arrow())
 }
 
 fn column(name: &str) -> Expr {
@@ -270,7 +283,7 @@ impl<'a> Shape<'a> {
         let mut exprs = vec![];
         for (expr, field) in projection.expr.iter().zip(projection.schema.fields()) {
             types.push(field.data_type().clone());
-            exprs.push((unqualified(expr.clone().unalias())?, field.name().clone()));
+            exprs.push((unqualified(expr.clone().unalias_nested().data)?, field.name().clone()));
         }
         let mut windows = HashMap::new();
         let mut filter = None;
@@ -436,11 +449,13 @@ impl Build<'_> {
 
     fn input(&mut self, expr: Expr) -> PlanResult<usize> {
         self.check_row_level(&expr)?;
+        let schema = datafusion::common::DFSchema::try_from(self.schema.as_ref().clone())?;
+        let found = expr.get_type(&schema)?;
+        let ty = stored_type(found.clone());
+        let expr = if ty == found { expr } else { datafusion::logical_expr::cast(expr, ty.clone()) };
         if let Some(i) = self.inputs.iter().position(|input| input.expr == expr) {
             return Ok(i);
         }
-        let schema = datafusion::common::DFSchema::try_from(self.schema.as_ref().clone())?;
-        let ty = expr.get_type(&schema)?;
         self.inputs.push(Input { expr, ty });
         Ok(self.inputs.len() - 1)
     }
@@ -591,7 +606,7 @@ impl Build<'_> {
         let ty = match (aggregate, &arg_type) {
             (Aggregate::Count | Aggregate::ApproxCountDistinct, _) => DataType::Int64,
             (Aggregate::Sum, Some(DataType::Decimal128(_, scale))) => DataType::Decimal128(38, *scale),
-            _ => projected.clone(),
+            _ => stored_type(projected.clone()),
         };
         self.check_argument(aggregate, arg_type.as_ref(), &ty)?;
         let frame = self.frame(frame);

@@ -1,0 +1,305 @@
+//! The pipeline: what runs between the seams.
+//!
+//! One [`SourceRuntime`] per source or table: append → admit → apply to every view on it, under one lock, so that
+//! when an `INSERT` returns every later lookup sees it. [`Engine::tick`] does what time brings (departures, idle
+//! sources, values for the online store); [`Engine::checkpoint`] makes all of it durable:
+//!
+//! ```text
+//!   1  under the source's lock: note positions and frontier F, take the pending steps and the dirty keys' bytes
+//!   2  append the steps to history with the tag (F, positions, epoch) in the same commit
+//!   3  write the dirty keys and the positions to the state store, atomically
+//! ```
+//!
+//! A crash between 2 and 3 leaves older state beside newer history: the log is replayed from the older positions, and
+//! steps with an instant below history's F are recognised and not written again. A crash before 2 loses nothing,
+//! because 3 never runs ahead of 2.
+
+mod checkpoint;
+mod letters;
+mod restore;
+mod source;
+
+pub use letters::DeadLetter;
+pub use source::{Conflict, IngestError, IngestReport, SourceRuntime};
+
+use crate::{
+    compiled::{CompiledView, Row},
+    seam::{Clock, HistoryStore, HistoryTable, OnlineStore, OnlineValue, PutVersion, SeamError, SeamResult, Source, StateStore},
+    value::Value,
+    view::ViewState,
+};
+use arrow::datatypes::SchemaRef;
+use parking_lot::RwLock;
+use serde::{Deserialize, Serialize};
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+use tidemark_catalog::{ClockMode, Object, ObjectId};
+
+/// Opens and removes the log of a source.
+pub trait Logs: Send + Sync {
+    fn open(&self, id: ObjectId, schema: SchemaRef) -> SeamResult<Arc<dyn Source>>;
+    fn remove(&self, id: ObjectId) -> SeamResult<()>;
+}
+
+/// The implementations behind the five seams.
+#[derive(Clone)]
+pub struct Seams {
+    pub clock: Arc<dyn Clock>,
+    pub logs: Arc<dyn Logs>,
+    pub state: Arc<dyn StateStore>,
+    pub online: Arc<dyn OnlineStore>,
+    pub history: Arc<dyn HistoryStore>,
+}
+
+pub struct Engine {
+    pub seams: Seams,
+    sources: RwLock<HashMap<ObjectId, Arc<SourceRuntime>>>,
+    views: RwLock<HashMap<ObjectId, Arc<ViewRuntime>>>,
+    /// Grows with every start; fences writers of earlier starts.
+    epoch: u64,
+    puts: AtomicU64,
+    /// One checkpoint at a time.
+    checkpointing: tokio::sync::Mutex<()>,
+}
+
+/// A feature view, its source, and its table in history.
+pub struct ViewRuntime {
+    pub state: ViewState,
+    pub source: Arc<SourceRuntime>,
+    pub history: RwLock<HistoryTable>,
+    pub version: u32,
+    /// Sequence number of the next history commit.
+    sequence: AtomicU64,
+    /// The last failure of a background action on this view, for people.
+    pub last_error: RwLock<Option<String>>,
+}
+
+impl ViewRuntime {
+    /// The view's now: one instant for one statement. `clock_us` is the server's clock, read once by the caller.
+    pub fn now_us(&self, clock_us: i64) -> i64 {
+        self.source.now_us(clock_us).max(self.state.frontier_us())
+    }
+}
+
+/// The encoding of a row in the online store.
+#[derive(Serialize, Deserialize)]
+pub struct OnlineRow {
+    pub instant_us: i64,
+    pub event_us: i64,
+    pub outputs: Vec<Value>,
+}
+
+impl Engine {
+    pub fn source(&self, id: ObjectId) -> Option<Arc<SourceRuntime>> {
+        self.sources.read().get(&id).cloned()
+    }
+
+    pub fn view(&self, id: ObjectId) -> Option<Arc<ViewRuntime>> {
+        self.views.read().get(&id).cloned()
+    }
+
+    pub fn sources(&self) -> Vec<Arc<SourceRuntime>> {
+        self.sources.read().values().cloned().collect()
+    }
+
+    pub fn views(&self) -> Vec<Arc<ViewRuntime>> {
+        self.views.read().values().cloned().collect()
+    }
+
+    /// Starts a source or table that has just been created.
+    pub async fn create_source(&self, object: &Object) -> SeamResult<()> {
+        let source = SourceRuntime::open(object, &self.seams, None).await?;
+        self.sources.write().insert(object.id, Arc::new(source));
+        Ok(())
+    }
+
+    /// Stops a source or table and removes all it has.
+    pub async fn drop_source(&self, id: ObjectId) -> SeamResult<()> {
+        let source = self.sources.write().remove(&id);
+        if let Some(source) = source {
+            // Whoever appends right now finishes first.
+            drop(source.lock().await);
+        }
+        self.seams.state.remove(crate::seam::Keyspace::Progress, &id.0.to_be_bytes()).await?;
+        self.seams.state.remove(crate::seam::Keyspace::DeadLetters, &id.0.to_be_bytes()).await?;
+        self.seams.logs.remove(id)
+    }
+
+    /// The history table of a view.
+    pub fn history_table(object: &Object, compiled: &CompiledView) -> HistoryTable {
+        let schema = compiled.history_schema.clone();
+        let index = |name: &str| schema.index_of(name).unwrap_or(0);
+        let plan = &compiled.plan;
+        let comments = schema
+            .fields()
+            .iter()
+            .map(|field| {
+                let own = object.columns().iter().find(|c| &c.name == field.name()).and_then(|c| c.comment.clone());
+                own.unwrap_or_else(|| base_comment(compiled, field.name()))
+            })
+            .collect();
+        HistoryTable {
+            view: object.id,
+            name: object.name.clone(),
+            key: plan.key_outputs().into_iter().map(|i| index(&plan.outputs[i].name)).collect(),
+            time: index(&plan.outputs[plan.time_output()].name),
+            schema,
+            comments,
+        }
+    }
+
+    /// Builds a feature view from the beginning of its source's log, and keeps it current from then on. Returns when it
+    /// has caught up. The history table exists afterwards.
+    pub async fn create_view(&self, object: &Object, compiled: CompiledView) -> SeamResult<()> {
+        let source = self
+            .source(compiled.plan.relation)
+            .ok_or_else(|| SeamError::NotDone(format!("the source of feature view \"{}\" is not running", object.name)))?;
+        let table = Self::history_table(object, &compiled);
+        self.seams.history.create(&table).await?;
+        let version = object.feature_view().map_or(1, |v| v.version);
+        let view = Arc::new(ViewRuntime {
+            state: ViewState::new(object.id, Arc::new(compiled), i64::MIN),
+            source: source.clone(),
+            history: RwLock::new(table),
+            version,
+            sequence: AtomicU64::new(1),
+            last_error: RwLock::default(),
+        });
+        let mut inner = source.lock().await;
+        let (from, _) = source.log.range().await?;
+        let letters = source.replay_into(&view, from).await?;
+        self.keep_letters(letters).await?;
+        inner.views.push(view.clone());
+        drop(inner);
+        self.views.write().insert(object.id, view);
+        Ok(())
+    }
+
+    /// Stops a feature view and removes its state, online values and history.
+    pub async fn drop_view(&self, id: ObjectId) -> SeamResult<()> {
+        let Some(view) = self.views.write().remove(&id) else { return Ok(()) };
+        // A checkpoint under way may still write the view's keys: wait for it.
+        let _quiet = self.checkpointing.lock().await;
+        view.source.lock().await.views.retain(|v| v.state.id != id);
+        let name = view.history.read().name.clone();
+        self.forget_view(id, &name).await
+    }
+
+    async fn forget_view(&self, id: ObjectId, history: &str) -> SeamResult<()> {
+        use crate::seam::Keyspace;
+        self.seams.state.remove(Keyspace::Keys, &id.0.to_be_bytes()).await?;
+        self.seams.state.remove(Keyspace::Progress, &id.0.to_be_bytes()).await?;
+        self.seams.online.drop_view(id).await?;
+        self.seams.history.as_ref().drop(history).await
+    }
+
+    pub async fn rename_view(&self, id: ObjectId, to: &str) -> SeamResult<()> {
+        let Some(view) = self.view(id) else { return Ok(()) };
+        let _quiet = self.checkpointing.lock().await;
+        let from = view.history.read().name.clone();
+        self.seams.history.rename(&from, to).await?;
+        view.history.write().name = to.to_string();
+        Ok(())
+    }
+
+    /// Puts the values that have changed into the online store. Bounded by what changed since the last call.
+    pub async fn flush_online(&self) -> SeamResult<usize> {
+        let clock_us = self.seams.clock.now_us();
+        let mut flushed = 0;
+        for view in self.views() {
+            let now_us = view.now_us(clock_us);
+            let stale = view.state.take_stale(now_us).map_err(SeamError::not_done)?;
+            if stale.is_empty() {
+                continue;
+            }
+            let keys: Vec<_> = stale.iter().map(|(key, _)| key.clone()).collect();
+            let values = stale.into_iter().map(|(key, row)| self.online_value(&key, row)).collect::<Result<Vec<_>, _>>();
+            let values = values.map_err(SeamError::not_done)?;
+            flushed += values.len();
+            if let Err(error) = self.seams.online.put(view.state.id, values).await {
+                view.state.mark_stale(keys);
+                *view.last_error.write() = Some(format!("online store: {error}"));
+                return Err(error);
+            }
+        }
+        Ok(flushed)
+    }
+
+    fn online_value(&self, key: &[u8], row: Option<Row>) -> Result<OnlineValue, postcard::Error> {
+        let counter = self.puts.fetch_add(1, Ordering::Relaxed);
+        let row = row
+            .map(|row| {
+                postcard::to_stdvec(&OnlineRow {
+                    instant_us: row.instant_us,
+                    event_us: row.event_us,
+                    outputs: row.outputs.into_vec(),
+                })
+            })
+            .transpose()?;
+        Ok(OnlineValue {
+            key: key.to_vec().into(),
+            version: PutVersion { epoch: self.epoch, counter },
+            row: row.map(Into::into),
+        })
+    }
+
+    /// What time alone brings: idle sources move their frontier (recorded in the log). Returns how many did.
+    pub async fn advance_idle(&self) -> SeamResult<usize> {
+        let mut advanced = 0;
+        for source in self.sources() {
+            advanced += usize::from(source.advance_if_idle(&self.seams).await?);
+        }
+        Ok(advanced)
+    }
+
+    /// Appends rows to a source or table, admits them and applies them to every view on it. When this returns, the rows
+    /// are durable (as the log's fsync setting says) and every later lookup sees them.
+    pub async fn ingest(
+        &self,
+        id: ObjectId,
+        batches: Vec<arrow::record_batch::RecordBatch>,
+        conflict: Conflict,
+    ) -> Result<IngestReport, IngestError> {
+        let source = self.source(id).ok_or_else(|| {
+            IngestError::Seam(SeamError::NotDone("the source or table was dropped meanwhile".to_string()))
+        })?;
+        let (report, letters) = source.ingest(batches, conflict, self.seams.clock.now_us()).await?;
+        self.keep_letters(letters).await?;
+        Ok(report)
+    }
+
+    /// `ALTER SOURCE … ADVANCE WATERMARK TO`.
+    pub async fn advance_watermark(&self, id: ObjectId, to_us: i64) -> SeamResult<()> {
+        match self.source(id) {
+            Some(source) => source.advance(to_us, self.seams.clock.now_us()).await,
+            None => Ok(()),
+        }
+    }
+}
+
+/// What a foreign reader needs to know of a base column.
+fn base_comment(compiled: &CompiledView, name: &str) -> String {
+    let plan = &compiled.plan;
+    for output in &plan.outputs {
+        if let tidemark_planner::feature::OutputKind::TimeContinuous { expr, .. } = &output.kind {
+            let bases = plan.base_columns();
+            if bases.iter().any(|(base, _)| base == name && base.starts_with(&format!("{}_base", output.name))) {
+                let formula = tidemark_planner::feature::rename_slots(expr, &|slot| {
+                    bases.iter().find(|(_, s)| *s == slot).map(|(n, _)| n.clone())
+                });
+                return format!("base of {}: {formula}, with {} the instant of the reading", output.name, tidemark_planner::feature::NOW_COLUMN);
+            }
+        }
+    }
+    String::new()
+}
+
+/// Whether the source follows the events' own clock.
+pub(crate) fn event_clock(mode: ClockMode) -> bool {
+    mode == ClockMode::Event
+}

@@ -1,0 +1,158 @@
+//! Coming back: state from the last checkpoint, then the log from where that stood.
+
+use super::{Engine, Seams, SourceRuntime, ViewRuntime};
+use crate::{
+    compiled::{CompiledView, internal},
+    seam::{Keyspace, Positions, SeamError, SeamResult, WriteBatch},
+    view::ViewState,
+};
+use parking_lot::RwLock;
+use serde::{Deserialize, Serialize};
+use std::{
+    collections::HashMap,
+    sync::{Arc, atomic::AtomicU64},
+};
+use tidemark_catalog::{ObjectId, Snapshot};
+use tidemark_planner::feature::plan_definition;
+
+/// Where a source stood at the last checkpoint.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct SourceProgress {
+    pub positions: Positions,
+    pub frontier_us: i64,
+    pub max_event_us: i64,
+    pub rows: u64,
+    pub rejected: u64,
+}
+
+/// Where a view stood at the last checkpoint.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ViewProgress {
+    pub positions: Positions,
+    pub frontier_us: i64,
+    pub events: u64,
+}
+
+/// The key of the writer epoch in [`Keyspace::Progress`]; object ids are four bytes.
+const EPOCH: &[u8] = b"epoch";
+
+/// Keys read from the state store at a time.
+const PAGE: usize = 4096;
+
+impl Engine {
+    /// Starts everything the catalog has. When it returns, recovery is complete: positions have reached the log ends.
+    pub async fn start(seams: Seams, snapshot: &Snapshot) -> SeamResult<Engine> {
+        let epoch = match read(&seams, EPOCH).await? {
+            Some(bytes) => postcard::from_bytes::<u64>(&bytes).map_err(SeamError::not_done)? + 1,
+            None => 1,
+        };
+        let bytes = postcard::to_stdvec(&epoch).map_err(SeamError::not_done)?;
+        let batch = WriteBatch { puts: vec![(Keyspace::Progress, EPOCH.to_vec(), bytes)], deletes: vec![] };
+        seams.state.checkpoint(batch).await?;
+        let engine = Engine {
+            seams,
+            sources: RwLock::new(HashMap::new()),
+            views: RwLock::new(HashMap::new()),
+            epoch,
+            puts: AtomicU64::new(0),
+            checkpointing: tokio::sync::Mutex::new(()),
+        };
+        for object in snapshot.objects() {
+            if object.relation().is_some() {
+                let progress: Option<SourceProgress> = engine.progress(object.id).await?;
+                let source = SourceRuntime::open(object, &engine.seams, progress.as_ref()).await?;
+                engine.sources.write().insert(object.id, Arc::new(source));
+            }
+        }
+        for object in snapshot.objects() {
+            if object.feature_view().is_some() {
+                let plan = plan_definition(object, snapshot).map_err(|e| SeamError::not_done(internal(&object.name, e)))?;
+                let compiled = CompiledView::new(object, plan).map_err(|e| SeamError::not_done(internal(&object.name, e)))?;
+                engine.restore_view(object, compiled).await?;
+            }
+        }
+        engine.forget_orphans(snapshot).await?;
+        Ok(engine)
+    }
+
+    async fn restore_view(&self, object: &tidemark_catalog::Object, compiled: CompiledView) -> SeamResult<()> {
+        let source = self
+            .source(compiled.plan.relation)
+            .ok_or_else(|| SeamError::NotDone(format!("feature view \"{}\" has no source", object.name)))?;
+        let table = Self::history_table(object, &compiled);
+        self.seams.history.create(&table).await?;
+        let tag = self.seams.history.last_tag(&table.name).await?;
+        let progress: Option<ViewProgress> = self.progress(object.id).await?;
+        let committed_us = tag.as_ref().map_or(i64::MIN, |t| t.frontier_us);
+        let state = ViewState::new(object.id, Arc::new(compiled), committed_us);
+        let mut from = source.log.range().await?.0;
+        if let Some(progress) = progress {
+            self.restore_keys(&state).await?;
+            state.restore_frontier(progress.frontier_us);
+            state.counters.events.store(progress.events, std::sync::atomic::Ordering::Relaxed);
+            from = progress.positions;
+        }
+        let view = Arc::new(ViewRuntime {
+            state,
+            source: source.clone(),
+            history: RwLock::new(table),
+            version: object.feature_view().map_or(1, |v| v.version),
+            sequence: AtomicU64::new(tag.map_or(1, |t| t.sequence + 1)),
+            last_error: RwLock::default(),
+        });
+        let mut inner = source.lock().await;
+        let letters = source.replay_into(&view, from).await?;
+        self.keep_letters(letters).await?;
+        // A control record may stand behind the last checkpoint of a source without views.
+        view.state.finish(inner.clocks().0).map_err(SeamError::not_done)?;
+        inner.views.push(view.clone());
+        drop(inner);
+        self.views.write().insert(object.id, view);
+        Ok(())
+    }
+
+    async fn restore_keys(&self, state: &ViewState) -> SeamResult<()> {
+        let prefix = state.id.0.to_be_bytes();
+        let mut after: Option<Vec<u8>> = None;
+        loop {
+            let page = self.seams.state.restore(Keyspace::Keys, &prefix, after.as_deref(), PAGE).await?;
+            let Some((last, _)) = page.last() else { return Ok(()) };
+            after = Some(last.clone());
+            for (key, bytes) in page {
+                state.restore(key[prefix.len()..].to_vec(), &bytes)?;
+            }
+        }
+    }
+
+    async fn progress<T: for<'a> Deserialize<'a>>(&self, id: ObjectId) -> SeamResult<Option<T>> {
+        let bytes = read(&self.seams, &id.0.to_be_bytes()).await?;
+        bytes.map(|bytes| postcard::from_bytes(&bytes).map_err(SeamError::not_done)).transpose()
+    }
+
+    /// Removes what a crash between the catalog's commit and the clean-up of a drop has left.
+    async fn forget_orphans(&self, snapshot: &Snapshot) -> SeamResult<()> {
+        let mut after: Option<Vec<u8>> = None;
+        loop {
+            let page = self.seams.state.restore(Keyspace::Progress, &[], after.as_deref(), PAGE).await?;
+            let Some((last, _)) = page.last() else { return Ok(()) };
+            after = Some(last.clone());
+            for (key, _) in page {
+                if let Ok(id) = <[u8; 4]>::try_from(key.as_slice())
+                    && snapshot.get_id(ObjectId(u32::from_be_bytes(id))).is_none()
+                {
+                    for keyspace in [Keyspace::Keys, Keyspace::Progress, Keyspace::DeadLetters] {
+                        self.seams.state.remove(keyspace, &id).await?;
+                    }
+                    let id = ObjectId(u32::from_be_bytes(id));
+                    self.seams.online.drop_view(id).await?;
+                    self.seams.logs.remove(id)?;
+                }
+            }
+        }
+    }
+}
+
+async fn read(seams: &Seams, key: &[u8]) -> SeamResult<Option<Vec<u8>>> {
+    let found = seams.state.restore(Keyspace::Progress, key, None, 1).await?;
+    Ok(found.into_iter().find(|(k, _)| k == key).map(|(_, v)| v))
+}

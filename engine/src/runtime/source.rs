@@ -1,0 +1,478 @@
+//! One source or table at work: append, admit, apply.
+
+use super::{DeadLetter, Seams, ViewRuntime, event_clock, letters::payload};
+use crate::{
+    admission::{Admission, event_times},
+    compiled::BatchRows,
+    seam::{AdmittedBatch, Positions, SeamError, SeamResult, Source, SourceBatch},
+    value::{Value, encode_row, values_of},
+};
+use arrow::{array::BooleanArray, compute::filter_record_batch, datatypes::SchemaRef, record_batch::RecordBatch};
+use parking_lot::RwLock;
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicI64, AtomicU64, Ordering},
+    },
+};
+use tidemark_catalog::{Object, ObjectId, Relation};
+
+/// Rows read from the log at a time: enough to amortise a batch, small enough to stay in cache.
+pub(super) const REPLAY_ROWS: usize = 8192;
+
+/// An idle source's frontier is recorded at most this often when no view waits for it, microseconds.
+const IDLE_RECORD_US: i64 = 60_000_000;
+
+pub struct SourceRuntime {
+    pub id: ObjectId,
+    pub name: RwLock<String>,
+    pub relation: RwLock<Relation>,
+    pub schema: SchemaRef,
+    pub log: Arc<dyn Source>,
+    inner: tokio::sync::Mutex<Inner>,
+    /// Copies of the admission's clocks, for readers that do not wait.
+    frontier_us: AtomicI64,
+    max_event_us: AtomicI64,
+    pub counters: SourceCounters,
+    /// The current rows of a table with a primary key.
+    table: Option<RwLock<HashMap<Vec<u8>, Current>>>,
+}
+
+/// What `tidemark.pipelines` shows of a source.
+#[derive(Debug, Default)]
+pub struct SourceCounters {
+    pub rows: AtomicU64,
+    pub rejected: AtomicU64,
+}
+
+struct Current {
+    effective_us: i64,
+    row: Arc<[Value]>,
+}
+
+pub struct Inner {
+    admission: Admission,
+    pub views: Vec<Arc<ViewRuntime>>,
+    pub end: Positions,
+    last_append_us: i64,
+    last_idle_us: i64,
+}
+
+/// What to do with a row whose primary key is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Conflict {
+    Error,
+    Skip,
+    Replace,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct IngestReport {
+    /// Rows appended, admitted or not.
+    pub rows: usize,
+    /// Rows that went to dead letters, with the reason's name.
+    pub rejected: usize,
+    pub reasons: Vec<&'static str>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum IngestError {
+    #[error("duplicate key value violates unique constraint \"{table}_pkey\"")]
+    Duplicate { table: String, key: String },
+    #[error(transparent)]
+    Seam(#[from] SeamError),
+    #[error(transparent)]
+    Expression(#[from] datafusion::error::DataFusionError),
+}
+
+impl SourceRuntime {
+    /// Opens the log and takes over its clocks; `progress` is where the last checkpoint stood (what is before it need
+    /// not be read again, unless the current rows of a table are to be rebuilt).
+    pub async fn open(object: &Object, seams: &Seams, progress: Option<&super::restore::SourceProgress>) -> SeamResult<Self> {
+        let relation = object
+            .relation()
+            .ok_or_else(|| SeamError::NotDone(format!("\"{}\" is no source or table", object.name)))?
+            .clone();
+        let log = seams.logs.open(object.id, relation.schema())?;
+        let (start, end) = log.range().await?;
+        let table = (!relation.primary_key.is_empty()).then(RwLock::default);
+        let mut admission = Admission::new(&relation);
+        let mut from = start;
+        let counters = SourceCounters::default();
+        if let Some(progress) = progress
+            && table.is_none()
+        {
+            admission.frontier_us = progress.frontier_us;
+            admission.max_event_us = progress.max_event_us;
+            counters.rows.store(progress.rows, Ordering::Relaxed);
+            counters.rejected.store(progress.rejected, Ordering::Relaxed);
+            from = progress.positions.clone();
+        }
+        let source = SourceRuntime {
+            id: object.id,
+            name: RwLock::new(object.name.clone()),
+            schema: relation.schema(),
+            relation: RwLock::new(relation),
+            log,
+            frontier_us: AtomicI64::new(i64::MIN),
+            max_event_us: AtomicI64::new(i64::MIN),
+            counters,
+            table,
+            inner: tokio::sync::Mutex::new(Inner {
+                admission,
+                views: vec![],
+                end: end.clone(),
+                last_append_us: seams.clock.now_us(),
+                last_idle_us: i64::MIN,
+            }),
+        };
+        let mut inner = source.lock().await;
+        loop {
+            let batches = source.log.poll(&from, REPLAY_ROWS).await?;
+            if batches.is_empty() {
+                break;
+            }
+            for batch in batches {
+                from.set(batch.partition, batch.end_offset());
+                let decision = batch.admission.clone().unwrap_or_default();
+                inner.admission.replay(&decision);
+                source.count(&batch, &decision);
+                source.remember_rows(&batch, &decision)?;
+            }
+        }
+        source.publish(&inner.admission);
+        drop(inner);
+        Ok(source)
+    }
+
+    pub async fn lock(&self) -> tokio::sync::MutexGuard<'_, Inner> {
+        self.inner.lock().await
+    }
+
+    pub fn frontier_us(&self) -> i64 {
+        self.frontier_us.load(Ordering::Acquire)
+    }
+
+    pub fn max_event_us(&self) -> i64 {
+        self.max_event_us.load(Ordering::Acquire)
+    }
+
+    /// Under the event clock: the greatest event time admitted, or the frontier where it was advanced beyond that.
+    pub fn now_us(&self, clock_us: i64) -> i64 {
+        match event_clock(self.relation.read().clock) {
+            true => self.max_event_us().max(self.frontier_us()),
+            false => clock_us.max(self.frontier_us()),
+        }
+    }
+
+    fn publish(&self, admission: &Admission) {
+        self.frontier_us.store(admission.frontier_us, Ordering::Release);
+        self.max_event_us.store(admission.max_event_us, Ordering::Release);
+    }
+
+    fn count(&self, batch: &SourceBatch, decision: &AdmittedBatch) {
+        self.counters.rows.fetch_add((batch.rows.num_rows() - decision.rejected.len()) as u64, Ordering::Relaxed);
+        self.counters.rejected.fetch_add(decision.rejected.len() as u64, Ordering::Relaxed);
+    }
+
+    /// Appends, admits and applies; see [`super::Engine::ingest`].
+    pub(super) async fn ingest(
+        &self,
+        batches: Vec<RecordBatch>,
+        conflict: Conflict,
+        now_us: i64,
+    ) -> Result<(IngestReport, Vec<DeadLetter>), IngestError> {
+        let mut inner = self.lock().await;
+        let batches = self.resolve_conflicts(batches, conflict)?;
+        let mut report = IngestReport::default();
+        if batches.iter().all(|b| b.num_rows() == 0) {
+            return Ok((report, vec![]));
+        }
+        // Decided on a copy: if the append fails, nothing has happened.
+        let mut admission = inner.admission.clone();
+        let mut overlay: HashMap<Vec<u8>, i64> = HashMap::new();
+        let mut group = vec![];
+        for rows in batches {
+            report.rows += rows.num_rows();
+            let keys = self.primary_keys(&rows)?;
+            let decision = admission.decide(&rows, now_us, |row, own| {
+                let Some(key) = keys.get(row) else { return own };
+                let before = overlay.get(key).copied().or_else(|| {
+                    let table = self.table.as_ref()?.read();
+                    Some(table.get(key)?.effective_us)
+                });
+                let effective = own.max(before.unwrap_or(i64::MIN));
+                overlay.insert(key.clone(), effective);
+                effective
+            })?;
+            group.push(SourceBatch { partition: 0, base_offset: 0, append_time_us: now_us, rows, admission: Some(decision) });
+        }
+        let end = self.log.append(group.clone()).await?;
+        // From here on it has happened. Offsets are consecutive up to the end.
+        let rows: u64 = group.iter().map(|b| b.rows.num_rows() as u64).sum();
+        let mut offset = end.get(0) - rows;
+        inner.admission = admission;
+        inner.end = end;
+        inner.last_append_us = now_us;
+        let mut letters = vec![];
+        for mut batch in group {
+            batch.base_offset = offset;
+            offset += batch.rows.num_rows() as u64;
+            let decision = batch.admission.clone().unwrap_or_default();
+            self.count(&batch, &decision);
+            self.remember_rows(&batch, &decision)?;
+            for reject in &decision.rejected {
+                report.rejected += 1;
+                if !report.reasons.contains(&reject.reason.as_str()) {
+                    report.reasons.push(reject.reason.as_str());
+                }
+                letters.push(self.letter(&batch, None, reject.row as usize, reject.reason, reject.error.clone()));
+            }
+            for view in &inner.views {
+                letters.extend(self.apply(view, &batch)?);
+            }
+        }
+        self.publish(&inner.admission);
+        Ok((report, letters))
+    }
+
+    /// One batch into one view, and the view's frontier after it.
+    fn apply(&self, view: &ViewRuntime, batch: &SourceBatch) -> Result<Vec<DeadLetter>, datafusion::error::DataFusionError> {
+        let decision = batch.admission.clone().unwrap_or_default();
+        let mut letters = vec![];
+        if batch.rows.num_rows() > 0 {
+            let times: Vec<i64> = match decision.effective_us.is_empty() {
+                false => decision.effective_us.clone(),
+                true => event_times(&batch.rows, view.state.compiled.plan.event_time)?
+                    .into_iter()
+                    .map(|t| t.unwrap_or_default())
+                    .collect(),
+            };
+            let rejected: Vec<u32> = decision.rejected.iter().map(|r| r.row).collect();
+            let failures = view.state.apply(&BatchRows {
+                rows: &batch.rows,
+                base_offset: batch.base_offset,
+                times_us: &times,
+                rejected: &rejected,
+                deletes: &decision.deletes,
+            })?;
+            for failure in failures {
+                letters.push(self.letter(batch, Some(view.state.id), failure.row, failure.reason, failure.error));
+            }
+        }
+        view.state.finish(decision.frontier_us)?;
+        Ok(letters)
+    }
+
+    fn letter(
+        &self,
+        batch: &SourceBatch,
+        view: Option<ObjectId>,
+        row: usize,
+        reason: crate::seam::RejectReason,
+        error: String,
+    ) -> DeadLetter {
+        DeadLetter {
+            source: self.id,
+            view,
+            partition: batch.partition,
+            offset: batch.base_offset + row as u64,
+            append_us: batch.append_time_us,
+            reason,
+            error,
+            payload: payload(&batch.rows, row),
+        }
+    }
+
+    /// Applies everything from `from` to the end of the log to one view. The caller holds the lock.
+    pub(super) async fn replay_into(&self, view: &ViewRuntime, mut from: Positions) -> SeamResult<Vec<DeadLetter>> {
+        let mut letters = vec![];
+        loop {
+            let batches = self.log.poll(&from, REPLAY_ROWS).await?;
+            if batches.is_empty() {
+                return Ok(letters);
+            }
+            for batch in batches {
+                from.set(batch.partition, batch.end_offset());
+                letters.extend(self.apply(view, &batch).map_err(SeamError::not_done)?);
+            }
+        }
+    }
+
+    /// Moves the frontier by hand.
+    pub(super) async fn advance(&self, to_us: i64, now_us: i64) -> SeamResult<()> {
+        let mut inner = self.lock().await;
+        self.record_frontier(&mut inner, to_us, now_us).await
+    }
+
+    async fn record_frontier(&self, inner: &mut Inner, to_us: i64, now_us: i64) -> SeamResult<()> {
+        if to_us <= inner.admission.frontier_us {
+            return Ok(());
+        }
+        let mut admission = inner.admission.clone();
+        let decision = admission.advance(to_us);
+        let frontier_us = decision.frontier_us;
+        let control = SourceBatch {
+            partition: 0,
+            base_offset: 0,
+            append_time_us: now_us,
+            rows: RecordBatch::new_empty(self.schema.clone()),
+            admission: Some(decision),
+        };
+        inner.end = self.log.append(vec![control]).await?;
+        inner.admission = admission;
+        self.publish(&inner.admission);
+        for view in &inner.views {
+            view.state.finish(frontier_us).map_err(SeamError::not_done)?;
+        }
+        Ok(())
+    }
+
+    /// A source with no record for its idle timeout advances with now − delay; recorded in the log, because history will
+    /// stand on it. Under the event clock only events move time.
+    pub(super) async fn advance_if_idle(&self, seams: &Seams) -> SeamResult<bool> {
+        let (clock, timeout_us, delay_us) = {
+            let relation = self.relation.read();
+            if relation.event_time.is_none() {
+                return Ok(false);
+            }
+            (relation.clock, relation.idle_timeout_us, relation.delay_us)
+        };
+        let now_us = seams.clock.now_us();
+        if event_clock(clock) {
+            return Ok(false);
+        }
+        let mut inner = self.lock().await;
+        let to_us = now_us.saturating_sub(delay_us);
+        if now_us - inner.last_append_us < timeout_us || to_us <= inner.admission.frontier_us {
+            return Ok(false);
+        }
+        let waited_for = inner.views.iter().any(|v| v.state.earliest_due().is_some_and(|due| due < to_us));
+        if !waited_for && now_us.saturating_sub(inner.last_idle_us) < IDLE_RECORD_US {
+            return Ok(false);
+        }
+        inner.last_idle_us = now_us;
+        self.record_frontier(&mut inner, to_us, now_us).await?;
+        Ok(true)
+    }
+
+    fn primary_keys(&self, rows: &RecordBatch) -> Result<Vec<Vec<u8>>, datafusion::error::DataFusionError> {
+        let relation = self.relation.read();
+        if relation.primary_key.is_empty() {
+            return Ok(vec![]);
+        }
+        let columns =
+            relation.primary_key.iter().map(|i| values_of(rows.column(*i))).collect::<Result<Vec<_>, _>>()?;
+        Ok((0..rows.num_rows())
+            .map(|row| encode_row(&columns.iter().map(|c| c[row].clone()).collect::<Vec<_>>()))
+            .collect())
+    }
+
+    /// Applies the conflict rule of a table with a primary key.
+    fn resolve_conflicts(&self, batches: Vec<RecordBatch>, conflict: Conflict) -> Result<Vec<RecordBatch>, IngestError> {
+        let Some(table) = &self.table else { return Ok(batches) };
+        if conflict == Conflict::Replace || self.relation.read().upsert {
+            return Ok(batches);
+        }
+        let table = table.read();
+        let mut seen = std::collections::HashSet::new();
+        let mut kept = vec![];
+        for rows in batches {
+            let keys = self.primary_keys(&rows)?;
+            let mut keep = vec![true; keys.len()];
+            for (row, key) in keys.into_iter().enumerate() {
+                let known = table.contains_key(&key) || seen.contains(&key);
+                if known && conflict == Conflict::Error {
+                    let relation = self.relation.read();
+                    let one = rows.slice(row, 1);
+                    let shown = |i: &usize| {
+                        arrow::util::display::array_value_to_string(one.column(*i), 0).unwrap_or_default()
+                    };
+                    let names: Vec<_> = relation.primary_key.iter().map(|i| relation.columns[*i].name.clone()).collect();
+                    let values: Vec<_> = relation.primary_key.iter().map(shown).collect();
+                    return Err(IngestError::Duplicate {
+                        table: self.name.read().clone(),
+                        key: format!("Key ({})=({}) already exists.", names.join(", "), values.join(", ")),
+                    });
+                }
+                keep[row] = !known;
+                seen.insert(key);
+            }
+            kept.push(filter_record_batch(&rows, &BooleanArray::from(keep)).map_err(datafusion::error::DataFusionError::from)?);
+        }
+        Ok(kept)
+    }
+
+    fn remember_rows(&self, batch: &SourceBatch, decision: &AdmittedBatch) -> SeamResult<()> {
+        let Some(table) = &self.table else { return Ok(()) };
+        if batch.rows.num_rows() == 0 {
+            return Ok(());
+        }
+        let keys = self.primary_keys(&batch.rows).map_err(SeamError::not_done)?;
+        let columns =
+            batch.rows.columns().iter().map(values_of).collect::<Result<Vec<_>, _>>().map_err(SeamError::not_done)?;
+        let mut table = table.write();
+        for (row, key) in keys.into_iter().enumerate() {
+            if decision.rejected.binary_search_by_key(&(row as u32), |r| r.row).is_ok() {
+                continue;
+            }
+            if decision.deletes.binary_search(&(row as u32)).is_ok() {
+                table.remove(&key);
+                continue;
+            }
+            let effective_us = decision.effective_us.get(row).copied().unwrap_or(batch.append_time_us);
+            table.insert(key, Current { effective_us, row: columns.iter().map(|c| c[row].clone()).collect() });
+        }
+        Ok(())
+    }
+
+    /// The current rows of a table with a primary key, by key; `None` for other relations.
+    pub fn current_rows(&self) -> Option<Result<RecordBatch, arrow::error::ArrowError>> {
+        let table = self.table.as_ref()?.read();
+        let mut rows: Vec<(&Vec<u8>, &Current)> = table.iter().collect();
+        rows.sort_by(|a, b| a.0.cmp(b.0));
+        let columns = self
+            .schema
+            .fields()
+            .iter()
+            .enumerate()
+            .map(|(i, field)| crate::value::array_of(field.data_type(), rows.iter().map(|(_, c)| &c.row[i])))
+            .collect::<Result<Vec<_>, _>>();
+        Some(columns.and_then(|columns| RecordBatch::try_new(self.schema.clone(), columns)))
+    }
+
+    /// The admitted rows of the log between two positions, at most about [`REPLAY_ROWS`] and where they end.
+    pub async fn admitted_rows(&self, from: &Positions) -> SeamResult<(Vec<RecordBatch>, Positions)> {
+        let mut next = from.clone();
+        let mut rows = vec![];
+        for batch in self.log.poll(from, REPLAY_ROWS).await? {
+            next.set(batch.partition, batch.end_offset());
+            let rejected = batch.admission.map(|a| a.rejected).unwrap_or_default();
+            if rejected.is_empty() {
+                rows.push(batch.rows);
+                continue;
+            }
+            let mut keep = vec![true; batch.rows.num_rows()];
+            rejected.iter().for_each(|r| keep[r.row as usize] = false);
+            rows.push(filter_record_batch(&batch.rows, &BooleanArray::from(keep)).map_err(SeamError::not_done)?);
+        }
+        Ok((rows, next))
+    }
+
+    /// The versions of a changelog table: rows, effective times, deletes.
+    pub async fn versions(&self, from: &Positions) -> SeamResult<(Vec<SourceBatch>, Positions)> {
+        let mut next = from.clone();
+        let batches = self.log.poll(from, REPLAY_ROWS).await?;
+        for batch in &batches {
+            next.set(batch.partition, batch.end_offset());
+        }
+        Ok((batches, next))
+    }
+}
+
+impl Inner {
+    pub(super) fn clocks(&self) -> (i64, i64) {
+        (self.admission.frontier_us, self.admission.max_event_us)
+    }
+}
