@@ -6,6 +6,7 @@ pub mod asof;
 pub mod compiled;
 pub mod exact;
 pub mod key;
+pub mod provider;
 pub mod runtime;
 pub mod scan;
 pub mod seam;

@@ -9,6 +9,7 @@ pub mod error;
 pub mod feature;
 pub mod functions;
 pub mod json_text;
+pub mod lookup;
 pub mod parse;
 pub mod probes;
 pub mod statement;

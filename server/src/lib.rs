@@ -1,4 +1,18 @@
 //! The front door: the Postgres wire, sessions, one file per statement, wiring.
 
+mod backend;
+pub mod cli;
+pub mod client;
+mod database;
+pub mod demo;
+mod errors;
+pub mod in_process;
+pub mod logging;
 pub mod pg;
+mod prepared;
+pub mod serve;
+mod session;
+pub mod settings;
+mod statement;
+mod system;
 pub mod wire;

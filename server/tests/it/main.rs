@@ -1,3 +1,5 @@
 //! The server's parts, each from outside.
 
+mod client;
 mod pg;
+mod settings;

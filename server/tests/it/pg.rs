@@ -5,3 +5,4 @@ mod fake;
 mod hostile;
 mod protocol;
 mod raw;
+mod sql_client;

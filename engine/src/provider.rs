@@ -1,0 +1,107 @@
+//! What queries read: a DataFusion table for each kind of scan.
+//!
+//! A lookup that is recognised never comes here (`server::statement::lookup`); everything else that reads a source, a
+//! view or its history does.
+
+mod log_scan;
+mod rows;
+mod steps;
+
+use crate::{
+    runtime::{Engine, ViewRuntime},
+    seam::SeamError,
+};
+use datafusion::{
+    catalog::TableProvider,
+    common::DataFusionError,
+    error::Result as DfResult,
+    logical_expr::Expr,
+    scalar::ScalarValue,
+};
+use std::sync::Arc;
+use tidemark_catalog::ObjectId;
+use tidemark_planner::table::{ScanTarget, TidemarkTable};
+
+/// The provider of a scan; `clock_us` is the statement's instant on the server's clock. System tables are the server's.
+pub fn provider(engine: &Arc<Engine>, table: &TidemarkTable, clock_us: i64) -> DfResult<Option<Arc<dyn TableProvider>>> {
+    let gone = |id: ObjectId| {
+        DataFusionError::Execution(format!("\"{}\" (id {id}) was dropped while the statement ran", table.name))
+    };
+    Ok(Some(match &table.target {
+        ScanTarget::Relation(id) => {
+            let source = engine.source(*id).ok_or_else(|| gone(*id))?;
+            Arc::new(log_scan::LogTable::new(source))
+        }
+        ScanTarget::CurrentRows(id) => {
+            let view = engine.view(*id).ok_or_else(|| gone(*id))?;
+            let at_us = view.now_us(clock_us);
+            Arc::new(rows::RowsTable::current(view, at_us))
+        }
+        ScanTarget::AsOf(id, at_us) => {
+            let view = engine.view(*id).ok_or_else(|| gone(*id))?;
+            let now_us = view.now_us(clock_us);
+            if *at_us > now_us {
+                return Err(tidemark_planner::PlanError::new(
+                    "22023",
+                    format!("FOR SYSTEM_TIME AS OF a time after now, on feature view \"{}\"", table.name),
+                )
+                .hint("a feature view has no values in the future; under the event clock now is its newest event")
+                .into());
+            }
+            Arc::new(rows::RowsTable::as_of(engine.clone(), view, *at_us))
+        }
+        ScanTarget::Steps(id) => match (engine.view(*id), engine.source(*id)) {
+            (Some(view), _) => {
+                let now_us = view.now_us(clock_us);
+                Arc::new(steps::StepsTable::new(engine.clone(), view, now_us))
+            }
+            (None, Some(source)) => Arc::new(log_scan::VersionsTable::new(source, table.schema.clone())),
+            (None, None) => return Err(gone(*id)),
+        },
+        ScanTarget::History(id) => {
+            let view = engine.view(*id).ok_or_else(|| gone(*id))?;
+            Arc::new(steps::HistoryTable::new(engine.clone(), view))
+        }
+        ScanTarget::System(_) | ScanTarget::Nothing => return Ok(None),
+    }))
+}
+
+/// Errors of the seams inside queries.
+pub(crate) fn seam(error: SeamError) -> DataFusionError {
+    DataFusionError::External(Box::new(error))
+}
+
+/// The one entity key that the filters ask for, if they do: `key = literal` for every key column.
+pub(crate) fn wanted_key(view: &ViewRuntime, filters: &[Expr]) -> Option<Vec<u8>> {
+    let compiled = &view.state.compiled;
+    let types = compiled.key_types().ok()?;
+    let mut values = vec![];
+    for (output, ty) in compiled.plan.key_outputs().into_iter().zip(types) {
+        let name = &compiled.plan.outputs[output].name;
+        let literal = filters.iter().flat_map(datafusion::logical_expr::utils::split_conjunction).find_map(|filter| {
+            let Expr::BinaryExpr(binary) = filter else { return None };
+            if binary.op != datafusion::logical_expr::Operator::Eq {
+                return None;
+            }
+            match (binary.left.as_ref(), binary.right.as_ref()) {
+                (Expr::Column(c), Expr::Literal(v, _)) | (Expr::Literal(v, _), Expr::Column(c)) if &c.name == name => {
+                    Some(v.clone())
+                }
+                _ => None,
+            }
+        })?;
+        values.push(key_value(literal, &ty)?);
+    }
+    Some(crate::value::encode_row(&values))
+}
+
+/// A literal as a value of a key column's type; `None` for NULL and for what does not fit.
+pub fn key_value(literal: ScalarValue, ty: &arrow::datatypes::DataType) -> Option<crate::value::Value> {
+    if literal.is_null() {
+        return None;
+    }
+    let literal = if literal.data_type() == *ty { literal } else { literal.cast_to(ty).ok()? };
+    let array = literal.to_array().ok()?;
+    let value = crate::value::values_of(&array).ok()?.pop()?;
+    (!value.is_null()).then_some(value)
+}

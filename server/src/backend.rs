@@ -1,0 +1,127 @@
+//! The [`pg::Backend`]: sessions, statements prepared and executed. Each statement has a file of its own in `statement/`.
+
+use crate::{
+    database::Database,
+    pg::{self, Bound, Column, Completed, Outcome, PgError, SessionEvent, Startup, TxEvent, Verb},
+    prepared::Prepared,
+    session::Session,
+    statement,
+};
+use async_trait::async_trait;
+use bytes::BytesMut;
+use std::{borrow::Cow, sync::Arc, time::Duration};
+use tidemark_planner::{Statement, statement::Parsed};
+
+pub struct TidemarkBackend {
+    pub database: Arc<Database>,
+    /// What sessions begin with; `None`: no limit.
+    pub statement_timeout: Option<Duration>,
+}
+
+/// The one database there is.
+pub const DATABASE: &str = "tidemark";
+
+#[async_trait]
+impl pg::Backend for TidemarkBackend {
+    type Session = Session;
+    type Prepared = Prepared;
+    type Piece = Parsed;
+
+    async fn open(&self, startup: Startup) -> Result<Session, PgError> {
+        if startup.database != DATABASE {
+            return Err(PgError::fatal("3D000", format!("database \"{}\" does not exist", startup.database))
+                .hint("the database is called tidemark"));
+        }
+        let mut session = Session::new(startup.user, startup.connection_id, self.database.base.clone());
+        if let Some(timeout) = self.statement_timeout {
+            session.set("statement_timeout", Some(&timeout.as_millis().to_string()), false)?;
+        }
+        session.startup(startup.settings)?;
+        Ok(session)
+    }
+
+    fn parameters(&self, session: &mut Session) -> Vec<(Cow<'static, str>, String)> {
+        session.parameters()
+    }
+
+    fn split(&self, _: &mut Session, sql: &str) -> Result<Vec<Parsed>, PgError> {
+        Ok(tidemark_planner::parse::parse(sql)?)
+    }
+
+    async fn prepare_piece(&self, session: &mut Session, piece: Parsed) -> Result<Arc<Prepared>, PgError> {
+        Ok(Arc::new(Prepared::new(&self.database, session, piece, &[], true).await?))
+    }
+
+    async fn prepare(&self, session: &mut Session, sql: &str, declared: &[u32]) -> Result<Arc<Prepared>, PgError> {
+        let plain = declared.iter().all(|oid| *oid == 0);
+        if plain && let Some(prepared) = self.database.cached(sql) {
+            return Ok(prepared);
+        }
+        let mut pieces = tidemark_planner::parse::parse(sql)?;
+        if pieces.len() > 1 {
+            return Err(PgError::error("42601", "cannot insert multiple commands into a prepared statement"));
+        }
+        let Some(piece) = pieces.pop() else { return Ok(Arc::new(Prepared::empty())) };
+        let prepared = Arc::new(Prepared::new(&self.database, session, piece, declared, false).await?);
+        if plain && prepared.lookup.is_some() {
+            self.database.cache(sql, &prepared);
+        }
+        Ok(prepared)
+    }
+
+    fn parameter_types<'a>(&self, prepared: &'a Prepared) -> &'a [u32] {
+        &prepared.parameter_oids
+    }
+
+    fn columns<'a>(&self, _: &mut Session, prepared: &'a Prepared) -> Option<Cow<'a, [Column]>> {
+        prepared.columns.as_deref().map(Cow::Borrowed)
+    }
+
+    fn verb<'a>(&self, prepared: &'a Prepared) -> Option<Verb<'a>> {
+        match &prepared.parsed.as_ref()?.statement {
+            Statement::Begin { .. } => Some(Verb::Begin),
+            Statement::Commit => Some(Verb::Commit),
+            Statement::Rollback => Some(Verb::Rollback),
+            Statement::Savepoint { name } => Some(Verb::Savepoint(name)),
+            Statement::Release { name } => Some(Verb::Release(name)),
+            Statement::RollbackTo { name } => Some(Verb::RollbackTo(name)),
+            _ => None,
+        }
+    }
+
+    fn execute_now(
+        &self,
+        session: &mut Session,
+        prepared: &Arc<Prepared>,
+        bound: &Bound,
+        out: &mut BytesMut,
+    ) -> Option<Result<Completed, PgError>> {
+        let lookup = prepared.lookup.as_ref()?;
+        statement::lookup::execute(&self.database, session, prepared, lookup, bound, out)
+    }
+
+    async fn execute(
+        &self,
+        session: &mut Session,
+        prepared: &Arc<Prepared>,
+        bound: &Bound,
+    ) -> Result<Outcome, PgError> {
+        statement::execute(&self.database, session, prepared, bound).await
+    }
+
+    async fn transaction(&self, session: &mut Session, event: TxEvent) -> Result<(), PgError> {
+        match event {
+            TxEvent::Begin { .. } => session.in_transaction = true,
+            TxEvent::Commit | TxEvent::Rollback => session.end_transaction(),
+        }
+        Ok(())
+    }
+
+    fn statement_timeout(&self, session: &mut Session) -> Option<Duration> {
+        session.statement_timeout()
+    }
+
+    fn take_events(&self, session: &mut Session) -> Vec<SessionEvent> {
+        std::mem::take(&mut session.events)
+    }
+}

@@ -1,0 +1,190 @@
+//! A statement made ready: what it is, its parameters, its columns.
+
+use crate::{
+    database::Database,
+    pg::{Column, PgError},
+    session::Session,
+    statement,
+    wire::{self, pg_type},
+};
+use arrow::datatypes::{DataType, Schema, SchemaRef};
+use datafusion::logical_expr::LogicalPlan;
+use datafusion::sql::sqlparser::ast;
+use std::sync::Arc;
+use tidemark_planner::{
+    Statement,
+    lookup::{self, Keys, Lookup},
+    statement::Parsed,
+};
+
+pub struct Prepared {
+    pub parsed: Option<Parsed>,
+    pub lookup: Option<PreparedLookup>,
+    pub parameter_oids: Vec<u32>,
+    pub schema: Option<SchemaRef>,
+    pub columns: Option<Vec<Column>>,
+    /// The catalog's generation this was prepared for.
+    pub generation: u64,
+    /// The plan, where it is to be executed at once (simple protocol): `now()` in it is the statement's.
+    pub plan: Option<LogicalPlan>,
+}
+
+pub struct PreparedLookup {
+    pub lookup: Lookup,
+    pub key_types: Vec<DataType>,
+    pub key_oids: Vec<u32>,
+}
+
+const TEXT: u32 = 25;
+
+impl Prepared {
+    pub fn empty() -> Prepared {
+        Prepared {
+            parsed: None,
+            lookup: None,
+            parameter_oids: vec![],
+            schema: None,
+            columns: None,
+            generation: 0,
+            plan: None,
+        }
+    }
+
+    /// `declared` are the OIDs the client gave (0: not given); `at_once`: the plan may be kept for the execution that
+    /// follows.
+    pub async fn new(
+        database: &Database,
+        session: &mut Session,
+        parsed: Parsed,
+        declared: &[u32],
+        at_once: bool,
+    ) -> Result<Prepared, PgError> {
+        let snapshot = database.snapshot();
+        let mut prepared = Prepared { generation: snapshot.generation, ..Prepared::empty() };
+        match &parsed.statement {
+            Statement::Query(query) => match lookup::recognise(query, &snapshot) {
+                Some(lookup) if lookup_fits(&lookup, declared) => prepared.prepare_lookup(&snapshot, lookup)?,
+                _ => {
+                    let types = declared_types(declared)?;
+                    let plan = statement::query::bind(database, session, query, &types)?;
+                    prepared.parameter_oids = parameter_oids(&plan, declared)?;
+                    prepared.schema = Some(Arc::new(plan.schema().as_arrow().clone()));
+                    prepared.plan = at_once.then_some(plan);
+                }
+            },
+            Statement::Insert(insert) => {
+                let types = statement::insert::parameter_types(&snapshot, insert, declared)?;
+                prepared.parameter_oids = types.iter().map(|t| t.as_ref().map_or(TEXT, |t| pg_type(t).oid)).collect();
+                if types.len() < parameters_in_query(&insert.query) {
+                    let plan = statement::query::bind(database, session, &insert.query, &types)?;
+                    prepared.parameter_oids = parameter_oids(&plan, declared)?;
+                }
+            }
+            other => prepared.schema = statement::result_schema(session, other),
+        }
+        prepared.columns = prepared.schema.as_ref().map(|schema| columns(schema));
+        prepared.parsed = Some(parsed);
+        Ok(prepared)
+    }
+
+    fn prepare_lookup(&mut self, snapshot: &tidemark_catalog::Snapshot, lookup: Lookup) -> Result<(), PgError> {
+        let object = snapshot.get_id(lookup.view).ok_or_else(|| PgError::error("XX000", "the view is gone"))?;
+        let view = object.feature_view().ok_or_else(|| PgError::error("XX000", "it is no feature view"))?;
+        let key_types: Vec<DataType> = view.key.iter().map(|i| view.columns[*i].ty.arrow()).collect();
+        let key_oids: Vec<u32> = key_types.iter().map(|t| pg_type(t).oid).collect();
+        self.parameter_oids = vec![TEXT; lookup.parameters];
+        match &lookup.keys {
+            Keys::One(operands) => {
+                for (operand, oid) in operands.iter().zip(&key_oids) {
+                    if let lookup::Operand::Parameter(i) = operand {
+                        self.parameter_oids[*i] = *oid;
+                    }
+                }
+            }
+            Keys::Any(_) => self.parameter_oids.fill(key_oids[0]),
+            Keys::AnyParameter(i) => {
+                self.parameter_oids[*i] = wire::types::array_oid(key_oids[0]).unwrap_or(TEXT);
+            }
+            Keys::AnyLiteral(_) => {}
+        }
+        let fields: Vec<_> = lookup
+            .projection
+            .iter()
+            .map(|(i, name)| view.columns[*i].field().with_name(name))
+            .collect();
+        self.schema = Some(Arc::new(Schema::new(fields)));
+        self.lookup = Some(PreparedLookup { lookup, key_types, key_oids });
+        Ok(())
+    }
+}
+
+/// A client that declares other types than the key's gets its wish by way of a planned query.
+fn lookup_fits(lookup: &Lookup, declared: &[u32]) -> bool {
+    declared.len() <= lookup.parameters && declared.iter().all(|oid| *oid == 0 || *oid == 705)
+        || declared.len() <= lookup.parameters && !matches!(lookup.keys, Keys::AnyParameter(_))
+}
+
+pub fn declared_types(declared: &[u32]) -> Result<Vec<Option<DataType>>, PgError> {
+    declared
+        .iter()
+        .map(|oid| match oid {
+            0 | 705 => Ok(None),
+            oid => wire::types::arrow_type(*oid).map(Some).ok_or_else(|| {
+                PgError::error("0A000", format!("parameters of the type with OID {oid} are not available"))
+                    .hint("send it as text and cast it")
+            }),
+        })
+        .collect()
+}
+
+/// The parameters of a plan in order: as declared, else as inferred, else text.
+fn parameter_oids(plan: &LogicalPlan, declared: &[u32]) -> Result<Vec<u32>, PgError> {
+    let found = plan.get_parameter_types()?;
+    let mut oids = vec![];
+    for (name, ty) in found {
+        let Some(n) = name.strip_prefix('$').and_then(|n| n.parse::<usize>().ok()).filter(|n| (1..=65_535).contains(n))
+        else {
+            return Err(PgError::error("42P02", format!("there is no parameter {name}")));
+        };
+        if oids.len() < n {
+            oids.resize(n, TEXT);
+        }
+        oids[n - 1] = ty.filter(|t| *t != DataType::Null).map_or(TEXT, |t| pg_type(&t).oid);
+    }
+    for (i, oid) in declared.iter().enumerate() {
+        if i >= oids.len() {
+            oids.push(TEXT);
+        }
+        if !matches!(oid, 0 | 705) {
+            oids[i] = *oid;
+        }
+    }
+    Ok(oids)
+}
+
+/// The greatest parameter number in a query.
+fn parameters_in_query(query: &ast::Query) -> usize {
+    use std::ops::ControlFlow;
+    let mut greatest = 0;
+    let _ = ast::visit_expressions(query, |e| {
+        if let ast::Expr::Value(v) = e
+            && let ast::Value::Placeholder(name) = &v.value
+            && let Some(n) = name.strip_prefix('$').and_then(|n| n.parse::<usize>().ok())
+        {
+            greatest = greatest.max(n);
+        }
+        ControlFlow::<()>::Continue(())
+    });
+    greatest
+}
+
+pub fn columns(schema: &Schema) -> Vec<Column> {
+    schema
+        .fields()
+        .iter()
+        .map(|field| {
+            let ty = wire::pg_type_of_field(field);
+            Column { type_modifier: ty.typmod, ..Column::computed(field.name().clone(), ty.oid, ty.typlen) }
+        })
+        .collect()
+}

@@ -1,0 +1,199 @@
+//! Wiring: from settings to a running server, and back down.
+
+use crate::{
+    backend::TidemarkBackend,
+    database::Database,
+    pg,
+    settings::Settings,
+};
+use anyhow::{Context, Result};
+use arrow::datatypes::SchemaRef;
+use datafusion::{
+    execution::{memory_pool::FairSpillPool, runtime_env::RuntimeEnvBuilder},
+    logical_expr::ScalarUDF,
+};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+use tidemark_catalog::{CatalogStore, ObjectId};
+use tidemark_connectors::{
+    clock::SystemClock,
+    iceberg::IcebergHistory,
+    lock::DirLock,
+    log::{EmbeddedLog, LogSettings},
+    online::FjallOnline,
+    state::FjallState,
+};
+use tidemark_engine::{
+    asof,
+    runtime::{Engine, Logs, Seams},
+    seam::{Clock, SeamResult, Source},
+};
+use tidemark_planner::functions::{session_config, state_builder};
+use tokio::sync::watch;
+
+/// A server that runs until it is shut down.
+pub struct Running {
+    pub address: SocketAddr,
+    pub database: Arc<Database>,
+    stop: watch::Sender<bool>,
+    stopped: tokio::sync::oneshot::Receiver<()>,
+    _lock: DirLock,
+}
+
+struct EmbeddedLogs {
+    folder: PathBuf,
+    settings: LogSettings,
+}
+
+impl EmbeddedLogs {
+    fn folder(&self, id: ObjectId) -> PathBuf {
+        self.folder.join(id.to_string())
+    }
+}
+
+impl Logs for EmbeddedLogs {
+    fn open(&self, id: ObjectId, schema: SchemaRef) -> SeamResult<Arc<dyn Source>> {
+        Ok(Arc::new(EmbeddedLog::open(&self.folder(id), schema, self.settings.clone())?))
+    }
+
+    fn remove(&self, id: ObjectId) -> SeamResult<()> {
+        EmbeddedLog::drop_files(&self.folder(id))
+    }
+}
+
+/// Opens the data directory, recovers, and listens. Returns when clients can connect.
+pub async fn start(settings: &Settings) -> Result<Running> {
+    let data = &settings.data;
+    let lock = DirLock::acquire(data)?;
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new(tokio::runtime::Handle::current()));
+    // Before recovery, which may take a while: a port in use is known at once.
+    let listener = pg::bind(settings.listen).await?;
+    let address = listener.local_addr()?;
+    let database = Arc::new(open(settings, data, clock.clone()).await?);
+
+    let backend = Arc::new(TidemarkBackend {
+        database: database.clone(),
+        statement_timeout: settings.statement_timeout,
+    });
+    let limits = pg::Settings {
+        max_connections: settings.max_connections,
+        startup_timeout: settings.startup_timeout,
+        message_bytes_max: settings.message_bytes_max,
+        shutdown_grace: settings.shutdown_grace,
+        ..Default::default()
+    };
+    let server = pg::Server::new(backend, clock.clone(), limits);
+    let (stop, stopping) = watch::channel(false);
+    let (finished, stopped) = tokio::sync::oneshot::channel();
+    background(&database, settings, stopping.clone());
+    let last = database.clone();
+    clock.spawn(
+        "server",
+        Box::pin(async move {
+            let mut stopping = stopping;
+            let shutdown = async move {
+                let _ = stopping.wait_for(|stop| *stop).await;
+            };
+            server.serve(listener, shutdown).await;
+            // Everybody has left: what is in memory becomes durable.
+            if let Err(error) = last.engine.flush_online().await {
+                tracing::error!(%error, "the online store could not be brought level");
+            }
+            if let Err(error) = last.engine.checkpoint().await {
+                tracing::error!(%error, "the last checkpoint failed; the log has everything");
+            }
+            let _ = finished.send(());
+        }),
+    );
+    Ok(Running { address, database, stop, stopped, _lock: lock })
+}
+
+impl Running {
+    /// Stops accepting, lets statements finish, checkpoints.
+    pub async fn shutdown(self) -> Result<()> {
+        self.stop.send_replace(true);
+        self.stopped.await.context("the server ended without its last checkpoint")
+    }
+}
+
+async fn open(settings: &Settings, data: &Path, clock: Arc<dyn Clock>) -> Result<Database> {
+    let catalog = CatalogStore::open(&data.join("catalog.db")).await.context("cannot open the catalog")?;
+    let log = LogSettings {
+        fsync: settings.fsync,
+        segment_bytes: settings.log_segment_bytes,
+        max_bytes: settings.log_max_bytes,
+    };
+    let seams = Seams {
+        clock: clock.clone(),
+        logs: Arc::new(EmbeddedLogs { folder: data.join("log"), settings: log }),
+        state: Arc::new(FjallState::open(&data.join("state"))?),
+        online: Arc::new(FjallOnline::open(&data.join("online"))?),
+        history: Arc::new(IcebergHistory::open(&data.join("warehouse"), clock.clone()).await?),
+    };
+    let engine = Arc::new(Engine::start(seams, catalog.snapshot()).await.context("recovery failed")?);
+    let mut runtime = RuntimeEnvBuilder::new();
+    if let Some(bytes) = settings.query_memory {
+        runtime = runtime.with_memory_pool(Arc::new(FairSpillPool::new(bytes as usize)));
+    }
+    let mut config = session_config().with_batch_size(settings.batch_rows);
+    if let Some(threads) = settings.worker_threads {
+        config = config.with_target_partitions(threads);
+    }
+    let mut builder = asof::install(state_builder(config)).with_runtime_env(Arc::new(runtime.build()?));
+    let functions: Vec<Arc<ScalarUDF>> = crate::system::functions();
+    builder.scalar_functions().get_or_insert_default().extend(functions);
+    let folder = std::env::current_dir().context("the current folder is gone")?;
+    Ok(Database::new(engine, clock, catalog, builder.build(), folder))
+}
+
+/// What happens without anybody asking: departures reach the online store, silent sources move on, checkpoints.
+fn background(database: &Arc<Database>, settings: &Settings, stopping: watch::Receiver<bool>) {
+    every(database, stopping.clone(), "online", settings.online_tick, |database| {
+        Box::pin(async move { database.engine.flush_online().await.map(|_| ()) })
+    });
+    every(database, stopping.clone(), "checkpoint", settings.checkpoint_interval.min(settings.commit_interval), |database| {
+        Box::pin(async move {
+            database.engine.advance_idle().await?;
+            database.engine.checkpoint().await?;
+            database.engine.expire_letters().await.map(|_| ())
+        })
+    });
+}
+
+type Action = for<'a> fn(&'a Database) -> futures::future::BoxFuture<'a, SeamResult<()>>;
+
+fn every(
+    database: &Arc<Database>,
+    mut stopping: watch::Receiver<bool>,
+    name: &'static str,
+    interval: Duration,
+    action: Action,
+) {
+    let database = database.clone();
+    let clock = database.clock.clone();
+    clock.clone().spawn(
+        name,
+        Box::pin(async move {
+            let mut failing = false;
+            loop {
+                tokio::select! {
+                    _ = stopping.wait_for(|stop| *stop) => return,
+                    _ = clock.sleep(interval) => {}
+                }
+                match action(&database).await {
+                    Ok(()) => failing = false,
+                    // Once per trouble, not once per tick.
+                    Err(error) if !failing => {
+                        failing = true;
+                        tracing::error!(%error, task = name, "a background task failed; it is tried again");
+                    }
+                    Err(_) => {}
+                }
+            }
+        }),
+    );
+}

@@ -1,0 +1,273 @@
+//! What one connection has set, and what it is told beside its results.
+
+use crate::{
+    pg::{PgError, SessionEvent},
+    prepared::Prepared,
+    wire::{SessionFormat, SessionZone},
+};
+use datafusion::execution::SessionState;
+use std::{borrow::Cow, collections::HashMap, sync::Arc, time::Duration};
+
+pub struct Session {
+    pub user: String,
+    pub connection_id: i32,
+    /// Settings by lower-case name; see [`DEFAULTS`].
+    settings: HashMap<String, String>,
+    /// What RESET goes back to: the defaults and what the startup packet said.
+    initial: HashMap<String, String>,
+    /// Values to put back when the transaction ends (`SET LOCAL`).
+    local: Vec<(String, String)>,
+    pub format: SessionFormat,
+    /// The base state in this session's time zone.
+    pub state: SessionState,
+    /// SQL-level `PREPARE`.
+    pub prepared: HashMap<String, Arc<Prepared>>,
+    pub events: Vec<SessionEvent>,
+    pub in_transaction: bool,
+}
+
+/// The settings a session has: name, default, whether the client is told of changes (PostgreSQL's GUC_REPORT).
+/// Unknown names are refused, so that `SHOW` never lies.
+pub const DEFAULTS: &[(&str, &str, bool)] = &[
+    ("application_name", "", true),
+    ("backslash_quote", "safe_encoding", false),
+    ("bytea_output", "hex", false),
+    ("background_ddl", "off", false),
+    ("client_encoding", "UTF8", true),
+    ("client_min_messages", "notice", false),
+    ("datestyle", "ISO, MDY", true),
+    ("default_transaction_isolation", "read committed", false),
+    ("default_transaction_read_only", "off", true),
+    ("enable_seqscan", "on", false),
+    ("escape_string_warning", "on", false),
+    ("extra_float_digits", "1", false),
+    ("geqo", "on", false),
+    ("idle_in_transaction_session_timeout", "0", false),
+    ("in_hot_standby", "off", true),
+    ("integer_datetimes", "on", true),
+    ("intervalstyle", "postgres", true),
+    ("is_superuser", "on", true),
+    ("jit", "off", false),
+    ("lc_collate", "C.UTF-8", false),
+    ("lc_ctype", "C.UTF-8", false),
+    ("lc_messages", "C.UTF-8", false),
+    ("lc_monetary", "C.UTF-8", false),
+    ("lc_numeric", "C.UTF-8", false),
+    ("lc_time", "C.UTF-8", false),
+    ("lock_timeout", "0", false),
+    ("max_identifier_length", "63", false),
+    ("max_index_keys", "32", false),
+    ("role", "none", false),
+    ("row_security", "on", false),
+    ("search_path", "\"$user\", public", false),
+    ("server_encoding", "UTF8", true),
+    ("server_version", SERVER_VERSION, true),
+    ("server_version_num", "150014", false),
+    ("session_authorization", "", true),
+    ("standard_conforming_strings", "on", true),
+    ("statement_timeout", "0", false),
+    ("synchronize_seqscans", "on", false),
+    ("synchronous_commit", "on", false),
+    ("timezone", "UTC", true),
+    ("tidemark_version", env!("CARGO_PKG_VERSION"), true),
+    ("transaction_isolation", "read committed", false),
+    ("transaction_read_only", "off", false),
+    ("xmloption", "content", false),
+];
+
+/// The PostgreSQL whose surface is spoken.
+pub const SERVER_VERSION: &str = "15.14";
+
+/// Settings that cannot be changed.
+const FIXED: &[&str] = &[
+    "in_hot_standby", "integer_datetimes", "is_superuser", "lc_collate", "lc_ctype", "max_identifier_length",
+    "max_index_keys", "server_encoding", "server_version", "server_version_num", "session_authorization",
+    "tidemark_version",
+];
+
+/// Names as PostgreSQL reports them.
+fn reported(name: &str) -> Cow<'static, str> {
+    match name {
+        "datestyle" => "DateStyle".into(),
+        "intervalstyle" => "IntervalStyle".into(),
+        "timezone" => "TimeZone".into(),
+        other => other.to_string().into(),
+    }
+}
+
+impl Session {
+    pub fn new(user: String, connection_id: i32, state: SessionState) -> Session {
+        let mut settings: HashMap<String, String> =
+            DEFAULTS.iter().map(|(name, value, _)| (name.to_string(), value.to_string())).collect();
+        settings.insert("session_authorization".into(), user.clone());
+        Session {
+            user,
+            connection_id,
+            initial: settings.clone(),
+            settings,
+            local: vec![],
+            format: SessionFormat::default(),
+            state,
+            prepared: HashMap::new(),
+            events: vec![],
+            in_transaction: false,
+        }
+    }
+
+    /// What the startup packet asks for becomes what RESET goes back to.
+    pub fn startup(&mut self, settings: Vec<(String, String)>) -> Result<(), PgError> {
+        for (name, value) in settings {
+            let name = name.to_lowercase();
+            if name == "replication" {
+                return Err(PgError::fatal("0A000", "replication is not available"));
+            }
+            if name.starts_with("_pq_.") {
+                continue;
+            }
+            self.set(&name, Some(&value), false)?;
+        }
+        self.initial = self.settings.clone();
+        self.events.clear();
+        Ok(())
+    }
+
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.settings.get(name).map(String::as_str)
+    }
+
+    pub fn all(&self) -> Vec<(&str, &str)> {
+        let mut all: Vec<_> = self.settings.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
+        all.sort();
+        all
+    }
+
+    /// `SET name = value`; `None` is DEFAULT.
+    pub fn set(&mut self, name: &str, value: Option<&str>, local: bool) -> Result<(), PgError> {
+        let Some(current) = self.settings.get(name).cloned() else {
+            // Names with a dot are a program's own.
+            if name.contains('.') {
+                self.settings.insert(name.to_string(), value.unwrap_or_default().to_string());
+                return Ok(());
+            }
+            return Err(PgError::error("42704", format!("unrecognized configuration parameter \"{name}\"")));
+        };
+        let value = value.map_or_else(|| self.initial.get(name).cloned().unwrap_or_default(), str::to_string);
+        if FIXED.contains(&name) && value != current {
+            return Err(PgError::error("55P02", format!("parameter \"{name}\" cannot be changed")));
+        }
+        let value = self.check(name, value)?;
+        if local && self.in_transaction {
+            self.local.push((name.to_string(), current));
+        }
+        self.store(name, value);
+        Ok(())
+    }
+
+    fn store(&mut self, name: &str, value: String) {
+        if name == "timezone"
+            && let Some(zone) = SessionZone::parse(&value)
+        {
+            self.format.time_zone = zone;
+            self.state.config_mut().options_mut().execution.time_zone = Some(value.clone());
+        }
+        if name == "extra_float_digits" {
+            self.format.extra_float_digits = value.parse().unwrap_or(1);
+        }
+        if DEFAULTS.iter().any(|(n, _, report)| *n == name && *report) {
+            self.events.push(SessionEvent::Parameter { name: reported(name), value: value.clone() });
+        }
+        self.settings.insert(name.to_string(), value);
+    }
+
+    fn check(&self, name: &str, value: String) -> Result<String, PgError> {
+        let invalid = || PgError::error("22023", format!("invalid value for parameter \"{name}\": \"{value}\""));
+        match name {
+            "timezone" => match SessionZone::parse(&value) {
+                Some(_) => Ok(value),
+                None => Err(invalid().hint("a zone of the IANA database such as Europe/Berlin, or UTC")),
+            },
+            "client_encoding" => match value.to_uppercase().replace('-', "").as_str() {
+                "UTF8" | "UNICODE" | "SQL_ASCII" => Ok("UTF8".into()),
+                _ => Err(invalid().hint("only UTF8")),
+            },
+            "datestyle" => match value.to_lowercase().starts_with("iso") {
+                true => Ok("ISO, MDY".into()),
+                false => Err(invalid().hint("only ISO")),
+            },
+            "intervalstyle" if value.to_lowercase() != "postgres" => Err(invalid().hint("only postgres")),
+            "bytea_output" if value.to_lowercase() != "hex" => Err(invalid().hint("only hex")),
+            "standard_conforming_strings" if !matches!(value.to_lowercase().as_str(), "on" | "true" | "1" | "yes") => {
+                Err(invalid().hint("only on"))
+            }
+            "extra_float_digits" => match value.parse::<i32>() {
+                Ok(n) if (-15..=3).contains(&n) => Ok(value),
+                _ => Err(invalid()),
+            },
+            "statement_timeout" | "lock_timeout" | "idle_in_transaction_session_timeout" => {
+                match milliseconds(&value) {
+                    Some(ms) => Ok(ms.to_string()),
+                    None => Err(invalid().hint("milliseconds, or a number with ms, s, min, h or d")),
+                }
+            }
+            _ => Ok(value),
+        }
+    }
+
+    pub fn reset_all(&mut self) {
+        let initial = self.initial.clone();
+        for (name, value) in &initial {
+            if self.settings.get(name) != Some(value) {
+                self.store(name, value.clone());
+            }
+        }
+        self.settings = initial;
+    }
+
+    /// The end of a transaction undoes `SET LOCAL`.
+    pub fn end_transaction(&mut self) {
+        self.in_transaction = false;
+        for (name, value) in std::mem::take(&mut self.local).into_iter().rev() {
+            self.store(&name, value);
+        }
+        self.store_plain("transaction_isolation", "read committed");
+        self.store_plain("transaction_read_only", "off");
+    }
+
+    fn store_plain(&mut self, name: &str, value: &str) {
+        self.settings.insert(name.to_string(), value.to_string());
+    }
+
+    pub fn statement_timeout(&self) -> Option<Duration> {
+        let ms: u64 = self.get("statement_timeout")?.parse().ok()?;
+        (ms > 0).then(|| Duration::from_millis(ms))
+    }
+
+    /// What the client is told at start-up.
+    pub fn parameters(&self) -> Vec<(Cow<'static, str>, String)> {
+        DEFAULTS
+            .iter()
+            .filter(|(_, _, report)| *report)
+            .map(|(name, default, _)| (reported(name), self.get(name).unwrap_or(default).to_string()))
+            .collect()
+    }
+
+    pub fn notice(&mut self, text: impl Into<String>) {
+        self.events.push(SessionEvent::Notice(PgError::notice(text)));
+    }
+}
+
+/// PostgreSQL's time settings: milliseconds unless a unit is given.
+fn milliseconds(text: &str) -> Option<u64> {
+    let text = text.trim();
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let n: u64 = text[..digits].parse().ok()?;
+    let unit = match text[digits..].trim() {
+        "" | "ms" => 1,
+        "s" => 1_000,
+        "min" => 60_000,
+        "h" => 3_600_000,
+        "d" => 86_400_000,
+        _ => return None,
+    };
+    n.checked_mul(unit)
+}

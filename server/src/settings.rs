@@ -1,0 +1,219 @@
+//! What can be set about a server, in one table (`settings/table.rs`): flags, environment variables, the TOML file and
+//! `docs/settings.md` are all read off it, so none can know a name that another does not.
+//!
+//! ```text
+//! strongest   --max-connections 50            a flag
+//!             TIDEMARK_MAX_CONNECTIONS=50     the environment
+//!             max_connections = 50            the TOML file (--config, TIDEMARK_CONFIG)
+//! weakest     1000                            the default
+//! ```
+//!
+//! A name that nobody knows is refused, with the nearest that somebody does: a misspelt setting that is silently the
+//! default is found out in production.
+
+mod nearest;
+mod table;
+mod value;
+
+pub use nearest::nearest;
+pub use table::{SETTINGS, Setting, document};
+
+use crate::pg;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use tidemark_connectors::log::{Fsync, LogSettings};
+
+/// Everything that can be set, settled. See [`SETTINGS`] for what each means and why its default is what it is.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Settings {
+    pub listen: SocketAddr,
+    pub data: PathBuf,
+    pub log_format: LogFormat,
+    /// `tracing`'s filter; `RUST_LOG` goes before it.
+    pub log: String,
+    pub max_connections: usize,
+    pub startup_timeout: Duration,
+    pub message_bytes_max: usize,
+    pub shutdown_grace: Duration,
+    /// What a session begins with; `None`: statements may take as long as they like.
+    pub statement_timeout: Option<Duration>,
+    pub fsync: Fsync,
+    pub log_segment_bytes: u64,
+    /// `None`: what the disk has.
+    pub log_max_bytes: Option<u64>,
+    /// How often finished steps are appended to a view's history.
+    pub commit_interval: Duration,
+    pub checkpoint_interval: Duration,
+    pub online_tick: Duration,
+    /// `None`: as many as there are processors.
+    pub worker_threads: Option<usize>,
+    /// What the queries of all connections may hold in memory together; `None`: no limit.
+    pub query_memory: Option<u64>,
+    pub batch_rows: usize,
+}
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people on a terminal, JSON elsewhere.
+    Auto,
+    Human,
+    Json,
+}
+
+/// Why settings were refused. The way out follows the message, after `HINT: `.
+#[derive(Debug, thiserror::Error)]
+pub enum SettingsError {
+    #[error("{origin} names an unknown setting \"{name}\"\nHINT: {hint}")]
+    Unknown { origin: String, name: String, hint: String },
+    #[error("{origin}: \"{value}\" is not {expected}\nHINT: {hint}")]
+    Invalid { origin: String, value: String, expected: &'static str, hint: String },
+    #[error("cannot read the settings file {path}: {problem}\nHINT: {hint}", path = path.display())]
+    File { path: PathBuf, problem: String, hint: &'static str },
+}
+
+/// Variables that begin like a setting and are none: `tidemark`'s own other ones, and the tests'.
+const NOT_SETTINGS: [&str; 6] = ["CONFIG", "URL", "BIN", "PYTHON", "LAKE_PYTHON", "SMALL_DISK"];
+const NOT_SETTINGS_PREFIXES: [&str; 3] = ["ORACLE_", "TEST_", "BENCH_"];
+
+const PREFIX: &str = "TIDEMARK_";
+
+impl Default for Settings {
+    fn default() -> Self {
+        // Every field is in the table, so all of these are replaced at once; a test holds the table to that.
+        let mut settings = Settings {
+            listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+            data: PathBuf::new(),
+            log_format: LogFormat::Auto,
+            log: String::new(),
+            max_connections: 0,
+            startup_timeout: Duration::ZERO,
+            message_bytes_max: 0,
+            shutdown_grace: Duration::ZERO,
+            statement_timeout: None,
+            fsync: Fsync::Always,
+            log_segment_bytes: 0,
+            log_max_bytes: None,
+            commit_interval: Duration::ZERO,
+            checkpoint_interval: Duration::ZERO,
+            online_tick: Duration::ZERO,
+            worker_threads: None,
+            query_memory: None,
+            batch_rows: 0,
+        };
+        for setting in SETTINGS {
+            let accepted = (setting.set)(&mut settings, setting.default);
+            debug_assert_eq!(accepted, Ok(()), "the default of {}", setting.name());
+        }
+        settings
+    }
+}
+
+impl Settings {
+    /// Settles all settings: `flags` by the names in the table, then `environment`, then the file, then the defaults.
+    pub fn load(
+        flags: &[(&'static str, String)],
+        environment: impl IntoIterator<Item = (String, String)>,
+        config: Option<&Path>,
+    ) -> Result<Settings, SettingsError> {
+        let mut settings = Settings::default();
+        if let Some(path) = config {
+            settings.apply_file(path)?;
+        }
+        settings.apply_environment(environment)?;
+        for (flag, value) in flags {
+            let origin = format!("flag --{flag}");
+            match SETTINGS.iter().find(|setting| setting.flag == *flag) {
+                Some(setting) => settings.apply(setting, origin, value)?,
+                None => return Err(unknown(origin, flag, "", SETTINGS.iter().map(|s| s.flag.to_string()))),
+            }
+        }
+        Ok(settings)
+    }
+
+    fn apply(&mut self, setting: &Setting, origin: String, value: &str) -> Result<(), SettingsError> {
+        (setting.set)(self, value).map_err(|expected| SettingsError::Invalid {
+            origin,
+            value: value.to_string(),
+            expected,
+            hint: format!("the default is {}", setting.default),
+        })
+    }
+
+    fn apply_environment(
+        &mut self,
+        environment: impl IntoIterator<Item = (String, String)>,
+    ) -> Result<(), SettingsError> {
+        for (variable, value) in environment {
+            let Some(name) = variable.strip_prefix(PREFIX) else { continue };
+            if NOT_SETTINGS.contains(&name) || NOT_SETTINGS_PREFIXES.iter().any(|prefix| name.starts_with(prefix)) {
+                continue;
+            }
+            let origin = format!("environment variable {variable}");
+            match SETTINGS.iter().find(|setting| setting.name().to_uppercase() == name) {
+                Some(setting) => self.apply(setting, origin, &value)?,
+                None => {
+                    let known = SETTINGS.iter().map(|setting| setting.name().to_uppercase());
+                    return Err(unknown("the environment".to_string(), &variable, PREFIX, known));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn apply_file(&mut self, path: &Path) -> Result<(), SettingsError> {
+        let file = |problem: String, hint| SettingsError::File { path: path.to_path_buf(), problem, hint };
+        let text = std::fs::read_to_string(path)
+            .map_err(|e| file(e.to_string(), "give the path of a TOML file with --config, or leave it out"))?;
+        let parsed: toml::Table = text
+            .parse()
+            .map_err(|e: toml::de::Error| file(e.to_string(), "a setting is a line such as: max_connections = 100"))?;
+        for (name, value) in parsed {
+            let origin = format!("settings file {}", path.display());
+            let Some(setting) = SETTINGS.iter().find(|setting| setting.name() == name) else {
+                return Err(unknown(origin, &name, "", SETTINGS.iter().map(Setting::name)));
+            };
+            let text = match value {
+                toml::Value::String(text) => text,
+                toml::Value::Integer(number) => number.to_string(),
+                toml::Value::Float(number) => number.to_string(),
+                toml::Value::Boolean(truth) => truth.to_string(),
+                other => other.to_string(),
+            };
+            self.apply(setting, format!("{origin}, setting {name}"), &text)?;
+        }
+        Ok(())
+    }
+
+    /// The part that the protocol wants.
+    pub fn pg(&self) -> pg::Settings {
+        pg::Settings {
+            max_connections: self.max_connections,
+            startup_timeout: self.startup_timeout,
+            message_bytes_max: self.message_bytes_max,
+            shutdown_grace: self.shutdown_grace,
+            ..pg::Settings::default()
+        }
+    }
+
+    /// The part that an embedded log wants.
+    pub fn embedded_log(&self) -> LogSettings {
+        LogSettings { fsync: self.fsync, segment_bytes: self.log_segment_bytes, max_bytes: self.log_max_bytes }
+    }
+}
+
+fn unknown(origin: String, name: &str, prefix: &str, known: impl Iterator<Item = String>) -> SettingsError {
+    let known: Vec<String> = known.collect();
+    let wanted = name.strip_prefix(prefix).unwrap_or(name);
+    let hint = match nearest(wanted, known.iter().map(String::as_str)) {
+        Some(near) => format!("did you mean {prefix}{near}?"),
+        None => "tidemark serve --help lists all settings".to_string(),
+    };
+    SettingsError::Unknown { origin, name: name.to_string(), hint }
+}
+
+/// The variables of this process, as far as they are text.
+pub fn environment() -> impl Iterator<Item = (String, String)> {
+    std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+}

@@ -1,0 +1,132 @@
+//! The table of settings: name, default, unit, reason. The only place where a setting is added, beside its field.
+
+use super::{Settings, value};
+use std::fmt::Write;
+
+/// One row of the table.
+pub struct Setting {
+    /// The name as a flag, `max-connections`; see [`Setting::name`] for the others.
+    pub flag: &'static str,
+    pub default: &'static str,
+    /// What kind of value it takes.
+    pub unit: &'static str,
+    /// What it does, in one sentence.
+    pub purpose: &'static str,
+    /// Why the default is what it is, and when to change it.
+    pub reason: &'static str,
+    pub(super) set: fn(&mut Settings, &str) -> value::Parsed<()>,
+}
+
+impl Setting {
+    /// The name in the TOML file, and in capitals after `TIDEMARK_` in the environment.
+    pub fn name(&self) -> String {
+        self.flag.replace('-', "_")
+    }
+
+    pub fn reason_sentence(&self) -> String {
+        let mut letters = self.reason.chars();
+        letters.next().map(|first| format!("{}{}.", first.to_uppercase(), letters.as_str())).unwrap_or_default()
+    }
+
+    pub fn variable(&self) -> String {
+        format!("TIDEMARK_{}", self.name().to_uppercase())
+    }
+}
+
+/// A row: `field: "default", "unit", parser, "purpose", "reason"`.
+macro_rules! settings {
+    ($($flag:literal $field:ident = $default:literal, $unit:literal, $parse:expr, $purpose:literal, $reason:literal;)*) => {
+        &[$(Setting {
+            flag: $flag,
+            default: $default,
+            unit: $unit,
+            purpose: $purpose,
+            reason: $reason,
+            set: |settings, text| {
+                settings.$field = $parse(text)?;
+                Ok(())
+            },
+        }),*]
+    };
+}
+
+pub static SETTINGS: &[Setting] = settings! {
+    "listen" listen = "127.0.0.1:5433", "ADDRESS", value::address,
+        "Where clients connect",
+        "one above PostgreSQL's port, so that both can run; only loopback, because no role has a password yet";
+    "data" data = ".tidemark", "DIR", value::directory,
+        "The directory that holds everything: log, state, online store, warehouse, catalog",
+        "one server at a time may use it; give each its own";
+    "fsync" fsync = "always", "always|never|MS", value::fsync,
+        "When an acknowledged event is on disk",
+        "always: an acknowledged event survives a power cut; a number of milliseconds bounds what a power cut may take; a crash of the process alone never takes anything";
+    "max-connections" max_connections = "1000", "N", value::count,
+        "Sessions at once",
+        "an idle one costs some 20 kB; beyond that a pooler serves better";
+    "statement-timeout" statement_timeout = "none", "DURATION", |text| value::optional(text, value::duration),
+        "How long a statement may run before it is cancelled; a session can SET its own",
+        "as in PostgreSQL; training sets take minutes";
+    "shutdown-grace" shutdown_grace = "30s", "DURATION", value::duration,
+        "How long running statements may go on after SIGTERM",
+        "what supervisors wait before they kill";
+    "startup-timeout" startup_timeout = "60s", "DURATION", value::duration,
+        "From a client's first byte to its first prompt",
+        "PostgreSQL's authentication_timeout";
+    "message-bytes-max" message_bytes_max = "64MB", "BYTES", |text| value::bytes(text).map(|bytes| bytes as usize),
+        "The largest single message a client may send",
+        "an INSERT of 10,000 rows fits many times over; bulk data comes by COPY in small messages";
+    "commit-interval" commit_interval = "5s", "DURATION", value::duration,
+        "How often finished steps are appended to the history of their views",
+        "each append is a Parquet file and an Iceberg commit: shorter is fresher for other readers and makes more files; our own reads are current either way";
+    "checkpoint-interval" checkpoint_interval = "10s", "DURATION", value::duration,
+        "How often the state of the views is saved",
+        "bounds how much of the log is replayed after a crash";
+    "online-tick" online_tick = "50ms", "DURATION", value::duration,
+        "How often changed rows go to the online store",
+        "changes to one key within a tick are written once; lookups do not wait for it, they are answered from memory";
+    "log-segment-bytes" log_segment_bytes = "64MB", "BYTES", value::bytes,
+        "Size at which the embedded log begins a new file",
+        "retention removes whole files";
+    "log-max-bytes" log_max_bytes = "none", "BYTES", |text| value::optional(text, value::bytes),
+        "The most that the log of one source may take on disk",
+        "none: what the disk has; at the limit INSERT and COPY are refused, nothing is dropped";
+    "query-memory" query_memory = "2GB", "BYTES", |text| value::optional(text, value::bytes),
+        "What the queries of all connections may hold in memory together",
+        "beyond it sorts and aggregations spill to disk and what cannot is refused, instead of the machine killing the server";
+    "batch-rows" batch_rows = "8192", "N", value::count,
+        "Rows in one batch inside a query",
+        "large enough to amortise per-batch work, small enough for the processor's cache";
+    "worker-threads" worker_threads = "none", "N", |text| value::optional(text, value::count),
+        "Threads that run everything",
+        "none: as many as there are processors";
+    "log" log = "info", "FILTER", value::log_filter,
+        "What is logged: a level, or target=level by commas; RUST_LOG goes before it",
+        "one line per start, stop, refusal and failure";
+    "log-format" log_format = "auto", "auto|human|json", value::log_format,
+        "How log lines look; they go to stderr",
+        "auto: for people on a terminal, JSON where a machine reads them";
+};
+
+/// `docs/settings.md`.
+pub fn document() -> String {
+    let mut text = String::from(
+        "# Settings\n\nA setting is given as a flag of `tidemark serve`, as an environment variable, or in a TOML file \
+         (`--config FILE` or\n`TIDEMARK_CONFIG`); a flag goes before a variable, a variable before the file, the file \
+         before the default. A name that\ndoes not exist is refused, everywhere. The server refuses to start on a \
+         value that it cannot use.\n\n```toml\n# tidemark.toml\ndata = \"/var/lib/tidemark\"\nmax_connections = \
+         200\ncommit_interval = \"10s\"\n```\n\nDurations are written with their unit (`50ms`, `5s`, `10min`, `1h`), \
+         sizes too (`64MB`, `2GB`; powers of 1024). Written by\n`server/src/settings/table.rs`; a test compares.\n\n\
+         | setting | flag and variable | default | what, and why |\n| --- | --- | --- | --- |\n",
+    );
+    for setting in SETTINGS {
+        let (name, flag, variable) = (setting.name(), setting.flag, setting.variable());
+        let Setting { default, purpose, .. } = setting;
+        // Writing to a String cannot fail.
+        let _ = writeln!(
+            text,
+            "| `{name}` | `--{flag}`<br>`{variable}` | `{default}` | {purpose}. {} |",
+            setting.reason_sentence()
+        );
+    }
+    text
+}

@@ -1,0 +1,234 @@
+//! Executing statements: one file each, this one sends them there.
+
+mod advance_watermark;
+mod comment;
+mod copy_from;
+mod copy_to;
+mod create_feature_view;
+mod create_relation;
+mod create_table_as;
+mod create_view;
+mod drop;
+mod explain;
+pub mod insert;
+pub mod lookup;
+mod prepare;
+pub mod query;
+mod rename;
+mod set_options;
+mod settings;
+mod show;
+
+use crate::{
+    database::Database,
+    pg::{Bound, EncodeRows, Outcome, PgError, RowsTag},
+    prepared::Prepared,
+    session::Session,
+    wire::{FieldFormat, RowEncoder, decode_param},
+};
+use arrow::{
+    array::{ArrayRef, RecordBatch, StringArray},
+    datatypes::{DataType, Field, Schema, SchemaRef},
+};
+use bytes::BytesMut;
+use datafusion::scalar::ScalarValue;
+use futures::{StreamExt, TryStreamExt, stream};
+use std::{ops::Range, sync::Arc};
+use tidemark_planner::Statement;
+
+/// Executes a prepared statement with its parameters.
+pub async fn execute(
+    database: &Arc<Database>,
+    session: &mut Session,
+    prepared: &Arc<Prepared>,
+    bound: &Bound,
+) -> Result<Outcome, PgError> {
+    let Some(parsed) = &prepared.parsed else { return Ok(Outcome::Empty) };
+    match &parsed.statement {
+        Statement::Query(query) => {
+            // A lookup comes here where its view was dropped or its key does not fit; the query then says how.
+            let parameters = parameters(session, prepared, bound)?;
+            query::execute(database, session, prepared, query, &parameters, bound).await
+        }
+        Statement::Insert(statement) => {
+            let parameters = parameters(session, prepared, bound)?;
+            insert::execute(database, session, statement, &prepared.parameter_oids, &parameters).await
+        }
+        Statement::CreateRelation(statement) => {
+            create_relation::execute(database, session, statement, &parsed.text).await
+        }
+        Statement::CreateTableAs { name, if_not_exists, query } => {
+            create_table_as::execute(database, session, name, *if_not_exists, query, &parsed.text).await
+        }
+        Statement::CreateFeatureView(statement) => {
+            create_feature_view::execute(database, session, statement, &parsed.text).await
+        }
+        Statement::CreateView { name, if_not_exists, columns, query, query_text } => {
+            let view = create_view::NewView { name, columns, query, query_text, sql: &parsed.text };
+            create_view::execute(database, session, view, *if_not_exists).await
+        }
+        Statement::Drop { kind, if_exists, names, cascade } => {
+            drop::execute(database, session, *kind, *if_exists, names, *cascade).await
+        }
+        Statement::Rename { kind, if_exists, name, to } => {
+            rename::execute(database, session, *kind, *if_exists, name, to).await
+        }
+        Statement::SetOptions { kind, if_exists, name, options } => {
+            set_options::execute(database, session, *kind, *if_exists, name, options).await
+        }
+        Statement::AdvanceWatermark { name, to } => advance_watermark::execute(database, session, name, to).await,
+        Statement::Comment { kind, name, column, text } => {
+            comment::execute(database, *kind, name, column.as_deref(), text.clone()).await
+        }
+        Statement::ShowObjects(_) | Statement::ShowCreate { .. } | Statement::Describe { .. } => {
+            let batch = show::rows(database, &parsed.statement)?;
+            rows(session, batch, bound, "SHOW")
+        }
+        Statement::ShowSetting { name } => {
+            let batch = settings::show(session, name)?;
+            rows(session, batch, bound, "SHOW")
+        }
+        Statement::ExplainFeatureView { create, format } => {
+            let batch = explain::feature_view(database, session, create, format)?;
+            rows(session, batch, bound, "EXPLAIN")
+        }
+        Statement::Explain { analyze, verbose, statement } => {
+            let parameters = parameters(session, prepared, bound)?;
+            let batch = explain::query(database, session, statement, *analyze, *verbose, &parameters).await?;
+            rows(session, batch, bound, "EXPLAIN")
+        }
+        Statement::Checkpoint => {
+            database.engine.checkpoint().await?;
+            done("CHECKPOINT")
+        }
+        // Embedded sources are applied before INSERT and COPY return: there is nothing to wait for.
+        Statement::Flush => done("FLUSH"),
+        Statement::CopyFrom { table, columns, options } => copy_from::execute(database, session, table, columns, options),
+        Statement::CopyTo { source, target, options } => {
+            copy_to::execute(database, session, source, target, options).await
+        }
+        Statement::Set { local, name, value } => {
+            session.set(name, value.as_deref(), *local)?;
+            done("SET")
+        }
+        Statement::Reset { name } => {
+            if name == "all" {
+                session.reset_all();
+            } else {
+                session.set(name, None, false)?;
+            }
+            done("RESET")
+        }
+        Statement::Prepare { name, types, statement } => {
+            prepare::prepare(database, session, name, types, statement).await
+        }
+        Statement::Execute { name, parameters } => prepare::execute(database, session, name, parameters, bound).await,
+        Statement::Deallocate { name } => prepare::deallocate(session, name.as_deref()),
+        Statement::Discard { what } => {
+            if what == "ALL" {
+                session.reset_all();
+                session.prepared.clear();
+                session.events.push(crate::pg::SessionEvent::Discarded);
+            }
+            Ok(Outcome::Done { tag: format!("DISCARD {what}").into() })
+        }
+        Statement::Nothing { tag } => Ok(Outcome::Done { tag: (*tag).into() }),
+        // The protocol layer answers these by `Backend::verb`.
+        Statement::Begin { .. }
+        | Statement::Commit
+        | Statement::Rollback
+        | Statement::Savepoint { .. }
+        | Statement::RollbackTo { .. }
+        | Statement::Release { .. } => Ok(Outcome::Empty),
+    }
+}
+
+/// The columns of statements that answer with rows and are not queries.
+pub fn result_schema(
+    session: &Session,
+    statement: &Statement,
+) -> Option<SchemaRef> {
+    match statement {
+        Statement::ShowObjects(_) | Statement::ShowCreate { .. } | Statement::Describe { .. } => {
+            Some(show::schema(statement))
+        }
+        Statement::ShowSetting { name } => Some(settings::schema(name)),
+        Statement::ExplainFeatureView { .. } | Statement::Explain { .. } => Some(text_schema(&["QUERY PLAN"])),
+        Statement::Execute { name, .. } => session.prepared.get(name).and_then(|p| p.schema.clone()),
+        _ => None,
+    }
+}
+
+pub fn done(tag: &'static str) -> Result<Outcome, PgError> {
+    Ok(Outcome::Done { tag: tag.into() })
+}
+
+pub fn text_schema(names: &[&str]) -> SchemaRef {
+    Arc::new(Schema::new(names.iter().map(|n| Field::new(*n, DataType::Utf8, true)).collect::<Vec<_>>()))
+}
+
+/// A result of text columns, row by row.
+pub fn text_rows(schema: SchemaRef, rows: &[Vec<Option<String>>]) -> Result<RecordBatch, PgError> {
+    let columns = (0..schema.fields().len())
+        .map(|i| Arc::new(StringArray::from_iter(rows.iter().map(|r| r.get(i).cloned().flatten()))) as ArrayRef)
+        .collect();
+    Ok(RecordBatch::try_new(schema, columns)?)
+}
+
+/// One batch as the answer.
+pub fn rows(session: &Session, batch: RecordBatch, bound: &Bound, tag: &'static str) -> Result<Outcome, PgError> {
+    let encoder = encoder(session, &batch.schema(), bound)?;
+    let stream = stream::once(async move { Ok(batch) }).boxed();
+    Ok(Outcome::Rows { stream, encoder, tag: RowsTag::Plain(tag) })
+}
+
+/// A stream of batches as the answer.
+pub fn streamed(
+    session: &Session,
+    schema: &Schema,
+    batches: datafusion::physical_plan::SendableRecordBatchStream,
+    bound: &Bound,
+) -> Result<Outcome, PgError> {
+    let encoder = encoder(session, schema, bound)?;
+    Ok(Outcome::Rows { stream: batches.map_err(PgError::from).boxed(), encoder, tag: RowsTag::SELECT })
+}
+
+struct BatchEncoder(RowEncoder);
+
+impl EncodeRows for BatchEncoder {
+    fn encode(&mut self, batch: &RecordBatch, rows: Range<usize>, out: &mut BytesMut) -> Result<(), PgError> {
+        self.0.encode_batch(batch, rows, out);
+        Ok(())
+    }
+}
+
+pub fn result_formats(bound: &Bound, columns: usize) -> Vec<FieldFormat> {
+    (0..columns)
+        .map(|i| match bound.result_formats.of(i).code() {
+            1 => FieldFormat::Binary,
+            _ => FieldFormat::Text,
+        })
+        .collect()
+}
+
+fn encoder(session: &Session, schema: &Schema, bound: &Bound) -> Result<Box<dyn EncodeRows>, PgError> {
+    let formats = result_formats(bound, schema.fields().len());
+    Ok(Box::new(BatchEncoder(RowEncoder::new(schema, &formats, &session.format)?)))
+}
+
+/// The parameters' values, as the statement's types.
+fn parameters(session: &Session, prepared: &Prepared, bound: &Bound) -> Result<Vec<ScalarValue>, PgError> {
+    prepared
+        .parameter_oids
+        .iter()
+        .enumerate()
+        .map(|(i, oid)| {
+            let format = match bound.parameter_formats.of(i).code() {
+                1 => FieldFormat::Binary,
+                _ => FieldFormat::Text,
+            };
+            let bytes = bound.parameters.get(i).and_then(|b| b.as_deref());
+            Ok(decode_param(*oid, format, bytes, &session.format.time_zone)?)
+        })
+        .collect()
+}

@@ -1,0 +1,35 @@
+//! `ALTER SOURCE s ADVANCE WATERMARK TO t`: nothing before t will come any more.
+
+use crate::{
+    database::Database,
+    pg::{Outcome, PgError},
+    session::Session,
+};
+use datafusion::sql::sqlparser::ast;
+use std::sync::Arc;
+use tidemark_catalog::ClockMode;
+use tidemark_planner::bind::{Binder, NoSystemTables, instant};
+
+pub async fn execute(
+    database: &Arc<Database>,
+    session: &mut Session,
+    name: &str,
+    to: &ast::Expr,
+) -> Result<Outcome, PgError> {
+    let snapshot = database.snapshot();
+    let object = super::insert::target(&snapshot, name)?;
+    let relation = object.relation().ok_or_else(|| PgError::error("XX000", "not a relation"))?;
+    if relation.event_time.is_none() {
+        return Err(PgError::error("42P17", format!("{} \"{name}\" has no watermark", object.kind()))
+            .hint("declare WATERMARK FOR column AS column - INTERVAL '…' when creating it"));
+    }
+    let now_us = database.clock.now_us();
+    let constant = Binder::new(&snapshot, &session.state, &NoSystemTables, now_us).constant(to, now_us)?;
+    let to_us = instant(constant, name)?;
+    if relation.clock == ClockMode::System && to_us > now_us {
+        return Err(PgError::error("22023", format!("cannot advance the watermark of {} \"{name}\" beyond now", object.kind()))
+            .hint("every event until then would be late; under clock = 'event' time is the replay's own"));
+    }
+    database.engine.advance_watermark(object.id, to_us).await?;
+    Ok(Outcome::Done { tag: format!("ALTER {}", object.kind().to_string().to_uppercase()).into() })
+}

@@ -1,0 +1,43 @@
+//! `COMMENT ON …`.
+
+use super::done;
+use crate::{
+    database::{Database, find},
+    pg::{Outcome, PgError},
+};
+use std::sync::Arc;
+use tidemark_catalog::{Body, Change, ObjectKind};
+
+pub async fn execute(
+    database: &Arc<Database>,
+    kind: Option<ObjectKind>,
+    name: &str,
+    column: Option<&str>,
+    text: Option<String>,
+) -> Result<Outcome, PgError> {
+    let mut catalog = database.catalog.lock().await;
+    let snapshot = database.snapshot();
+    let object = match kind {
+        Some(kind) => find(&snapshot, kind, name)?,
+        None => snapshot
+            .get(name)
+            .ok_or_else(|| PgError::error("42P01", format!("relation \"{name}\" does not exist")))?,
+    };
+    let mut changed = object.as_ref().clone();
+    match column {
+        None => changed.comment = text,
+        Some(column) => {
+            let columns = match &mut changed.body {
+                Body::Source(r) | Body::Table(r) => &mut r.columns,
+                Body::FeatureView(v) => &mut v.columns,
+                Body::View(v) => &mut v.columns,
+            };
+            let found = columns.iter_mut().find(|c| c.name == column).ok_or_else(|| {
+                PgError::error("42703", format!("column \"{column}\" of relation \"{name}\" does not exist"))
+            })?;
+            found.comment = text;
+        }
+    }
+    database.commit(&mut catalog, &[Change::Put(changed)]).await?;
+    done("COMMENT")
+}

@@ -1,0 +1,118 @@
+//! `COPY t FROM STDIN`.
+//!
+//! Into a table all rows go in together. Into a source they go in by chunks as they arrive: it is a stream, lookups move
+//! while it is loaded, and memory stays bounded; an error then says how many rows are already in.
+
+use super::insert::{column_map, fit, rejected, target};
+use crate::{
+    database::Database,
+    pg::{CopyInSink, CopyLayout, Outcome, PgError},
+    session::Session,
+    wire::CopyDecoder,
+};
+use arrow::record_batch::RecordBatch;
+use async_trait::async_trait;
+use bytes::Bytes;
+use std::sync::Arc;
+use tidemark_catalog::{Object, ObjectKind};
+use tidemark_engine::runtime::{Conflict, IngestReport};
+use tidemark_planner::statement::{CopyFormat, CopyOptions};
+
+/// Rows decoded into one batch.
+const BATCH_ROWS: usize = 8192;
+/// Rows of a source appended together: a smaller COPY is atomic, and one sync of the log serves this many.
+const CHUNK_ROWS: usize = 65_536;
+
+pub fn execute(
+    database: &Arc<Database>,
+    session: &mut Session,
+    table: &str,
+    columns: &[String],
+    options: &CopyOptions,
+) -> Result<Outcome, PgError> {
+    let snapshot = database.snapshot();
+    let object = target(&snapshot, table)?.clone();
+    let map = column_map(&object, columns)?;
+    let decoder = CopyDecoder::new(table, options, object.schema(), &map, session.format.time_zone.clone(), BATCH_ROWS)?;
+    let layout = CopyLayout { binary: options.format == CopyFormat::Binary, columns: map.len() as i16 };
+    let sink = Sink {
+        database: database.clone(),
+        all: (0..object.columns().len()).collect(),
+        streams: object.kind() == ObjectKind::Source,
+        object,
+        decoder,
+        waiting: vec![],
+        waiting_rows: 0,
+        report: IngestReport::default(),
+    };
+    Ok(Outcome::CopyIn { sink: Box::new(sink), layout })
+}
+
+struct Sink {
+    database: Arc<Database>,
+    object: Arc<Object>,
+    all: Vec<usize>,
+    streams: bool,
+    decoder: CopyDecoder,
+    waiting: Vec<RecordBatch>,
+    waiting_rows: usize,
+    report: IngestReport,
+}
+
+impl Sink {
+    fn take(&mut self, batches: Vec<RecordBatch>) -> Result<(), PgError> {
+        for batch in batches {
+            self.waiting_rows += batch.num_rows();
+            self.waiting.push(fit(&self.object, &self.all, &batch)?);
+        }
+        Ok(())
+    }
+
+    async fn ingest(&mut self) -> Result<(), PgError> {
+        let batches = std::mem::take(&mut self.waiting);
+        self.waiting_rows = 0;
+        let report = self.database.engine.ingest(self.object.id, batches, Conflict::Error).await?;
+        self.report.rows += report.rows;
+        self.report.rejected += report.rejected;
+        for reason in report.reasons {
+            if !self.report.reasons.contains(&reason) {
+                self.report.reasons.push(reason);
+            }
+        }
+        Ok(())
+    }
+
+    /// An error after some chunks are in says so.
+    fn so_far(&self, error: PgError) -> PgError {
+        match self.report.rows {
+            0 => error,
+            rows => error.detail(format!("{rows} rows before it are in \"{}\" already", self.object.name)),
+        }
+    }
+}
+
+#[async_trait]
+impl CopyInSink for Sink {
+    async fn data(&mut self, data: Bytes) -> Result<(), PgError> {
+        let batches = self.decoder.feed(&data).map_err(|e| self.so_far(e.into()))?;
+        self.take(batches).map_err(|e| self.so_far(e))?;
+        if self.streams && self.waiting_rows >= CHUNK_ROWS {
+            self.ingest().await.map_err(|e| self.so_far(e))?;
+        }
+        Ok(())
+    }
+
+    async fn finish(mut self: Box<Self>) -> Result<String, PgError> {
+        let batches = self.decoder.finish().map_err(|e| self.so_far(e.into()))?;
+        self.take(batches).map_err(|e| self.so_far(e))?;
+        self.ingest().await.map_err(|e| self.so_far(e))?;
+        if self.report.rejected > 0 {
+            tracing::info!("{}", rejected(&self.object, &self.report));
+        }
+        Ok(format!("COPY {}", self.report.rows))
+    }
+
+    async fn fail(self: Box<Self>, reason: &str) {
+        tracing::debug!(table = %self.object.name, reason, "COPY given up");
+    }
+}

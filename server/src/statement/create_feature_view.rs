@@ -1,0 +1,125 @@
+//! `CREATE FEATURE VIEW`: recognised, built from the beginning of its source, durable, then visible.
+
+use super::{create_relation::exists, done};
+use crate::{
+    database::Database,
+    pg::{Outcome, PgError},
+    session::Session,
+};
+use std::sync::Arc;
+use tidemark_catalog::{Body, Change, Column, Feature, FeatureView, Object, ObjectId, Snapshot, SqlType};
+use tidemark_engine::compiled::CompiledView;
+use tidemark_planner::{
+    feature::{FeaturePlan, OutputKind, Slot, plan_feature_view},
+    statement::CreateFeatureView,
+};
+
+pub async fn execute(
+    database: &Arc<Database>,
+    session: &mut Session,
+    create: &CreateFeatureView,
+    sql: &str,
+) -> Result<Outcome, PgError> {
+    let mut catalog = database.catalog.lock().await;
+    let snapshot = database.snapshot();
+    let plan = plan(&snapshot, session, create)?;
+    if let Some(existing) = snapshot.get(&create.name) {
+        return exists(session, existing, create.if_not_exists, "CREATE FEATURE VIEW");
+    }
+    let id = catalog.allocate_id().await?;
+    let object = object(database, session, create, &plan, sql, id)?;
+    let compiled = CompiledView::new(&object, plan)?;
+    if let Err(error) = database.engine.create_view(&object, compiled).await {
+        database.engine.drop_view(id).await?;
+        return Err(error.into());
+    }
+    if let Err(error) = database.commit(&mut catalog, &[Change::Put(object)]).await {
+        database.engine.drop_view(id).await?;
+        return Err(error);
+    }
+    done("CREATE FEATURE VIEW")
+}
+
+pub fn plan(snapshot: &Snapshot, session: &Session, create: &CreateFeatureView) -> Result<FeaturePlan, PgError> {
+    if create.or_replace {
+        return Err(PgError::error("0A000", format!("CREATE OR REPLACE FEATURE VIEW \"{}\" is not available", create.name))
+            .hint("create it under a new name and drop the old one when its readers have moved"));
+    }
+    let zone = session.get("timezone").unwrap_or("UTC");
+    Ok(plan_feature_view(&create.name, &create.query, &create.options, snapshot, zone)?)
+}
+
+fn object(
+    database: &Database,
+    session: &Session,
+    create: &CreateFeatureView,
+    plan: &FeaturePlan,
+    sql: &str,
+    id: ObjectId,
+) -> Result<Object, PgError> {
+    let mut columns = vec![];
+    let mut features = vec![];
+    for (i, output) in plan.outputs.iter().enumerate() {
+        let ty = SqlType::from_arrow(&output.ty)
+            .ok_or_else(|| PgError::error("0A000", format!("column \"{}\" has a type that cannot be stored", output.name)))?;
+        let keyed = matches!(output.kind, OutputKind::Key(_) | OutputKind::Time);
+        columns.push(Column { name: output.name.clone(), ty, not_null: keyed, comment: None });
+        if !keyed {
+            let (aggregate, window) = describe(plan, &output.kind);
+            features.push(Feature { column: i, aggregate, window, expression: output.sql.clone() });
+        }
+    }
+    let text = |name: &str| create.options.get(name).cloned();
+    let view = FeatureView {
+        sql: sql.to_string(),
+        query: create.query_text.clone(),
+        relation: plan.relation,
+        columns,
+        key: plan.key_outputs(),
+        time: plan.time_output(),
+        features,
+        ttl_us: plan.ttl_us,
+        time_zone: session.get("timezone").unwrap_or("UTC").to_string(),
+        owner: text("owner").or_else(|| Some(session.user.clone())),
+        tags: text("tags")
+            .map(|tags| tags.split(',').map(|t| t.trim().to_string()).filter(|t| !t.is_empty()).collect())
+            .unwrap_or_default(),
+        options: create.options.clone(),
+        version: 1,
+    };
+    Ok(Object {
+        id,
+        name: create.name.clone(),
+        created_us: database.clock.now_us(),
+        comment: None,
+        body: Body::FeatureView(view),
+    })
+}
+
+/// Aggregate and window of a feature, for people; of an expression over several, those it is made of.
+pub fn describe(plan: &FeaturePlan, kind: &OutputKind) -> (String, String) {
+    let slots: Vec<usize> = match kind {
+        OutputKind::Slot(slot) => vec![*slot],
+        OutputKind::TimeContinuous { bases, .. } => bases.clone(),
+        OutputKind::Expr(expr) => {
+            let mut slots: Vec<usize> =
+                expr.column_refs().iter().filter_map(|c| c.name.strip_prefix('s')?.parse().ok()).collect();
+            slots.sort_unstable();
+            slots
+        }
+        OutputKind::Key(_) | OutputKind::Time => vec![],
+    };
+    let (mut aggregates, mut windows): (Vec<String>, Vec<String>) = (vec![], vec![]);
+    for slot in slots {
+        if let Slot::Aggregate { function, frame, .. } = &plan.slots[slot] {
+            let (name, window) = (function.name().to_string(), plan.frames[*frame].describe());
+            if !aggregates.contains(&name) {
+                aggregates.push(name);
+            }
+            if !windows.contains(&window) {
+                windows.push(window);
+            }
+        }
+    }
+    (aggregates.join(", "), windows.join(", "))
+}

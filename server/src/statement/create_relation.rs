@@ -1,0 +1,140 @@
+//! `CREATE SOURCE` and `CREATE TABLE`: an embedded durable log and its definition.
+
+use super::done;
+use crate::{
+    database::Database,
+    pg::{Outcome, PgError},
+    session::Session,
+};
+use std::{collections::BTreeMap, sync::Arc};
+use tidemark_catalog::{Body, Change, ClockMode, Column, Object, ObjectKind, Relation};
+use tidemark_planner::{PlanError, parse::duration_us, statement::CreateRelation};
+
+/// An event may lie an hour ahead of its arrival before it is taken for a mistake.
+const MAX_AHEAD_US: i64 = 3_600_000_000;
+/// A source that has been silent this long does not hold time back.
+const IDLE_TIMEOUT_US: i64 = 30_000_000;
+
+const OPTIONS: [&str; 6] = ["clock", "max_ahead", "idle_timeout", "retention", "dead_letter_retention", "connector"];
+
+pub async fn execute(
+    database: &Arc<Database>,
+    session: &mut Session,
+    create: &CreateRelation,
+    sql: &str,
+) -> Result<Outcome, PgError> {
+    let mut catalog = database.catalog.lock().await;
+    let tag = if create.kind == ObjectKind::Source { "CREATE SOURCE" } else { "CREATE TABLE" };
+    if let Some(existing) = database.snapshot().get(&create.name) {
+        return exists(session, existing, create.if_not_exists, tag);
+    }
+    let relation = relation(create, sql)?;
+    let id = catalog.allocate_id().await?;
+    let body = match create.kind {
+        ObjectKind::Source => Body::Source(relation),
+        _ => Body::Table(relation),
+    };
+    let object = Object { id, name: create.name.clone(), created_us: database.clock.now_us(), comment: None, body };
+    // The log first: a crash between the two leaves an unused folder, never a definition without its log.
+    database.engine.create_source(&object).await?;
+    if let Err(error) = database.commit(&mut catalog, &[Change::Put(object)]).await {
+        database.engine.drop_source(id).await?;
+        return Err(error);
+    }
+    done(tag)
+}
+
+/// `IF NOT EXISTS` makes a notice of it.
+pub fn exists(
+    session: &mut Session,
+    existing: &Object,
+    if_not_exists: bool,
+    tag: &'static str,
+) -> Result<Outcome, PgError> {
+    let message = format!("relation \"{}\" already exists", existing.name);
+    if if_not_exists {
+        session.notice(format!("{message}, skipping"));
+        return done(tag);
+    }
+    Err(PgError::error("42P07", message)
+        .detail(format!("it is a {}", existing.kind()))
+        .hint(format!("DROP {} {} first, or use IF NOT EXISTS", existing.kind().to_string().to_uppercase(), existing.name)))
+}
+
+fn relation(create: &CreateRelation, sql: &str) -> Result<Relation, PgError> {
+    let index = |name: &str| create.columns.iter().position(|c| c.name == name);
+    let mut relation = Relation {
+        columns: create
+            .columns
+            .iter()
+            .map(|c| Column { name: c.name.clone(), ty: c.ty.clone(), not_null: c.not_null, comment: None })
+            .collect(),
+        primary_key: create.primary_key.iter().filter_map(|name| index(name)).collect(),
+        upsert: create.upsert,
+        event_time: create.watermark.as_ref().and_then(|(name, _)| index(name)),
+        delay_us: create.watermark.as_ref().map_or(0, |(_, delay)| *delay),
+        clock: ClockMode::System,
+        max_ahead_us: MAX_AHEAD_US,
+        idle_timeout_us: IDLE_TIMEOUT_US,
+        retention_us: None,
+        dead_letter_retention_us: None,
+        options: BTreeMap::new(),
+        sql: sql.to_string(),
+    };
+    for i in relation.primary_key.clone() {
+        relation.columns[i].not_null = true;
+        if matches!(relation.columns[i].ty, tidemark_catalog::SqlType::Array(_)) {
+            return Err(PgError::error("0A000", format!("column \"{}\" of \"{}\" is an array and cannot be a key", relation.columns[i].name, create.name)));
+        }
+    }
+    if create.kind == ObjectKind::Source && !relation.primary_key.is_empty() {
+        return Err(PgError::error("42P16", format!("source \"{}\" cannot have a primary key", create.name))
+            .hint("a source is a stream of events; CREATE TABLE … FORMAT UPSERT keeps one row per key"));
+    }
+    apply_options(&mut relation, create.kind, &create.name, &create.options)?;
+    Ok(relation)
+}
+
+/// Sets what `WITH ( … )` or `ALTER … SET ( … )` says.
+pub fn apply_options(
+    relation: &mut Relation,
+    kind: ObjectKind,
+    name: &str,
+    options: &BTreeMap<String, String>,
+) -> Result<(), PgError> {
+    for (option, value) in options {
+        let duration = || -> Result<i64, PgError> {
+            duration_us(value).map_err(|e: PlanError| {
+                let error: PgError = e.into();
+                error.context(format!("option \"{option}\" of {kind} \"{name}\""))
+            })
+        };
+        match option.as_str() {
+            "clock" => {
+                relation.clock = match value.as_str() {
+                    "system" => ClockMode::System,
+                    "event" => ClockMode::Event,
+                    _ => {
+                        return Err(PgError::error("22023", format!("clock of {kind} \"{name}\" is \"{value}\""))
+                            .hint("'system' or 'event'"));
+                    }
+                }
+            }
+            "max_ahead" => relation.max_ahead_us = duration()?,
+            "idle_timeout" => relation.idle_timeout_us = duration()?,
+            "retention" => relation.retention_us = Some(duration()?),
+            "dead_letter_retention" => relation.dead_letter_retention_us = Some(duration()?),
+            "connector" if value == "embedded" => {}
+            "connector" => {
+                return Err(PgError::error("0A000", format!("{kind} \"{name}\": connector '{value}' is not available"))
+                    .hint("leave the connector out: INSERT and COPY feed the embedded durable log"));
+            }
+            other => {
+                return Err(PgError::error("22023", format!("{kind} \"{name}\" has no option \"{other}\""))
+                    .hint(format!("options are {}", OPTIONS.join(", "))));
+            }
+        }
+        relation.options.insert(option.clone(), value.clone());
+    }
+    Ok(())
+}

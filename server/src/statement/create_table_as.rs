@@ -1,0 +1,85 @@
+//! `CREATE TABLE t AS query`.
+
+use super::{create_relation::exists, insert::fit, query};
+use crate::{
+    database::Database,
+    pg::{Outcome, PgError},
+    session::Session,
+};
+use datafusion::sql::sqlparser::ast;
+use futures::TryStreamExt;
+use std::{collections::BTreeMap, sync::Arc};
+use tidemark_catalog::{Body, Change, ClockMode, Column, Object, Relation, SqlType};
+use tidemark_engine::runtime::Conflict;
+
+pub async fn execute(
+    database: &Arc<Database>,
+    session: &mut Session,
+    name: &str,
+    if_not_exists: bool,
+    query: &ast::Query,
+    sql: &str,
+) -> Result<Outcome, PgError> {
+    if let Some(existing) = database.snapshot().get(name) {
+        return exists(session, existing, if_not_exists, "CREATE TABLE AS");
+    }
+    let (schema, mut batches) = query::run(database, session, query, &[], &[]).await?;
+    let mut columns: Vec<Column> = vec![];
+    for field in schema.fields() {
+        let ty = SqlType::from_arrow(field.data_type()).ok_or_else(|| {
+            PgError::error("0A000", format!("column \"{}\" has a type that cannot be stored: {}", field.name(), field.data_type()))
+        })?;
+        if columns.iter().any(|c| &c.name == field.name()) {
+            return Err(PgError::error("42701", format!("column \"{}\" specified more than once", field.name()))
+                .hint("name the columns with AS"));
+        }
+        columns.push(Column { name: field.name().clone(), ty, not_null: false, comment: None });
+    }
+    let mut catalog = database.catalog.lock().await;
+    if let Some(existing) = database.snapshot().get(name) {
+        return exists(session, existing, if_not_exists, "CREATE TABLE AS");
+    }
+    let relation = Relation {
+        columns,
+        primary_key: vec![],
+        upsert: false,
+        event_time: None,
+        delay_us: 0,
+        clock: ClockMode::System,
+        max_ahead_us: 0,
+        idle_timeout_us: 0,
+        retention_us: None,
+        dead_letter_retention_us: None,
+        options: BTreeMap::new(),
+        sql: sql.to_string(),
+    };
+    let object = Object {
+        id: catalog.allocate_id().await?,
+        name: name.to_string(),
+        created_us: database.clock.now_us(),
+        comment: None,
+        body: Body::Table(relation),
+    };
+    database.engine.create_source(&object).await?;
+    let all: Vec<usize> = (0..object.columns().len()).collect();
+    // Filled before it is in the catalog: whoever sees the table sees all of it.
+    let filled: Result<usize, PgError> = async {
+        let mut rows = 0;
+        while let Some(batch) = batches.try_next().await? {
+            if batch.num_rows() > 0 {
+                let batch = fit(&object, &all, &batch)?;
+                rows += database.engine.ingest(object.id, vec![batch], Conflict::Error).await?.rows;
+            }
+        }
+        database.commit(&mut catalog, &[Change::Put(object.clone())]).await?;
+        Ok(rows)
+    }
+    .await;
+    match filled {
+        Ok(rows) => Ok(Outcome::Done { tag: format!("SELECT {rows}").into() }),
+        Err(error) => {
+            database.engine.drop_source(object.id).await?;
+            Err(error)
+        }
+    }
+}

@@ -1,0 +1,63 @@
+//! `CREATE VIEW`: a name for a query. A feature service is one over feature views.
+
+use super::{create_relation::exists, done};
+use crate::{
+    database::Database,
+    pg::{Outcome, PgError},
+    session::Session,
+};
+use datafusion::sql::sqlparser::ast;
+use std::sync::Arc;
+use tidemark_catalog::{Body, Change, Column, Object, SqlType, View};
+use tidemark_planner::bind::Binder;
+
+pub struct NewView<'a> {
+    pub name: &'a str,
+    pub columns: &'a [String],
+    pub query: &'a ast::Query,
+    pub query_text: &'a str,
+    pub sql: &'a str,
+}
+
+pub async fn execute(
+    database: &Arc<Database>,
+    session: &mut Session,
+    new: NewView<'_>,
+    if_not_exists: bool,
+) -> Result<Outcome, PgError> {
+    let mut catalog = database.catalog.lock().await;
+    let snapshot = database.snapshot();
+    if let Some(existing) = snapshot.get(new.name) {
+        return exists(session, existing, if_not_exists, "CREATE VIEW");
+    }
+    let system = database.system(&snapshot, session);
+    let bound = Binder::new(&snapshot, &session.state, &system, database.clock.now_us()).query(new.query, &[])?;
+    let config = session.state.config_options();
+    let plan = session.state.analyzer().execute_and_check(bound.plan, config, |_, _| {})?;
+    let fields = plan.schema().fields();
+    if new.columns.len() > fields.len() {
+        return Err(PgError::error("42601", "CREATE VIEW specifies more column names than columns"));
+    }
+    let mut columns: Vec<Column> = vec![];
+    for (i, field) in fields.iter().enumerate() {
+        let name = new.columns.get(i).unwrap_or(field.name()).clone();
+        let ty = SqlType::from_arrow(field.data_type()).ok_or_else(|| {
+            PgError::error("0A000", format!("column \"{name}\" of view \"{}\" has a type that has no name here", new.name))
+        })?;
+        if columns.iter().any(|c| c.name == name) {
+            return Err(PgError::error("42701", format!("column \"{name}\" specified more than once"))
+                .hint("name the columns with AS"));
+        }
+        columns.push(Column { name, ty, not_null: false, comment: None });
+    }
+    let view = View { sql: new.sql.to_string(), query: new.query_text.to_string(), columns, reads: bound.reads };
+    let object = Object {
+        id: catalog.allocate_id().await?,
+        name: new.name.to_string(),
+        created_us: database.clock.now_us(),
+        comment: None,
+        body: Body::View(view),
+    };
+    database.commit(&mut catalog, &[Change::Put(object)]).await?;
+    done("CREATE VIEW")
+}

@@ -1,0 +1,149 @@
+//! `EXPLAIN query`, `EXPLAIN CREATE FEATURE VIEW`, and the oracle's SQL by `(FORMAT PROBES)`.
+
+use super::{create_feature_view, query, text_rows, text_schema};
+use crate::{
+    database::Database,
+    pg::PgError,
+    session::Session,
+};
+use arrow::array::RecordBatch;
+use datafusion::{
+    physical_plan::{collect, display::DisplayableExecutionPlan},
+    scalar::ScalarValue,
+};
+use std::sync::Arc;
+use tidemark_planner::{
+    Statement,
+    feature::{Aggregate, FeaturePlan, Frame, OutputKind, Slot, describe_duration},
+    lookup,
+    probes::probes_sql,
+    statement::{CreateFeatureView, ExplainFormat},
+};
+
+fn lines(text: &str) -> Result<RecordBatch, PgError> {
+    let rows: Vec<_> = text.lines().map(|line| vec![Some(line.to_string())]).collect();
+    text_rows(text_schema(&["QUERY PLAN"]), &rows)
+}
+
+pub async fn query(
+    database: &Arc<Database>,
+    session: &Session,
+    statement: &Statement,
+    analyze: bool,
+    verbose: bool,
+    parameters: &[ScalarValue],
+) -> Result<RecordBatch, PgError> {
+    let Statement::Query(asked) = statement else {
+        return Err(PgError::error("0A000", "EXPLAIN of this statement is not available")
+            .hint("EXPLAIN a query, or EXPLAIN CREATE FEATURE VIEW …"));
+    };
+    let snapshot = database.snapshot();
+    let mut text = String::new();
+    if let Some(found) = lookup::recognise(asked, &snapshot) {
+        let name = snapshot.get_id(found.view).map(|o| o.name.clone()).unwrap_or_default();
+        text.push_str(&format!("Lookup on feature view {name} (answered from state, not planned)\n"));
+        if !analyze && !verbose {
+            return lines(&text);
+        }
+        text.push_str("As a query it would be:\n");
+    }
+    let plan = query::bind(database, session, asked, &[])?;
+    if verbose {
+        text.push_str(&format!("Logical plan:\n{}\nPhysical plan:\n", plan.display_indent()));
+    }
+    let physical = query::physical(database, session, plan, parameters).await?;
+    if analyze {
+        let rows: usize = collect(physical.clone(), session.state.task_ctx()).await?.iter().map(|b| b.num_rows()).sum();
+        text.push_str(&DisplayableExecutionPlan::with_metrics(physical.as_ref()).indent(verbose).to_string());
+        text.push_str(&format!("Rows: {rows}\n"));
+    } else {
+        text.push_str(&DisplayableExecutionPlan::new(physical.as_ref()).indent(verbose).to_string());
+    }
+    lines(&text)
+}
+
+pub fn feature_view(
+    database: &Database,
+    session: &Session,
+    create: &CreateFeatureView,
+    format: &ExplainFormat,
+) -> Result<RecordBatch, PgError> {
+    let plan = create_feature_view::plan(&database.snapshot(), session, create)?;
+    match format {
+        ExplainFormat::Probes => lines(&probes_sql(&plan, &create.name)?),
+        ExplainFormat::Text => lines(&describe(&plan, &create.name)),
+    }
+}
+
+/// Bytes of an event kept for a key: its own fields, its place in the ring, and its inputs.
+const EVENT_BYTES: usize = 40;
+const VALUE_BYTES: usize = 24;
+
+fn describe(plan: &FeaturePlan, name: &str) -> String {
+    let mut text = format!("Feature view {name}\n");
+    let mut line = |label: &str, value: String| text.push_str(&format!("  {label:<14}{value}\n"));
+    line("source", plan.relation_name.clone());
+    line("entity key", plan.key.iter().map(|k| k.to_string()).collect::<Vec<_>>().join(", "));
+    line("event time", plan.relation_schema.field(plan.event_time).name().clone());
+    if let Some(filter) = &plan.filter {
+        line("filter", filter.to_string());
+    }
+    line("ttl", plan.ttl_us.map_or("none: a key lives for ever".into(), describe_duration));
+    for (i, frame) in plan.frames.iter().enumerate() {
+        let functions: Vec<String> = plan
+            .slots
+            .iter()
+            .filter_map(|slot| match slot {
+                Slot::Aggregate { function, frame, arg, filter, .. } if *frame == i => Some(format!(
+                    "{}({}){}",
+                    function.name(),
+                    arg.map_or("*".into(), |a| plan.inputs[a].expr.to_string()),
+                    if filter.is_some() { " FILTER" } else { "" }
+                )),
+                _ => None,
+            })
+            .collect();
+        line("window", format!("{}: {}", frame.describe(), functions.join(", ")));
+    }
+    let raw = plan.slots.iter().filter(|s| matches!(s, Slot::Raw { .. })).count();
+    if raw > 0 {
+        line("raw columns", format!("{raw}, of the latest event"));
+    }
+    let continuous: Vec<_> =
+        plan.outputs.iter().filter(|o| matches!(o.kind, OutputKind::TimeContinuous { .. })).map(|o| o.name.clone()).collect();
+    if !continuous.is_empty() {
+        line("at read", format!("{} (history keeps the base)", continuous.join(", ")));
+    }
+    // Every event is a step when it arrives, and may be one as it enters (offset frames) and leaves each RANGE frame.
+    let (mut most, mut ranges) = (1, 0);
+    for frame in &plan.frames {
+        if let Frame::Range { start_us, end_us } = frame {
+            most += usize::from(start_us.is_some()) + usize::from(*end_us > 0);
+            ranges += 1;
+        }
+    }
+    line("steps", format!("1 to {most} per event, and one a month for every quiet key"));
+    let kept = match (plan.longest_range_us(), ranges) {
+        (Some(longest), _) => format!("the events of {} and of the watermark delay", describe_duration(longest)),
+        (None, _) => "the last events of ROWS windows and of the watermark delay".to_string(),
+    };
+    line("kept per key", format!("{kept}, about {} bytes each", EVENT_BYTES + VALUE_BYTES * plan.inputs.len()));
+    let exact: Vec<_> = plan
+        .slots
+        .iter()
+        .filter_map(|s| match s {
+            Slot::Aggregate { function: f @ (Aggregate::Min | Aggregate::Max | Aggregate::ApproxCountDistinct), frame, .. } => {
+                match plan.frames[*frame] {
+                    Frame::Range { start_us: None, .. } | Frame::Rows { start: None, .. } => None,
+                    _ => Some(f.name()),
+                }
+            }
+            _ => None,
+        })
+        .collect();
+    if !exact.is_empty() {
+        line("", format!("{} keep the distinct values of their window beside the events", exact.join(", ")));
+    }
+    line("shared", "events are kept once per view, for all its windows".into());
+    text
+}

@@ -1,0 +1,97 @@
+//! SQL-level `PREPARE`, `EXECUTE`, `DEALLOCATE`.
+
+use super::done;
+use crate::{
+    database::Database,
+    pg::{Bound, Completed, Outcome, PgError},
+    prepared::Prepared,
+    session::Session,
+    wire::{FieldFormat, RowEncoder, pg_type},
+};
+use bytes::{Bytes, BytesMut};
+use datafusion::{scalar::ScalarValue, sql::sqlparser::ast};
+use std::sync::Arc;
+use tidemark_catalog::SqlType;
+use tidemark_planner::{
+    bind::{Binder, NoSystemTables},
+    statement::Parsed,
+};
+
+pub async fn prepare(
+    database: &Arc<Database>,
+    session: &mut Session,
+    name: &str,
+    types: &[SqlType],
+    statement: &Parsed,
+) -> Result<Outcome, PgError> {
+    if session.prepared.contains_key(name) {
+        return Err(PgError::error("42P05", format!("prepared statement \"{name}\" already exists")));
+    }
+    let declared: Vec<u32> = types.iter().map(|t| pg_type(&t.arrow()).oid).collect();
+    let prepared = Prepared::new(database, session, statement.clone(), &declared, false).await?;
+    session.prepared.insert(name.to_string(), Arc::new(prepared));
+    done("PREPARE")
+}
+
+pub async fn execute(
+    database: &Arc<Database>,
+    session: &mut Session,
+    name: &str,
+    arguments: &[ast::Expr],
+    bound: &Bound,
+) -> Result<Outcome, PgError> {
+    let prepared = session
+        .prepared
+        .get(name)
+        .cloned()
+        .ok_or_else(|| PgError::error("26000", format!("prepared statement \"{name}\" does not exist")))?;
+    if arguments.len() != prepared.parameter_oids.len() {
+        return Err(PgError::error("42601", format!("wrong number of parameters for prepared statement \"{name}\""))
+            .detail(format!("expected {} parameters but got {}", prepared.parameter_oids.len(), arguments.len())));
+    }
+    let now_us = database.clock.now_us();
+    let snapshot = database.snapshot();
+    let mut parameters = vec![];
+    for argument in arguments {
+        let binder = Binder::new(&snapshot, &session.state, &NoSystemTables, now_us);
+        parameters.push(as_text(session, binder.constant(argument, now_us)?)?);
+    }
+    let inner = Bound { parameters, parameter_formats: Default::default(), result_formats: bound.result_formats.clone() };
+    if let Some(lookup) = &prepared.lookup {
+        let mut messages = BytesMut::new();
+        if let Some(done) = super::lookup::execute(database, session, &prepared, lookup, &inner, &mut messages) {
+            let completed: Completed = done?;
+            return Ok(Outcome::RawRows { messages, completed });
+        }
+    }
+    Box::pin(super::execute(database, session, &prepared, &inner)).await
+}
+
+/// A constant in text form, as a client would have sent it.
+fn as_text(session: &Session, value: ScalarValue) -> Result<Option<Bytes>, PgError> {
+    if value.is_null() {
+        return Ok(None);
+    }
+    let array = value.to_array()?;
+    let field = arrow::datatypes::Field::new("p", array.data_type().clone(), true);
+    let schema = Arc::new(arrow::datatypes::Schema::new(vec![field]));
+    let encoder = RowEncoder::new(&schema, &[FieldFormat::Text], &session.format)?;
+    let batch = arrow::array::RecordBatch::try_new(schema, vec![array])?;
+    let mut row = BytesMut::new();
+    encoder.encode(&batch, 0, &mut row);
+    // A DataRow body: two bytes of count, four of length, then the text.
+    Ok(Some(row.freeze().slice(6..)))
+}
+
+pub fn deallocate(session: &mut Session, name: Option<&str>) -> Result<Outcome, PgError> {
+    match name {
+        None => {
+            session.prepared.clear();
+            done("DEALLOCATE ALL")
+        }
+        Some(name) => match session.prepared.remove(name) {
+            Some(_) => done("DEALLOCATE"),
+            None => Err(PgError::error("26000", format!("prepared statement \"{name}\" does not exist"))),
+        },
+    }
+}

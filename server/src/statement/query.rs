@@ -1,0 +1,90 @@
+//! Queries: bound by the planner, given their data by the engine, run by DataFusion.
+
+use super::streamed;
+use crate::{
+    database::Database,
+    pg::{Bound, Outcome, PgError},
+    prepared::{Prepared, declared_types},
+    session::Session,
+};
+use arrow::datatypes::{DataType, SchemaRef};
+use datafusion::{
+    common::ParamValues,
+    logical_expr::LogicalPlan,
+    physical_plan::{ExecutionPlan, SendableRecordBatchStream, execute_stream},
+    scalar::ScalarValue,
+    sql::sqlparser::ast,
+};
+use std::sync::Arc;
+use tidemark_engine::{provider::provider, scan::bind_scans};
+use tidemark_planner::bind::Binder;
+
+/// The analysed plan of a query, with `now()` at this instant; its scans are descriptions.
+pub fn bind(
+    database: &Database,
+    session: &Session,
+    query: &ast::Query,
+    types: &[Option<DataType>],
+) -> Result<LogicalPlan, PgError> {
+    let snapshot = database.snapshot();
+    let system = database.system(&snapshot, session);
+    let mut query = query.clone();
+    crate::system::rewrite(&mut query);
+    let bound = Binder::new(&snapshot, &session.state, &system, database.clock.now_us()).query(&query, types)?;
+    let config = session.state.config_options();
+    Ok(session.state.analyzer().execute_and_check(bound.plan, config, |_, _| {})?)
+}
+
+/// A plan with its parameters and its data, ready to run. One reading of the clock serves all its scans.
+pub async fn physical(
+    database: &Arc<Database>,
+    session: &Session,
+    plan: LogicalPlan,
+    parameters: &[ScalarValue],
+) -> Result<Arc<dyn ExecutionPlan>, PgError> {
+    let plan = match parameters.is_empty() {
+        true => plan,
+        false => plan.replace_params_with_values(&ParamValues::from(parameters.to_vec()))?,
+    };
+    let now_us = database.clock.now_us();
+    let snapshot = database.snapshot();
+    let system = database.system(&snapshot, session);
+    let system_tables = system.providers(&plan).await?;
+    let plan = bind_scans(plan, |table| match provider(&database.engine, table, now_us)? {
+        Some(provider) => Ok(provider),
+        None => system_tables.get(&table.target),
+    })?;
+    Ok(session.state.create_physical_plan(&plan).await?)
+}
+
+/// Runs a query without showing it to the client yet.
+pub async fn run(
+    database: &Arc<Database>,
+    session: &Session,
+    query: &ast::Query,
+    types: &[Option<DataType>],
+    parameters: &[ScalarValue],
+) -> Result<(SchemaRef, SendableRecordBatchStream), PgError> {
+    let plan = bind(database, session, query, types)?;
+    let plan = physical(database, session, plan, parameters).await?;
+    Ok((plan.schema(), execute_stream(plan, session.state.task_ctx())?))
+}
+
+pub async fn execute(
+    database: &Arc<Database>,
+    session: &mut Session,
+    prepared: &Prepared,
+    query: &ast::Query,
+    parameters: &[ScalarValue],
+    bound: &Bound,
+) -> Result<Outcome, PgError> {
+    let plan = match &prepared.plan {
+        Some(plan) => plan.clone(),
+        None => bind(database, session, query, &declared_types(&prepared.parameter_oids)?)?,
+    };
+    let plan = physical(database, session, plan, parameters).await?;
+    let schema = plan.schema();
+    let shown = prepared.schema.as_ref().unwrap_or(&schema).clone();
+    let stream = execute_stream(plan, session.state.task_ctx())?;
+    streamed(session, &shown, stream, bound)
+}

@@ -1,0 +1,54 @@
+//! `ALTER … RENAME TO`. The object keeps its id, so its readers keep reading it; definitions that name it are text, so an
+//! object in use is not renamed from under them.
+
+use crate::{
+    database::{Database, find},
+    pg::{Outcome, PgError},
+    session::Session,
+};
+use std::sync::Arc;
+use tidemark_catalog::{Change, ObjectKind};
+
+pub async fn execute(
+    database: &Arc<Database>,
+    session: &mut Session,
+    kind: ObjectKind,
+    if_exists: bool,
+    name: &str,
+    to: &str,
+) -> Result<Outcome, PgError> {
+    let tag = format!("ALTER {}", kind.to_string().to_uppercase());
+    let mut catalog = database.catalog.lock().await;
+    let snapshot = database.snapshot();
+    let object = match find(&snapshot, kind, name) {
+        Ok(object) => object.clone(),
+        Err(error) if if_exists && error.sqlstate == "42P01" => {
+            session.notice(format!("{kind} \"{name}\" does not exist, skipping"));
+            return Ok(Outcome::Done { tag: tag.into() });
+        }
+        Err(error) => return Err(error.into()),
+    };
+    if let Some(existing) = snapshot.get(to) {
+        return Err(PgError::error("42P07", format!("relation \"{to}\" already exists"))
+            .detail(format!("it is a {}", existing.kind())));
+    }
+    if let Some(reader) = snapshot.readers(object.id).next() {
+        return Err(PgError::error("2BP01", format!("cannot rename {kind} \"{name}\": {} \"{}\" names it", reader.kind(), reader.name))
+            .hint("drop and create what reads it, or create a view under the new name"));
+    }
+    let mut renamed = object.as_ref().clone();
+    renamed.name = to.to_string();
+    if kind == ObjectKind::FeatureView {
+        database.engine.rename_view(object.id, to).await?;
+    }
+    if let Err(error) = database.commit(&mut catalog, &[Change::Put(renamed)]).await {
+        if kind == ObjectKind::FeatureView {
+            database.engine.rename_view(object.id, name).await?;
+        }
+        return Err(error);
+    }
+    if let Some(source) = database.engine.source(object.id) {
+        *source.name.write() = to.to_string();
+    }
+    Ok(Outcome::Done { tag: tag.into() })
+}

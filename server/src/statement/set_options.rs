@@ -1,0 +1,67 @@
+//! `ALTER … SET ( option = value )`: what can change without changing what is stored.
+
+use super::create_relation::apply_options;
+use crate::{
+    database::{Database, find},
+    pg::{Outcome, PgError},
+    session::Session,
+};
+use std::{collections::BTreeMap, sync::Arc};
+use tidemark_catalog::{Body, Change, ObjectKind};
+
+pub async fn execute(
+    database: &Arc<Database>,
+    session: &mut Session,
+    kind: ObjectKind,
+    if_exists: bool,
+    name: &str,
+    options: &BTreeMap<String, String>,
+) -> Result<Outcome, PgError> {
+    let tag = format!("ALTER {}", kind.to_string().to_uppercase());
+    let mut catalog = database.catalog.lock().await;
+    let snapshot = database.snapshot();
+    let object = match find(&snapshot, kind, name) {
+        Ok(object) => object.clone(),
+        Err(error) if if_exists && error.sqlstate == "42P01" => {
+            session.notice(format!("{kind} \"{name}\" does not exist, skipping"));
+            return Ok(Outcome::Done { tag: tag.into() });
+        }
+        Err(error) => return Err(error.into()),
+    };
+    let mut changed = object.as_ref().clone();
+    match &mut changed.body {
+        Body::Source(relation) | Body::Table(relation) => {
+            if options.contains_key("clock") || options.contains_key("connector") {
+                return Err(PgError::error("0A000", format!("clock and connector of {kind} \"{name}\" cannot be changed"))
+                    .hint("its history was made with them; create another and copy the rows"));
+            }
+            apply_options(relation, kind, name, options)?;
+        }
+        Body::FeatureView(view) => {
+            for (option, value) in options {
+                match option.as_str() {
+                    "owner" => view.owner = Some(value.clone()),
+                    "tags" => {
+                        view.tags = value.split(',').map(|t| t.trim().to_string()).filter(|t| !t.is_empty()).collect();
+                    }
+                    "ttl" | "key" | "slide" => {
+                        return Err(PgError::error("0A000", format!("{option} of feature view \"{name}\" cannot be changed"))
+                            .hint("it changes every value: create the view under a new name"));
+                    }
+                    other => {
+                        return Err(PgError::error("22023", format!("feature view \"{name}\" has no option \"{other}\""))
+                            .hint("owner and tags can be set"));
+                    }
+                }
+                view.options.insert(option.clone(), value.clone());
+            }
+        }
+        Body::View(_) => return Err(PgError::error("22023", format!("view \"{name}\" has no options"))),
+    }
+    let relation = changed.relation().cloned();
+    database.commit(&mut catalog, &[Change::Put(changed)]).await?;
+    if let (Some(source), Some(relation)) = (database.engine.source(object.id), relation) {
+        *source.relation.write() = relation;
+    }
+    Ok(Outcome::Done { tag: tag.into() })
+}

@@ -1,0 +1,115 @@
+//! `SHOW SOURCES | TABLES | FEATURE VIEWS | VIEWS`, `SHOW CREATE …`, `DESCRIBE …`.
+
+use super::{text_rows, text_schema};
+use crate::{
+    database::{Database, find},
+    pg::PgError,
+};
+use arrow::{array::RecordBatch, datatypes::SchemaRef};
+use tidemark_catalog::{Body, Object, ObjectKind};
+use tidemark_planner::{Statement, feature::describe_duration};
+
+pub fn schema(statement: &Statement) -> SchemaRef {
+    match statement {
+        Statement::ShowObjects(ObjectKind::FeatureView) => {
+            text_schema(&["name", "key", "time", "features", "source", "ttl", "owner", "tags", "comment"])
+        }
+        Statement::ShowObjects(ObjectKind::View) => text_schema(&["name", "columns", "comment"]),
+        Statement::ShowObjects(_) => text_schema(&["name", "columns", "primary key", "watermark", "clock", "comment"]),
+        Statement::ShowCreate { .. } => text_schema(&["name", "statement"]),
+        _ => text_schema(&["column", "type", "nullable", "role", "definition", "comment"]),
+    }
+}
+
+pub fn rows(database: &Database, statement: &Statement) -> Result<RecordBatch, PgError> {
+    let snapshot = database.snapshot();
+    let rows: Vec<Vec<Option<String>>> = match statement {
+        Statement::ShowObjects(kind) => {
+            snapshot.objects().filter(|o| o.kind() == *kind).map(|o| listed(database, o)).collect()
+        }
+        Statement::ShowCreate { kind, name } => {
+            let object = find(&snapshot, *kind, name)?;
+            let sql = match &object.body {
+                Body::Source(r) | Body::Table(r) => &r.sql,
+                Body::FeatureView(v) => &v.sql,
+                Body::View(v) => &v.sql,
+            };
+            vec![vec![Some(object.name.clone()), Some(sql.clone())]]
+        }
+        Statement::Describe { name } => {
+            let object = snapshot
+                .get(name)
+                .ok_or_else(|| PgError::error("42P01", format!("relation \"{name}\" does not exist")))?;
+            described(object)
+        }
+        _ => vec![],
+    };
+    text_rows(schema(statement), &rows)
+}
+
+fn listed(database: &Database, object: &Object) -> Vec<Option<String>> {
+    let names = |at: &[usize]| at.iter().map(|i| object.columns()[*i].name.as_str()).collect::<Vec<_>>().join(", ");
+    let name = Some(object.name.clone());
+    match &object.body {
+        Body::Source(r) | Body::Table(r) => vec![
+            name,
+            Some(r.columns.len().to_string()),
+            (!r.primary_key.is_empty()).then(|| names(&r.primary_key)),
+            r.event_time.map(|i| match r.delay_us {
+                0 => r.columns[i].name.clone(),
+                delay => format!("{} - {}", r.columns[i].name, describe_duration(delay)),
+            }),
+            r.event_time.map(|_| format!("{:?}", r.clock).to_lowercase()),
+            object.comment.clone(),
+        ],
+        Body::FeatureView(v) => vec![
+            name,
+            Some(names(&v.key)),
+            Some(v.columns[v.time].name.clone()),
+            Some(v.features.len().to_string()),
+            database.snapshot().get_id(v.relation).map(|r| r.name.clone()),
+            v.ttl_us.map(describe_duration),
+            v.owner.clone(),
+            (!v.tags.is_empty()).then(|| v.tags.join(", ")),
+            object.comment.clone(),
+        ],
+        Body::View(v) => vec![name, Some(v.columns.len().to_string()), object.comment.clone()],
+    }
+}
+
+fn described(object: &Object) -> Vec<Vec<Option<String>>> {
+    object
+        .columns()
+        .iter()
+        .enumerate()
+        .map(|(i, column)| {
+            let (role, definition) = match &object.body {
+                Body::Source(r) | Body::Table(r) => {
+                    let role = match (r.primary_key.contains(&i), r.event_time == Some(i)) {
+                        (true, _) => Some("primary key"),
+                        (_, true) => Some("event time"),
+                        _ => None,
+                    };
+                    (role, None)
+                }
+                Body::FeatureView(v) => {
+                    let role = match (v.key.contains(&i), v.time == i) {
+                        (true, _) => "entity key",
+                        (_, true) => "time",
+                        _ => "feature",
+                    };
+                    (Some(role), v.features.iter().find(|f| f.column == i).map(|f| f.expression.clone()))
+                }
+                Body::View(_) => (None, None),
+            };
+            vec![
+                Some(column.name.clone()),
+                Some(column.ty.to_string()),
+                Some(if column.not_null { "no" } else { "yes" }.to_string()),
+                role.map(str::to_string),
+                definition,
+                column.comment.clone(),
+            ]
+        })
+        .collect()
+}
