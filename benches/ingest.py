@@ -33,7 +33,8 @@ def view_sql():
 
 
 def current_sql():
-    now = events.last_instant(ROWS, STEP_US)
+    # Advancing the watermark moves now under the event clock.
+    now = events.last_instant(ROWS + 1, STEP_US)
     us = {"short": SHORT_US, "long": LONG_US}
     columns = ", ".join(
         f"{sql} FILTER (WHERE event_time >= {now} - INTERVAL '{us[window]} microseconds') AS {name}"

@@ -93,7 +93,9 @@ class Tidemark(Server):
                 if probe.connect_ex(("127.0.0.1", self.port)) == 0:
                     break
             time.sleep(0.05)
-        self.version = self.rows("SELECT version()")[0][0]
+        version = subprocess.run([self.binary, "--version"], capture_output=True, text=True, check=True).stdout.strip()
+        # The folder cargo names after the profile; anything else than release is not what is shipped.
+        self.version = f"{version}, {Path(self.binary).parent.name} build"
 
     def cpu_seconds(self):
         return process_cpu_seconds(self.process.pid)
