@@ -6,14 +6,18 @@ use crate::{
     prepared::Prepared,
     session::Session,
     statement,
+    system::{SessionFacts, functions},
 };
 use async_trait::async_trait;
 use bytes::BytesMut;
+use datafusion::execution::FunctionRegistry;
 use std::{borrow::Cow, sync::Arc, time::Duration};
 use tidemark_planner::{Statement, statement::Parsed};
 
 pub struct TidemarkBackend {
     pub database: Arc<Database>,
+    /// When the server started, microseconds.
+    pub started_us: i64,
     /// What sessions begin with; `None`: no limit.
     pub statement_timeout: Option<Duration>,
 }
@@ -33,6 +37,16 @@ impl pg::Backend for TidemarkBackend {
                 .hint("the database is called tidemark"));
         }
         let mut session = Session::new(startup.user, startup.connection_id, self.database.base.clone());
+        let database = self.database.clone();
+        let facts = SessionFacts {
+            user: session.user.clone(),
+            backend_pid: startup.connection_id,
+            server_start_us: self.started_us,
+            settings: session.shared.clone(),
+        };
+        for function in functions(Arc::new(move || database.system_tables()), facts) {
+            session.state.register_udf(function).map_err(PgError::from)?;
+        }
         if let Some(timeout) = self.statement_timeout {
             session.set("statement_timeout", Some(&timeout.as_millis().to_string()), false)?;
         }
@@ -122,6 +136,7 @@ impl pg::Backend for TidemarkBackend {
     }
 
     fn take_events(&self, session: &mut Session) -> Vec<SessionEvent> {
+        session.take_over();
         std::mem::take(&mut session.events)
     }
 }

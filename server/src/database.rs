@@ -1,6 +1,6 @@
 //! What all sessions share: the catalog, the engine, the base of every session's state.
 
-use crate::{pg::PgError, prepared::Prepared};
+use crate::{pg::PgError, prepared::Prepared, session::Session, stats::EngineStats, system::SystemTablesOf};
 use datafusion::execution::SessionState;
 use parking_lot::RwLock;
 use std::{collections::HashMap, path::PathBuf, sync::Arc};
@@ -22,6 +22,8 @@ pub struct Database {
     /// Where server-side `COPY … TO 'file'` writes relative names.
     pub folder: PathBuf,
     cache: RwLock<HashMap<Box<str>, Arc<Prepared>>>,
+    /// The system tables over the current snapshot: what they have worked out stays with them.
+    system: RwLock<Option<SystemTablesOf>>,
 }
 
 impl Database {
@@ -34,7 +36,7 @@ impl Database {
     ) -> Database {
         let snapshot = RwLock::new(Arc::new(catalog.snapshot().clone()));
         let catalog = tokio::sync::Mutex::new(catalog);
-        Database { engine, clock, catalog, snapshot, base, folder, cache: RwLock::default() }
+        Database { engine, clock, catalog, snapshot, base, folder, cache: RwLock::default(), system: RwLock::default() }
     }
 
     pub fn snapshot(&self) -> Arc<Snapshot> {
@@ -47,6 +49,26 @@ impl Database {
         *self.snapshot.write() = Arc::new(next);
         self.cache.write().clear();
         Ok(())
+    }
+
+    /// What clients browse, over the current snapshot.
+    pub fn system_tables(&self) -> SystemTablesOf {
+        let snapshot = self.snapshot();
+        if let Some(system) = self.system.read().as_ref()
+            && system.snapshot().generation == snapshot.generation
+        {
+            return system.clone();
+        }
+        let stats = EngineStats { engine: self.engine.clone(), clock: self.clock.clone(), snapshot: snapshot.clone() };
+        let system = SystemTablesOf::new(snapshot, Arc::new(stats));
+        *self.system.write() = Some(system.clone());
+        system
+    }
+
+    /// The same for one session.
+    pub fn system(&self, session: &Session) -> SystemTablesOf {
+        let settings = session.all().into_iter().map(|(n, v)| (n.to_string(), v.to_string())).collect();
+        self.system_tables().for_session(&session.user, settings)
     }
 
     /// A lookup prepared before under the same text, if the catalog is still the one it was prepared for.
@@ -71,26 +93,10 @@ impl Database {
 pub fn find<'a>(snapshot: &'a Snapshot, kind: ObjectKind, name: &str) -> Result<&'a Arc<Object>, PlanError> {
     match snapshot.get(name) {
         Some(object) if object.kind() == kind => Ok(object),
-        Some(object) => Err(PlanError::new("42809", format!("\"{name}\" is not a {kind}"))
-            .hint(format!("it is a {}", object.kind()))),
+        Some(object) => {
+            Err(PlanError::new("42809", format!("\"{name}\" is not a {kind}"))
+                .hint(format!("it is a {}", object.kind())))
+        }
         None => Err(PlanError::new("42P01", format!("{kind} \"{name}\" does not exist"))),
-    }
-}
-
-/// stand-in
-pub struct System;
-impl Database {
-    pub fn system(&self, _: &Arc<Snapshot>, _: &crate::session::Session) -> System { System }
-}
-impl tidemark_planner::bind::SystemTables for System {
-    fn schema_of(&self, _: &str, _: &str) -> Option<arrow::datatypes::SchemaRef> { None }
-}
-impl System {
-    pub async fn providers(&self, _: &datafusion::logical_expr::LogicalPlan) -> Result<SystemProviders, PgError> { Ok(SystemProviders) }
-}
-pub struct SystemProviders;
-impl SystemProviders {
-    pub fn get(&self, _: &tidemark_planner::table::ScanTarget) -> datafusion::error::Result<Arc<dyn datafusion::catalog::TableProvider>> {
-        Err(datafusion::error::DataFusionError::Plan("no system tables".into()))
     }
 }

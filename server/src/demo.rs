@@ -115,6 +115,8 @@ impl Story {
         let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
         let mut script = Script::new(&text);
         while let Some(item) = script.next() {
+            let comment = script.comment().to_string();
+            self.say(&comment)?;
             let streamed = match &item {
                 Item::Command { name, arguments, .. } if name == "copy" => {
                     CopyCommand::parse(arguments).ok().filter(|copy| copy.what == "flights" && copy.from)

@@ -14,5 +14,6 @@ pub mod serve;
 mod session;
 pub mod settings;
 mod statement;
-mod system;
+mod stats;
+pub mod system;
 pub mod wire;

@@ -65,6 +65,7 @@ impl Prepared {
             Statement::Query(query) => match lookup::recognise(query, &snapshot) {
                 Some(lookup) if lookup_fits(&lookup, declared) => prepared.prepare_lookup(&snapshot, lookup)?,
                 _ => {
+                    let declared = &with_catalog_types(query, declared);
                     let types = declared_types(declared)?;
                     let plan = statement::query::bind(database, session, query, &types)?;
                     prepared.parameter_oids = parameter_oids(&plan, declared)?;
@@ -107,15 +108,29 @@ impl Prepared {
             }
             Keys::AnyLiteral(_) => {}
         }
-        let fields: Vec<_> = lookup
-            .projection
-            .iter()
-            .map(|(i, name)| view.columns[*i].field().with_name(name))
-            .collect();
+        let fields: Vec<_> =
+            lookup.projection.iter().map(|(i, name)| view.columns[*i].field().with_name(name)).collect();
         self.schema = Some(Arc::new(Schema::new(fields)));
         self.lookup = Some(PreparedLookup { lookup, key_types, key_oids });
         Ok(())
     }
+}
+
+/// The catalog's questions cast their parameters to types that only the catalog knows (`$1::regclass`).
+fn with_catalog_types(query: &ast::Query, declared: &[u32]) -> Vec<u32> {
+    let mut declared = declared.to_vec();
+    if crate::system::concerns(query) {
+        for (number, oid) in crate::system::declared_parameters(query) {
+            let Some(at) = number.checked_sub(1) else { continue };
+            if declared.len() <= at {
+                declared.resize(at + 1, 0);
+            }
+            if declared[at] == 0 {
+                declared[at] = oid;
+            }
+        }
+    }
+    declared
 }
 
 /// A client that declares other types than the key's gets its wish by way of a planned query.

@@ -1,17 +1,9 @@
 //! Wiring: from settings to a running server, and back down.
 
-use crate::{
-    backend::TidemarkBackend,
-    database::Database,
-    pg,
-    settings::Settings,
-};
+use crate::{backend::TidemarkBackend, database::Database, pg, settings::Settings};
 use anyhow::{Context, Result};
 use arrow::datatypes::SchemaRef;
-use datafusion::{
-    execution::{memory_pool::FairSpillPool, runtime_env::RuntimeEnvBuilder},
-    logical_expr::ScalarUDF,
-};
+use datafusion::execution::{memory_pool::FairSpillPool, runtime_env::RuntimeEnvBuilder};
 use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
@@ -77,6 +69,7 @@ pub async fn start(settings: &Settings) -> Result<Running> {
 
     let backend = Arc::new(TidemarkBackend {
         database: database.clone(),
+        started_us: clock.now_us(),
         statement_timeout: settings.statement_timeout,
     });
     let limits = pg::Settings {
@@ -143,9 +136,7 @@ async fn open(settings: &Settings, data: &Path, clock: Arc<dyn Clock>) -> Result
     if let Some(threads) = settings.worker_threads {
         config = config.with_target_partitions(threads);
     }
-    let mut builder = asof::install(state_builder(config)).with_runtime_env(Arc::new(runtime.build()?));
-    let functions: Vec<Arc<ScalarUDF>> = crate::system::functions();
-    builder.scalar_functions().get_or_insert_default().extend(functions);
+    let builder = asof::install(state_builder(config)).with_runtime_env(Arc::new(runtime.build()?));
     let folder = std::env::current_dir().context("the current folder is gone")?;
     Ok(Database::new(engine, clock, catalog, builder.build(), folder))
 }
@@ -155,13 +146,19 @@ fn background(database: &Arc<Database>, settings: &Settings, stopping: watch::Re
     every(database, stopping.clone(), "online", settings.online_tick, |database| {
         Box::pin(async move { database.engine.flush_online().await.map(|_| ()) })
     });
-    every(database, stopping.clone(), "checkpoint", settings.checkpoint_interval.min(settings.commit_interval), |database| {
-        Box::pin(async move {
-            database.engine.advance_idle().await?;
-            database.engine.checkpoint().await?;
-            database.engine.expire_letters().await.map(|_| ())
-        })
-    });
+    every(
+        database,
+        stopping.clone(),
+        "checkpoint",
+        settings.checkpoint_interval.min(settings.commit_interval),
+        |database| {
+            Box::pin(async move {
+                database.engine.advance_idle().await?;
+                database.engine.checkpoint().await?;
+                database.engine.expire_letters().await.map(|_| ())
+            })
+        },
+    );
 }
 
 type Action = for<'a> fn(&'a Database) -> futures::future::BoxFuture<'a, SeamResult<()>>;

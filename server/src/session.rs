@@ -6,7 +6,9 @@ use crate::{
     wire::{SessionFormat, SessionZone},
 };
 use datafusion::execution::SessionState;
+use parking_lot::Mutex;
 use std::{borrow::Cow, collections::HashMap, sync::Arc, time::Duration};
+use tidemark_planner::{PlanError, PlanResult};
 
 pub struct Session {
     pub user: String,
@@ -24,6 +26,31 @@ pub struct Session {
     pub prepared: HashMap<String, Arc<Prepared>>,
     pub events: Vec<SessionEvent>,
     pub in_transaction: bool,
+    /// What functions read and ask for (`current_setting`, `set_config`).
+    pub shared: Arc<SharedSettings>,
+}
+
+/// The session's settings as functions see them while a statement runs; what they set is taken over when it ends.
+#[derive(Default)]
+pub struct SharedSettings {
+    values: Mutex<HashMap<String, String>>,
+    wanted: Mutex<Vec<(String, String, bool)>>,
+}
+
+impl crate::system::Settings for SharedSettings {
+    fn get(&self, name: &str) -> Option<String> {
+        self.values.lock().get(name).cloned()
+    }
+
+    fn set(&self, name: &str, value: &str, local: bool) -> PlanResult<()> {
+        let mut values = self.values.lock();
+        if !values.contains_key(name) && !name.contains('.') {
+            return Err(PlanError::new("42704", format!("unrecognized configuration parameter \"{name}\"")));
+        }
+        values.insert(name.to_string(), value.to_string());
+        self.wanted.lock().push((name.to_string(), value.to_string(), local));
+        Ok(())
+    }
 }
 
 /// The settings a session has: name, default, whether the client is told of changes (PostgreSQL's GUC_REPORT).
@@ -80,8 +107,17 @@ pub const SERVER_VERSION: &str = "15.14";
 
 /// Settings that cannot be changed.
 const FIXED: &[&str] = &[
-    "in_hot_standby", "integer_datetimes", "is_superuser", "lc_collate", "lc_ctype", "max_identifier_length",
-    "max_index_keys", "server_encoding", "server_version", "server_version_num", "session_authorization",
+    "in_hot_standby",
+    "integer_datetimes",
+    "is_superuser",
+    "lc_collate",
+    "lc_ctype",
+    "max_identifier_length",
+    "max_index_keys",
+    "server_encoding",
+    "server_version",
+    "server_version_num",
+    "session_authorization",
     "tidemark_version",
 ];
 
@@ -100,6 +136,7 @@ impl Session {
         let mut settings: HashMap<String, String> =
             DEFAULTS.iter().map(|(name, value, _)| (name.to_string(), value.to_string())).collect();
         settings.insert("session_authorization".into(), user.clone());
+        let shared = Arc::new(SharedSettings { values: Mutex::new(settings.clone()), wanted: Mutex::default() });
         Session {
             user,
             connection_id,
@@ -111,6 +148,7 @@ impl Session {
             prepared: HashMap::new(),
             events: vec![],
             in_transaction: false,
+            shared,
         }
     }
 
@@ -176,7 +214,20 @@ impl Session {
         if DEFAULTS.iter().any(|(n, _, report)| *n == name && *report) {
             self.events.push(SessionEvent::Parameter { name: reported(name), value: value.clone() });
         }
+        self.shared.values.lock().insert(name.to_string(), value.clone());
         self.settings.insert(name.to_string(), value);
+    }
+
+    /// Takes over what functions of the last statement have set; a bad value is told, as it is too late to refuse it.
+    pub fn take_over(&mut self) {
+        let wanted = std::mem::take(&mut *self.shared.wanted.lock());
+        for (name, value, local) in wanted {
+            if let Err(error) = self.set(&name, Some(&value), local) {
+                let kept = self.settings.get(&name).cloned().unwrap_or_default();
+                self.shared.values.lock().insert(name, kept);
+                self.events.push(SessionEvent::Notice(PgError { severity: crate::pg::Severity::Warning, ..error }));
+            }
+        }
     }
 
     fn check(&self, name: &str, value: String) -> Result<String, PgError> {

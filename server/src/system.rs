@@ -1,5 +1,218 @@
-//! stand-in until the system tables are merged
-use datafusion::{logical_expr::ScalarUDF, sql::sqlparser::ast};
-use std::sync::Arc;
-pub fn functions() -> Vec<Arc<ScalarUDF>> { vec![] }
-pub fn rewrite(_: &mut ast::Query) {}
+//! What clients browse: the schemas `tidemark`, `pg_catalog` and `information_schema`, and the functions that go with
+//! them.
+//!
+//! Everything is computed from one catalog snapshot and the engine's numbers when it is asked for; nothing is stored.
+//! The tables have PostgreSQL 15's columns, as the server says it is a 15: clients choose their questions by that.
+//!
+//! ```text
+//! query ── rewrite (where it concerns the catalog) ── Binder (schema_of) ── bind_scans (provider) ── DataFusion
+//! ```
+
+pub mod columns;
+mod functions;
+mod information_schema;
+mod introspection;
+pub mod inventory;
+mod own;
+mod pg_catalog;
+mod privileges;
+mod regclass;
+mod rewrite;
+mod row_function;
+mod vacancy;
+
+pub use functions::{Current, SessionFacts, Settings, functions, version};
+pub use rewrite::{concerns, declared_parameters, rewrite};
+
+use arrow::{datatypes::SchemaRef, record_batch::RecordBatch};
+use async_trait::async_trait;
+use columns::Rows;
+use datafusion::{
+    catalog::{Session, TableProvider},
+    datasource::MemTable,
+    error::{DataFusionError, Result as DfResult},
+    logical_expr::{Expr, TableType},
+    physical_plan::ExecutionPlan,
+};
+use futures::future::BoxFuture;
+use inventory::Inventory;
+use std::sync::{Arc, OnceLock};
+use tidemark_catalog::{ObjectId, Snapshot};
+use tidemark_engine::seam::SeamResult;
+use tidemark_planner::bind::SystemTables;
+
+/// What the running engine knows of a source or table. Times are microseconds; `None` is shown as NULL.
+#[derive(Debug, Clone, Default)]
+pub struct SourceStats {
+    /// Admitted rows that can be read.
+    pub rows: Option<u64>,
+    /// Records read since the server started.
+    pub events: Option<u64>,
+    pub watermark_us: Option<i64>,
+    pub frontier_us: Option<i64>,
+    /// Where reading stands, e.g. `0:1234`.
+    pub positions: Option<String>,
+    /// Empty means `running`.
+    pub state: String,
+    pub last_error: Option<String>,
+}
+
+/// What the running engine knows of a feature view. Times are microseconds; `None` is shown as NULL.
+#[derive(Debug, Clone, Default)]
+pub struct ViewStats {
+    pub frontier_us: Option<i64>,
+    pub now_us: Option<i64>,
+    pub watermark_us: Option<i64>,
+    /// Every step below it is in the history table.
+    pub committed_us: Option<i64>,
+    /// Values are complete from here on: before it, events had already left the source's log when the view was made.
+    pub complete_from_us: Option<i64>,
+    pub keys: Option<u64>,
+    pub events: Option<u64>,
+    pub rows_failed: Option<u64>,
+    pub values_failed: Option<u64>,
+    pub steps_pending: Option<u64>,
+    pub positions: Option<String>,
+    /// Empty means `running`.
+    pub state: String,
+    pub last_error: Option<String>,
+}
+
+/// The engine, as far as the catalog shows it.
+pub trait Stats: Send + Sync {
+    fn source(&self, id: ObjectId) -> Option<SourceStats>;
+    fn view(&self, id: ObjectId) -> Option<ViewStats>;
+    /// All dead letters, with the columns of [`dead_letters_schema`].
+    fn dead_letters(&self) -> BoxFuture<'_, SeamResult<Vec<RecordBatch>>>;
+}
+
+/// No engine behind the catalog: every number is NULL and there are no dead letters.
+pub struct NoStats;
+
+impl Stats for NoStats {
+    fn source(&self, _: ObjectId) -> Option<SourceStats> {
+        None
+    }
+
+    fn view(&self, _: ObjectId) -> Option<ViewStats> {
+        None
+    }
+
+    fn dead_letters(&self) -> BoxFuture<'_, SeamResult<Vec<RecordBatch>>> {
+        Box::pin(async { Ok(vec![]) })
+    }
+}
+
+/// `tidemark.dead_letters`: object, view, reason, partition, offset, append_time, error, payload (a JSON object as text).
+pub fn dead_letters_schema() -> SchemaRef {
+    inventory::system_schema("tidemark", "dead_letters").unwrap_or_else(|| Arc::new(arrow::datatypes::Schema::empty()))
+}
+
+/// The system's tables over one snapshot. Cheap to clone; worth keeping for as long as the snapshot is current, because
+/// what it has worked out of the snapshot stays with it.
+#[derive(Clone)]
+pub struct SystemTablesOf {
+    snapshot: Arc<Snapshot>,
+    stats: Arc<dyn Stats>,
+    user: String,
+    settings: Arc<Vec<(String, String)>>,
+    inventory: Arc<OnceLock<Inventory>>,
+}
+
+impl SystemTablesOf {
+    pub fn new(snapshot: Arc<Snapshot>, stats: Arc<dyn Stats>) -> Self {
+        SystemTablesOf {
+            snapshot,
+            stats,
+            user: inventory::OWNER_NAME.to_string(),
+            settings: Arc::default(),
+            inventory: Arc::default(),
+        }
+    }
+
+    /// The same tables as this user sees them, with the session's settings for `pg_settings`.
+    pub fn for_session(&self, user: &str, settings: Vec<(String, String)>) -> Self {
+        SystemTablesOf { user: user.to_string(), settings: Arc::new(settings), ..self.clone() }
+    }
+
+    pub fn snapshot(&self) -> &Snapshot {
+        &self.snapshot
+    }
+
+    pub(crate) fn stats(&self) -> &dyn Stats {
+        self.stats.as_ref()
+    }
+
+    pub(crate) fn user(&self) -> &str {
+        &self.user
+    }
+
+    pub(crate) fn settings(&self) -> impl Iterator<Item = (&String, &String)> {
+        self.settings.iter().map(|(name, value)| (name, value))
+    }
+
+    pub fn inventory(&self) -> &Inventory {
+        self.inventory.get_or_init(|| Inventory::of(&self.snapshot))
+    }
+
+    /// The rows of `schema.table` as they are now; `None` where there is no such table.
+    pub fn provider(&self, name: &str) -> DfResult<Option<Arc<dyn TableProvider>>> {
+        let Some((schema_name, table)) = name.split_once('.') else { return Ok(None) };
+        let Some(schema) = inventory::system_schema(schema_name, table) else { return Ok(None) };
+        if (schema_name, table) == ("tidemark", "dead_letters") {
+            return Ok(Some(Arc::new(DeadLetters { schema, stats: self.stats.clone() })));
+        }
+        let mut rows = Rows::of(&schema);
+        match schema_name {
+            "pg_catalog" => pg_catalog::fill(self, table, &mut rows),
+            "information_schema" => information_schema::fill(self, table, &mut rows),
+            _ => own::fill(self, table, &mut rows),
+        }
+        Ok(Some(Arc::new(MemTable::try_new(schema, vec![vec![rows.finish()?]])?)))
+    }
+}
+
+impl SystemTables for SystemTablesOf {
+    fn schema_of(&self, schema: &str, table: &str) -> Option<SchemaRef> {
+        inventory::system_schema(schema, table)
+    }
+}
+
+/// Read when it is scanned, because the letters are on disk.
+struct DeadLetters {
+    schema: SchemaRef,
+    stats: Arc<dyn Stats>,
+}
+
+impl std::fmt::Debug for DeadLetters {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("DeadLetters")
+    }
+}
+
+#[async_trait]
+impl TableProvider for DeadLetters {
+    fn schema(&self) -> SchemaRef {
+        self.schema.clone()
+    }
+
+    fn table_type(&self) -> TableType {
+        TableType::View
+    }
+
+    async fn scan(
+        &self,
+        state: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        filters: &[Expr],
+        limit: Option<usize>,
+    ) -> DfResult<Arc<dyn ExecutionPlan>> {
+        let letters = self.stats.dead_letters().await.map_err(|error| DataFusionError::External(Box::new(error)))?;
+        // The letters' writer need not repeat how a column is shown.
+        let letters = letters
+            .into_iter()
+            .map(|batch| Ok(RecordBatch::try_new(self.schema.clone(), batch.columns().to_vec())?))
+            .collect::<DfResult<Vec<_>>>()?;
+        MemTable::try_new(self.schema.clone(), vec![letters])?.scan(state, projection, filters, limit).await
+    }
+}

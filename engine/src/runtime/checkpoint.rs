@@ -1,6 +1,9 @@
 //! Making it durable: steps to history, then state, in that order.
 
-use super::{Engine, SourceRuntime, ViewRuntime, restore::{SourceProgress, ViewProgress}};
+use super::{
+    Engine, SourceRuntime, ViewRuntime,
+    restore::{SourceProgress, ViewProgress},
+};
 use crate::{
     seam::{CommitTag, Keyspace, SeamError, SeamResult, WriteBatch},
     view::{Pending, Step},
@@ -36,7 +39,6 @@ impl Engine {
     }
 
     async fn checkpoint_source(&self, source: &Arc<SourceRuntime>) -> SeamResult<()> {
-        source.log.sync().await?;
         let inner = source.lock().await;
         let positions = inner.end.clone();
         let (frontier_us, max_event_us) = inner.clocks();
@@ -45,6 +47,13 @@ impl Engine {
             taken.push(Taken { view: view.clone(), pending: view.state.pending(), dirty: view.state.take_dirty()? });
         }
         drop(inner);
+        // After the positions were noted: what is saved must never be ahead of the log.
+        if let Err(error) = source.log.sync().await {
+            for Taken { view, dirty, .. } in taken {
+                view.state.mark_dirty(dirty.into_iter().map(|(key, _)| key));
+            }
+            return Err(error);
+        }
         let progress = SourceProgress {
             positions: positions.clone(),
             frontier_us,

@@ -2,7 +2,7 @@
 
 use super::Engine;
 use crate::{
-    seam::{Keyspace, RejectReason, SeamError, SeamResult, WriteBatch},
+    seam::{Keyspace, RejectReason, SeamError, SeamResult, StateStore, WriteBatch},
     value::{Value, values_of},
 };
 use arrow::{datatypes::DataType, record_batch::RecordBatch};
@@ -37,17 +37,22 @@ impl DeadLetter {
 /// How many entries one read of the store brings.
 const PAGE: usize = 4096;
 
+/// Makes letters durable; a letter that is there already stays as it is.
+pub(super) async fn keep(state: &dyn StateStore, letters: &[DeadLetter]) -> SeamResult<()> {
+    if letters.is_empty() {
+        return Ok(());
+    }
+    let mut batch = WriteBatch::default();
+    for letter in letters {
+        let bytes = postcard::to_stdvec(letter).map_err(SeamError::not_done)?;
+        batch.puts.push((Keyspace::DeadLetters, letter.key(), bytes));
+    }
+    state.checkpoint(batch).await
+}
+
 impl Engine {
     pub(super) async fn keep_letters(&self, letters: Vec<DeadLetter>) -> SeamResult<()> {
-        if letters.is_empty() {
-            return Ok(());
-        }
-        let mut batch = WriteBatch::default();
-        for letter in &letters {
-            let bytes = postcard::to_stdvec(letter).map_err(SeamError::not_done)?;
-            batch.puts.push((Keyspace::DeadLetters, letter.key(), bytes));
-        }
-        self.seams.state.checkpoint(batch).await
+        keep(self.seams.state.as_ref(), &letters).await
     }
 
     /// All dead letters, by source, view, partition and offset.
@@ -111,9 +116,7 @@ fn json(value: &Value, ty: &DataType) -> serde_json::Value {
         (Value::Text(t), _) => J::String(t.to_string()),
         (Value::Float(x), _) => serde_json::Number::from_f64(*x).map_or_else(|| J::String(special(*x)), J::Number),
         (Value::Int(i), DataType::Int16 | DataType::Int32 | DataType::Int64 | DataType::UInt64) => J::from(*i),
-        (Value::Bytes(b), _) => {
-            J::String(b.iter().fold("\\x".to_string(), |text, byte| text + &format!("{byte:02x}")))
-        }
+        (Value::Bytes(b), _) => J::String(b.iter().fold("\\x".to_string(), |text, byte| text + &format!("{byte:02x}"))),
         // Dates, times, decimals and intervals as Arrow writes them: SQL reads that back.
         (value, ty) => crate::value::array_of(ty, std::iter::once(value))
             .and_then(|array| arrow::util::display::array_value_to_string(&array, 0))

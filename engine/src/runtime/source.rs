@@ -1,10 +1,13 @@
 //! One source or table at work: append, admit, apply.
 
-use super::{DeadLetter, Seams, ViewRuntime, event_clock, letters::payload};
+use super::{
+    DeadLetter, Seams, ViewRuntime, event_clock,
+    letters::{keep, payload},
+};
 use crate::{
     admission::{Admission, event_times},
     compiled::BatchRows,
-    seam::{AdmittedBatch, Positions, SeamError, SeamResult, Source, SourceBatch},
+    seam::{AdmittedBatch, Positions, Reject, SeamError, SeamResult, Source, SourceBatch},
     value::{Value, encode_row, values_of},
 };
 use arrow::{array::BooleanArray, compute::filter_record_batch, datatypes::SchemaRef, record_batch::RecordBatch};
@@ -89,7 +92,11 @@ pub enum IngestError {
 impl SourceRuntime {
     /// Opens the log and takes over its clocks; `progress` is where the last checkpoint stood (what is before it need
     /// not be read again, unless the current rows of a table are to be rebuilt).
-    pub async fn open(object: &Object, seams: &Seams, progress: Option<&super::restore::SourceProgress>) -> SeamResult<Self> {
+    pub async fn open(
+        object: &Object,
+        seams: &Seams,
+        progress: Option<&super::restore::SourceProgress>,
+    ) -> SeamResult<Self> {
         let relation = object
             .relation()
             .ok_or_else(|| SeamError::NotDone(format!("\"{}\" is no source or table", object.name)))?
@@ -127,6 +134,8 @@ impl SourceRuntime {
                 last_idle_us: i64::MIN,
             }),
         };
+        let checkpointed = progress.map_or(0, |progress| progress.positions.get(0));
+        let mut letters = vec![];
         let mut inner = source.lock().await;
         loop {
             let batches = source.log.poll(&from, REPLAY_ROWS).await?;
@@ -139,8 +148,13 @@ impl SourceRuntime {
                 inner.admission.replay(&decision);
                 source.count(&batch, &decision);
                 source.remember_rows(&batch, &decision)?;
+                // A crash may have come between a row and its letter.
+                if batch.base_offset >= checkpointed {
+                    letters.extend(source.rejected(&batch, &decision));
+                }
             }
         }
+        keep(seams.state.as_ref(), &letters).await?;
         source.publish(&inner.admission);
         drop(inner);
         Ok(source)
@@ -152,6 +166,19 @@ impl SourceRuntime {
 
     pub fn frontier_us(&self) -> i64 {
         self.frontier_us.load(Ordering::Acquire)
+    }
+
+    /// Rows that a scan would show.
+    pub fn rows(&self) -> u64 {
+        match &self.table {
+            Some(table) => table.read().len() as u64,
+            None => self.counters.rows.load(Ordering::Relaxed),
+        }
+    }
+
+    /// The position after the last record, unless somebody appends right now.
+    pub fn position(&self) -> Option<u64> {
+        self.inner.try_lock().ok().map(|inner| inner.end.get(0))
     }
 
     pub fn max_event_us(&self) -> i64 {
@@ -181,13 +208,14 @@ impl SourceRuntime {
         &self,
         batches: Vec<RecordBatch>,
         conflict: Conflict,
-        now_us: i64,
-    ) -> Result<(IngestReport, Vec<DeadLetter>), IngestError> {
+        seams: &Seams,
+    ) -> Result<IngestReport, IngestError> {
+        let now_us = seams.clock.now_us();
         let mut inner = self.lock().await;
         let batches = self.resolve_conflicts(batches, conflict)?;
         let mut report = IngestReport::default();
         if batches.iter().all(|b| b.num_rows() == 0) {
-            return Ok((report, vec![]));
+            return Ok(report);
         }
         // Decided on a copy: if the append fails, nothing has happened.
         let mut admission = inner.admission.clone();
@@ -206,7 +234,13 @@ impl SourceRuntime {
                 overlay.insert(key.clone(), effective);
                 effective
             })?;
-            group.push(SourceBatch { partition: 0, base_offset: 0, append_time_us: now_us, rows, admission: Some(decision) });
+            group.push(SourceBatch {
+                partition: 0,
+                base_offset: 0,
+                append_time_us: now_us,
+                rows,
+                admission: Some(decision),
+            });
         }
         let end = self.log.append(group.clone()).await?;
         // From here on it has happened. Offsets are consecutive up to the end.
@@ -227,18 +261,24 @@ impl SourceRuntime {
                 if !report.reasons.contains(&reject.reason.as_str()) {
                     report.reasons.push(reject.reason.as_str());
                 }
-                letters.push(self.letter(&batch, None, reject.row as usize, reject.reason, reject.error.clone()));
             }
+            letters.extend(self.rejected(&batch, &decision));
             for view in &inner.views {
                 letters.extend(self.apply(view, &batch)?);
             }
         }
         self.publish(&inner.admission);
-        Ok((report, letters))
+        // Still under the lock: a checkpoint that has passed these rows would not come back to them after a crash.
+        keep(seams.state.as_ref(), &letters).await?;
+        Ok(report)
     }
 
     /// One batch into one view, and the view's frontier after it.
-    fn apply(&self, view: &ViewRuntime, batch: &SourceBatch) -> Result<Vec<DeadLetter>, datafusion::error::DataFusionError> {
+    fn apply(
+        &self,
+        view: &ViewRuntime,
+        batch: &SourceBatch,
+    ) -> Result<Vec<DeadLetter>, datafusion::error::DataFusionError> {
         let decision = batch.admission.clone().unwrap_or_default();
         let mut letters = vec![];
         if batch.rows.num_rows() > 0 {
@@ -263,6 +303,12 @@ impl SourceRuntime {
         }
         view.state.finish(decision.frontier_us)?;
         Ok(letters)
+    }
+
+    /// The letters of what the source itself did not admit.
+    fn rejected(&self, batch: &SourceBatch, decision: &AdmittedBatch) -> Vec<DeadLetter> {
+        let letter = |r: &Reject| self.letter(batch, None, r.row as usize, r.reason, r.error.clone());
+        decision.rejected.iter().map(letter).collect()
     }
 
     fn letter(
@@ -362,15 +408,18 @@ impl SourceRuntime {
         if relation.primary_key.is_empty() {
             return Ok(vec![]);
         }
-        let columns =
-            relation.primary_key.iter().map(|i| values_of(rows.column(*i))).collect::<Result<Vec<_>, _>>()?;
+        let columns = relation.primary_key.iter().map(|i| values_of(rows.column(*i))).collect::<Result<Vec<_>, _>>()?;
         Ok((0..rows.num_rows())
             .map(|row| encode_row(&columns.iter().map(|c| c[row].clone()).collect::<Vec<_>>()))
             .collect())
     }
 
     /// Applies the conflict rule of a table with a primary key.
-    fn resolve_conflicts(&self, batches: Vec<RecordBatch>, conflict: Conflict) -> Result<Vec<RecordBatch>, IngestError> {
+    fn resolve_conflicts(
+        &self,
+        batches: Vec<RecordBatch>,
+        conflict: Conflict,
+    ) -> Result<Vec<RecordBatch>, IngestError> {
         let Some(table) = &self.table else { return Ok(batches) };
         if conflict == Conflict::Replace || self.relation.read().upsert {
             return Ok(batches);
@@ -386,10 +435,10 @@ impl SourceRuntime {
                 if known && conflict == Conflict::Error {
                     let relation = self.relation.read();
                     let one = rows.slice(row, 1);
-                    let shown = |i: &usize| {
-                        arrow::util::display::array_value_to_string(one.column(*i), 0).unwrap_or_default()
-                    };
-                    let names: Vec<_> = relation.primary_key.iter().map(|i| relation.columns[*i].name.clone()).collect();
+                    let shown =
+                        |i: &usize| arrow::util::display::array_value_to_string(one.column(*i), 0).unwrap_or_default();
+                    let names: Vec<_> =
+                        relation.primary_key.iter().map(|i| relation.columns[*i].name.clone()).collect();
                     let values: Vec<_> = relation.primary_key.iter().map(shown).collect();
                     return Err(IngestError::Duplicate {
                         table: self.name.read().clone(),
@@ -399,7 +448,10 @@ impl SourceRuntime {
                 keep[row] = !known;
                 seen.insert(key);
             }
-            kept.push(filter_record_batch(&rows, &BooleanArray::from(keep)).map_err(datafusion::error::DataFusionError::from)?);
+            kept.push(
+                filter_record_batch(&rows, &BooleanArray::from(keep))
+                    .map_err(datafusion::error::DataFusionError::from)?,
+            );
         }
         Ok(kept)
     }

@@ -31,20 +31,22 @@ pub async fn demo(arguments: Demo, mut settings: Settings) -> anyhow::Result<Exi
         }
     };
     let told = tell(&arguments, &examples, &target, clock).await;
-    let Some(server) = server else { return told };
     if told.is_ok() {
-        farewell(&target, &settings.data, &arguments.examples);
-        if !arguments.exit {
+        farewell(&target, server.is_some().then_some(settings.data.as_path()), &arguments.examples);
+    }
+    if let Some(server) = server {
+        if told.is_ok() && !arguments.exit {
             println!("The server stays until Ctrl-C.");
             stop_signal().await?;
         }
+        server.stop().await?;
     }
-    server.stop().await?;
     told
 }
 
 async fn tell(arguments: &Demo, examples: &Path, target: &Target, clock: Arc<dyn Clock>) -> anyhow::Result<ExitCode> {
-    let mut runner = Runner::new(Connection::open(target).await?, Output::standard(), Arc::clone(&clock));
+    let mut runner =
+        Runner::new(Connection::open(target).await?, Output::together(std::io::stdout()), Arc::clone(&clock));
     runner.folder = Some(examples.to_path_buf());
     runner.echo = true;
     let lookups = Connection::open(target).await?;
@@ -52,17 +54,17 @@ async fn tell(arguments: &Demo, examples: &Path, target: &Target, clock: Arc<dyn
     Ok(ExitCode::SUCCESS)
 }
 
-fn farewell(target: &Target, data: &Path, examples: &Path) {
+fn farewell(target: &Target, data: Option<&Path>, examples: &Path) {
+    let warehouse = data.map_or("its warehouse".to_string(), |data| data.join("warehouse").display().to_string());
     println!(
         "\nGo on by hand, from another terminal:\n\n  psql -h {} -p {} {}\n\n  \
          SELECT * FROM origin_delays WHERE origin = 'JFK';\n  \
          SELECT * FROM history.origin_weather ORDER BY event_time DESC LIMIT 5;\n  \\d\n\n\
-         The history is plain Iceberg in {}/warehouse: {}/read_history.py reads it with PyIceberg\nand DuckDB, and \
+         The history is plain Iceberg in {warehouse}:\n{}/read_history.py reads it with PyIceberg and DuckDB, and \
          model.py beside it trains on the training set.\n",
         target.host,
         target.port,
         target.database,
-        data.display(),
         examples.display(),
     );
 }

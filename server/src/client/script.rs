@@ -20,12 +20,19 @@ pub struct Script<'a> {
     /// Open parentheses of the statement so far.
     depth: usize,
     line: usize,
+    /// The comments that stood before the statement so far.
+    comment: String,
 }
 
 impl<'a> Script<'a> {
     pub fn new(text: &'a str) -> Self {
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-        Script { text, at: 0, statement: String::new(), statement_line: 1, depth: 0, line: 1 }
+        Script { text, at: 0, statement: String::new(), statement_line: 1, depth: 0, line: 1, comment: String::new() }
+    }
+
+    /// The comments that stood before the item read last, a line each.
+    pub fn comment(&self) -> &str {
+        &self.comment
     }
 
     /// The lines up to `\.` or the end: the data of a `COPY … FROM STDIN` that was just read.
@@ -84,6 +91,7 @@ impl Iterator for Script<'_> {
     type Item = Item;
 
     fn next(&mut self) -> Option<Item> {
+        self.comment.clear();
         loop {
             let rest = self.rest();
             let Some(first) = rest.chars().next() else {
@@ -112,7 +120,12 @@ impl Iterator for Script<'_> {
                         return Some(self.finish());
                     }
                 }
-                _ if blank && (first.is_whitespace() || is_comment(rest)) => self.advance_to(self.at + token),
+                _ if blank && is_comment(rest) => {
+                    self.comment.push_str(rest[..token].trim_end());
+                    self.comment.push('\n');
+                    self.advance_to(self.at + token);
+                }
+                _ if blank && first.is_whitespace() => self.advance_to(self.at + token),
                 _ => {
                     match first {
                         '(' => self.depth += 1,

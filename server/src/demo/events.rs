@@ -16,7 +16,7 @@ pub fn derive(examples: &Path, clock: &dyn Clock) -> anyhow::Result<()> {
     }
     let files = ["events.csv", "first_week.csv", "spine.csv", "weather.csv", "planes.csv"];
     let there = |file: &&str| std::fs::metadata(examples.join("out").join(file)).is_ok_and(|file| file.len() > 0);
-    if files.iter().all(|file| there(&file)) {
+    if files.iter().all(there) {
         return Ok(());
     }
     println!("Deriving the events from the raw tables, once (about 15 s): {shown}/derive_events.py");

@@ -146,7 +146,7 @@ async fn one_row(connection: &mut Connection, sql: &str) -> anyhow::Result<Optio
     loop {
         match connection.reply().await? {
             Reply::Row(row) => result = Ok(Some(row)),
-            Reply::Error(report) => result = Err(anyhow!("{}", report.show(sql).trim_end().to_string())),
+            Reply::Error(report) => result = Err(anyhow!("{}", report.show(sql).trim_end())),
             Reply::Ready => return result,
             _ => {}
         }

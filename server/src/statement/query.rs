@@ -9,7 +9,7 @@ use crate::{
 };
 use arrow::datatypes::{DataType, SchemaRef};
 use datafusion::{
-    common::ParamValues,
+    common::{DataFusionError, ParamValues},
     logical_expr::LogicalPlan,
     physical_plan::{ExecutionPlan, SendableRecordBatchStream, execute_stream},
     scalar::ScalarValue,
@@ -17,7 +17,7 @@ use datafusion::{
 };
 use std::sync::Arc;
 use tidemark_engine::{provider::provider, scan::bind_scans};
-use tidemark_planner::bind::Binder;
+use tidemark_planner::{bind::Binder, table::ScanTarget};
 
 /// The analysed plan of a query, with `now()` at this instant; its scans are descriptions.
 pub fn bind(
@@ -27,7 +27,7 @@ pub fn bind(
     types: &[Option<DataType>],
 ) -> Result<LogicalPlan, PgError> {
     let snapshot = database.snapshot();
-    let system = database.system(&snapshot, session);
+    let system = database.system(session);
     let mut query = query.clone();
     crate::system::rewrite(&mut query);
     let bound = Binder::new(&snapshot, &session.state, &system, database.clock.now_us()).query(&query, types)?;
@@ -47,12 +47,16 @@ pub async fn physical(
         false => plan.replace_params_with_values(&ParamValues::from(parameters.to_vec()))?,
     };
     let now_us = database.clock.now_us();
-    let snapshot = database.snapshot();
-    let system = database.system(&snapshot, session);
-    let system_tables = system.providers(&plan).await?;
-    let plan = bind_scans(plan, |table| match provider(&database.engine, table, now_us)? {
-        Some(provider) => Ok(provider),
-        None => system_tables.get(&table.target),
+    let system = database.system(session);
+    let plan = bind_scans(plan, |table| {
+        if let Some(provider) = provider(&database.engine, table, now_us)? {
+            return Ok(provider);
+        }
+        let found = match &table.target {
+            ScanTarget::System(name) => system.provider(name)?,
+            _ => None,
+        };
+        found.ok_or_else(|| DataFusionError::Plan(format!("relation \"{}\" does not exist", table.name)))
     })?;
     Ok(session.state.create_physical_plan(&plan).await?)
 }

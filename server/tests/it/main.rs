@@ -3,3 +3,4 @@
 mod client;
 mod pg;
 mod settings;
+mod system;

@@ -76,6 +76,16 @@ fn lines_are_counted_where_a_statement_begins() {
 }
 
 #[test]
+fn the_comments_before_an_item_can_be_read_and_are_not_part_of_it() {
+    let mut script = Script::new("-- one\n-- two\nSELECT 1 -- three\n;\nSELECT 2;\n/* four */ \\q");
+    let mut comments = Vec::new();
+    while script.next().is_some() {
+        comments.push(script.comment().to_string());
+    }
+    assert_eq!(comments, ["-- one\n-- two\n", "", "/* four */\n"]);
+}
+
+#[test]
 fn data_follows_its_copy_up_to_the_end_mark() {
     let mut script = Script::new("COPY t FROM STDIN;\n1\ta;b\n2\t'\n\\.\nSELECT 1;");
     assert!(matches!(script.next(), Some(Item::Statement { .. })));

@@ -1,0 +1,98 @@
+//! The engine's numbers, as the catalog's tables show them.
+
+use crate::system::{SourceStats, Stats, ViewStats, dead_letters_schema};
+use arrow::{
+    array::{Array, ArrayRef, Int32Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray},
+    compute::cast,
+};
+use futures::future::BoxFuture;
+use std::sync::{Arc, atomic::Ordering};
+use tidemark_catalog::{ObjectId, Snapshot, UTC};
+use tidemark_engine::{
+    runtime::{DeadLetter, Engine},
+    seam::{Clock, SeamError, SeamResult},
+};
+
+pub struct EngineStats {
+    pub engine: Arc<Engine>,
+    pub clock: Arc<dyn Clock>,
+    pub snapshot: Arc<Snapshot>,
+}
+
+/// `i64::MIN` stands for "not yet".
+fn known(us: i64) -> Option<i64> {
+    (us != i64::MIN).then_some(us)
+}
+
+impl Stats for EngineStats {
+    fn source(&self, id: ObjectId) -> Option<SourceStats> {
+        let source = self.engine.source(id)?;
+        Some(SourceStats {
+            rows: Some(source.rows()),
+            events: Some(source.counters.rows.load(Ordering::Relaxed)),
+            watermark_us: known(source.frontier_us()),
+            frontier_us: known(source.frontier_us()),
+            positions: source.position().map(|p| format!("0:{p}")),
+            state: String::new(),
+            last_error: None,
+        })
+    }
+
+    fn view(&self, id: ObjectId) -> Option<ViewStats> {
+        let view = self.engine.view(id)?;
+        let pending = view.state.pending();
+        let counters = &view.state.counters;
+        let now_us = view.now_us(self.clock.now_us());
+        Some(ViewStats {
+            frontier_us: known(view.state.frontier_us()),
+            now_us: known(now_us),
+            watermark_us: known(view.source.frontier_us()),
+            committed_us: known(pending.committed_us),
+            complete_from_us: None,
+            keys: Some(view.state.size().0 as u64),
+            events: Some(counters.events.load(Ordering::Relaxed)),
+            rows_failed: Some(counters.rows_failed.load(Ordering::Relaxed)),
+            values_failed: Some(counters.values_failed.load(Ordering::Relaxed)),
+            steps_pending: Some(pending.chunks.iter().map(|c| c.len() as u64).sum()),
+            positions: view.source.position().map(|p| format!("0:{p}")),
+            state: String::new(),
+            last_error: view.last_error.read().clone(),
+        })
+    }
+
+    fn dead_letters(&self) -> BoxFuture<'_, SeamResult<Vec<RecordBatch>>> {
+        Box::pin(async move { Ok(vec![self.batch(&self.engine.dead_letters().await?)?]) })
+    }
+}
+
+impl EngineStats {
+    fn batch(&self, letters: &[DeadLetter]) -> SeamResult<RecordBatch> {
+        let name = |id: ObjectId| self.snapshot.get_id(id).map(|o| o.name.clone());
+        let texts = |f: &dyn Fn(&DeadLetter) -> Option<String>| -> ArrayRef {
+            Arc::new(StringArray::from_iter(letters.iter().map(f)))
+        };
+        let columns: Vec<ArrayRef> = vec![
+            texts(&|l| name(l.source)),
+            texts(&|l| l.view.and_then(name)),
+            texts(&|l| Some(l.reason.as_str().to_string())),
+            Arc::new(Int32Array::from_iter_values(letters.iter().map(|l| l.partition as i32))),
+            Arc::new(Int64Array::from_iter_values(letters.iter().map(|l| l.offset as i64))),
+            Arc::new(
+                TimestampMicrosecondArray::from_iter_values(letters.iter().map(|l| l.append_us)).with_timezone(UTC),
+            ),
+            texts(&|l| Some(l.error.clone())),
+            texts(&|l| Some(l.payload.clone())),
+        ];
+        let schema = dead_letters_schema();
+        let columns = columns
+            .into_iter()
+            .zip(schema.fields())
+            .map(|(array, field)| match array.data_type() == field.data_type() {
+                true => Ok(array),
+                false => cast(&array, field.data_type()),
+            })
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(SeamError::not_done)?;
+        RecordBatch::try_new(schema, columns).map_err(SeamError::not_done)
+    }
+}

@@ -1,0 +1,298 @@
+//! What exists, as PostgreSQL would count it: schemas, relations with their columns and keys, and their OIDs.
+//!
+//! An object's OID is its `ObjectId`. Everything that belongs to an object has an OID by a fixed rule, so that OIDs are
+//! the same after a restart and on every connection:
+//!
+//! ```text
+//! the object                     16384 …
+//! its history table              object + 1 << 30
+//! its primary key's index        object + 1 << 29
+//! its primary key's constraint   object + 1 << 28
+//! ```
+
+use super::{
+    columns::{TableSpec, read},
+    pg_catalog,
+};
+use crate::wire::types::{PgType, oid, pg_type_of_field};
+use arrow::datatypes::{Field, SchemaRef};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, LazyLock},
+};
+use tidemark_catalog::{Body, Object, ObjectId, Snapshot};
+use tidemark_planner::{bind, feature};
+
+pub const HISTORY: i64 = 1 << 30;
+pub const INDEX: i64 = 1 << 29;
+pub const CONSTRAINT: i64 = 1 << 28;
+
+pub const PG_CATALOG: i64 = 11;
+pub const PUBLIC: i64 = 2200;
+pub const INFORMATION_SCHEMA: i64 = 13000;
+pub const TIDEMARK: i64 = 16001;
+pub const HISTORY_SCHEMA: i64 = 16002;
+/// The one role that owns everything.
+pub const OWNER: i64 = 10;
+pub const OWNER_NAME: &str = "tidemark";
+pub const DATABASE: &str = "tidemark";
+pub const DATABASE_OID: i64 = 16000;
+
+/// Schemas and their OIDs.
+pub const SCHEMAS: [(i64, &str); 5] = [
+    (PG_CATALOG, "pg_catalog"),
+    (PUBLIC, "public"),
+    (INFORMATION_SCHEMA, "information_schema"),
+    (TIDEMARK, "tidemark"),
+    (HISTORY_SCHEMA, "history"),
+];
+
+pub fn schema_name(oid: i64) -> Option<&'static str> {
+    SCHEMAS.iter().find(|(o, _)| *o == oid).map(|(_, name)| *name)
+}
+
+/// The tables of the system's own schemas.
+pub static SYSTEM: LazyLock<BTreeMap<&'static str, Vec<TableSpec>>> = LazyLock::new(|| {
+    BTreeMap::from([
+        ("pg_catalog", read(include_str!("pg_catalog.txt"), 14000)),
+        ("information_schema", read(include_str!("information_schema.txt"), 13100)),
+        ("tidemark", read(include_str!("tidemark.txt"), 16100)),
+    ])
+});
+
+/// The shape of a system table.
+pub fn system_schema(schema: &str, table: &str) -> Option<SchemaRef> {
+    SYSTEM.get(schema)?.iter().find(|spec| spec.name == table).map(|spec| spec.schema.clone())
+}
+
+/// A relation as `pg_class` has it.
+#[derive(Debug)]
+pub struct Relation {
+    pub oid: i64,
+    pub name: String,
+    pub schema: i64,
+    /// `r` table, `v` view.
+    pub kind: &'static str,
+    pub columns: Vec<Column>,
+    /// Positions in `columns` of the primary key or entity key.
+    pub key: Vec<usize>,
+    pub comment: Option<String>,
+    /// A view's query.
+    pub query: Option<String>,
+    /// What `pg_depend` would say it is made from.
+    pub reads: Vec<ObjectId>,
+}
+
+#[derive(Debug)]
+pub struct Column {
+    pub name: String,
+    pub ty: PgType,
+    pub not_null: bool,
+    pub comment: Option<String>,
+}
+
+impl Column {
+    fn of(field: &Field) -> Column {
+        Column {
+            name: field.name().clone(),
+            ty: pg_type_of_field(field),
+            not_null: !field.is_nullable(),
+            comment: None,
+        }
+    }
+}
+
+impl Relation {
+    pub fn schema_name(&self) -> &'static str {
+        schema_name(self.schema).unwrap_or_default()
+    }
+
+    /// Only what stands in `public` (and `pg_catalog`) needs no schema.
+    pub fn is_visible(&self) -> bool {
+        self.schema == PUBLIC || self.schema == PG_CATALOG
+    }
+
+    pub fn shown_name(&self) -> String {
+        match self.is_visible() {
+            true => quote_ident(&self.name),
+            false => format!("{}.{}", self.schema_name(), quote_ident(&self.name)),
+        }
+    }
+
+    pub fn has_key(&self) -> bool {
+        !self.key.is_empty()
+    }
+
+    pub fn key_name(&self) -> String {
+        format!("{}_pkey", self.name)
+    }
+
+    pub fn key_columns(&self) -> String {
+        let names: Vec<_> = self.key.iter().map(|i| quote_ident(&self.columns[*i].name)).collect();
+        names.join(", ")
+    }
+}
+
+/// Everything that exists under one snapshot.
+#[derive(Debug)]
+pub struct Inventory {
+    /// The user's objects and their history tables by name, then the system's tables.
+    pub relations: Vec<Relation>,
+}
+
+impl Inventory {
+    pub fn of(snapshot: &Snapshot) -> Inventory {
+        let mut relations: Vec<Relation> = snapshot.objects().map(|object| user_relation(object)).collect();
+        relations.extend(snapshot.objects().filter_map(|object| history_relation(object, snapshot)));
+        for (schema, specs) in SYSTEM.iter() {
+            let schema = SCHEMAS.iter().find(|(_, name)| name == schema).map_or(PG_CATALOG, |(oid, _)| *oid);
+            relations.extend(specs.iter().map(|spec| Relation {
+                oid: spec.oid,
+                name: spec.name.to_string(),
+                schema,
+                kind: if pg_catalog::is_view(schema, spec.name) { "v" } else { "r" },
+                columns: spec.schema.fields().iter().map(|field| Column::of(field)).collect(),
+                key: vec![],
+                comment: None,
+                query: None,
+                reads: vec![],
+            }));
+        }
+        Inventory { relations }
+    }
+
+    pub fn by_oid(&self, oid: i64) -> Option<&Relation> {
+        self.relations.iter().find(|r| r.oid == oid)
+    }
+
+    /// By name as written: `x`, `public.x`, `"X"`. Without a schema it is looked for in `pg_catalog` and `public`.
+    pub fn by_name(&self, written: &str) -> Option<&Relation> {
+        let parts = split_name(written);
+        match parts.as_slice() {
+            [name] => {
+                self.relations.iter().filter(|r| r.is_visible() && r.name == *name).max_by_key(|r| r.schema == PUBLIC)
+            }
+            [schema, name] => self.relations.iter().find(|r| r.schema_name() == schema && r.name == *name),
+            [database, schema, name] if database == DATABASE => {
+                self.relations.iter().find(|r| r.schema_name() == schema && r.name == *name)
+            }
+            _ => None,
+        }
+    }
+
+    /// The relation whose key has this index or constraint.
+    pub fn by_key(&self, oid: i64, rule: i64) -> Option<&Relation> {
+        self.by_oid(oid - rule).filter(|r| r.has_key())
+    }
+
+    /// What a `regclass` shows: a relation or an index.
+    pub fn class_name(&self, oid: i64) -> Option<String> {
+        self.by_oid(oid)
+            .map(Relation::shown_name)
+            .or_else(|| self.by_key(oid, INDEX).map(|r| quote_ident(&r.key_name())))
+    }
+
+    pub fn class_oid(&self, written: &str) -> Option<i64> {
+        self.by_name(written).map(|r| r.oid).or_else(|| {
+            let parts = split_name(written);
+            let name = parts.last()?;
+            self.relations.iter().find(|r| r.has_key() && r.kind == "r" && r.key_name() == *name).map(|r| r.oid + INDEX)
+        })
+    }
+}
+
+fn user_relation(object: &Arc<Object>) -> Relation {
+    let columns =
+        object.columns().iter().map(|c| Column { comment: c.comment.clone(), ..Column::of(&c.field()) }).collect();
+    let (kind, key, query) = match &object.body {
+        Body::Source(r) | Body::Table(r) => ("r", r.primary_key.clone(), None),
+        Body::FeatureView(v) => ("v", v.key.clone(), Some(v.query.clone())),
+        Body::View(v) => ("v", vec![], Some(v.query.clone())),
+    };
+    Relation {
+        oid: object.id.0 as i64,
+        name: object.name.clone(),
+        schema: PUBLIC,
+        kind,
+        columns,
+        key,
+        comment: object.comment.clone(),
+        query,
+        reads: object.reads(),
+    }
+}
+
+/// A view whose definition does not plan has no history to show; the view itself still does.
+fn history_relation(object: &Arc<Object>, snapshot: &Snapshot) -> Option<Relation> {
+    object.feature_view()?;
+    let plan = feature::plan_definition(object, snapshot).ok()?;
+    Some(Relation {
+        oid: object.id.0 as i64 + HISTORY,
+        name: object.name.clone(),
+        schema: HISTORY_SCHEMA,
+        kind: "r",
+        columns: bind::history_schema(&plan).fields().iter().map(|field| Column::of(field)).collect(),
+        key: vec![],
+        comment: Some(format!("every step of feature view {} below its frontier", object.name)),
+        query: None,
+        reads: vec![object.id],
+    })
+}
+
+/// The parts of a name as written: unquoted ones fold to lower case.
+pub fn split_name(written: &str) -> Vec<String> {
+    let mut parts = vec![String::new()];
+    let mut quoted = false;
+    let mut characters = written.trim().chars().peekable();
+    while let Some(c) = characters.next() {
+        let Some(part) = parts.last_mut() else { break };
+        match c {
+            '"' if quoted && characters.peek() == Some(&'"') => {
+                characters.next();
+                part.push('"');
+            }
+            '"' => quoted = !quoted,
+            '.' if !quoted => parts.push(String::new()),
+            c if quoted => part.push(c),
+            c => part.extend(c.to_lowercase()),
+        }
+    }
+    parts
+}
+
+pub fn quote_ident(name: &str) -> String {
+    let plain = name.starts_with(|c: char| c.is_ascii_lowercase() || c == '_')
+        && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_' || c == '$');
+    if plain { name.to_string() } else { format!("\"{}\"", name.replace('"', "\"\"")) }
+}
+
+/// Types that compare by a collation.
+pub fn collation(type_oid: u32) -> i64 {
+    match type_oid {
+        oid::TEXT | oid::VARCHAR | oid::BPCHAR | oid::TEXT_ARRAY => 100,
+        oid::NAME => 950,
+        _ => 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_two_system_tables_have_one_oid() {
+        let mut seen = std::collections::BTreeSet::new();
+        for spec in SYSTEM.values().flatten() {
+            assert!(seen.insert(spec.oid), "{} has an OID of another", spec.name);
+            assert!(spec.oid < 16384);
+        }
+    }
+
+    #[test]
+    fn names_split_as_postgresql_reads_them() {
+        assert_eq!(split_name("Public.Flights"), ["public", "flights"]);
+        assert_eq!(split_name("\"A.b\".\"c\"\"d\""), ["A.b", "c\"d"]);
+        assert_eq!(quote_ident("flights"), "flights");
+        assert_eq!(quote_ident("Flights"), "\"Flights\"");
+    }
+}

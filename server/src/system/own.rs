@@ -1,0 +1,151 @@
+//! The rows of schema `tidemark`: definitions from the catalog, numbers from the running engine.
+
+use super::{
+    SystemTablesOf,
+    columns::{Cell, Rows},
+};
+use tidemark_catalog::{Body, ClockMode, Column, FeatureView, Object, Relation};
+use tidemark_planner::feature::{self, OutputKind};
+
+/// Fills `rows` with what `tidemark.<table>` has; the dead letters are the engine's and do not come this way.
+pub fn fill(system: &SystemTablesOf, table: &str, rows: &mut Rows) {
+    for object in system.snapshot().objects() {
+        match (&object.body, table) {
+            (Body::Source(r) | Body::Table(r), "sources") => source(system, object, r, rows),
+            (Body::Source(_) | Body::Table(_), "pipelines") => source_pipeline(system, object, rows),
+            (Body::FeatureView(v), "feature_views") => feature_view(system, object, v, rows),
+            (Body::FeatureView(v), "features") => features(system, object, v, rows),
+            (Body::FeatureView(_), "pipelines") => view_pipeline(system, object, rows),
+            _ => {}
+        }
+    }
+}
+
+fn source(system: &SystemTablesOf, object: &Object, r: &Relation, rows: &mut Rows) {
+    let stats = system.stats().source(object.id).unwrap_or_default();
+    rows.add([
+        ("name", (&object.name).into()),
+        ("kind", object.kind().to_string().into()),
+        ("columns", r.columns.len().into()),
+        ("event_time", r.event_time.map(|i| r.columns[i].name.clone()).into()),
+        ("delay", r.event_time.map(|_| r.delay_us).into()),
+        (
+            "clock",
+            match r.clock {
+                ClockMode::System => "system",
+                ClockMode::Event => "event",
+            }
+            .into(),
+        ),
+        ("rows", stats.rows.into()),
+        ("watermark", instant(stats.watermark_us)),
+        ("frontier", instant(stats.frontier_us)),
+        ("retention", r.retention_us.into()),
+        ("created_at", object.created_us.into()),
+        ("comment", object.comment.clone().into()),
+        ("definition", (&r.sql).into()),
+    ]);
+}
+
+fn source_pipeline(system: &SystemTablesOf, object: &Object, rows: &mut Rows) {
+    let stats = system.stats().source(object.id).unwrap_or_default();
+    rows.add([
+        ("name", (&object.name).into()),
+        ("kind", object.kind().to_string().into()),
+        ("state", state(&stats.state).into()),
+        ("positions", stats.positions.into()),
+        ("events", stats.events.into()),
+        ("watermark", instant(stats.watermark_us)),
+        ("frontier", instant(stats.frontier_us)),
+        ("last_error", stats.last_error.into()),
+    ]);
+}
+
+fn feature_view(system: &SystemTablesOf, object: &Object, v: &FeatureView, rows: &mut Rows) {
+    let stats = system.stats().view(object.id).unwrap_or_default();
+    let source = system.snapshot().get_id(v.relation).map(|o| o.name.clone()).unwrap_or_default();
+    let names = |columns: &[Column], positions: &[usize]| {
+        let names: Vec<&str> = positions.iter().filter_map(|i| columns.get(*i)).map(|c| c.name.as_str()).collect();
+        names.join(", ")
+    };
+    rows.add([
+        ("name", (&object.name).into()),
+        ("definition", (&v.sql).into()),
+        ("version", v.version.into()),
+        ("owner", v.owner.clone().into()),
+        ("tags", v.tags.clone().into()),
+        ("key", names(&v.columns, &v.key).into()),
+        ("time_column", names(&v.columns, &[v.time]).into()),
+        ("source", source.into()),
+        ("ttl", v.ttl_us.into()),
+        ("time_zone", (&v.time_zone).into()),
+        ("frontier", instant(stats.frontier_us)),
+        ("now", instant(stats.now_us)),
+        ("keys", stats.keys.into()),
+        ("created_at", object.created_us.into()),
+        ("comment", object.comment.clone().into()),
+        ("complete_from", instant(stats.complete_from_us)),
+    ]);
+}
+
+fn features(system: &SystemTablesOf, object: &Object, v: &FeatureView, rows: &mut Rows) {
+    let continuous: Vec<String> = match feature::plan_definition(object, system.snapshot()) {
+        Ok(plan) => plan
+            .outputs
+            .iter()
+            .filter(|o| matches!(o.kind, OutputKind::TimeContinuous { .. }))
+            .map(|o| o.name.clone())
+            .collect(),
+        Err(_) => vec![],
+    };
+    for f in &v.features {
+        let Some(column) = v.columns.get(f.column) else { continue };
+        let written = |text: &String| if text.is_empty() { Cell::Null } else { text.into() };
+        rows.add([
+            ("view", (&object.name).into()),
+            ("name", (&column.name).into()),
+            ("type", column.ty.to_string().into()),
+            ("aggregate", written(&f.aggregate)),
+            ("window", written(&f.window)),
+            ("expression", (&f.expression).into()),
+            ("time_continuous", continuous.contains(&column.name).into()),
+            ("comment", column.comment.clone().into()),
+        ]);
+    }
+}
+
+fn view_pipeline(system: &SystemTablesOf, object: &Object, rows: &mut Rows) {
+    let stats = system.stats().view(object.id).unwrap_or_default();
+    let lag = match (usable(stats.now_us), usable(stats.frontier_us)) {
+        (Some(now), Some(frontier)) => Some(now.saturating_sub(frontier).max(0)),
+        _ => None,
+    };
+    rows.add([
+        ("name", (&object.name).into()),
+        ("kind", object.kind().to_string().into()),
+        ("state", state(&stats.state).into()),
+        ("positions", stats.positions.into()),
+        ("events", stats.events.into()),
+        ("watermark", instant(stats.watermark_us)),
+        ("frontier", instant(stats.frontier_us)),
+        ("committed", instant(stats.committed_us)),
+        ("lag", lag.into()),
+        ("rows_failed", stats.rows_failed.into()),
+        ("values_failed", stats.values_failed.into()),
+        ("steps_pending", stats.steps_pending.into()),
+        ("last_error", stats.last_error.into()),
+    ]);
+}
+
+fn state(state: &str) -> &str {
+    if state.is_empty() { "running" } else { state }
+}
+
+/// Before the first event a clock stands at the end of time; that is shown as NULL.
+fn usable(us: Option<i64>) -> Option<i64> {
+    us.filter(|us| *us != i64::MIN && *us != i64::MAX)
+}
+
+fn instant(us: Option<i64>) -> Cell {
+    usable(us).into()
+}

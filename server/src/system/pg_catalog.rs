@@ -1,0 +1,473 @@
+//! The rows of `pg_catalog`: built from the inventory when they are asked for, one table at a time.
+
+use super::{
+    SystemTablesOf,
+    columns::{Cell, Rows},
+    inventory::{
+        CONSTRAINT, DATABASE, DATABASE_OID, INDEX, INFORMATION_SCHEMA, OWNER, OWNER_NAME, PG_CATALOG, Relation,
+        SCHEMAS, TIDEMARK, collation,
+    },
+};
+use crate::wire::types::{PgType, TYPES, TypeEntry, element_oid, oid};
+
+/// `pg_roles`, `information_schema.tables` and the like are views in PostgreSQL too.
+pub fn is_view(schema: i64, table: &str) -> bool {
+    const VIEWS: [&str; 11] = [
+        "pg_roles",
+        "pg_user",
+        "pg_group",
+        "pg_settings",
+        "pg_tables",
+        "pg_views",
+        "pg_matviews",
+        "pg_indexes",
+        "pg_rules",
+        "pg_policies",
+        "pg_sequences",
+    ];
+    schema == INFORMATION_SCHEMA || schema == TIDEMARK || VIEWS.contains(&table)
+}
+
+const FILLED: [&str; 25] = [
+    "pg_namespace",
+    "pg_class",
+    "pg_attribute",
+    "pg_type",
+    "pg_index",
+    "pg_constraint",
+    "pg_description",
+    "pg_shdescription",
+    "pg_am",
+    "pg_database",
+    "pg_roles",
+    "pg_authid",
+    "pg_user",
+    "pg_settings",
+    "pg_tables",
+    "pg_views",
+    "pg_indexes",
+    "pg_rewrite",
+    "pg_depend",
+    "pg_tablespace",
+    "pg_language",
+    "pg_proc",
+    "pg_collation",
+    "pg_range",
+    "pg_matviews",
+];
+
+/// Tables that are empty whatever exists: nothing of what they list is supported so far. What reads one of them by an
+/// inner join has no rows, which the rewriting of queries uses.
+pub fn is_always_empty(table: &str) -> bool {
+    const EMPTY: [&str; 5] = ["pg_proc", "pg_range", "pg_collation", "pg_matviews", "pg_shdescription"];
+    EMPTY.contains(&table) || (table.starts_with("pg_") && !FILLED.contains(&table))
+}
+
+/// Fills `rows` with what `pg_catalog.<table>` has.
+pub fn fill(system: &SystemTablesOf, table: &str, rows: &mut Rows) {
+    let inventory = system.inventory();
+    match table {
+        "pg_namespace" => {
+            for (oid, name) in SCHEMAS {
+                rows.add([("oid", oid.into()), ("nspname", name.into()), ("nspowner", OWNER.into())]);
+            }
+        }
+        "pg_class" => inventory.relations.iter().for_each(|r| class(r, rows)),
+        "pg_attribute" => inventory.relations.iter().for_each(|r| attributes(r, rows)),
+        "pg_type" => types(rows),
+        "pg_index" => inventory.relations.iter().filter(|r| r.has_key() && r.kind == "r").for_each(|r| index(r, rows)),
+        "pg_constraint" => inventory.relations.iter().filter(|r| r.has_key()).for_each(|r| {
+            let index = if r.kind == "r" { r.oid + INDEX } else { 0 };
+            rows.add([
+                ("oid", (r.oid + CONSTRAINT).into()),
+                ("conname", r.key_name().into()),
+                ("connamespace", r.schema.into()),
+                ("contype", "p".into()),
+                ("convalidated", true.into()),
+                ("conrelid", r.oid.into()),
+                ("conindid", index.into()),
+                ("confupdtype", " ".into()),
+                ("confdeltype", " ".into()),
+                ("confmatchtype", " ".into()),
+                ("conislocal", true.into()),
+                ("connoinherit", true.into()),
+                ("conkey", key_numbers(r).into()),
+            ])
+        }),
+        "pg_description" => {
+            for r in &inventory.relations {
+                let column_comments = r.columns.iter().enumerate().map(|(i, c)| (i + 1, &c.comment));
+                for (number, comment) in std::iter::once((0, &r.comment)).chain(column_comments) {
+                    if let Some(comment) = comment {
+                        rows.add([
+                            ("objoid", r.oid.into()),
+                            ("classoid", 1259i64.into()),
+                            ("objsubid", number.into()),
+                            ("description", comment.into()),
+                        ]);
+                    }
+                }
+            }
+        }
+        "pg_am" => {
+            for (oid, name, handler, kind) in
+                [(2i64, "heap", "heap_tableam_handler", "t"), (403, "btree", "bthandler", "i")]
+            {
+                rows.add([
+                    ("oid", oid.into()),
+                    ("amname", name.into()),
+                    ("amhandler", handler.into()),
+                    ("amtype", kind.into()),
+                ]);
+            }
+        }
+        "pg_database" => rows.add([
+            ("oid", DATABASE_OID.into()),
+            ("datname", DATABASE.into()),
+            ("datdba", OWNER.into()),
+            ("encoding", 6i64.into()),
+            ("datlocprovider", "c".into()),
+            ("datallowconn", true.into()),
+            ("datconnlimit", Cell::Int(-1)),
+            ("dattablespace", 1663i64.into()),
+            ("datcollate", "C.UTF-8".into()),
+            ("datctype", "C.UTF-8".into()),
+        ]),
+        "pg_roles" | "pg_authid" => {
+            for (oid, name) in roles(system) {
+                rows.add([
+                    ("oid", oid.into()),
+                    ("rolname", name.into()),
+                    ("rolsuper", true.into()),
+                    ("rolinherit", true.into()),
+                    ("rolcreaterole", true.into()),
+                    ("rolcreatedb", true.into()),
+                    ("rolcanlogin", true.into()),
+                    ("rolconnlimit", Cell::Int(-1)),
+                    ("rolbypassrls", true.into()),
+                ]);
+            }
+        }
+        "pg_user" => {
+            for (oid, name) in roles(system) {
+                rows.add([
+                    ("usename", name.into()),
+                    ("usesysid", oid.into()),
+                    ("usecreatedb", true.into()),
+                    ("usesuper", true.into()),
+                    ("usebypassrls", true.into()),
+                ]);
+            }
+        }
+        "pg_settings" => {
+            for (name, value) in system.settings() {
+                rows.add([
+                    ("name", name.into()),
+                    ("setting", value.into()),
+                    ("category", "Session".into()),
+                    ("context", "user".into()),
+                    ("vartype", "string".into()),
+                    ("source", "session".into()),
+                    ("reset_val", value.into()),
+                    ("boot_val", value.into()),
+                ]);
+            }
+        }
+        "pg_tables" => {
+            for r in inventory.relations.iter().filter(|r| r.kind == "r") {
+                rows.add([
+                    ("schemaname", r.schema_name().into()),
+                    ("tablename", (&r.name).into()),
+                    ("tableowner", OWNER_NAME.into()),
+                    ("hasindexes", r.has_key().into()),
+                ]);
+            }
+        }
+        "pg_views" => {
+            for r in inventory.relations.iter().filter(|r| r.kind == "v") {
+                rows.add([
+                    ("schemaname", r.schema_name().into()),
+                    ("viewname", (&r.name).into()),
+                    ("viewowner", OWNER_NAME.into()),
+                    ("definition", r.query.clone().map(|q| format!("{q};")).unwrap_or_default().into()),
+                ]);
+            }
+        }
+        "pg_indexes" => {
+            for r in inventory.relations.iter().filter(|r| r.has_key() && r.kind == "r") {
+                rows.add([
+                    ("schemaname", r.schema_name().into()),
+                    ("tablename", (&r.name).into()),
+                    ("indexname", r.key_name().into()),
+                    ("indexdef", index_definition(r).into()),
+                ]);
+            }
+        }
+        "pg_rewrite" => {
+            for r in inventory.relations.iter().filter(|r| r.query.is_some()) {
+                rows.add([
+                    ("oid", rule_oid(r).into()),
+                    ("rulename", "_RETURN".into()),
+                    ("ev_class", r.oid.into()),
+                    ("ev_type", "1".into()),
+                    ("ev_enabled", "O".into()),
+                    ("is_instead", true.into()),
+                ]);
+            }
+        }
+        "pg_depend" => depend(system, rows),
+        "pg_tablespace" => {
+            for (oid, name) in [(1663i64, "pg_default"), (1664, "pg_global")] {
+                rows.add([("oid", oid.into()), ("spcname", name.into()), ("spcowner", OWNER.into())]);
+            }
+        }
+        "pg_language" => {
+            for (oid, name) in [(12i64, "internal"), (14, "sql")] {
+                rows.add([("oid", oid.into()), ("lanname", name.into()), ("lanowner", OWNER.into())]);
+            }
+        }
+        _ => {}
+    }
+}
+
+/// The owner, and whoever asks.
+pub fn roles(system: &SystemTablesOf) -> Vec<(i64, String)> {
+    let mut roles = vec![(OWNER, OWNER_NAME.to_string())];
+    if system.user() != OWNER_NAME {
+        roles.push((ASKING, system.user().to_string()));
+    }
+    roles
+}
+
+/// The role of a session's user who is not the owner.
+pub const ASKING: i64 = 16010;
+
+fn rule_oid(r: &Relation) -> i64 {
+    r.oid + INDEX + CONSTRAINT
+}
+
+fn class(r: &Relation, rows: &mut Rows) {
+    let persistent: [(&str, Cell); 3] =
+        [("relpersistence", "p".into()), ("relispopulated", true.into()), ("relowner", OWNER.into())];
+    let [persistence, populated, owner] = persistent.clone();
+    rows.add([
+        ("oid", r.oid.into()),
+        ("relname", (&r.name).into()),
+        ("relnamespace", r.schema.into()),
+        ("relkind", r.kind.into()),
+        ("relnatts", r.columns.len().into()),
+        ("relfilenode", if r.kind == "r" { r.oid } else { 0 }.into()),
+        ("reltuples", Cell::Real(-1.0)),
+        ("relhasindex", (r.has_key() && r.kind == "r").into()),
+        ("relhasrules", r.query.is_some().into()),
+        ("relreplident", if r.kind == "r" && r.schema != PG_CATALOG { "d" } else { "n" }.into()),
+        persistence,
+        populated,
+        owner,
+    ]);
+    if r.has_key() && r.kind == "r" {
+        let [persistence, populated, owner] = persistent;
+        rows.add([
+            ("oid", (r.oid + INDEX).into()),
+            ("relname", r.key_name().into()),
+            ("relnamespace", r.schema.into()),
+            ("relkind", "i".into()),
+            ("relnatts", r.key.len().into()),
+            ("relam", 403i64.into()),
+            ("relfilenode", (r.oid + INDEX).into()),
+            ("relreplident", "n".into()),
+            persistence,
+            populated,
+            owner,
+        ]);
+    }
+}
+
+fn attributes(r: &Relation, rows: &mut Rows) {
+    let mut add = |relation: i64, number: usize, name: &str, ty: PgType, not_null: bool| {
+        let (align, storage) = layout(ty.oid);
+        rows.add([
+            ("attrelid", relation.into()),
+            ("attname", name.into()),
+            ("atttypid", ty.oid.into()),
+            ("attstattarget", Cell::Int(-1)),
+            ("attlen", ty.typlen.into()),
+            ("attnum", number.into()),
+            ("attndims", i64::from(element_oid(ty.oid).is_some()).into()),
+            ("attcacheoff", Cell::Int(-1)),
+            ("atttypmod", ty.typmod.into()),
+            ("attbyval", by_value(ty.typlen).into()),
+            ("attalign", align.into()),
+            ("attstorage", storage.into()),
+            ("attnotnull", not_null.into()),
+            ("attislocal", true.into()),
+            ("attcollation", collation(ty.oid).into()),
+        ])
+    };
+    for (i, column) in r.columns.iter().enumerate() {
+        add(r.oid, i + 1, &column.name, column.ty, column.not_null && r.kind == "r");
+    }
+    if r.has_key() && r.kind == "r" {
+        for (i, position) in r.key.iter().enumerate() {
+            let column = &r.columns[*position];
+            add(r.oid + INDEX, i + 1, &column.name, column.ty, false);
+        }
+    }
+}
+
+fn by_value(typlen: i16) -> bool {
+    matches!(typlen, 1 | 2 | 4 | 8)
+}
+
+/// `typalign` and `typstorage`.
+fn layout(type_oid: u32) -> (&'static str, &'static str) {
+    let typlen = TYPES.iter().find(|t| t.oid == type_oid).map_or(-1, |t| t.typlen);
+    match (type_oid, typlen) {
+        (oid::NAME | oid::UNKNOWN, _) => ("c", "p"),
+        (oid::NUMERIC, _) => ("i", "m"),
+        (_, 1) => ("c", "p"),
+        (_, 2) => ("s", "p"),
+        (_, 4) => ("i", "p"),
+        (_, 8 | 16) => ("d", "p"),
+        _ => ("i", "x"),
+    }
+}
+
+fn key_numbers(r: &Relation) -> Vec<i64> {
+    r.key.iter().map(|i| *i as i64 + 1).collect()
+}
+
+fn index(r: &Relation, rows: &mut Rows) {
+    let zeros = vec![0i64; r.key.len()];
+    rows.add([
+        ("indexrelid", (r.oid + INDEX).into()),
+        ("indrelid", r.oid.into()),
+        ("indnatts", r.key.len().into()),
+        ("indnkeyatts", r.key.len().into()),
+        ("indisunique", true.into()),
+        ("indisprimary", true.into()),
+        ("indimmediate", true.into()),
+        ("indisvalid", true.into()),
+        ("indisready", true.into()),
+        ("indislive", true.into()),
+        ("indkey", key_numbers(r).into()),
+        ("indcollation", r.key.iter().map(|i| collation(r.columns[*i].ty.oid)).collect::<Vec<_>>().into()),
+        ("indclass", zeros.clone().into()),
+        ("indoption", zeros.into()),
+    ]);
+}
+
+pub fn index_definition(r: &Relation) -> String {
+    let table = super::inventory::quote_ident(&r.name);
+    let name = super::inventory::quote_ident(&r.key_name());
+    format!("CREATE UNIQUE INDEX {name} ON {}.{table} USING btree ({})", r.schema_name(), r.key_columns())
+}
+
+/// What a view reads, as PostgreSQL records it: its rule depends on each relation, and on the view itself.
+fn depend(system: &SystemTablesOf, rows: &mut Rows) {
+    for r in system.inventory().relations.iter().filter(|r| r.query.is_some()) {
+        let on = r.reads.iter().map(|id| (id.0 as i64, "n")).chain([(r.oid, "i")]);
+        for (referenced, kind) in on {
+            rows.add([
+                ("classid", 2618i64.into()),
+                ("objid", rule_oid(r).into()),
+                ("refclassid", 1259i64.into()),
+                ("refobjid", referenced.into()),
+                ("deptype", kind.into()),
+            ]);
+        }
+    }
+}
+
+fn types(rows: &mut Rows) {
+    for entry in TYPES {
+        let (align, storage) = layout(entry.oid);
+        let element = match entry.oid {
+            oid::NAME => oid::CHAR,
+            oid::INT2VECTOR => oid::INT2,
+            oid::OIDVECTOR => oid::OID,
+            _ => 0,
+        };
+        let kind = if matches!(entry.oid, oid::VOID | oid::UNKNOWN) { "p" } else { "b" };
+        let functions = if matches!(
+            entry.name,
+            "timestamptz" | "timestamp" | "date" | "time" | "interval" | "numeric" | "json" | "pg_node_tree"
+        ) {
+            format!("{}_", entry.name)
+        } else {
+            entry.name.to_string()
+        };
+        rows.add([
+            ("oid", entry.oid.into()),
+            ("typname", entry.name.into()),
+            ("typnamespace", PG_CATALOG.into()),
+            ("typowner", OWNER.into()),
+            ("typlen", entry.typlen.into()),
+            ("typbyval", by_value(entry.typlen).into()),
+            ("typtype", kind.into()),
+            ("typcategory", category(entry).into()),
+            (
+                "typispreferred",
+                matches!(entry.oid, oid::BOOL | oid::TEXT | oid::FLOAT8 | oid::OID | oid::TIMESTAMPTZ | oid::INTERVAL)
+                    .into(),
+            ),
+            ("typisdefined", true.into()),
+            ("typdelim", ",".into()),
+            ("typsubscript", "-".into()),
+            ("typelem", element.into()),
+            ("typarray", entry.array.into()),
+            ("typinput", format!("{functions}in").into()),
+            ("typoutput", format!("{functions}out").into()),
+            ("typreceive", format!("{functions}recv").into()),
+            ("typsend", format!("{functions}send").into()),
+            ("typmodin", "-".into()),
+            ("typmodout", "-".into()),
+            ("typanalyze", "-".into()),
+            ("typalign", align.into()),
+            ("typstorage", storage.into()),
+            ("typtypmod", Cell::Int(-1)),
+            ("typcollation", collation(entry.oid).into()),
+        ]);
+        if entry.array != 0 {
+            rows.add([
+                ("oid", entry.array.into()),
+                ("typname", format!("_{}", entry.name).into()),
+                ("typnamespace", PG_CATALOG.into()),
+                ("typowner", OWNER.into()),
+                ("typlen", Cell::Int(-1)),
+                ("typtype", "b".into()),
+                ("typcategory", "A".into()),
+                ("typisdefined", true.into()),
+                ("typdelim", ",".into()),
+                ("typsubscript", "array_subscript_handler".into()),
+                ("typelem", entry.oid.into()),
+                ("typinput", "array_in".into()),
+                ("typoutput", "array_out".into()),
+                ("typreceive", "array_recv".into()),
+                ("typsend", "array_send".into()),
+                ("typmodin", "-".into()),
+                ("typmodout", "-".into()),
+                ("typanalyze", "array_typanalyze".into()),
+                ("typalign", if align == "d" { "d" } else { "i" }.into()),
+                ("typstorage", "x".into()),
+                ("typtypmod", Cell::Int(-1)),
+                ("typcollation", collation(entry.oid).into()),
+            ]);
+        }
+    }
+}
+
+fn category(entry: &TypeEntry) -> &'static str {
+    match entry.oid {
+        oid::BOOL => "B",
+        oid::CHAR | oid::NODE_TREE => "Z",
+        oid::NAME | oid::TEXT | oid::BPCHAR | oid::VARCHAR => "S",
+        oid::INT2VECTOR | oid::OIDVECTOR => "A",
+        oid::DATE | oid::TIME | oid::TIMESTAMP | oid::TIMESTAMPTZ => "D",
+        oid::INTERVAL => "T",
+        oid::UNKNOWN => "X",
+        oid::VOID => "P",
+        oid::BYTEA | oid::JSON | oid::XID | oid::ACLITEM => "U",
+        _ => "N",
+    }
+}

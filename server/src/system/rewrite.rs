@@ -1,0 +1,518 @@
+//! Catalog queries in PostgreSQL's full dialect, turned into what DataFusion's planner reads.
+//!
+//! Only statements that [`concerns`] says so are rewritten; a user's own queries never are. What changes:
+//!
+//! ```text
+//! pg_catalog.f(x)                      f(x)
+//! x OPERATOR(pg_catalog.~) y           x ~ y
+//! x COLLATE c                          x
+//! x::pg_catalog.text, x::oid           casts to types the planner knows
+//! x::regclass                          the OID of a name, or the name of an OID where it is shown or cast to text
+//! (SELECT a FROM … WHERE …)            (SELECT first_value(a) FROM … WHERE …): at most one row, and decorrelates
+//! ARRAY(SELECT a FROM …)               (SELECT array_agg(a) FROM …)
+//! a subquery over an empty table       NULL, false or an empty array
+//! generate_subscripts(a, 1)            unnest(…) of a list of them
+//! unnamed columns                      get PostgreSQL's names
+//! ```
+
+use super::{functions, introspection, regclass::Reg, vacancy};
+use crate::wire::types::by_name;
+use sqlparser::ast::{
+    Array, ArrayElemTypeDef, BinaryOperator, CastKind, DataType, Expr, Function, FunctionArg, FunctionArgExpr,
+    FunctionArgumentClause, FunctionArgumentList, FunctionArguments, GroupByExpr, Ident, ObjectName, OrderByKind,
+    Query, Select, SelectItem, SetExpr, TableFactor, TimezoneInfo, Value, Visit, VisitMut, Visitor, VisitorMut,
+};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::ControlFlow,
+};
+
+/// Whether a query asks about the catalog: it reads one of its tables, calls one of its functions, or writes its types
+/// or operators.
+pub fn concerns(query: &Query) -> bool {
+    struct Search;
+    impl Visitor for Search {
+        type Break = ();
+
+        fn pre_visit_relation(&mut self, name: &ObjectName) -> ControlFlow<()> {
+            if is_system_relation(name) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        }
+
+        fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
+            let concerned = match expr {
+                Expr::Function(f) => {
+                    qualifier_is_system(&f.name)
+                        || functions::NAMES.contains(&vacancy::last_part(&f.name))
+                        || matches!(f.args, FunctionArguments::Subquery(_))
+                }
+                Expr::Cast { data_type, .. } => !matches!(target(data_type), Target::Same),
+                Expr::BinaryOp { op: BinaryOperator::PGCustomBinaryOperator(_), .. } | Expr::Collate { .. } => true,
+                Expr::Identifier(ident) => is_value_word(ident),
+                _ => false,
+            };
+            if concerned { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        }
+    }
+    query.visit(&mut Search).is_break()
+}
+
+/// The types that a query gives its parameters by a cast (`$1::oid[]`), by number: what a client should be told where
+/// it did not say itself. To be asked before [`rewrite`], which writes other types.
+pub fn declared_parameters(query: &Query) -> BTreeMap<usize, u32> {
+    struct Search(BTreeMap<usize, u32>);
+    impl Visitor for Search {
+        type Break = ();
+
+        fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
+            if let Expr::Cast { expr, data_type, .. } = expr
+                && let Expr::Value(value) = expr.as_ref()
+                && let Value::Placeholder(placeholder) = &value.value
+                && let Some(number) = placeholder.strip_prefix('$').and_then(|n| n.parse().ok())
+            {
+                let name = data_type.to_string().to_lowercase().replace("pg_catalog.", "");
+                if let Some(ty) = by_name(&name) {
+                    self.0.entry(number).or_insert(ty.oid);
+                }
+            }
+            ControlFlow::Continue(())
+        }
+    }
+    let mut search = Search(BTreeMap::new());
+    let _ = query.visit(&mut search);
+    search.0
+}
+
+/// Rewrites a query that concerns the catalog, and leaves any other as it is; says which.
+pub fn rewrite(query: &mut Query) -> bool {
+    if !concerns(query) {
+        return false;
+    }
+    introspection::answer(query);
+    shown(&mut query.body);
+    let _ = VisitMut::visit(query, &mut Rewriting);
+    true
+}
+
+fn is_system_relation(name: &ObjectName) -> bool {
+    let parts: Vec<String> = name.0.iter().filter_map(|p| p.as_ident()).map(|i| i.value.to_lowercase()).collect();
+    match parts.as_slice() {
+        [table] => table.starts_with("pg_"),
+        [.., schema, _] => schema == "pg_catalog" || schema == "information_schema",
+        [] => false,
+    }
+}
+
+fn qualifier_is_system(name: &ObjectName) -> bool {
+    name.0.len() > 1 && is_system_relation(name)
+}
+
+/// Words that PostgreSQL reads as values and sqlparser as columns.
+fn is_value_word(ident: &Ident) -> bool {
+    ident.quote_style.is_none() && ident.value.eq_ignore_ascii_case("current_schema")
+}
+
+/// What a cast's type becomes.
+enum Target {
+    Same,
+    Other(DataType),
+    Reg(Reg),
+}
+
+fn target(data_type: &DataType) -> Target {
+    match data_type {
+        DataType::Regclass => Target::Reg(Reg::Class),
+        DataType::Array(ArrayElemTypeDef::SquareBracket(inner, size)) => {
+            let inner = match target(inner) {
+                Target::Same => return Target::Same,
+                Target::Other(inner) => inner,
+                Target::Reg(_) => DataType::BigInt(None),
+            };
+            Target::Other(DataType::Array(ArrayElemTypeDef::SquareBracket(Box::new(inner), *size)))
+        }
+        DataType::Custom(name, _) => {
+            let name = vacancy::last_part(name);
+            if let Some(reg) = Reg::of(&name) {
+                return Target::Reg(reg);
+            }
+            Target::Other(match name.as_str() {
+                "text" | "name" | "char" | "bpchar" | "varchar" | "cstring" | "pg_node_tree" | "sql_identifier"
+                | "character_data" | "yes_or_no" | "json" | "aclitem" => DataType::Text,
+                "oid" | "xid" | "int8" => DataType::BigInt(None),
+                "int4" | "cardinal_number" => DataType::Integer(None),
+                "int2" => DataType::SmallInt(None),
+                "float4" => DataType::Real,
+                "float8" => DataType::DoublePrecision,
+                "bool" => DataType::Boolean,
+                "timestamptz" => DataType::Timestamp(None, TimezoneInfo::Tz),
+                "int2vector" => bracketed(DataType::SmallInt(None)),
+                "oidvector" => bracketed(DataType::BigInt(None)),
+                _ => return Target::Same,
+            })
+        }
+        _ => Target::Same,
+    }
+}
+
+fn bracketed(inner: DataType) -> DataType {
+    DataType::Array(ArrayElemTypeDef::SquareBracket(Box::new(inner), None))
+}
+
+fn call(name: &str, args: Vec<Expr>, clauses: Vec<FunctionArgumentClause>) -> Expr {
+    Expr::Function(Function {
+        name: ObjectName::from(vec![Ident::new(name)]),
+        uses_odbc_syntax: false,
+        parameters: FunctionArguments::None,
+        args: FunctionArguments::List(FunctionArgumentList {
+            duplicate_treatment: None,
+            args: args.into_iter().map(|arg| FunctionArg::Unnamed(FunctionArgExpr::Expr(arg))).collect(),
+            clauses,
+        }),
+        filter: None,
+        null_treatment: None,
+        over: None,
+        within_group: vec![],
+    })
+}
+
+fn cast(expr: Expr, data_type: DataType) -> Expr {
+    Expr::Cast { kind: CastKind::Cast, expr: Box::new(expr), data_type, array: false, format: None }
+}
+
+fn null_text() -> Expr {
+    cast(Expr::Value(Value::Null.into()), DataType::Text)
+}
+
+fn empty_texts() -> Expr {
+    cast(Expr::Array(Array { elem: vec![], named: true }), bracketed(DataType::Text))
+}
+
+fn false_value() -> Expr {
+    Expr::Value(Value::Boolean(false).into())
+}
+
+fn take(expr: &mut Expr) -> Expr {
+    std::mem::replace(expr, Expr::Value(Value::Null.into()))
+}
+
+/// The select lists whose columns the client sees: what it reads there as `regclass` is a name, and what has no name
+/// gets PostgreSQL's.
+fn shown(body: &mut SetExpr) {
+    match body {
+        SetExpr::Select(select) => shown_columns(select),
+        SetExpr::SetOperation { left, right, .. } => {
+            shown(left);
+            shown(right);
+        }
+        SetExpr::Query(query) => shown(&mut query.body),
+        _ => {}
+    }
+}
+
+fn shown_columns(select: &mut Select) {
+    let mut taken: BTreeSet<String> = select
+        .projection
+        .iter()
+        .filter_map(|item| match item {
+            SelectItem::ExprWithAlias { alias, .. } => Some(alias.value.clone()),
+            SelectItem::UnnamedExpr(expr) => column(expr).map(|ident| ident.value.to_lowercase()),
+            _ => None,
+        })
+        .collect();
+    for item in &mut select.projection {
+        let (SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. }) = item else { continue };
+        let name = column_name(expr);
+        if let Expr::Cast { expr: inner, data_type, .. } = expr
+            && let Target::Reg(reg) = target(data_type)
+        {
+            *expr = call(reg.functions().1, vec![take(inner)], vec![]);
+        }
+        if let SelectItem::UnnamedExpr(expr) = item
+            && column(expr).is_none_or(is_value_word)
+        {
+            let mut alias = name.clone();
+            let mut copy = 0;
+            while !taken.insert(alias.clone()) {
+                copy += 1;
+                alias = format!("{name}_{copy}");
+            }
+            *item = SelectItem::ExprWithAlias { expr: take(expr), alias: Ident::with_quote('"', alias) };
+        }
+    }
+}
+
+fn column(expr: &Expr) -> Option<&Ident> {
+    match expr {
+        Expr::Identifier(ident) => Some(ident),
+        Expr::CompoundIdentifier(parts) => parts.last(),
+        _ => None,
+    }
+}
+
+/// PostgreSQL's name for a column that was given none.
+fn column_name(expr: &Expr) -> String {
+    match expr {
+        Expr::Function(f) => vacancy::last_part(&f.name),
+        Expr::Nested(inner) | Expr::Collate { expr: inner, .. } => column_name(inner),
+        Expr::Cast { expr: inner, data_type, .. } => match column_name(inner).as_str() {
+            "?column?" => {
+                let name = data_type.to_string().to_lowercase();
+                let name = name.rsplit('.').next().unwrap_or_default().to_string();
+                by_name(&name).and_then(|t| crate::wire::types::typname(t.oid)).unwrap_or(name)
+            }
+            name => name.to_string(),
+        },
+        Expr::Case { else_result: Some(other), .. } if column(other).is_some() => column_name(other),
+        Expr::Case { .. } => "case".to_string(),
+        Expr::Exists { .. } => "exists".to_string(),
+        Expr::Array(_) => "array".to_string(),
+        Expr::Trim { trim_where, .. } => match trim_where {
+            Some(sqlparser::ast::TrimWhereField::Leading) => "ltrim".to_string(),
+            Some(sqlparser::ast::TrimWhereField::Trailing) => "rtrim".to_string(),
+            _ => "btrim".to_string(),
+        },
+        Expr::Subquery(query) => match query.body.as_ref() {
+            SetExpr::Select(select) => match select.projection.first() {
+                Some(SelectItem::ExprWithAlias { alias, .. }) => alias.value.clone(),
+                Some(SelectItem::UnnamedExpr(expr)) => column_name(expr),
+                _ => "?column?".to_string(),
+            },
+            _ => "?column?".to_string(),
+        },
+        other => column(other).map_or("?column?".to_string(), |ident| ident.value.clone()),
+    }
+}
+
+struct Rewriting;
+
+impl VisitorMut for Rewriting {
+    type Break = ();
+
+    fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<()> {
+        // Nothing inside is ever evaluated, so what the planner cannot read may go.
+        if vacancy::reads_nothing(select) {
+            let _ = VisitMut::visit(&mut select.projection, &mut Blanking);
+            let _ = VisitMut::visit(&mut select.selection, &mut Blanking);
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn pre_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<()> {
+        if let TableFactor::Table { name, args: Some(_), .. } = factor
+            && qualifier_is_system(name)
+        {
+            name.0.drain(..name.0.len() - 1);
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
+        rewrite_expr(expr);
+        ControlFlow::Continue(())
+    }
+}
+
+/// Takes the subqueries out of a SELECT that has no rows.
+struct Blanking;
+
+impl VisitorMut for Blanking {
+    type Break = ();
+
+    fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
+        match expr {
+            Expr::Subquery(_) => *expr = null_text(),
+            Expr::Exists { .. } | Expr::InSubquery { .. } => *expr = false_value(),
+            Expr::Function(f) if matches!(f.args, FunctionArguments::Subquery(_)) => *expr = empty_texts(),
+            Expr::Function(f) if vacancy::last_part(&f.name) == "unnest" => *expr = null_text(),
+            _ => {}
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+fn rewrite_expr(expr: &mut Expr) {
+    match expr {
+        Expr::Identifier(ident) if is_value_word(ident) => {
+            let name = ident.value.to_lowercase();
+            *expr = call(&name, vec![], vec![]);
+        }
+        Expr::Collate { expr: inner, .. } => *expr = take(inner),
+        Expr::BinaryOp { op, left, right } => {
+            if let BinaryOperator::PGCustomBinaryOperator(parts) = op
+                && let Some(plain) = parts.last().and_then(|op| operator(op))
+            {
+                *op = plain;
+            }
+            if matches!(op, BinaryOperator::Eq | BinaryOperator::NotEq) {
+                array_literal(right);
+                array_literal(left);
+            }
+        }
+        Expr::Function(f) => {
+            if matches!(f.args, FunctionArguments::Subquery(_)) {
+                let FunctionArguments::Subquery(mut query) = std::mem::replace(&mut f.args, FunctionArguments::None)
+                else {
+                    return;
+                };
+                *expr = if vacancy::is_empty(&query) {
+                    empty_texts()
+                } else {
+                    aggregate_rows(&mut query, "array_agg");
+                    Expr::Subquery(query)
+                };
+                return;
+            }
+            if qualifier_is_system(&f.name) {
+                f.name.0.drain(..f.name.0.len() - 1);
+            }
+            // A function that returns rows: an array of them, unnested.
+            if vacancy::last_part(&f.name) == "generate_subscripts" {
+                f.name = ObjectName::from(vec![Ident::new("subscripts$list")]);
+                let list = take(expr);
+                *expr = call("unnest", vec![list], vec![]);
+            }
+        }
+        Expr::Cast { .. } => rewrite_cast(expr),
+        Expr::AnyOp { right, .. } | Expr::AllOp { right, .. } => array_literal(right),
+        // The planner's LIKE knows the backslash only.
+        Expr::Like { pattern, escape_char, .. } | Expr::ILike { pattern, escape_char, .. } => {
+            if let Some(escape) = escape_char.take() {
+                **pattern = call("like_escape", vec![take(pattern), Expr::Value(escape)], vec![]);
+            }
+        }
+        Expr::Exists { subquery, negated } if vacancy::is_empty(subquery) => {
+            *expr = Expr::Value(Value::Boolean(*negated).into());
+        }
+        Expr::InSubquery { subquery, negated, .. } if vacancy::is_empty(subquery) => {
+            *expr = Expr::Value(Value::Boolean(*negated).into());
+        }
+        Expr::Subquery(query) if vacancy::is_null(query) => *expr = null_text(),
+        Expr::Subquery(query) => {
+            if reads_only_the_catalog(query) {
+                aggregate_rows(query, "first_value");
+            }
+        }
+        _ => {}
+    }
+}
+
+fn operator(symbol: &str) -> Option<BinaryOperator> {
+    Some(match symbol {
+        "~" => BinaryOperator::PGRegexMatch,
+        "~*" => BinaryOperator::PGRegexIMatch,
+        "!~" => BinaryOperator::PGRegexNotMatch,
+        "!~*" => BinaryOperator::PGRegexNotIMatch,
+        "~~" => BinaryOperator::PGLikeMatch,
+        "~~*" => BinaryOperator::PGILikeMatch,
+        "!~~" => BinaryOperator::PGNotLikeMatch,
+        "!~~*" => BinaryOperator::PGNotILikeMatch,
+        "=" => BinaryOperator::Eq,
+        "<>" | "!=" => BinaryOperator::NotEq,
+        "<" => BinaryOperator::Lt,
+        "<=" => BinaryOperator::LtEq,
+        ">" => BinaryOperator::Gt,
+        ">=" => BinaryOperator::GtEq,
+        "+" => BinaryOperator::Plus,
+        "-" => BinaryOperator::Minus,
+        "*" => BinaryOperator::Multiply,
+        "/" => BinaryOperator::Divide,
+        "||" => BinaryOperator::StringConcat,
+        _ => return None,
+    })
+}
+
+fn rewrite_cast(expr: &mut Expr) {
+    let Expr::Cast { expr: inner, data_type, .. } = expr else { return };
+    match target(data_type) {
+        Target::Reg(reg) => *expr = call(reg.functions().0, vec![take(inner)], vec![]),
+        kind => {
+            if let Target::Other(other) = kind {
+                *data_type = other;
+            }
+            if matches!(data_type, DataType::Array(_)) {
+                array_literal(inner);
+            }
+            if matches!(data_type, DataType::Text | DataType::Varchar(_))
+                && let Expr::Function(f) = inner.as_mut()
+            {
+                let called = vacancy::last_part(&f.name);
+                if let Some(reg) = Reg::ALL.into_iter().find(|reg| reg.functions().0 == called) {
+                    f.name = ObjectName::from(vec![Ident::new(reg.functions().1)]);
+                }
+            }
+        }
+    }
+}
+
+/// `'{1,2}'` as `ARRAY[1, 2]`; elements that are no numbers only where the text cannot mean anything else.
+fn array_literal(expr: &mut Expr) {
+    let Expr::Value(value) = &*expr else { return };
+    let Value::SingleQuotedString(text) = &value.value else { return };
+    let Some(inside) = text.strip_prefix('{').and_then(|t| t.strip_suffix('}')) else { return };
+    let elements: Vec<&str> = inside.split(',').map(str::trim).filter(|e| !e.is_empty()).collect();
+    let numbers = elements.iter().all(|e| e.parse::<i64>().is_ok());
+    let elem = elements
+        .iter()
+        .map(|e| {
+            let value = if numbers {
+                Value::Number(e.to_string(), false)
+            } else {
+                Value::SingleQuotedString(e.trim_matches('"').to_string())
+            };
+            Expr::Value(value.into())
+        })
+        .collect();
+    *expr = Expr::Array(Array { elem, named: true });
+}
+
+/// Whether only catalog tables are read, so that what they hold is known to give at most one row where one is wanted.
+fn reads_only_the_catalog(query: &Query) -> bool {
+    struct Search {
+        system: usize,
+        other: usize,
+    }
+    impl Visitor for Search {
+        type Break = ();
+
+        fn pre_visit_relation(&mut self, name: &ObjectName) -> ControlFlow<()> {
+            if is_system_relation(name) {
+                self.system += 1;
+            } else {
+                self.other += 1;
+            }
+            ControlFlow::Continue(())
+        }
+    }
+    let mut search = Search { system: 0, other: 0 };
+    let _ = query.visit(&mut search);
+    search.system > 0 && search.other == 0
+}
+
+/// Turns the rows of a plain SELECT of one column into one row that aggregates them, in their order.
+fn aggregate_rows(query: &mut Query, function: &str) {
+    let SetExpr::Select(select) = query.body.as_mut() else { return };
+    let ungrouped = matches!(&select.group_by, GroupByExpr::Expressions(exprs, _) if exprs.is_empty());
+    if !ungrouped || select.having.is_some() || select.distinct.is_some() || vacancy::aggregates(select) {
+        return;
+    }
+    let [SelectItem::UnnamedExpr(item) | SelectItem::ExprWithAlias { expr: item, .. }] =
+        select.projection.as_mut_slice()
+    else {
+        return;
+    };
+    let by_position = |expr: &Expr| matches!(expr, Expr::Value(v) if matches!(v.value, Value::Number(..)));
+    let mut clauses = vec![];
+    if let Some(order_by) = query.order_by.take()
+        && let OrderByKind::Expressions(mut keys) = order_by.kind
+    {
+        for key in &mut keys {
+            if by_position(&key.expr) {
+                key.expr = item.clone();
+            }
+        }
+        clauses.push(FunctionArgumentClause::OrderBy(keys));
+    }
+    if function == "first_value" {
+        query.limit_clause = None;
+    }
+    *item = call(function, vec![take(item)], clauses);
+}

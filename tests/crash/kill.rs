@@ -1,0 +1,113 @@
+//! `kill -9`, many times, and SIGTERM.
+
+use crate::{
+    reference::{SOURCE_SQL, VIEWS},
+    server::{Folder, Server},
+    verify,
+    writers::{self, Ledger},
+};
+use anyhow::{Context, Result, ensure};
+use rand::{Rng, SeedableRng, rngs::StdRng};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+/// Often enough that a kill meets them.
+const BACKGROUND: [&str; 4] = ["--commit-interval", "150ms", "--checkpoint-interval", "200ms"];
+const ROUNDS: usize = 10;
+const ROUNDS_MIN: usize = 8;
+/// After this long no new round begins, once there were enough.
+const LONG_ENOUGH: Duration = Duration::from_secs(75);
+
+async fn create_all(server: &Server) -> Result<()> {
+    let client = server.connect().await?;
+    client.batch_execute(SOURCE_SQL).await.context(SOURCE_SQL)?;
+    for view in &VIEWS {
+        let sql = view.create_sql(view.name);
+        client.batch_execute(&sql).await.context(sql)?;
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn after_kill_9_at_any_moment_nothing_is_lost_and_nothing_doubled() -> Result<()> {
+    let seed = match std::env::var("TIDEMARK_TEST_CRASH_SEED") {
+        Ok(seed) => seed.parse()?,
+        Err(_) => rand::random_range(0..1_000_000_000),
+    };
+    let rounds = std::env::var("TIDEMARK_TEST_CRASH_ROUNDS").map_or(Ok(ROUNDS), |rounds| rounds.parse())?;
+    println!("TIDEMARK_TEST_CRASH_SEED={seed} TIDEMARK_TEST_CRASH_ROUNDS={rounds}");
+    let folder = Folder::new()?;
+    let outcome = kill_rounds(&folder, seed, rounds).await;
+    outcome.with_context(|| format!("seed {seed}\nthe server's log ends:\n{}\n", folder.log_tail()))
+}
+
+async fn kill_rounds(folder: &Folder, seed: u64, rounds: usize) -> Result<()> {
+    let mut chance = StdRng::seed_from_u64(seed);
+    let started = Instant::now();
+    let ledger = Arc::new(Ledger::default());
+    let mut server = Server::start_with(folder, &BACKGROUND).await?;
+    create_all(&server).await?;
+    for round in 1..=rounds {
+        let tasks = writers::start(&server, &ledger).await?;
+        ledger.after(chance.random_range(20..120)).await.with_context(|| format!("round {round}"))?;
+        tokio::time::sleep(Duration::from_micros(chance.random_range(0..20_000))).await;
+        server.kill()?;
+        for task in tasks {
+            task.await?.with_context(|| format!("round {round}"))?;
+        }
+        if round % 3 == 0 {
+            // Killed again while it recovers.
+            let mut recovering = Server::spawn(folder, &BACKGROUND)?;
+            tokio::time::sleep(Duration::from_millis(chance.random_range(0..400))).await;
+            recovering.kill()?;
+        }
+        let recovery = Instant::now();
+        server = Server::start_with(folder, &BACKGROUND).await.with_context(|| format!("restart of round {round}"))?;
+        let recovery = recovery.elapsed();
+        let found =
+            verify::all(&server.connect().await?, &ledger.known()).await.with_context(|| format!("round {round}"))?;
+        ledger.settle(&found.batches);
+        println!(
+            "round {round}: {} rows, {} dead letters, {} steps; answered {} ms after the restart",
+            found.rows,
+            found.letters,
+            found.steps,
+            recovery.as_millis()
+        );
+        if started.elapsed() > LONG_ENOUGH && round >= ROUNDS_MIN {
+            break;
+        }
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sigterm_ends_a_busy_server_with_0_and_loses_nothing() -> Result<()> {
+    let folder = Folder::new()?;
+    let ledger = Arc::new(Ledger::default());
+    let mut server = Server::start(&folder).await?;
+    create_all(&server).await?;
+    let tasks = writers::start(&server, &ledger).await?;
+    let _idle = server.connect().await?;
+    ledger.after(30).await?;
+    let status = server.terminate().await.with_context(|| folder.log_tail())?;
+    ensure!(status.code() == Some(0), "tidemark serve ended with {status}\n{}", folder.log_tail());
+    for task in tasks {
+        task.await??;
+    }
+    let server = Server::start(&folder).await?;
+    let outcome = verify::all(&server.connect().await?, &ledger.known()).await;
+    outcome.with_context(|| folder.log_tail())?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn sigterm_ends_an_idle_server_with_0() -> Result<()> {
+    let folder = Folder::new()?;
+    let mut server = Server::start(&folder).await?;
+    let status = server.terminate().await?;
+    ensure!(status.code() == Some(0), "tidemark serve ended with {status}\n{}", folder.log_tail());
+    Ok(())
+}

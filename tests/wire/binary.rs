@@ -1,0 +1,175 @@
+//! Parameters and results in binary: every common type goes through a table, a lookup and an expression unchanged.
+
+use crate::server::{Folder, Server, shown};
+use anyhow::{Context, Result, ensure};
+use chrono::{DateTime, NaiveDate, NaiveDateTime, NaiveTime, Utc};
+use std::fmt::Debug;
+use tokio_postgres::{
+    Client,
+    types::{FromSqlOwned, ToSql, Type},
+};
+
+/// Each value in as a parameter and out as a result, through the table `t` with one column `v`.
+async fn round_trip<T>(client: &Client, sql_type: &str, ty: Type, values: &[Option<T>]) -> Result<()>
+where
+    T: ToSql + FromSqlOwned + PartialEq + Debug + Sync,
+{
+    client.batch_execute(&format!("CREATE TABLE t (id BIGINT PRIMARY KEY, v {sql_type})")).await?;
+    let insert = client.prepare("INSERT INTO t VALUES ($1, $2)").await?;
+    ensure!(insert.params() == [Type::INT8, ty.clone()], "the parameters of an INSERT are {:?}", insert.params());
+    for (id, value) in values.iter().enumerate() {
+        client.execute(&insert, &[&(id as i64), value]).await.with_context(|| format!("{value:?}"))?;
+    }
+    let select = client.prepare("SELECT v FROM t WHERE id = $1").await?;
+    ensure!(select.columns()[0].type_() == &ty, "the column is {:?}", select.columns()[0].type_());
+    let echo = client.prepare_typed(&format!("SELECT $1::{sql_type} AS v"), std::slice::from_ref(&ty)).await?;
+    for (id, value) in values.iter().enumerate() {
+        let stored: Option<T> = client.query_one(&select, &[&(id as i64)]).await?.try_get(0)?;
+        ensure!(stored == *value, "{value:?} comes back from the table as {stored:?}");
+        let echoed: Option<T> = client.query_one(&echo, &[value]).await?.try_get(0)?;
+        ensure!(echoed == *value, "{value:?} comes back from the expression as {echoed:?}");
+    }
+    client.batch_execute("DROP TABLE t").await?;
+    Ok(())
+}
+
+fn time(text: &str) -> DateTime<Utc> {
+    DateTime::parse_from_rfc3339(text).map(|time| time.with_timezone(&Utc)).unwrap_or_default()
+}
+
+#[tokio::test]
+async fn every_common_type_goes_in_and_out_in_binary() -> Result<()> {
+    let folder = Folder::new()?;
+    let server = Server::start(&folder).await?;
+    let client = &server.connect().await?;
+    let day = |y, m, d| NaiveDate::from_ymd_opt(y, m, d);
+    let local = |text: &str| NaiveDateTime::parse_from_str(text, "%Y-%m-%d %H:%M:%S%.f").ok();
+    let clock = |text: &str| NaiveTime::parse_from_str(text, "%H:%M:%S%.f").ok();
+    let mut wrong = vec![];
+    macro_rules! check {
+        ($sql:literal, $ty:ident, $values:expr) => {
+            if let Err(error) = round_trip(client, $sql, Type::$ty, &$values).await {
+                wrong.push(format!("{}: {error:#}", $sql));
+                let _ = client.batch_execute("DROP TABLE IF EXISTS t").await;
+            }
+        };
+    }
+    check!("BOOLEAN", BOOL, [Some(true), Some(false), None]);
+    check!("SMALLINT", INT2, [Some(i16::MIN), Some(-1), Some(i16::MAX), None]);
+    check!("INTEGER", INT4, [Some(i32::MIN), Some(0), Some(i32::MAX), None]);
+    check!("BIGINT", INT8, [Some(i64::MIN), Some(0), Some(i64::MAX), None]);
+    check!("REAL", FLOAT4, [Some(1.5f32), Some(f32::MIN_POSITIVE), Some(f32::INFINITY), None]);
+    check!("DOUBLE PRECISION", FLOAT8, [Some(0.1f64), Some(-1e300), Some(f64::NEG_INFINITY), None]);
+    check!("TEXT", TEXT, [Some("é漢🦀'\"\\".to_owned()), Some(String::new()), None]);
+    check!("BYTEA", BYTEA, [Some(vec![0u8, 255, 92]), Some(vec![]), None]);
+    check!("DATE", DATE, [day(2024, 2, 29), day(1969, 12, 31), day(1, 1, 1), None]);
+    check!("TIME", TIME, [clock("23:59:59.999999"), clock("00:00:00"), None]);
+    check!("TIMESTAMP", TIMESTAMP, [local("2026-03-02 10:00:00.000001"), local("1969-12-31 23:59:59"), None]);
+    check!(
+        "TIMESTAMPTZ",
+        TIMESTAMPTZ,
+        [Some(time("2026-03-02T10:00:00.5Z")), Some(time("1900-01-01T00:00:00Z")), None]
+    );
+    check!("BIGINT[]", INT8_ARRAY, [Some(vec![Some(1i64), None, Some(-3)]), Some(vec![]), None]);
+    check!("TEXT[]", TEXT_ARRAY, [Some(vec![Some("a,b".to_owned()), None, Some(String::new())]), None]);
+    ensure!(wrong.is_empty(), "{}\n{}", wrong.join("\n"), folder.log_tail());
+    Ok(())
+}
+
+/// NUMERIC and INTERVAL have no Rust type in the driver: in as text, out as text, compared by the server.
+#[tokio::test]
+async fn numeric_and_interval_parameters_are_exact() -> Result<()> {
+    let folder = Folder::new()?;
+    let server = Server::start(&folder).await?;
+    let client = server.connect().await?;
+    client.batch_execute("CREATE TABLE t (n NUMERIC(20,5), s INTERVAL)").await?;
+    for (n, s) in [("123456789012345.00001", "1 day 02:03:04.5"), ("-0.00001", "-3 days")] {
+        client
+            .execute("INSERT INTO t VALUES ($1::text::numeric(20,5), $2::text::interval)", &[&n, &s])
+            .await
+            .with_context(|| format!("{n}, {s}"))?;
+        let row = client
+            .query_one("SELECT n::text, s::text FROM t WHERE n = $1::text::numeric(20,5)", &[&n])
+            .await
+            .with_context(|| n.to_owned())?;
+        ensure!(row.try_get::<_, String>(0)? == n, "{n} is {}", row.try_get::<_, String>(0)?);
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn prepared_lookups_take_keys_of_every_shape() -> Result<()> {
+    let folder = Folder::new()?;
+    let server = Server::start(&folder).await?;
+    let client = server.connect().await?;
+    client
+        .batch_execute(
+            "CREATE SOURCE c (k BIGINT, item TEXT, x DOUBLE PRECISION, at TIMESTAMPTZ NOT NULL, WATERMARK FOR at AS at) WITH (clock = 'event');
+             CREATE FEATURE VIEW v AS SELECT k, at, count(*) OVER w AS n, sum(x) OVER w AS total FROM c WINDOW w AS (PARTITION BY k ORDER BY at RANGE INTERVAL '1 hour' PRECEDING);
+             CREATE FEATURE VIEW pairs AS SELECT k, item, at, sum(x) OVER (PARTITION BY k, item ORDER BY at) AS total FROM c",
+        )
+        .await?;
+    let at = time("2026-03-02T10:00:00Z");
+    let insert = client.prepare("INSERT INTO c VALUES ($1, $2, $3, $4)").await?;
+    let get = client.prepare("SELECT n, total, at FROM v WHERE k = $1").await?;
+    ensure!(get.params() == [Type::INT8], "{:?}", get.params());
+    ensure!(client.query_opt(&get, &[&1i64]).await?.is_none());
+    for (k, item, x) in [(1i64, "a", 0.5), (2, "b", 2.0), (1, "a", 1.0), (1, "b", 4.0)] {
+        ensure!(client.execute(&insert, &[&k, &item, &x, &at]).await? == 1);
+    }
+    let row = client.query_one(&get, &[&1i64]).await?;
+    ensure!(
+        (row.try_get::<_, i64>(0)?, row.try_get::<_, f64>(1)?, row.try_get::<_, DateTime<Utc>>(2)?) == (3, 5.5, at)
+    );
+    ensure!(client.query_opt(&get, &[&None::<i64>]).await?.is_none());
+    ensure!(client.query_opt(&get, &[&99i64]).await?.is_none());
+
+    let many = client.prepare("SELECT k, n FROM v WHERE k = ANY($1)").await?;
+    ensure!(many.params() == [Type::INT8_ARRAY], "{:?}", many.params());
+    let mut found: Vec<(i64, i64)> = vec![];
+    for row in client.query(&many, &[&vec![1i64, 99, 2, 1]]).await? {
+        found.push((row.try_get(0)?, row.try_get(1)?));
+    }
+    found.sort_unstable();
+    ensure!(found == [(1, 3), (2, 1)], "{found:?}");
+
+    let pair = client.prepare("SELECT total FROM pairs WHERE item = $1 AND k = $2").await?;
+    ensure!(pair.params() == [Type::TEXT, Type::INT8], "{:?}", pair.params());
+    let total: f64 = client.query_one(&pair, &[&"a", &1i64]).await?.try_get(0)?;
+    ensure!(total == 1.5);
+
+    // On-demand features: a parameter in the select list
+    let sql = "SELECT total / nullif($2::float8, 0) AS rel, $2::float8 AS score FROM v WHERE k = $1";
+    let row = client.query_one(sql, &[&1i64, &2.0f64]).await?;
+    ensure!((row.try_get::<_, f64>(0)?, row.try_get::<_, f64>(1)?) == (2.75, 2.0));
+
+    // A parameter that is not one
+    let Err(error) = client.query("SELECT n FROM v WHERE k = $2", &[&1i64, &"one"]).await else {
+        anyhow::bail!("text was taken for a key")
+    };
+    ensure!(error.as_db_error().is_none(), "the driver knows the types: {}", shown(&error));
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_prepared_statement_outlives_what_is_created_and_dropped_around_it() -> Result<()> {
+    let folder = Folder::new()?;
+    let server = Server::start(&folder).await?;
+    let (client, other) = (server.connect().await?, server.connect().await?);
+    let create = "CREATE SOURCE c (k BIGINT, at TIMESTAMPTZ NOT NULL, WATERMARK FOR at AS at) WITH (clock = 'event');
+        CREATE FEATURE VIEW v AS SELECT k, at, count(*) OVER (PARTITION BY k ORDER BY at) AS n FROM c;
+        INSERT INTO c VALUES (1, '2026-03-02 10:00:00+00')";
+    client.batch_execute(create).await?;
+    let get = client.prepare("SELECT n FROM v WHERE k = $1").await?;
+    ensure!(client.query_one(&get, &[&1i64]).await?.try_get::<_, i64>(0)? == 1);
+    other.batch_execute("CREATE TABLE unrelated (a BIGINT)").await?;
+    ensure!(client.query_one(&get, &[&1i64]).await?.try_get::<_, i64>(0)? == 1);
+    other.batch_execute("DROP FEATURE VIEW v").await?;
+    let Err(error) = client.query(&get, &[&1i64]).await else { anyhow::bail!("a dropped view answers") };
+    ensure!(error.code().is_some_and(|code| code.code() == "42P01"), "{}", shown(&error));
+    other
+        .batch_execute("CREATE FEATURE VIEW v AS SELECT k, at, count(*) OVER (PARTITION BY k ORDER BY at) AS n FROM c")
+        .await?;
+    ensure!(client.query_one(&get, &[&1i64]).await?.try_get::<_, i64>(0)? == 1);
+    Ok(())
+}

@@ -1,0 +1,139 @@
+//! COPY in and out: text, CSV and binary, large and cut anywhere; given up and failed.
+
+use crate::server::{Folder, Server, shown, value};
+use anyhow::{Context, Result, bail, ensure};
+use bytes::{Bytes, BytesMut};
+use chrono::{DateTime, Utc};
+use futures::{SinkExt, TryStreamExt};
+use std::pin::pin;
+use tokio_postgres::{
+    Client,
+    binary_copy::{BinaryCopyInWriter, BinaryCopyOutStream},
+    types::Type,
+};
+
+const ROWS: i64 = 20_000;
+
+async fn send(client: &Client, sql: &str, data: &[u8], piece: usize) -> Result<u64, tokio_postgres::Error> {
+    let sink = client.copy_in(sql).await?;
+    let mut sink = pin!(sink);
+    for part in data.chunks(piece) {
+        sink.feed(Bytes::copy_from_slice(part)).await?;
+    }
+    sink.finish().await
+}
+
+async fn receive(client: &Client, sql: &str) -> Result<BytesMut> {
+    let stream = client.copy_out(sql).await.with_context(|| sql.to_owned())?;
+    let add = |mut all: BytesMut, piece: Bytes| async move {
+        all.extend_from_slice(&piece);
+        Ok(all)
+    };
+    stream.try_fold(BytesMut::new(), add).await.with_context(|| sql.to_owned())
+}
+
+#[tokio::test]
+async fn what_goes_in_by_copy_comes_out_the_same_in_every_format() -> Result<()> {
+    let folder = Folder::new()?;
+    let server = Server::start(&folder).await?;
+    let client = server.connect().await?;
+    let text: String = (0..ROWS)
+        .map(|n| match n % 7 {
+            0 => format!("{n}\t\\N\t\\N\t2026-03-02 10:00:00+00\n"),
+            k => format!("{n}\t{}\tname {k}, \"{n}\"\t2026-03-02 10:00:00.{k}+00\n", n as f64 / 4.0),
+        })
+        .collect();
+    client.batch_execute("CREATE TABLE a (n BIGINT, x DOUBLE PRECISION, t TEXT, at TIMESTAMPTZ)").await?;
+    ensure!(send(&client, "COPY a FROM STDIN", text.as_bytes(), 1_001).await? == ROWS as u64);
+    let out = receive(&client, "COPY (SELECT * FROM a ORDER BY n) TO STDOUT").await?;
+    ensure!(out == text.as_bytes(), "text differs after {} bytes", same(&out, text.as_bytes()));
+    for format in ["csv", "binary"] {
+        let out = receive(&client, &format!("COPY (SELECT * FROM a ORDER BY n) TO STDOUT (FORMAT {format})")).await?;
+        client.batch_execute("CREATE TABLE b (n BIGINT, x DOUBLE PRECISION, t TEXT, at TIMESTAMPTZ)").await?;
+        let sent = send(&client, &format!("COPY b FROM STDIN (FORMAT {format})"), &out, 777).await;
+        ensure!(sent.with_context(|| format.to_owned())? == ROWS as u64);
+        let again = receive(&client, "COPY (SELECT * FROM b ORDER BY n) TO STDOUT").await?;
+        ensure!(again == text.as_bytes(), "{format} differs after {} bytes", same(&again, text.as_bytes()));
+        client.batch_execute("DROP TABLE b").await?;
+    }
+    Ok(())
+}
+
+fn same(a: &[u8], b: &[u8]) -> usize {
+    a.iter().zip(b).take_while(|(a, b)| a == b).count()
+}
+
+#[tokio::test]
+async fn the_drivers_own_binary_copy_works() -> Result<()> {
+    let folder = Folder::new()?;
+    let server = Server::start(&folder).await?;
+    let client = server.connect().await?;
+    client.batch_execute("CREATE TABLE a (n BIGINT, yes BOOLEAN, t TEXT, at TIMESTAMPTZ)").await?;
+    let types = [Type::INT8, Type::BOOL, Type::TEXT, Type::TIMESTAMPTZ];
+    let at = DateTime::<Utc>::from_timestamp_micros(1_772_445_600_000_001).unwrap_or_default();
+    let sink = client.copy_in("COPY a FROM STDIN BINARY").await?;
+    let writer = BinaryCopyInWriter::new(sink, &types);
+    let mut writer = pin!(writer);
+    for n in 0..100i64 {
+        writer.as_mut().write(&[&n, &(n % 2 == 0), &(n % 3 == 0).then_some("three"), &at]).await?;
+    }
+    ensure!(writer.finish().await? == 100);
+    let stream = client.copy_out("COPY a TO STDOUT (FORMAT binary)").await?;
+    let rows: Vec<_> = pin!(BinaryCopyOutStream::new(stream, &types)).try_collect().await?;
+    ensure!(rows.len() == 100);
+    for row in rows {
+        let (n, yes, t, read): (i64, bool, Option<&str>, DateTime<Utc>) =
+            (row.get(0), row.get(1), row.get(2), row.get(3));
+        ensure!((yes, t, read) == (n % 2 == 0, (n % 3 == 0).then_some("three"), at), "row {n}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_copy_that_is_given_up_or_fails_leaves_nothing_and_the_session_goes_on() -> Result<()> {
+    let folder = Folder::new()?;
+    let server = Server::start(&folder).await?;
+    let client = server.connect().await?;
+    client.batch_execute("CREATE TABLE a (n BIGINT)").await?;
+    // Many rows, so that the error comes while the client still sends.
+    let mut data: String = (0..200_000).map(|n| format!("{n}\n")).collect();
+    data.insert_str(1_000, "x");
+    let Err(error) = send(&client, "COPY a FROM STDIN", data.as_bytes(), 8_192).await else { bail!("it went in") };
+    ensure!(error.code().is_some_and(|code| code.code() == "22P02"), "{}", shown(&error));
+    ensure!(shown(&error).contains("COPY a, line"), "{}", shown(&error));
+    ensure!(value(&client, "SELECT count(*) FROM a").await?.as_deref() == Some("0"));
+    {
+        let sink = client.copy_in("COPY a FROM STDIN").await?;
+        let mut sink = pin!(sink);
+        sink.send(Bytes::from_static(b"1\n2\n")).await?;
+        // Dropped without finish: the driver sends CopyFail.
+    }
+    ensure!(value(&client, "SELECT count(*) FROM a").await?.as_deref() == Some("0"));
+    // The client vanishes in the middle.
+    let gone = server.connect().await?;
+    let sink = gone.copy_in("COPY a FROM STDIN").await?;
+    let mut sink = Box::pin(sink);
+    sink.send(Bytes::from_static(b"1\n2\n")).await?;
+    drop(sink);
+    drop(gone);
+    ensure!(send(&client, "COPY a FROM STDIN", b"7\n", 1).await? == 1);
+    ensure!(value(&client, "SELECT sum(n) FROM a").await?.as_deref() == Some("7"));
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_training_set_is_written_to_parquet_on_the_servers_side() -> Result<()> {
+    let folder = Folder::new()?;
+    let server = Server::start(&folder).await?;
+    let client = server.connect().await?;
+    let file = folder.path().join("train.parquet");
+    let sql =
+        format!("COPY (SELECT 1 AS a, 'x' AS b UNION ALL SELECT 2, NULL) TO '{}' (FORMAT parquet)", file.display());
+    ensure!(client.execute(&sql, &[]).await.with_context(|| sql.clone())? == 2);
+    let bytes = std::fs::read(&file)?;
+    ensure!(bytes.starts_with(b"PAR1") && bytes.ends_with(b"PAR1"));
+    let bad = "COPY (SELECT 1 AS a) TO '/nowhere/at/all.parquet' (FORMAT parquet)";
+    let Err(error) = client.execute(bad, &[]).await else { bail!("it was written") };
+    ensure!(error.as_db_error().is_some() && shown(&error).contains("/nowhere/at/all.parquet"), "{}", shown(&error));
+    Ok(())
+}

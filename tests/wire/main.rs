@@ -1,0 +1,14 @@
+//! Real clients at a real server: tokio-postgres in binary, COPY in all its formats, cancellation, 500 connections, psql.
+
+// The seams rule the product; a test may wait for a server and run clients beside each other.
+#![allow(clippy::disallowed_methods, clippy::disallowed_types)]
+
+#[path = "../server/mod.rs"]
+mod server;
+
+mod binary;
+mod cancel;
+mod copy;
+mod many;
+mod psql;
+mod python;
