@@ -34,9 +34,11 @@ test-long:
 	@scripts/setup.sh test
 	@scripts/test.sh --long
 
+# make bench BENCH=lookup runs one of them; sizes: docs/benchmarks.md.
 bench:
 	@scripts/setup.sh bench
-	@$(RUN) cargo bench
+	@$(RUN) cargo build --release --bin tidemark
+	@$(RUN) TIDEMARK_BIN="$$(scripts/binary.sh release)" .venv-bench/bin/python benches/run.py $(BENCH)
 
 lint:
 	@scripts/setup.sh build

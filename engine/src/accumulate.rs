@@ -16,9 +16,15 @@ use tidemark_planner::feature::Aggregate;
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub enum Accumulator {
     Count(u64),
-    IntSum { count: u64, sum: i128 },
+    IntSum {
+        count: u64,
+        sum: i128,
+    },
     /// Sum of decimals as 256-bit integers in units of the scale: low and high half.
-    DecimalSum { count: u64, sum: ([u8; 16], [u8; 16]) },
+    DecimalSum {
+        count: u64,
+        sum: ([u8; 16], [u8; 16]),
+    },
     FloatSum(Box<FloatSum>),
     /// Sum and sum of squares.
     Moments(Box<(FloatSum, ExactSum)>),
@@ -26,7 +32,10 @@ pub enum Accumulator {
     Multiset(BTreeMap<Value, u32>),
     /// The least or greatest value of an unbounded frame.
     Extreme(Option<Value>),
-    Bools { trues: u64, falses: u64 },
+    Bools {
+        trues: u64,
+        falses: u64,
+    },
     /// The first value of an unbounded frame.
     First(Option<Value>),
     /// Read from the ring by position.

@@ -73,7 +73,11 @@ impl Admission {
             if !event_clock && time > append_us.saturating_add(self.max_ahead_us) {
                 reject(
                     RejectReason::Future,
-                    format!("event time lies {} µs after the append time, max_ahead is {} µs", time - append_us, self.max_ahead_us),
+                    format!(
+                        "event time lies {} µs after the append time, max_ahead is {} µs",
+                        time - append_us,
+                        self.max_ahead_us
+                    ),
                 );
                 if self.changelog {
                     decision.effective_us.push(0);
@@ -87,7 +91,10 @@ impl Admission {
             } else if time < self.frontier_us {
                 reject(
                     RejectReason::Late,
-                    format!("event time lies {} µs below the watermark", i128::from(self.frontier_us) - i128::from(time)),
+                    format!(
+                        "event time lies {} µs below the watermark",
+                        i128::from(self.frontier_us) - i128::from(time)
+                    ),
                 );
                 continue;
             }
@@ -127,7 +134,10 @@ pub fn event_times(rows: &RecordBatch, column: usize) -> DfResult<Vec<Option<i64
 #[cfg(test)]
 mod tests {
     use super::*;
-    use arrow::{array::TimestampMicrosecondArray, datatypes::{Field, Schema}};
+    use arrow::{
+        array::TimestampMicrosecondArray,
+        datatypes::{Field, Schema},
+    };
     use std::sync::Arc;
 
     fn admission(clock: ClockMode) -> Admission {
@@ -156,7 +166,13 @@ mod tests {
     #[test]
     fn lateness_is_measured_against_the_watermark_before_the_record() {
         use RejectReason::Late;
-        check(ClockMode::Event, 0, &[Some(100), Some(90), Some(89), Some(120), Some(109)], &[(2, Late), (4, Late)], 110);
+        check(
+            ClockMode::Event,
+            0,
+            &[Some(100), Some(90), Some(89), Some(120), Some(109)],
+            &[(2, Late), (4, Late)],
+            110,
+        );
     }
 
     #[test]

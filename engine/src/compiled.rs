@@ -70,7 +70,12 @@ enum Stored {
 enum Visible {
     Stored(usize),
     /// Over the stored outputs (named as their slots) and the instant of the reading.
-    Continuous { expr: Arc<dyn PhysicalExpr>, schema: SchemaRef, outputs: Vec<usize>, ty: DataType },
+    Continuous {
+        expr: Arc<dyn PhysicalExpr>,
+        schema: SchemaRef,
+        outputs: Vec<usize>,
+        ty: DataType,
+    },
 }
 
 /// A row of a view at an instant, as kept: enough to build any of its shapes.
@@ -197,8 +202,12 @@ impl CompiledView {
         rows = canonical_floats(&rows)?;
         if let Some(filter) = &self.filter {
             let (kept, failed) = evaluate_rows(filter, &rows, &DataType::Boolean)?;
-            let mask: BooleanArray =
-                kept.as_boolean().iter().enumerate().map(|(i, v)| Some(v == Some(true) && !failed.contains(i))).collect();
+            let mask: BooleanArray = kept
+                .as_boolean()
+                .iter()
+                .enumerate()
+                .map(|(i, v)| Some(v == Some(true) && !failed.contains(i)))
+                .collect();
             failed.report(&index, RejectReason::Expression, &mut failures);
             index = (0..index.len()).filter(|i| mask.value(*i)).map(|i| index[i]).collect();
             rows = filter_record_batch(&rows, &mask)?;
@@ -300,7 +309,9 @@ impl CompiledView {
             .map(|(source, field)| match source {
                 Stored::Key(i) => array_of(field.data_type(), rows.iter().map(|r| &r.key[*i])),
                 Stored::Time => array_of(field.data_type(), times.iter()),
-                Stored::Output(i) => array_of(field.data_type(), rows.iter().map(|r| r.outputs.get(*i).unwrap_or(&null))),
+                Stored::Output(i) => {
+                    array_of(field.data_type(), rows.iter().map(|r| r.outputs.get(*i).unwrap_or(&null)))
+                }
             })
             .collect::<Result<Vec<_>, _>>()?)
     }
@@ -390,7 +401,9 @@ fn canonical_floats(rows: &RecordBatch) -> DfResult<RecordBatch> {
         match column.data_type() {
             DataType::Float64 => Arc::new(column.as_primitive::<Float64Type>().unary::<_, Float64Type>(canonical)),
             DataType::Float32 => Arc::new(
-                column.as_primitive::<Float32Type>().unary::<_, Float32Type>(|x| if x.is_nan() { f32::NAN } else { x + 0.0 }),
+                column
+                    .as_primitive::<Float32Type>()
+                    .unary::<_, Float32Type>(|x| if x.is_nan() { f32::NAN } else { x + 0.0 }),
             ),
             _ => column.clone(),
         }

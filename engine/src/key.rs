@@ -13,10 +13,7 @@
 //!
 //! So a lookup, an `AS OF` above the frontier and history are one function: the same walk from the same state.
 
-use crate::{
-    accumulate::Accumulator,
-    value::Value,
-};
+use crate::{accumulate::Accumulator, value::Value};
 use arrow::datatypes::DataType;
 use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
@@ -188,9 +185,8 @@ pub struct KeyState {
 impl KeyState {
     /// A key with no events; nothing below `frontier_us` will ever happen to it.
     pub fn new(walk: &Walk, key: Box<[Value]>, frontier_us: i64) -> KeyState {
-        let frames = (0..walk.frames.len())
-            .map(|f| FrameState { lo: 0, hi: 0, accumulators: walk.accumulators(f) })
-            .collect();
+        let frames =
+            (0..walk.frames.len()).map(|f| FrameState { lo: 0, hi: 0, accumulators: walk.accumulators(f) }).collect();
         let done = Cursor {
             upto_us: frontier_us,
             at_us: i64::MIN,

@@ -12,18 +12,18 @@ use crate::{
     seam::SeamError,
 };
 use datafusion::{
-    catalog::TableProvider,
-    common::DataFusionError,
-    error::Result as DfResult,
-    logical_expr::Expr,
-    scalar::ScalarValue,
+    catalog::TableProvider, common::DataFusionError, error::Result as DfResult, logical_expr::Expr, scalar::ScalarValue,
 };
 use std::sync::Arc;
 use tidemark_catalog::ObjectId;
 use tidemark_planner::table::{ScanTarget, TidemarkTable};
 
 /// The provider of a scan; `clock_us` is the statement's instant on the server's clock. System tables are the server's.
-pub fn provider(engine: &Arc<Engine>, table: &TidemarkTable, clock_us: i64) -> DfResult<Option<Arc<dyn TableProvider>>> {
+pub fn provider(
+    engine: &Arc<Engine>,
+    table: &TidemarkTable,
+    clock_us: i64,
+) -> DfResult<Option<Arc<dyn TableProvider>>> {
     let gone = |id: ObjectId| {
         DataFusionError::Execution(format!("\"{}\" (id {id}) was dropped while the statement ran", table.name))
     };
@@ -78,18 +78,21 @@ pub(crate) fn wanted_key(view: &ViewRuntime, filters: &[Expr]) -> Option<Vec<u8>
     let mut values = vec![];
     for (output, ty) in compiled.plan.key_outputs().into_iter().zip(types) {
         let name = &compiled.plan.outputs[output].name;
-        let literal = filters.iter().flat_map(datafusion::logical_expr::utils::split_conjunction).find_map(|filter| {
-            let Expr::BinaryExpr(binary) = filter else { return None };
-            if binary.op != datafusion::logical_expr::Operator::Eq {
-                return None;
-            }
-            match (binary.left.as_ref(), binary.right.as_ref()) {
-                (Expr::Column(c), Expr::Literal(v, _)) | (Expr::Literal(v, _), Expr::Column(c)) if &c.name == name => {
-                    Some(v.clone())
+        let literal =
+            filters.iter().flat_map(datafusion::logical_expr::utils::split_conjunction).find_map(|filter| {
+                let Expr::BinaryExpr(binary) = filter else { return None };
+                if binary.op != datafusion::logical_expr::Operator::Eq {
+                    return None;
                 }
-                _ => None,
-            }
-        })?;
+                match (binary.left.as_ref(), binary.right.as_ref()) {
+                    (Expr::Column(c), Expr::Literal(v, _)) | (Expr::Literal(v, _), Expr::Column(c))
+                        if &c.name == name =>
+                    {
+                        Some(v.clone())
+                    }
+                    _ => None,
+                }
+            })?;
         values.push(key_value(literal, &ty)?);
     }
     Some(crate::value::encode_row(&values))

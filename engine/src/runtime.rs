@@ -24,7 +24,10 @@ pub use source::{Conflict, IngestError, IngestReport, SourceRuntime};
 
 use crate::{
     compiled::{CompiledView, Row},
-    seam::{Clock, HistoryStore, HistoryTable, OnlineStore, OnlineValue, PutVersion, SeamError, SeamResult, Source, StateStore},
+    seam::{
+        Clock, HistoryStore, HistoryTable, OnlineStore, OnlineValue, PutVersion, SeamError, SeamResult, Source,
+        StateStore,
+    },
     value::Value,
     view::ViewState,
 };
@@ -156,9 +159,9 @@ impl Engine {
     /// Builds a feature view from the beginning of its source's log, and keeps it current from then on. Returns when it
     /// has caught up. The history table exists afterwards.
     pub async fn create_view(&self, object: &Object, compiled: CompiledView) -> SeamResult<()> {
-        let source = self
-            .source(compiled.plan.relation)
-            .ok_or_else(|| SeamError::NotDone(format!("the source of feature view \"{}\" is not running", object.name)))?;
+        let source = self.source(compiled.plan.relation).ok_or_else(|| {
+            SeamError::NotDone(format!("the source of feature view \"{}\" is not running", object.name))
+        })?;
         let table = Self::history_table(object, &compiled);
         self.seams.history.create(&table).await?;
         let version = object.feature_view().map_or(1, |v| v.version);
@@ -218,7 +221,8 @@ impl Engine {
                 continue;
             }
             let keys: Vec<_> = stale.iter().map(|(key, _)| key.clone()).collect();
-            let values = stale.into_iter().map(|(key, row)| self.online_value(&key, row)).collect::<Result<Vec<_>, _>>();
+            let values =
+                stale.into_iter().map(|(key, row)| self.online_value(&key, row)).collect::<Result<Vec<_>, _>>();
             let values = values.map_err(SeamError::not_done)?;
             flushed += values.len();
             if let Err(error) = self.seams.online.put(view.state.id, values).await {
@@ -290,7 +294,11 @@ fn base_comment(compiled: &CompiledView, name: &str) -> String {
                 let formula = tidemark_planner::feature::rename_slots(expr, &|slot| {
                     bases.iter().find(|(_, s)| *s == slot).map(|(n, _)| n.clone())
                 });
-                return format!("base of {}: {formula}, with {} the instant of the reading", output.name, tidemark_planner::feature::NOW_COLUMN);
+                return format!(
+                    "base of {}: {formula}, with {} the instant of the reading",
+                    output.name,
+                    tidemark_planner::feature::NOW_COLUMN
+                );
             }
         }
     }

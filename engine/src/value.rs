@@ -6,8 +6,8 @@
 
 use arrow::{
     array::{
-        Array, ArrayRef, AsArray, BinaryBuilder, BooleanBuilder, Decimal128Array, Float32Array, Float64Array, Int64Array,
-        IntervalMonthDayNanoArray, PrimitiveArray, StringBuilder, new_null_array,
+        Array, ArrayRef, AsArray, BinaryBuilder, BooleanBuilder, Decimal128Array, Float32Array, Float64Array,
+        Int64Array, IntervalMonthDayNanoArray, PrimitiveArray, StringBuilder, new_null_array,
     },
     compute::cast,
     datatypes::{
@@ -94,7 +94,8 @@ impl Value {
     pub fn stable_hash(&self) -> u64 {
         let mut bytes = Vec::with_capacity(24);
         self.encode(&mut bytes);
-        let mut h = bytes.iter().fold(0xcbf2_9ce4_8422_2325u64, |h, b| (h ^ u64::from(*b)).wrapping_mul(0x100_0000_01b3));
+        let mut h =
+            bytes.iter().fold(0xcbf2_9ce4_8422_2325u64, |h, b| (h ^ u64::from(*b)).wrapping_mul(0x100_0000_01b3));
         h ^= h >> 33;
         h = h.wrapping_mul(0xff51_afd7_ed55_8ccd);
         h ^= h >> 33;
@@ -128,10 +129,9 @@ impl Ord for Value {
             (Value::Decimal(a), Value::Decimal(b)) => a.cmp(b),
             (Value::Text(a), Value::Text(b)) => a.as_bytes().cmp(b.as_bytes()),
             (Value::Bytes(a), Value::Bytes(b)) => a.cmp(b),
-            (
-                Value::Interval { months: m, days: d, nanos: n },
-                Value::Interval { months: m2, days: d2, nanos: n2 },
-            ) => (m, d, n).cmp(&(m2, d2, n2)),
+            (Value::Interval { months: m, days: d, nanos: n }, Value::Interval { months: m2, days: d2, nanos: n2 }) => {
+                (m, d, n).cmp(&(m2, d2, n2))
+            }
             _ => self.rank().cmp(&other.rank()),
         }
     }
@@ -249,9 +249,9 @@ pub fn array_of<'a>(ty: &DataType, values: impl ExactSizeIterator<Item = &'a Val
                 _ => cast(&array, ty)?,
             }
         }
-        DataType::Float64 => Arc::new(Float64Array::from_iter(
-            values.map(|v| if let Value::Float(x) = v { Some(*x) } else { None }),
-        )),
+        DataType::Float64 => {
+            Arc::new(Float64Array::from_iter(values.map(|v| if let Value::Float(x) = v { Some(*x) } else { None })))
+        }
         DataType::Float32 => Arc::new(Float32Array::from_iter(
             values.map(|v| if let Value::Float(x) = v { Some(*x as f32) } else { None }),
         )),
@@ -276,9 +276,7 @@ pub fn array_of<'a>(ty: &DataType, values: impl ExactSizeIterator<Item = &'a Val
             })))
         }
         DataType::LargeUtf8 | DataType::Utf8View => cast(&array_of(&DataType::Utf8, values)?, ty)?,
-        DataType::Interval(_) => {
-            cast(&array_of(&DataType::Interval(IntervalUnit::MonthDayNano), values)?, ty)?
-        }
+        DataType::Interval(_) => cast(&array_of(&DataType::Interval(IntervalUnit::MonthDayNano), values)?, ty)?,
         DataType::Timestamp(_, zone) => {
             cast(&array_of(&DataType::Timestamp(TimeUnit::Microsecond, zone.clone()), values)?, ty)?
         }

@@ -441,12 +441,8 @@ fn row(key: &Arc<[Value]>, held: &Held) -> Row {
 fn settle(held: &mut Option<Held>, key: &Arc<[Value]>, instant: Instant, outputs: Box<[Value]>) -> Option<Step> {
     if instant.slots.is_none() {
         held.take()?;
-        let gone = Row {
-            key: key.clone(),
-            instant_us: instant.at_us,
-            event_us: instant.event_us,
-            outputs: Box::default(),
-        };
+        let gone =
+            Row { key: key.clone(), instant_us: instant.at_us, event_us: instant.event_us, outputs: Box::default() };
         return Some(Step { op: Op::Delete, row: gone });
     }
     let changed = held.as_ref().is_none_or(|h| h.event_us != instant.event_us || h.outputs != outputs);

@@ -129,10 +129,7 @@ impl<'a> Binder<'a> {
         let mut context = PlannerContext::new();
         if !parameter_types.is_empty() {
             context = context.with_prepare_param_data_types(
-                parameter_types
-                    .iter()
-                    .map(|t| t.as_ref().map(|t| Arc::new(Field::new("", t.clone(), true))))
-                    .collect(),
+                parameter_types.iter().map(|t| t.as_ref().map(|t| Arc::new(Field::new("", t.clone(), true)))).collect(),
             );
         }
         let statement = ast::Statement::Query(Box::new(query.clone()));
@@ -188,8 +185,7 @@ impl<'a> Binder<'a> {
                 }
             }
         }
-        let written =
-            if name.schema().is_some() { format!("{schema}.{table}") } else { table.to_string() };
+        let written = if name.schema().is_some() { format!("{schema}.{table}") } else { table.to_string() };
         Err(missing(&written))
     }
 
@@ -228,12 +224,7 @@ impl<'a> Binder<'a> {
     }
 }
 
-fn source(
-    target: ScanTarget,
-    name: &str,
-    schema: SchemaRef,
-    steps: Option<Arc<StepsTable>>,
-) -> Arc<dyn TableSource> {
+fn source(target: ScanTarget, name: &str, schema: SchemaRef, steps: Option<Arc<StepsTable>>) -> Arc<dyn TableSource> {
     Arc::new(TidemarkTable { target, name: name.to_string(), schema, steps })
 }
 
@@ -358,7 +349,8 @@ impl RelationPlanner for SystemTimePlanner {
                 .into());
         };
         let reference = context.object_name_to_table_reference(name.clone())?;
-        let object = self.snapshot.get(reference.table()).filter(|_| reference.schema().unwrap_or("public") == "public");
+        let object =
+            self.snapshot.get(reference.table()).filter(|_| reference.schema().unwrap_or("public") == "public");
         let Some(object) = object else { return Err(missing(reference.table()).into()) };
         if object.feature_view().is_none() {
             return Err(PlanError::new(

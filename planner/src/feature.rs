@@ -1,8 +1,8 @@
 //! The shape of a feature view: what the engine maintains.
 
+use arrow_schema::{DataType, SchemaRef};
 use datafusion::logical_expr::Expr;
 use std::sync::Arc;
-use arrow_schema::{DataType, SchemaRef};
 use tidemark_catalog::ObjectId;
 
 /// A compiled feature view. Row expressions are over the relation's schema; output expressions over the slots.

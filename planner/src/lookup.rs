@@ -54,7 +54,8 @@ pub fn recognise(query: &ast::Query, snapshot: &Snapshot) -> Option<Lookup> {
         return None;
     }
     let [table] = select.from.as_slice() else { return None };
-    let ast::TableFactor::Table { name, alias, args: None, version: None, sample: None, with_hints, .. } = &table.relation
+    let ast::TableFactor::Table { name, alias, args: None, version: None, sample: None, with_hints, .. } =
+        &table.relation
     else {
         return None;
     };

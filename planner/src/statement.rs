@@ -16,62 +16,144 @@ pub struct Parsed {
 pub enum Statement {
     CreateRelation(CreateRelation),
     /// `CREATE TABLE name AS query` (`CREATE TABLE … AS`); `SELECT … INTO` is refused.
-    CreateTableAs { name: String, if_not_exists: bool, query: Box<ast::Query> },
+    CreateTableAs {
+        name: String,
+        if_not_exists: bool,
+        query: Box<ast::Query>,
+    },
     CreateFeatureView(CreateFeatureView),
-    CreateView { name: String, if_not_exists: bool, columns: Vec<String>, query: Box<ast::Query>, query_text: String },
+    CreateView {
+        name: String,
+        if_not_exists: bool,
+        columns: Vec<String>,
+        query: Box<ast::Query>,
+        query_text: String,
+    },
     /// `DROP {SOURCE | TABLE | FEATURE VIEW | VIEW} [IF EXISTS] name [, …] [CASCADE | RESTRICT]`
-    Drop { kind: ObjectKind, if_exists: bool, names: Vec<String>, cascade: bool },
+    Drop {
+        kind: ObjectKind,
+        if_exists: bool,
+        names: Vec<String>,
+        cascade: bool,
+    },
     /// `ALTER {SOURCE | TABLE | FEATURE VIEW | VIEW} [IF EXISTS] name RENAME TO to`
-    Rename { kind: ObjectKind, if_exists: bool, name: String, to: String },
+    Rename {
+        kind: ObjectKind,
+        if_exists: bool,
+        name: String,
+        to: String,
+    },
     /// `ALTER {SOURCE | TABLE | FEATURE VIEW} [IF EXISTS] name SET ( option = value, … )`
-    SetOptions { kind: ObjectKind, if_exists: bool, name: String, options: BTreeMap<String, String> },
+    SetOptions {
+        kind: ObjectKind,
+        if_exists: bool,
+        name: String,
+        options: BTreeMap<String, String>,
+    },
     /// `ALTER SOURCE | TABLE name ADVANCE WATERMARK TO expr`; the expression is constant (a timestamptz literal, cast or `now()`).
-    AdvanceWatermark { name: String, to: Box<ast::Expr> },
+    AdvanceWatermark {
+        name: String,
+        to: Box<ast::Expr>,
+    },
     /// `COMMENT ON {SOURCE | TABLE | FEATURE VIEW | VIEW} name IS 'text' | NULL` (`column` set: `COMMENT ON COLUMN name.column`;
     /// kind is then `None`)
-    Comment { kind: Option<ObjectKind>, name: String, column: Option<String>, text: Option<String> },
+    Comment {
+        kind: Option<ObjectKind>,
+        name: String,
+        column: Option<String>,
+        text: Option<String>,
+    },
     /// `SHOW SOURCES | TABLES | FEATURE VIEWS | VIEWS`
     ShowObjects(ObjectKind),
     /// `SHOW CREATE {SOURCE | TABLE | FEATURE VIEW | VIEW} name`
-    ShowCreate { kind: ObjectKind, name: String },
+    ShowCreate {
+        kind: ObjectKind,
+        name: String,
+    },
     /// `DESCRIBE [{SOURCE | TABLE | FEATURE VIEW | VIEW}] name` (also `DESC`)
-    Describe { name: String },
+    Describe {
+        name: String,
+    },
     /// `EXPLAIN CREATE FEATURE VIEW …` or, with `(FORMAT PROBES)`, the oracle's SQL
-    ExplainFeatureView { create: CreateFeatureView, format: ExplainFormat },
+    ExplainFeatureView {
+        create: CreateFeatureView,
+        format: ExplainFormat,
+    },
     /// `EXPLAIN [ANALYZE] [VERBOSE] query`
-    Explain { analyze: bool, verbose: bool, statement: Box<Statement> },
+    Explain {
+        analyze: bool,
+        verbose: bool,
+        statement: Box<Statement>,
+    },
     Checkpoint,
     Flush,
     /// `COPY name [(columns)] FROM STDIN [WITH] (…)`, also the old option syntax that psql's \copy and pg_dump send
-    CopyFrom { table: String, columns: Vec<String>, options: CopyOptions },
+    CopyFrom {
+        table: String,
+        columns: Vec<String>,
+        options: CopyOptions,
+    },
     /// `COPY { name [(columns)] | (query) } TO { STDOUT | 'file' } [WITH] (…)`
-    CopyTo { source: CopySource, target: CopyTarget, options: CopyOptions },
+    CopyTo {
+        source: CopySource,
+        target: CopyTarget,
+        options: CopyOptions,
+    },
     Insert(Insert),
     /// Anything that is answered as rows and planned by DataFusion: SELECT, VALUES, WITH, TABLE.
     Query(Box<ast::Query>),
     /// `SET [SESSION | LOCAL] name { = | TO } value[, …]`, `SET TIME ZONE …`; `value` `None` means DEFAULT
-    Set { local: bool, name: String, value: Option<String> },
+    Set {
+        local: bool,
+        name: String,
+        value: Option<String>,
+    },
     /// `SHOW name`; `SHOW ALL` has the name `all`. Names are lower case; `TIME ZONE` is `timezone`,
     /// `TRANSACTION ISOLATION LEVEL` is `transaction_isolation`
-    ShowSetting { name: String },
+    ShowSetting {
+        name: String,
+    },
     /// `RESET name | ALL`
-    Reset { name: String },
+    Reset {
+        name: String,
+    },
     /// `BEGIN`, `START TRANSACTION`
-    Begin { read_only: bool },
+    Begin {
+        read_only: bool,
+    },
     Commit,
     Rollback,
-    Savepoint { name: String },
-    RollbackTo { name: String },
-    Release { name: String },
+    Savepoint {
+        name: String,
+    },
+    RollbackTo {
+        name: String,
+    },
+    Release {
+        name: String,
+    },
     /// `PREPARE name [(types)] AS statement`
-    Prepare { name: String, types: Vec<SqlType>, statement: Box<Parsed> },
-    Execute { name: String, parameters: Vec<ast::Expr> },
+    Prepare {
+        name: String,
+        types: Vec<SqlType>,
+        statement: Box<Parsed>,
+    },
+    Execute {
+        name: String,
+        parameters: Vec<ast::Expr>,
+    },
     /// `DEALLOCATE name`; `None` is ALL
-    Deallocate { name: Option<String> },
+    Deallocate {
+        name: Option<String>,
+    },
     /// `DISCARD ALL | PLANS | TEMP | SEQUENCES`, upper case
-    Discard { what: String },
+    Discard {
+        what: String,
+    },
     /// `CLOSE ALL`, `UNLISTEN *` and the like that clients send on reset and that have nothing to do here; the command tag
-    Nothing { tag: &'static str },
+    Nothing {
+        tag: &'static str,
+    },
 }
 
 #[derive(Debug, Clone, PartialEq)]

@@ -36,16 +36,7 @@ impl Database {
     ) -> Database {
         let snapshot = RwLock::new(Arc::new(catalog.snapshot().clone()));
         let catalog = tokio::sync::Mutex::new(catalog);
-        Database {
-            engine,
-            clock,
-            catalog,
-            snapshot,
-            base,
-            folder,
-            cache: RwLock::default(),
-            system: RwLock::default(),
-        }
+        Database { engine, clock, catalog, snapshot, base, folder, cache: RwLock::default(), system: RwLock::default() }
     }
 
     pub fn snapshot(&self) -> Arc<Snapshot> {
@@ -102,8 +93,10 @@ impl Database {
 pub fn find<'a>(snapshot: &'a Snapshot, kind: ObjectKind, name: &str) -> Result<&'a Arc<Object>, PlanError> {
     match snapshot.get(name) {
         Some(object) if object.kind() == kind => Ok(object),
-        Some(object) => Err(PlanError::new("42809", format!("\"{name}\" is not a {kind}"))
-            .hint(format!("it is a {}", object.kind()))),
+        Some(object) => {
+            Err(PlanError::new("42809", format!("\"{name}\" is not a {kind}"))
+                .hint(format!("it is a {}", object.kind())))
+        }
         None => Err(PlanError::new("42P01", format!("{kind} \"{name}\" does not exist"))),
     }
 }

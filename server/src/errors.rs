@@ -22,8 +22,9 @@ impl From<SeamError> for PgError {
             SeamError::Full(_) => PgError::error("53100", error.to_string())
                 .hint("free space, or set a retention on the sources and run CHECKPOINT; lookups go on meanwhile"),
             SeamError::NotDone(_) => PgError::error("58000", error.to_string()),
-            SeamError::Unknown(_) => PgError::error("58030", error.to_string())
-                .hint("read back what was written before trying again"),
+            SeamError::Unknown(_) => {
+                PgError::error("58030", error.to_string()).hint("read back what was written before trying again")
+            }
         }
     }
 }
@@ -74,7 +75,10 @@ impl From<DataFusionError> for PgError {
             Some("22003")
         } else if lower.contains("error parsing timestamp") || lower.contains("error parsing date") {
             Some("22007")
-        } else if lower.contains("cannot cast string") || lower.contains("error parsing") || lower.contains("parser error") {
+        } else if lower.contains("cannot cast string")
+            || lower.contains("error parsing")
+            || lower.contains("parser error")
+        {
             Some("22P02")
         } else if matches!(error.find_root(), DataFusionError::ResourcesExhausted(_)) {
             Some("53200")

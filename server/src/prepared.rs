@@ -111,11 +111,8 @@ impl Prepared {
             }
             Keys::AnyLiteral(_) => {}
         }
-        let fields: Vec<_> = lookup
-            .projection
-            .iter()
-            .map(|(i, name)| view.columns[*i].field().with_name(name))
-            .collect();
+        let fields: Vec<_> =
+            lookup.projection.iter().map(|(i, name)| view.columns[*i].field().with_name(name)).collect();
         self.schema = Some(Arc::new(Schema::new(fields)));
         self.lookup = Some(PreparedLookup { lookup, key_types, key_oids });
         Ok(())

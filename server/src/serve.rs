@@ -1,11 +1,6 @@
 //! Wiring: from settings to a running server, and back down.
 
-use crate::{
-    backend::TidemarkBackend,
-    database::Database,
-    pg,
-    settings::Settings,
-};
+use crate::{backend::TidemarkBackend, database::Database, pg, settings::Settings};
 use anyhow::{Context, Result};
 use arrow::datatypes::SchemaRef;
 use datafusion::execution::{memory_pool::FairSpillPool, runtime_env::RuntimeEnvBuilder};
@@ -151,13 +146,19 @@ fn background(database: &Arc<Database>, settings: &Settings, stopping: watch::Re
     every(database, stopping.clone(), "online", settings.online_tick, |database| {
         Box::pin(async move { database.engine.flush_online().await.map(|_| ()) })
     });
-    every(database, stopping.clone(), "checkpoint", settings.checkpoint_interval.min(settings.commit_interval), |database| {
-        Box::pin(async move {
-            database.engine.advance_idle().await?;
-            database.engine.checkpoint().await?;
-            database.engine.expire_letters().await.map(|_| ())
-        })
-    });
+    every(
+        database,
+        stopping.clone(),
+        "checkpoint",
+        settings.checkpoint_interval.min(settings.commit_interval),
+        |database| {
+            Box::pin(async move {
+                database.engine.advance_idle().await?;
+                database.engine.checkpoint().await?;
+                database.engine.expire_letters().await.map(|_| ())
+            })
+        },
+    );
 }
 
 type Action = for<'a> fn(&'a Database) -> futures::future::BoxFuture<'a, SeamResult<()>>;

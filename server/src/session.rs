@@ -107,8 +107,17 @@ pub const SERVER_VERSION: &str = "15.14";
 
 /// Settings that cannot be changed.
 const FIXED: &[&str] = &[
-    "in_hot_standby", "integer_datetimes", "is_superuser", "lc_collate", "lc_ctype", "max_identifier_length",
-    "max_index_keys", "server_encoding", "server_version", "server_version_num", "session_authorization",
+    "in_hot_standby",
+    "integer_datetimes",
+    "is_superuser",
+    "lc_collate",
+    "lc_ctype",
+    "max_identifier_length",
+    "max_index_keys",
+    "server_encoding",
+    "server_version",
+    "server_version_num",
+    "session_authorization",
     "tidemark_version",
 ];
 

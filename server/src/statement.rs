@@ -103,7 +103,9 @@ pub async fn execute(
         }
         // Embedded sources are applied before INSERT and COPY return: there is nothing to wait for.
         Statement::Flush => done("FLUSH"),
-        Statement::CopyFrom { table, columns, options } => copy_from::execute(database, session, table, columns, options),
+        Statement::CopyFrom { table, columns, options } => {
+            copy_from::execute(database, session, table, columns, options)
+        }
         Statement::CopyTo { source, target, options } => {
             copy_to::execute(database, session, source, target, options).await
         }
@@ -144,10 +146,7 @@ pub async fn execute(
 }
 
 /// The columns of statements that answer with rows and are not queries.
-pub fn result_schema(
-    session: &Session,
-    statement: &Statement,
-) -> Option<SchemaRef> {
+pub fn result_schema(session: &Session, statement: &Statement) -> Option<SchemaRef> {
     match statement {
         Statement::ShowObjects(_) | Statement::ShowCreate { .. } | Statement::Describe { .. } => {
             Some(show::schema(statement))

@@ -14,7 +14,9 @@ use datafusion::{
     error::Result as DfResult,
     execution::TaskContext,
     logical_expr::Expr,
-    physical_plan::{ExecutionPlan, SendableRecordBatchStream, stream::RecordBatchStreamAdapter, streaming::PartitionStream},
+    physical_plan::{
+        ExecutionPlan, SendableRecordBatchStream, stream::RecordBatchStreamAdapter, streaming::PartitionStream,
+    },
 };
 use futures::TryStreamExt;
 use std::{fmt, sync::Arc};
@@ -146,7 +148,8 @@ impl VersionsTable {
             let relation = self.source.relation.read();
             (relation.primary_key.clone(), relation.event_time.unwrap_or(0))
         };
-        let mut latest: std::collections::BTreeMap<(Vec<u8>, i64), (Arc<[crate::value::Value]>, bool)> = Default::default();
+        let mut latest: std::collections::BTreeMap<(Vec<u8>, i64), (Arc<[crate::value::Value]>, bool)> =
+            Default::default();
         loop {
             let (batches, next) = self.source.versions(&from).await.map_err(seam)?;
             if next == from {

@@ -17,11 +17,7 @@ use datafusion::{
     physical_plan::{ExecutionPlan, collect},
     scalar::ScalarValue,
 };
-use std::{
-    collections::HashMap,
-    fmt,
-    sync::Arc,
-};
+use std::{collections::HashMap, fmt, sync::Arc};
 use tidemark_catalog::UTC;
 
 pub struct RowsTable {

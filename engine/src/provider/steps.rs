@@ -9,7 +9,7 @@ use arrow::datatypes::{Schema, SchemaRef};
 use async_trait::async_trait;
 use datafusion::{
     catalog::{Session, TableProvider},
-    common::{DFSchema, Column},
+    common::{Column, DFSchema},
     datasource::{TableType, memory::MemorySourceConfig},
     error::Result as DfResult,
     logical_expr::{Expr, TableProviderFilterPushDown, lit},

@@ -1,6 +1,9 @@
 //! Making it durable: steps to history, then state, in that order.
 
-use super::{Engine, SourceRuntime, ViewRuntime, restore::{SourceProgress, ViewProgress}};
+use super::{
+    Engine, SourceRuntime, ViewRuntime,
+    restore::{SourceProgress, ViewProgress},
+};
 use crate::{
     seam::{CommitTag, Keyspace, SeamError, SeamResult, WriteBatch},
     view::{Pending, Step},

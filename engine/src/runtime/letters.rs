@@ -116,9 +116,7 @@ fn json(value: &Value, ty: &DataType) -> serde_json::Value {
         (Value::Text(t), _) => J::String(t.to_string()),
         (Value::Float(x), _) => serde_json::Number::from_f64(*x).map_or_else(|| J::String(special(*x)), J::Number),
         (Value::Int(i), DataType::Int16 | DataType::Int32 | DataType::Int64 | DataType::UInt64) => J::from(*i),
-        (Value::Bytes(b), _) => {
-            J::String(b.iter().fold("\\x".to_string(), |text, byte| text + &format!("{byte:02x}")))
-        }
+        (Value::Bytes(b), _) => J::String(b.iter().fold("\\x".to_string(), |text, byte| text + &format!("{byte:02x}"))),
         // Dates, times, decimals and intervals as Arrow writes them: SQL reads that back.
         (value, ty) => crate::value::array_of(ty, std::iter::once(value))
             .and_then(|array| arrow::util::display::array_value_to_string(&array, 0))

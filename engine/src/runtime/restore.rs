@@ -66,8 +66,10 @@ impl Engine {
         }
         for object in snapshot.objects() {
             if object.feature_view().is_some() {
-                let plan = plan_definition(object, snapshot).map_err(|e| SeamError::not_done(internal(&object.name, e)))?;
-                let compiled = CompiledView::new(object, plan).map_err(|e| SeamError::not_done(internal(&object.name, e)))?;
+                let plan =
+                    plan_definition(object, snapshot).map_err(|e| SeamError::not_done(internal(&object.name, e)))?;
+                let compiled =
+                    CompiledView::new(object, plan).map_err(|e| SeamError::not_done(internal(&object.name, e)))?;
                 engine.restore_view(object, compiled).await?;
             }
         }

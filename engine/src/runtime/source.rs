@@ -92,7 +92,11 @@ pub enum IngestError {
 impl SourceRuntime {
     /// Opens the log and takes over its clocks; `progress` is where the last checkpoint stood (what is before it need
     /// not be read again, unless the current rows of a table are to be rebuilt).
-    pub async fn open(object: &Object, seams: &Seams, progress: Option<&super::restore::SourceProgress>) -> SeamResult<Self> {
+    pub async fn open(
+        object: &Object,
+        seams: &Seams,
+        progress: Option<&super::restore::SourceProgress>,
+    ) -> SeamResult<Self> {
         let relation = object
             .relation()
             .ok_or_else(|| SeamError::NotDone(format!("\"{}\" is no source or table", object.name)))?
@@ -230,7 +234,13 @@ impl SourceRuntime {
                 overlay.insert(key.clone(), effective);
                 effective
             })?;
-            group.push(SourceBatch { partition: 0, base_offset: 0, append_time_us: now_us, rows, admission: Some(decision) });
+            group.push(SourceBatch {
+                partition: 0,
+                base_offset: 0,
+                append_time_us: now_us,
+                rows,
+                admission: Some(decision),
+            });
         }
         let end = self.log.append(group.clone()).await.map_err(|error| self.named(error))?;
         // From here on it has happened. Offsets are consecutive up to the end.
@@ -264,7 +274,11 @@ impl SourceRuntime {
     }
 
     /// One batch into one view, and the view's frontier after it.
-    fn apply(&self, view: &ViewRuntime, batch: &SourceBatch) -> Result<Vec<DeadLetter>, datafusion::error::DataFusionError> {
+    fn apply(
+        &self,
+        view: &ViewRuntime,
+        batch: &SourceBatch,
+    ) -> Result<Vec<DeadLetter>, datafusion::error::DataFusionError> {
         let decision = batch.admission.clone().unwrap_or_default();
         let mut letters = vec![];
         if batch.rows.num_rows() > 0 {
@@ -402,15 +416,18 @@ impl SourceRuntime {
         if relation.primary_key.is_empty() {
             return Ok(vec![]);
         }
-        let columns =
-            relation.primary_key.iter().map(|i| values_of(rows.column(*i))).collect::<Result<Vec<_>, _>>()?;
+        let columns = relation.primary_key.iter().map(|i| values_of(rows.column(*i))).collect::<Result<Vec<_>, _>>()?;
         Ok((0..rows.num_rows())
             .map(|row| encode_row(&columns.iter().map(|c| c[row].clone()).collect::<Vec<_>>()))
             .collect())
     }
 
     /// Applies the conflict rule of a table with a primary key.
-    fn resolve_conflicts(&self, batches: Vec<RecordBatch>, conflict: Conflict) -> Result<Vec<RecordBatch>, IngestError> {
+    fn resolve_conflicts(
+        &self,
+        batches: Vec<RecordBatch>,
+        conflict: Conflict,
+    ) -> Result<Vec<RecordBatch>, IngestError> {
         let Some(table) = &self.table else { return Ok(batches) };
         if conflict == Conflict::Replace || self.relation.read().upsert {
             return Ok(batches);
@@ -426,10 +443,10 @@ impl SourceRuntime {
                 if known && conflict == Conflict::Error {
                     let relation = self.relation.read();
                     let one = rows.slice(row, 1);
-                    let shown = |i: &usize| {
-                        arrow::util::display::array_value_to_string(one.column(*i), 0).unwrap_or_default()
-                    };
-                    let names: Vec<_> = relation.primary_key.iter().map(|i| relation.columns[*i].name.clone()).collect();
+                    let shown =
+                        |i: &usize| arrow::util::display::array_value_to_string(one.column(*i), 0).unwrap_or_default();
+                    let names: Vec<_> =
+                        relation.primary_key.iter().map(|i| relation.columns[*i].name.clone()).collect();
                     let values: Vec<_> = relation.primary_key.iter().map(shown).collect();
                     return Err(IngestError::Duplicate {
                         table: self.name.read().clone(),
@@ -439,7 +456,10 @@ impl SourceRuntime {
                 keep[row] = !known;
                 seen.insert(key);
             }
-            kept.push(filter_record_batch(&rows, &BooleanArray::from(keep)).map_err(datafusion::error::DataFusionError::from)?);
+            kept.push(
+                filter_record_batch(&rows, &BooleanArray::from(keep))
+                    .map_err(datafusion::error::DataFusionError::from)?,
+            );
         }
         Ok(kept)
     }

@@ -22,7 +22,8 @@ use datafusion::{
         tree_node::{Transformed, TreeNode, TreeNodeRecursion},
     },
     logical_expr::{
-        Expr, ExprSchemable, LogicalPlan, Volatility, WindowFrame, WindowFrameBound, WindowFrameUnits, WindowFunctionDefinition,
+        Expr, ExprSchemable, LogicalPlan, Volatility, WindowFrame, WindowFrameBound, WindowFrameUnits,
+        WindowFunctionDefinition,
         expr::{NullTreatment, WindowFunction},
     },
     optimizer::AnalyzerRule,
@@ -76,7 +77,11 @@ pub fn plan_feature_view(
     let event_time = definition.event_time.ok_or_else(|| {
         PlanError::new(
             sqlstate::INVALID_DEFINITION,
-            format!("{} \"{}\" has no watermark, so feature view \"{name}\" cannot be kept current", relation.kind(), relation.name),
+            format!(
+                "{} \"{}\" has no watermark, so feature view \"{name}\" cannot be kept current",
+                relation.kind(),
+                relation.name
+            ),
         )
         .hint("declare WATERMARK FOR column AS column - INTERVAL '…' in the source")
     })?;
@@ -84,7 +89,15 @@ pub fn plan_feature_view(
     let schema = definition.schema();
     let time_name = definition.columns[event_time].name.clone();
 
-    let mut build = Build { name, schema: &schema, time_name: &time_name, windows: shape.windows, inputs: vec![], frames: vec![], slots: vec![] };
+    let mut build = Build {
+        name,
+        schema: &schema,
+        time_name: &time_name,
+        windows: shape.windows,
+        inputs: vec![],
+        frames: vec![],
+        slots: vec![],
+    };
     let windowed = !build.windows.is_empty();
     if windowed && changelog {
         return Err(refused(name, &format!("windows over changelog table \"{}\" are not maintained", relation.name))
@@ -95,8 +108,11 @@ pub fn plan_feature_view(
     if changelog {
         let primary: Vec<Expr> = definition.primary_key.iter().map(|i| column(&definition.columns[*i].name)).collect();
         if key.len() != primary.len() || !key.iter().all(|k| primary.contains(k)) {
-            return Err(refused(name, &format!("its entity key is not the primary key of table \"{}\"", relation.name))
-                .hint("leave out the key option, or read a source instead of a table with a primary key"));
+            return Err(refused(
+                name,
+                &format!("its entity key is not the primary key of table \"{}\"", relation.name),
+            )
+            .hint("leave out the key option, or read a source instead of a table with a primary key"));
         }
     }
     for expr in key.iter().chain(shape.filter.iter()) {
@@ -129,7 +145,12 @@ pub fn plan_feature_view(
         }
     }
     match outputs.iter().filter(|o| matches!(o.kind, OutputKind::Time)).count() {
-        0 => outputs.push(Output { name: time_name.clone(), ty: instant_type(), kind: OutputKind::Time, sql: time_name.clone() }),
+        0 => outputs.push(Output {
+            name: time_name.clone(),
+            ty: instant_type(),
+            kind: OutputKind::Time,
+            sql: time_name.clone(),
+        }),
         1 => {}
         _ => {
             return Err(PlanError::new(
@@ -156,7 +177,10 @@ pub fn plan_feature_view(
             .hint("name the features with AS"));
         }
         if tidemark_catalog::SqlType::from_arrow(&output.ty).is_none() {
-            return Err(refused(name, &format!("column \"{}\" has a type that cannot be stored: {}", output.name, output.ty)));
+            return Err(refused(
+                name,
+                &format!("column \"{}\" has a type that cannot be stored: {}", output.name, output.ty),
+            ));
         }
     }
     let plan = FeaturePlan {
@@ -175,7 +199,10 @@ pub fn plan_feature_view(
     };
     if let Some(ttl) = plan.ttl_us {
         if ttl <= 0 {
-            return Err(PlanError::new(sqlstate::INVALID_PARAMETER, format!("ttl of feature view \"{name}\" is not positive")));
+            return Err(PlanError::new(
+                sqlstate::INVALID_PARAMETER,
+                format!("ttl of feature view \"{name}\" is not positive"),
+            ));
         }
         if let Some(longest) = plan.longest_range_us()
             && ttl < longest
@@ -216,8 +243,10 @@ fn check_options(name: &str, options: &BTreeMap<String, String>) -> PlanResult<(
     }
     for unavailable in ["slide", "online"] {
         if options.contains_key(unavailable) {
-            return Err(PlanError::unsupported(format!("option \"{unavailable}\" of feature view \"{name}\" is not available"))
-                .hint("leave it out: windows are exact and the online store is the embedded one"));
+            return Err(PlanError::unsupported(format!(
+                "option \"{unavailable}\" of feature view \"{name}\" is not available"
+            ))
+            .hint("leave it out: windows are exact and the online store is the embedded one"));
         }
     }
     Ok(())
@@ -226,13 +255,16 @@ fn check_options(name: &str, options: &BTreeMap<String, String>) -> PlanResult<(
 /// What no binding is needed to refuse.
 fn check_syntax(name: &str, query: &ast::Query) -> PlanResult<()> {
     let ast::SetExpr::Select(select) = query.body.as_ref() else {
-        return Err(refused(name, "it is not a plain SELECT").hint("UNION, VALUES and parentheses are not maintained; write one SELECT over one source"));
+        return Err(refused(name, "it is not a plain SELECT")
+            .hint("UNION, VALUES and parentheses are not maintained; write one SELECT over one source"));
     };
     if query.with.is_some() {
         return Err(refused(name, "WITH queries are not maintained").hint("write the SELECT directly over the source"));
     }
     if query.order_by.is_some() || query.limit_clause.is_some() || query.fetch.is_some() {
-        return Err(refused(name, "ORDER BY and LIMIT have no meaning for it").hint("order the rows where you read the view"));
+        return Err(
+            refused(name, "ORDER BY and LIMIT have no meaning for it").hint("order the rows where you read the view")
+        );
     }
     if select.distinct.is_some() {
         return Err(refused(name, "DISTINCT has no meaning for it").hint("a feature view has one row per entity key"));
@@ -277,7 +309,8 @@ struct Shape<'a> {
 impl<'a> Shape<'a> {
     fn take(name: &'a str, plan: &LogicalPlan) -> PlanResult<Self> {
         let LogicalPlan::Projection(projection) = plan else {
-            return Err(refused(name, "its shape is not a projection of one source").hint("write SELECT key, time, aggregates OVER window FROM source"));
+            return Err(refused(name, "its shape is not a projection of one source")
+                .hint("write SELECT key, time, aggregates OVER window FROM source"));
         };
         let mut types = vec![];
         let mut exprs = vec![];
@@ -308,7 +341,14 @@ impl<'a> Shape<'a> {
                 }
                 LogicalPlan::SubqueryAlias(alias) => node = alias.input.as_ref(),
                 LogicalPlan::TableScan(_) => {
-                    return Ok(Shape { name, projection: exprs, projection_types: types, windows, filter, scan: node.clone() });
+                    return Ok(Shape {
+                        name,
+                        projection: exprs,
+                        projection_types: types,
+                        windows,
+                        filter,
+                        scan: node.clone(),
+                    });
                 }
                 LogicalPlan::Aggregate(_) => {
                     return Err(refused(name, "an aggregate without OVER has no time")
@@ -389,7 +429,9 @@ impl Build<'_> {
                     let list = |e: &[Expr]| e.iter().map(|e| e.to_string()).collect::<Vec<_>>().join(", ");
                     return Err(refused(self.name, "its windows have different PARTITION BY")
                         .detail(format!("one is by {}, another by {}", list(first), list(&by)))
-                        .hint("a feature view has one entity key: make one view per key and join them where you read"));
+                        .hint(
+                            "a feature view has one entity key: make one view per key and join them where you read",
+                        ));
                 }
             }
         }
@@ -401,7 +443,10 @@ impl Build<'_> {
                     if self.schema.field_with_name(column_name).is_err() {
                         return Err(PlanError::new(
                             sqlstate::UNDEFINED_COLUMN,
-                            format!("column \"{column_name}\" named as key of feature view \"{}\" does not exist", self.name),
+                            format!(
+                                "column \"{column_name}\" named as key of feature view \"{}\" does not exist",
+                                self.name
+                            ),
                         ));
                     }
                     key.push(column(column_name));
@@ -574,7 +619,9 @@ impl Build<'_> {
                 .hint(format!("maintained are {}", known.join(", "))));
         };
         if params.distinct {
-            return Err(refused(self.name, &format!("{name}(DISTINCT …) is not maintained")).hint("use approx_count_distinct"));
+            return Err(
+                refused(self.name, &format!("{name}(DISTINCT …) is not maintained")).hint("use approx_count_distinct")
+            );
         }
         if matches!(params.null_treatment, Some(NullTreatment::IgnoreNulls)) {
             return Err(refused(self.name, &format!("{name} IGNORE NULLS is not maintained"))
@@ -658,11 +705,12 @@ impl Build<'_> {
                     .hint(format!("write ORDER BY {}", self.time_name)));
             }
         }
-        let refuse_following = || {
-            refused(self.name, "a window looks into the future").hint("end the frame at CURRENT ROW or earlier")
-        };
+        let refuse_following =
+            || refused(self.name, "a window looks into the future").hint("end the frame at CURRENT ROW or earlier");
         match frame.units {
-            WindowFrameUnits::Groups => Err(refused(self.name, "GROUPS frames are not maintained").hint("use RANGE or ROWS")),
+            WindowFrameUnits::Groups => {
+                Err(refused(self.name, "GROUPS frames are not maintained").hint("use RANGE or ROWS"))
+            }
             WindowFrameUnits::Range => {
                 let start_us = match &frame.start_bound {
                     WindowFrameBound::Preceding(v) if v.is_null() => None,
@@ -687,7 +735,10 @@ impl Build<'_> {
             WindowFrameUnits::Rows => {
                 let rows = |v: &ScalarValue| match v.cast_to(&DataType::UInt64) {
                     Ok(ScalarValue::UInt64(Some(n))) => Ok(n),
-                    _ => Err(PlanError::new(sqlstate::WINDOWING_ERROR, format!("frame bound {v} is not a number of rows"))),
+                    _ => Err(PlanError::new(
+                        sqlstate::WINDOWING_ERROR,
+                        format!("frame bound {v} is not a number of rows"),
+                    )),
                 };
                 let start = match &frame.start_bound {
                     WindowFrameBound::Preceding(v) if v.is_null() => None,

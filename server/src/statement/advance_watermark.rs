@@ -27,8 +27,11 @@ pub async fn execute(
     let constant = Binder::new(&snapshot, &session.state, &NoSystemTables, now_us).constant(to, now_us)?;
     let to_us = instant(constant, name)?;
     if relation.clock == ClockMode::System && to_us > now_us {
-        return Err(PgError::error("22023", format!("cannot advance the watermark of {} \"{name}\" beyond now", object.kind()))
-            .hint("every event until then would be late; under clock = 'event' time is the replay's own"));
+        return Err(PgError::error(
+            "22023",
+            format!("cannot advance the watermark of {} \"{name}\" beyond now", object.kind()),
+        )
+        .hint("every event until then would be late; under clock = 'event' time is the replay's own"));
     }
     database.engine.advance_watermark(object.id, to_us).await?;
     Ok(Outcome::Done { tag: format!("ALTER {}", object.kind().to_string().to_uppercase()).into() })

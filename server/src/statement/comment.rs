@@ -19,9 +19,9 @@ pub async fn execute(
     let snapshot = database.snapshot();
     let object = match kind {
         Some(kind) => find(&snapshot, kind, name)?,
-        None => snapshot
-            .get(name)
-            .ok_or_else(|| PgError::error("42P01", format!("relation \"{name}\" does not exist")))?,
+        None => {
+            snapshot.get(name).ok_or_else(|| PgError::error("42P01", format!("relation \"{name}\" does not exist")))?
+        }
     };
     let mut changed = object.as_ref().clone();
     match column {

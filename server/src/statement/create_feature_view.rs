@@ -42,8 +42,11 @@ pub async fn execute(
 
 pub fn plan(snapshot: &Snapshot, session: &Session, create: &CreateFeatureView) -> Result<FeaturePlan, PgError> {
     if create.or_replace {
-        return Err(PgError::error("0A000", format!("CREATE OR REPLACE FEATURE VIEW \"{}\" is not available", create.name))
-            .hint("create it under a new name and drop the old one when its readers have moved"));
+        return Err(PgError::error(
+            "0A000",
+            format!("CREATE OR REPLACE FEATURE VIEW \"{}\" is not available", create.name),
+        )
+        .hint("create it under a new name and drop the old one when its readers have moved"));
     }
     let zone = session.get("timezone").unwrap_or("UTC");
     Ok(plan_feature_view(&create.name, &create.query, &create.options, snapshot, zone)?)
@@ -60,8 +63,9 @@ fn object(
     let mut columns = vec![];
     let mut features = vec![];
     for (i, output) in plan.outputs.iter().enumerate() {
-        let ty = SqlType::from_arrow(&output.ty)
-            .ok_or_else(|| PgError::error("0A000", format!("column \"{}\" has a type that cannot be stored", output.name)))?;
+        let ty = SqlType::from_arrow(&output.ty).ok_or_else(|| {
+            PgError::error("0A000", format!("column \"{}\" has a type that cannot be stored", output.name))
+        })?;
         let keyed = matches!(output.kind, OutputKind::Key(_) | OutputKind::Time);
         columns.push(Column { name: output.name.clone(), ty, not_null: keyed, comment: None });
         if !keyed {

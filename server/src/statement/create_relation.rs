@@ -56,9 +56,11 @@ pub fn exists(
         session.notice(format!("{message}, skipping"));
         return done(tag);
     }
-    Err(PgError::error("42P07", message)
-        .detail(format!("it is a {}", existing.kind()))
-        .hint(format!("DROP {} {} first, or use IF NOT EXISTS", existing.kind().to_string().to_uppercase(), existing.name)))
+    Err(PgError::error("42P07", message).detail(format!("it is a {}", existing.kind())).hint(format!(
+        "DROP {} {} first, or use IF NOT EXISTS",
+        existing.kind().to_string().to_uppercase(),
+        existing.name
+    )))
 }
 
 fn relation(create: &CreateRelation, sql: &str) -> Result<Relation, PgError> {
@@ -84,7 +86,13 @@ fn relation(create: &CreateRelation, sql: &str) -> Result<Relation, PgError> {
     for i in relation.primary_key.clone() {
         relation.columns[i].not_null = true;
         if matches!(relation.columns[i].ty, tidemark_catalog::SqlType::Array(_)) {
-            return Err(PgError::error("0A000", format!("column \"{}\" of \"{}\" is an array and cannot be a key", relation.columns[i].name, create.name)));
+            return Err(PgError::error(
+                "0A000",
+                format!(
+                    "column \"{}\" of \"{}\" is an array and cannot be a key",
+                    relation.columns[i].name, create.name
+                ),
+            ));
         }
     }
     if create.kind == ObjectKind::Source && !relation.primary_key.is_empty() {
@@ -126,8 +134,11 @@ pub fn apply_options(
             "dead_letter_retention" => relation.dead_letter_retention_us = Some(duration()?),
             "connector" if value == "embedded" => {}
             "connector" => {
-                return Err(PgError::error("0A000", format!("{kind} \"{name}\": connector '{value}' is not available"))
-                    .hint("leave the connector out: INSERT and COPY feed the embedded durable log"));
+                return Err(PgError::error(
+                    "0A000",
+                    format!("{kind} \"{name}\": connector '{value}' is not available"),
+                )
+                .hint("leave the connector out: INSERT and COPY feed the embedded durable log"));
             }
             other => {
                 return Err(PgError::error("22023", format!("{kind} \"{name}\" has no option \"{other}\""))

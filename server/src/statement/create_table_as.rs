@@ -27,7 +27,10 @@ pub async fn execute(
     let mut columns: Vec<Column> = vec![];
     for field in schema.fields() {
         let ty = SqlType::from_arrow(field.data_type()).ok_or_else(|| {
-            PgError::error("0A000", format!("column \"{}\" has a type that cannot be stored: {}", field.name(), field.data_type()))
+            PgError::error(
+                "0A000",
+                format!("column \"{}\" has a type that cannot be stored: {}", field.name(), field.data_type()),
+            )
         })?;
         if columns.iter().any(|c| &c.name == field.name()) {
             return Err(PgError::error("42701", format!("column \"{}\" specified more than once", field.name()))

@@ -42,7 +42,10 @@ pub async fn execute(
     for (i, field) in fields.iter().enumerate() {
         let name = new.columns.get(i).unwrap_or(field.name()).clone();
         let ty = SqlType::from_arrow(field.data_type()).ok_or_else(|| {
-            PgError::error("0A000", format!("column \"{name}\" of view \"{}\" has a type that has no name here", new.name))
+            PgError::error(
+                "0A000",
+                format!("column \"{name}\" of view \"{}\" has a type that has no name here", new.name),
+            )
         })?;
         if columns.iter().any(|c| c.name == name) {
             return Err(PgError::error("42701", format!("column \"{name}\" specified more than once"))

@@ -1,11 +1,7 @@
 //! `EXPLAIN query`, `EXPLAIN CREATE FEATURE VIEW`, and the oracle's SQL by `(FORMAT PROBES)`.
 
 use super::{create_feature_view, query, text_rows, text_schema};
-use crate::{
-    database::Database,
-    pg::PgError,
-    session::Session,
-};
+use crate::{database::Database, pg::PgError, session::Session};
 use arrow::array::RecordBatch;
 use datafusion::{
     physical_plan::{collect, display::DisplayableExecutionPlan},
@@ -109,8 +105,12 @@ fn describe(plan: &FeaturePlan, name: &str) -> String {
     if raw > 0 {
         line("raw columns", format!("{raw}, of the latest event"));
     }
-    let continuous: Vec<_> =
-        plan.outputs.iter().filter(|o| matches!(o.kind, OutputKind::TimeContinuous { .. })).map(|o| o.name.clone()).collect();
+    let continuous: Vec<_> = plan
+        .outputs
+        .iter()
+        .filter(|o| matches!(o.kind, OutputKind::TimeContinuous { .. }))
+        .map(|o| o.name.clone())
+        .collect();
     if !continuous.is_empty() {
         line("at read", format!("{} (history keeps the base)", continuous.join(", ")));
     }
@@ -132,12 +132,14 @@ fn describe(plan: &FeaturePlan, name: &str) -> String {
         .slots
         .iter()
         .filter_map(|s| match s {
-            Slot::Aggregate { function: f @ (Aggregate::Min | Aggregate::Max | Aggregate::ApproxCountDistinct), frame, .. } => {
-                match plan.frames[*frame] {
-                    Frame::Range { start_us: None, .. } | Frame::Rows { start: None, .. } => None,
-                    _ => Some(f.name()),
-                }
-            }
+            Slot::Aggregate {
+                function: f @ (Aggregate::Min | Aggregate::Max | Aggregate::ApproxCountDistinct),
+                frame,
+                ..
+            } => match plan.frames[*frame] {
+                Frame::Range { start_us: None, .. } | Frame::Rows { start: None, .. } => None,
+                _ => Some(f.name()),
+            },
             _ => None,
         })
         .collect();

@@ -40,8 +40,7 @@ pub fn execute(
         }
         let rows: Vec<&Row> = rows.iter().collect();
         let visible = view.state.compiled.visible(&rows, now_us)?;
-        let columns: Vec<ArrayRef> =
-            lookup.lookup.projection.iter().map(|(i, _)| visible.column(*i).clone()).collect();
+        let columns: Vec<ArrayRef> = lookup.lookup.projection.iter().map(|(i, _)| visible.column(*i).clone()).collect();
         let schema = prepared.schema.clone().ok_or_else(|| PgError::error("XX000", "a lookup without columns"))?;
         let formats = super::result_formats(bound, columns.len());
         let encoder = RowEncoder::new(&schema, &formats, &session.format)?;

@@ -56,7 +56,8 @@ pub async fn execute(
         let binder = Binder::new(&snapshot, &session.state, &NoSystemTables, now_us);
         parameters.push(as_text(session, binder.constant(argument, now_us)?)?);
     }
-    let inner = Bound { parameters, parameter_formats: Default::default(), result_formats: bound.result_formats.clone() };
+    let inner =
+        Bound { parameters, parameter_formats: Default::default(), result_formats: bound.result_formats.clone() };
     if let Some(lookup) = &prepared.lookup {
         let mut messages = BytesMut::new();
         if let Some(done) = super::lookup::execute(database, session, &prepared, lookup, &inner, &mut messages) {

@@ -33,8 +33,11 @@ pub async fn execute(
             .detail(format!("it is a {}", existing.kind())));
     }
     if let Some(reader) = snapshot.readers(object.id).next() {
-        return Err(PgError::error("2BP01", format!("cannot rename {kind} \"{name}\": {} \"{}\" names it", reader.kind(), reader.name))
-            .hint("drop and create what reads it, or create a view under the new name"));
+        return Err(PgError::error(
+            "2BP01",
+            format!("cannot rename {kind} \"{name}\": {} \"{}\" names it", reader.kind(), reader.name),
+        )
+        .hint("drop and create what reads it, or create a view under the new name"));
     }
     let mut renamed = object.as_ref().clone();
     renamed.name = to.to_string();

@@ -32,8 +32,11 @@ pub async fn execute(
     match &mut changed.body {
         Body::Source(relation) | Body::Table(relation) => {
             if options.contains_key("clock") || options.contains_key("connector") {
-                return Err(PgError::error("0A000", format!("clock and connector of {kind} \"{name}\" cannot be changed"))
-                    .hint("its history was made with them; create another and copy the rows"));
+                return Err(PgError::error(
+                    "0A000",
+                    format!("clock and connector of {kind} \"{name}\" cannot be changed"),
+                )
+                .hint("its history was made with them; create another and copy the rows"));
             }
             apply_options(relation, kind, name, options)?;
         }
@@ -45,12 +48,18 @@ pub async fn execute(
                         view.tags = value.split(',').map(|t| t.trim().to_string()).filter(|t| !t.is_empty()).collect();
                     }
                     "ttl" | "key" | "slide" => {
-                        return Err(PgError::error("0A000", format!("{option} of feature view \"{name}\" cannot be changed"))
-                            .hint("it changes every value: create the view under a new name"));
+                        return Err(PgError::error(
+                            "0A000",
+                            format!("{option} of feature view \"{name}\" cannot be changed"),
+                        )
+                        .hint("it changes every value: create the view under a new name"));
                     }
                     other => {
-                        return Err(PgError::error("22023", format!("feature view \"{name}\" has no option \"{other}\""))
-                            .hint("owner and tags can be set"));
+                        return Err(PgError::error(
+                            "22023",
+                            format!("feature view \"{name}\" has no option \"{other}\""),
+                        )
+                        .hint("owner and tags can be set"));
                     }
                 }
                 view.options.insert(option.clone(), value.clone());
