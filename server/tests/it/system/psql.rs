@@ -142,8 +142,7 @@ async fn the_other_lists_answer() {
         LIST_PUBLICATIONS,
         LIST_EVENT_TRIGGERS,
         LIST_ROLE_SETTINGS,
-        LIST_TYPES_PLUS,
-        LIST_DESCRIPTIONS,
+        LIST_TYPES_PLUS
     ] {
         assert_eq!(rows(statement).await, none(), "{statement}");
     }
