@@ -136,15 +136,9 @@ async fn the_other_lists_answer() {
     for statement in [LIST_FUNCTIONS, LIST_FUNCTIONS_PLUS, LIST_SEQUENCES_IN, LIST_TYPES] {
         assert_eq!(like(statement, "public", "").await, none(), "{statement}");
     }
-    for statement in [
-        LIST_EXTENSIONS,
-        LIST_DOMAINS,
-        LIST_PUBLICATIONS,
-        LIST_EVENT_TRIGGERS,
-        LIST_ROLE_SETTINGS,
-        LIST_TYPES_PLUS,
-        LIST_DESCRIPTIONS,
-    ] {
+    for statement in
+        [LIST_EXTENSIONS, LIST_DOMAINS, LIST_PUBLICATIONS, LIST_EVENT_TRIGGERS, LIST_ROLE_SETTINGS, LIST_TYPES_PLUS]
+    {
         assert_eq!(rows(statement).await, none(), "{statement}");
     }
     assert_eq!(like(LIST_PRIVILEGES, "public", "").await.len(), 4);
