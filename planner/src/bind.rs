@@ -134,6 +134,7 @@ impl<'a> Binder<'a> {
         }
         let statement = ast::Statement::Query(Box::new(query.clone()));
         let plan = planner.sql_statement_to_plan_with_context(statement, &mut context)?;
+        let plan = crate::any_parameter::infer(plan)?;
         let plan = if self.bind_now { at_instant(plan, self.now_us)? } else { plan };
         Ok(BoundQuery { plan, reads: self.reads.get().into_iter().collect() })
     }
@@ -380,8 +381,10 @@ impl RelationPlanner for SystemTimePlanner {
 
 /// A timestamptz constant as microseconds.
 pub fn instant(value: ScalarValue, name: &str) -> PlanResult<i64> {
+    // A number would be taken for microseconds since 1970.
+    let is_time = !value.data_type().is_numeric();
     match value.cast_to(&table::instant_type()) {
-        Ok(ScalarValue::TimestampMicrosecond(Some(us), _)) => Ok(us),
+        Ok(ScalarValue::TimestampMicrosecond(Some(us), _)) if is_time => Ok(us),
         _ => Err(PlanError::new(
             sqlstate::DATATYPE_MISMATCH,
             format!("the time for \"{name}\" is not a timestamp with time zone"),

@@ -34,6 +34,7 @@ pub mod sqlstate {
     pub const INVALID_SCHEMA: &str = "3F000";
     pub const WINDOWING_ERROR: &str = "42P20";
     pub const GROUPING_ERROR: &str = "42803";
+    pub const INVALID_COLUMN_REFERENCE: &str = "42P10";
     pub const INTERNAL: &str = "XX000";
 }
 
@@ -114,6 +115,8 @@ impl From<datafusion::error::DataFusionError> for PlanError {
             sqlstate::UNDEFINED_FUNCTION
         } else if message.contains("must appear in the GROUP BY") || message.contains("in GROUP BY") {
             sqlstate::GROUPING_ERROR
+        } else if message.starts_with("for SELECT DISTINCT") {
+            sqlstate::INVALID_COLUMN_REFERENCE
         } else {
             match error.find_root() {
                 E::SQL(..) => sqlstate::SYNTAX_ERROR,

@@ -68,8 +68,13 @@ impl From<DataFusionError> for PgError {
         let lower = text.to_lowercase();
         let sqlstate = if lower.contains("divide by zero") || lower.contains("division by zero") {
             return PgError::error("22012", "division by zero");
-        } else if lower.contains("overflow") || lower.contains("out of range") {
+        } else if ["overflow", "out of range", "can't cast value", "too large to store", "too small to store"]
+            .iter()
+            .any(|words| lower.contains(words))
+        {
             Some("22003")
+        } else if lower.contains("error parsing timestamp") || lower.contains("error parsing date") {
+            Some("22007")
         } else if lower.contains("cannot cast string")
             || lower.contains("error parsing")
             || lower.contains("parser error")

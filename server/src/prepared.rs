@@ -8,9 +8,12 @@ use crate::{
     wire::{self, pg_type},
 };
 use arrow::datatypes::{DataType, Schema, SchemaRef};
-use datafusion::logical_expr::LogicalPlan;
 use datafusion::sql::sqlparser::ast;
-use std::sync::Arc;
+use datafusion::{
+    common::tree_node::{TreeNode, TreeNodeRecursion},
+    logical_expr::{Expr, LogicalPlan},
+};
+use std::{collections::HashMap, sync::Arc};
 use tidemark_planner::{
     Statement,
     lookup::{self, Keys, Lookup},
@@ -154,9 +157,10 @@ pub fn declared_types(declared: &[u32]) -> Result<Vec<Option<DataType>>, PgError
 
 /// The parameters of a plan in order: as declared, else as inferred, else text.
 fn parameter_oids(plan: &LogicalPlan, declared: &[u32]) -> Result<Vec<u32>, PgError> {
-    let found = plan.get_parameter_types()?;
+    let cast = cast_parameters(plan)?;
     let mut oids = vec![];
-    for (name, ty) in found {
+    for (name, ty) in plan.get_parameter_types()? {
+        let ty = ty.filter(|t| *t != DataType::Null).or_else(|| cast.get(&name).cloned());
         let Some(n) = name.strip_prefix('$').and_then(|n| n.parse::<usize>().ok()).filter(|n| (1..=65_535).contains(n))
         else {
             return Err(PgError::error("42P02", format!("there is no parameter {name}")));
@@ -164,7 +168,7 @@ fn parameter_oids(plan: &LogicalPlan, declared: &[u32]) -> Result<Vec<u32>, PgEr
         if oids.len() < n {
             oids.resize(n, TEXT);
         }
-        oids[n - 1] = ty.filter(|t| *t != DataType::Null).map_or(TEXT, |t| pg_type(&t).oid);
+        oids[n - 1] = ty.map_or(TEXT, |t| pg_type(&t).oid);
     }
     for (i, oid) in declared.iter().enumerate() {
         if i >= oids.len() {
@@ -175,6 +179,24 @@ fn parameter_oids(plan: &LogicalPlan, declared: &[u32]) -> Result<Vec<u32>, PgEr
         }
     }
     Ok(oids)
+}
+
+/// What `$1::float8` says of its parameter.
+fn cast_parameters(plan: &LogicalPlan) -> Result<HashMap<String, DataType>, PgError> {
+    let mut found = HashMap::new();
+    plan.apply_with_subqueries(|node| {
+        node.apply_expressions(|expr| {
+            expr.apply(|expr| {
+                if let Expr::Cast(cast) = expr
+                    && let Expr::Placeholder(parameter) = cast.expr.as_ref()
+                {
+                    found.entry(parameter.id.clone()).or_insert_with(|| cast.field.data_type().clone());
+                }
+                Ok(TreeNodeRecursion::Continue)
+            })
+        })
+    })?;
+    Ok(found)
 }
 
 /// The greatest parameter number in a query.

@@ -21,7 +21,7 @@ mod zone;
 
 pub use copy_in::{CopyDecoder, CopyError};
 pub use copy_out::CopyEncoder;
-pub use decode::decode_param;
+pub use decode::{decode_param, value_from_text};
 pub use encode::RowEncoder;
 pub use types::{PgType, pg_type, pg_type_of_field};
 pub use zone::SessionZone;

@@ -82,6 +82,7 @@ impl Server {
         let process = command(port, &folder.data())
             .args(arguments)
             .current_dir(folder.path()) // what COPY … TO a relative path writes belongs to the test
+            .env("TIDEMARK_LOG", "warn,tidemark_server=info")
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)

@@ -20,6 +20,7 @@ pub enum Protocol {
 }
 
 pub struct Session {
+    config: tokio_postgres::Config,
     client: Client,
     protocol: Protocol,
 }
@@ -50,9 +51,7 @@ type Output = DBOutput<DefaultColumnType>;
 
 impl Session {
     pub async fn open(server: &Server, protocol: Protocol) -> Result<Session, Refused> {
-        let client = server.connect().await?;
-        client.batch_execute("SET TimeZone = 'UTC'").await?;
-        Ok(Session { client, protocol })
+        Ok(Session { config: server.config(), client: server.connect().await?, protocol })
     }
 
     async fn simple(&self, sql: &str) -> Result<Output, Refused> {
@@ -128,7 +127,14 @@ impl AsyncDB for Session {
     async fn run(&mut self, sql: &str) -> Result<Output, Refused> {
         let (first, rest) = sql.split_once('\n').unwrap_or((sql, ""));
         if first.starts_with("COPY ") && first.contains(" FROM STDIN") {
-            return self.copy_in(first, rest).await;
+            let copied = self.copy_in(first, rest).await;
+            if copied.is_err() {
+                // The driver sends Sync once more than the server expects, here as with PostgreSQL, and is lost.
+                let (client, connection) = self.config.connect(tokio_postgres::NoTls).await?;
+                tokio::spawn(connection);
+                self.client = client;
+            }
+            return copied;
         }
         if first.starts_with("COPY ") && sql.contains(" TO STDOUT") {
             return self.copy_out(sql).await;

@@ -14,7 +14,7 @@ const SETUP: &str = "
 
 /// SQLSTATE, PostgreSQL's name of it, statement.
 const CASES: &[(&str, &str, &str)] = &[
-    ("42601", "syntax_error", "SELECT FROM WHERE"),
+    ("42601", "syntax_error", "SELECT 1 FROM"),
     ("42601", "syntax_error", "CREATE FEATURE VIEW x"),
     ("42601", "syntax_error", "SELECT 'unfinished"),
     ("42P01", "undefined_table", "SELECT * FROM nothing"),

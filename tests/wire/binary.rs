@@ -14,7 +14,7 @@ async fn round_trip<T>(client: &Client, sql_type: &str, ty: Type, values: &[Opti
 where
     T: ToSql + FromSqlOwned + PartialEq + Debug + Sync,
 {
-    client.batch_execute(&format!("CREATE TABLE t (id BIGINT PRIMARY KEY, v {sql_type})")).await?;
+    client.batch_execute(&format!("CREATE TABLE t (id BIGINT, v {sql_type})")).await?;
     let insert = client.prepare("INSERT INTO t VALUES ($1, $2)").await?;
     ensure!(insert.params() == [Type::INT8, ty.clone()], "the parameters of an INSERT are {:?}", insert.params());
     for (id, value) in values.iter().enumerate() {

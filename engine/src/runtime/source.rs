@@ -242,7 +242,7 @@ impl SourceRuntime {
                 admission: Some(decision),
             });
         }
-        let end = self.log.append(group.clone()).await?;
+        let end = self.log.append(group.clone()).await.map_err(|error| self.named(error))?;
         // From here on it has happened. Offsets are consecutive up to the end.
         let rows: u64 = group.iter().map(|b| b.rows.num_rows() as u64).sum();
         let mut offset = end.get(0) - rows;
@@ -303,6 +303,14 @@ impl SourceRuntime {
         }
         view.state.finish(decision.frontier_us)?;
         Ok(letters)
+    }
+
+    /// A full log is the source's: whoever reads the error knows that name, not the folder's.
+    fn named(&self, error: SeamError) -> SeamError {
+        match error {
+            SeamError::Full(error) => SeamError::Full(format!("\"{}\" takes no more rows: {error}", self.name.read())),
+            other => other,
+        }
     }
 
     /// The letters of what the source itself did not admit.

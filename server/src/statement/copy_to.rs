@@ -78,15 +78,18 @@ fn to_client(
     let layout = CopyLayout { binary: encoder.is_binary(), columns: encoder.column_count() as i16 };
     let mut header = BytesMut::new();
     encoder.header_message(&mut header);
-    let mut trailer = BytesMut::new();
-    encoder.trailer_message(&mut trailer);
-    let bare = |messages: BytesMut| stream::iter((!messages.is_empty()).then_some(Ok(CopyChunk { messages, rows: 0 })));
-    let body = batches.map_err(PgError::from).and_then(move |batch| {
+    let header = stream::iter([Ok(CopyChunk { messages: header, rows: 0 })]);
+    let body = batches.map_err(PgError::from).map_ok(Some).chain(stream::iter([Ok(None)])).and_then(move |batch| {
         let mut messages = BytesMut::new();
-        encoder.encode_messages(&batch, 0..batch.num_rows(), &mut messages);
-        std::future::ready(Ok(CopyChunk { messages, rows: batch.num_rows() as u64 }))
+        let rows = batch.as_ref().map_or(0, |batch| batch.num_rows());
+        match batch {
+            Some(batch) => encoder.encode_messages(&batch, 0..rows, &mut messages),
+            None => encoder.trailer_message(&mut messages),
+        }
+        std::future::ready(Ok(CopyChunk { messages, rows: rows as u64 }))
     });
-    Ok(Outcome::CopyOut { stream: bare(header).chain(body).chain(bare(trailer)).boxed(), layout })
+    let stream = header.chain(body).try_filter(|chunk| std::future::ready(!chunk.messages.is_empty()));
+    Ok(Outcome::CopyOut { stream: stream.boxed(), layout })
 }
 
 async fn to_file(

@@ -6,6 +6,7 @@ use crate::{
     pg::{Outcome, PgError},
     prepared::declared_types,
     session::Session,
+    wire::value_from_text,
 };
 use arrow::{
     array::{ArrayRef, RecordBatch, new_null_array},
@@ -14,7 +15,7 @@ use arrow::{
 };
 use datafusion::{scalar::ScalarValue, sql::sqlparser::ast};
 use futures::TryStreamExt;
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 use tidemark_catalog::{Object, Snapshot};
 use tidemark_engine::runtime::{Conflict, IngestReport};
 use tidemark_planner::statement::{Insert, OnConflict};
@@ -98,6 +99,17 @@ pub async fn execute(
                 )
                 .hint(format!("\"{}\" has no primary key", object.name)));
             }
+            let key = relation.primary_key.iter().map(|i| relation.columns[*i].name.as_str());
+            let named = insert.replaces.iter().take(relation.primary_key.len()).map(String::as_str);
+            if *other == OnConflict::Replace
+                && !key.collect::<BTreeSet<_>>().into_iter().eq(named.collect::<BTreeSet<_>>())
+            {
+                return Err(PgError::error(
+                    "42P10",
+                    "there is no unique or exclusion constraint matching the ON CONFLICT specification",
+                )
+                .hint(format!("name the primary key of \"{}\"", object.name)));
+            }
             if *other == OnConflict::Replace && insert.replaces.len() < object.columns().len() {
                 return Err(PgError::error("0A000", "ON CONFLICT DO UPDATE must set every other column")
                     .hint("SET every column = excluded.column"));
@@ -105,8 +117,10 @@ pub async fn execute(
             if *other == OnConflict::Nothing { Conflict::Skip } else { Conflict::Replace }
         }
     };
-    let types = declared_types(parameter_oids)?;
-    let (schema, stream) = query::run(database, session, &insert.query, &types, parameters).await?;
+    let mut types = declared_types(parameter_oids)?;
+    let mut parameters = parameters.to_vec();
+    let query = literals_as_parameters(session, &object, &map, &insert.query, &mut types, &mut parameters)?;
+    let (schema, stream) = query::run(database, session, &query, &types, &parameters).await?;
     if schema.fields().len() > map.len() {
         return Err(PgError::error("42601", "INSERT has more expressions than target columns"));
     }
@@ -122,6 +136,35 @@ pub async fn execute(
     let report = database.engine.ingest(object.id, batches, conflict).await?;
     tell(session, &object, &report);
     Ok(Outcome::Done { tag: format!("INSERT 0 {}", report.rows).into() })
+}
+
+/// In VALUES a quoted literal is a value of its column's type, as in PostgreSQL: read by the rules of COPY, in the
+/// session's time zone, and not by what stands in the other rows.
+fn literals_as_parameters(
+    session: &Session,
+    object: &Object,
+    map: &[usize],
+    query: &ast::Query,
+    types: &mut Vec<Option<DataType>>,
+    parameters: &mut Vec<ScalarValue>,
+) -> Result<ast::Query, PgError> {
+    let mut query = query.clone();
+    let ast::SetExpr::Values(values) = query.body.as_mut() else { return Ok(query) };
+    for row in &mut values.rows {
+        for (expr, column) in row.content.iter_mut().zip(map) {
+            let ty = object.columns()[*column].ty.arrow();
+            let ast::Expr::Value(value) = expr else { continue };
+            let (ast::Value::SingleQuotedString(text), false) = (&value.value, ty == DataType::Utf8) else { continue };
+            let parsed = value_from_text(&ty, text, &session.format.time_zone).map_err(|e| {
+                let error: PgError = e.into();
+                error.context(format!("column {} of \"{}\"", object.columns()[*column].name, object.name))
+            })?;
+            types.push(Some(ty));
+            parameters.push(parsed);
+            value.value = ast::Value::Placeholder(format!("${}", parameters.len()));
+        }
+    }
+    Ok(query)
 }
 
 /// Rows as the relation has them: types cast, columns that were not given NULL, NOT NULL checked.

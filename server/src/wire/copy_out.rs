@@ -17,6 +17,9 @@ pub struct CopyEncoder {
     columns: Vec<CellWriter>,
     session: SessionFormat,
     value: BytesMut,
+    /// The binary header shares the message of what comes first after it, as PostgreSQL sends it: some drivers read the
+    /// first row on without looking for another message.
+    header_owed: bool,
 }
 
 impl CopyEncoder {
@@ -27,6 +30,7 @@ impl CopyEncoder {
             columns: schema.fields().iter().map(|f| CellWriter::new(f)).collect(),
             session: session.clone(),
             value: BytesMut::new(),
+            header_owed: false,
         })
     }
 
@@ -99,21 +103,35 @@ impl CopyEncoder {
     /// Appends the rows as CopyData messages (`d`, length, bytes), one per row: drivers read rows by messages.
     pub fn encode_messages(&mut self, batch: &RecordBatch, rows: Range<usize>, out: &mut BytesMut) {
         for row in rows {
-            message(out, |out| self.encode_row(batch, row, out));
+            message(out, |out| {
+                self.owed_header(out);
+                self.encode_row(batch, row, out);
+            });
         }
     }
 
-    /// The header as one CopyData message; nothing when there is none.
+    /// The header as one CopyData message; nothing when there is none, or when it comes with the next message.
     pub fn header_message(&mut self, out: &mut BytesMut) {
-        if self.is_binary() || self.settings.header {
+        if self.is_binary() {
+            self.header_owed = true;
+        } else if self.settings.header {
             message(out, |out| self.header(out));
+        }
+    }
+
+    fn owed_header(&mut self, out: &mut BytesMut) {
+        if std::mem::take(&mut self.header_owed) {
+            self.header(out);
         }
     }
 
     /// The trailer as one CopyData message; nothing when there is none.
     pub fn trailer_message(&mut self, out: &mut BytesMut) {
         if self.is_binary() {
-            message(out, |out| self.trailer(out));
+            message(out, |out| {
+                self.owed_header(out);
+                self.trailer(out);
+            });
         }
     }
 

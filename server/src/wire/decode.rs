@@ -12,6 +12,14 @@ use super::{
 use arrow::datatypes::{DataType, IntervalMonthDayNano};
 use datafusion::common::ScalarValue;
 
+/// A value of exactly this type from its text, as COPY reads it.
+pub fn value_from_text(data_type: &DataType, text: &str, time_zone: &SessionZone) -> Result<ScalarValue, WireError> {
+    let mut builder = ColumnBuilder::new(data_type)?;
+    builder.append_text(text, time_zone)?;
+    let array = builder.finish()?;
+    ScalarValue::try_from_array(&array, 0).map_err(|e| WireError::new("XX000", e.to_string()))
+}
+
 /// The value of a parameter that was declared (or inferred) with type `oid`; 0 and `unknown` are text.
 ///
 /// A `numeric` keeps the scale it was written with. `timestamptz` text without a zone is in `time_zone`.
