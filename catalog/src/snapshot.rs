@@ -13,6 +13,7 @@ pub struct Snapshot {
 
 /// One step of a commit.
 #[derive(Debug, Clone)]
+#[allow(clippy::large_enum_variant)] // a handful per statement, never stored
 pub enum Change {
     /// Adds the object, or replaces the one with its id (also under a new name).
     Put(Object),

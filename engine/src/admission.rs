@@ -13,6 +13,10 @@ use arrow::{
 use datafusion::error::Result as DfResult;
 use tidemark_catalog::{ClockMode, Relation, UTC};
 
+/// 1900-01-01 to 2200-01-01. Every live key takes a step a month, so one event at a zero or far-off date would make
+/// thousands of them for each of its keys (decision 0007).
+const EVENT_TIMES_US: std::ops::Range<i64> = -2_208_988_800_000_000..7_258_118_400_000_000;
+
 /// The clocks of one source with one partition.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Admission {
@@ -58,11 +62,14 @@ impl Admission {
         for (row, time) in times.into_iter().enumerate() {
             let mut reject = |reason, error: String| decision.rejected.push(Reject { row: row as u32, reason, error });
             let time = match time {
-                Some(time) if time != i64::MAX && time != i64::MIN => time,
+                Some(time) if EVENT_TIMES_US.contains(&time) => time,
                 // A changelog's own time is optional: the append time stands in.
                 None if self.changelog => append_us,
                 _ => {
-                    reject(RejectReason::EventTime, "the event time is NULL or infinite".into());
+                    reject(
+                        RejectReason::EventTime,
+                        "the event time is NULL, infinite, or not between 1900 and 2200".into(),
+                    );
                     if self.changelog {
                         decision.effective_us.push(0);
                     }
@@ -105,6 +112,11 @@ impl Admission {
         decision.frontier_us = self.frontier_us;
         decision.max_event_us = self.max_event_us;
         Ok(decision)
+    }
+
+    /// Takes over settings that may change while the source runs.
+    pub fn set_max_ahead(&mut self, max_ahead_us: i64) {
+        self.max_ahead_us = max_ahead_us;
     }
 
     /// Moves the frontier by hand or because the source is idle; it never goes back.

@@ -24,6 +24,9 @@ const SHARDS: usize = 16;
 
 type Encoded = Arc<[u8]>;
 
+/// A key changed since the last checkpoint, and its state as bytes (`None`: the key is over).
+pub type DirtyKey = (Arc<[u8]>, Option<Vec<u8>>);
+
 /// One row of history.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Step {
@@ -317,7 +320,7 @@ impl ViewState {
     }
 
     /// The keys changed since the last call, as bytes (`None`: the key is over).
-    pub fn take_dirty(&self) -> Result<Vec<(Encoded, Option<Vec<u8>>)>, SeamError> {
+    pub fn take_dirty(&self) -> Result<Vec<DirtyKey>, SeamError> {
         let mut taken = vec![];
         for shard in &self.shards {
             let mut shard = shard.lock();

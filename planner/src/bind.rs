@@ -107,7 +107,7 @@ impl<'a> Binder<'a> {
             system,
             relation_planners: vec![
                 Arc::new(SystemTimePlanner { snapshot: snapshot.clone(), now_us }),
-                Arc::new(AsofPlanner::default()),
+                Arc::new(AsofPlanner),
             ],
             reads: Default::default(),
             now_us,

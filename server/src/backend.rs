@@ -126,7 +126,16 @@ impl pg::Backend for TidemarkBackend {
     async fn transaction(&self, session: &mut Session, event: TxEvent) -> Result<(), PgError> {
         match event {
             TxEvent::Begin { .. } => session.in_transaction = true,
-            TxEvent::Commit | TxEvent::Rollback => session.end_transaction(),
+            TxEvent::Commit => session.end_transaction(),
+            TxEvent::Rollback => {
+                if std::mem::take(&mut session.changed_in_transaction) {
+                    session.events.push(SessionEvent::Notice(PgError::warning(
+                        "0A000",
+                        "changes made in this transaction stay: each statement was durable when it returned",
+                    )));
+                }
+                session.end_transaction();
+            }
         }
         Ok(())
     }

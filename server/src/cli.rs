@@ -181,11 +181,15 @@ fn quiet(mut settings: Settings) -> Settings {
     settings
 }
 
+/// Planning recurses over expressions as deep as the parser lets them be (2000 operators); only pages touched cost memory.
+const STACK_BYTES: usize = 64 << 20;
+
 fn runtime(settings: &Settings) -> anyhow::Result<tokio::runtime::Runtime> {
     let mut builder = tokio::runtime::Builder::new_multi_thread();
     if let Some(threads) = settings.worker_threads {
         builder.worker_threads(threads);
     }
+    builder.thread_stack_size(STACK_BYTES);
     builder.enable_all().thread_name("tidemark").build().context("cannot start threads")
 }
 

@@ -26,6 +26,8 @@ pub struct Session {
     pub prepared: HashMap<String, Arc<Prepared>>,
     pub events: Vec<SessionEvent>,
     pub in_transaction: bool,
+    /// Something that ROLLBACK cannot undo was done in this transaction.
+    pub changed_in_transaction: bool,
     /// What functions read and ask for (`current_setting`, `set_config`).
     pub shared: Arc<SharedSettings>,
 }
@@ -148,6 +150,7 @@ impl Session {
             prepared: HashMap::new(),
             events: vec![],
             in_transaction: false,
+            changed_in_transaction: false,
             shared,
         }
     }
@@ -278,6 +281,7 @@ impl Session {
     /// The end of a transaction undoes `SET LOCAL`.
     pub fn end_transaction(&mut self) {
         self.in_transaction = false;
+        self.changed_in_transaction = false;
         for (name, value) in std::mem::take(&mut self.local).into_iter().rev() {
             self.store(&name, value);
         }

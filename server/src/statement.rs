@@ -44,6 +44,7 @@ pub async fn execute(
     bound: &Bound,
 ) -> Result<Outcome, PgError> {
     let Some(parsed) = &prepared.parsed else { return Ok(Outcome::Empty) };
+    session.changed_in_transaction |= session.in_transaction && changes(&parsed.statement);
     match &parsed.statement {
         Statement::Query(query) => {
             // A lookup comes here where its view was dropped or its key does not fit; the query then says how.
@@ -143,6 +144,24 @@ pub async fn execute(
         | Statement::RollbackTo { .. }
         | Statement::Release { .. } => Ok(Outcome::Empty),
     }
+}
+
+/// Whether a statement changes rows or definitions.
+fn changes(statement: &Statement) -> bool {
+    matches!(
+        statement,
+        Statement::Insert(_)
+            | Statement::CopyFrom { .. }
+            | Statement::CreateRelation(_)
+            | Statement::CreateTableAs { .. }
+            | Statement::CreateFeatureView(_)
+            | Statement::CreateView { .. }
+            | Statement::Drop { .. }
+            | Statement::Rename { .. }
+            | Statement::SetOptions { .. }
+            | Statement::AdvanceWatermark { .. }
+            | Statement::Comment { .. }
+    )
 }
 
 /// The columns of statements that answer with rows and are not queries.

@@ -78,8 +78,11 @@ fn month_folder(month: i32) -> String {
     format!("{:04}-{:02}", 1970 + month.div_euclid(12), month.rem_euclid(12) + 1)
 }
 
-/// The rows ordered by (month, key, time), and each month (counted from January 1970) with its range of rows.
-fn sorted_by_month(history: &HistoryTable, rows: RecordBatch) -> SeamResult<(RecordBatch, Vec<(i32, Range<usize>)>)> {
+/// A month, counted from January 1970, and its range of rows.
+type MonthRows = (i32, Range<usize>);
+
+/// The rows ordered by (month, key, time), and each month with its range of rows.
+fn sorted_by_month(history: &HistoryTable, rows: RecordBatch) -> SeamResult<(RecordBatch, Vec<MonthRows>)> {
     let column = |index: &usize| -> SeamResult<ArrayRef> {
         let name = history.schema.field(*index).name();
         rows.column_by_name(name)

@@ -19,7 +19,7 @@ use datafusion::{
     },
 };
 use futures::TryStreamExt;
-use std::{fmt, sync::Arc};
+use std::{collections::BTreeMap, fmt, sync::Arc};
 use tidemark_catalog::UTC;
 
 pub struct LogTable {
@@ -130,6 +130,9 @@ async fn within(source: &SourceRuntime, from: &Positions, to: u64) -> DfResult<V
     Ok(rows)
 }
 
+/// A row of a changelog, and whether it is a delete.
+type Version = (Arc<[crate::value::Value]>, bool);
+
 /// The versions of a changelog table: its columns with the time column at the effective time, `_op`, `_event_time`.
 pub struct VersionsTable {
     source: Arc<SourceRuntime>,
@@ -148,8 +151,7 @@ impl VersionsTable {
             let relation = self.source.relation.read();
             (relation.primary_key.clone(), relation.event_time.unwrap_or(0))
         };
-        let mut latest: std::collections::BTreeMap<(Vec<u8>, i64), (Arc<[crate::value::Value]>, bool)> =
-            Default::default();
+        let mut latest: BTreeMap<(Vec<u8>, i64), Version> = BTreeMap::new();
         loop {
             let (batches, next) = self.source.versions(&from).await.map_err(seam)?;
             if next == from {

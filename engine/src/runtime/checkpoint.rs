@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     seam::{CommitTag, Keyspace, SeamError, SeamResult, WriteBatch},
-    view::{Pending, Step},
+    view::{DirtyKey, Pending, Step},
 };
 use arrow::record_batch::RecordBatch;
 use std::sync::{Arc, atomic::Ordering};
@@ -18,7 +18,7 @@ const STEPS_PER_BATCH: usize = 65_536;
 struct Taken {
     view: Arc<ViewRuntime>,
     pending: Pending,
-    dirty: Vec<(Arc<[u8]>, Option<Vec<u8>>)>,
+    dirty: Vec<DirtyKey>,
 }
 
 impl Engine {

@@ -160,6 +160,12 @@ impl SourceRuntime {
         Ok(source)
     }
 
+    /// The definition's settings have changed (`ALTER … SET`).
+    pub async fn reconfigure(&self, relation: Relation) {
+        self.lock().await.admission.set_max_ahead(relation.max_ahead_us);
+        *self.relation.write() = relation;
+    }
+
     pub async fn lock(&self) -> tokio::sync::MutexGuard<'_, Inner> {
         self.inner.lock().await
     }

@@ -17,7 +17,7 @@ use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan, Whitespace, Word};
 
 /// Rewrites the `ASOF JOIN`s in a statement's tokens. Refuses `GLOBAL JOIN` and `ASOF` before other kinds of join.
-pub fn mark_asof_tokens(tokens: &mut Vec<TokenWithSpan>) -> PlanResult<()> {
+pub fn mark_asof_tokens(tokens: &mut [TokenWithSpan]) -> PlanResult<()> {
     let words: Vec<usize> = (0..tokens.len()).filter(|&i| !matches!(tokens[i].token, Token::Whitespace(_))).collect();
     for at in 0..words.len() {
         let word = keyword(tokens, &words, at);

@@ -167,7 +167,7 @@ fn refuse_constraint(c: &Cursor<'_>) -> PlanResult<()> {
     for (word, hint) in refused {
         // a column may be called "exclude" or "generated": a constraint has something else than a type behind it
         let is_name = !matches!(word, "CHECK" | "UNIQUE" | "REFERENCES" | "FOREIGN" | "DEFAULT" | "COLLATE" | "LIKE")
-            && !(c.at_ahead(1, "ALWAYS") || c.at_ahead(1, "BY") || c.at_ahead(1, "USING"));
+            && !["ALWAYS", "BY", "USING"].iter().any(|next| c.at_ahead(1, next));
         if c.at(word) && !is_name {
             return Err(c.place(PlanError::unsupported(format!("{word} is not supported in a definition")).hint(hint)));
         }

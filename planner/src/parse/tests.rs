@@ -31,7 +31,7 @@ fn check_error(sql: &str, sqlstate: &str, message: &str, at: &str) {
     assert_eq!((error.sqlstate, error.message.as_str()), (sqlstate, message), "{sql}");
     let found = error.position.map(|position| sql.chars().skip(position - 1).collect::<String>());
     assert!(found.as_deref().unwrap_or("-").starts_with(at), "{sql}\nat {found:?}");
-    assert!(at != "" || found.as_deref() == Some(""), "{sql}\nat {found:?}");
+    assert!(!at.is_empty() || found.as_deref() == Some(""), "{sql}\nat {found:?}");
 }
 
 fn options(given: &[(&str, &str)]) -> BTreeMap<String, String> {

@@ -33,8 +33,7 @@ pub fn execute(
     let snapshot = database.snapshot();
     let object = target(&snapshot, table)?.clone();
     let map = column_map(&object, columns)?;
-    let decoder =
-        CopyDecoder::new(table, options, object.schema(), &map, session.format.time_zone.clone(), BATCH_ROWS)?;
+    let decoder = CopyDecoder::new(table, options, object.schema(), &map, session.format.time_zone, BATCH_ROWS)?;
     let layout = CopyLayout { binary: options.format == CopyFormat::Binary, columns: map.len() as i16 };
     let sink = Sink {
         database: database.clone(),

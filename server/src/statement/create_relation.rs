@@ -130,6 +130,13 @@ pub fn apply_options(
             }
             "max_ahead" => relation.max_ahead_us = duration()?,
             "idle_timeout" => relation.idle_timeout_us = duration()?,
+            "retention" if !relation.primary_key.is_empty() => {
+                return Err(PgError::error(
+                    "0A000",
+                    format!("retention of table \"{name}\" cannot be set: it has a primary key"),
+                )
+                .hint("its log holds its current rows; only sources and tables without a key age"));
+            }
             "retention" => relation.retention_us = Some(duration()?),
             "dead_letter_retention" => relation.dead_letter_retention_us = Some(duration()?),
             "connector" if value == "embedded" => {}

@@ -167,6 +167,20 @@ fn literals_as_parameters(
     Ok(query)
 }
 
+/// A number with a fraction goes into an integer column rounded, as in PostgreSQL; Arrow's cast would cut it off.
+fn whole_numbers(array: &ArrayRef, ty: &DataType) -> Result<ArrayRef, PgError> {
+    use arrow::{
+        array::{AsArray, Float64Array},
+        datatypes::Float64Type,
+    };
+    if !ty.is_integer() || !matches!(array.data_type(), DataType::Float32 | DataType::Float64) {
+        return Ok(array.clone());
+    }
+    let array = arrow::compute::cast(array, &DataType::Float64)?;
+    let rounded: Float64Array = array.as_primitive::<Float64Type>().unary(f64::round);
+    Ok(Arc::new(rounded))
+}
+
 /// Rows as the relation has them: types cast, columns that were not given NULL, NOT NULL checked.
 pub fn fit(object: &Object, map: &[usize], batch: &RecordBatch) -> Result<RecordBatch, PgError> {
     let schema = object.schema();
@@ -175,6 +189,7 @@ pub fn fit(object: &Object, map: &[usize], batch: &RecordBatch) -> Result<Record
     let strict = CastOptions { safe: false, ..Default::default() };
     for (array, at) in batch.columns().iter().zip(map) {
         let ty = schema.field(*at).data_type();
+        let array = &whole_numbers(array, ty)?;
         let array = arrow::compute::cast_with_options(array, ty, &strict).map_err(|e| {
             let error: PgError = e.into();
             error.context(format!("column {} of \"{}\"", schema.field(*at).name(), object.name))

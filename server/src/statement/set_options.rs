@@ -70,7 +70,7 @@ pub async fn execute(
     let relation = changed.relation().cloned();
     database.commit(&mut catalog, &[Change::Put(changed)]).await?;
     if let (Some(source), Some(relation)) = (database.engine.source(object.id), relation) {
-        *source.relation.write() = relation;
+        source.reconfigure(relation).await;
     }
     Ok(Outcome::Done { tag: tag.into() })
 }

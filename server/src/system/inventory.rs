@@ -142,7 +142,7 @@ pub struct Inventory {
 
 impl Inventory {
     pub fn of(snapshot: &Snapshot) -> Inventory {
-        let mut relations: Vec<Relation> = snapshot.objects().map(|object| user_relation(object)).collect();
+        let mut relations: Vec<Relation> = snapshot.objects().map(user_relation).collect();
         relations.extend(snapshot.objects().filter_map(|object| history_relation(object, snapshot)));
         for (schema, specs) in SYSTEM.iter() {
             let schema = SCHEMAS.iter().find(|(_, name)| name == schema).map_or(PG_CATALOG, |(oid, _)| *oid);

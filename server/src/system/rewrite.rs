@@ -392,11 +392,7 @@ fn rewrite_expr(expr: &mut Expr) {
             *expr = Expr::Value(Value::Boolean(*negated).into());
         }
         Expr::Subquery(query) if vacancy::is_null(query) => *expr = null_text(),
-        Expr::Subquery(query) => {
-            if reads_only_the_catalog(query) {
-                aggregate_rows(query, "first_value");
-            }
-        }
+        Expr::Subquery(query) if reads_only_the_catalog(query) => aggregate_rows(query, "first_value"),
         _ => {}
     }
 }

@@ -82,11 +82,11 @@ pub(crate) fn write_timestamp(us: i64, zone: Option<&SessionZone>, out: &mut Byt
         let seconds = offset.unsigned_abs();
         out.put_u8(if offset < 0 { b'-' } else { b'+' });
         put_two(seconds / 3600 % 100, out);
-        if seconds % 3600 != 0 {
+        if !seconds.is_multiple_of(3600) {
             out.put_u8(b':');
             put_two(seconds / 60 % 60, out);
         }
-        if seconds % 60 != 0 {
+        if !seconds.is_multiple_of(60) {
             out.put_u8(b':');
             put_two(seconds % 60, out);
         }
