@@ -101,7 +101,9 @@ pub async fn execute(
             }
             let key = relation.primary_key.iter().map(|i| relation.columns[*i].name.as_str());
             let named = insert.replaces.iter().take(relation.primary_key.len()).map(String::as_str);
-            if *other == OnConflict::Replace && !key.collect::<BTreeSet<_>>().into_iter().eq(named.collect::<BTreeSet<_>>()) {
+            if *other == OnConflict::Replace
+                && !key.collect::<BTreeSet<_>>().into_iter().eq(named.collect::<BTreeSet<_>>())
+            {
                 return Err(PgError::error(
                     "42P10",
                     "there is no unique or exclusion constraint matching the ON CONFLICT specification",
