@@ -82,5 +82,8 @@ python_environment() {
   cp "$requirements" "$folder/requirements.installed"
 }
 
-if [ "$mode" = test ]; then python_environment .venv-flights sql_examples/flights/requirements.txt; fi
+if [ "$mode" = test ]; then
+  python_environment .venv-flights sql_examples/flights/requirements.txt
+  python_environment .venv-lake tests/python/requirements-lake.txt
+fi
 if [ "$mode" = bench ] && [ -f benches/requirements.txt ]; then python_environment .venv-bench benches/requirements.txt; fi

@@ -2,8 +2,8 @@
 # Runs all test suites and prints the minutes each took.
 #   test.sh [--long] [SUITE…]
 # A suite is `unit:CRATE` (tests beside the code), `CRATE:TARGET` (an integration-test binary), or one of the Python ones,
-# `python:NAME`. --long also runs what is marked as ignored. Everything is built first, in one pass, exactly as
-# scripts/lint.sh builds it.
+# `python:NAME`; one half of such a name stands for all suites that have it. --long also runs what is marked as ignored.
+# Everything is built first, in one pass, exactly as scripts/lint.sh builds it.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 . scripts/env.sh
@@ -22,7 +22,7 @@ trap 'rm -rf "$scratch"' EXIT
 is_wanted() {
   [ ${#wanted[@]} -eq 0 ] && return 0
   local one
-  for one in "${wanted[@]}"; do [[ $1 == "$one" || $1 == "$one":* ]] && return 0; done
+  for one in "${wanted[@]}"; do [[ $1 == "$one" || $1 == "$one":* || $1 == *:"$one" ]] && return 0; done
   return 1
 }
 
@@ -72,7 +72,11 @@ CARGO=$(command -v cargo)
 export CARGO
 # What `cargo test` would tell a test about the programs of the workspace.
 TIDEMARK_BIN=$(scripts/binary.sh)
-export TIDEMARK_BIN TIDEMARK_PYTHON=$root/.venv-flights/bin/python
+export TIDEMARK_BIN TIDEMARK_PYTHON=${TIDEMARK_PYTHON:-$root/.venv-flights/bin/python}
+export TIDEMARK_LAKE_PYTHON=${TIDEMARK_LAKE_PYTHON:-$root/.venv-lake/bin/python}
+for python in "$TIDEMARK_PYTHON" "$TIDEMARK_LAKE_PYTHON"; do
+  [ -x "$python" ] || { echo "$python is missing; scripts/setup.sh test makes it" >&2; exit 1; }
+done
 while IFS=$'\t' read -r name folder executable <&3; do
   CARGO_MANIFEST_DIR=$folder run "$name" "$folder" "$executable" --quiet "${arguments[@]}"
 done 3<"$scratch/suites"
@@ -80,7 +84,17 @@ done 3<"$scratch/suites"
 run python:derive_events "$root/sql_examples/flights" python3 -W error -m unittest -q test_derive_events
 
 for one in "${wanted[@]}"; do
-  grep -qE "^$one(:| )" "$table" || { echo "no suite is called $one" >&2; failed+=("$one"); }
+  grep -qE "^([a-z]+:)?$one(:| )" "$table" || { echo "no suite is called $one" >&2; failed+=("$one"); }
+done
+
+# A suite that nobody builds any more would be missed by nobody. All of these are.
+suites=(unit:{catalog,planner,engine,connectors,server} {engine,connectors,server}:it
+  tidemark:{house,sql,wire,crash,oracle,story} python:derive_events)
+for one in "${suites[@]}"; do
+  if is_wanted "$one" && ! grep -qE "^$one " "$table"; then
+    echo "suite $one is missing" >&2
+    failed+=("$one")
+  fi
 done
 
 echo

@@ -134,6 +134,7 @@ impl<'a> Binder<'a> {
         }
         let statement = ast::Statement::Query(Box::new(query.clone()));
         let plan = planner.sql_statement_to_plan_with_context(statement, &mut context)?;
+        let plan = crate::any_parameter::infer(plan)?;
         let plan = if self.bind_now { at_instant(plan, self.now_us)? } else { plan };
         Ok(BoundQuery { plan, reads: self.reads.get().into_iter().collect() })
     }

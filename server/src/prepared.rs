@@ -8,11 +8,11 @@ use crate::{
     wire::{self, pg_type},
 };
 use arrow::datatypes::{DataType, Schema, SchemaRef};
+use datafusion::sql::sqlparser::ast;
 use datafusion::{
     common::tree_node::{TreeNode, TreeNodeRecursion},
     logical_expr::{Expr, LogicalPlan},
 };
-use datafusion::sql::sqlparser::ast;
 use std::{collections::HashMap, sync::Arc};
 use tidemark_planner::{
     Statement,

@@ -237,7 +237,8 @@ impl Session {
                 Some(_) => Ok(value),
                 None => Err(invalid().hint("a zone of the IANA database such as Europe/Berlin, or UTC")),
             },
-            "client_encoding" => match value.to_uppercase().replace('-', "").as_str() {
+            // asyncpg sends it in quotes.
+            "client_encoding" => match value.trim_matches('\'').to_uppercase().replace('-', "").as_str() {
                 "UTF8" | "UNICODE" | "SQL_ASCII" => Ok("UTF8".into()),
                 _ => Err(invalid().hint("only UTF8")),
             },

@@ -19,6 +19,7 @@ mod privileges;
 mod regclass;
 mod rewrite;
 mod row_function;
+mod tableoid;
 mod vacancy;
 
 pub use functions::{Current, SessionFacts, Settings, functions, version};

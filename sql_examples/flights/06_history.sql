@@ -31,6 +31,6 @@ SELECT origin, known_at, temp, visib FROM origin_weather
 FOR SYSTEM_TIME AS OF TIMESTAMPTZ '2013-07-22 22:00:00+00' ORDER BY origin;
 
 -- A plane out of sight for 30 days is gone: the last step says delete.
-SELECT event_time, legs_24h, _op FROM history.tail_recent WHERE tailnum = 'N328AA' ORDER BY event_time DESC LIMIT 3;
+SELECT event_time, legs_24h, _op FROM history.tail_recent WHERE tailnum = 'N725MQ' ORDER BY event_time DESC LIMIT 3;
 
 SELECT name, watermark FROM tidemark.pipelines WHERE name IN ('origin_delays', 'tail_recent') ORDER BY name;

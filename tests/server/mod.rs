@@ -81,6 +81,7 @@ impl Server {
         let log = std::fs::File::options().create(true).append(true).open(folder.log_file())?;
         let process = command(port, &folder.data())
             .args(arguments)
+            .current_dir(folder.path()) // what COPY … TO a relative path writes belongs to the test
             .env("TIDEMARK_LOG", "warn,tidemark_server=info")
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)

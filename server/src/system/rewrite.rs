@@ -12,10 +12,11 @@
 //! ARRAY(SELECT a FROM …)               (SELECT array_agg(a) FROM …)
 //! a subquery over an empty table       NULL, false or an empty array
 //! generate_subscripts(a, 1)            unnest(…) of a list of them
+//! c.tableoid                           the OID of that catalog table
 //! unnamed columns                      get PostgreSQL's names
 //! ```
 
-use super::{functions, introspection, regclass::Reg, vacancy};
+use super::{functions, introspection, regclass::Reg, tableoid, vacancy};
 use crate::wire::types::by_name;
 use sqlparser::ast::{
     Array, ArrayElemTypeDef, BinaryOperator, CastKind, DataType, Expr, Function, FunctionArg, FunctionArgExpr,
@@ -70,7 +71,9 @@ pub fn declared_parameters(query: &Query) -> BTreeMap<usize, u32> {
                 && let Some(number) = placeholder.strip_prefix('$').and_then(|n| n.parse().ok())
             {
                 let name = data_type.to_string().to_lowercase().replace("pg_catalog.", "");
-                if let Some(ty) = by_name(&name) {
+                // A name to be looked up arrives as text: `'pg_class'`, not an OID.
+                let name = if matches!(target(data_type), Target::Reg(_)) { "text" } else { &name };
+                if let Some(ty) = by_name(name) {
                     self.0.entry(number).or_insert(ty.oid);
                 }
             }
@@ -214,7 +217,9 @@ fn shown_columns(select: &mut Select) {
         .iter()
         .filter_map(|item| match item {
             SelectItem::ExprWithAlias { alias, .. } => Some(alias.value.clone()),
-            SelectItem::UnnamedExpr(expr) => column(expr).map(|ident| ident.value.to_lowercase()),
+            SelectItem::UnnamedExpr(expr) => {
+                column(expr).filter(|ident| !tableoid::is_tableoid(ident)).map(|ident| ident.value.to_lowercase())
+            }
             _ => None,
         })
         .collect();
@@ -227,7 +232,7 @@ fn shown_columns(select: &mut Select) {
             *expr = call(reg.functions().1, vec![take(inner)], vec![]);
         }
         if let SelectItem::UnnamedExpr(expr) = item
-            && column(expr).is_none_or(is_value_word)
+            && column(expr).is_none_or(|ident| is_value_word(ident) || tableoid::is_tableoid(ident))
         {
             let mut alias = name.clone();
             let mut copy = 0;
@@ -288,6 +293,7 @@ impl VisitorMut for Rewriting {
     type Break = ();
 
     fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<()> {
+        tableoid::resolve(select);
         // Nothing inside is ever evaluated, so what the planner cannot read may go.
         if vacancy::reads_nothing(select) {
             let _ = VisitMut::visit(&mut select.projection, &mut Blanking);
