@@ -48,7 +48,7 @@ pub fn event(n: u64) -> Event {
 
 /// Rows that are a day late, once there is a watermark to be late for.
 pub fn is_late(n: u64) -> bool {
-    n >= 20 * ROWS_PER_BATCH && n % 97 == 0
+    n >= 20 * ROWS_PER_BATCH && n.is_multiple_of(97)
 }
 
 pub fn batch(number: u64) -> impl Iterator<Item = Event> {

@@ -73,7 +73,7 @@ async fn a_full_log_refuses_rows_with_53100_and_everything_else_goes_on() -> Res
         )
         .await?;
     let row = format!("(1, '{}', '2026-03-02 10:00:00+00')", "x".repeat(500));
-    let batch = format!("INSERT INTO filled VALUES {}", vec![row.as_str(); 10].join(", "));
+    let batch = format!("INSERT INTO filled VALUES {}", [row.as_str(); 10].join(", "));
     let mut acknowledged = 0u64;
     let error = loop {
         match client.batch_execute(&batch).await {

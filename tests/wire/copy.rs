@@ -97,7 +97,7 @@ async fn a_copy_that_is_given_up_or_fails_leaves_nothing_and_the_session_goes_on
     client.batch_execute("CREATE TABLE a (n BIGINT)").await?;
     // Many rows, so that the error comes while the client still sends.
     let mut data: String = (0..200_000).map(|n| format!("{n}\n")).collect();
-    data.insert_str(1_000, "x");
+    data.insert(1_000, 'x');
     let Err(error) = send(&client, "COPY a FROM STDIN", data.as_bytes(), 8_192).await else { bail!("it went in") };
     ensure!(error.code().is_some_and(|code| code.code() == "22P02"), "{}", shown(&error));
     ensure!(shown(&error).contains("COPY a, line"), "{}", shown(&error));

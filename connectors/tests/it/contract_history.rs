@@ -608,7 +608,7 @@ fn printed(rows: &RecordBatch, row: usize) -> String {
     let ts =
         |column: &str| instant(rows[column].as_primitive::<arrow::datatypes::TimestampMicrosecondType>().value(row));
     let delay = rows["delay_1h"].as_primitive::<arrow::datatypes::Float64Type>();
-    let delay = delay.is_valid(row).then(|| format!("{:?}", delay.value(row))).unwrap_or_default();
+    let delay = if delay.is_valid(row) { format!("{:?}", delay.value(row)) } else { String::new() };
     let departures = rows["departures_1h"].as_primitive::<arrow::datatypes::Int64Type>().value(row);
     format!("{},{delay},{departures},upsert,{},{}", ts("ts"), ts("_event_time"), ts("_recorded_at"))
 }

@@ -1,3 +1,6 @@
 //! The engine's integration tests: one binary.
 
+// The seams rule the product; a test may spawn and wait.
+#![allow(clippy::disallowed_methods, clippy::disallowed_types)]
+
 mod asof;
