@@ -66,7 +66,7 @@ impl Prepared {
         let mut prepared = Prepared { generation: snapshot.generation, ..Prepared::empty() };
         match &parsed.statement {
             Statement::Query(query) => match lookup::recognise(query, &snapshot) {
-                Some(lookup) if lookup_fits(&lookup, declared) => prepared.prepare_lookup(&snapshot, lookup)?,
+                Some(lookup) if prepared.prepare_lookup(&snapshot, lookup.clone(), declared)? => {}
                 _ => {
                     let declared = &with_catalog_types(query, declared);
                     let types = declared_types(declared)?;
@@ -91,7 +91,13 @@ impl Prepared {
         Ok(prepared)
     }
 
-    fn prepare_lookup(&mut self, snapshot: &tidemark_catalog::Snapshot, lookup: Lookup) -> Result<(), PgError> {
+    /// `false`: the types the client declares are not the key's, so a planned query has to compare them.
+    fn prepare_lookup(
+        &mut self,
+        snapshot: &tidemark_catalog::Snapshot,
+        lookup: Lookup,
+        declared: &[u32],
+    ) -> Result<bool, PgError> {
         let object = snapshot.get_id(lookup.view).ok_or_else(|| PgError::error("XX000", "the view is gone"))?;
         let view = object.feature_view().ok_or_else(|| PgError::error("XX000", "it is no feature view"))?;
         let key_types: Vec<DataType> = view.key.iter().map(|i| view.columns[*i].ty.arrow()).collect();
@@ -111,11 +117,17 @@ impl Prepared {
             }
             Keys::AnyLiteral(_) => {}
         }
+        for (i, oid) in declared.iter().enumerate().filter(|(_, oid)| !matches!(oid, 0 | 705)) {
+            match self.parameter_oids.get_mut(i) {
+                Some(wanted) if same_kind(*oid, *wanted) => *wanted = *oid,
+                _ => return Ok(false),
+            }
+        }
         let fields: Vec<_> =
             lookup.projection.iter().map(|(i, name)| view.columns[*i].field().with_name(name)).collect();
         self.schema = Some(Arc::new(Schema::new(fields)));
         self.lookup = Some(PreparedLookup { lookup, key_types, key_oids });
-        Ok(())
+        Ok(true)
     }
 }
 
@@ -136,10 +148,16 @@ fn with_catalog_types(query: &ast::Query, declared: &[u32]) -> Vec<u32> {
     declared
 }
 
-/// A client that declares other types than the key's gets its wish by way of a planned query.
-fn lookup_fits(lookup: &Lookup, declared: &[u32]) -> bool {
-    declared.len() <= lookup.parameters && declared.iter().all(|oid| *oid == 0 || *oid == 705)
-        || declared.len() <= lookup.parameters && !matches!(lookup.keys, Keys::AnyParameter(_))
+/// Whether values of one type can be keys of the other without loss: integers of any width, texts of any name, and arrays
+/// of such.
+fn same_kind(declared: u32, wanted: u32) -> bool {
+    const INTEGERS: [u32; 3] = [21, 23, 20];
+    const TEXTS: [u32; 4] = [25, 1043, 1042, 19];
+    if let (Some(declared), Some(wanted)) = (wire::types::element_oid(declared), wire::types::element_oid(wanted)) {
+        return same_kind(declared, wanted);
+    }
+    declared == wanted
+        || [&INTEGERS[..], &TEXTS[..]].iter().any(|kind| kind.contains(&declared) && kind.contains(&wanted))
 }
 
 pub fn declared_types(declared: &[u32]) -> Result<Vec<Option<DataType>>, PgError> {
