@@ -18,6 +18,7 @@ mod rename;
 mod set_options;
 mod settings;
 mod show;
+mod zoned;
 
 use crate::{
     database::Database,

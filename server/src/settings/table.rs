@@ -99,7 +99,7 @@ pub static SETTINGS: &[Setting] = settings! {
     "worker-threads" worker_threads = "none", "N", |text| value::optional(text, value::count),
         "Threads that run everything",
         "none: as many as there are processors";
-    "log" log = "info", "FILTER", value::log_filter,
+    "log" log = "info,fjall=warn,lsm_tree=warn", "FILTER", value::log_filter,
         "What is logged: a level, or target=level by commas; RUST_LOG goes before it",
         "one line per start, stop, refusal and failure";
     "log-format" log_format = "auto", "auto|human|json", value::log_format,

@@ -29,6 +29,7 @@ pub fn bind(
     let snapshot = database.snapshot();
     let system = database.system(session);
     let mut query = query.clone();
+    super::zoned::localise(&mut query, &session.format.time_zone);
     crate::system::rewrite(&mut query);
     let bound = Binder::new(&snapshot, &session.state, &system, database.clock.now_us()).query(&query, types)?;
     let config = session.state.config_options();
