@@ -4,7 +4,7 @@ use super::condition::{self, Condition};
 use super::nest::is_asof;
 use super::steps::StepsScan;
 use super::{AsofKind, AsofNode, refuse};
-use crate::{PlanError, PlanResult, error::sqlstate};
+use crate::{PlanError, PlanResult, error::sqlstate, table::ScanTarget};
 use arrow::row::{RowConverter, SortField};
 use datafusion::common::{Column, DFSchema};
 use datafusion::error::Result;
@@ -64,9 +64,23 @@ fn plan_join(left: TableFactor, join: ast::Join, context: &mut dyn RelationPlann
     let (condition, using) = bind(match_condition, constraint, &left, &right, context)?;
     let plan = match StepsScan::find(&right, renamed).map_err(refuse)? {
         Some(steps) => over_steps(left, steps, kind, condition, &using)?,
-        None => over_relation(left, right, kind, condition, &using)?,
+        None => {
+            refuse_current_rows(&right).map_err(refuse)?;
+            over_relation(left, right, kind, condition, &using)?
+        }
     };
     Ok(RelationPlanning::Planned(Box::new(PlannedRelation::new(plan, None))))
+}
+
+/// A view or subquery over a feature view has its current rows only: joined to the past they would carry the present
+/// into a training set, without anybody noticing.
+fn refuse_current_rows(right: &LogicalPlan) -> PlanResult<()> {
+    let current = crate::bind::targets(right).into_iter().any(|t| matches!(t, ScanTarget::CurrentRows(_)));
+    if !current {
+        return Ok(());
+    }
+    Err(PlanError::unsupported("ASOF JOIN to a view or subquery over a feature view would read its current rows")
+        .hint("join the feature views themselves, one ASOF JOIN each, or select from history.<view>"))
 }
 
 /// `r AS f (a, b)`
