@@ -5,11 +5,18 @@
 
 mod hll;
 
-use crate::{exact::ExactSum, value::Value};
+use crate::{
+    exact::{ExactSum, SquareSum},
+    key::Cell,
+    value::Value,
+};
 use arrow::datatypes::{DataType, i256};
 use hll::HyperLogLog;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::{
+    cmp::Ordering,
+    collections::{BTreeMap, VecDeque},
+};
 use tidemark_planner::feature::Aggregate;
 
 /// The running state. `Bounded` variants can forget single events; those of unbounded frames need not.
@@ -25,10 +32,13 @@ pub enum Accumulator {
         count: u64,
         sum: ([u8; 16], [u8; 16]),
     },
-    FloatSum(Box<FloatSum>),
+    FloatSum(FloatSum),
     /// Sum and sum of squares.
-    Moments(Box<(FloatSum, ExactSum)>),
-    /// Values and how often each: min, max and distinct counts over frames that events leave.
+    Moments(Box<(FloatSum, SquareSum)>),
+    /// Min and max over frames that events leave: the events that may still be the extreme, first in first out, each
+    /// better than all after it; their indices in the ring. The front is the extreme. Amortised, one comparison an event.
+    Monotonic(VecDeque<u64>),
+    /// Values and how often each: distinct counts over frames that events leave.
     Multiset(BTreeMap<Value, u32>),
     /// The least or greatest value of an unbounded frame.
     Extreme(Option<Value>),
@@ -48,39 +58,59 @@ pub enum Accumulator {
 pub struct FloatSum {
     count: u64,
     finite: ExactSum,
+    /// Hardly ever there.
+    special: Option<Box<Special>>,
+}
+
+/// How many values are no finite numbers.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+struct Special {
     nan: u64,
     infinite: u64,
     negative_infinite: u64,
 }
 
+/// How an event comes to an accumulator.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Move {
+    Enter,
+    Leave,
+}
+
 impl FloatSum {
     fn add(&mut self, x: f64, retract: bool) {
-        let count = |n: &mut u64| *n = if retract { n.saturating_sub(1) } else { *n + 1 };
-        count(&mut self.count);
-        if x.is_nan() {
-            count(&mut self.nan);
-        } else if x == f64::INFINITY {
-            count(&mut self.infinite);
-        } else if x == f64::NEG_INFINITY {
-            count(&mut self.negative_infinite);
-        } else {
+        step(&mut self.count, retract);
+        if x.is_finite() {
             self.finite.add(x, retract);
+            return;
         }
-    }
-
-    fn is_finite(&self) -> bool {
-        self.nan == 0 && self.infinite == 0 && self.negative_infinite == 0
+        let special = self.special.get_or_insert_default();
+        step(
+            match x {
+                f64::INFINITY => &mut special.infinite,
+                f64::NEG_INFINITY => &mut special.negative_infinite,
+                _ => &mut special.nan,
+            },
+            retract,
+        );
+        if **special == Special::default() {
+            self.special = None;
+        }
     }
 
     /// PostgreSQL's rule for what is not a number, else the rounded exact sum; `None` out of range.
     fn sum(&self) -> Option<f64> {
-        match (self.nan, self.infinite, self.negative_infinite) {
-            (0, 0, 0) => self.finite.round(),
-            (0, _, 0) => Some(f64::INFINITY),
-            (0, 0, _) => Some(f64::NEG_INFINITY),
-            _ => Some(f64::NAN),
+        match self.special.as_deref() {
+            None => self.finite.round(),
+            Some(Special { nan: 0, negative_infinite: 0, .. }) => Some(f64::INFINITY),
+            Some(Special { nan: 0, infinite: 0, .. }) => Some(f64::NEG_INFINITY),
+            Some(_) => Some(f64::NAN),
         }
     }
+}
+
+fn step(n: &mut u64, retract: bool) {
+    *n = if retract { n.saturating_sub(1) } else { *n + 1 };
 }
 
 impl Accumulator {
@@ -90,13 +120,13 @@ impl Accumulator {
         match function {
             A::Count => Accumulator::Count(0),
             A::Sum | A::Avg => match arg {
-                Some(DataType::Float32 | DataType::Float64) => Accumulator::FloatSum(Box::default()),
+                Some(DataType::Float32 | DataType::Float64) => Accumulator::FloatSum(FloatSum::default()),
                 Some(DataType::Decimal128(..)) => Accumulator::DecimalSum { count: 0, sum: ([0; 16], [0; 16]) },
                 _ => Accumulator::IntSum { count: 0, sum: 0 },
             },
             A::VarSamp | A::VarPop | A::StddevSamp | A::StddevPop => Accumulator::Moments(Box::default()),
             A::Min | A::Max if unbounded => Accumulator::Extreme(None),
-            A::Min | A::Max => Accumulator::Multiset(BTreeMap::new()),
+            A::Min | A::Max => Accumulator::Monotonic(VecDeque::new()),
             A::FirstValue if unbounded => Accumulator::First(None),
             A::FirstValue | A::LastValue => Accumulator::Positional,
             A::BoolAnd | A::BoolOr => Accumulator::Bools { trues: 0, falses: 0 },
@@ -106,77 +136,91 @@ impl Accumulator {
     }
 
     /// Adds the argument of an event that enters (or takes it away as it leaves). The caller has applied FILTER;
-    /// `count(*)` is given a non-NULL value.
-    pub fn add(&mut self, function: Aggregate, value: &Value, retract: bool) {
-        if value.is_null() && !matches!(self, Accumulator::First(_)) {
+    /// `count(*)` is given a non-NULL cell. `index` is the event's, and `argument` reads that of another event.
+    pub fn apply<'a>(
+        &mut self,
+        function: Aggregate,
+        cell: Cell<'a>,
+        change: Move,
+        index: u64,
+        argument: impl Fn(u64) -> Cell<'a>,
+    ) {
+        let retract = change == Move::Leave;
+        if cell.is_null() && !matches!(self, Accumulator::First(_)) {
             return;
         }
-        let step = |n: &mut u64| *n = if retract { n.saturating_sub(1) } else { *n + 1 };
         match self {
-            Accumulator::Count(n) => step(n),
+            Accumulator::Count(n) => step(n, retract),
             Accumulator::IntSum { count, sum } => {
-                if let Value::Int(x) = value {
-                    step(count);
-                    *sum += if retract { -i128::from(*x) } else { i128::from(*x) };
+                if let Cell::Int(x) = cell {
+                    step(count, retract);
+                    *sum += if retract { -i128::from(x) } else { i128::from(x) };
                 }
             }
             Accumulator::DecimalSum { count, sum } => {
-                if let Value::Decimal(x) = value {
-                    step(count);
-                    let (old, x) = (wide(sum), i256::from_i128(*x));
+                if let Cell::Decimal(x) = cell {
+                    step(count, retract);
+                    let (old, x) = (wide(sum), i256::from_i128(x));
                     *sum = halves(if retract { old.wrapping_sub(x) } else { old.wrapping_add(x) });
                 }
             }
             Accumulator::FloatSum(sum) => {
-                if let Some(x) = as_float(value) {
+                if let Some(x) = cell.as_float() {
                     sum.add(x, retract);
                 }
             }
             Accumulator::Moments(moments) => {
-                if let Some(x) = as_float(value) {
+                if let Some(x) = cell.as_float() {
                     moments.0.add(x, retract);
                     if x.is_finite() {
                         moments.1.add_square(x, retract);
                     }
                 }
             }
+            Accumulator::Monotonic(candidates) if retract => {
+                if candidates.front() == Some(&index) {
+                    candidates.pop_front();
+                }
+            }
+            Accumulator::Monotonic(candidates) => {
+                while candidates.back().is_some_and(|last| !better(function, argument(*last), cell)) {
+                    candidates.pop_back();
+                }
+                candidates.push_back(index);
+            }
             Accumulator::Multiset(values) => {
+                let value = cell.to_value();
                 if !retract {
-                    *values.entry(value.clone()).or_insert(0) += 1;
-                } else if let Some(n) = values.get_mut(value) {
+                    *values.entry(value).or_insert(0) += 1;
+                } else if let Some(n) = values.get_mut(&value) {
                     *n -= 1;
                     if *n == 0 {
-                        values.remove(value);
+                        values.remove(&value);
                     }
                 }
             }
             Accumulator::Extreme(best) => {
-                let better = match best {
-                    None => true,
-                    Some(b) if function == Aggregate::Min => value < b,
-                    Some(b) => value > b,
-                };
-                if better {
-                    *best = Some(value.clone());
+                if best.as_ref().is_none_or(|b| better(function, cell, Cell::of(b))) {
+                    *best = Some(cell.to_value());
                 }
             }
-            Accumulator::Bools { trues, falses } => match value {
-                Value::Bool(true) => step(trues),
-                Value::Bool(false) => step(falses),
+            Accumulator::Bools { trues, falses } => match cell {
+                Cell::Bool(true) => step(trues, retract),
+                Cell::Bool(false) => step(falses, retract),
                 _ => {}
             },
             Accumulator::First(first) => {
                 if first.is_none() {
-                    *first = Some(value.clone());
+                    *first = Some(cell.to_value());
                 }
             }
             Accumulator::Positional => {}
-            Accumulator::Distinct(sketch) => sketch.add(value.stable_hash()),
+            Accumulator::Distinct(sketch) => sketch.add(cell.to_value().stable_hash()),
         }
     }
 
     /// The aggregate's value, and whether it left its type's range (then it is NULL). `arg` is the argument's type,
-    /// `ty` the result's. Positional aggregates are answered by the caller.
+    /// `ty` the result's. What is read from the ring (`Positional`, `Monotonic`) is answered by the caller.
     pub fn evaluate(&self, function: Aggregate, arg: Option<&DataType>, ty: &DataType) -> (Value, bool) {
         use Aggregate as A;
         let in_range = |v: Option<Value>| match v {
@@ -215,7 +259,7 @@ impl Accumulator {
                 if n == 0 || (sample && n == 1) {
                     return (Value::Null, false);
                 }
-                if !sum.is_finite() {
+                if sum.special.is_some() {
                     return (Value::float(f64::NAN), false);
                 }
                 let divisor = if sample { n as f64 * (n - 1) as f64 } else { n as f64 * n as f64 };
@@ -225,11 +269,7 @@ impl Accumulator {
                     _ => Value::float(v),
                 }))
             }
-            Accumulator::Multiset(values) => match function {
-                A::Min => (values.first_key_value().map_or(Value::Null, |(v, _)| v.clone()), false),
-                A::Max => (values.last_key_value().map_or(Value::Null, |(v, _)| v.clone()), false),
-                _ => (Value::Int(values.len() as i64), false),
-            },
+            Accumulator::Multiset(values) => (Value::Int(values.len() as i64), false),
             Accumulator::Extreme(best) => (best.clone().unwrap_or_default(), false),
             Accumulator::Bools { trues: 0, falses: 0 } => (Value::Null, false),
             Accumulator::Bools { trues, falses } => match function {
@@ -237,18 +277,15 @@ impl Accumulator {
                 _ => (Value::Bool(*trues > 0), false),
             },
             Accumulator::First(first) => (first.clone().unwrap_or_default(), false),
-            Accumulator::Positional => (Value::Null, false),
+            Accumulator::Positional | Accumulator::Monotonic(_) => (Value::Null, false),
             Accumulator::Distinct(sketch) => (Value::Int(sketch.estimate() as i64), false),
         }
     }
 }
 
-fn as_float(value: &Value) -> Option<f64> {
-    match value {
-        Value::Float(x) => Some(*x),
-        Value::Int(i) => Some(*i as f64),
-        _ => None,
-    }
+/// Whether `a` is a better extreme than `b`.
+fn better(function: Aggregate, a: Cell<'_>, b: Cell<'_>) -> bool {
+    a.order(b) == if function == Aggregate::Min { Ordering::Less } else { Ordering::Greater }
 }
 
 fn wide(halves: &([u8; 16], [u8; 16])) -> i256 {

@@ -4,14 +4,19 @@
 //! batch is tried again row by row, so only the failing rows are excluded. On the way out, slots of many instants are
 //! turned into the view's columns at once.
 
+mod events;
+
+pub use events::Events;
+
 use crate::{
-    key::{Event, Walk},
+    key::Walk,
     seam::RejectReason,
-    value::{Value, array_of, canonical, encode_row, values_of},
+    value::{Value, array_of, canonical, values_of},
+    view::Step,
 };
 use arrow::{
-    array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, RecordBatchOptions, TimestampMicrosecondArray},
-    compute::{cast, concat, filter_record_batch},
+    array::{Array, ArrayRef, AsArray, RecordBatch, RecordBatchOptions, TimestampMicrosecondArray},
+    compute::{cast, concat},
     datatypes::{DataType, Field, Float32Type, Float64Type, Schema, SchemaRef},
 };
 use datafusion::{
@@ -94,13 +99,6 @@ pub struct RowFailure {
     pub row: usize,
     pub reason: RejectReason,
     pub error: String,
-}
-
-/// One event and the key it belongs to.
-pub struct KeyedEvent {
-    pub key: Box<[Value]>,
-    pub encoded: Vec<u8>,
-    pub event: Event,
 }
 
 /// The rows to take from a batch: offset of row 0, times, which are admitted, which are deletes.
@@ -189,90 +187,26 @@ impl CompiledView {
         })
     }
 
-    /// Reduces the admitted rows of a batch to events; rows that cannot be used are reported.
-    pub fn events(&self, batch: &BatchRows<'_>) -> DfResult<(Vec<KeyedEvent>, Vec<RowFailure>)> {
-        let mut failures = vec![];
-        let mut taken: Vec<bool> = vec![true; batch.rows.num_rows()];
-        batch.rejected.iter().for_each(|r| taken[*r as usize] = false);
-        let mut index: Vec<usize> = (0..taken.len()).filter(|i| taken[*i]).collect();
-        let mut rows = match index.len() == taken.len() {
-            true => batch.rows.clone(),
-            false => filter_record_batch(batch.rows, &BooleanArray::from(taken))?,
-        };
-        rows = canonical_floats(&rows)?;
-        if let Some(filter) = &self.filter {
-            let (kept, failed) = evaluate_rows(filter, &rows, &DataType::Boolean)?;
-            let mask: BooleanArray = kept
-                .as_boolean()
-                .iter()
-                .enumerate()
-                .map(|(i, v)| Some(v == Some(true) && !failed.contains(i)))
-                .collect();
-            failed.report(&index, RejectReason::Expression, &mut failures);
-            index = (0..index.len()).filter(|i| mask.value(*i)).map(|i| index[i]).collect();
-            rows = filter_record_batch(&rows, &mask)?;
+    /// The stored outputs of many instants, one after another; a failing expression is NULL. Also how many failed.
+    /// `slots` are those of `count` instants, one after another.
+    pub fn outputs(&self, count: usize, slots: Vec<Value>) -> DfResult<(Vec<Value>, usize)> {
+        let stride = self.plan.slots.len();
+        let in_place = |(i, output): (usize, &StoredOutput)| matches!(output, StoredOutput::Slot(slot) if *slot == i);
+        if self.outputs.len() == stride && self.outputs.iter().enumerate().all(in_place) {
+            return Ok((slots, 0));
         }
-        let mut bad = vec![false; index.len()];
-        let mut columns = |exprs: &[Arc<dyn PhysicalExpr>], schema: &SchemaRef| -> DfResult<Vec<Vec<Value>>> {
-            exprs
-                .iter()
-                .map(|expr| {
-                    let ty = expr.data_type(schema)?;
-                    let (array, failed) = evaluate_rows(expr, &rows, &ty)?;
-                    let mut fresh = Failed::default();
-                    for (row, error) in failed.0 {
-                        if !std::mem::replace(&mut bad[row], true) {
-                            fresh.0.push((row, error));
-                        }
-                    }
-                    fresh.report(&index, RejectReason::Expression, &mut failures);
-                    Ok(values_of(&array)?)
-                })
-                .collect()
-        };
-        let schema = rows.schema();
-        let keys = columns(&self.keys, &schema)?;
-        let inputs = columns(&self.inputs, &schema)?;
-        let mut events = Vec::with_capacity(index.len());
-        for (i, row) in index.iter().copied().enumerate() {
-            if bad[i] {
-                continue;
-            }
-            let key: Box<[Value]> = keys.iter().map(|column| column[i].clone()).collect();
-            if let Some(null) = key.iter().position(Value::is_null) {
-                let error = format!("entity key {} is NULL", self.plan.key[null]);
-                failures.push(RowFailure { row, reason: RejectReason::NullKey, error });
-                continue;
-            }
-            let event = Event {
-                time_us: batch.times_us[row],
-                offset: batch.base_offset + row as u64,
-                delete: batch.deletes.binary_search(&(row as u32)).is_ok(),
-                inputs: inputs.iter().map(|column| column[i].clone()).collect(),
-            };
-            events.push(KeyedEvent { encoded: encode_row(&key), key, event });
-        }
-        Ok((events, failures))
-    }
-
-    /// The stored outputs of many instants, given their slots; a failing expression is NULL. Also how many failed.
-    pub fn outputs(&self, slots: &[&[Value]]) -> DfResult<(Vec<Box<[Value]>>, usize)> {
         let mut failed = 0;
-        let mut columns: Vec<Option<Vec<Value>>> = vec![];
         let needs_batch = self.outputs.iter().any(|o| matches!(o, StoredOutput::Expr(..)));
         let batch = needs_batch
             .then(|| {
-                let arrays = self
-                    .slot_schema
-                    .fields()
-                    .iter()
-                    .enumerate()
-                    .map(|(i, f)| array_of(f.data_type(), slots.iter().map(|row| &row[i])))
-                    .collect::<Result<Vec<_>, _>>()?;
-                let options = RecordBatchOptions::new().with_row_count(Some(slots.len()));
+                let column = |i| slots.iter().skip(i).step_by(stride);
+                let fields = self.slot_schema.fields().iter().enumerate();
+                let arrays = fields.map(|(i, f)| array_of(f.data_type(), column(i))).collect::<Result<Vec<_>, _>>()?;
+                let options = RecordBatchOptions::new().with_row_count(Some(count));
                 RecordBatch::try_new_with_options(self.slot_schema.clone(), arrays, &options)
             })
             .transpose()?;
+        let mut columns: Vec<Option<Vec<Value>>> = vec![];
         for output in &self.outputs {
             columns.push(match (output, &batch) {
                 (StoredOutput::Expr(expr, ty), Some(batch)) => {
@@ -283,23 +217,23 @@ impl CompiledView {
                 _ => None,
             });
         }
-        let rows = (0..slots.len())
-            .map(|row| {
-                self.outputs
-                    .iter()
-                    .zip(&columns)
-                    .map(|(output, column)| match (output, column) {
-                        (_, Some(column)) => column[row].clone(),
-                        (StoredOutput::Slot(slot), None) => slots[row][*slot].clone(),
-                        (StoredOutput::Expr(..), None) => Value::Null,
-                    })
-                    .collect()
-            })
-            .collect();
-        Ok((rows, failed))
+        let mut outputs = Vec::with_capacity(count * self.outputs.len());
+        for row in 0..count {
+            outputs.extend(self.outputs.iter().zip(&mut columns).map(|(output, column)| match (output, column) {
+                (_, Some(column)) => std::mem::take(&mut column[row]),
+                (StoredOutput::Slot(slot), None) => slots[row * stride + slot].clone(),
+                (StoredOutput::Expr(..), None) => Value::Null,
+            }));
+        }
+        Ok((outputs, failed))
     }
 
-    fn stored_columns(&self, rows: &[&Row]) -> DfResult<Vec<ArrayRef>> {
+    /// How many stored outputs a row has.
+    pub fn output_count(&self) -> usize {
+        self.outputs.len()
+    }
+
+    fn stored_columns(&self, rows: &[Step<'_>]) -> DfResult<Vec<ArrayRef>> {
         let null = Value::Null;
         let times: Vec<Value> = rows.iter().map(|r| Value::Int(r.instant_us)).collect();
         Ok(self
@@ -317,17 +251,16 @@ impl CompiledView {
     }
 
     /// Rows as steps: stored columns, `_op`, `_event_time` and, given the time of writing, `_recorded_at`.
-    pub fn steps(&self, rows: &[(&Row, &'static str)], recorded_at_us: Option<i64>) -> DfResult<RecordBatch> {
-        let bare: Vec<&Row> = rows.iter().map(|(row, _)| *row).collect();
-        let mut columns = self.stored_columns(&bare)?;
-        columns.push(Arc::new(arrow::array::StringArray::from_iter_values(rows.iter().map(|(_, op)| *op))));
+    pub fn steps(&self, steps: &[Step<'_>], recorded_at_us: Option<i64>) -> DfResult<RecordBatch> {
+        let mut columns = self.stored_columns(steps)?;
+        columns.push(Arc::new(arrow::array::StringArray::from_iter_values(steps.iter().map(|s| s.op.as_str()))));
         columns.push(Arc::new(
-            TimestampMicrosecondArray::from_iter_values(bare.iter().map(|r| r.event_us)).with_timezone(UTC),
+            TimestampMicrosecondArray::from_iter_values(steps.iter().map(|s| s.event_us)).with_timezone(UTC),
         ));
         let mut fields = self.history_schema.fields().to_vec();
         match recorded_at_us {
             Some(at) => columns.push(Arc::new(
-                TimestampMicrosecondArray::from_iter_values(bare.iter().map(|_| at)).with_timezone(UTC),
+                TimestampMicrosecondArray::from_iter_values(steps.iter().map(|_| at)).with_timezone(UTC),
             )),
             None => {
                 fields.pop();
@@ -338,7 +271,8 @@ impl CompiledView {
 
     /// Rows as a user sees them, read at `at_us`.
     pub fn visible(&self, rows: &[&Row], at_us: i64) -> DfResult<RecordBatch> {
-        let stored = self.stored_columns(rows)?;
+        let steps: Vec<Step<'_>> = rows.iter().map(|row| Step::holding(row)).collect();
+        let stored = self.stored_columns(&steps)?;
         let mut columns = vec![];
         for visible in &self.visible {
             columns.push(match visible {

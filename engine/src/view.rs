@@ -2,54 +2,38 @@
 //!
 //! Work on a shard is short and synchronous; lookups lock one shard, ingestion one after the other.
 
+mod schedule;
+mod shard;
+mod step;
+
+pub use shard::Encoded;
+pub use step::{Op, Step, Steps};
+
 use crate::{
-    compiled::{BatchRows, CompiledView, KeyedEvent, Row, RowFailure},
-    key::{Held, Instant, KeyState},
+    compiled::{BatchRows, CompiledView, Row, RowFailure},
+    key::{Held, Instant, Instants, KeyState},
     seam::SeamError,
     value::Value,
 };
 use datafusion::error::Result as DfResult;
 use parking_lot::{Mutex, RwLock};
-use std::{
-    collections::{BTreeSet, HashMap, HashSet},
-    sync::{
-        Arc,
-        atomic::{AtomicI64, AtomicU64, Ordering},
-    },
+use shard::{Shard, hash};
+use std::sync::{
+    Arc,
+    atomic::{AtomicI64, AtomicU64, Ordering},
 };
+use step::settle;
 use tidemark_catalog::ObjectId;
 
 /// A power of two, well above the cores: lookups seldom meet on one lock.
 const SHARDS: usize = 16;
 
-type Encoded = Arc<[u8]>;
+/// Keys that walk on together before their outputs are computed: enough for columns to pay, few enough that what they
+/// leave behind stays in cache.
+const KEYS_TOGETHER: usize = 512;
 
 /// A key changed since the last checkpoint, and its state as bytes (`None`: the key is over).
-pub type DirtyKey = (Arc<[u8]>, Option<Vec<u8>>);
-
-/// One row of history.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Step {
-    pub op: Op,
-    pub row: Row,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Op {
-    Upsert,
-    Delete,
-    Carry,
-}
-
-impl Op {
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Op::Upsert => "upsert",
-            Op::Delete => "delete",
-            Op::Carry => "carry",
-        }
-    }
-}
+pub type DirtyKey = (Encoded, Option<Vec<u8>>);
 
 pub struct ViewState {
     pub id: ObjectId,
@@ -78,26 +62,12 @@ pub struct Pending {
     /// Every step below this is in the history table.
     pub committed_us: i64,
     /// Oldest first; a chunk stays until the commit that has it is known to have happened.
-    pub chunks: Vec<Arc<Vec<Step>>>,
+    pub chunks: Vec<Arc<Steps>>,
 }
 
-#[derive(Default)]
-struct Shard {
-    keys: HashMap<Encoded, Entry>,
-    /// When the finished part of a key next changes.
-    due: BTreeSet<(i64, Encoded)>,
-    /// When what the online store shows of a key next changes.
-    online_due: BTreeSet<(i64, Encoded)>,
-    /// Changed since the last checkpoint; a key that is gone from `keys` is to be deleted there.
-    dirty: HashSet<Encoded>,
-    /// Changed since the last online flush.
-    stale: HashSet<Encoded>,
-}
-
-struct Entry {
-    state: KeyState,
-    due: Option<i64>,
-    online_due: Option<i64>,
+fn shard_of(hash: u64) -> usize {
+    // The table inside a shard uses the other bits.
+    (hash >> 32) as usize % SHARDS
 }
 
 impl ViewState {
@@ -118,52 +88,46 @@ impl ViewState {
         self.frontier_us.load(Ordering::Acquire)
     }
 
-    fn shard(&self, encoded: &[u8]) -> &Mutex<Shard> {
-        let hash = encoded.iter().fold(0xcbf2_9ce4u32, |h, b| (h ^ u32::from(*b)).wrapping_mul(0x0100_0193));
-        &self.shards[(hash >> 16) as usize % SHARDS]
-    }
-
     /// Takes the admitted rows of a batch; returns the rows this view cannot use.
     pub fn apply(&self, batch: &BatchRows<'_>) -> DfResult<Vec<RowFailure>> {
         let (events, mut failures) = self.compiled.events(batch)?;
         self.counters.events.fetch_add(events.len() as u64, Ordering::Relaxed);
-        let mut by_shard: Vec<Vec<KeyedEvent>> = (0..SHARDS).map(|_| vec![]).collect();
-        for event in events {
-            let hash = event.encoded.iter().fold(0xcbf2_9ce4u32, |h, b| (h ^ u32::from(*b)).wrapping_mul(0x0100_0193));
-            by_shard[(hash >> 16) as usize % SHARDS].push(event);
+        let (mut keys, mut ends) = (Vec::with_capacity(events.len() * 16), Vec::with_capacity(events.len()));
+        let mut by_shard: [Vec<(u64, u32)>; SHARDS] = Default::default();
+        for i in 0..events.len() {
+            let begin = keys.len();
+            events.encode_key(i, &mut keys);
+            ends.push(keys.len());
+            let hash = hash(&keys[begin..]);
+            by_shard[shard_of(hash)].push((hash, i as u32));
         }
         let walk = &self.compiled.walk;
-        let frontier = self.frontier_us();
-        for (shard, events) in self.shards.iter().zip(by_shard) {
-            if events.is_empty() {
+        let frontier_us = self.frontier_us();
+        let mut event = walk.layout.row();
+        for (shard, of_shard) in self.shards.iter().zip(by_shard) {
+            if of_shard.is_empty() {
                 continue;
             }
             let mut shard = shard.lock();
-            let shard = &mut *shard;
-            let mut touched: HashSet<Encoded> = HashSet::new();
-            for KeyedEvent { key, encoded, event } in events {
-                let encoded: Encoded = match shard.keys.get_key_value(encoded.as_slice()) {
-                    Some((known, _)) => known.clone(),
-                    None => {
-                        let encoded: Encoded = encoded.into();
-                        let state = KeyState::new(walk, key, frontier);
-                        shard.keys.insert(encoded.clone(), Entry { state, due: None, online_due: None });
-                        encoded
-                    }
-                };
-                let (row, time) = ((event.offset - batch.base_offset) as usize, event.time_us);
-                if let Some(entry) = shard.keys.get_mut(&encoded)
-                    && !entry.state.insert(event)
-                {
-                    let error = format!("event time {time} lies below the frontier of the view");
+            for (hash, i) in of_shard {
+                let i = i as usize;
+                let encoded = &keys[if i == 0 { 0 } else { ends[i - 1] }..ends[i]];
+                let id = shard.find(hash, encoded).unwrap_or_else(|| {
+                    shard.insert(hash, encoded.into(), KeyState::new(walk, events.key(i), frontier_us))
+                });
+                let row = events.row(i);
+                let time_us = batch.times_us[row];
+                let delete = batch.deletes.binary_search(&(row as u32)).is_ok();
+                event.reset(&walk.layout, time_us, batch.base_offset + row as u64, delete);
+                events.fill(i, &walk.layout, &mut event);
+                if shard.get_mut(id).is_some_and(|entry| entry.state.insert(walk, &event)) {
+                    shard.due_sooner(id, time_us);
+                } else {
+                    let error = format!("event time {time_us} lies below the frontier of the view");
                     failures.push(RowFailure { row, reason: crate::seam::RejectReason::Late, error });
                 }
-                touched.insert(encoded);
-            }
-            for encoded in touched {
-                shard.schedule(&encoded, walk);
-                shard.dirty.insert(encoded.clone());
-                shard.stale.insert(encoded);
+                shard.mark_dirty(id);
+                shard.mark_stale(id);
             }
         }
         failures.sort_by_key(|f| f.row);
@@ -178,89 +142,120 @@ impl ViewState {
         }
         let _finishing = self.finishing.write();
         self.frontier_us.store(frontier_us, Ordering::Release);
-        let walk = &self.compiled.walk;
-        let mut steps = vec![];
+        // After a restart the log is replayed from before the last commit: steps below it are already in history.
+        let committed_us = self.pending.lock().committed_us;
+        let mut steps = Steps::default();
         for shard in &self.shards {
             let mut shard = shard.lock();
-            let shard = &mut *shard;
             let mut due = vec![];
-            while let Some((at, _)) = shard.due.first()
-                && *at < frontier_us
-                && let Some((_, encoded)) = shard.due.pop_first()
-            {
-                due.push(encoded);
-            }
-            let mut instants: Vec<Instant> = vec![];
-            let mut ends = Vec::with_capacity(due.len());
-            for encoded in &due {
-                if let Some(entry) = shard.keys.get_mut(encoded) {
-                    entry.due = None;
-                    entry.state.finish(walk, frontier_us, &mut instants);
+            loop {
+                due.clear();
+                due.extend(std::iter::from_fn(|| shard.next_due(frontier_us)).take(KEYS_TOGETHER));
+                if due.is_empty() {
+                    break;
                 }
-                ends.push(instants.len());
-            }
-            let mut outputs = self.outputs(&instants)?.into_iter();
-            let mut instants = instants.into_iter();
-            let mut from = 0;
-            for (encoded, end) in due.iter().zip(ends) {
-                let Some(entry) = shard.keys.get_mut(encoded) else { continue };
-                let key: Arc<[Value]> = entry.state.key.to_vec().into();
-                for (instant, outputs) in instants.by_ref().zip(outputs.by_ref()).take(end - from) {
-                    if let Some(step) = settle(&mut entry.state.done.held, &key, instant, outputs) {
-                        steps.push(step);
-                    }
-                }
-                from = end;
-                entry.state.trim(walk);
-                if entry.state.is_over(walk) {
-                    if let Some(at) = entry.online_due.take() {
-                        shard.online_due.remove(&(at, encoded.clone()));
-                    }
-                    shard.keys.remove(encoded);
-                    shard.stale.insert(encoded.clone());
-                } else {
-                    shard.schedule(encoded, walk);
-                }
-                shard.dirty.insert(encoded.clone());
+                self.finish_keys(&mut shard, &due, frontier_us, committed_us, &mut steps)?;
             }
         }
         self.counters.steps.fetch_add(steps.len() as u64, Ordering::Relaxed);
-        let mut pending = self.pending.lock();
-        // After a restart the log is replayed from before the last commit: steps below it are already in history.
-        steps.retain(|step| step.row.instant_us >= pending.committed_us);
         if !steps.is_empty() {
-            pending.chunks.push(Arc::new(steps));
+            self.pending.lock().chunks.push(Arc::new(steps));
         }
         Ok(())
     }
 
-    fn outputs(&self, instants: &[Instant]) -> DfResult<Vec<Box<[Value]>>> {
-        let empty: Vec<Value> = vec![Value::Null; self.compiled.plan.slots.len()];
-        let slots: Vec<&[Value]> = instants.iter().map(|i| i.slots.as_deref().unwrap_or(&empty)).collect();
-        let (outputs, failed) = self.compiled.outputs(&slots)?;
-        let beyond = instants.iter().filter(|i| i.out_of_range).count();
+    fn finish_keys(
+        &self,
+        shard: &mut Shard,
+        due: &[u32],
+        frontier_us: i64,
+        committed_us: i64,
+        steps: &mut Steps,
+    ) -> DfResult<()> {
+        let walk = &self.compiled.walk;
+        let mut instants = Instants::default();
+        let mut ends = Vec::with_capacity(due.len());
+        for id in due {
+            if let Some(entry) = shard.get_mut(*id) {
+                entry.state.finish(walk, frontier_us, &mut instants);
+            }
+            ends.push(instants.each.len());
+        }
+        let Instants { each, slots } = instants;
+        let outputs = self.outputs(&each, slots)?;
+        let stride = self.compiled.output_count();
+        let mut from = 0;
+        for (id, end) in due.iter().zip(ends) {
+            let Some(entry) = shard.get_mut(*id) else { continue };
+            for (i, instant) in each.iter().enumerate().take(end).skip(from) {
+                let outputs = &outputs[i * stride..(i + 1) * stride];
+                if let Some(op) = settle(&mut entry.state.done.held, instant, outputs)
+                    && instant.at_us >= committed_us
+                {
+                    let (instant_us, event_us) = (instant.at_us, instant.event_us);
+                    steps.push(Step { key: &entry.state.key, instant_us, event_us, op, outputs });
+                }
+            }
+            from = end;
+            entry.state.trim(walk);
+            if entry.state.is_over(walk) {
+                shard.remove(*id);
+            } else {
+                shard.schedule(*id, walk);
+                shard.mark_dirty(*id);
+            }
+        }
+        Ok(())
+    }
+
+    fn outputs(&self, each: &[Instant], slots: Vec<Value>) -> DfResult<Vec<Value>> {
+        let beyond = each.iter().filter(|i| i.out_of_range).count();
+        let (outputs, failed) = self.compiled.outputs(each.len(), slots)?;
         self.counters.values_failed.fetch_add((failed + beyond) as u64, Ordering::Relaxed);
         Ok(outputs)
     }
 
+    /// Takes over what happened at some instants into `held`; the steps go to `out`.
+    fn settle_all(
+        &self,
+        instants: Instants,
+        held: &mut Option<Held>,
+        key: &Arc<[Value]>,
+        mut out: Option<&mut Steps>,
+    ) -> DfResult<()> {
+        let Instants { each, slots } = instants;
+        if each.is_empty() {
+            return Ok(());
+        }
+        let outputs = self.outputs(&each, slots)?;
+        let stride = self.compiled.output_count();
+        for (i, instant) in each.iter().enumerate() {
+            let outputs = &outputs[i * stride..(i + 1) * stride];
+            if let Some(op) = settle(held, instant, outputs)
+                && let Some(out) = &mut out
+            {
+                out.push(Step { key, instant_us: instant.at_us, event_us: instant.event_us, op, outputs });
+            }
+        }
+        Ok(())
+    }
+
     /// `V(key, at)` for an instant at or after the frontier.
     pub fn lookup(&self, encoded: &[u8], at_us: i64) -> DfResult<Option<Row>> {
-        let mut shard = self.shard(encoded).lock();
-        let Some(entry) = shard.keys.get_mut(encoded) else { return Ok(None) };
-        self.read(&mut entry.state, at_us)
+        let hash = hash(encoded);
+        let mut shard = self.shards[shard_of(hash)].lock();
+        match shard.find(hash, encoded).and_then(|id| shard.get_mut(id)) {
+            Some(entry) => self.read(&mut entry.state, at_us),
+            None => Ok(None),
+        }
     }
 
     fn read(&self, state: &mut KeyState, at_us: i64) -> DfResult<Option<Row>> {
         let at_us = at_us.max(self.frontier_us().saturating_sub(1));
-        let key: Arc<[Value]> = state.key.to_vec().into();
-        let mut instants = vec![];
+        let key = state.key.clone();
+        let mut instants = Instants::default();
         let cursor = state.online(&self.compiled.walk, at_us, &mut instants);
-        if !instants.is_empty() {
-            let outputs = self.outputs(&instants)?;
-            for (instant, outputs) in instants.into_iter().zip(outputs) {
-                settle(&mut cursor.held, &key, instant, outputs);
-            }
-        }
+        self.settle_all(instants, &mut cursor.held, &key, None)?;
         Ok(cursor.held.as_ref().map(|held| row(&key, held)))
     }
 
@@ -268,7 +263,7 @@ impl ViewState {
     pub fn rows(&self, at_us: i64) -> DfResult<Vec<Row>> {
         let mut rows = vec![];
         for shard in &self.shards {
-            for entry in shard.lock().keys.values_mut() {
+            for entry in shard.lock().entries_mut() {
                 rows.extend(self.read(&mut entry.state, at_us)?);
             }
         }
@@ -277,33 +272,27 @@ impl ViewState {
 
     /// The steps between the frontier and `at_us` that history does not have: the pending ones and the provisional ones.
     /// Also the instant below which the history table is complete; read the table after this, only below that instant.
-    pub fn steps_above_history(&self, at_us: i64, key: Option<&[u8]>) -> DfResult<(i64, Vec<Step>)> {
+    pub fn steps_above_history(&self, at_us: i64, key: Option<&[u8]>) -> DfResult<(i64, Steps)> {
         let _finishing = self.finishing.read();
-        let mut provisional = vec![];
+        let mut provisional = Steps::default();
         for shard in &self.shards {
-            for (encoded, entry) in shard.lock().keys.iter() {
-                if key.is_some_and(|key| key != encoded.as_ref()) {
+            for entry in shard.lock().entries() {
+                if key.is_some_and(|key| key != entry.encoded.as_ref()) {
                     continue;
                 }
-                let mut instants = vec![];
+                let mut instants = Instants::default();
                 let mut cursor = entry.state.provisional(&self.compiled.walk, at_us, &mut instants);
-                let outputs = self.outputs(&instants)?;
-                let key: Arc<[Value]> = entry.state.key.to_vec().into();
-                for (instant, outputs) in instants.into_iter().zip(outputs) {
-                    provisional.extend(settle(&mut cursor.held, &key, instant, outputs));
-                }
+                self.settle_all(instants, &mut cursor.held, &entry.state.key, Some(&mut provisional))?;
             }
         }
         let pending = self.pending.lock().clone();
-        let wanted: Option<HashSet<Vec<u8>>> = key.map(|k| HashSet::from([k.to_vec()]));
-        let mut steps: Vec<Step> = pending
-            .chunks
-            .iter()
-            .flat_map(|chunk| chunk.iter())
-            .filter(|s| wanted.as_ref().is_none_or(|w| w.contains(&crate::value::encode_row(&s.row.key))))
-            .cloned()
-            .collect();
-        steps.extend(provisional);
+        let mut steps = Steps::default();
+        for step in pending.chunks.iter().flat_map(|chunk| chunk.iter()) {
+            if key.is_none_or(|key| *key == *shard::encoded(step.key)) {
+                steps.push(step);
+            }
+        }
+        provisional.iter().for_each(|step| steps.push(step));
         Ok((pending.committed_us, steps))
     }
 
@@ -324,14 +313,12 @@ impl ViewState {
         let mut taken = vec![];
         for shard in &self.shards {
             let mut shard = shard.lock();
-            let dirty = std::mem::take(&mut shard.dirty);
-            for encoded in dirty {
-                let bytes = match shard.keys.get(&encoded) {
-                    Some(entry) => Some(entry.state.encode(&self.compiled.walk).map_err(SeamError::not_done)?),
-                    None => None,
-                };
-                taken.push((encoded, bytes));
+            let (changed, over) = shard.take_dirty();
+            for entry in changed.into_iter().filter_map(|id| shard.get(id)) {
+                let bytes = entry.state.encode(&self.compiled.walk).map_err(SeamError::not_done)?;
+                taken.push((entry.encoded.clone(), Some(bytes)));
             }
+            taken.extend(over.into_iter().map(|encoded| (encoded, None)));
         }
         Ok(taken)
     }
@@ -339,7 +326,7 @@ impl ViewState {
     /// Marks keys dirty again whose checkpoint failed.
     pub fn mark_dirty(&self, keys: impl IntoIterator<Item = Encoded>) {
         for key in keys {
-            self.shard(&key).lock().dirty.insert(key.clone());
+            self.shards[shard_of(hash(&key))].lock().still_dirty(key);
         }
     }
 
@@ -349,10 +336,10 @@ impl ViewState {
         let state = KeyState::decode(walk, bytes).map_err(|e| {
             SeamError::not_done(format!("state of feature view \"{}\" cannot be read: {e}", self.compiled.name))
         })?;
-        let encoded: Encoded = encoded.into();
-        let mut shard = self.shard(&encoded).lock();
-        shard.keys.insert(encoded.clone(), Entry { state, due: None, online_due: None });
-        shard.schedule(&encoded, walk);
+        let hash = hash(&encoded);
+        let mut shard = self.shards[shard_of(hash)].lock();
+        let id = shard.insert(hash, encoded.into(), state);
+        shard.schedule(id, walk);
         Ok(())
     }
 
@@ -366,34 +353,18 @@ impl ViewState {
         let mut taken = vec![];
         for shard in &self.shards {
             let mut shard = shard.lock();
-            let shard = &mut *shard;
-            let mut stale = std::mem::take(&mut shard.stale);
-            while let Some((at, _)) = shard.online_due.first()
-                && *at <= at_us
-                && let Some((_, encoded)) = shard.online_due.pop_first()
-            {
-                if let Some(entry) = shard.keys.get_mut(&encoded) {
-                    entry.online_due = None;
+            while let Some(id) = shard.next_online_due(at_us.saturating_add(1)) {
+                shard.mark_stale(id);
+            }
+            let (changed, over) = shard.take_stale();
+            for id in changed {
+                if let Some(entry) = shard.get_mut(id) {
+                    let row = self.read(&mut entry.state, at_us)?;
+                    taken.push((entry.encoded.clone(), row));
                 }
-                stale.insert(encoded);
+                shard.schedule_online(id, &self.compiled.walk);
             }
-            for encoded in stale {
-                let row = match shard.keys.get_mut(&encoded) {
-                    Some(entry) => {
-                        let row = self.read(&mut entry.state, at_us)?;
-                        if let Some(old) = entry.online_due.take() {
-                            shard.online_due.remove(&(old, encoded.clone()));
-                        }
-                        if let Some(next) = entry.state.next_online_instant(&self.compiled.walk) {
-                            entry.online_due = Some(next);
-                            shard.online_due.insert((next, encoded.clone()));
-                        }
-                        row
-                    }
-                    None => None,
-                };
-                taken.push((encoded, row));
-            }
+            taken.extend(over.into_iter().map(|encoded| (encoded, None)));
         }
         Ok(taken)
     }
@@ -401,59 +372,24 @@ impl ViewState {
     /// Marks keys whose values could not be put.
     pub fn mark_stale(&self, keys: impl IntoIterator<Item = Encoded>) {
         for key in keys {
-            self.shard(&key).lock().stale.insert(key.clone());
+            self.shards[shard_of(hash(&key))].lock().still_stale(key);
         }
     }
 
     /// When the finished part of some key next changes.
     pub fn earliest_due(&self) -> Option<i64> {
-        self.shards.iter().filter_map(|shard| shard.lock().due.first().map(|(at, _)| *at)).min()
+        self.shards.iter().filter_map(|shard| shard.lock().earliest_due()).min()
     }
 
     /// Keys in memory, and events kept for them.
     pub fn size(&self) -> (usize, usize) {
         self.shards.iter().fold((0, 0), |(keys, events), shard| {
             let shard = shard.lock();
-            (keys + shard.keys.len(), events + shard.keys.values().map(|e| e.state.events()).sum::<usize>())
+            (keys + shard.len(), events + shard.entries().map(|e| e.state.events()).sum::<usize>())
         })
-    }
-}
-
-impl Shard {
-    fn schedule(&mut self, encoded: &Encoded, walk: &crate::key::Walk) {
-        let Some(entry) = self.keys.get_mut(encoded) else { return };
-        let next = entry.state.next_instant(walk);
-        if next != entry.due {
-            if let Some(old) = entry.due {
-                self.due.remove(&(old, encoded.clone()));
-            }
-            if let Some(next) = next {
-                self.due.insert((next, encoded.clone()));
-            }
-            entry.due = next;
-        }
     }
 }
 
 fn row(key: &Arc<[Value]>, held: &Held) -> Row {
     Row { key: key.clone(), instant_us: held.instant_us, event_us: held.event_us, outputs: held.outputs.clone() }
-}
-
-/// Turns an instant into a step, if it is one: presence, `_event_time` or the bits of an output changed, or a month
-/// began.
-fn settle(held: &mut Option<Held>, key: &Arc<[Value]>, instant: Instant, outputs: Box<[Value]>) -> Option<Step> {
-    if instant.slots.is_none() {
-        held.take()?;
-        let gone =
-            Row { key: key.clone(), instant_us: instant.at_us, event_us: instant.event_us, outputs: Box::default() };
-        return Some(Step { op: Op::Delete, row: gone });
-    }
-    let changed = held.as_ref().is_none_or(|h| h.event_us != instant.event_us || h.outputs != outputs);
-    if !changed && !instant.month {
-        return None;
-    }
-    let now = Held { instant_us: instant.at_us, event_us: instant.event_us, outputs };
-    let step = Step { op: if changed { Op::Upsert } else { Op::Carry }, row: row(key, &now) };
-    *held = Some(now);
-    Some(step)
 }

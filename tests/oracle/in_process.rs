@@ -90,10 +90,10 @@ impl InProcess {
         let mut answers = Vec::new();
         for probe in probes {
             let encoded = Self::encoded(view, &probe.key)?;
-            let of_key = steps.iter().filter(|s| encode_row(&s.row.key) == encoded && s.row.instant_us <= probe.t_us);
-            let holding = of_key.max_by_key(|s| s.row.instant_us).filter(|s| s.op != view::Op::Delete);
+            let of_key = steps.iter().filter(|s| encode_row(s.key) == encoded && s.instant_us <= probe.t_us);
+            let holding = of_key.max_by_key(|s| s.instant_us).filter(|s| s.op != view::Op::Delete);
             answers.push(match holding {
-                Some(step) => Some(outputs(view, &state.compiled.visible(&[&step.row], probe.t_us)?, 0)?),
+                Some(step) => Some(outputs(view, &state.compiled.visible(&[&step.row()], probe.t_us)?, 0)?),
                 None => None,
             });
         }
@@ -255,9 +255,8 @@ impl UnderTest for InProcess {
     async fn history(&mut self, view: &Named<'_>) -> Result<Vec<Step>> {
         let (_, state) = self.running(view)?;
         let pending = state.pending();
-        let all: Vec<&view::Step> = pending.chunks.iter().flat_map(|chunk| chunk.iter()).collect();
-        let rows: Vec<_> = all.iter().map(|step| (&step.row, step.op.as_str())).collect();
-        let batch = state.compiled.steps(&rows, None)?;
+        let all: Vec<view::Step<'_>> = pending.chunks.iter().flat_map(|chunk| chunk.iter()).collect();
+        let batch = state.compiled.steps(&all, None)?;
         let mut steps = Vec::new();
         for (i, step) in all.iter().enumerate() {
             let mut key = Vec::new();
@@ -271,9 +270,9 @@ impl UnderTest for InProcess {
                     other => bail!("a key is {other:?}"),
                 });
             }
-            let (row, op) = (&step.row, step.op.as_str().to_owned());
+            let (instant_us, op) = (step.instant_us, step.op.as_str().to_owned());
             let values = outputs(view, &batch, i)?;
-            steps.push(Step { key, instant_us: row.instant_us, op, event_time_us: Some(row.event_us), values });
+            steps.push(Step { key, instant_us, op, event_time_us: Some(step.event_us), values });
         }
         steps.sort_by_key(|step| step.instant_us);
         Ok(steps)

@@ -50,10 +50,8 @@ impl RowsTable {
                 keep_latest(&mut latest, row, delete);
             }
         }
-        for step in steps {
-            if step.row.instant_us <= self.at_us {
-                keep_latest(&mut latest, step.row, step.op == crate::view::Op::Delete);
-            }
+        for step in steps.iter().filter(|step| step.instant_us <= self.at_us) {
+            keep_latest(&mut latest, step.row(), step.op == crate::view::Op::Delete);
         }
         Ok(latest.into_values().filter(|(_, delete)| !delete).map(|(row, _)| row).collect())
     }

@@ -109,8 +109,8 @@ impl TableProvider for StepsTable {
     ) -> DfResult<Arc<dyn ExecutionPlan>> {
         let key = wanted_key(&self.view, filters);
         let (committed_us, steps) = self.view.state.steps_above_history(self.now_us, key.as_deref())?;
-        let rows: Vec<_> = steps.iter().map(|Step { op, row }| (row, op.as_str())).collect();
-        let above = self.view.state.compiled.steps(&rows, None)?;
+        let above: Vec<Step<'_>> = steps.iter().collect();
+        let above = self.view.state.compiled.steps(&above, None)?;
         let above = MemorySourceConfig::try_new_exec(&[vec![above]], self.schema(), projection.cloned())?;
         if committed_us == i64::MIN {
             return Ok(above);

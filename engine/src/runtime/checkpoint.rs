@@ -124,13 +124,10 @@ impl Engine {
         }
         let recorded_us = self.seams.clock.now_us();
         let compiled = view.state.compiled.clone();
-        let steps: Vec<&Step> = pending.chunks.iter().flat_map(|chunk| chunk.iter()).collect();
+        let steps: Vec<Step<'_>> = pending.chunks.iter().flat_map(|chunk| chunk.iter()).collect();
         let batches = steps
             .chunks(STEPS_PER_BATCH)
-            .map(|steps| {
-                let rows: Vec<_> = steps.iter().map(|s| (&s.row, s.op.as_str())).collect();
-                compiled.steps(&rows, Some(recorded_us))
-            })
+            .map(|steps| compiled.steps(steps, Some(recorded_us)))
             .collect::<Result<Vec<RecordBatch>, _>>()
             .map_err(SeamError::not_done)?;
         let table = view.history.read().clone();

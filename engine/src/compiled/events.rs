@@ -1,0 +1,163 @@
+//! The rows of a batch as a view's events, still in columns: nothing is allocated per event.
+
+use super::{BatchRows, CompiledView, Failed, RowFailure, canonical_floats, evaluate_rows};
+use crate::{
+    key::{Cell, Layout, NewEvent},
+    seam::RejectReason,
+    value::{Value, canonical, values_of},
+};
+use arrow::{
+    array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch},
+    buffer::NullBuffer,
+    compute::filter_record_batch,
+    datatypes::{DataType, Float64Type, Int32Type, Int64Type, SchemaRef, TimeUnit, TimestampMicrosecondType},
+};
+use datafusion::{error::Result as DfResult, physical_expr::PhysicalExpr};
+use std::sync::Arc;
+
+/// The events of a batch: those rows that were admitted, that the view's WHERE lets through, and that it can use.
+pub struct Events {
+    /// Rows that count, as positions in the columns, with their number in the batch.
+    rows: Vec<(u32, u32)>,
+    keys: Vec<Column>,
+    inputs: Vec<Column>,
+}
+
+/// A column whose cells can be read in place.
+enum Column {
+    Bool(BooleanArray),
+    Int(Vec<i64>, Option<NullBuffer>),
+    Float(Vec<f64>, Option<NullBuffer>),
+    Values(Vec<Value>),
+}
+
+impl Column {
+    fn new(array: &ArrayRef) -> DfResult<Column> {
+        let nulls = || array.logical_nulls();
+        Ok(match array.data_type() {
+            DataType::Boolean => Column::Bool(array.as_boolean().clone()),
+            DataType::Int64 => Column::Int(array.as_primitive::<Int64Type>().values().to_vec(), nulls()),
+            DataType::Int32 => {
+                let values = array.as_primitive::<Int32Type>().values().iter().map(|i| i64::from(*i)).collect();
+                Column::Int(values, nulls())
+            }
+            DataType::Timestamp(TimeUnit::Microsecond, _) => {
+                Column::Int(array.as_primitive::<TimestampMicrosecondType>().values().to_vec(), nulls())
+            }
+            DataType::Float64 => {
+                let values = array.as_primitive::<Float64Type>().values().iter().map(|x| canonical(*x)).collect();
+                Column::Float(values, nulls())
+            }
+            _ => Column::Values(values_of(array)?),
+        })
+    }
+
+    fn cell(&self, i: usize) -> Cell<'_> {
+        let valid = |nulls: &Option<NullBuffer>| nulls.as_ref().is_none_or(|nulls| nulls.is_valid(i));
+        match self {
+            Column::Bool(array) if array.is_valid(i) => Cell::Bool(array.value(i)),
+            Column::Int(values, nulls) if valid(nulls) => Cell::Int(values[i]),
+            Column::Float(values, nulls) if valid(nulls) => Cell::Float(values[i]),
+            Column::Values(values) => Cell::of(&values[i]),
+            _ => Cell::Null,
+        }
+    }
+}
+
+impl Events {
+    pub fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
+    /// The row of event `i` in the batch.
+    pub fn row(&self, i: usize) -> usize {
+        self.rows[i].1 as usize
+    }
+
+    /// Appends the encoding of the entity key of event `i` (see [`crate::value::encode_row`]).
+    pub fn encode_key(&self, i: usize, out: &mut Vec<u8>) {
+        let at = self.rows[i].0 as usize;
+        self.keys.iter().for_each(|column| column.cell(at).encode(out));
+    }
+
+    /// The entity key of event `i`.
+    pub fn key(&self, i: usize) -> Arc<[Value]> {
+        let at = self.rows[i].0 as usize;
+        self.keys.iter().map(|column| column.cell(at).to_value()).collect()
+    }
+
+    /// The inputs of event `i`, into an event that has been reset.
+    pub fn fill(&self, i: usize, layout: &Layout, event: &mut NewEvent) {
+        let at = self.rows[i].0 as usize;
+        for (input, column) in self.inputs.iter().enumerate() {
+            event.set(layout, input, column.cell(at));
+        }
+    }
+}
+
+impl CompiledView {
+    /// Reduces the admitted rows of a batch to events; rows that cannot be used are reported.
+    pub fn events(&self, batch: &BatchRows<'_>) -> DfResult<(Events, Vec<RowFailure>)> {
+        let mut failures = vec![];
+        let mut taken: Vec<bool> = vec![true; batch.rows.num_rows()];
+        batch.rejected.iter().for_each(|r| taken[*r as usize] = false);
+        let mut index: Vec<usize> = (0..taken.len()).filter(|i| taken[*i]).collect();
+        let mut rows = match index.len() == taken.len() {
+            true => batch.rows.clone(),
+            false => filter_record_batch(batch.rows, &BooleanArray::from(taken))?,
+        };
+        rows = canonical_floats(&rows)?;
+        if let Some(filter) = &self.filter {
+            let (kept, failed) = evaluate_rows(filter, &rows, &DataType::Boolean)?;
+            let kept = kept.as_boolean();
+            let mask: BooleanArray =
+                (0..kept.len()).map(|i| Some(kept.is_valid(i) && kept.value(i) && !failed.contains(i))).collect();
+            failed.report(&index, RejectReason::Expression, &mut failures);
+            index = (0..index.len()).filter(|i| mask.value(*i)).map(|i| index[i]).collect();
+            rows = filter_record_batch(&rows, &mask)?;
+        }
+        let mut bad = vec![false; index.len()];
+        let schema = rows.schema();
+        let keys = evaluate(&self.keys, &schema, &rows, &index, &mut bad, &mut failures)?;
+        let inputs = evaluate(&self.inputs, &schema, &rows, &index, &mut bad, &mut failures)?;
+        let columns = |arrays: &[ArrayRef]| arrays.iter().map(Column::new).collect::<DfResult<Vec<_>>>();
+        let mut events =
+            Events { rows: Vec::with_capacity(index.len()), keys: columns(&keys)?, inputs: columns(&inputs)? };
+        for (i, row) in index.iter().copied().enumerate() {
+            if bad[i] {
+                continue;
+            }
+            if let Some(null) = events.keys.iter().position(|column| column.cell(i).is_null()) {
+                let error = format!("entity key {} is NULL", self.plan.key[null]);
+                failures.push(RowFailure { row, reason: RejectReason::NullKey, error });
+                continue;
+            }
+            events.rows.push((i as u32, row as u32));
+        }
+        Ok((events, failures))
+    }
+}
+
+/// The expressions over the rows; the rows on which one fails are marked and reported once.
+fn evaluate(
+    exprs: &[Arc<dyn PhysicalExpr>],
+    schema: &SchemaRef,
+    rows: &RecordBatch,
+    index: &[usize],
+    bad: &mut [bool],
+    failures: &mut Vec<RowFailure>,
+) -> DfResult<Vec<ArrayRef>> {
+    exprs
+        .iter()
+        .map(|expr| {
+            let (array, failed) = evaluate_rows(expr, rows, &expr.data_type(schema)?)?;
+            let fresh = failed.0.into_iter().filter(|(row, _)| !std::mem::replace(&mut bad[*row], true)).collect();
+            Failed(fresh).report(index, RejectReason::Expression, failures);
+            Ok(array)
+        })
+        .collect()
+}

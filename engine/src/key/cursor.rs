@@ -1,0 +1,263 @@
+//! A cursor over one key's ring: the state of all frames between two instants, and how it walks on.
+
+use super::{
+    calendar::next_month,
+    ring::Ring,
+    walk::{Fold, SlotSource, Walk},
+};
+use crate::{
+    accumulate::{Accumulator, Move},
+    key::Cell,
+    value::Value,
+};
+use serde::{Deserialize, Serialize};
+use tidemark_planner::feature::{Aggregate, Frame};
+
+/// The frame holds the events `lo..hi`.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub(super) struct Bounds {
+    pub lo: u64,
+    pub hi: u64,
+    /// When time alone next moves it; `i64::MAX`: never.
+    next_us: i64,
+}
+
+/// What holds since `instant_us`: the row a reader sees.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Held {
+    pub instant_us: i64,
+    /// Time of the key's latest event.
+    pub event_us: i64,
+    /// The view's stored columns that are neither key nor time, in stored order.
+    pub outputs: Box<[Value]>,
+}
+
+#[derive(Debug, Clone)]
+pub struct Cursor {
+    pub(super) position: Position,
+    pub(super) bounds: Box<[Bounds]>,
+    /// One per fold.
+    pub(super) accumulators: Box<[Accumulator]>,
+    /// The row of the last step; `None` while absent.
+    pub held: Option<Held>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct Position {
+    /// Every instant below this has been applied.
+    pub upto_us: i64,
+    /// The first month start after the last instant applied.
+    pub month_us: i64,
+    /// Index of the first event that has not arrived.
+    pub next: u64,
+    /// Index of the first event of the key's current life (TTL).
+    pub life: u64,
+    pub present: bool,
+}
+
+/// What happened at some instants, before the outputs are computed from the slots.
+#[derive(Debug, Default)]
+pub struct Instants {
+    pub each: Vec<Instant>,
+    /// The slots of each instant, one after another; NULL where the key is absent.
+    pub slots: Vec<Value>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Instant {
+    pub at_us: i64,
+    /// `false`: from here on the key is absent.
+    pub present: bool,
+    pub event_us: i64,
+    /// The first instant of a calendar month: the holding row is repeated even if nothing changed.
+    pub month: bool,
+    /// An aggregate left its type's range here.
+    pub out_of_range: bool,
+}
+
+impl Cursor {
+    pub(super) fn new(walk: &Walk, frontier_us: i64) -> Cursor {
+        Cursor {
+            position: Position { upto_us: frontier_us, month_us: i64::MIN, next: 0, life: 0, present: false },
+            bounds: walk.frames.iter().map(|_| Bounds { lo: 0, hi: 0, next_us: i64::MAX }).collect(),
+            accumulators: walk.accumulators(),
+            held: None,
+        }
+    }
+
+    pub(super) fn advance(&mut self, walk: &Walk, ring: &Ring, upto_us: i64, out: &mut Instants) {
+        while let Some(at) = self.next_instant(walk, ring)
+            && at < upto_us
+        {
+            self.apply(walk, ring, at, out);
+        }
+        self.position.upto_us = self.position.upto_us.max(upto_us);
+    }
+
+    /// When something next happens; `None`: never.
+    pub(super) fn next_instant(&self, walk: &Walk, ring: &Ring) -> Option<i64> {
+        let Position { next, present, month_us, .. } = self.position;
+        let mut at = if next < ring.end() { ring.time(&walk.layout, next) } else { i64::MAX };
+        if present {
+            at = self.bounds.iter().fold(at.min(month_us), |at, b| at.min(b.next_us));
+            if let Some(ttl) = walk.ttl_us {
+                at = at.min(ring.time(&walk.layout, next - 1).saturating_add(ttl + 1));
+            }
+        }
+        (at != i64::MAX).then_some(at)
+    }
+
+    fn apply(&mut self, walk: &Walk, ring: &Ring, at: i64, out: &mut Instants) {
+        let layout = &walk.layout;
+        let was_present = self.position.present;
+        let mut arrived = false;
+        while self.position.next < ring.end() && ring.time(layout, self.position.next) == at {
+            let Position { next, life, .. } = self.position;
+            if let Some(ttl) = walk.ttl_us
+                && next > life
+                && at - ring.time(layout, next - 1) > ttl
+            {
+                self.begin_life(walk);
+            }
+            self.position.present = !ring.is_delete(layout, next);
+            self.position.next += 1;
+            arrived = true;
+        }
+        let event_us = ring.time(layout, self.position.next - 1);
+        if !arrived && self.position.present && walk.ttl_us.is_some_and(|ttl| at > event_us.saturating_add(ttl)) {
+            self.position.present = false;
+            self.begin_life(walk);
+        }
+        let month = at == self.position.month_us;
+        if at >= self.position.month_us {
+            self.position.month_us = next_month(at);
+        }
+        if !self.position.present {
+            if was_present {
+                out.each.push(Instant { at_us: at, present: false, event_us, month: false, out_of_range: false });
+                out.slots.resize(out.slots.len() + walk.slots.len(), Value::Null);
+            }
+            return;
+        }
+        let mut moved = arrived || month;
+        for f in 0..self.bounds.len() {
+            if arrived || self.bounds[f].next_us <= at {
+                self.move_frame(walk, ring, f, at);
+                moved = true;
+            }
+        }
+        if moved {
+            let out_of_range = self.evaluate(walk, ring, &mut out.slots);
+            out.each.push(Instant { at_us: at, present: true, event_us, month, out_of_range });
+        }
+    }
+
+    /// What came before contributes nothing from here on.
+    fn begin_life(&mut self, walk: &Walk) {
+        let next = self.position.next;
+        self.position.life = next;
+        self.bounds.fill(Bounds { lo: next, hi: next, next_us: i64::MAX });
+        self.accumulators = walk.accumulators();
+    }
+
+    fn move_frame(&mut self, walk: &Walk, ring: &Ring, f: usize, at: i64) {
+        let layout = &walk.layout;
+        let Position { next, life, .. } = self.position;
+        let Bounds { lo: old_lo, hi: old_hi, .. } = self.bounds[f];
+        let mut moved = Bounds { lo: old_lo, hi: old_hi, next_us: i64::MAX };
+        match walk.frames[f].frame {
+            Frame::Range { start_us, end_us } => {
+                while moved.hi < next {
+                    let enters = ring.time(layout, moved.hi).saturating_add(end_us);
+                    if enters > at {
+                        moved.next_us = enters;
+                        break;
+                    }
+                    moved.hi += 1;
+                }
+                if let Some(start_us) = start_us {
+                    while moved.lo < moved.hi {
+                        let leaves = ring.time(layout, moved.lo).saturating_add(start_us + 1);
+                        if leaves > at {
+                            moved.next_us = moved.next_us.min(leaves);
+                            break;
+                        }
+                        moved.lo += 1;
+                    }
+                }
+            }
+            Frame::Rows { start, end } => {
+                moved.hi = next.saturating_sub(end).max(life);
+                moved.lo = match start {
+                    Some(start) => next.saturating_sub(start.saturating_add(1)).max(life).min(moved.hi),
+                    None => life,
+                };
+            }
+        }
+        // An event that enters and leaves in one step need not be touched.
+        for index in old_hi.max(moved.lo)..moved.hi {
+            self.change(walk, ring, f, index, Move::Enter);
+        }
+        if !walk.frames[f].is_unbounded() {
+            for index in old_lo..moved.lo.min(old_hi) {
+                self.change(walk, ring, f, index, Move::Leave);
+            }
+        }
+        self.bounds[f] = moved;
+    }
+
+    /// One event enters or leaves one frame.
+    pub(super) fn change(&mut self, walk: &Walk, ring: &Ring, f: usize, index: u64, change: Move) {
+        let layout = &walk.layout;
+        for i in walk.frames[f].folds.clone() {
+            let Fold { function, arg, filter, .. } = &walk.folds[i];
+            if filter.is_some_and(|filter| !ring.cell(layout, index, filter).is_true()) {
+                continue;
+            }
+            let argument = |index| arg.map_or(Cell::Bool(true), |arg| ring.cell(layout, index, arg));
+            self.accumulators[i].apply(*function, argument(index), change, index, argument);
+        }
+    }
+
+    /// Appends the value of every slot; whether an aggregate left its type's range.
+    fn evaluate(&self, walk: &Walk, ring: &Ring, out: &mut Vec<Value>) -> bool {
+        let mut out_of_range = false;
+        let latest = self.position.next - 1;
+        out.extend(walk.slots.iter().map(|source| match source {
+            SlotSource::Raw(input) => ring.cell(&walk.layout, latest, *input).to_value(),
+            SlotSource::Fold(i) => {
+                let (value, beyond) = self.value(walk, ring, *i);
+                out_of_range |= beyond;
+                value
+            }
+        }));
+        out_of_range
+    }
+
+    fn value(&self, walk: &Walk, ring: &Ring, i: usize) -> (Value, bool) {
+        let fold = &walk.folds[i];
+        let Bounds { lo, hi, .. } = self.bounds[fold.frame];
+        let event = match &self.accumulators[i] {
+            Accumulator::Positional if lo >= hi => None,
+            Accumulator::Positional if fold.function == Aggregate::FirstValue => Some(lo),
+            Accumulator::Positional => Some(hi - 1),
+            Accumulator::Monotonic(candidates) => candidates.front().copied(),
+            running => return running.evaluate(fold.function, fold.arg_type.as_ref(), &fold.ty),
+        };
+        match (event, fold.arg) {
+            (Some(index), Some(arg)) => (ring.cell(&walk.layout, index, arg).to_value(), false),
+            _ => (Value::Null, false),
+        }
+    }
+
+    /// The first event that a frame, a raw column, the event time or the TTL can still read.
+    pub(super) fn oldest_needed(&self, walk: &Walk) -> u64 {
+        let Position { next, life, .. } = self.position;
+        let latest = if next > life { next - 1 } else { next };
+        self.bounds.iter().zip(&walk.frames).fold(latest, |oldest, (bounds, shape)| {
+            // Nothing leaves an unbounded frame one by one; last_value still reads its last event.
+            let needed = if shape.is_unbounded() { bounds.hi.saturating_sub(1).max(life) } else { bounds.lo };
+            oldest.min(needed)
+        })
+    }
+}

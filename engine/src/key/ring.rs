@@ -1,0 +1,355 @@
+//! The events of one key, packed: some words per event in one circular buffer, nothing allocated per event.
+//!
+//! ```text
+//! row      time · mark (offset, delete) · bits (NULLs, booleans) … · cells …
+//! beside   values that are no words: texts, bytes, intervals
+//! ```
+
+use super::cell::{Cell, Kind};
+use crate::value::Value;
+use serde::{Deserialize, Serialize};
+use std::collections::VecDeque;
+use tidemark_planner::feature::Input;
+
+/// Where the inputs of an event lie in its row.
+#[derive(Debug, Clone)]
+pub struct Layout {
+    inputs: Box<[Place]>,
+    /// Words of a row.
+    stride: usize,
+    /// Values beside a row.
+    beside: usize,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    kind: Kind,
+    /// Number of the bit that says NULL; a boolean's own bit is the next one.
+    null: usize,
+    /// Word in the row, or number among the values beside it.
+    at: usize,
+}
+
+/// `time`, `mark`.
+const FIXED: usize = 2;
+
+impl Layout {
+    pub fn new(inputs: &[Input]) -> Layout {
+        let kinds: Vec<Kind> = inputs.iter().map(|input| Kind::of(&input.ty)).collect();
+        let bits: usize = kinds.iter().map(|kind| if *kind == Kind::Bool { 2 } else { 1 }).sum();
+        let (mut bit, mut word, mut beside) = (0, FIXED + bits.div_ceil(64), 0);
+        let places = kinds.into_iter().map(|kind| {
+            let mut place = Place { kind, null: bit, at: word };
+            bit += 1;
+            match kind {
+                Kind::Bool => bit += 1,
+                Kind::Int | Kind::Float => word += 1,
+                Kind::Decimal => word += 2,
+                Kind::Other => {
+                    place.at = beside;
+                    beside += 1;
+                }
+            }
+            place
+        });
+        let inputs = places.collect();
+        Layout { inputs, stride: word, beside }
+    }
+
+    /// Room for an event.
+    pub fn row(&self) -> NewEvent {
+        NewEvent { words: vec![0; self.stride], beside: vec![Value::Null; self.beside] }
+    }
+}
+
+/// An event on its way into a ring. One is used again and again.
+#[derive(Debug, Clone)]
+pub struct NewEvent {
+    words: Vec<u64>,
+    beside: Vec<Value>,
+}
+
+impl NewEvent {
+    /// Begins the next event: all inputs are NULL.
+    pub fn reset(&mut self, layout: &Layout, time_us: i64, offset: u64, delete: bool) {
+        self.words[0] = time_us as u64;
+        self.words[1] = offset << 1 | u64::from(delete);
+        self.words[FIXED..].fill(0);
+        for place in layout.inputs.iter() {
+            self.words[FIXED + place.null / 64] |= 1 << (place.null % 64);
+        }
+        self.beside.fill(Value::Null);
+    }
+
+    pub fn set(&mut self, layout: &Layout, input: usize, cell: Cell<'_>) {
+        let place = layout.inputs[input];
+        match cell {
+            Cell::Null => return,
+            Cell::Bool(b) => self.words[FIXED + (place.null + 1) / 64] |= u64::from(b) << ((place.null + 1) % 64),
+            Cell::Int(i) => self.words[place.at] = i as u64,
+            Cell::Float(x) => self.words[place.at] = x.to_bits(),
+            Cell::Decimal(d) => {
+                self.words[place.at] = d as u64;
+                self.words[place.at + 1] = (d >> 64) as u64;
+            }
+            Cell::Other(value) => self.beside[place.at] = value.clone(),
+        }
+        self.words[FIXED + place.null / 64] &= !(1 << (place.null % 64));
+    }
+
+    pub fn time_us(&self) -> i64 {
+        self.words[0] as i64
+    }
+}
+
+/// The events of one key by absolute index, in the order (event time, offset); the front is dropped when no cursor needs
+/// it any more.
+#[derive(Debug, Clone, Default)]
+pub struct Ring {
+    /// Absolute index of the first event.
+    first: u64,
+    /// A whole number of rows; the capacity.
+    words: Box<[u64]>,
+    /// Row in `words` of the first event.
+    head: usize,
+    len: usize,
+    beside: VecDeque<Value>,
+}
+
+/// Rows a ring begins with; it grows by half.
+const ROWS: usize = 4;
+
+impl Ring {
+    pub fn first(&self) -> u64 {
+        self.first
+    }
+
+    pub fn end(&self) -> u64 {
+        self.first + self.len as u64
+    }
+
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    fn capacity(&self, layout: &Layout) -> usize {
+        self.words.len() / layout.stride
+    }
+
+    /// Where row `i` (from the first) begins in `words`.
+    fn start(&self, layout: &Layout, i: usize) -> usize {
+        let row = self.head + i;
+        let capacity = self.capacity(layout);
+        (if row >= capacity { row - capacity } else { row }) * layout.stride
+    }
+
+    fn row(&self, layout: &Layout, index: u64) -> Option<&[u64]> {
+        let i = index.checked_sub(self.first)? as usize;
+        (i < self.len).then(|| &self.words[self.start(layout, i)..][..layout.stride])
+    }
+
+    /// The event's time; indices are kept inside the ring, so the default is never seen.
+    pub fn time(&self, layout: &Layout, index: u64) -> i64 {
+        self.row(layout, index).map_or(i64::MAX, |row| row[0] as i64)
+    }
+
+    /// Whether the event is a changelog's delete: from here on the key is absent.
+    pub fn is_delete(&self, layout: &Layout, index: u64) -> bool {
+        self.row(layout, index).is_some_and(|row| row[1] & 1 == 1)
+    }
+
+    /// An input of an event.
+    pub fn cell(&self, layout: &Layout, index: u64, input: usize) -> Cell<'_> {
+        let Some(row) = self.row(layout, index) else { return Cell::Null };
+        let place = layout.inputs[input];
+        let bit = |n: usize| row[FIXED + n / 64] >> (n % 64) & 1 == 1;
+        if bit(place.null) {
+            return Cell::Null;
+        }
+        match place.kind {
+            Kind::Bool => Cell::Bool(bit(place.null + 1)),
+            Kind::Int => Cell::Int(row[place.at] as i64),
+            Kind::Float => Cell::Float(f64::from_bits(row[place.at])),
+            Kind::Decimal => Cell::Decimal((i128::from(row[place.at + 1] as i64) << 64) | i128::from(row[place.at])),
+            Kind::Other => {
+                let at = (index - self.first) as usize * layout.beside + place.at;
+                self.beside.get(at).map_or(Cell::Null, Cell::of)
+            }
+        }
+    }
+
+    /// Puts the event in its place and returns its index. Moves as many rows as come after it: none for most.
+    pub fn insert(&mut self, layout: &Layout, event: &NewEvent) -> u64 {
+        let order = |row: &[u64]| (row[0] as i64, row[1] >> 1);
+        let new = order(&event.words);
+        let mut at = self.len;
+        if at > 0 && order(&self.words[self.start(layout, at - 1)..]) > new {
+            let (mut low, mut high) = (0, at);
+            while low < high {
+                let middle = (low + high) / 2;
+                if order(&self.words[self.start(layout, middle)..]) <= new { low = middle + 1 } else { high = middle }
+            }
+            at = low;
+        }
+        if self.len == self.capacity(layout) {
+            self.resize(layout, (self.len + self.len / 2).max(ROWS));
+        }
+        self.len += 1;
+        for i in (at + 1..self.len).rev() {
+            let (from, to) = (self.start(layout, i - 1), self.start(layout, i));
+            self.words.copy_within(from..from + layout.stride, to);
+        }
+        let start = self.start(layout, at);
+        self.words[start..start + layout.stride].copy_from_slice(&event.words);
+        for (i, value) in event.beside.iter().enumerate() {
+            self.beside.insert(at * layout.beside + i, value.clone());
+        }
+        self.first + at as u64
+    }
+
+    /// Forgets the events before `index`.
+    pub fn drop_before(&mut self, layout: &Layout, index: u64) {
+        let gone = (index.saturating_sub(self.first) as usize).min(self.len);
+        if gone == 0 {
+            return;
+        }
+        self.head += gone;
+        let capacity = self.capacity(layout);
+        if self.head >= capacity {
+            self.head -= capacity;
+        }
+        self.len -= gone;
+        self.first += gone as u64;
+        self.beside.drain(..gone * layout.beside);
+        if capacity > 4 * ROWS && self.len < capacity / 4 {
+            self.resize(layout, (self.len + self.len / 2).max(ROWS));
+            self.beside.shrink_to(self.beside.len());
+        }
+    }
+
+    /// A buffer of `rows` rows, the events at its front.
+    fn resize(&mut self, layout: &Layout, rows: usize) {
+        let mut words = Vec::with_capacity(rows * layout.stride);
+        for i in 0..self.len {
+            words.extend_from_slice(&self.words[self.start(layout, i)..][..layout.stride]);
+        }
+        words.resize(rows * layout.stride, 0);
+        self.words = words.into();
+        self.head = 0;
+    }
+}
+
+/// A ring as it is saved. Times and marks are differences, so that they take few bytes.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct RingImage {
+    first: u64,
+    times: Vec<i64>,
+    marks: Vec<i64>,
+    /// Bits and cells.
+    words: Vec<u64>,
+    beside: Vec<Value>,
+}
+
+impl Ring {
+    pub fn image(&self, layout: &Layout) -> RingImage {
+        let mut image = RingImage {
+            first: self.first,
+            times: Vec::with_capacity(self.len),
+            marks: Vec::with_capacity(self.len),
+            words: Vec::with_capacity(self.len * (layout.stride - FIXED)),
+            beside: self.beside.iter().cloned().collect(),
+        };
+        let (mut time, mut mark) = (0i64, 0i64);
+        for i in 0..self.len {
+            let row = &self.words[self.start(layout, i)..][..layout.stride];
+            image.times.push((row[0] as i64).wrapping_sub(time));
+            image.marks.push((row[1] as i64).wrapping_sub(mark));
+            image.words.extend_from_slice(&row[FIXED..]);
+            (time, mark) = (row[0] as i64, row[1] as i64);
+        }
+        image
+    }
+
+    /// `None`: the image is not one of this layout.
+    pub fn from_image(layout: &Layout, image: RingImage) -> Option<Ring> {
+        let len = image.times.len();
+        let rest = layout.stride - FIXED;
+        if image.marks.len() != len || image.words.len() != len * rest || image.beside.len() != len * layout.beside {
+            return None;
+        }
+        let mut words = Vec::with_capacity(len * layout.stride);
+        let (mut time, mut mark) = (0i64, 0i64);
+        for i in 0..len {
+            time = time.wrapping_add(image.times[i]);
+            mark = mark.wrapping_add(image.marks[i]);
+            words.extend([time as u64, mark as u64]);
+            words.extend_from_slice(&image.words[i * rest..(i + 1) * rest]);
+        }
+        Some(Ring { first: image.first, words: words.into(), head: 0, len, beside: image.beside.into() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use arrow::datatypes::DataType;
+    use datafusion::prelude::lit;
+    use proptest::prelude::*;
+
+    fn layout() -> Layout {
+        let types =
+            [DataType::Boolean, DataType::Utf8, DataType::Float64, DataType::Decimal128(10, 2), DataType::Int64];
+        let inputs: Vec<Input> = types.into_iter().map(|ty| Input { expr: lit(1), ty }).collect();
+        Layout::new(&inputs)
+    }
+
+    /// The obvious ring: a sorted list.
+    type Reference = Vec<(i64, u64, Vec<Value>)>;
+
+    fn values(seed: i64) -> Vec<Value> {
+        let or_null = |n: i64, value: Value| if seed.rem_euclid(n) == 0 { Value::Null } else { value };
+        vec![
+            or_null(5, Value::Bool(seed % 2 == 0)),
+            or_null(3, Value::Text(seed.to_string().into())),
+            or_null(7, Value::float(seed as f64 / 8.0)),
+            or_null(4, Value::Decimal(i128::from(seed) << 70)),
+            or_null(2, Value::Int(-seed)),
+        ]
+    }
+
+    fn check(layout: &Layout, ring: &Ring, reference: &Reference, dropped: usize) {
+        assert_eq!((ring.first(), ring.len()), (dropped as u64, reference.len() - dropped));
+        for (i, (time, _, values)) in reference.iter().enumerate().skip(dropped) {
+            assert_eq!(ring.time(layout, i as u64), *time);
+            let cells: Vec<Value> = (0..5).map(|input| ring.cell(layout, i as u64, input).to_value()).collect();
+            assert_eq!(&cells, values);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_ring_is_a_sorted_list_that_loses_its_front(steps in prop::collection::vec((-50i64..50, 0u8..4), 0..200)) {
+            let layout = layout();
+            let (mut ring, mut reference, mut dropped) = (Ring::default(), Reference::new(), 0);
+            let mut event = layout.row();
+            for (offset, (seed, drop)) in steps.into_iter().enumerate() {
+                if drop == 0 && dropped < reference.len() {
+                    dropped += 1 + (seed.unsigned_abs() as usize) % (reference.len() - dropped);
+                    ring.drop_before(&layout, dropped as u64);
+                }
+                // Never before what is already dropped.
+                let floor = dropped.checked_sub(1).map_or(i64::MIN, |i| reference[i].0);
+                let time = seed.max(floor);
+                event.reset(&layout, time, offset as u64, false);
+                let values = values(seed);
+                values.iter().enumerate().for_each(|(i, v)| event.set(&layout, i, Cell::of(v)));
+                let at = ring.insert(&layout, &event) as usize;
+                reference.insert(at, (time, offset as u64, values));
+                prop_assert!(reference.is_sorted_by_key(|(time, offset, _)| (*time, *offset)));
+                check(&layout, &ring, &reference, dropped);
+            }
+            let again = Ring::from_image(&layout, ring.image(&layout)).expect("of this layout");
+            check(&layout, &again, &reference, dropped);
+        }
+    }
+}

@@ -1,0 +1,121 @@
+//! Which keys are due by an instant, found without looking at the others.
+//!
+//! Each key has at most one time at which it is due; its owner keeps that time. Entries here are promises to look: a key
+//! whose time has changed is simply entered again, and entries that no longer tell the truth are dropped when met. What
+//! lies far ahead is kept in buckets of about a second and put in order only when its second comes, so that entering costs
+//! a step into a small tree and not a heap as large as all keys.
+
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, BinaryHeap},
+};
+
+/// Never due.
+pub const NEVER: i64 = i64::MAX;
+
+/// Microseconds of a bucket, as a power of two: 2^20 is about a second.
+const BUCKET_BITS: u32 = 20;
+
+#[derive(Default)]
+pub struct Schedule {
+    /// Everything due before `near_end`, in order.
+    near: BinaryHeap<Reverse<(i64, u32)>>,
+    /// First bucket that is still in `far`.
+    near_end: Option<i64>,
+    far: BTreeMap<i64, Vec<u32>>,
+}
+
+impl Schedule {
+    /// Key `id` is due at `at_us` from now on. `parked_us` is the key's own note of where it was last entered far ahead:
+    /// a key that returns to a departure it has been waiting for all along needs no second entry.
+    pub fn enter(&mut self, at_us: i64, id: u32, parked_us: &mut i64) {
+        if at_us == NEVER {
+            return;
+        }
+        let bucket = at_us >> BUCKET_BITS;
+        if self.near_end.is_some_and(|end| bucket < end) {
+            self.near.push(Reverse((at_us, id)));
+        } else if *parked_us != at_us {
+            self.far.entry(bucket).or_default().push(id);
+            *parked_us = at_us;
+        }
+    }
+
+    /// The next key that is due before `before_us`, in order of time; `due` tells when a key is due now. The caller
+    /// changes that time or enters the key again: else it is not met again.
+    pub fn next(&mut self, before_us: i64, due: impl Fn(u32) -> i64) -> Option<u32> {
+        loop {
+            while let Some(Reverse((at, id))) = self.near.peek().copied()
+                && (at < before_us || due(id) != at)
+            {
+                self.near.pop();
+                if due(id) == at {
+                    return Some(id);
+                }
+            }
+            if !self.near.is_empty() {
+                return None;
+            }
+            // Buckets may be far apart; the next one that has anything is the next one that matters.
+            let bucket = *self.far.first_key_value()?.0;
+            if bucket > before_us.saturating_sub(1) >> BUCKET_BITS {
+                return None;
+            }
+            self.load(bucket, &due);
+        }
+    }
+
+    /// When the next key is due.
+    pub fn first(&self, due: impl Fn(u32) -> i64) -> Option<i64> {
+        let near = self.near.iter().filter(|Reverse((at, id))| due(*id) == *at).map(|Reverse((at, _))| *at).min();
+        near.or_else(|| {
+            self.far.iter().find_map(|(bucket, ids)| {
+                ids.iter().map(|id| due(*id)).filter(|at| *at != NEVER && at >> BUCKET_BITS == *bucket).min()
+            })
+        })
+    }
+
+    fn load(&mut self, bucket: i64, due: &impl Fn(u32) -> i64) {
+        for id in self.far.remove(&bucket).unwrap_or_default() {
+            let at = due(id);
+            if at != NEVER && at >> BUCKET_BITS == bucket {
+                self.near.push(Reverse((at, id)));
+            }
+        }
+        self.near_end = Some(bucket + 1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        /// Against the obvious way: look at all keys.
+        #[test]
+        fn keys_come_when_they_are_due_and_in_order(
+            moves in prop::collection::vec((0u32..20, -3_000_000i64..30_000_000, any::<bool>()), 1..200),
+        ) {
+            let mut schedule = Schedule::default();
+            let (mut due, mut parked) = ([NEVER; 20], [NEVER; 20]);
+            let mut now = i64::MIN;
+            for (id, at, look) in moves {
+                if look {
+                    now = now.max(at);
+                    let mut expected: Vec<i64> = due.iter().copied().filter(|d| *d < now).collect();
+                    expected.sort_unstable();
+                    prop_assert_eq!(schedule.first(|id| due[id as usize]), due.iter().copied().min().filter(|d| *d != NEVER));
+                    let mut got = vec![];
+                    while let Some(id) = schedule.next(now, |id| due[id as usize]) {
+                        got.push(std::mem::replace(&mut due[id as usize], NEVER));
+                    }
+                    prop_assert_eq!(got, expected);
+                } else {
+                    due[id as usize] = at.max(now);
+                    schedule.enter(due[id as usize], id, &mut parked[id as usize]);
+                }
+            }
+        }
+    }
+}

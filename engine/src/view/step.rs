@@ -1,0 +1,123 @@
+//! Steps: the rows of history, in columns as far as it pays.
+
+use crate::{
+    compiled::Row,
+    key::{Held, Instant},
+    value::Value,
+};
+use std::sync::Arc;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Op {
+    Upsert,
+    Delete,
+    Carry,
+}
+
+impl Op {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Op::Upsert => "upsert",
+            Op::Delete => "delete",
+            Op::Carry => "carry",
+        }
+    }
+}
+
+/// Some steps of one view.
+#[derive(Debug, Default, Clone)]
+pub struct Steps {
+    each: Vec<(Arc<[Value]>, i64, i64, Op)>,
+    /// The outputs of each step, one after another; a delete has none.
+    outputs: Vec<Value>,
+    /// Where the outputs of each step end.
+    ends: Vec<u32>,
+}
+
+/// One row of history.
+#[derive(Debug, Clone, Copy)]
+pub struct Step<'a> {
+    pub key: &'a Arc<[Value]>,
+    pub instant_us: i64,
+    pub event_us: i64,
+    pub op: Op,
+    /// Stored columns that are neither key nor time; none for a delete.
+    pub outputs: &'a [Value],
+}
+
+impl<'a> Step<'a> {
+    /// The row that holds, as the step that brought it.
+    pub fn holding(row: &'a Row) -> Step<'a> {
+        Step {
+            key: &row.key,
+            instant_us: row.instant_us,
+            event_us: row.event_us,
+            op: Op::Upsert,
+            outputs: &row.outputs,
+        }
+    }
+
+    pub fn row(&self) -> Row {
+        Row {
+            key: self.key.clone(),
+            instant_us: self.instant_us,
+            event_us: self.event_us,
+            outputs: self.outputs.into(),
+        }
+    }
+}
+
+impl Steps {
+    pub fn len(&self) -> usize {
+        self.each.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.each.is_empty()
+    }
+
+    pub fn push(&mut self, step: Step<'_>) {
+        self.each.push((step.key.clone(), step.instant_us, step.event_us, step.op));
+        if step.op != Op::Delete {
+            self.outputs.extend_from_slice(step.outputs);
+        }
+        self.ends.push(self.outputs.len() as u32);
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = Step<'_>> {
+        let begin = |i: usize| if i == 0 { 0 } else { self.ends[i - 1] as usize };
+        self.each.iter().enumerate().map(move |(i, (key, instant_us, event_us, op))| Step {
+            key,
+            instant_us: *instant_us,
+            event_us: *event_us,
+            op: *op,
+            outputs: &self.outputs[begin(i)..self.ends[i] as usize],
+        })
+    }
+}
+
+/// Turns an instant into a step, if it is one: presence, `_event_time` or the bits of an output changed, or a month
+/// began. `held` is what held before, and then what holds.
+pub fn settle(held: &mut Option<Held>, instant: &Instant, outputs: &[Value]) -> Option<Op> {
+    if !instant.present {
+        held.take()?;
+        return Some(Op::Delete);
+    }
+    match held {
+        Some(held) => {
+            let changed = held.event_us != instant.event_us || *held.outputs != *outputs;
+            if !changed && !instant.month {
+                return None;
+            }
+            held.instant_us = instant.at_us;
+            held.event_us = instant.event_us;
+            held.outputs.clone_from_slice(outputs);
+            Some(if changed { Op::Upsert } else { Op::Carry })
+        }
+        None => {
+            let (instant_us, event_us) = (instant.at_us, instant.event_us);
+            *held = Some(Held { instant_us, event_us, outputs: outputs.into() });
+            Some(Op::Upsert)
+        }
+    }
+}
