@@ -65,6 +65,13 @@ impl Value {
         }
     }
 
+    /// How long an interval is, as PostgreSQL compares them: a month is 30 days, a day 24 hours. 0 for anything else.
+    fn span_ns(&self) -> i128 {
+        let Value::Interval { months, days, nanos } = self else { return 0 };
+        let days = i128::from(*months) * 30 + i128::from(*days);
+        days * 86_400_000_000_000 + i128::from(*nanos)
+    }
+
     /// Appends bytes that are equal exactly for equal values; self-delimiting, so a row of values is a key.
     pub fn encode(&self, out: &mut Vec<u8>) {
         out.push(self.rank());
@@ -82,11 +89,7 @@ impl Value {
                 out.extend((b.len() as u32).to_be_bytes());
                 out.extend(b.iter());
             }
-            Value::Interval { months, days, nanos } => {
-                out.extend(months.to_be_bytes());
-                out.extend(days.to_be_bytes());
-                out.extend(nanos.to_be_bytes());
-            }
+            Value::Interval { .. } => out.extend(self.span_ns().to_be_bytes()),
         }
     }
 
@@ -129,9 +132,7 @@ impl Ord for Value {
             (Value::Decimal(a), Value::Decimal(b)) => a.cmp(b),
             (Value::Text(a), Value::Text(b)) => a.as_bytes().cmp(b.as_bytes()),
             (Value::Bytes(a), Value::Bytes(b)) => a.cmp(b),
-            (Value::Interval { months: m, days: d, nanos: n }, Value::Interval { months: m2, days: d2, nanos: n2 }) => {
-                (m, d, n).cmp(&(m2, d2, n2))
-            }
+            (Value::Interval { .. }, Value::Interval { .. }) => self.span_ns().cmp(&other.span_ns()),
             _ => self.rank().cmp(&other.rank()),
         }
     }

@@ -9,12 +9,13 @@ use crate::{
 };
 use arrow_schema::{DataType, Field, Schema, SchemaRef};
 use datafusion::{
-    common::{DataFusionError, ScalarValue, TableReference},
+    common::{DFSchema, DataFusionError, ScalarValue, TableReference},
     config::ConfigOptions,
     error::Result as DfResult,
     execution::{SessionState, session_state::SessionState as State},
     logical_expr::{
-        AggregateUDF, Expr, HigherOrderUDF, LogicalPlan, LogicalPlanBuilder, ScalarUDF, TableSource, WindowUDF,
+        AggregateUDF, Expr, ExprSchemable, HigherOrderUDF, LogicalPlan, LogicalPlanBuilder, ScalarUDF, TableSource,
+        WindowUDF, cast,
         planner::{
             ContextProvider, ExprPlanner, PlannedRelation, RelationPlanner, RelationPlannerContext, RelationPlanning,
             TypePlanner,
@@ -106,7 +107,7 @@ impl<'a> Binder<'a> {
             state,
             system,
             relation_planners: vec![
-                Arc::new(SystemTimePlanner { snapshot: snapshot.clone(), now_us }),
+                Arc::new(SystemTimePlanner { snapshot: snapshot.clone(), now_us, zone: session_zone(state).into() }),
                 Arc::new(AsofPlanner),
             ],
             reads: Default::default(),
@@ -141,11 +142,18 @@ impl<'a> Binder<'a> {
 
     /// The constant that `expr` is, for statements that take one (no columns, no subqueries).
     pub fn constant(&self, expr: &ast::Expr, now_us: i64) -> PlanResult<ScalarValue> {
+        evaluate_constant(self.constant_expr(expr)?, now_us)
+    }
+
+    /// The instant that `expr` is, microseconds; what has no zone is in the session's. `name` is what it is for.
+    pub fn instant(&self, expr: &ast::Expr, now_us: i64, name: &str) -> PlanResult<i64> {
+        instant(self.constant_expr(expr)?, session_zone(self.state), now_us, name)
+    }
+
+    fn constant_expr(&self, expr: &ast::Expr) -> PlanResult<Expr> {
         let options = ParserOptions::from(&self.state.config().options().sql_parser);
         let planner = SqlToRel::new_with_options(self, options);
-        let schema = datafusion::common::DFSchema::empty();
-        let expr = planner.sql_to_expr(expr.clone(), &schema, &mut PlannerContext::new())?;
-        evaluate_constant(expr, now_us)
+        Ok(planner.sql_to_expr(expr.clone(), &DFSchema::empty(), &mut PlannerContext::new())?)
     }
 
     fn table(&self, name: &TableReference) -> PlanResult<Arc<dyn TableSource>> {
@@ -333,6 +341,8 @@ impl TableSource for ViewSource {
 struct SystemTimePlanner {
     snapshot: Snapshot,
     now_us: i64,
+    /// Of the session.
+    zone: Arc<str>,
 }
 
 impl RelationPlanner for SystemTimePlanner {
@@ -363,8 +373,8 @@ impl RelationPlanner for SystemTimePlanner {
         }
         // Binding the name as usual records the read and finds the definition.
         let current = context.context_provider().get_table_source(reference.clone())?;
-        let expr = context.sql_to_expr(at.clone(), &datafusion::common::DFSchema::empty())?;
-        let at_us = instant(evaluate_constant(expr, self.now_us)?, &object.name)?;
+        let expr = context.sql_to_expr(at.clone(), &DFSchema::empty())?;
+        let at_us = instant(expr, &self.zone, self.now_us, &object.name)?;
         if at_us > self.now_us && self.now_us != 0 {
             return Err(PlanError::new(
                 sqlstate::INVALID_PARAMETER,
@@ -379,11 +389,17 @@ impl RelationPlanner for SystemTimePlanner {
     }
 }
 
-/// A timestamptz constant as microseconds.
-pub fn instant(value: ScalarValue, name: &str) -> PlanResult<i64> {
+fn session_zone(state: &SessionState) -> &str {
+    state.config().options().execution.time_zone.as_deref().unwrap_or(tidemark_catalog::UTC)
+}
+
+/// A constant as an instant, microseconds.
+fn instant(expr: Expr, zone: &str, now_us: i64, name: &str) -> PlanResult<i64> {
+    let schema = DFSchema::empty();
     // A number would be taken for microseconds since 1970.
-    let is_time = !value.data_type().is_numeric();
-    match value.cast_to(&table::instant_type()) {
+    let is_time = !expr.get_type(&schema)?.is_numeric();
+    let expr = crate::zone::expression_in_zone(cast(expr, table::instant_type()), &schema, zone)?.data;
+    match evaluate_constant(expr, now_us) {
         Ok(ScalarValue::TimestampMicrosecond(Some(us), _)) if is_time => Ok(us),
         _ => Err(PlanError::new(
             sqlstate::DATATYPE_MISMATCH,

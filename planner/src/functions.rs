@@ -35,8 +35,11 @@ pub fn state_builder(config: SessionConfig) -> SessionStateBuilder {
     )
     .with_aliases(["approx_count_distinct"]);
     let now = Arc::new(ScalarUDF::from(now::Now::new()));
-    let mut builder =
-        SessionStateBuilder::new().with_config(config).with_default_features().with_type_planner(Arc::new(SqlTypes));
+    let mut builder = SessionStateBuilder::new()
+        .with_config(config)
+        .with_default_features()
+        .with_type_planner(Arc::new(SqlTypes))
+        .with_analyzer_rule(Arc::new(crate::zone::SessionTimeZone));
     builder.scalar_functions().get_or_insert_default().push(now);
     builder.aggregate_functions().get_or_insert_default().push(Arc::new(approx_distinct));
     builder.scalar_functions().get_or_insert_default().push(json_text::json_object_field_text());

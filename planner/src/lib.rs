@@ -15,6 +15,7 @@ pub mod parse;
 pub mod probes;
 pub mod statement;
 pub mod table;
+pub mod zone;
 
 pub use error::{PlanError, PlanResult};
 pub use statement::Statement;

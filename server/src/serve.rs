@@ -146,19 +146,18 @@ fn background(database: &Arc<Database>, settings: &Settings, stopping: watch::Re
     every(database, stopping.clone(), "online", settings.online_tick, |database| {
         Box::pin(async move { database.engine.flush_online().await.map(|_| ()) })
     });
-    every(
-        database,
-        stopping.clone(),
-        "checkpoint",
-        settings.checkpoint_interval.min(settings.commit_interval),
-        |database| {
-            Box::pin(async move {
-                database.engine.advance_idle().await?;
-                database.engine.checkpoint().await?;
-                database.engine.expire_letters().await.map(|_| ())
-            })
-        },
-    );
+    every(database, stopping.clone(), "history", settings.commit_interval, |database| {
+        Box::pin(async move {
+            database.engine.advance_idle().await?;
+            database.engine.commit_history().await
+        })
+    });
+    every(database, stopping, "checkpoint", settings.checkpoint_interval, |database| {
+        Box::pin(async move {
+            database.engine.checkpoint().await?;
+            database.engine.expire_letters().await.map(|_| ())
+        })
+    });
 }
 
 /// A background task that took long rests this many times as long: under load it takes a fifth of one core at most,

@@ -34,7 +34,7 @@ impl Stats for EngineStats {
             frontier_us: known(source.frontier_us()),
             positions: source.position().map(|p| format!("0:{p}")),
             state: String::new(),
-            last_error: None,
+            last_error: source.last_error.read().clone(),
         })
     }
 

@@ -1,4 +1,5 @@
-//! Making it durable: steps to history, then state, in that order.
+//! Making it durable: steps to history, then state, in that order. History may run ahead by itself: what is in it already
+//! is recognised when the log is replayed from older state.
 
 use super::{
     Engine, SourceRuntime, ViewRuntime,
@@ -21,30 +22,51 @@ struct Taken {
     dirty: Vec<DirtyKey>,
 }
 
+/// How far to go.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Save {
+    Steps,
+    StepsAndState,
+}
+
 impl Engine {
     /// All that has arrived is durable when this returns, state is saved and every step below the frontier is in
     /// history: durable, not final. A view whose history cannot be written keeps its steps; the first error is returned
     /// after everything else has been tried.
     pub async fn checkpoint(&self) -> SeamResult<()> {
+        self.save(Save::StepsAndState).await
+    }
+
+    /// Every step below the frontier is in history when this returns.
+    pub async fn commit_history(&self) -> SeamResult<()> {
+        self.save(Save::Steps).await
+    }
+
+    async fn save(&self, what: Save) -> SeamResult<()> {
         let _one = self.checkpointing.lock().await;
         let mut first_error = Ok(());
         for source in self.sources() {
-            if let Err(error) = self.checkpoint_source(&source).await
-                && first_error.is_ok()
-            {
-                first_error = Err(error);
+            let saved = self.save_source(&source, what).await;
+            *source.last_error.write() = saved.as_ref().err().map(|error| error.to_string());
+            if first_error.is_ok() {
+                first_error = saved;
             }
         }
         first_error
     }
 
-    async fn checkpoint_source(&self, source: &Arc<SourceRuntime>) -> SeamResult<()> {
-        let inner = source.lock().await;
+    async fn save_source(&self, source: &Arc<SourceRuntime>, what: Save) -> SeamResult<()> {
+        let mut inner = source.lock().await;
+        if what == Save::StepsAndState {
+            // Positions must not pass a record whose dead letter is only in memory.
+            source.keep_waiting(&mut inner, &self.seams).await?;
+        }
         let positions = inner.end.clone();
         let (frontier_us, max_event_us) = inner.clocks();
         let mut taken = vec![];
         for view in &inner.views {
-            taken.push(Taken { view: view.clone(), pending: view.state.pending(), dirty: view.state.take_dirty()? });
+            let dirty = if what == Save::StepsAndState { view.state.take_dirty()? } else { vec![] };
+            taken.push(Taken { view: view.clone(), pending: view.state.pending(), dirty });
         }
         drop(inner);
         // After the positions were noted: what is saved must never be ahead of the log.
@@ -98,6 +120,9 @@ impl Engine {
                     failed = Err(error);
                 }
             }
+        }
+        if what == Save::Steps {
+            return failed;
         }
         if failed.is_ok() {
             let bytes = postcard::to_stdvec(&progress).map_err(SeamError::not_done)?;

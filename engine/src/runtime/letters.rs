@@ -61,12 +61,17 @@ impl Engine {
         let mut after: Option<Vec<u8>> = None;
         loop {
             let page = self.seams.state.restore(Keyspace::DeadLetters, &[], after.as_deref(), PAGE).await?;
-            let Some((last, _)) = page.last() else { return Ok(letters) };
+            let Some((last, _)) = page.last() else { break };
             after = Some(last.clone());
             for (_, bytes) in page {
                 letters.push(postcard::from_bytes(&bytes).map_err(SeamError::not_done)?);
             }
         }
+        for source in self.sources() {
+            letters.extend(source.waiting().await);
+        }
+        letters.sort_by_key(DeadLetter::key);
+        Ok(letters)
     }
 
     /// Removes the dead letters of sources with a retention that are older than it.

@@ -38,6 +38,8 @@ pub struct SourceRuntime {
     frontier_us: AtomicI64,
     max_event_us: AtomicI64,
     pub counters: SourceCounters,
+    /// The last failure to make something durable, for people; `None` once it has worked again.
+    pub last_error: RwLock<Option<String>>,
     /// The current rows of a table with a primary key.
     table: Option<RwLock<HashMap<Vec<u8>, Current>>>,
 }
@@ -60,7 +62,13 @@ pub struct Inner {
     pub end: Positions,
     last_append_us: i64,
     last_idle_us: i64,
+    /// Dead letters that the state store has not taken yet. Their records are in the log, and positions are not saved
+    /// beyond them, so a crash makes them again.
+    waiting: Vec<DeadLetter>,
 }
+
+/// While this many dead letters wait for the state store, nothing more is taken in: what is in memory stays bounded.
+const WAITING_MAX: usize = 65_536;
 
 /// What to do with a row whose primary key is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -125,6 +133,7 @@ impl SourceRuntime {
             frontier_us: AtomicI64::new(i64::MIN),
             max_event_us: AtomicI64::new(i64::MIN),
             counters,
+            last_error: RwLock::default(),
             table,
             inner: tokio::sync::Mutex::new(Inner {
                 admission,
@@ -132,6 +141,7 @@ impl SourceRuntime {
                 end: end.clone(),
                 last_append_us: seams.clock.now_us(),
                 last_idle_us: i64::MIN,
+                waiting: vec![],
             }),
         };
         let checkpointed = progress.map_or(0, |progress| progress.positions.get(0));
@@ -223,6 +233,9 @@ impl SourceRuntime {
         if batches.iter().all(|b| b.num_rows() == 0) {
             return Ok(report);
         }
+        if inner.waiting.len() >= WAITING_MAX {
+            self.keep_waiting(&mut inner, seams).await?;
+        }
         // Decided on a copy: if the append fails, nothing has happened.
         let mut admission = inner.admission.clone();
         let mut overlay: HashMap<Vec<u8>, i64> = HashMap::new();
@@ -274,9 +287,33 @@ impl SourceRuntime {
             }
         }
         self.publish(&inner.admission);
-        // Still under the lock: a checkpoint that has passed these rows would not come back to them after a crash.
-        keep(seams.state.as_ref(), &letters).await?;
+        // The rows are durable and count: that a letter cannot be written now is no failure of the statement, whose
+        // client would send the rows again.
+        inner.waiting.extend(letters);
+        let _ = self.keep_waiting(&mut inner, seams).await;
         Ok(report)
+    }
+
+    /// Makes the dead letters that wait durable. Under the lock: a checkpoint that has passed their records would not
+    /// come back to them after a crash.
+    pub(super) async fn keep_waiting(&self, inner: &mut Inner, seams: &Seams) -> SeamResult<()> {
+        if inner.waiting.is_empty() {
+            return Ok(());
+        }
+        let kept = keep(seams.state.as_ref(), &inner.waiting).await;
+        match &kept {
+            Ok(()) => inner.waiting.clear(),
+            Err(error) => {
+                tracing::warn!(source = %self.name.read(), %error, "dead letters wait for the state store");
+                *self.last_error.write() = Some(format!("dead letters cannot be written: {error}"));
+            }
+        }
+        kept
+    }
+
+    /// The dead letters that are in memory only.
+    pub(super) async fn waiting(&self) -> Vec<DeadLetter> {
+        self.lock().await.waiting.clone()
     }
 
     /// One batch into one view, and the view's frontier after it.

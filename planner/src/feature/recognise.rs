@@ -68,6 +68,7 @@ pub fn plan_feature_view(
     let bound = Binder::new(snapshot, &state, &NoSystemTables, 0).keeping_now().query(query, &[])?;
     let coerced = datafusion::optimizer::analyzer::type_coercion::TypeCoercion::new()
         .analyze(bound.plan, state.config_options())?;
+    let coerced = crate::zone::in_zone(coerced, time_zone)?;
     let shape = Shape::take(name, &coerced)?;
     let relation = snapshot.get_id(shape.relation()?).ok_or_else(|| refused(name, "its source does not exist"))?;
     let definition = relation.relation().ok_or_else(|| {

@@ -8,7 +8,7 @@ use crate::{
 use datafusion::sql::sqlparser::ast;
 use std::sync::Arc;
 use tidemark_catalog::ClockMode;
-use tidemark_planner::bind::{Binder, NoSystemTables, instant};
+use tidemark_planner::bind::{Binder, NoSystemTables};
 
 pub async fn execute(
     database: &Arc<Database>,
@@ -24,8 +24,7 @@ pub async fn execute(
             .hint("declare WATERMARK FOR column AS column - INTERVAL '…' when creating it"));
     }
     let now_us = database.clock.now_us();
-    let constant = Binder::new(&snapshot, &session.state, &NoSystemTables, now_us).constant(to, now_us)?;
-    let to_us = instant(constant, name)?;
+    let to_us = Binder::new(&snapshot, &session.state, &NoSystemTables, now_us).instant(to, now_us, name)?;
     if relation.clock == ClockMode::System && to_us > now_us {
         return Err(PgError::error(
             "22023",

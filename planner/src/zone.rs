@@ -1,0 +1,137 @@
+//! Where an expression needs a time zone, it is the session's (of a feature view: that of its CREATE), as in PostgreSQL.
+//!
+//! A `timestamptz` is held in UTC; DataFusion would take its parts, its date and its text from that. So what reads the
+//! clock on the wall (`extract`, `date_trunc`, `to_char`, casts to and from types without a zone, text without an offset)
+//! is given the same instant in the session's zone instead. Only types change on the way in, and back on the way out.
+//!
+//! On the way, times written without seconds get them: Arrow's parser wants them, PostgreSQL's does not.
+
+use arrow_schema::{DataType, TimeUnit};
+use datafusion::{
+    common::{
+        DFSchema, ScalarValue,
+        config::ConfigOptions,
+        tree_node::{Transformed, TreeNode},
+    },
+    error::Result,
+    logical_expr::{
+        Expr, ExprSchemable, LogicalPlan, cast,
+        expr::{Cast, ScalarFunction, TryCast},
+        expr_rewriter::NamePreserver,
+        lit,
+        utils::merge_schema,
+    },
+    optimizer::AnalyzerRule,
+};
+use tidemark_catalog::UTC;
+
+/// The rule for ordinary queries: the zone is the session's setting. After type coercion, which adds casts.
+#[derive(Debug)]
+pub struct SessionTimeZone;
+
+impl AnalyzerRule for SessionTimeZone {
+    fn name(&self) -> &str {
+        "session_time_zone"
+    }
+
+    fn analyze(&self, plan: LogicalPlan, config: &ConfigOptions) -> Result<LogicalPlan> {
+        in_zone(plan, config.execution.time_zone.as_deref().unwrap_or(UTC))
+    }
+}
+
+/// A coerced plan whose expressions read the clock on the wall in `zone`.
+pub fn in_zone(plan: LogicalPlan, zone: &str) -> Result<LogicalPlan> {
+    let rewritten = plan.transform_up_with_subqueries(|node| {
+        let mut schema = merge_schema(&node.inputs());
+        if let LogicalPlan::TableScan(scan) = &node {
+            schema.merge(&scan.projected_schema);
+        }
+        let names = NamePreserver::new(&node);
+        let node = node.map_expressions(|expr| {
+            let name = names.save(&expr);
+            Ok(expression_in_zone(expr, &schema, zone)?.update_data(|expr| name.restore(expr)))
+        })?;
+        if node.transformed { node.map_data(LogicalPlan::recompute_schema) } else { Ok(node) }
+    })?;
+    Ok(rewritten.data)
+}
+
+/// The same for one expression over `schema`.
+pub fn expression_in_zone(expr: Expr, schema: &DFSchema, zone: &str) -> Result<Transformed<Expr>> {
+    let local = instant(if is_utc(zone) { UTC } else { zone });
+    expr.transform_up(|expr| match expr {
+        Expr::Cast(Cast { expr, field }) => Ok(match through(&expr, schema, field.data_type(), &local)? {
+            Some(inner) => Transformed::yes(Expr::Cast(Cast { expr: Box::new(inner), field })),
+            None => Transformed::no(Expr::Cast(Cast { expr, field })),
+        }),
+        Expr::TryCast(TryCast { expr, field }) => Ok(match through(&expr, schema, field.data_type(), &local)? {
+            Some(inner) => Transformed::yes(Expr::TryCast(TryCast { expr: Box::new(inner), field })),
+            None => Transformed::no(Expr::TryCast(TryCast { expr, field })),
+        }),
+        Expr::ScalarFunction(call) if matches!(call.name(), "date_part" | "date_trunc" | "to_char") => {
+            let mut zoned = false;
+            let args = call.args.into_iter().map(|arg| {
+                let is_instant = arg.get_type(schema)? == instant(UTC) && local != instant(UTC);
+                zoned |= is_instant;
+                Ok(if is_instant { cast(arg, local.clone()) } else { arg })
+            });
+            let args = args.collect::<Result<Vec<_>>>()?;
+            let truncates = call.func.name() == "date_trunc";
+            let call = Expr::ScalarFunction(ScalarFunction { func: call.func, args });
+            Ok(match zoned {
+                true if truncates => Transformed::yes(cast(call, instant(UTC))),
+                true => Transformed::yes(call),
+                false => Transformed::no(call),
+            })
+        }
+        other => Ok(Transformed::no(other)),
+    })
+}
+
+/// What a cast from `expr` to `target` has to begin with, if a zone matters to it.
+fn through(expr: &Expr, schema: &DFSchema, target: &DataType, local: &DataType) -> Result<Option<Expr>> {
+    let from = expr.get_type(schema)?;
+    let wall = DataType::Timestamp(TimeUnit::Microsecond, None);
+    let complete = match (expr, target) {
+        (Expr::Literal(ScalarValue::Utf8(Some(text)), _), DataType::Timestamp(..)) => with_seconds(text),
+        _ => None,
+    };
+    let inner = complete.as_ref().unwrap_or(expr).clone();
+    if *local == instant(UTC) {
+        return Ok(complete);
+    }
+    Ok(match (&from, target) {
+        (from, DataType::Timestamp(_, None)) if *from == instant(UTC) => {
+            // Arrow drops the zone and keeps UTC's hours; this keeps the hours of the zone.
+            let wall_of = datafusion::functions::datetime::to_local_time();
+            Some(wall_of.call(vec![cast(inner, local.clone())]))
+        }
+        (from, DataType::Date32 | DataType::Time64(_) | DataType::Utf8) if *from == instant(UTC) => {
+            Some(cast(inner, local.clone()))
+        }
+        (DataType::Date32, target) if *target == instant(UTC) => Some(cast(cast(inner, wall), local.clone())),
+        (DataType::Timestamp(_, None) | DataType::Utf8, target) if *target == instant(UTC) => {
+            Some(cast(inner, local.clone()))
+        }
+        _ => complete,
+    })
+}
+
+/// `2026-07-01 12:00` and what may follow, with `:00` behind the minutes; `None` if it has seconds or is something else.
+fn with_seconds(text: &str) -> Option<Expr> {
+    let text = text.trim();
+    let (date, rest) = text.split_at_checked(10)?;
+    let rest = rest.strip_prefix([' ', 'T'])?;
+    let (minutes, offset) = rest.split_at_checked(5)?;
+    let is_clock = minutes.bytes().enumerate().all(|(i, b)| if i == 2 { b == b':' } else { b.is_ascii_digit() });
+    let ends = offset.is_empty() || offset.starts_with(['+', '-', 'Z', 'z', ' ']);
+    (is_clock && ends).then(|| lit(format!("{date} {minutes}:00{offset}")))
+}
+
+fn instant(zone: &str) -> DataType {
+    DataType::Timestamp(TimeUnit::Microsecond, Some(zone.into()))
+}
+
+fn is_utc(zone: &str) -> bool {
+    zone == UTC || ["utc", "etc/utc", "gmt", "+00:00"].contains(&zone.to_ascii_lowercase().as_str())
+}
