@@ -63,9 +63,9 @@ enum StoredOutput {
     Expr(Arc<dyn PhysicalExpr>, DataType),
 }
 
-/// Where a stored column comes from.
-#[derive(Clone, Copy)]
-enum Stored {
+/// Where a stored column comes from: its place in a [`Row`].
+#[derive(Debug, Clone, Copy)]
+pub enum Stored {
     Key(usize),
     Time,
     Output(usize),
@@ -267,6 +267,14 @@ impl CompiledView {
             }
         }
         Ok(RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)?)
+    }
+
+    /// Where a column that a user sees is kept; `None` for a time-continuous one, which is evaluated when it is read.
+    pub fn stored(&self, column: usize) -> Option<Stored> {
+        match self.visible.get(column)? {
+            Visible::Stored(i) => self.stored.get(*i).copied(),
+            Visible::Continuous { .. } => None,
+        }
     }
 
     /// Rows as a user sees them, read at `at_us`.

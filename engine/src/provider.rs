@@ -10,7 +10,9 @@ mod steps;
 use crate::{
     runtime::{Engine, ViewRuntime},
     seam::SeamError,
+    value::Value,
 };
+use arrow::datatypes::DataType;
 use datafusion::{
     catalog::TableProvider, common::DataFusionError, error::Result as DfResult, logical_expr::Expr, scalar::ScalarValue,
 };
@@ -99,7 +101,10 @@ pub(crate) fn wanted_key(view: &ViewRuntime, filters: &[Expr]) -> Option<Vec<u8>
 }
 
 /// A literal as a value of a key column's type; `None` for NULL and for what does not fit.
-pub fn key_value(literal: ScalarValue, ty: &arrow::datatypes::DataType) -> Option<crate::value::Value> {
+pub fn key_value(literal: ScalarValue, ty: &DataType) -> Option<Value> {
+    if let Some(value) = plain_key(&literal, ty) {
+        return Some(value);
+    }
     if literal.is_null() {
         return None;
     }
@@ -107,4 +112,22 @@ pub fn key_value(literal: ScalarValue, ty: &arrow::datatypes::DataType) -> Optio
     let array = literal.to_array().ok()?;
     let value = crate::value::values_of(&array).ok()?.pop()?;
     (!value.is_null()).then_some(value)
+}
+
+/// The same for most keys there are, without an array for each.
+fn plain_key(literal: &ScalarValue, ty: &DataType) -> Option<Value> {
+    let int = match literal {
+        ScalarValue::Utf8(Some(text)) if *ty == DataType::Utf8 => return Some(Value::Text(text.as_str().into())),
+        ScalarValue::Int64(Some(v)) => *v,
+        ScalarValue::Int32(Some(v)) => (*v).into(),
+        ScalarValue::Int16(Some(v)) => (*v).into(),
+        _ => return None,
+    };
+    let fits = match ty {
+        DataType::Int64 => true,
+        DataType::Int32 => i32::try_from(int).is_ok(),
+        DataType::Int16 => i16::try_from(int).is_ok(),
+        _ => false,
+    };
+    fits.then_some(Value::Int(int))
 }

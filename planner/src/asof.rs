@@ -13,6 +13,8 @@ mod nest;
 mod node;
 mod plan;
 mod pushdown;
+mod service;
+mod service_join;
 mod steps;
 mod tokens;
 

@@ -9,7 +9,10 @@ use crate::{
 };
 use arrow_schema::{DataType, Field, Schema, SchemaRef};
 use datafusion::{
-    common::{DFSchema, DataFusionError, ScalarValue, TableReference},
+    common::{
+        DFSchema, DataFusionError, ScalarValue, TableReference,
+        tree_node::{Transformed, TreeNode, TreeNodeRecursion},
+    },
     config::ConfigOptions,
     error::Result as DfResult,
     execution::{SessionState, session_state::SessionState as State},
@@ -223,7 +226,9 @@ impl<'a> Binder<'a> {
                 let Some(crate::Statement::Query(query)) = parsed.first().map(|p| &p.statement) else {
                     return Err(PlanError::new(sqlstate::INTERNAL, format!("view \"{}\" has no query", object.name)));
                 };
+                // Whoever reads the view says which instant its now() is.
                 let inner = Binder::nested(self.snapshot, self.state, self.system, self.now_us, self.depth + 1);
+                let inner = inner.keeping_now();
                 let bound = inner.query(query, &[])?;
                 self.reads.add(bound.reads.iter().copied());
                 let plan = rename_columns(bound.plan, object)?;
@@ -363,12 +368,12 @@ impl RelationPlanner for SystemTimePlanner {
         let object =
             self.snapshot.get(reference.table()).filter(|_| reference.schema().unwrap_or("public") == "public");
         let Some(object) = object else { return Err(missing(reference.table()).into()) };
-        if object.feature_view().is_none() {
-            return Err(PlanError::new(
-                sqlstate::WRONG_OBJECT_TYPE,
-                format!("{} \"{}\" has no history to read AS OF a time", object.kind(), object.name),
-            )
-            .hint("FOR SYSTEM_TIME AS OF reads feature views")
+        if !matches!(object.body, Body::FeatureView(_) | Body::View(_)) {
+            return Err(no_history(&format!(
+                "{} \"{}\" has no history to read AS OF a time",
+                object.kind(),
+                object.name
+            ))
             .into());
         }
         // Binding the name as usual records the read and finds the definition.
@@ -378,15 +383,52 @@ impl RelationPlanner for SystemTimePlanner {
         if at_us > self.now_us && self.now_us != 0 {
             return Err(PlanError::new(
                 sqlstate::INVALID_PARAMETER,
-                format!("FOR SYSTEM_TIME AS OF a time after now, on feature view \"{}\"", object.name),
+                format!("FOR SYSTEM_TIME AS OF a time after now, on {} \"{}\"", object.kind(), object.name),
             )
             .hint("a feature view has no values in the future")
             .into());
         }
-        let source = source(ScanTarget::AsOf(object.id, at_us), &object.name, current.schema(), None);
-        let plan = LogicalPlanBuilder::scan(reference, source, None)?.build()?;
-        Ok(RelationPlanning::Planned(Box::new(PlannedRelation::new(plan, alias.clone()))))
+        let plan = match current.get_logical_plan() {
+            Some(view) => {
+                let view = view_as_of(view.into_owned(), &object.name, at_us)?;
+                LogicalPlanBuilder::from(view).alias(reference)?
+            }
+            None => {
+                let source = source(ScanTarget::AsOf(object.id, at_us), &object.name, current.schema(), None);
+                LogicalPlanBuilder::scan(reference, source, None)?
+            }
+        };
+        Ok(RelationPlanning::Planned(Box::new(PlannedRelation::new(plan.build()?, alias.clone()))))
     }
+}
+
+fn no_history(message: &str) -> PlanError {
+    PlanError::new(sqlstate::WRONG_OBJECT_TYPE, message)
+        .hint("FOR SYSTEM_TIME AS OF reads feature views, and views over nothing else")
+}
+
+/// A view as of an instant: all that it reads, and its `now()`.
+fn view_as_of(plan: LogicalPlan, view: &str, at_us: i64) -> PlanResult<LogicalPlan> {
+    let plan = plan.transform_up_with_subqueries(|node| {
+        let mut clock = None;
+        node.apply_expressions(|expr| {
+            clock = clock.take().or_else(|| feature::clock_function(expr));
+            Ok(TreeNodeRecursion::Continue)
+        })?;
+        if let Some(function) = clock {
+            let message = format!("view \"{view}\" calls {function}(), which cannot be evaluated AS OF a time");
+            return Err(PlanError::unsupported(message).hint("now() can").into());
+        }
+        let LogicalPlan::TableScan(mut scan) = node else { return Ok(Transformed::no(node)) };
+        let table = TidemarkTable::of(&scan.source);
+        let Some((table, ScanTarget::CurrentRows(id))) = table.map(|table| (table, &table.target)) else {
+            let message = format!("view \"{view}\" reads \"{}\", which cannot be read AS OF a time", scan.table_name);
+            return Err(no_history(&message).into());
+        };
+        scan.source = source(ScanTarget::AsOf(*id, at_us), &table.name, table.schema.clone(), None);
+        Ok(Transformed::yes(LogicalPlan::TableScan(scan)))
+    })?;
+    at_instant(plan.data, at_us)
 }
 
 fn session_zone(state: &SessionState) -> &str {
@@ -415,10 +457,7 @@ fn literal_instant(now_us: i64) -> Expr {
 
 /// The plan with every `now()` replaced by one instant, also inside subqueries; columns keep their names.
 fn at_instant(plan: LogicalPlan, now_us: i64) -> PlanResult<LogicalPlan> {
-    use datafusion::{
-        common::tree_node::{Transformed, TreeNode},
-        logical_expr::expr_rewriter::NamePreserver,
-    };
+    use datafusion::logical_expr::expr_rewriter::NamePreserver;
     let rewritten = plan.transform_up_with_subqueries(|node| {
         let names = NamePreserver::new(&node);
         node.map_expressions(|expr| {
@@ -434,11 +473,7 @@ fn at_instant(plan: LogicalPlan, now_us: i64) -> PlanResult<LogicalPlan> {
 
 /// Evaluates an expression without columns, with `now()` as given.
 pub fn evaluate_constant(expr: Expr, now_us: i64) -> PlanResult<ScalarValue> {
-    use datafusion::{
-        common::tree_node::{Transformed, TreeNode},
-        logical_expr::simplify::SimplifyContext,
-        optimizer::simplify_expressions::ExprSimplifier,
-    };
+    use datafusion::{logical_expr::simplify::SimplifyContext, optimizer::simplify_expressions::ExprSimplifier};
     let expr = expr
         .transform(|e| {
             Ok(if feature::is_now(&e) {
@@ -544,7 +579,6 @@ impl ContextProvider for Binder<'_> {
 
 /// The distinct scans of a plan, for access checks and for binding providers.
 pub fn targets(plan: &LogicalPlan) -> BTreeSet<ScanTarget> {
-    use datafusion::common::tree_node::TreeNodeRecursion;
     let mut found = BTreeSet::new();
     let _ = plan.apply_with_subqueries(|node| {
         if let LogicalPlan::TableScan(scan) = node

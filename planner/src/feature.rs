@@ -111,7 +111,7 @@ mod recognise;
 mod rewrite;
 
 pub use recognise::{plan_definition, plan_feature_view};
-pub use rewrite::{is_now, rename_slots, slot_column};
+pub use rewrite::{clock_function, is_now, rename_slots, slot_column};
 
 impl FeaturePlan {
     /// Index into `outputs` of the time column.

@@ -7,6 +7,8 @@
 //!
 //! Anything else (expressions, joins, other conditions, ORDER BY, LIMIT) is not a lookup and is planned as a query.
 
+pub mod fingerprint;
+
 use datafusion::sql::sqlparser::ast::{self, Expr, Value};
 use tidemark_catalog::{Object, ObjectId, Snapshot};
 

@@ -25,6 +25,17 @@ pub struct TidemarkBackend {
 /// The one database there is.
 pub const DATABASE: &str = "tidemark";
 
+impl TidemarkBackend {
+    async fn parse(&self, session: &mut Session, sql: &str, declared: &[u32]) -> Result<Arc<Prepared>, PgError> {
+        let mut pieces = tidemark_planner::parse::parse(sql)?;
+        if pieces.len() > 1 {
+            return Err(PgError::error("42601", "cannot insert multiple commands into a prepared statement"));
+        }
+        let Some(piece) = pieces.pop() else { return Ok(Arc::new(Prepared::empty())) };
+        Ok(Arc::new(Prepared::new(&self.database, session, piece, declared, false).await?))
+    }
+}
+
 #[async_trait]
 impl pg::Backend for TidemarkBackend {
     type Session = Session;
@@ -63,21 +74,26 @@ impl pg::Backend for TidemarkBackend {
     }
 
     async fn prepare_piece(&self, session: &mut Session, piece: Parsed) -> Result<Arc<Prepared>, PgError> {
-        Ok(Arc::new(Prepared::new(&self.database, session, piece, &[], true).await?))
+        let prepared = Arc::new(Prepared::new(&self.database, session, piece, &[], true).await?);
+        if prepared.lookup.is_some()
+            && let Some(parsed) = &prepared.parsed
+        {
+            self.database.learn(&parsed.text, &prepared);
+        }
+        Ok(prepared)
+    }
+
+    fn recall(&self, sql: &str) -> Option<Arc<Prepared>> {
+        self.database.recall(sql)
     }
 
     async fn prepare(&self, session: &mut Session, sql: &str, declared: &[u32]) -> Result<Arc<Prepared>, PgError> {
         let plain = declared.iter().all(|oid| *oid == 0);
-        if plain && let Some(prepared) = self.database.cached(sql) {
+        if plain && let Some(prepared) = self.database.cached(sql).or_else(|| self.database.recall(sql)) {
             return Ok(prepared);
         }
-        let mut pieces = tidemark_planner::parse::parse(sql)?;
-        if pieces.len() > 1 {
-            return Err(PgError::error("42601", "cannot insert multiple commands into a prepared statement"));
-        }
-        let Some(piece) = pieces.pop() else { return Ok(Arc::new(Prepared::empty())) };
-        let prepared = Arc::new(Prepared::new(&self.database, session, piece, declared, false).await?);
-        if plain && prepared.lookup.is_some() {
+        let prepared = self.parse(session, sql, declared).await?;
+        if plain && prepared.lookup.is_some() && !self.database.learn(sql, &prepared) {
             self.database.cache(sql, &prepared);
         }
         Ok(prepared)
@@ -120,7 +136,13 @@ impl pg::Backend for TidemarkBackend {
         prepared: &Arc<Prepared>,
         bound: &Bound,
     ) -> Result<Outcome, PgError> {
-        statement::execute(&self.database, session, prepared, bound).await
+        match &prepared.unparsed {
+            None => statement::execute(&self.database, session, prepared, bound).await,
+            Some(sql) => {
+                let parsed = self.parse(session, sql, &[]).await?;
+                statement::execute(&self.database, session, &parsed, bound).await
+            }
+        }
     }
 
     async fn transaction(&self, session: &mut Session, event: TxEvent) -> Result<(), PgError> {

@@ -1,15 +1,32 @@
 //! What all sessions share: the catalog, the engine, the base of every session's state.
 
 use crate::{pg::PgError, prepared::Prepared, session::Session, stats::EngineStats, system::SystemTablesOf};
+use ahash::AHashMap;
 use datafusion::execution::SessionState;
 use parking_lot::RwLock;
-use std::{collections::HashMap, path::PathBuf, sync::Arc};
+use std::{hash::Hash, path::PathBuf, sync::Arc};
 use tidemark_catalog::{CatalogStore, Change, Object, ObjectKind, Snapshot};
 use tidemark_engine::{runtime::Engine, seam::Clock};
-use tidemark_planner::PlanError;
+use tidemark_planner::{
+    PlanError, Statement,
+    lookup::fingerprint::{Fingerprint, Template},
+};
 
-/// Statements kept parsed and recognised, by text. A service has a few dozen; at the cap the cache starts over.
+/// Lookups kept parsed and recognised, by text and by fingerprint. A service has a few dozen; at the cap the cache starts
+/// over.
 const CACHED_STATEMENTS_MAX: usize = 4096;
+/// Longer fingerprints are not kept: lookups are short (a list in one counts as one literal), and the cap above times this
+/// is the memory that somebody can take.
+const FINGERPRINT_BYTES_MAX: usize = 2048;
+
+/// A lookup as first seen, and how another text's literals are its keys.
+struct PreparedTemplate {
+    prepared: Arc<Prepared>,
+    template: Template,
+}
+
+/// Lookups by the fingerprint of their text; `None` for those whose literals are not simply their keys.
+type Templates = AHashMap<Box<[u8]>, Option<Arc<PreparedTemplate>>>;
 
 pub struct Database {
     pub engine: Arc<Engine>,
@@ -21,7 +38,8 @@ pub struct Database {
     pub base: SessionState,
     /// Where server-side `COPY … TO 'file'` writes relative names.
     pub folder: PathBuf,
-    cache: RwLock<HashMap<Box<str>, Arc<Prepared>>>,
+    cache: RwLock<AHashMap<Box<str>, Arc<Prepared>>>,
+    templates: RwLock<Templates>,
     /// The system tables over the current snapshot: what they have worked out stays with them.
     system: RwLock<Option<SystemTablesOf>>,
 }
@@ -36,7 +54,17 @@ impl Database {
     ) -> Database {
         let snapshot = RwLock::new(Arc::new(catalog.snapshot().clone()));
         let catalog = tokio::sync::Mutex::new(catalog);
-        Database { engine, clock, catalog, snapshot, base, folder, cache: RwLock::default(), system: RwLock::default() }
+        Database {
+            engine,
+            clock,
+            catalog,
+            snapshot,
+            base,
+            folder,
+            cache: RwLock::default(),
+            templates: RwLock::default(),
+            system: RwLock::default(),
+        }
     }
 
     pub fn snapshot(&self) -> Arc<Snapshot> {
@@ -48,6 +76,7 @@ impl Database {
         let next = catalog.commit(changes).await?;
         *self.snapshot.write() = Arc::new(next);
         self.cache.write().clear();
+        self.templates.write().clear();
         Ok(())
     }
 
@@ -76,16 +105,51 @@ impl Database {
         self.cache.read().get(sql).cloned()
     }
 
+    /// The lookup that a text is by its fingerprint, without reading more of it.
+    pub fn recall(&self, sql: &str) -> Option<Arc<Prepared>> {
+        let fingerprint = Fingerprint::of(sql)?;
+        let known = self.templates.read().get(fingerprint.template.as_slice()).cloned()??;
+        Some(Arc::new(known.prepared.with_keys(known.template.keys(&fingerprint), sql)))
+    }
+
+    /// Keeps a lookup that was parsed for texts that differ in their literals only. `false`: this text is not to be known
+    /// by its fingerprint.
+    pub fn learn(&self, sql: &str, prepared: &Arc<Prepared>) -> bool {
+        let Some(fingerprint) = Fingerprint::of(sql).filter(|f| f.template.len() <= FINGERPRINT_BYTES_MAX) else {
+            return false;
+        };
+        let key = fingerprint.template.as_slice();
+        if let Some(known) = self.templates.read().get(key) {
+            return known.is_some();
+        }
+        let template = match prepared.parsed.as_ref().map(|parsed| &parsed.statement) {
+            Some(Statement::Query(query)) => Template::learn(&fingerprint, query, &self.snapshot()),
+            _ => None,
+        };
+        let learnt = template.map(|template| Arc::new(PreparedTemplate { prepared: prepared.clone(), template }));
+        let known = learnt.is_some();
+        self.insert(&self.templates, key, learnt, prepared.generation);
+        known
+    }
+
     pub fn cache(&self, sql: &str, prepared: &Arc<Prepared>) {
-        let mut cache = self.cache.write();
-        // A catalog change between preparing and caching leaves a stale entry: not kept.
-        if prepared.generation != self.snapshot.read().generation {
+        self.insert(&self.cache, sql, prepared.clone(), prepared.generation);
+    }
+
+    fn insert<K, V>(&self, cache: &RwLock<AHashMap<Box<K>, V>>, key: &K, value: V, generation: u64)
+    where
+        K: ?Sized + Eq + Hash,
+        for<'a> &'a K: Into<Box<K>>,
+    {
+        let mut cache = cache.write();
+        // A catalog change since the statement was prepared leaves a stale entry: not kept.
+        if generation != self.snapshot.read().generation {
             return;
         }
         if cache.len() >= CACHED_STATEMENTS_MAX {
             cache.clear();
         }
-        cache.insert(sql.into(), prepared.clone());
+        cache.insert(key.into(), value);
     }
 }
 

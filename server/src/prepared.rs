@@ -5,7 +5,7 @@ use crate::{
     pg::{Column, PgError},
     session::Session,
     statement,
-    wire::{self, pg_type},
+    wire::{self, RowWriter, pg_type},
 };
 use arrow::datatypes::{DataType, Schema, SchemaRef};
 use datafusion::sql::sqlparser::ast;
@@ -14,6 +14,7 @@ use datafusion::{
     logical_expr::{Expr, LogicalPlan},
 };
 use std::{collections::HashMap, sync::Arc};
+use tidemark_catalog::ObjectId;
 use tidemark_planner::{
     Statement,
     lookup::{self, Keys, Lookup},
@@ -22,10 +23,12 @@ use tidemark_planner::{
 
 pub struct Prepared {
     pub parsed: Option<Parsed>,
+    /// Of a lookup that was recognised by its fingerprint and not parsed: its text, in case it cannot be answered so.
+    pub unparsed: Option<Box<str>>,
     pub lookup: Option<PreparedLookup>,
     pub parameter_oids: Vec<u32>,
     pub schema: Option<SchemaRef>,
-    pub columns: Option<Vec<Column>>,
+    pub columns: Option<Arc<[Column]>>,
     /// The catalog's generation this was prepared for.
     pub generation: u64,
     /// The plan, where it is to be executed at once (simple protocol): `now()` in it is the statement's.
@@ -33,7 +36,16 @@ pub struct Prepared {
 }
 
 pub struct PreparedLookup {
-    pub lookup: Lookup,
+    pub keys: Keys,
+    pub shape: Arc<LookupShape>,
+}
+
+/// What lookups of the same columns of the same view share.
+pub struct LookupShape {
+    pub view: ObjectId,
+    /// Of the columns asked for: their place among the view's.
+    pub columns: Vec<usize>,
+    pub writer: RowWriter,
     pub key_types: Vec<DataType>,
     pub key_oids: Vec<u32>,
 }
@@ -44,11 +56,26 @@ impl Prepared {
     pub fn empty() -> Prepared {
         Prepared {
             parsed: None,
+            unparsed: None,
             lookup: None,
             parameter_oids: vec![],
             schema: None,
             columns: None,
             generation: 0,
+            plan: None,
+        }
+    }
+
+    /// The same lookup with other keys.
+    pub fn with_keys(&self, keys: Keys, sql: &str) -> Prepared {
+        Prepared {
+            parsed: None,
+            unparsed: Some(sql.into()),
+            lookup: self.lookup.as_ref().map(|lookup| PreparedLookup { keys, shape: lookup.shape.clone() }),
+            parameter_oids: vec![],
+            schema: self.schema.clone(),
+            columns: self.columns.clone(),
+            generation: self.generation,
             plan: None,
         }
     }
@@ -86,7 +113,7 @@ impl Prepared {
             }
             other => prepared.schema = statement::result_schema(session, other),
         }
-        prepared.columns = prepared.schema.as_ref().map(|schema| columns(schema));
+        prepared.columns = prepared.schema.as_ref().map(|schema| columns(schema).into());
         prepared.parsed = Some(parsed);
         Ok(prepared)
     }
@@ -125,8 +152,12 @@ impl Prepared {
         }
         let fields: Vec<_> =
             lookup.projection.iter().map(|(i, name)| view.columns[*i].field().with_name(name)).collect();
-        self.schema = Some(Arc::new(Schema::new(fields)));
-        self.lookup = Some(PreparedLookup { lookup, key_types, key_oids });
+        let schema = Arc::new(Schema::new(fields));
+        let writer = RowWriter::new(&schema);
+        self.schema = Some(schema);
+        let columns = lookup.projection.into_iter().map(|(i, _)| i).collect();
+        let shape = LookupShape { view: lookup.view, columns, writer, key_types, key_oids };
+        self.lookup = Some(PreparedLookup { keys: lookup.keys, shape: Arc::new(shape) });
         Ok(true)
     }
 }

@@ -221,13 +221,15 @@ impl EncodeRows for BatchEncoder {
     }
 }
 
+pub fn result_format(bound: &Bound, column: usize) -> FieldFormat {
+    match bound.result_formats.of(column).code() {
+        1 => FieldFormat::Binary,
+        _ => FieldFormat::Text,
+    }
+}
+
 pub fn result_formats(bound: &Bound, columns: usize) -> Vec<FieldFormat> {
-    (0..columns)
-        .map(|i| match bound.result_formats.of(i).code() {
-            1 => FieldFormat::Binary,
-            _ => FieldFormat::Text,
-        })
-        .collect()
+    (0..columns).map(|i| result_format(bound, i)).collect()
 }
 
 fn encoder(session: &Session, schema: &Schema, bound: &Bound) -> Result<Box<dyn EncodeRows>, PgError> {

@@ -19,10 +19,12 @@ mod show_time;
 pub mod types;
 mod zone;
 
+pub(crate) use cell::Scalar;
 pub use copy_in::{CopyDecoder, CopyError};
 pub use copy_out::CopyEncoder;
 pub use decode::{decode_param, value_from_text};
-pub use encode::RowEncoder;
+pub use encode::{RowEncoder, RowWriter};
+pub(crate) use show_time::Interval;
 pub use types::{PgType, pg_type, pg_type_of_field};
 pub use zone::SessionZone;
 

@@ -9,6 +9,7 @@ mod server;
 mod binary;
 mod cancel;
 mod copy;
+mod fingerprint;
 mod many;
 mod psql;
 mod python;

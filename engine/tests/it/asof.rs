@@ -3,5 +3,6 @@
 mod plans;
 mod reference;
 mod refusals;
+mod service;
 mod steps;
 mod world;

@@ -147,7 +147,7 @@ fn side(expr: &Expr, left: &DFSchema, right: &DFSchema) -> Side {
 }
 
 /// No subquery, no column of an outer query, nothing volatile.
-fn is_plain(expr: &Expr) -> bool {
+pub(super) fn is_plain(expr: &Expr) -> bool {
     use datafusion::common::tree_node::TreeNode;
     let subquery = expr.exists(|e| {
         Ok(matches!(e, Expr::ScalarSubquery(_) | Expr::InSubquery(_) | Expr::Exists(_) | Expr::SetComparison(_)))

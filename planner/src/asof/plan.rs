@@ -2,10 +2,13 @@
 
 use super::condition::{self, Condition};
 use super::nest::is_asof;
-use super::steps::StepsScan;
+use super::service::{self, Service};
+use super::service_join::over_service;
+use super::steps::{StepsScan, at_left_time};
 use super::{AsofKind, AsofNode, refuse};
-use crate::{PlanError, PlanResult, error::sqlstate, table::ScanTarget};
+use crate::{PlanError, PlanResult, error::sqlstate};
 use arrow::row::{RowConverter, SortField};
+use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::common::{Column, DFSchema};
 use datafusion::error::Result;
 use datafusion::logical_expr::planner::{PlannedRelation, RelationPlanner, RelationPlannerContext, RelationPlanning};
@@ -58,34 +61,36 @@ fn plan_join(left: TableFactor, join: ast::Join, context: &mut dyn RelationPlann
         }
         _ => return Err(refuse(PlanError::unsupported("only ASOF JOIN and ASOF LEFT JOIN are supported"))),
     };
-    let renamed = has_column_aliases(&join.relation);
     let left = context.plan(left)?;
     let right = context.plan(join.relation)?;
     let (condition, using) = bind(match_condition, constraint, &left, &right, context)?;
-    let plan = match StepsScan::find(&right, renamed).map_err(refuse)? {
+    let plan = match StepsScan::find(&right) {
         Some(steps) => over_steps(left, steps, kind, condition, &using)?,
-        None => {
-            refuse_current_rows(&right).map_err(refuse)?;
-            over_relation(left, right, kind, condition, &using)?
+        None if reads_steps(&right) => {
+            let service = Service::of(&right).map_err(|why| refuse(refuse_current_rows(&right, &why)))?;
+            over_service(left, &right, service, kind, condition, &using)?
         }
+        None => over_relation(left, right, kind, condition, &using)?,
     };
     Ok(RelationPlanning::Planned(Box::new(PlannedRelation::new(plan, None))))
 }
 
-/// A view or subquery over a feature view has its current rows only: joined to the past they would carry the present
-/// into a training set, without anybody noticing.
-fn refuse_current_rows(right: &LogicalPlan) -> PlanResult<()> {
-    let current = crate::bind::targets(right).into_iter().any(|t| matches!(t, ScanTarget::CurrentRows(_)));
-    if !current {
-        return Ok(());
-    }
-    Err(PlanError::unsupported("ASOF JOIN to a view or subquery over a feature view would read its current rows")
-        .hint("join the feature views themselves, one ASOF JOIN each, or select from history.<view>"))
+/// Whether there are current rows of something that has a history.
+fn reads_steps(plan: &LogicalPlan) -> bool {
+    let mut found = false;
+    let _ = plan.apply_with_subqueries(|node| {
+        found |= matches!(node, LogicalPlan::TableScan(scan) if StepsScan::of(scan, None).is_some());
+        Ok(if found { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
+    });
+    found
 }
 
-/// `r AS f (a, b)`
-fn has_column_aliases(factor: &TableFactor) -> bool {
-    matches!(factor, TableFactor::Table { alias: Some(alias), .. } if !alias.columns.is_empty())
+/// What is no feature service has current rows only: joined to the past they would carry the present into a training
+/// set, without anybody noticing.
+fn refuse_current_rows(right: &LogicalPlan, why: &str) -> PlanError {
+    PlanError::unsupported(format!("\"{}\" cannot be taken as of the left rows: it {why}", service::name(right)))
+        .detail("its current rows would carry the present into the past; a view or subquery can be taken as of a time where it only looks feature views up by their entity keys and computes on top")
+        .hint("join the feature views themselves, one ASOF JOIN each, and filter in WHERE; or select from history.<view>")
 }
 
 /// The condition, and the right columns that `USING` merges into the left ones.
@@ -226,26 +231,50 @@ fn over_steps(
     using: &[Column],
 ) -> Result<LogicalPlan> {
     steps.check(&condition).map_err(refuse)?;
-    let mut node = node(left, steps.plan()?, kind, &condition)?;
+    let node = steps_node(left, &steps, kind, &condition)?;
+    let right = steps
+        .user_columns()?
+        .into_iter()
+        .filter(|(column, _)| !using.contains(column))
+        .map(|(column, expr)| match expr {
+            Expr::Column(_) => Ok(expr),
+            expr => Ok(at_left_time(expr, &node)?.alias_qualified(column.relation, column.name)),
+        })
+        .collect::<Result<_>>()?;
+    project(node, right)
+}
+
+/// The node over the steps of a feature view or changelog table.
+pub(super) fn steps_node(
+    left: LogicalPlan,
+    steps: &StepsScan,
+    kind: AsofKind,
+    condition: &Condition,
+) -> Result<AsofNode> {
+    let mut node = node(left, steps.plan()?, kind, condition)?;
     node.operation = Some(Expr::Column(steps.operation()));
     if node.tolerance.is_some() {
         let ty = node.right_time.get_type(node.right.schema())?;
         node.base = Some(cast(&Expr::Column(steps.event_time()), &ty, node.right.schema())?);
     }
-    let right = steps.user_columns(&node, using)?;
-    project(node, right)
+    Ok(node)
 }
 
 /// All left columns and `right` over the node.
 fn project(node: AsofNode, right: Vec<Expr>) -> Result<LogicalPlan> {
-    let exprs = columns(node.left.schema()).map(Expr::Column).chain(right).collect();
-    Ok(LogicalPlan::Projection(Projection::try_new(exprs, Arc::new(extension(node)))?))
+    let left: Vec<Column> = columns(node.left.schema()).collect();
+    project_over(extension(node), left, right)
 }
 
-fn columns(schema: &DFSchema) -> impl Iterator<Item = Column> + '_ {
+pub(super) fn project_over(plan: LogicalPlan, left: Vec<Column>, right: Vec<Expr>) -> Result<LogicalPlan> {
+    let exprs = left.into_iter().map(Expr::Column).chain(right).collect();
+    Ok(LogicalPlan::Projection(Projection::try_new(exprs, Arc::new(plan))?))
+}
+
+pub(super) fn columns(schema: &DFSchema) -> impl Iterator<Item = Column> + '_ {
     schema.iter().map(Column::from)
 }
 
-fn extension(node: AsofNode) -> LogicalPlan {
+pub(super) fn extension(node: AsofNode) -> LogicalPlan {
     LogicalPlan::Extension(Extension { node: Arc::new(node) })
 }

@@ -13,13 +13,14 @@ use super::node::AsofNode;
 use crate::feature::NOW_COLUMN;
 use crate::table::{EVENT_TIME_COLUMN, OP_COLUMN, StepsTable, TidemarkTable, instant_type};
 use crate::{PlanError, PlanResult, error::sqlstate};
+use arrow_schema::DataType;
 use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{Column, TableReference};
 use datafusion::error::Result;
-use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder, TableScan, when};
+use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder, TableScan, cast, when};
 use std::sync::Arc;
 
-/// A right side that has steps.
+/// A right side that has steps, or a member of one.
 pub(super) struct StepsScan {
     /// The scan's own name.
     scan: TableReference,
@@ -30,9 +31,8 @@ pub(super) struct StepsScan {
 }
 
 impl StepsScan {
-    /// Recognises a bare table (with an alias or not) that has steps; a subquery is a plain relation.
-    /// `renamed`: the query gives the table's columns other names.
-    pub fn find(right: &LogicalPlan, renamed: bool) -> PlanResult<Option<StepsScan>> {
+    /// Recognises a bare table (with an alias or not) that has steps.
+    pub fn find(right: &LogicalPlan) -> Option<StepsScan> {
         let (mut plan, mut alias) = (right, None);
         loop {
             match plan {
@@ -40,24 +40,17 @@ impl StepsScan {
                     alias = alias.or_else(|| Some(outer.alias.clone()));
                     plan = &outer.input;
                 }
-                LogicalPlan::Projection(projection) if renamed => plan = &projection.input,
-                LogicalPlan::TableScan(scan) => return Self::of(scan, alias, renamed),
-                _ => return Ok(None),
+                LogicalPlan::TableScan(scan) => return Self::of(scan, alias),
+                _ => return None,
             }
         }
     }
 
-    fn of(scan: &TableScan, alias: Option<TableReference>, renamed: bool) -> PlanResult<Option<StepsScan>> {
-        let Some(table) = TidemarkTable::of(&scan.source) else { return Ok(None) };
-        let Some(steps) = table.steps.clone() else { return Ok(None) };
-        if renamed {
-            return Err(PlanError::unsupported(format!(
-                "the columns of \"{}\" cannot be renamed in the FROM clause of an ASOF JOIN",
-                table.name
-            ))
-            .hint("rename them in the select list"));
-        }
-        Ok(Some(StepsScan { scan: scan.table_name.clone(), alias, table: table.clone(), steps }))
+    /// The scan of a table that has steps.
+    pub fn of(scan: &TableScan, alias: Option<TableReference>) -> Option<StepsScan> {
+        let table = TidemarkTable::of(&scan.source)?;
+        let steps = table.steps.clone()?;
+        Some(StepsScan { scan: scan.table_name.clone(), alias, table: table.clone(), steps })
     }
 
     /// Refuses what does not mean `V(key, left time)`.
@@ -117,6 +110,25 @@ impl StepsScan {
         }
     }
 
+    /// The name of the table.
+    pub fn name(&self) -> &str {
+        &self.table.name
+    }
+
+    /// The names of the entity key's columns.
+    pub fn key(&self) -> &[String] {
+        &self.steps.key
+    }
+
+    /// The type of a stored column.
+    pub fn ty(&self, column: &str) -> Option<&DataType> {
+        self.steps.schema.field_with_name(column).ok().map(|field| field.data_type())
+    }
+
+    pub fn time(&self) -> Column {
+        self.column(&self.steps.time)
+    }
+
     pub fn operation(&self) -> Column {
         self.column(OP_COLUMN)
     }
@@ -125,48 +137,58 @@ impl StepsScan {
         self.column(EVENT_TIME_COLUMN)
     }
 
-    fn qualifier(&self) -> &TableReference {
+    pub fn qualifier(&self) -> &TableReference {
         self.alias.as_ref().unwrap_or(&self.scan)
     }
 
-    fn column(&self, name: &str) -> Column {
+    pub fn column(&self, name: &str) -> Column {
         Column::new(Some(self.qualifier().clone()), name)
     }
 
-    /// The columns of the user's table over the node, without those in `without`.
-    pub fn user_columns(&self, node: &AsofNode, without: &[Column]) -> Result<Vec<Expr>> {
-        let mut exprs = vec![];
-        for field in self.table.schema.fields() {
-            let column = self.column(field.name());
-            if without.contains(&column) {
-                continue;
-            }
-            let continuous = self.steps.continuous.iter().find(|c| c.name == *field.name());
-            exprs.push(match continuous {
-                None => Expr::Column(column),
-                Some(continuous) => {
-                    let value = self.at_left_time(continuous.expr.clone(), node)?.cast_to(&continuous.ty, {
-                        use datafusion::logical_expr::UserDefinedLogicalNodeCore;
-                        node.schema().as_ref()
-                    })?;
-                    let matched = Expr::Column(self.column(&self.steps.time)).is_not_null();
-                    when(matched, value).end()?.alias_qualified(Some(self.qualifier().clone()), field.name())
-                }
-            });
-        }
-        Ok(exprs)
+    /// Whether a step was found.
+    pub fn is_matched(&self) -> Expr {
+        Expr::Column(self.time()).is_not_null()
     }
 
-    /// A time-continuous expression with the left row's time for now and the step's columns for its bases.
-    fn at_left_time(&self, expr: Expr, node: &AsofNode) -> Result<Expr> {
-        let now = node.left_time.clone().cast_to(&instant_type(), node.left.schema().as_ref())?;
-        expr.transform(|e| {
+    /// The columns that the user knows and what they are over the steps; time-continuous ones read the instant from the
+    /// column [`NOW_COLUMN`].
+    pub fn user_columns(&self) -> Result<Vec<(Column, Expr)>> {
+        let columns = self.table.schema.fields().iter().map(|field| {
+            let column = self.column(field.name());
+            let value = match self.steps.continuous.iter().find(|c| c.name == *field.name()) {
+                None => Expr::Column(column.clone()),
+                Some(continuous) => {
+                    let value = cast(self.over_steps(continuous.expr.clone())?, continuous.ty.clone());
+                    when(self.is_matched(), value).end()?
+                }
+            };
+            Ok((column, value))
+        });
+        columns.collect()
+    }
+
+    /// A time-continuous expression with the step's columns for its bases.
+    fn over_steps(&self, expr: Expr) -> Result<Expr> {
+        let over = expr.transform(|e| {
             Ok(match e {
-                Expr::Column(column) if column.name == NOW_COLUMN => Transformed::yes(now.clone()),
-                Expr::Column(column) => Transformed::yes(Expr::Column(self.column(&column.name))),
+                Expr::Column(column) if column.name != NOW_COLUMN => {
+                    Transformed::yes(Expr::Column(self.column(&column.name)))
+                }
                 other => Transformed::no(other),
             })
-        })
-        .map(|rewritten| rewritten.data)
+        })?;
+        Ok(over.data)
     }
+}
+
+/// The expression with the left row's time for the instant of the reading.
+pub(super) fn at_left_time(expr: Expr, node: &AsofNode) -> Result<Expr> {
+    let now = node.left_time.clone().cast_to(&instant_type(), node.left.schema().as_ref())?;
+    let at = expr.transform(|e| {
+        Ok(match e {
+            Expr::Column(column) if column.name == NOW_COLUMN => Transformed::yes(now.clone()),
+            other => Transformed::no(other),
+        })
+    })?;
+    Ok(at.data)
 }

@@ -3,14 +3,29 @@
 use datafusion::{
     common::{
         Column,
-        tree_node::{Transformed, TreeNode},
+        tree_node::{Transformed, TreeNode, TreeNodeRecursion},
     },
-    logical_expr::Expr,
+    logical_expr::{Expr, Volatility},
 };
 
 /// Whether this very node is `now()` (also written `CURRENT_TIMESTAMP`).
 pub fn is_now(expr: &Expr) -> bool {
     matches!(expr, Expr::ScalarFunction(f) if f.func.name() == "now")
+}
+
+/// The name of a function in the expression that asks a clock or chance for its value, `now()` aside.
+pub fn clock_function(expr: &Expr) -> Option<String> {
+    let mut found = None;
+    let _ = expr.apply(|e| {
+        if let Expr::ScalarFunction(f) = e
+            && f.func.signature().volatility != Volatility::Immutable
+            && !is_now(e)
+        {
+            found = Some(f.func.name().to_string());
+        }
+        Ok(if found.is_some() { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
+    });
+    found
 }
 
 /// The column that stands for slot `i` in output expressions.

@@ -1,7 +1,7 @@
 //! What the protocol asks of the database behind it. The protocol knows no SQL; the database knows no messages.
 //!
 //! ```text
-//! simple query    split -> for each piece: prepare_piece -> execute
+//! simple query    recall -> execute_now, else split -> for each piece: prepare_piece -> execute
 //! extended query  Parse: prepare   Describe: parameter_types, columns   Execute: execute_now, else execute
 //! ```
 //!
@@ -53,6 +53,12 @@ pub trait Backend: Send + Sync + 'static {
     /// ParameterStatus at startup, over the protocol's own defaults: at least `server_version`, `TimeZone`, `DateStyle`
     /// and whatever else the session has that differs.
     fn parameters(&self, session: &mut Self::Session) -> Vec<(Cow<'static, str>, String)>;
+
+    /// A statement whose whole text the backend knows well enough to have it prepared without reading it again: one that
+    /// has no parameters and is nearly always answered by [`Backend::execute_now`]. Where it is not, the text is split.
+    fn recall(&self, _sql: &str) -> Option<Arc<Self::Prepared>> {
+        None
+    }
 
     /// Cuts the text of a simple query into statements; empty ones are left out. An error here runs none of them.
     fn split(&self, session: &mut Self::Session, sql: &str) -> Result<Vec<Self::Piece>, PgError>;

@@ -41,6 +41,12 @@ where
         self.statements.remove("");
         self.portals.remove("");
         let backend = self.backend();
+        if let Some(prepared) = backend.recall(sql) {
+            self.transaction.admit(None)?;
+            if self.answer_now(&prepared, &Bound::default())? {
+                return Ok(());
+            }
+        }
         let pieces = backend.split(&mut self.session, sql)?;
         if pieces.is_empty() {
             self.socket.output.extend_from_slice(reply::EMPTY_QUERY);
@@ -78,22 +84,35 @@ where
                 .into());
         }
         let bound = Bound::default();
-        let start = self.socket.output.len();
-        if let Some(columns) = backend.columns(&mut self.session, prepared) {
-            check_width(columns.len())?;
-            reply::row_description(&mut self.socket.output, &columns, &bound.result_formats);
-        }
-        // The description stands only if the statement starts: an error instead must not follow it.
-        if let Some(done) = backend.execute_now(&mut self.session, prepared, &bound, &mut self.socket.output) {
-            let completed = done.inspect_err(|_| self.socket.output.truncate(start))?;
-            self.rows_complete(completed);
+        if self.answer_now(prepared, &bound)? {
             return Ok(());
         }
-        let described = self.socket.output.split_off(start);
+        // The description stands only if the statement starts: an error instead must not follow it.
         let Some(mut running) = self.start(prepared, &bound).await? else { return Ok(()) };
-        self.socket.output.extend_from_slice(&described);
+        self.describe_rows(prepared, &bound)?;
         if let Pumped::Finished(completed) = self.pump(&mut running, u64::MAX).await? {
             self.rows_complete(completed);
+        }
+        Ok(())
+    }
+
+    /// Describes and answers a statement at once, if it can be; else nothing is written.
+    fn answer_now(&mut self, prepared: &Arc<B::Prepared>, bound: &Bound) -> Result<bool, PgError> {
+        let start = self.socket.output.len();
+        self.describe_rows(prepared, bound)?;
+        let done = self.shared.backend.execute_now(&mut self.session, prepared, bound, &mut self.socket.output);
+        if !matches!(done, Some(Ok(_))) {
+            self.socket.output.truncate(start);
+        }
+        let Some(completed) = done.transpose()? else { return Ok(false) };
+        self.rows_complete(completed);
+        Ok(true)
+    }
+
+    fn describe_rows(&mut self, prepared: &B::Prepared, bound: &Bound) -> Result<(), PgError> {
+        if let Some(columns) = self.shared.backend.columns(&mut self.session, prepared) {
+            check_width(columns.len())?;
+            reply::row_description(&mut self.socket.output, &columns, &bound.result_formats);
         }
         Ok(())
     }

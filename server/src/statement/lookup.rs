@@ -1,18 +1,21 @@
-//! A point lookup: no planning, no waiting. Keys are decoded, the key's state walks on to now, rows go to the wire.
+//! A point lookup: no planning, no waiting. Keys are decoded, the key's state walks on to now, and the columns asked for go
+//! from there to the wire.
 
 use crate::{
     database::Database,
     pg::{Bound, Completed, PgError, RowsTag},
     prepared::{Prepared, PreparedLookup},
     session::Session,
-    wire::{FieldFormat, RowEncoder, decode_param, types::array_oid},
+    wire::{FieldFormat, Interval, RowEncoder, Scalar, decode_param, types::array_oid},
 };
+use ahash::AHashSet;
 use arrow::{array::ArrayRef, datatypes::DataType, record_batch::RecordBatch};
 use bytes::BytesMut;
 use datafusion::scalar::ScalarValue;
 use tidemark_engine::{
-    compiled::Row,
+    compiled::{Row, Stored},
     provider::key_value,
+    runtime::ViewRuntime,
     value::{Value, encode_row},
 };
 use tidemark_planner::lookup::{Keys, Operand};
@@ -27,28 +30,79 @@ pub fn execute(
     bound: &Bound,
     out: &mut BytesMut,
 ) -> Option<Result<Completed, PgError>> {
-    let view = database.engine.view(lookup.lookup.view)?;
+    let view = database.engine.view(lookup.shape.view)?;
     let keys = match keys(session, prepared, lookup, bound) {
         Ok(keys) => keys?,
         Err(error) => return Some(Err(error)),
     };
     let now_us = view.now_us(database.clock.now_us());
-    let mut answer = || -> Result<Completed, PgError> {
-        let mut rows = vec![];
-        for key in &keys {
-            rows.extend(view.state.lookup(key, now_us)?);
-        }
-        let rows: Vec<&Row> = rows.iter().collect();
-        let visible = view.state.compiled.visible(&rows, now_us)?;
-        let columns: Vec<ArrayRef> = lookup.lookup.projection.iter().map(|(i, _)| visible.column(*i).clone()).collect();
-        let schema = prepared.schema.clone().ok_or_else(|| PgError::error("XX000", "a lookup without columns"))?;
-        let formats = super::result_formats(bound, columns.len());
-        let encoder = RowEncoder::new(&schema, &formats, &session.format)?;
-        let batch = RecordBatch::try_new(schema, columns)?;
-        encoder.encode_batch(&batch, 0..batch.num_rows(), out);
-        Ok(Completed { rows: rows.len() as u64, tag: RowsTag::SELECT })
+    let (shape, compiled) = (&lookup.shape, &view.state.compiled);
+    let answer = match shape.columns.iter().all(|i| compiled.stored(*i).is_some()) {
+        true => rows(&view, &keys, now_us, |row| {
+            let cell = |i: usize| cell(row, compiled.stored(shape.columns[i])?);
+            shape.writer.write(&session.format, |i| super::result_format(bound, i), cell, out);
+        }),
+        false => evaluated(session, prepared, lookup, bound, &view, &keys, now_us, out),
     };
-    Some(answer())
+    Some(answer.map(|rows| Completed { rows, tag: RowsTag::SELECT }))
+}
+
+/// The row of every key that has one, and how many that were.
+fn rows(view: &ViewRuntime, keys: &[Vec<u8>], now_us: i64, mut take: impl FnMut(&Row)) -> Result<u64, PgError> {
+    let mut count = 0;
+    for key in keys {
+        if let Some(row) = view.state.lookup(key, now_us)? {
+            take(&row);
+            count += 1;
+        }
+    }
+    Ok(count)
+}
+
+/// A column of a row as it is kept.
+fn cell(row: &Row, stored: Stored) -> Option<Scalar<'_>> {
+    let value = match stored {
+        Stored::Time => return Some(Scalar::Int(row.instant_us)),
+        Stored::Key(i) => row.key.get(i)?,
+        Stored::Output(i) => row.outputs.get(i)?,
+    };
+    Some(match value {
+        Value::Null => return None,
+        Value::Bool(v) => Scalar::Bool(*v),
+        Value::Int(v) => Scalar::Int(*v),
+        Value::Float(v) => Scalar::Float(*v),
+        Value::Decimal(v) => Scalar::Decimal(*v),
+        Value::Text(v) => Scalar::Text(v),
+        Value::Bytes(v) => Scalar::Bytes(v),
+        Value::Interval { months, days, nanos } => {
+            Scalar::Interval(Interval { months: *months, days: *days, us: nanos / 1000 })
+        }
+    })
+}
+
+/// Where a column is time-continuous, it has to be evaluated at now, and that is done over Arrow.
+#[allow(clippy::too_many_arguments)]
+fn evaluated(
+    session: &Session,
+    prepared: &Prepared,
+    lookup: &PreparedLookup,
+    bound: &Bound,
+    view: &ViewRuntime,
+    keys: &[Vec<u8>],
+    now_us: i64,
+    out: &mut BytesMut,
+) -> Result<u64, PgError> {
+    let mut found = vec![];
+    rows(view, keys, now_us, |row| found.push(row.clone()))?;
+    let found: Vec<&Row> = found.iter().collect();
+    let visible = view.state.compiled.visible(&found, now_us)?;
+    let columns: Vec<ArrayRef> = lookup.shape.columns.iter().map(|i| visible.column(*i).clone()).collect();
+    let schema = prepared.schema.clone().ok_or_else(|| PgError::error("XX000", "a lookup without columns"))?;
+    let formats = super::result_formats(bound, columns.len());
+    let encoder = RowEncoder::new(&schema, &formats, &session.format)?;
+    let batch = RecordBatch::try_new(schema, columns)?;
+    encoder.encode_batch(&batch, 0..batch.num_rows(), out);
+    Ok(found.len() as u64)
 }
 
 /// The encoded keys asked for, each once; NULL matches nothing.
@@ -59,6 +113,7 @@ fn keys(
     bound: &Bound,
 ) -> Result<Option<Vec<Vec<u8>>>, PgError> {
     let zone = &session.format.time_zone;
+    let shape = &lookup.shape;
     let parameter = |i: usize| -> Result<ScalarValue, PgError> {
         let format = match bound.parameter_formats.of(i).code() {
             1 => FieldFormat::Binary,
@@ -69,11 +124,11 @@ fn keys(
     };
     // `Ok(None)`: the literal is not of the key's type. `Ok(Some(None))`: NULL.
     let value = |operand: &Operand, at: usize| -> Result<Option<Option<Value>>, PgError> {
-        let ty = &lookup.key_types[at];
+        let ty = &shape.key_types[at];
         match operand {
             Operand::Parameter(i) => Ok(Some(key_value(parameter(*i)?, ty))),
             Operand::Literal(text) => {
-                match decode_param(lookup.key_oids[at], FieldFormat::Text, Some(text.as_bytes()), zone) {
+                match decode_param(shape.key_oids[at], FieldFormat::Text, Some(text.as_bytes()), zone) {
                     Ok(scalar) => Ok(Some(key_value(scalar, ty))),
                     Err(_) => Ok(None),
                 }
@@ -81,12 +136,7 @@ fn keys(
         }
     };
     let mut keys: Vec<Vec<u8>> = vec![];
-    let mut add = |key: Vec<u8>| {
-        if !keys.contains(&key) {
-            keys.push(key);
-        }
-    };
-    match &lookup.lookup.keys {
+    match &lookup.keys {
         Keys::One(operands) => {
             let mut values = vec![];
             for (at, operand) in operands.iter().enumerate() {
@@ -96,22 +146,22 @@ fn keys(
                     Some(Some(value)) => values.push(value),
                 }
             }
-            add(encode_row(&values));
+            keys.push(encode_row(&values));
         }
         Keys::Any(operands) => {
             for operand in operands {
                 match value(operand, 0)? {
                     None => return Ok(None),
                     Some(None) => {}
-                    Some(Some(value)) => add(encode_row(&[value])),
+                    Some(Some(value)) => keys.push(encode_row(&[value])),
                 }
             }
         }
         Keys::AnyParameter(_) | Keys::AnyLiteral(_) => {
-            let list = match &lookup.lookup.keys {
+            let list = match &lookup.keys {
                 Keys::AnyParameter(i) => parameter(*i)?,
                 Keys::AnyLiteral(text) => {
-                    let oid = array_oid(lookup.key_oids[0]).unwrap_or_default();
+                    let oid = array_oid(shape.key_oids[0]).unwrap_or_default();
                     match decode_param(oid, FieldFormat::Text, Some(text.as_bytes()), zone) {
                         Ok(list) => list,
                         Err(_) => return Ok(None),
@@ -120,11 +170,15 @@ fn keys(
                 _ => ScalarValue::Null,
             };
             for item in items(&list)? {
-                if let Some(value) = key_value(item, &lookup.key_types[0]) {
-                    add(encode_row(&[value]));
+                if let Some(value) = key_value(item, &shape.key_types[0]) {
+                    keys.push(encode_row(&[value]));
                 }
             }
         }
+    }
+    if keys.len() > 1 {
+        let mut seen = AHashSet::with_capacity(keys.len());
+        keys.retain(|key| seen.insert(key.clone()));
     }
     Ok(Some(keys))
 }

@@ -122,32 +122,6 @@ impl CellWriter {
     /// The text of a value that is not NULL.
     pub(crate) fn text(&self, session: &SessionFormat, array: &dyn Array, row: usize, out: &mut BytesMut) {
         match &self.kind {
-            Kind::Null => {}
-            Kind::Bool => out.put_u8(if array.as_boolean().value(row) { b't' } else { b'f' }),
-            Kind::Int(_) => match integer(array, row) {
-                Integer::Signed(v) => write_int(v, out),
-                Integer::Unsigned(v) => write_unsigned(v, out),
-            },
-            Kind::Float4 => write_float4(float4(array, row), session.extra_float_digits, out),
-            Kind::Float8 => {
-                write_float8(array.as_primitive::<Float64Type>().value(row), session.extra_float_digits, out)
-            }
-            Kind::Decimal(scale) => write_numeric_text(unscaled(array, row).bytes(), *scale, out),
-            Kind::Text => out.put_slice(str_value(array, row).as_bytes()),
-            Kind::Bytes => {
-                out.put_slice(b"\\x");
-                for b in bytes_value(array, row) {
-                    const HEX: &[u8; 16] = b"0123456789abcdef";
-                    out.put_u8(HEX[(b >> 4) as usize]);
-                    out.put_u8(HEX[(b & 15) as usize]);
-                }
-            }
-            Kind::Date => write_date(date_days(array, row), out),
-            Kind::Time => write_time(time_us(array, row).unsigned_abs(), out),
-            Kind::Timestamp { zoned } => {
-                write_timestamp(timestamp_us(array, row), zoned.then_some(&session.time_zone), out)
-            }
-            Kind::Interval => write_interval(interval(array, row), out),
             Kind::List { element } => {
                 out.put_u8(b'{');
                 if let Some((values, start, len)) = list_value(array, row) {
@@ -182,46 +156,13 @@ impl CellWriter {
                 }
             }
             Kind::Json => write_json(session, array, row, out),
+            _ => self.scalar_text(session, self.scalar(array, row), out),
         }
     }
 
     /// The binary form of a value that is not NULL.
     pub(crate) fn binary(&self, session: &SessionFormat, array: &dyn Array, row: usize, out: &mut BytesMut) {
         match &self.kind {
-            Kind::Bool => out.put_u8(u8::from(array.as_boolean().value(row))),
-            Kind::Int(width) => match (width, integer(array, row)) {
-                (1, v) => out.put_i8(v.wrapping() as i8),
-                (2, v) => out.put_i16(v.wrapping() as i16),
-                (4, v) => out.put_i32(v.wrapping() as i32),
-                (8, v) => out.put_i64(v.wrapping()),
-                (_, v) => {
-                    let mut digits = Stack::<24>::new();
-                    let _ = match v {
-                        Integer::Signed(v) => write!(digits, "{v}"),
-                        Integer::Unsigned(v) => write!(digits, "{v}"),
-                    };
-                    write_numeric_binary(digits.bytes(), 0, out);
-                }
-            },
-            Kind::Float4 => out.put_f32(float4(array, row)),
-            Kind::Float8 => out.put_f64(array.as_primitive::<Float64Type>().value(row)),
-            Kind::Decimal(scale) => write_numeric_binary(unscaled(array, row).bytes(), *scale, out),
-            Kind::Bytes => out.put_slice(bytes_value(array, row)),
-            Kind::Date => out.put_i32(match date_days(array, row) {
-                infinite @ (i32::MAX | i32::MIN) => infinite,
-                days => days.saturating_sub(PG_EPOCH_DAYS),
-            }),
-            Kind::Time => out.put_i64(time_us(array, row)),
-            Kind::Timestamp { .. } => out.put_i64(match timestamp_us(array, row) {
-                infinite @ (i64::MAX | i64::MIN) => infinite,
-                us => us.saturating_sub(PG_EPOCH_US),
-            }),
-            Kind::Interval => {
-                let Interval { months, days, us } = interval(array, row);
-                out.put_i64(us);
-                out.put_i32(days);
-                out.put_i32(months);
-            }
             Kind::List { element } | Kind::Vector { element } => {
                 self.binary_list(session, element, array, row, out);
             }
@@ -230,7 +171,80 @@ impl CellWriter {
                     value.binary(session, values, key, out);
                 }
             }
-            Kind::Null | Kind::Text | Kind::Json => self.text(session, array, row, out),
+            Kind::Json => self.text(session, array, row, out),
+            _ => self.scalar_binary(session, self.scalar(array, row), out),
+        }
+    }
+
+    /// What an array has for a value that is no list, dictionary or the like.
+    fn scalar<'a>(&self, array: &'a dyn Array, row: usize) -> Scalar<'a> {
+        match &self.kind {
+            Kind::Bool => Scalar::Bool(array.as_boolean().value(row)),
+            Kind::Int(_) => integer(array, row),
+            Kind::Float4 => Scalar::Float(f64::from(float4(array, row))),
+            Kind::Float8 => Scalar::Float(array.as_primitive::<Float64Type>().value(row)),
+            Kind::Decimal(_) => unscaled(array, row),
+            Kind::Text => Scalar::Text(str_value(array, row)),
+            Kind::Bytes => Scalar::Bytes(bytes_value(array, row)),
+            Kind::Date => Scalar::Int(date_days(array, row).into()),
+            Kind::Time => Scalar::Int(time_us(array, row)),
+            Kind::Timestamp { .. } => Scalar::Int(timestamp_us(array, row)),
+            Kind::Interval => Scalar::Interval(interval(array, row)),
+            Kind::Null | Kind::List { .. } | Kind::Vector { .. } | Kind::Dictionary(_) | Kind::Json => Scalar::Text(""),
+        }
+    }
+
+    /// The text of a value outside an array. One of another kind than the column's writes nothing.
+    pub(crate) fn scalar_text(&self, session: &SessionFormat, value: Scalar<'_>, out: &mut BytesMut) {
+        match (&self.kind, value) {
+            (Kind::Bool, Scalar::Bool(v)) => out.put_u8(if v { b't' } else { b'f' }),
+            (Kind::Int(_), Scalar::Int(v)) => write_int(v, out),
+            (Kind::Int(_), Scalar::Unsigned(v)) => write_unsigned(v, out),
+            (Kind::Float4, Scalar::Float(v)) => write_float4(v as f32, session.extra_float_digits, out),
+            (Kind::Float8, Scalar::Float(v)) => write_float8(v, session.extra_float_digits, out),
+            (Kind::Decimal(scale), Scalar::Decimal(v)) => write_numeric_text(digits(v).bytes(), *scale, out),
+            (Kind::Decimal(scale), Scalar::Wide(v)) => write_numeric_text(digits(v).bytes(), *scale, out),
+            (Kind::Text, Scalar::Text(v)) => out.put_slice(v.as_bytes()),
+            (Kind::Bytes, Scalar::Bytes(v)) => {
+                out.put_slice(b"\\x");
+                for b in v {
+                    const HEX: &[u8; 16] = b"0123456789abcdef";
+                    out.put_u8(HEX[(b >> 4) as usize]);
+                    out.put_u8(HEX[(b & 15) as usize]);
+                }
+            }
+            (Kind::Date, Scalar::Int(v)) => write_date(v as i32, out),
+            (Kind::Time, Scalar::Int(v)) => write_time(v.unsigned_abs(), out),
+            (Kind::Timestamp { zoned }, Scalar::Int(v)) => write_timestamp(v, zoned.then_some(&session.time_zone), out),
+            (Kind::Interval, Scalar::Interval(v)) => write_interval(v, out),
+            (Kind::Interval, Scalar::Int(us)) => write_interval(difference(us), out),
+            _ => {}
+        }
+    }
+
+    /// The binary form of a value outside an array.
+    pub(crate) fn scalar_binary(&self, session: &SessionFormat, value: Scalar<'_>, out: &mut BytesMut) {
+        match (&self.kind, value) {
+            (Kind::Bool, Scalar::Bool(v)) => out.put_u8(u8::from(v)),
+            (Kind::Int(width), Scalar::Int(v)) => put_integer(*width, v, out, || digits(v)),
+            (Kind::Int(width), Scalar::Unsigned(v)) => put_integer(*width, v as i64, out, || digits(v)),
+            (Kind::Float4, Scalar::Float(v)) => out.put_f32(v as f32),
+            (Kind::Float8, Scalar::Float(v)) => out.put_f64(v),
+            (Kind::Decimal(scale), Scalar::Decimal(v)) => write_numeric_binary(digits(v).bytes(), *scale, out),
+            (Kind::Decimal(scale), Scalar::Wide(v)) => write_numeric_binary(digits(v).bytes(), *scale, out),
+            (Kind::Bytes, Scalar::Bytes(v)) => out.put_slice(v),
+            (Kind::Date, Scalar::Int(v)) => out.put_i32(match v as i32 {
+                infinite @ (i32::MAX | i32::MIN) => infinite,
+                days => days.saturating_sub(PG_EPOCH_DAYS),
+            }),
+            (Kind::Time, Scalar::Int(v)) => out.put_i64(v),
+            (Kind::Timestamp { .. }, Scalar::Int(v)) => out.put_i64(match v {
+                infinite @ (i64::MAX | i64::MIN) => infinite,
+                us => us.saturating_sub(PG_EPOCH_US),
+            }),
+            (Kind::Interval, Scalar::Interval(v)) => put_interval(v, out),
+            (Kind::Interval, Scalar::Int(us)) => put_interval(difference(us), out),
+            (_, value) => self.scalar_text(session, value, out),
         }
     }
 
@@ -273,22 +287,52 @@ pub(crate) fn write_sized(out: &mut BytesMut, body: impl FnOnce(&mut BytesMut)) 
     out[at..at + 4].copy_from_slice(&len.to_be_bytes());
 }
 
-enum Integer {
-    Signed(i64),
+/// One value outside an array; the column's kind says how an integer is meant.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Scalar<'a> {
+    Bool(bool),
+    /// Also days of a date, microseconds of a time, a timestamp or a difference of timestamps.
+    Int(i64),
     Unsigned(u64),
+    Float(f64),
+    /// Unscaled.
+    Decimal(i128),
+    Wide(i256),
+    Text(&'a str),
+    Bytes(&'a [u8]),
+    Interval(Interval),
 }
 
-impl Integer {
-    fn wrapping(&self) -> i64 {
-        match self {
-            Integer::Signed(v) => *v,
-            Integer::Unsigned(v) => *v as i64,
-        }
+fn put_integer(width: u8, value: i64, out: &mut BytesMut, digits: impl Fn() -> Stack<80>) {
+    match width {
+        1 => out.put_i8(value as i8),
+        2 => out.put_i16(value as i16),
+        4 => out.put_i32(value as i32),
+        8 => out.put_i64(value),
+        _ => write_numeric_binary(digits().bytes(), 0, out),
     }
 }
 
-fn integer(array: &dyn Array, row: usize) -> Integer {
-    Integer::Signed(match array.data_type() {
+fn put_interval(Interval { months, days, us }: Interval, out: &mut BytesMut) {
+    out.put_i64(us);
+    out.put_i32(days);
+    out.put_i32(months);
+}
+
+/// A difference of timestamps: PostgreSQL shows whole days as days.
+fn difference(us: i64) -> Interval {
+    Interval { months: 0, days: (us / DAY_US) as i32, us: us % DAY_US }
+}
+
+/// Decimal digits; 78 are enough for 256 bits.
+fn digits(value: impl std::fmt::Display) -> Stack<80> {
+    let mut digits = Stack::new();
+    let _ = write!(digits, "{value}");
+    digits
+}
+
+fn integer(array: &dyn Array, row: usize) -> Scalar<'static> {
+    Scalar::Int(match array.data_type() {
         DataType::Int64 => array.as_primitive::<Int64Type>().value(row),
         DataType::Int32 => array.as_primitive::<Int32Type>().value(row) as i64,
         DataType::Int16 => array.as_primitive::<Int16Type>().value(row) as i64,
@@ -296,7 +340,7 @@ fn integer(array: &dyn Array, row: usize) -> Integer {
         DataType::UInt8 => array.as_primitive::<UInt8Type>().value(row) as i64,
         DataType::UInt16 => array.as_primitive::<UInt16Type>().value(row) as i64,
         DataType::UInt32 => array.as_primitive::<UInt32Type>().value(row) as i64,
-        _ => return Integer::Unsigned(array.as_primitive::<UInt64Type>().value(row)),
+        _ => return Scalar::Unsigned(array.as_primitive::<UInt64Type>().value(row)),
     })
 }
 
@@ -307,16 +351,13 @@ fn float4(array: &dyn Array, row: usize) -> f32 {
     }
 }
 
-/// The unscaled value in decimal digits; 78 are enough for 256 bits.
-fn unscaled(array: &dyn Array, row: usize) -> Stack<80> {
-    let mut digits = Stack::new();
-    let _ = match array.data_type() {
-        DataType::Decimal32(..) => write!(digits, "{}", array.as_primitive::<Decimal32Type>().value(row)),
-        DataType::Decimal64(..) => write!(digits, "{}", array.as_primitive::<Decimal64Type>().value(row)),
-        DataType::Decimal128(..) => write!(digits, "{}", array.as_primitive::<Decimal128Type>().value(row)),
-        _ => write!(digits, "{}", array.as_primitive::<Decimal256Type>().value(row)),
-    };
-    digits
+fn unscaled(array: &dyn Array, row: usize) -> Scalar<'static> {
+    Scalar::Decimal(match array.data_type() {
+        DataType::Decimal32(..) => array.as_primitive::<Decimal32Type>().value(row).into(),
+        DataType::Decimal64(..) => array.as_primitive::<Decimal64Type>().value(row).into(),
+        DataType::Decimal128(..) => array.as_primitive::<Decimal128Type>().value(row),
+        _ => return Scalar::Wide(array.as_primitive::<Decimal256Type>().value(row)),
+    })
 }
 
 fn str_value(array: &dyn Array, row: usize) -> &str {
@@ -382,18 +423,12 @@ fn interval(array: &dyn Array, row: usize) -> Interval {
         DataType::Interval(IntervalUnit::YearMonth) => {
             Interval { months: array.as_primitive::<IntervalYearMonthType>().value(row), days: 0, us: 0 }
         }
-        // A difference of timestamps: PostgreSQL shows whole days as days.
-        DataType::Duration(unit) => {
-            let us = match unit {
-                TimeUnit::Microsecond => array.as_primitive::<DurationMicrosecondType>().value(row),
-                TimeUnit::Nanosecond => array.as_primitive::<DurationNanosecondType>().value(row) / 1000,
-                TimeUnit::Millisecond => {
-                    array.as_primitive::<DurationMillisecondType>().value(row).saturating_mul(1000)
-                }
-                TimeUnit::Second => array.as_primitive::<DurationSecondType>().value(row).saturating_mul(SECOND_US),
-            };
-            Interval { months: 0, days: (us / DAY_US) as i32, us: us % DAY_US }
-        }
+        DataType::Duration(unit) => difference(match unit {
+            TimeUnit::Microsecond => array.as_primitive::<DurationMicrosecondType>().value(row),
+            TimeUnit::Nanosecond => array.as_primitive::<DurationNanosecondType>().value(row) / 1000,
+            TimeUnit::Millisecond => array.as_primitive::<DurationMillisecondType>().value(row).saturating_mul(1000),
+            TimeUnit::Second => array.as_primitive::<DurationSecondType>().value(row).saturating_mul(SECOND_US),
+        }),
         _ => Interval { months: 0, days: 0, us: 0 },
     }
 }
@@ -428,8 +463,9 @@ fn dictionary_value(array: &dyn Array, row: usize) -> Option<(&dyn Array, usize)
         return None;
     }
     let key = match integer(keys, row) {
-        Integer::Signed(v) => v as usize,
-        Integer::Unsigned(v) => v as usize,
+        Scalar::Int(v) => v as usize,
+        Scalar::Unsigned(v) => v as usize,
+        _ => return None,
     };
     Some((dictionary.values().as_ref(), key))
 }

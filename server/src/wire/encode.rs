@@ -1,8 +1,8 @@
-//! Result rows: the body of a DataRow message from one row of a record batch.
+//! Result rows: DataRow messages from the rows of record batches, or from values that never were in one.
 
 use super::{
     FieldFormat, SessionFormat, WireError,
-    cell::{CellWriter, write_sized},
+    cell::{CellWriter, Scalar, write_sized},
     types::PgType,
 };
 use arrow::{array::RecordBatch, datatypes::Schema};
@@ -62,12 +62,51 @@ impl RowEncoder {
     pub fn encode_batch(&self, batch: &RecordBatch, rows: Range<usize>, out: &mut BytesMut) {
         out.reserve(rows.len() * (7 + self.columns.len() * 12));
         for row in rows {
-            out.put_u8(b'D');
-            let at = out.len();
-            out.put_i32(0);
-            self.encode(batch, row, out);
-            let len = (out.len() - at) as i32;
-            out[at..at + 4].copy_from_slice(&len.to_be_bytes());
+            message(out, |out| self.encode(batch, row, out));
         }
     }
+}
+
+/// Writes rows of single values, as a lookup has them: made once, for any session and any formats.
+#[derive(Debug)]
+pub struct RowWriter {
+    columns: Vec<CellWriter>,
+}
+
+impl RowWriter {
+    pub fn new(schema: &Schema) -> Self {
+        RowWriter { columns: schema.fields().iter().map(|f| CellWriter::new(f)).collect() }
+    }
+
+    /// Appends one whole DataRow message; `cell` gives the value of a column, `None` for NULL.
+    pub(crate) fn write<'a>(
+        &self,
+        session: &SessionFormat,
+        format: impl Fn(usize) -> FieldFormat,
+        cell: impl Fn(usize) -> Option<Scalar<'a>>,
+        out: &mut BytesMut,
+    ) {
+        message(out, |out| {
+            out.put_i16(self.columns.len() as i16);
+            for (i, writer) in self.columns.iter().enumerate() {
+                match cell(i) {
+                    None => out.put_i32(-1),
+                    Some(value) => write_sized(out, |out| match format(i) {
+                        FieldFormat::Text => writer.scalar_text(session, value, out),
+                        FieldFormat::Binary => writer.scalar_binary(session, value, out),
+                    }),
+                }
+            }
+        });
+    }
+}
+
+/// A DataRow message around a body.
+fn message(out: &mut BytesMut, body: impl FnOnce(&mut BytesMut)) {
+    out.put_u8(b'D');
+    let at = out.len();
+    out.put_i32(0);
+    body(out);
+    let len = (out.len() - at) as i32;
+    out[at..at + 4].copy_from_slice(&len.to_be_bytes());
 }

@@ -52,7 +52,25 @@ fn a_refused_join_names_the_reason_and_a_way_out() {
         ("l ASOF JOIN clicks c ON l.k = c.k AND l.k >= c.n", "time column \"ts\"", "history.clicks"),
         ("l ASOF JOIN clicks c ON l.k = c.n AND l.tz >= c.ts", "entity key", "history.clicks"),
         ("l ASOF JOIN clicks c ON l.tz >= c.ts", "equality on its key column \"k\"", "history.clicks"),
-        ("l ASOF JOIN clicks AS c (a, b, c, d) ON l.k = c.a AND l.tz >= c.b", "renamed", "select list"),
+        ("l ASOF JOIN (SELECT * FROM clicks WHERE n > 1) c ON l.k = c.k AND l.tz >= c.ts", "n > Int64(1)", "WHERE"),
+        (
+            "l ASOF JOIN (SELECT k, max(ts) ts FROM clicks GROUP BY k) c ON l.k = c.k AND l.tz >= c.ts",
+            "aggregates",
+            "history",
+        ),
+        (
+            "l ASOF JOIN (SELECT c.* FROM clicks c, r) c ON l.k = c.k AND l.tz >= c.ts",
+            "\"r\", which has no history",
+            "ASOF JOIN each",
+        ),
+        (
+            "l ASOF JOIN (SELECT k, n, ts FROM clicks) c ON l.k = c.k AND l.k >= c.n",
+            "a time column",
+            "\"ts\" of \"clicks\"",
+        ),
+        ("l ASOF JOIN (SELECT k, n, ts FROM clicks) c ON l.k = c.k AND l.tz <= c.ts", "look ahead", "future"),
+        ("l ASOF JOIN (SELECT k, n, ts FROM clicks) c ON l.k = c.n AND l.tz >= c.ts", "entity key", "WHERE"),
+        ("l ASOF JOIN (SELECT k, n, ts FROM clicks) c ON l.tz >= c.ts", "key column \"k\" of \"clicks\"", "show"),
     ];
     for (join, message, hint) in cases {
         let sql = format!("SELECT 1 FROM {join}");

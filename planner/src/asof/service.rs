@@ -1,0 +1,243 @@
+//! A feature service: a view or subquery that only looks feature views up by their entity keys and computes on top.
+//!
+//! ```sql
+//! CREATE VIEW ranking AS
+//!   SELECT u.user_id, i.item, u.at, u.n AS user_n, u.n * 1.0 / i.n AS ratio FROM users u CROSS JOIN items i
+//! ```
+//!
+//! Taken apart here into its members, which of them must be there, and the columns over them. Because every join is by
+//! whole keys, a service has at most one row for a choice of keys, at every instant, and each member's part of it is
+//! that member's `V(key, instant)`: see `service_join`.
+
+use super::condition::is_plain;
+use super::steps::StepsScan;
+use crate::bind::now_column;
+use crate::feature::{clock_function, is_now};
+use datafusion::common::tree_node::{Transformed, TreeNode};
+use datafusion::common::{DFSchema, JoinType, NullEquality, TableReference};
+use datafusion::logical_expr::expr::BinaryExpr;
+use datafusion::logical_expr::utils::{conjunction, split_conjunction};
+use datafusion::logical_expr::{Expr, Join, LogicalPlan, Operator, TableScan, when};
+use std::collections::BTreeSet;
+
+pub(super) struct Service {
+    pub members: Vec<Member>,
+    pub links: Vec<Link>,
+    /// The members without which the service has no row.
+    pub present: Members,
+    /// The service's columns over those of the members; the instant of the reading is the column `NOW_COLUMN`.
+    pub outputs: Vec<Expr>,
+}
+
+/// Indices into [`Service::members`].
+pub(super) type Members = BTreeSet<usize>;
+
+pub(super) struct Member {
+    pub steps: StepsScan,
+    /// The members that must be found for this one's columns to show: itself and, behind a LEFT JOIN, those that the
+    /// join is with.
+    pub shown_with: Members,
+}
+
+/// A column of a member's entity key.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Key {
+    pub member: usize,
+    pub column: String,
+}
+
+/// A join's equality: what the key `from` is, `to` is too. `mutual`: also the other way; across a LEFT JOIN only where
+/// the optional side must be there.
+pub(super) struct Link {
+    pub from: Key,
+    pub to: Key,
+    pub mutual: bool,
+}
+
+/// The name of the right side of a join, for messages: the view's, else the alias.
+pub(super) fn name(plan: &LogicalPlan) -> String {
+    let (mut plan, mut name) = (plan, "subquery");
+    while let LogicalPlan::SubqueryAlias(alias) = plan {
+        (plan, name) = (&alias.input, alias.alias.table());
+    }
+    name.to_string()
+}
+
+/// A part of the plan: its columns over the members, and the members without which it has no row.
+struct Part {
+    columns: Vec<Expr>,
+    present: Members,
+}
+
+/// Why a plan is no service; completes "it …".
+type Why = String;
+
+impl Service {
+    pub fn of(plan: &LogicalPlan) -> Result<Service, Why> {
+        let mut service = Service { members: vec![], links: vec![], present: Members::new(), outputs: vec![] };
+        let whole = service.part(plan)?;
+        (service.present, service.outputs) = (whole.present, whole.columns);
+        Ok(service)
+    }
+
+    fn part(&mut self, plan: &LogicalPlan) -> Result<Part, Why> {
+        match plan {
+            LogicalPlan::TableScan(scan) => self.member(scan),
+            LogicalPlan::SubqueryAlias(alias) => self.part(&alias.input),
+            LogicalPlan::Projection(projection) => {
+                let input = self.part(&projection.input)?;
+                let columns = projection.expr.iter().map(|e| over(e, projection.input.schema(), &input.columns));
+                Ok(Part { columns: columns.collect::<Result<_, _>>()?, present: input.present })
+            }
+            LogicalPlan::Filter(filter) => {
+                let mut part = self.part(&filter.input)?;
+                for condition in split_conjunction(&filter.predicate) {
+                    let (from, to) = self.equality(condition, filter.input.schema(), &part.columns)?;
+                    self.require(&mut part, from, to);
+                }
+                Ok(part)
+            }
+            LogicalPlan::Join(join) => self.join(join),
+            LogicalPlan::Aggregate(_) => Err("aggregates".into()),
+            LogicalPlan::Window(_) => Err("has window functions".into()),
+            LogicalPlan::Distinct(_) => Err("has DISTINCT".into()),
+            LogicalPlan::Sort(_) => Err("has ORDER BY".into()),
+            LogicalPlan::Limit(_) => Err("has LIMIT".into()),
+            LogicalPlan::Union(_) => Err("has UNION".into()),
+            LogicalPlan::Extension(_) => Err("has an ASOF JOIN itself".into()),
+            LogicalPlan::EmptyRelation(_) | LogicalPlan::Values(_) => Err("reads constant rows".into()),
+            other => Err(format!("has {}", other.display())),
+        }
+    }
+
+    fn member(&mut self, scan: &TableScan) -> Result<Part, Why> {
+        let at = self.members.len();
+        // A name of its own: a view may be a member twice, or stand on the left too.
+        let alias = TableReference::bare(format!("member {} {}", at + 1, scan.table_name.table()));
+        let steps = StepsScan::of(scan, Some(alias))
+            .ok_or_else(|| format!("reads \"{}\", which has no history", scan.table_name.table()))?;
+        let columns = steps.user_columns().map_err(|e| e.to_string())?.into_iter().map(|(_, value)| value).collect();
+        self.members.push(Member { steps, shown_with: [at].into() });
+        Ok(Part { columns, present: [at].into() })
+    }
+
+    fn join(&mut self, join: &Join) -> Result<Part, Why> {
+        let first = self.members.len();
+        let left = self.part(&join.left)?;
+        let (middle, left_width) = (self.members.len(), left.columns.len());
+        let right = self.part(&join.right)?;
+        let end = self.members.len();
+        let mut part = Part { columns: [left.columns, right.columns].concat(), present: left.present };
+        let on = join.on.iter().map(|(l, r)| l.clone().eq(r.clone()));
+        let conditions = on.chain(join.filter.iter().flat_map(split_conjunction).cloned());
+        let equalities = conditions
+            .map(|condition| self.equality(&condition, &join.schema, &part.columns))
+            .collect::<Result<Vec<_>, _>>()?;
+        let (optional, optional_present) = match join.join_type {
+            _ if join.null_equality != NullEquality::NullEqualsNothing => return Err("compares NULLs".into()),
+            JoinType::Inner => {
+                part.present.extend(right.present);
+                equalities.into_iter().for_each(|(from, to)| self.require(&mut part, from, to));
+                return Ok(part);
+            }
+            JoinType::Left => (middle..end, right.present),
+            JoinType::Right => {
+                let optional = std::mem::replace(&mut part.present, right.present);
+                (first..middle, optional)
+            }
+            other => return Err(format!("has a {} JOIN", other.to_string().to_uppercase())),
+        };
+        let mut needed = optional_present;
+        for (one, other) in equalities {
+            let (from, to) = if optional.contains(&one.member) { (other, one) } else { (one, other) };
+            if !optional.contains(&to.member) || optional.contains(&from.member) {
+                return Err("has an outer join on a condition within one side".into());
+            }
+            needed.extend(&self.members[from.member].shown_with);
+            needed.extend(&self.members[to.member].shown_with);
+            self.links.push(Link { from, to, mutual: false });
+        }
+        // What the optional side computes is NULL with it, a constant too.
+        let computed = match join.join_type {
+            JoinType::Left => &mut part.columns[left_width..],
+            _ => &mut part.columns[..left_width],
+        };
+        for value in computed.iter_mut().filter(|value| value.try_as_col().is_none()) {
+            *value = self.where_found(&needed, value.clone()).map_err(|e| e.to_string())?;
+        }
+        self.members[optional].iter_mut().for_each(|member| member.shown_with.extend(&needed));
+        Ok(part)
+    }
+
+    /// An equality that every row fulfils: both members are there.
+    fn require(&mut self, part: &mut Part, from: Key, to: Key) {
+        for key in [&from, &to] {
+            part.present.extend(&self.members[key.member].shown_with);
+        }
+        self.links.push(Link { from, to, mutual: true });
+    }
+
+    /// The value, and NULL where one of the members is not found.
+    pub fn where_found(&self, members: &Members, value: Expr) -> datafusion::error::Result<Expr> {
+        match conjunction(members.iter().map(|member| self.members[*member].steps.is_matched())) {
+            Some(found) => when(found, value).end(),
+            None => Ok(value),
+        }
+    }
+
+    /// The keys that a condition says are equal.
+    fn equality(&self, condition: &Expr, schema: &DFSchema, columns: &[Expr]) -> Result<(Key, Key), Why> {
+        let other = || format!("has the condition {condition}, which is no equality of entity keys");
+        let Expr::BinaryExpr(BinaryExpr { left, op: Operator::Eq, right }) = condition else { return Err(other()) };
+        let key = |expr| over(expr, schema, columns).ok().and_then(|expr| self.key(&expr)).ok_or_else(other);
+        let (left, right) = (key(left)?, key(right)?);
+        let ty = |key: &Key| self.members[key.member].steps.ty(&key.column);
+        match (ty(&left), ty(&right)) {
+            // Else what equals the one need not equal the other.
+            (Some(l), Some(r)) if l == r || l.is_integer() && r.is_integer() => Ok((left, right)),
+            _ => Err(format!("has the condition {condition}, between keys of different types")),
+        }
+    }
+
+    /// The key column that an expression over the members is.
+    pub fn key(&self, expr: &Expr) -> Option<Key> {
+        let column = expr.try_as_col()?;
+        let member = self.member_of(column.relation.as_ref()?)?;
+        let is_key = self.members[member].steps.key().contains(&column.name);
+        is_key.then(|| Key { member, column: column.name.clone() })
+    }
+
+    pub fn member_of(&self, qualifier: &TableReference) -> Option<usize> {
+        self.members.iter().position(|member| member.steps.qualifier() == qualifier)
+    }
+}
+
+/// An expression over a plan's output as one over the members.
+pub(super) fn over(expr: &Expr, schema: &DFSchema, columns: &[Expr]) -> Result<Expr, Why> {
+    let expr = expr.clone().unalias();
+    if !is_plain(&expr) {
+        return Err(format!("computes {expr}, which is more than an expression over one row"));
+    }
+    if let Some(function) = clock_function(&expr) {
+        return Err(format!("calls {function}(), which is not evaluated at the left row's time"));
+    }
+    let mut lost = None;
+    let over = expr.transform(|e| {
+        Ok(match e {
+            Expr::Column(column) => match schema.maybe_index_of_column(&column).and_then(|at| columns.get(at)) {
+                Some(value) => Transformed::yes(value.clone()),
+                None => {
+                    lost = Some(column.to_string());
+                    Transformed::no(Expr::Column(column))
+                }
+            },
+            e if is_now(&e) => Transformed::yes(now_column()),
+            e => Transformed::no(e),
+        })
+    });
+    match (over, lost) {
+        (Ok(over), None) => Ok(over.data),
+        (Err(error), _) => Err(format!("computes what cannot be read: {error}")),
+        (_, Some(column)) => Err(format!("reads the column {column} from elsewhere")),
+    }
+}
