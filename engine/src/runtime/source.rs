@@ -74,9 +74,30 @@ pub enum Conflict {
 pub struct IngestReport {
     /// Rows appended, admitted or not.
     pub rows: usize,
-    /// Rows that went to dead letters, with the reason's name.
-    pub rejected: usize,
-    pub reasons: Vec<&'static str>,
+    /// Rows that went to dead letters, by the reason's name, in the order in which the reasons were met.
+    pub rejected: Vec<(&'static str, usize)>,
+}
+
+impl IngestReport {
+    /// Rows that went to dead letters.
+    pub fn rejected(&self) -> usize {
+        self.rejected.iter().map(|(_, rows)| rows).sum()
+    }
+
+    /// Takes in the report of another part of the same statement.
+    pub fn add(&mut self, other: IngestReport) {
+        self.rows += other.rows;
+        for (reason, rows) in other.rejected {
+            self.reject(reason, rows);
+        }
+    }
+
+    fn reject(&mut self, reason: &'static str, rows: usize) {
+        match self.rejected.iter_mut().find(|(known, _)| *known == reason) {
+            Some((_, count)) => *count += rows,
+            None => self.rejected.push((reason, rows)),
+        }
+    }
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -262,12 +283,7 @@ impl SourceRuntime {
             let decision = batch.admission.clone().unwrap_or_default();
             self.count(&batch, &decision);
             self.remember_rows(&batch, &decision)?;
-            for reject in &decision.rejected {
-                report.rejected += 1;
-                if !report.reasons.contains(&reject.reason.as_str()) {
-                    report.reasons.push(reject.reason.as_str());
-                }
-            }
+            decision.rejected.iter().for_each(|reject| report.reject(reject.reason.as_str(), 1));
             letters.extend(self.rejected(&batch, &decision));
             for view in &inner.views {
                 letters.extend(self.apply(view, &batch)?);

@@ -134,7 +134,9 @@ pub async fn execute(
         .map(|batch| fit(&object, &map, batch))
         .collect::<Result<Vec<_>, PgError>>()?;
     let report = database.engine.ingest(object.id, batches, conflict).await?;
-    tell(session, &object, &report);
+    if let Some(notice) = rejected(&object, &report) {
+        session.notice(notice);
+    }
     Ok(Outcome::Done { tag: format!("INSERT 0 {}", report.rows).into() })
 }
 
@@ -216,19 +218,17 @@ pub fn fit(object: &Object, map: &[usize], batch: &RecordBatch) -> Result<Record
     Ok(RecordBatch::try_new(schema, columns)?)
 }
 
-/// Rows that were not admitted are not lost, but the writer should know.
-pub fn tell(session: &mut Session, object: &Object, report: &IngestReport) {
-    if report.rejected > 0 {
-        session.notice(rejected(object, report));
+/// Rows that were not admitted are not lost, but the writer should know: how many, and why.
+pub fn rejected(object: &Object, report: &IngestReport) -> Option<String> {
+    if report.rejected() == 0 {
+        return None;
     }
-}
-
-pub fn rejected(object: &Object, report: &IngestReport) -> String {
-    format!(
+    let reasons: Vec<String> = report.rejected.iter().map(|(reason, rows)| format!("{rows} {reason}")).collect();
+    Some(format!(
         "{} of {} rows were not admitted to \"{}\" ({}): see tidemark.dead_letters",
-        report.rejected,
+        report.rejected(),
         report.rows,
         object.name,
-        report.reasons.join(", ")
-    )
+        reasons.join(", ")
+    ))
 }
