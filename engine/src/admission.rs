@@ -4,7 +4,10 @@
 //! `late`. Only admitted records move the watermark. With one partition the source frontier is the greatest of the
 //! partition's watermark and every floor so far, so "late" is "below the frontier before this record".
 
-use crate::seam::{AdmittedBatch, Reject, RejectReason};
+use crate::{
+    seam::{AdmittedBatch, Reject, RejectReason},
+    wording::{instant, span},
+};
 use arrow::{
     array::{Array, AsArray, RecordBatch},
     compute::cast,
@@ -65,11 +68,13 @@ impl Admission {
                 Some(time) if EVENT_TIMES_US.contains(&time) => time,
                 // A changelog's own time is optional: the append time stands in.
                 None if self.changelog => append_us,
-                _ => {
-                    reject(
-                        RejectReason::EventTime,
-                        "the event time is NULL, infinite, or not between 1900 and 2200".into(),
-                    );
+                unusable => {
+                    let error = match unusable {
+                        None => "the event time is NULL".to_string(),
+                        Some(i64::MIN | i64::MAX) => "the event time is infinite".to_string(),
+                        Some(time) => format!("event time {} is not between 1900 and 2200", instant(time)),
+                    };
+                    reject(RejectReason::EventTime, error);
                     if self.changelog {
                         decision.effective_us.push(0);
                     }
@@ -81,9 +86,11 @@ impl Admission {
                 reject(
                     RejectReason::Future,
                     format!(
-                        "event time lies {} µs after the append time, max_ahead is {} µs",
-                        time - append_us,
-                        self.max_ahead_us
+                        "event time {} lies {} after its append time {}, more than max_ahead, {}",
+                        instant(time),
+                        span(time.abs_diff(append_us)),
+                        instant(append_us),
+                        span(self.max_ahead_us.unsigned_abs())
                     ),
                 );
                 if self.changelog {
@@ -99,8 +106,10 @@ impl Admission {
                 reject(
                     RejectReason::Late,
                     format!(
-                        "event time lies {} µs below the watermark",
-                        i128::from(self.frontier_us) - i128::from(time)
+                        "event time {} lies {} below the watermark {}",
+                        instant(time),
+                        span(time.abs_diff(self.frontier_us)),
+                        instant(self.frontier_us)
                     ),
                 );
                 continue;
@@ -164,12 +173,16 @@ mod tests {
         }
     }
 
-    fn check(clock: ClockMode, append_us: i64, times: &[Option<i64>], rejected: &[(u32, RejectReason)], frontier: i64) {
+    fn rows(times: &[Option<i64>]) -> RecordBatch {
         let ty = DataType::Timestamp(TimeUnit::Microsecond, Some(UTC.into()));
         let array = TimestampMicrosecondArray::from(times.to_vec()).with_timezone(UTC);
-        let rows = RecordBatch::try_new(Arc::new(Schema::new(vec![Field::new("t", ty, true)])), vec![Arc::new(array)]);
+        let schema = Schema::new(vec![Field::new("t", ty, true)]);
+        RecordBatch::try_new(Arc::new(schema), vec![Arc::new(array)]).expect("batch")
+    }
+
+    fn check(clock: ClockMode, append_us: i64, times: &[Option<i64>], rejected: &[(u32, RejectReason)], frontier: i64) {
         let mut admission = admission(clock);
-        let decision = admission.decide(&rows.expect("batch"), append_us, |_, t| t).expect("decision");
+        let decision = admission.decide(&rows(times), append_us, |_, t| t).expect("decision");
         let got: Vec<_> = decision.rejected.iter().map(|r| (r.row, r.reason)).collect();
         assert_eq!(got, rejected);
         assert_eq!(decision.frontier_us, frontier);

@@ -7,6 +7,7 @@ use crate::{
     key::{Held, Instant, KeyState},
     seam::SeamError,
     value::Value,
+    wording::{instant, span},
 };
 use datafusion::error::Result as DfResult;
 use parking_lot::{Mutex, RwLock};
@@ -155,7 +156,9 @@ impl ViewState {
                 if let Some(entry) = shard.keys.get_mut(&encoded)
                     && !entry.state.insert(event)
                 {
-                    let error = format!("event time {time} lies below the frontier of the view");
+                    let below = span(time.abs_diff(frontier));
+                    let error =
+                        format!("event time {} lies {below} below the frontier {}", instant(time), instant(frontier));
                     failures.push(RowFailure { row, reason: crate::seam::RejectReason::Late, error });
                 }
                 touched.insert(encoded);

@@ -8,7 +8,7 @@ use crate::{
     database::Database,
     pg::{Copied, CopyInSink, CopyLayout, Outcome, PgError},
     session::Session,
-    wire::CopyDecoder,
+    wire::{CopyDecoder, SessionZone},
 };
 use arrow::record_batch::RecordBatch;
 use async_trait::async_trait;
@@ -38,6 +38,7 @@ pub fn execute(
     let sink = Sink {
         database: database.clone(),
         all: (0..object.columns().len()).collect(),
+        zone: session.format.time_zone,
         streams: object.kind() == ObjectKind::Source,
         object,
         decoder,
@@ -52,6 +53,7 @@ struct Sink {
     database: Arc<Database>,
     object: Arc<Object>,
     all: Vec<usize>,
+    zone: SessionZone,
     streams: bool,
     decoder: CopyDecoder,
     waiting: Vec<RecordBatch>,
@@ -63,7 +65,7 @@ impl Sink {
     fn take(&mut self, batches: Vec<RecordBatch>) -> Result<(), PgError> {
         for batch in batches {
             self.waiting_rows += batch.num_rows();
-            self.waiting.push(fit(&self.object, &self.all, &batch)?);
+            self.waiting.push(fit(&self.object, &self.all, &batch, &self.zone)?);
         }
         Ok(())
     }
