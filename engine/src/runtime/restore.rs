@@ -123,6 +123,7 @@ impl Engine {
             for (key, bytes) in page {
                 state.restore(key[prefix.len()..].to_vec(), &bytes)?;
             }
+            tokio::task::yield_now().await;
         }
     }
 

@@ -174,6 +174,7 @@ impl SourceRuntime {
                     letters.extend(source.rejected(&batch, &decision));
                 }
             }
+            tokio::task::yield_now().await;
         }
         keep(seams.state.as_ref(), &letters).await?;
         source.publish(&inner.admission);
@@ -373,6 +374,8 @@ impl SourceRuntime {
                 from.set(batch.partition, batch.end_offset());
                 letters.extend(self.apply(view, &batch).map_err(SeamError::not_done)?);
             }
+            // A long recovery must not keep the thread to itself: somebody may want to stop it.
+            tokio::task::yield_now().await;
         }
     }
 
