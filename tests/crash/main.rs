@@ -14,5 +14,6 @@ mod events;
 mod kill;
 mod limits;
 mod reference;
+mod rename;
 mod verify;
 mod writers;
