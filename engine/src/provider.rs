@@ -10,6 +10,7 @@ mod steps;
 use crate::{
     runtime::{Engine, ViewRuntime},
     seam::SeamError,
+    wording::instant,
 };
 use datafusion::{
     catalog::TableProvider, common::DataFusionError, error::Result as DfResult, logical_expr::Expr, scalar::ScalarValue,
@@ -46,6 +47,18 @@ pub fn provider(
                     format!("FOR SYSTEM_TIME AS OF a time after now, on feature view \"{}\"", table.name),
                 )
                 .hint("a feature view has no values in the future; under the event clock now is its newest event")
+                .into());
+            }
+            if let Some(start_us) = view.history_start_us().filter(|start_us| at_us < start_us) {
+                return Err(tidemark_planner::PlanError::new(
+                    "22023",
+                    format!(
+                        "FOR SYSTEM_TIME AS OF {} lies before the history of feature view \"{}\"",
+                        instant(*at_us),
+                        table.name
+                    ),
+                )
+                .hint(format!("its history starts at {}: events before that are not known", instant(start_us)))
                 .into());
             }
             Arc::new(rows::RowsTable::as_of(engine.clone(), view, *at_us))

@@ -15,5 +15,6 @@ mod kill;
 mod limits;
 mod reference;
 mod rename;
+mod retention;
 mod verify;
 mod writers;

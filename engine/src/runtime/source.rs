@@ -2,6 +2,7 @@
 
 use super::{
     DeadLetter, Seams, ViewRuntime, event_clock,
+    extent::Extent,
     letters::{keep, payload},
 };
 use crate::{
@@ -33,10 +34,13 @@ pub struct SourceRuntime {
     pub relation: RwLock<Relation>,
     pub schema: SchemaRef,
     pub log: Arc<dyn Source>,
+    /// When it was created, by the server's clock.
+    pub(super) created_us: i64,
     inner: tokio::sync::Mutex<Inner>,
     /// Copies of the admission's clocks, for readers that do not wait.
     frontier_us: AtomicI64,
     max_event_us: AtomicI64,
+    extent: RwLock<Extent>,
     pub counters: SourceCounters,
     /// The current rows of a table with a primary key.
     table: Option<RwLock<HashMap<Vec<u8>, Current>>>,
@@ -125,8 +129,10 @@ impl SourceRuntime {
         let log = seams.logs.open(object.id, relation.schema())?;
         let (start, end) = log.range().await?;
         let table = (!relation.primary_key.is_empty()).then(RwLock::default);
+        let known = Extent::read(seams, object.id).await?;
         let mut admission = Admission::new(&relation);
-        let mut from = start;
+        admission.first_event_us = known.and_then(|extent| extent.first_us);
+        let mut from = start.clone();
         let counters = SourceCounters::default();
         if let Some(progress) = progress
             && table.is_none()
@@ -143,8 +149,10 @@ impl SourceRuntime {
             schema: relation.schema(),
             relation: RwLock::new(relation),
             log,
+            created_us: object.created_us,
             frontier_us: AtomicI64::new(i64::MIN),
             max_event_us: AtomicI64::new(i64::MIN),
+            extent: RwLock::new(known.unwrap_or_default()),
             counters,
             table,
             inner: tokio::sync::Mutex::new(Inner {
@@ -158,6 +166,11 @@ impl SourceRuntime {
         let checkpointed = progress.map_or(0, |progress| progress.positions.get(0));
         let mut letters = vec![];
         let mut inner = source.lock().await;
+        let counted = from.get(0);
+        // A directory from before extents were kept: its log tells the first event.
+        if known.is_none() {
+            from = start;
+        }
         loop {
             let batches = source.log.poll(&from, REPLAY_ROWS).await?;
             if batches.is_empty() {
@@ -166,7 +179,10 @@ impl SourceRuntime {
             for batch in batches {
                 from.set(batch.partition, batch.end_offset());
                 let decision = batch.admission.clone().unwrap_or_default();
-                inner.admission.replay(&decision);
+                inner.admission.replay(&batch.rows, &decision).map_err(SeamError::not_done)?;
+                if batch.base_offset < counted {
+                    continue;
+                }
                 source.count(&batch, &decision);
                 source.remember_rows(&batch, &decision)?;
                 // A crash may have come between a row and its letter.
@@ -224,6 +240,18 @@ impl SourceRuntime {
     fn publish(&self, admission: &Admission) {
         self.frontier_us.store(admission.frontier_us, Ordering::Release);
         self.max_event_us.store(admission.max_event_us, Ordering::Release);
+        // Seldom: only an event before all others changes it.
+        if self.extent().first_us != admission.first_event_us {
+            self.extent.write().first_us = admission.first_event_us;
+        }
+    }
+
+    pub(super) fn extent(&self) -> Extent {
+        *self.extent.read()
+    }
+
+    pub(super) fn set_extent(&self, extent: Extent) {
+        *self.extent.write() = extent;
     }
 
     fn count(&self, batch: &SourceBatch, decision: &AdmittedBatch) {
