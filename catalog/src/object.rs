@@ -142,6 +142,10 @@ pub struct FeatureView {
     pub tags: Vec<String>,
     pub options: BTreeMap<String, String>,
     pub version: u32,
+    /// The first instant with values, microseconds, where the source's log had been shortened before the view was made;
+    /// `None`: the view has seen all events its source ever admitted.
+    #[serde(default)]
+    pub history_start_us: Option<i64>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -36,6 +36,7 @@ use std::{
     path::{Path, PathBuf},
     sync::Arc,
 };
+use tidemark_catalog::ObjectId;
 use tidemark_engine::seam::{Clock, CommitTag, HistoryStore, HistoryTable, SeamError, SeamResult};
 use uuid::Uuid;
 
@@ -77,6 +78,17 @@ impl IcebergHistory {
         table.ok_or_else(|| SeamError::NotDone(format!("history table \"{name}\" does not exist")))
     }
 
+    /// The name of the view's table, whatever it is called.
+    async fn owned_by(&self, view: ObjectId) -> SeamResult<Option<String>> {
+        for name in self.catalog.made_for(view).await? {
+            let table = self.catalog.load(&name).await?;
+            if table.is_some_and(|table| tag::belongs_to(table.metadata().properties(), view)) {
+                return Ok(Some(name));
+            }
+        }
+        Ok(None)
+    }
+
     fn random_id(&self) -> Uuid {
         let halves = (self.clock.random(), self.clock.random());
         let bytes = Uuid::from_u64_pair(halves.0, halves.1).into_bytes();
@@ -99,6 +111,14 @@ impl HistoryStore for IcebergHistory {
                 return Ok(());
             }
             self.drop(&table.name).await?;
+        }
+        if let Some(other) = self.owned_by(table.view).await? {
+            tracing::warn!(
+                from = other,
+                to = table.name,
+                "a history table has the name of a RENAME that a crash cut short: it gets its view's name again"
+            );
+            return self.catalog.rename(&other, &table.name).await;
         }
         let what = format!("creating history table \"{}\"", table.name);
         let schema = schema::storage_schema(table)?;

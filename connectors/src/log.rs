@@ -109,6 +109,18 @@ struct Readable {
     end_offset: u64,
 }
 
+impl Readable {
+    /// How many segments from the oldest on may go: their records are before `positions` and past retention. Never the
+    /// one being written; without `keep_from_us` nothing is past retention.
+    fn expired(&self, positions: &Positions, keep_from_us: Option<i64>) -> usize {
+        let Some(keep_from_us) = keep_from_us else { return 0 };
+        let goes = |next: &&Segment| {
+            next.header.base_offset <= positions.get(0) && next.header.append_us_max_before < keep_from_us
+        };
+        self.segments.iter().skip(1).take_while(goes).count()
+    }
+}
+
 #[derive(Debug)]
 struct Segment {
     header: SegmentHeader,
@@ -466,21 +478,22 @@ impl Source for EmbeddedLog {
         Ok((position(first), position(readable.end_offset)))
     }
 
-    /// Without `keep_from_us` nothing is past retention and nothing is removed.
+    async fn kept_from(&self, positions: &Positions, keep_from_us: Option<i64>) -> SeamResult<Positions> {
+        let readable = self.readable.read();
+        let first = readable.segments.get(readable.expired(positions, keep_from_us));
+        Ok(position(first.map_or(0, |segment| segment.header.base_offset)))
+    }
+
     async fn commit(&self, positions: &Positions, keep_from_us: Option<i64>) -> SeamResult<()> {
-        let Some(keep_from_us) = keep_from_us else { return Ok(()) };
         let io = |e: std::io::Error| SeamError::io(format!("cannot shorten log {}", self.dir.display()), &e);
         let mut readable = self.readable.write();
-        let before = readable.segments.len();
-        while let Some(next) = readable.segments.get(1) {
-            if next.header.base_offset > positions.get(0) || next.header.append_us_max_before >= keep_from_us {
-                break;
-            }
+        let expired = readable.expired(positions, keep_from_us);
+        for _ in 0..expired {
             // Oldest first: whatever is left after a crash is a log without a gap.
             std::fs::remove_file(segment::path_of(&self.dir, readable.segments[0].header.sequence)).map_err(io)?;
             readable.segments.pop_front();
         }
-        if readable.segments.len() < before { segment::sync_dir(&self.dir).map_err(io) } else { Ok(()) }
+        if expired > 0 { segment::sync_dir(&self.dir).map_err(io) } else { Ok(()) }
     }
 
     async fn sync(&self) -> SeamResult<()> {

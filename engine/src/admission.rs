@@ -4,7 +4,10 @@
 //! `late`. Only admitted records move the watermark. With one partition the source frontier is the greatest of the
 //! partition's watermark and every floor so far, so "late" is "below the frontier before this record".
 
-use crate::seam::{AdmittedBatch, Reject, RejectReason};
+use crate::{
+    seam::{AdmittedBatch, Reject, RejectReason},
+    wording::{instant, span},
+};
 use arrow::{
     array::{Array, AsArray, RecordBatch},
     compute::cast,
@@ -29,6 +32,8 @@ pub struct Admission {
     pub frontier_us: i64,
     /// The greatest admitted event time.
     pub max_event_us: i64,
+    /// The earliest admitted event time; not part of the decisions, so that whoever replays them has to keep it.
+    pub first_event_us: Option<i64>,
 }
 
 impl Admission {
@@ -41,6 +46,7 @@ impl Admission {
             changelog: !relation.primary_key.is_empty(),
             frontier_us: i64::MIN,
             max_event_us: i64::MIN,
+            first_event_us: None,
         }
     }
 
@@ -65,11 +71,13 @@ impl Admission {
                 Some(time) if EVENT_TIMES_US.contains(&time) => time,
                 // A changelog's own time is optional: the append time stands in.
                 None if self.changelog => append_us,
-                _ => {
-                    reject(
-                        RejectReason::EventTime,
-                        "the event time is NULL, infinite, or not between 1900 and 2200".into(),
-                    );
+                unusable => {
+                    let error = match unusable {
+                        None => "the event time is NULL".to_string(),
+                        Some(i64::MIN | i64::MAX) => "the event time is infinite".to_string(),
+                        Some(time) => format!("event time {} is not between 1900 and 2200", instant(time)),
+                    };
+                    reject(RejectReason::EventTime, error);
                     if self.changelog {
                         decision.effective_us.push(0);
                     }
@@ -81,9 +89,11 @@ impl Admission {
                 reject(
                     RejectReason::Future,
                     format!(
-                        "event time lies {} µs after the append time, max_ahead is {} µs",
-                        time - append_us,
-                        self.max_ahead_us
+                        "event time {} lies {} after its append time {}, more than max_ahead, {}",
+                        instant(time),
+                        span(time.abs_diff(append_us)),
+                        instant(append_us),
+                        span(self.max_ahead_us.unsigned_abs())
                     ),
                 );
                 if self.changelog {
@@ -99,13 +109,16 @@ impl Admission {
                 reject(
                     RejectReason::Late,
                     format!(
-                        "event time lies {} µs below the watermark",
-                        i128::from(self.frontier_us) - i128::from(time)
+                        "event time {} lies {} below the watermark {}",
+                        instant(time),
+                        span(time.abs_diff(self.frontier_us)),
+                        instant(self.frontier_us)
                     ),
                 );
                 continue;
             }
             self.max_event_us = self.max_event_us.max(effective);
+            self.note_first(effective);
             let moves = if event_clock { time } else { time.min(append_us) };
             self.frontier_us = self.frontier_us.max(moves.saturating_sub(self.delay_us));
         }
@@ -125,10 +138,28 @@ impl Admission {
         AdmittedBatch { frontier_us: self.frontier_us, max_event_us: self.max_event_us, ..Default::default() }
     }
 
-    /// Takes over what a stored decision says of the clocks.
-    pub fn replay(&mut self, decision: &AdmittedBatch) {
+    /// Takes over what a stored decision says of the clocks, and the times of the rows it admitted.
+    pub fn replay(&mut self, rows: &RecordBatch, decision: &AdmittedBatch) -> DfResult<()> {
         self.frontier_us = self.frontier_us.max(decision.frontier_us);
         self.max_event_us = self.max_event_us.max(decision.max_event_us);
+        let Some(event_time) = self.event_time.filter(|_| rows.num_rows() > 0) else { return Ok(()) };
+        let times = match decision.effective_us.is_empty() {
+            true => event_times(rows, event_time)?,
+            false => decision.effective_us.iter().copied().map(Some).collect(),
+        };
+        let mut rejected = decision.rejected.iter().map(|reject| reject.row as usize).peekable();
+        for (row, time) in times.into_iter().enumerate() {
+            if rejected.next_if_eq(&row).is_none()
+                && let Some(time) = time
+            {
+                self.note_first(time);
+            }
+        }
+        Ok(())
+    }
+
+    fn note_first(&mut self, time_us: i64) {
+        self.first_event_us = Some(self.first_event_us.map_or(time_us, |first| first.min(time_us)));
     }
 }
 
@@ -161,15 +192,20 @@ mod tests {
             changelog: false,
             frontier_us: i64::MIN,
             max_event_us: i64::MIN,
+            first_event_us: None,
         }
     }
 
-    fn check(clock: ClockMode, append_us: i64, times: &[Option<i64>], rejected: &[(u32, RejectReason)], frontier: i64) {
+    fn rows(times: &[Option<i64>]) -> RecordBatch {
         let ty = DataType::Timestamp(TimeUnit::Microsecond, Some(UTC.into()));
         let array = TimestampMicrosecondArray::from(times.to_vec()).with_timezone(UTC);
-        let rows = RecordBatch::try_new(Arc::new(Schema::new(vec![Field::new("t", ty, true)])), vec![Arc::new(array)]);
+        let schema = Schema::new(vec![Field::new("t", ty, true)]);
+        RecordBatch::try_new(Arc::new(schema), vec![Arc::new(array)]).expect("batch")
+    }
+
+    fn check(clock: ClockMode, append_us: i64, times: &[Option<i64>], rejected: &[(u32, RejectReason)], frontier: i64) {
         let mut admission = admission(clock);
-        let decision = admission.decide(&rows.expect("batch"), append_us, |_, t| t).expect("decision");
+        let decision = admission.decide(&rows(times), append_us, |_, t| t).expect("decision");
         let got: Vec<_> = decision.rejected.iter().map(|r| (r.row, r.reason)).collect();
         assert_eq!(got, rejected);
         assert_eq!(decision.frontier_us, frontier);
@@ -185,6 +221,43 @@ mod tests {
             &[(2, Late), (4, Late)],
             110,
         );
+    }
+
+    #[test]
+    fn a_refusal_names_both_instants_and_the_time_between_them() {
+        let said = |clock, append_us, times: &[Option<i64>]| -> Vec<String> {
+            let mut admission = Admission { delay_us: 0, max_ahead_us: 3_600_000_000, ..admission(clock) };
+            let decision = admission.decide(&rows(times), append_us, |_, t| t).expect("decision");
+            decision.rejected.into_iter().map(|r| r.error).collect()
+        };
+        let noon = 1_793_534_400_000_000;
+        let minute = 60_000_000;
+        assert_eq!(
+            said(ClockMode::Event, 0, &[Some(noon + 10 * minute), Some(noon + 2 * minute), None, Some(i64::MAX)]),
+            [
+                "event time 2026-11-01 12:02:00+00 lies 8 minutes below the watermark 2026-11-01 12:10:00+00",
+                "the event time is NULL",
+                "the event time is infinite",
+            ]
+        );
+        assert_eq!(
+            said(ClockMode::System, noon, &[Some(noon + 90 * minute)]),
+            [
+                "event time 2026-11-01 13:30:00+00 lies 1 hour 30 minutes after its append time 2026-11-01 12:00:00+00, more \
+              than max_ahead, 1 hour"
+            ]
+        );
+    }
+
+    #[test]
+    fn a_replay_finds_the_same_clocks_and_the_same_first_event() {
+        let times = [Some(100), None, Some(95), Some(89), Some(130)];
+        let mut lived = admission(ClockMode::Event);
+        let decision = lived.decide(&rows(&times), 0, |_, t| t).expect("decision");
+        assert_eq!(lived.first_event_us, Some(95));
+        let mut replayed = admission(ClockMode::Event);
+        replayed.replay(&rows(&times), &decision).expect("replay");
+        assert_eq!(replayed, lived);
     }
 
     #[test]

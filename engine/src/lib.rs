@@ -12,3 +12,4 @@ pub mod scan;
 pub mod seam;
 pub mod value;
 pub mod view;
+pub mod wording;

@@ -11,6 +11,7 @@ use crate::{
     runtime::{Engine, ViewRuntime},
     seam::SeamError,
     value::Value,
+    wording::instant,
 };
 use arrow::datatypes::DataType;
 use datafusion::{
@@ -48,6 +49,18 @@ pub fn provider(
                     format!("FOR SYSTEM_TIME AS OF a time after now, on feature view \"{}\"", table.name),
                 )
                 .hint("a feature view has no values in the future; under the event clock now is its newest event")
+                .into());
+            }
+            if let Some(start_us) = view.history_start_us().filter(|start_us| at_us < start_us) {
+                return Err(tidemark_planner::PlanError::new(
+                    "22023",
+                    format!(
+                        "FOR SYSTEM_TIME AS OF {} lies before the history of feature view \"{}\"",
+                        instant(*at_us),
+                        table.name
+                    ),
+                )
+                .hint(format!("its history starts at {}: events before that are not known", instant(start_us)))
                 .into());
             }
             Arc::new(rows::RowsTable::as_of(engine.clone(), view, *at_us))

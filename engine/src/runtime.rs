@@ -15,6 +15,7 @@
 //! because 3 never runs ahead of 2.
 
 mod checkpoint;
+mod extent;
 mod letters;
 mod restore;
 mod source;
@@ -75,6 +76,8 @@ pub struct ViewRuntime {
     pub state: ViewState,
     pub source: Arc<SourceRuntime>,
     pub history: RwLock<HistoryTable>,
+    /// Where the source's log had been shortened before the view was made: the first instant with values.
+    history_start_us: Option<i64>,
     pub version: u32,
     /// Sequence number of the next history commit.
     sequence: AtomicU64,
@@ -157,30 +160,33 @@ impl Engine {
     }
 
     /// Builds a feature view from the beginning of its source's log, and keeps it current from then on. Returns when it
-    /// has caught up. The history table exists afterwards.
-    pub async fn create_view(&self, object: &Object, compiled: CompiledView) -> SeamResult<()> {
+    /// has caught up. The history table exists afterwards. Returns the first instant of its history if the log had been
+    /// shortened before: the catalog is to keep it.
+    pub async fn create_view(&self, object: &Object, compiled: CompiledView) -> SeamResult<Option<i64>> {
         let source = self.source(compiled.plan.relation).ok_or_else(|| {
             SeamError::NotDone(format!("the source of feature view \"{}\" is not running", object.name))
         })?;
         let table = Self::history_table(object, &compiled);
         self.seams.history.create(&table).await?;
         let version = object.feature_view().map_or(1, |v| v.version);
+        let mut inner = source.lock().await;
+        let history_start_us = source.extent().removed_us.and_then(|_| source.history_start_us());
         let view = Arc::new(ViewRuntime {
             state: ViewState::new(object.id, Arc::new(compiled), i64::MIN),
             source: source.clone(),
             history: RwLock::new(table),
+            history_start_us,
             version,
             sequence: AtomicU64::new(1),
             last_error: RwLock::default(),
         });
-        let mut inner = source.lock().await;
         let (from, _) = source.log.range().await?;
         let letters = source.replay_into(&view, from).await?;
         self.keep_letters(letters).await?;
         inner.views.push(view.clone());
         drop(inner);
         self.views.write().insert(object.id, view);
-        Ok(())
+        Ok(history_start_us)
     }
 
     /// Stops a feature view and removes its state, online values and history.

@@ -7,8 +7,9 @@
 use arrow::{
     array::{
         Array, ArrayRef, AsArray, BinaryBuilder, BooleanBuilder, Decimal128Array, Float32Array, Float64Array,
-        Int64Array, IntervalMonthDayNanoArray, PrimitiveArray, StringBuilder, new_null_array,
+        Int64Array, IntervalMonthDayNanoArray, ListArray, PrimitiveArray, StringBuilder, new_null_array,
     },
+    buffer::OffsetBuffer,
     compute::cast,
     datatypes::{
         ArrowPrimitiveType, DataType, Date32Type, Decimal128Type, DurationMicrosecondType, Float32Type, Float64Type,
@@ -36,6 +37,8 @@ pub enum Value {
         days: i32,
         nanos: i64,
     },
+    /// The items of an array, in order.
+    List(Arc<[Value]>),
 }
 
 /// −0 to 0, every NaN to one NaN.
@@ -62,6 +65,7 @@ impl Value {
             Value::Text(_) => 5,
             Value::Bytes(_) => 6,
             Value::Interval { .. } => 7,
+            Value::List(_) => 8,
         }
     }
 
@@ -90,6 +94,10 @@ impl Value {
                 out.extend(b.iter());
             }
             Value::Interval { .. } => out.extend(self.span_ns().to_be_bytes()),
+            Value::List(items) => {
+                out.extend((items.len() as u32).to_be_bytes());
+                items.iter().for_each(|item| item.encode(out));
+            }
         }
     }
 
@@ -133,6 +141,7 @@ impl Ord for Value {
             (Value::Text(a), Value::Text(b)) => a.as_bytes().cmp(b.as_bytes()),
             (Value::Bytes(a), Value::Bytes(b)) => a.cmp(b),
             (Value::Interval { .. }, Value::Interval { .. }) => self.span_ns().cmp(&other.span_ns()),
+            (Value::List(a), Value::List(b)) => a.cmp(b),
             _ => self.rank().cmp(&other.rank()),
         }
     }
@@ -154,7 +163,7 @@ pub fn encode_row(values: &[Value]) -> Vec<u8> {
 /// The cells of an Arrow column.
 ///
 /// # Errors
-/// For types that are not kept in state (lists, structs).
+/// For types that are not kept in state (structs, maps).
 pub fn values_of(array: &ArrayRef) -> Result<Vec<Value>, ArrowError> {
     fn ints<T: ArrowPrimitiveType>(array: &ArrayRef, f: impl Fn(T::Native) -> i64) -> Vec<Value> {
         let array: &PrimitiveArray<T> = array.as_primitive();
@@ -195,6 +204,18 @@ pub fn values_of(array: &ArrayRef) -> Result<Vec<Value>, ArrowError> {
                 v.map_or(Value::Null, |v| Value::Interval { months: v.months, days: v.days, nanos: v.nanoseconds })
             })
             .collect(),
+        DataType::List(_) => {
+            let lists = array.as_list::<i32>();
+            // A slice has the items of the whole array behind it: only its own are looked at.
+            let offsets: Vec<usize> = lists.value_offsets().iter().map(|at| *at as usize).collect();
+            let (first, end) = (offsets[0], offsets[lists.len()]);
+            let items = values_of(&lists.values().slice(first, end - first))?;
+            let list = |row: usize| match lists.is_null(row) {
+                true => Value::Null,
+                false => Value::List(items[offsets[row] - first..offsets[row + 1] - first].into()),
+            };
+            (0..lists.len()).map(list).collect()
+        }
         DataType::LargeUtf8 | DataType::Utf8View => return values_of(&cast(array, &DataType::Utf8)?),
         DataType::LargeBinary | DataType::BinaryView => return values_of(&cast(array, &DataType::Binary)?),
         DataType::Timestamp(_, zone) => {
@@ -276,6 +297,15 @@ pub fn array_of<'a>(ty: &DataType, values: impl ExactSizeIterator<Item = &'a Val
                 _ => None,
             })))
         }
+        DataType::List(item) => {
+            let lists: Vec<Option<&[Value]>> =
+                values.map(|v| if let Value::List(items) = v { Some(items.as_ref()) } else { None }).collect();
+            let offsets = OffsetBuffer::from_lengths(lists.iter().map(|list| list.map_or(0, <[Value]>::len)));
+            let present: Vec<bool> = lists.iter().map(Option::is_some).collect();
+            let items: Vec<&Value> = lists.into_iter().flatten().flatten().collect();
+            let items = array_of(item.data_type(), items.into_iter())?;
+            Arc::new(ListArray::try_new(item.clone(), offsets, items, Some(present.into()))?)
+        }
         DataType::LargeUtf8 | DataType::Utf8View => cast(&array_of(&DataType::Utf8, values)?, ty)?,
         DataType::Interval(_) => cast(&array_of(&DataType::Interval(IntervalUnit::MonthDayNano), values)?, ty)?,
         DataType::Timestamp(_, zone) => {
@@ -284,4 +314,37 @@ pub fn array_of<'a>(ty: &DataType, values: impl ExactSizeIterator<Item = &'a Val
         DataType::Duration(_) => cast(&array_of(&DataType::Duration(TimeUnit::Microsecond), values)?, ty)?,
         other => return Err(ArrowError::NotYetImplemented(format!("values of type {other} are not kept in state"))),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use arrow::datatypes::Field;
+
+    #[test]
+    fn arrays_of_every_item_type_survive_a_slice_and_are_what_they_were() {
+        let list = |items: Vec<Value>| Value::List(items.into());
+        let cases = [
+            (DataType::Int64, vec![list(vec![Value::Int(1), Value::Null]), Value::Null, list(vec![])]),
+            (DataType::Utf8, vec![list(vec![Value::Text("a".into())]), list(vec![Value::Text("".into())])]),
+            (DataType::Decimal128(10, 2), vec![Value::Null, list(vec![Value::Decimal(150)])]),
+            (DataType::Float64, vec![list(vec![Value::float(-0.0), Value::float(f64::NAN)]); 3]),
+        ];
+        for (item, values) in cases {
+            let ty = DataType::List(Arc::new(Field::new_list_field(item, true)));
+            let array = array_of(&ty, values.iter()).expect("an array");
+            assert_eq!(array.data_type(), &ty);
+            assert_eq!(values_of(&array).expect("values"), values);
+            assert_eq!(values_of(&array.slice(1, 1)).expect("values"), values[1..2]);
+        }
+    }
+
+    #[test]
+    fn arrays_are_compared_item_by_item_and_encoded_apart() {
+        let list = |items: &[i64]| Value::List(items.iter().map(|i| Value::Int(*i)).collect());
+        assert!(list(&[1, 2]) < list(&[1, 3]) && list(&[1]) < list(&[1, 0]) && Value::Null < list(&[]));
+        let pairs = [[list(&[1]), list(&[2, 3])], [list(&[1, 2]), list(&[3])], [list(&[]), list(&[1, 2, 3])]];
+        let encoded: std::collections::HashSet<Vec<u8>> = pairs.iter().map(|pair| encode_row(pair)).collect();
+        assert_eq!(encoded.len(), pairs.len());
+    }
 }

@@ -14,6 +14,7 @@ use crate::{
     key::{Held, Instant, Instants, KeyState},
     seam::SeamError,
     value::Value,
+    wording::{instant, span},
 };
 use datafusion::error::Result as DfResult;
 use parking_lot::{Mutex, RwLock};
@@ -123,7 +124,9 @@ impl ViewState {
                 if shard.get_mut(id).is_some_and(|entry| entry.state.insert(walk, &event)) {
                     shard.due_sooner(id, time_us);
                 } else {
-                    let error = format!("event time {time_us} lies below the frontier of the view");
+                    let below = span(time_us.abs_diff(frontier_us));
+                    let (time, frontier) = (instant(time_us), instant(frontier_us));
+                    let error = format!("event time {time} lies {below} below the frontier {frontier}");
                     failures.push(RowFailure { row, reason: crate::seam::RejectReason::Late, error });
                 }
                 shard.mark_dirty(id);

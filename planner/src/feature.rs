@@ -108,6 +108,7 @@ pub enum OutputKind {
 pub const NOW_COLUMN: &str = "__now";
 
 mod recognise;
+pub mod retention;
 mod rewrite;
 
 pub use recognise::{plan_definition, plan_feature_view};

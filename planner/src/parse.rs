@@ -11,6 +11,7 @@ mod insert;
 mod name;
 mod object;
 mod relation;
+mod renamed;
 mod session;
 mod text;
 mod types;
@@ -21,6 +22,7 @@ mod tests;
 
 pub use dialect::TidemarkDialect;
 pub use duration::duration_us;
+pub use renamed::under_name;
 
 use crate::{
     PlanError, PlanResult,

@@ -37,8 +37,8 @@ mod transaction;
 mod watch;
 
 pub use backend::{
-    Backend, Batches, Bound, Column, Completed, CopyChunk, CopyInSink, CopyLayout, EncodeRows, Outcome, RowsTag,
-    SessionEvent, Startup, TxEvent, Verb,
+    Backend, Batches, Bound, Column, Completed, Copied, CopyChunk, CopyInSink, CopyLayout, EncodeRows, Outcome,
+    RowsTag, SessionEvent, Startup, TxEvent, Verb,
 };
 pub use error::{PgError, Severity, sqlstate};
 pub use format::{Format, Formats};

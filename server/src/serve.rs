@@ -58,10 +58,13 @@ impl Logs for EmbeddedLogs {
 }
 
 /// Opens the data directory, recovers, and listens. Returns when clients can connect.
+///
+/// Dropping the future on the way closes what is open, the lock last: as after a crash the next start recovers from the
+/// same log and checkpoint. Recovery yields after every batch, so whoever waits for a signal beside it gets a turn.
 pub async fn start(settings: &Settings) -> Result<Running> {
     let data = &settings.data;
-    let lock = DirLock::acquire(data)?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new(tokio::runtime::Handle::current()));
+    let lock = DirLock::acquire_patiently(data, clock.as_ref()).await?;
     // Before recovery, which may take a while: a port in use is known at once.
     let listener = pg::bind(settings.listen).await?;
     let address = listener.local_addr()?;

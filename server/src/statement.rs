@@ -10,6 +10,7 @@ mod create_table_as;
 mod create_view;
 mod drop;
 mod explain;
+mod from_text;
 pub mod insert;
 pub mod lookup;
 mod prepare;

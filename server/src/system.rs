@@ -51,6 +51,8 @@ pub struct SourceStats {
     pub events: Option<u64>,
     pub watermark_us: Option<i64>,
     pub frontier_us: Option<i64>,
+    /// From here on the log has all admitted events: the history of a view made now starts here.
+    pub history_start_us: Option<i64>,
     /// Where reading stands, e.g. `0:1234`.
     pub positions: Option<String>,
     /// Empty means `running`.
@@ -66,7 +68,9 @@ pub struct ViewStats {
     pub watermark_us: Option<i64>,
     /// Every step below it is in the history table.
     pub committed_us: Option<i64>,
-    /// Values are complete from here on: before it, events had already left the source's log when the view was made.
+    /// The first instant with values; `AS OF` before it is an error.
+    pub history_start_us: Option<i64>,
+    /// The start of history and the longest bounded frame: from here on no frame reaches back to before that start.
     pub complete_from_us: Option<i64>,
     pub keys: Option<u64>,
     pub events: Option<u64>,

@@ -111,3 +111,44 @@ async fn sigterm_ends_an_idle_server_with_0() -> Result<()> {
     ensure!(status.code() == Some(0), "tidemark serve ended with {status}\n{}", folder.log_tail());
     Ok(())
 }
+
+/// Nothing is checkpointed, so that a start has all of the log before it.
+const NO_CHECKPOINTS: [&str; 4] = ["--commit-interval", "1h", "--checkpoint-interval", "1h"];
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sigterm_while_it_recovers_ends_it_with_0_and_loses_nothing() -> Result<()> {
+    const ROWS: usize = 300_000;
+    let folder = Folder::new()?;
+    let mut server = Server::start_with(&folder, &NO_CHECKPOINTS).await?;
+    let client = server.connect().await?;
+    client
+        .batch_execute(
+            "CREATE SOURCE s (k BIGINT NOT NULL, at TIMESTAMPTZ NOT NULL, WATERMARK FOR at AS at) WITH (clock = 'event');
+             CREATE FEATURE VIEW per_key AS SELECT k, at, count(*) OVER (PARTITION BY k ORDER BY at) AS n FROM s",
+        )
+        .await?;
+    let mut copy = std::pin::pin!(client.copy_in("COPY s FROM STDIN").await?);
+    let lines: String = (0..ROWS).map(|n| format!("{}\t2026-03-02 10:00:00+00\n", n % 1000)).collect();
+    futures::SinkExt::send(&mut copy, bytes::Bytes::from(lines)).await?;
+    ensure!(copy.finish().await? == ROWS as u64);
+    server.kill()?;
+
+    let mut recovering = Server::spawn(&folder, &NO_CHECKPOINTS)?;
+    // It listens for signals before it takes the lock, and writes its id when it has it.
+    let (lock, started) = (folder.data().join("LOCK"), Instant::now());
+    while std::fs::read_to_string(&lock)?.trim() != recovering.id().to_string() {
+        ensure!(started.elapsed() < Duration::from_secs(60) && recovering.is_running(), "{}", folder.log_tail());
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let status = recovering.terminate().await.with_context(|| folder.log_tail())?;
+    ensure!(status.code() == Some(0), "tidemark serve ended with {status}\n{}", folder.log_tail());
+    ensure!(folder.log_tail().contains("stopped during recovery"), "it was ready already\n{}", folder.log_tail());
+
+    let server = Server::start_with(&folder, &NO_CHECKPOINTS).await?;
+    let client = server.connect().await?;
+    let counts = [("SELECT count(*) FROM s", ROWS), ("SELECT n FROM per_key WHERE k = 999", ROWS / 1000)];
+    for (sql, expected) in counts {
+        ensure!(crate::server::value(&client, sql).await? == Some(expected.to_string()), "{sql}");
+    }
+    Ok(())
+}

@@ -14,5 +14,7 @@ mod events;
 mod kill;
 mod limits;
 mod reference;
+mod rename;
+mod retention;
 mod verify;
 mod writers;

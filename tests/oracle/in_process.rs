@@ -187,6 +187,7 @@ impl UnderTest for InProcess {
             tags: vec![],
             options: BTreeMap::new(),
             version: 1,
+            history_start_us: None,
         };
         let id = ObjectId(ObjectId::FIRST.0 + 1);
         let object =

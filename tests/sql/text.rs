@@ -174,7 +174,8 @@ fn array(item: &Type, raw: &[u8]) -> Result<String, Box<dyn Error + Sync + Send>
         }
         let end = at + length as usize;
         let text = shown(item, raw.get(at..end).ok_or("short array")?)?;
-        let plain = !text.is_empty() && !text.contains([',', '{', '}', '"', '\\', ' ']) && text != "NULL";
+        let special = text.contains([',', '{', '}', '"', '\\', ' ']) || text.eq_ignore_ascii_case("NULL");
+        let plain = !text.is_empty() && !special;
         items.push(if plain { text } else { format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\"")) });
         at = end;
     }

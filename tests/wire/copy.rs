@@ -59,6 +59,48 @@ async fn what_goes_in_by_copy_comes_out_the_same_in_every_format() -> Result<()>
     Ok(())
 }
 
+#[tokio::test]
+async fn rows_that_a_source_does_not_admit_are_told_in_one_notice_with_counts() -> Result<()> {
+    let folder = Folder::new()?;
+    let server = Server::start(&folder).await?;
+    let (client, mut connection) = server.config().connect(tokio_postgres::NoTls).await?;
+    let (told, mut notices) = tokio::sync::mpsc::unbounded_channel();
+    tokio::spawn(async move {
+        let mut messages = futures::stream::poll_fn(move |context| connection.poll_message(context));
+        while let Some(Ok(message)) = futures::StreamExt::next(&mut messages).await {
+            if let tokio_postgres::AsyncMessage::Notice(notice) = message {
+                let _ = told.send(notice.message().to_owned());
+            }
+        }
+    });
+    let create = "CREATE SOURCE s (k BIGINT, at TIMESTAMPTZ, WATERMARK FOR at AS at) WITH (clock = 'event')";
+    client.batch_execute(create).await?;
+    // More than one chunk of a source: every third row is late, every fifth but one of those has no time.
+    let rows = 100_000;
+    let line = |n: i64| match (n % 3, n % 5) {
+        (_, 4) => format!("{n}\t\\N\n"),
+        (2, _) => format!("{n}\t2026-03-02 09:00:00+00\n"),
+        _ => format!("{n}\t2026-03-02 10:00:00+00\n"),
+    };
+    let text: String = (0..rows).map(line).collect();
+    ensure!(send(&client, "COPY s FROM STDIN", text.as_bytes(), 60_000).await? == rows as u64);
+    let admitted: u64 = value(&client, "SELECT count(*) FROM s").await?.context("a count")?.parse()?;
+    let late = (0..rows).filter(|n| n % 3 == 2 && n % 5 != 4).count();
+    let timeless = (0..rows).filter(|n| n % 5 == 4).count();
+    ensure!(admitted as usize + late + timeless == rows as usize, "{admitted} rows were admitted");
+    let notice = notices.recv().await.context("no notice came")?;
+    let expected = format!(
+        "{} of {rows} rows were not admitted to \"s\" ({late} late, {timeless} event_time): see tidemark.dead_letters",
+        late + timeless
+    );
+    ensure!(notice == expected, "{notice}");
+    // All were admitted: nothing is said.
+    ensure!(send(&client, "COPY s FROM STDIN", b"1\t2026-03-02 10:00:00+00\n", 100).await? == 1);
+    client.batch_execute("SELECT 1").await?;
+    ensure!(notices.try_recv().is_err(), "a second notice");
+    Ok(())
+}
+
 fn same(a: &[u8], b: &[u8]) -> usize {
     a.iter().zip(b).take_while(|(a, b)| a == b).count()
 }

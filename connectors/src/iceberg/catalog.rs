@@ -17,6 +17,7 @@ use std::{
     sync::Arc,
     time::Duration,
 };
+use tidemark_catalog::ObjectId;
 use tidemark_engine::seam::{SeamError, SeamResult};
 
 /// Readers find our tables under this catalog name: a SQL catalog's rows are keyed by it.
@@ -107,6 +108,21 @@ impl CatalogFile {
         .await
         .map_err(|error| sql_error(&format!("reading history table \"{name}\""), &error))?;
         Ok(row.and_then(|(location,)| location))
+    }
+
+    /// The tables whose folder was made for this view, by its name. Names can look alike: the properties decide.
+    pub async fn made_for(&self, view: ObjectId) -> SeamResult<Vec<String>> {
+        let rows: Vec<(String,)> = sqlx::query_as(
+            "SELECT table_name FROM iceberg_tables \
+             WHERE catalog_name = ? AND table_namespace = ? AND metadata_location LIKE ? ORDER BY table_name",
+        )
+        .bind(CATALOG)
+        .bind(NAMESPACE)
+        .bind(format!("%-{view}-%"))
+        .fetch_all(&self.pool)
+        .await
+        .map_err(|error| sql_error(&format!("looking for the history table of view {view}"), &error))?;
+        Ok(rows.into_iter().map(|(name,)| name).collect())
     }
 
     pub async fn insert(&self, name: &str, metadata_location: &str) -> SeamResult<()> {

@@ -324,13 +324,17 @@ async fn retention_removes_whole_old_segments_only_and_never_what_is_still_neede
     let all = files();
     assert!(all > 5);
     for (positions, keep_from_us) in [(100, None), (0, Some(i64::MAX)), (100, Some(0)), (100, Some(i64::MIN))] {
+        assert_eq!(log.kept_from(&at(positions), keep_from_us).await.expect("a position"), at(0));
         log.commit(&at(positions), keep_from_us).await.expect("a commit");
         assert_eq!((files(), log.range().await.expect("a range").0), (all, at(0)), "{positions} {keep_from_us:?}");
     }
     let mut last_first = 0;
     for (positions, keep_from_us) in [(30, i64::MAX), (100, 50_000), (60, 99_000)] {
+        let kept = log.kept_from(&at(positions), Some(keep_from_us)).await.expect("a position");
+        assert_eq!(log.range().await.expect("a range").0, at(last_first), "asking removes nothing");
         log.commit(&at(positions), Some(keep_from_us)).await.expect("a commit");
         let first = log.range().await.expect("a range").0.get(0);
+        assert_eq!(kept, at(first));
         let needed = positions.min(keep_from_us.min(100_000) as u64 / 1000);
         assert!(first <= needed, "{first} is the first left and {needed} is needed");
         assert!(first + 20 > needed && first > last_first, "{first} is the first left and {needed} is needed");

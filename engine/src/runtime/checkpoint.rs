@@ -47,7 +47,9 @@ impl Engine {
         let mut first_error = Ok(());
         for source in self.sources() {
             let saved = self.save_source(&source, what).await;
-            *source.last_error.write() = saved.as_ref().err().map(|error| error.to_string());
+            if saved.is_err() || what == Save::StepsAndState {
+                *source.last_error.write() = saved.as_ref().err().map(|error| error.to_string());
+            }
             if first_error.is_ok() {
                 first_error = saved;
             }
@@ -63,6 +65,7 @@ impl Engine {
         }
         let positions = inner.end.clone();
         let (frontier_us, max_event_us) = inner.clocks();
+        let extent = source.extent();
         let mut taken = vec![];
         for view in &inner.views {
             let dirty = if what == Save::StepsAndState { view.state.take_dirty()? } else { vec![] };
@@ -127,20 +130,17 @@ impl Engine {
         if failed.is_ok() {
             let bytes = postcard::to_stdvec(&progress).map_err(SeamError::not_done)?;
             batch.puts.push((Keyspace::Progress, source.id.0.to_be_bytes().to_vec(), bytes));
+            batch.puts.push(extent.put(source.id)?);
         }
+        let checkpointed: Vec<_> = written.iter().map(|(view, _)| view.state.id).collect();
         if let Err(error) = self.seams.state.checkpoint(batch).await {
             for (view, dirty) in written {
                 view.state.mark_dirty(dirty.into_iter().map(|(key, _)| key));
             }
             return Err(error);
         }
-        let retention_us = source.relation.read().retention_us;
-        if failed.is_ok()
-            && let Some(retention_us) = retention_us
-        {
-            source.log.commit(&positions, Some(self.seams.clock.now_us() - retention_us)).await?;
-        }
-        failed
+        failed?;
+        self.shorten(source, &positions, &checkpointed).await
     }
 
     async fn commit_steps(&self, view: &ViewRuntime, pending: &Pending, tag: &CommitTag) -> SeamResult<()> {

@@ -99,16 +99,15 @@ impl Engine {
     }
 }
 
-/// One row as a JSON object: numbers as numbers, what JSON has no number for as text, times in ISO 8601.
+/// One row as a JSON object: numbers as numbers, arrays as arrays, what JSON has no notation for as text that SQL reads
+/// back, times in ISO 8601. `payload ->> 'column'`, cast to the column's type, is the value again.
 pub fn payload(rows: &RecordBatch, row: usize) -> String {
     let one = rows.slice(row, 1);
     let mut object = serde_json::Map::new();
     for (field, column) in rows.schema().fields().iter().zip(one.columns()) {
-        let value = match values_of(column) {
-            Ok(values) => json(values.first().unwrap_or(&Value::Null), field.data_type()),
-            Err(_) => arrow::util::display::array_value_to_string(column, 0).map(Into::into).unwrap_or_default(),
-        };
-        object.insert(field.name().clone(), value);
+        // Every type that a column can be declared with is kept as values.
+        let value = values_of(column).ok().and_then(|mut values| values.pop()).unwrap_or_default();
+        object.insert(field.name().clone(), json(&value, field.data_type()));
     }
     serde_json::Value::Object(object).to_string()
 }
@@ -122,7 +121,10 @@ fn json(value: &Value, ty: &DataType) -> serde_json::Value {
         (Value::Float(x), _) => serde_json::Number::from_f64(*x).map_or_else(|| J::String(special(*x)), J::Number),
         (Value::Int(i), DataType::Int16 | DataType::Int32 | DataType::Int64 | DataType::UInt64) => J::from(*i),
         (Value::Bytes(b), _) => J::String(b.iter().fold("\\x".to_string(), |text, byte| text + &format!("{byte:02x}"))),
-        // Dates, times, decimals and intervals as Arrow writes them: SQL reads that back.
+        (Value::List(items), DataType::List(item)) => {
+            J::Array(items.iter().map(|value| json(value, item.data_type())).collect())
+        }
+        // Dates, times, decimals and intervals as Arrow writes them.
         (value, ty) => crate::value::array_of(ty, std::iter::once(value))
             .and_then(|array| arrow::util::display::array_value_to_string(&array, 0))
             .map_or(J::Null, J::String),

@@ -98,6 +98,7 @@ impl Engine {
             state,
             source: source.clone(),
             history: RwLock::new(table),
+            history_start_us: object.feature_view().and_then(|v| v.history_start_us),
             version: object.feature_view().map_or(1, |v| v.version),
             sequence: AtomicU64::new(tag.map_or(1, |t| t.sequence + 1)),
             last_error: RwLock::default(),
@@ -123,6 +124,7 @@ impl Engine {
             for (key, bytes) in page {
                 state.restore(key[prefix.len()..].to_vec(), &bytes)?;
             }
+            tokio::task::yield_now().await;
         }
     }
 
@@ -154,7 +156,7 @@ impl Engine {
     }
 }
 
-async fn read(seams: &Seams, key: &[u8]) -> SeamResult<Option<Vec<u8>>> {
+pub(super) async fn read(seams: &Seams, key: &[u8]) -> SeamResult<Option<Vec<u8>>> {
     let found = seams.state.restore(Keyspace::Progress, key, None, 1).await?;
     Ok(found.into_iter().find(|(k, _)| k == key).map(|(_, v)| v))
 }

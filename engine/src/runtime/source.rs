@@ -2,6 +2,7 @@
 
 use super::{
     DeadLetter, Seams, ViewRuntime, event_clock,
+    extent::Extent,
     letters::{keep, payload},
 };
 use crate::{
@@ -33,10 +34,13 @@ pub struct SourceRuntime {
     pub relation: RwLock<Relation>,
     pub schema: SchemaRef,
     pub log: Arc<dyn Source>,
+    /// When it was created, by the server's clock.
+    pub(super) created_us: i64,
     inner: tokio::sync::Mutex<Inner>,
     /// Copies of the admission's clocks, for readers that do not wait.
     frontier_us: AtomicI64,
     max_event_us: AtomicI64,
+    extent: RwLock<Extent>,
     pub counters: SourceCounters,
     /// The last failure to make something durable, for people; `None` once it has worked again.
     pub last_error: RwLock<Option<String>>,
@@ -82,9 +86,30 @@ pub enum Conflict {
 pub struct IngestReport {
     /// Rows appended, admitted or not.
     pub rows: usize,
-    /// Rows that went to dead letters, with the reason's name.
-    pub rejected: usize,
-    pub reasons: Vec<&'static str>,
+    /// Rows that went to dead letters, by the reason's name, in the order in which the reasons were met.
+    pub rejected: Vec<(&'static str, usize)>,
+}
+
+impl IngestReport {
+    /// Rows that went to dead letters.
+    pub fn rejected(&self) -> usize {
+        self.rejected.iter().map(|(_, rows)| rows).sum()
+    }
+
+    /// Takes in the report of another part of the same statement.
+    pub fn add(&mut self, other: IngestReport) {
+        self.rows += other.rows;
+        for (reason, rows) in other.rejected {
+            self.reject(reason, rows);
+        }
+    }
+
+    fn reject(&mut self, reason: &'static str, rows: usize) {
+        match self.rejected.iter_mut().find(|(known, _)| *known == reason) {
+            Some((_, count)) => *count += rows,
+            None => self.rejected.push((reason, rows)),
+        }
+    }
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -112,8 +137,10 @@ impl SourceRuntime {
         let log = seams.logs.open(object.id, relation.schema())?;
         let (start, end) = log.range().await?;
         let table = (!relation.primary_key.is_empty()).then(RwLock::default);
+        let known = Extent::read(seams, object.id).await?;
         let mut admission = Admission::new(&relation);
-        let mut from = start;
+        admission.first_event_us = known.and_then(|extent| extent.first_us);
+        let mut from = start.clone();
         let counters = SourceCounters::default();
         if let Some(progress) = progress
             && table.is_none()
@@ -130,8 +157,10 @@ impl SourceRuntime {
             schema: relation.schema(),
             relation: RwLock::new(relation),
             log,
+            created_us: object.created_us,
             frontier_us: AtomicI64::new(i64::MIN),
             max_event_us: AtomicI64::new(i64::MIN),
+            extent: RwLock::new(known.unwrap_or_default()),
             counters,
             last_error: RwLock::default(),
             table,
@@ -147,6 +176,11 @@ impl SourceRuntime {
         let checkpointed = progress.map_or(0, |progress| progress.positions.get(0));
         let mut letters = vec![];
         let mut inner = source.lock().await;
+        let counted = from.get(0);
+        // A directory from before extents were kept: its log tells the first event.
+        if known.is_none() {
+            from = start;
+        }
         loop {
             let batches = source.log.poll(&from, REPLAY_ROWS).await?;
             if batches.is_empty() {
@@ -155,7 +189,10 @@ impl SourceRuntime {
             for batch in batches {
                 from.set(batch.partition, batch.end_offset());
                 let decision = batch.admission.clone().unwrap_or_default();
-                inner.admission.replay(&decision);
+                inner.admission.replay(&batch.rows, &decision).map_err(SeamError::not_done)?;
+                if batch.base_offset < counted {
+                    continue;
+                }
                 source.count(&batch, &decision);
                 source.remember_rows(&batch, &decision)?;
                 // A crash may have come between a row and its letter.
@@ -163,6 +200,7 @@ impl SourceRuntime {
                     letters.extend(source.rejected(&batch, &decision));
                 }
             }
+            tokio::task::yield_now().await;
         }
         keep(seams.state.as_ref(), &letters).await?;
         source.publish(&inner.admission);
@@ -212,6 +250,18 @@ impl SourceRuntime {
     fn publish(&self, admission: &Admission) {
         self.frontier_us.store(admission.frontier_us, Ordering::Release);
         self.max_event_us.store(admission.max_event_us, Ordering::Release);
+        // Seldom: only an event before all others changes it.
+        if self.extent().first_us != admission.first_event_us {
+            self.extent.write().first_us = admission.first_event_us;
+        }
+    }
+
+    pub(super) fn extent(&self) -> Extent {
+        *self.extent.read()
+    }
+
+    pub(super) fn set_extent(&self, extent: Extent) {
+        *self.extent.write() = extent;
     }
 
     fn count(&self, batch: &SourceBatch, decision: &AdmittedBatch) {
@@ -275,12 +325,7 @@ impl SourceRuntime {
             let decision = batch.admission.clone().unwrap_or_default();
             self.count(&batch, &decision);
             self.remember_rows(&batch, &decision)?;
-            for reject in &decision.rejected {
-                report.rejected += 1;
-                if !report.reasons.contains(&reject.reason.as_str()) {
-                    report.reasons.push(reject.reason.as_str());
-                }
-            }
+            decision.rejected.iter().for_each(|reject| report.reject(reject.reason.as_str(), 1));
             letters.extend(self.rejected(&batch, &decision));
             for view in &inner.views {
                 letters.extend(self.apply(view, &batch)?);
@@ -394,6 +439,8 @@ impl SourceRuntime {
                 from.set(batch.partition, batch.end_offset());
                 letters.extend(self.apply(view, &batch).map_err(SeamError::not_done)?);
             }
+            // A long recovery must not keep the thread to itself: somebody may want to stop it.
+            tokio::task::yield_now().await;
         }
     }
 

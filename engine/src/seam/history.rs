@@ -41,8 +41,9 @@ pub struct CommitTag {
 
 #[async_trait]
 pub trait HistoryStore: Send + Sync {
-    /// Creates the table; an existing table of the same name that belongs to the same view is left as it is, one that
-    /// belongs to another view (left by a crash between catalog and history) is replaced.
+    /// Sees to it that the view has a table of this name. One of this name that belongs to the view is left as it is, one
+    /// that belongs to another view (left by a crash in the middle of a drop) is replaced; a table of the view under
+    /// another name (a crash in the middle of a rename) is renamed. Only then an empty one is created.
     async fn create(&self, table: &HistoryTable) -> SeamResult<()>;
 
     /// Removes the table and its files. Removing a table that is not there is no error.

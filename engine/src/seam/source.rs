@@ -110,6 +110,9 @@ pub trait Source: Send + Sync {
     /// The first position that can still be read, and the position after the last record.
     async fn range(&self) -> SeamResult<(Positions, Positions)>;
 
+    /// The first position that `commit` with the same arguments would leave; nothing is removed.
+    async fn kept_from(&self, positions: &Positions, keep_from_us: Option<i64>) -> SeamResult<Positions>;
+
     /// All effects of the records before `positions` are durable elsewhere, and records appended before `keep_from_us`
     /// are past retention: records for which both hold may be removed.
     async fn commit(&self, positions: &Positions, keep_from_us: Option<i64>) -> SeamResult<()>;

@@ -1,7 +1,7 @@
 //! `tidemark demo`: the flights story in a server of its own, which then stays for the reader to go on by hand.
 
 use super::Demo;
-use super::serve::stop_signal;
+use super::serve::StopSignal;
 use crate::client::{Connection, Output, Runner, Target};
 use crate::demo::{Story, events, room};
 use crate::in_process::start_in_process;
@@ -37,7 +37,7 @@ pub async fn demo(arguments: Demo, mut settings: Settings) -> anyhow::Result<Exi
     if let Some(server) = server {
         if told.is_ok() && !arguments.exit {
             println!("The server stays until Ctrl-C.");
-            stop_signal().await?;
+            StopSignal::listen()?.received().await;
         }
         server.stop().await?;
     }

@@ -3,25 +3,42 @@
 use crate::serve as server;
 use crate::settings::Settings;
 use std::process::ExitCode;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 pub async fn serve(settings: Settings) -> anyhow::Result<ExitCode> {
-    let running = server::start(&settings).await?;
+    // Before anything is opened: recovery may take minutes, and a supervisor may change its mind meanwhile.
+    let mut stop = StopSignal::listen()?;
+    let running = tokio::select! {
+        started = server::start(&settings) => started?,
+        () = stop.received() => {
+            tracing::info!("stopped during recovery; the next start begins it again");
+            return Ok(ExitCode::SUCCESS);
+        }
+    };
     tracing::info!(address = %running.address, data = %settings.data.display(), "listening");
-    stop_signal().await?;
+    stop.received().await;
     tracing::info!("stopping");
     running.shutdown().await?;
     tracing::info!("stopped");
     Ok(ExitCode::SUCCESS)
 }
 
-/// SIGTERM or Ctrl-C.
-pub async fn stop_signal() -> std::io::Result<()> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+/// SIGTERM or Ctrl-C. From [`StopSignal::listen`] on they no longer end the process by themselves.
+pub struct StopSignal {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl StopSignal {
+    pub fn listen() -> std::io::Result<StopSignal> {
+        Ok(StopSignal { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
     }
-    Ok(())
+
+    /// Returns when one has come; one that came before it was asked counts.
+    pub async fn received(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
 }

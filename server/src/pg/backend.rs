@@ -260,10 +260,19 @@ pub struct CopyLayout {
 pub trait CopyInSink: Send {
     /// The next bytes; a piece may end anywhere, also inside a row.
     async fn data(&mut self, data: Bytes) -> Result<(), PgError>;
-    /// All was sent: make it so and give the command tag (`COPY 5`).
-    async fn finish(self: Box<Self>) -> Result<String, PgError>;
+    /// All was sent: make it so.
+    async fn finish(self: Box<Self>) -> Result<Copied, PgError>;
     /// The client gave up, was cancelled or left, or `data` failed. Quick: nothing interrupts it.
     async fn fail(self: Box<Self>, reason: &str);
+}
+
+/// What came of `COPY … FROM STDIN`.
+#[derive(Debug)]
+pub struct Copied {
+    /// The command tag: `COPY 5`.
+    pub tag: String,
+    /// What the client is told beside it. The session is not the sink's to write to.
+    pub notice: Option<PgError>,
 }
 
 /// A piece of `COPY … TO STDOUT`.

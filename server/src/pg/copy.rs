@@ -31,9 +31,12 @@ where
         reply::copy_in_response(&mut self.socket.output, layout);
         let failure = match self.receive(sink.as_mut()).await {
             Ok(Ended::Done) => {
-                let tag = self.watch.run(&mut self.socket, sink.finish()).await??;
+                let copied = self.watch.run(&mut self.socket, sink.finish()).await??;
                 self.events();
-                reply::command_complete(&mut self.socket.output, &tag);
+                if let Some(notice) = &copied.notice {
+                    reply::error_or_notice(&mut self.socket.output, notice);
+                }
+                reply::command_complete(&mut self.socket.output, &copied.tag);
                 return Ok(());
             }
             Ok(Ended::Failed(reason)) => {

@@ -6,9 +6,9 @@
 use super::insert::{column_map, fit, rejected, target};
 use crate::{
     database::Database,
-    pg::{CopyInSink, CopyLayout, Outcome, PgError},
+    pg::{Copied, CopyInSink, CopyLayout, Outcome, PgError},
     session::Session,
-    wire::CopyDecoder,
+    wire::{CopyDecoder, SessionZone},
 };
 use arrow::record_batch::RecordBatch;
 use async_trait::async_trait;
@@ -38,6 +38,7 @@ pub fn execute(
     let sink = Sink {
         database: database.clone(),
         all: (0..object.columns().len()).collect(),
+        zone: session.format.time_zone,
         streams: object.kind() == ObjectKind::Source,
         object,
         decoder,
@@ -52,6 +53,7 @@ struct Sink {
     database: Arc<Database>,
     object: Arc<Object>,
     all: Vec<usize>,
+    zone: SessionZone,
     streams: bool,
     decoder: CopyDecoder,
     waiting: Vec<RecordBatch>,
@@ -63,7 +65,7 @@ impl Sink {
     fn take(&mut self, batches: Vec<RecordBatch>) -> Result<(), PgError> {
         for batch in batches {
             self.waiting_rows += batch.num_rows();
-            self.waiting.push(fit(&self.object, &self.all, &batch)?);
+            self.waiting.push(fit(&self.object, &self.all, &batch, &self.zone)?);
         }
         Ok(())
     }
@@ -72,13 +74,7 @@ impl Sink {
         let batches = std::mem::take(&mut self.waiting);
         self.waiting_rows = 0;
         let report = self.database.engine.ingest(self.object.id, batches, Conflict::Error).await?;
-        self.report.rows += report.rows;
-        self.report.rejected += report.rejected;
-        for reason in report.reasons {
-            if !self.report.reasons.contains(&reason) {
-                self.report.reasons.push(reason);
-            }
-        }
+        self.report.add(report);
         Ok(())
     }
 
@@ -102,14 +98,13 @@ impl CopyInSink for Sink {
         Ok(())
     }
 
-    async fn finish(mut self: Box<Self>) -> Result<String, PgError> {
+    async fn finish(mut self: Box<Self>) -> Result<Copied, PgError> {
         let batches = self.decoder.finish().map_err(|e| self.so_far(e.into()))?;
         self.take(batches).map_err(|e| self.so_far(e))?;
         self.ingest().await.map_err(|e| self.so_far(e))?;
-        if self.report.rejected > 0 {
-            tracing::info!("{}", rejected(&self.object, &self.report));
-        }
-        Ok(format!("COPY {}", self.report.rows))
+        // Once, when all is in: a file of a million late rows is one notice.
+        let notice = rejected(&self.object, &self.report).map(PgError::notice);
+        Ok(Copied { tag: format!("COPY {}", self.report.rows), notice })
     }
 
     async fn fail(self: Box<Self>, reason: &str) {

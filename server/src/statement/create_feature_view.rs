@@ -10,7 +10,7 @@ use std::sync::Arc;
 use tidemark_catalog::{Body, Change, Column, Feature, FeatureView, Object, ObjectId, Snapshot, SqlType};
 use tidemark_engine::compiled::CompiledView;
 use tidemark_planner::{
-    feature::{FeaturePlan, OutputKind, Slot, plan_feature_view},
+    feature::{FeaturePlan, OutputKind, Slot, plan_feature_view, retention},
     statement::CreateFeatureView,
 };
 
@@ -27,11 +27,17 @@ pub async fn execute(
         return exists(session, existing, create.if_not_exists, "CREATE FEATURE VIEW");
     }
     let id = catalog.allocate_id().await?;
-    let object = object(database, session, create, &plan, sql, id)?;
+    let mut object = object(database, session, create, &plan, sql, id)?;
     let compiled = CompiledView::new(&object, plan)?;
-    if let Err(error) = database.engine.create_view(&object, compiled).await {
-        database.engine.drop_view(id).await?;
-        return Err(error.into());
+    let history_start_us = match database.engine.create_view(&object, compiled).await {
+        Ok(history_start_us) => history_start_us,
+        Err(error) => {
+            database.engine.drop_view(id).await?;
+            return Err(error.into());
+        }
+    };
+    if let Body::FeatureView(view) = &mut object.body {
+        view.history_start_us = history_start_us;
     }
     if let Err(error) = database.commit(&mut catalog, &[Change::Put(object)]).await {
         database.engine.drop_view(id).await?;
@@ -49,7 +55,11 @@ pub fn plan(snapshot: &Snapshot, session: &Session, create: &CreateFeatureView) 
         .hint("create it under a new name and drop the old one when its readers have moved"));
     }
     let zone = session.get("timezone").unwrap_or("UTC");
-    Ok(plan_feature_view(&create.name, &create.query, &create.options, snapshot, zone)?)
+    let plan = plan_feature_view(&create.name, &create.query, &create.options, snapshot, zone)?;
+    if let Some(relation) = snapshot.get_id(plan.relation) {
+        retention::check_view(&create.name, &plan, relation)?;
+    }
+    Ok(plan)
 }
 
 fn object(
@@ -90,6 +100,7 @@ fn object(
             .unwrap_or_default(),
         options: create.options.clone(),
         version: 1,
+        history_start_us: None,
     };
     Ok(Object {
         id,

@@ -70,7 +70,7 @@ pub async fn execute(
         let mut rows = 0;
         while let Some(batch) = batches.try_next().await? {
             if batch.num_rows() > 0 {
-                let batch = fit(&object, &all, &batch)?;
+                let batch = fit(&object, &all, &batch, &session.format.time_zone)?;
                 rows += database.engine.ingest(object.id, vec![batch], Conflict::Error).await?.rows;
             }
         }

@@ -1,12 +1,12 @@
 //! `INSERT INTO t [(columns)] VALUES … | query [ON CONFLICT …]`: appended, admitted, visible when it returns.
 
-use super::query;
+use super::{from_text, query};
 use crate::{
     database::Database,
     pg::{Outcome, PgError},
     prepared::declared_types,
     session::Session,
-    wire::value_from_text,
+    wire::{SessionZone, value_from_text},
 };
 use arrow::{
     array::{ArrayRef, RecordBatch, new_null_array},
@@ -131,10 +131,12 @@ pub async fn execute(
     let batches = batches
         .iter()
         .filter(|b| b.num_rows() > 0)
-        .map(|batch| fit(&object, &map, batch))
+        .map(|batch| fit(&object, &map, batch, &session.format.time_zone))
         .collect::<Result<Vec<_>, PgError>>()?;
     let report = database.engine.ingest(object.id, batches, conflict).await?;
-    tell(session, &object, &report);
+    if let Some(notice) = rejected(&object, &report) {
+        session.notice(notice);
+    }
     Ok(Outcome::Done { tag: format!("INSERT 0 {}", report.rows).into() })
 }
 
@@ -182,7 +184,7 @@ fn whole_numbers(array: &ArrayRef, ty: &DataType) -> Result<ArrayRef, PgError> {
 }
 
 /// Rows as the relation has them: types cast, columns that were not given NULL, NOT NULL checked.
-pub fn fit(object: &Object, map: &[usize], batch: &RecordBatch) -> Result<RecordBatch, PgError> {
+pub fn fit(object: &Object, map: &[usize], batch: &RecordBatch, zone: &SessionZone) -> Result<RecordBatch, PgError> {
     let schema = object.schema();
     let mut columns: Vec<Option<ArrayRef>> = vec![None; schema.fields().len()];
     // A value that cannot be cast is an error, not NULL.
@@ -190,11 +192,12 @@ pub fn fit(object: &Object, map: &[usize], batch: &RecordBatch) -> Result<Record
     for (array, at) in batch.columns().iter().zip(map) {
         let ty = schema.field(*at).data_type();
         let array = &whole_numbers(array, ty)?;
-        let array = arrow::compute::cast_with_options(array, ty, &strict).map_err(|e| {
-            let error: PgError = e.into();
-            error.context(format!("column {} of \"{}\"", schema.field(*at).name(), object.name))
-        })?;
-        columns[*at] = Some(array);
+        let read = match from_text::reads(array.data_type(), ty) {
+            true => from_text::column(array, ty, zone),
+            false => arrow::compute::cast_with_options(array, ty, &strict).map_err(PgError::from),
+        };
+        let place = || format!("column {} of \"{}\"", schema.field(*at).name(), object.name);
+        columns[*at] = Some(read.map_err(|error| error.context(place()))?);
     }
     let columns = columns
         .into_iter()
@@ -216,19 +219,17 @@ pub fn fit(object: &Object, map: &[usize], batch: &RecordBatch) -> Result<Record
     Ok(RecordBatch::try_new(schema, columns)?)
 }
 
-/// Rows that were not admitted are not lost, but the writer should know.
-pub fn tell(session: &mut Session, object: &Object, report: &IngestReport) {
-    if report.rejected > 0 {
-        session.notice(rejected(object, report));
+/// Rows that were not admitted are not lost, but the writer should know: how many, and why.
+pub fn rejected(object: &Object, report: &IngestReport) -> Option<String> {
+    if report.rejected() == 0 {
+        return None;
     }
-}
-
-pub fn rejected(object: &Object, report: &IngestReport) -> String {
-    format!(
+    let reasons: Vec<String> = report.rejected.iter().map(|(reason, rows)| format!("{rows} {reason}")).collect();
+    Some(format!(
         "{} of {} rows were not admitted to \"{}\" ({}): see tidemark.dead_letters",
-        report.rejected,
+        report.rejected(),
         report.rows,
         object.name,
-        report.reasons.join(", ")
-    )
+        reasons.join(", ")
+    ))
 }

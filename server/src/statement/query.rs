@@ -1,6 +1,6 @@
 //! Queries: bound by the planner, given their data by the engine, run by DataFusion.
 
-use super::streamed;
+use super::{from_text, streamed};
 use crate::{
     database::Database,
     pg::{Bound, Outcome, PgError},
@@ -32,8 +32,9 @@ pub fn bind(
     super::zoned::localise(&mut query, &session.format.time_zone);
     crate::system::rewrite(&mut query);
     let bound = Binder::new(&snapshot, &session.state, &system, database.clock.now_us()).query(&query, types)?;
+    let plan = from_text::read_casts(bound.plan, &session.format.time_zone)?;
     let config = session.state.config_options();
-    Ok(session.state.analyzer().execute_and_check(bound.plan, config, |_, _| {})?)
+    Ok(session.state.analyzer().execute_and_check(plan, config, |_, _| {})?)
 }
 
 /// A plan with its parameters and its data, ready to run. One reading of the clock serves all its scans.

@@ -7,7 +7,8 @@ use crate::{
     session::Session,
 };
 use std::sync::Arc;
-use tidemark_catalog::{Change, ObjectKind};
+use tidemark_catalog::{Body, Change, ObjectKind};
+use tidemark_planner::parse::under_name;
 
 pub async fn execute(
     database: &Arc<Database>,
@@ -41,6 +42,12 @@ pub async fn execute(
     }
     let mut renamed = object.as_ref().clone();
     renamed.name = to.to_string();
+    // What SHOW CREATE shows creates the object as it is called now.
+    match &mut renamed.body {
+        Body::Source(relation) | Body::Table(relation) => relation.sql = under_name(&relation.sql, to)?,
+        Body::FeatureView(view) => view.sql = under_name(&view.sql, to)?,
+        Body::View(view) => view.sql = under_name(&view.sql, to)?,
+    }
     if kind == ObjectKind::FeatureView {
         database.engine.rename_view(object.id, to).await?;
     }

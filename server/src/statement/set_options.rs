@@ -8,6 +8,7 @@ use crate::{
 };
 use std::{collections::BTreeMap, sync::Arc};
 use tidemark_catalog::{Body, Change, ObjectKind};
+use tidemark_planner::feature::retention;
 
 pub async fn execute(
     database: &Arc<Database>,
@@ -39,6 +40,9 @@ pub async fn execute(
                 .hint("its history was made with them; create another and copy the rows"));
             }
             apply_options(relation, kind, name, options)?;
+            if let Some(retention_us) = relation.retention_us.filter(|_| options.contains_key("retention")) {
+                retention::check_retention(&object, retention_us, &snapshot)?;
+            }
         }
         Body::FeatureView(view) => {
             for (option, value) in options {

@@ -44,6 +44,7 @@ fn source(system: &SystemTablesOf, object: &Object, r: &Relation, rows: &mut Row
         ("created_at", object.created_us.into()),
         ("comment", object.comment.clone().into()),
         ("definition", (&r.sql).into()),
+        ("history_start", instant(stats.history_start_us)),
     ]);
 }
 
@@ -85,6 +86,7 @@ fn feature_view(system: &SystemTablesOf, object: &Object, v: &FeatureView, rows:
         ("created_at", object.created_us.into()),
         ("comment", object.comment.clone().into()),
         ("complete_from", instant(stats.complete_from_us)),
+        ("history_start", instant(stats.history_start_us)),
     ]);
 }
 

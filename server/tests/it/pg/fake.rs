@@ -255,10 +255,10 @@ impl CopyInSink for Sink {
         Ok(())
     }
 
-    async fn finish(self: Box<Self>) -> Result<String, PgError> {
+    async fn finish(self: Box<Self>) -> Result<Copied, PgError> {
         self.copies.lock().push("finish".to_owned());
         let rows = self.copied.lock().iter().filter(|byte| **byte == b'\n').count();
-        Ok(format!("COPY {rows}"))
+        Ok(Copied { tag: format!("COPY {rows}"), notice: None })
     }
 
     async fn fail(self: Box<Self>, reason: &str) {

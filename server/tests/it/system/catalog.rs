@@ -86,6 +86,7 @@ pub fn snapshot() -> Snapshot {
         tags: vec!["ctr".into()],
         options: BTreeMap::new(),
         version: 1,
+        history_start_us: None,
     };
     let service = View {
         sql: "CREATE VIEW service AS SELECT carrier FROM carrier_delays".into(),
