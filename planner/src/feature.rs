@@ -109,6 +109,7 @@ pub const NOW_COLUMN: &str = "__now";
 
 mod recognise;
 mod rewrite;
+mod written;
 
 pub use recognise::{plan_definition, plan_feature_view};
 pub use rewrite::{is_now, rename_slots, slot_column};

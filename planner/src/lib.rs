@@ -11,6 +11,7 @@ pub mod feature;
 pub mod functions;
 pub mod json_text;
 pub mod lookup;
+pub mod names;
 pub mod parse;
 pub mod probes;
 pub mod statement;

@@ -10,5 +10,6 @@ mod binary;
 mod cancel;
 mod copy;
 mod many;
+mod names;
 mod psql;
 mod python;

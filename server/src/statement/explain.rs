@@ -12,6 +12,7 @@ use tidemark_planner::{
     Statement,
     feature::{Aggregate, FeaturePlan, Frame, OutputKind, Slot, describe_duration},
     lookup,
+    names::shown_text,
     probes::probes_sql,
     statement::{CreateFeatureView, ExplainFormat},
 };
@@ -55,7 +56,7 @@ pub async fn query(
     } else {
         text.push_str(&DisplayableExecutionPlan::new(physical.as_ref()).indent(verbose).to_string());
     }
-    lines(&text)
+    lines(&shown_text(&text))
 }
 
 pub fn feature_view(
