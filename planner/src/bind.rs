@@ -452,7 +452,8 @@ pub fn evaluate_constant(expr: Expr, now_us: i64) -> PlanResult<ScalarValue> {
         .data;
     let schema = Arc::new(datafusion::common::DFSchema::empty());
     let simplifier = ExprSimplifier::new(SimplifyContext::builder().with_schema(schema.clone()).build());
-    let expr = simplifier.simplify(simplifier.coerce(expr, &schema)?)?;
+    let expr = crate::functions::checked::checked(simplifier.coerce(expr, &schema)?, &schema)?.data;
+    let expr = simplifier.simplify(expr)?;
     match expr {
         Expr::Literal(value, _) => Ok(value),
         other => Err(PlanError::new(sqlstate::INVALID_PARAMETER, format!("{other} is not a constant"))

@@ -35,6 +35,7 @@ pub mod sqlstate {
     pub const WINDOWING_ERROR: &str = "42P20";
     pub const GROUPING_ERROR: &str = "42803";
     pub const INVALID_COLUMN_REFERENCE: &str = "42P10";
+    pub const OUT_OF_RANGE: &str = "22003";
     pub const INTERNAL: &str = "XX000";
 }
 

@@ -16,6 +16,7 @@ pub mod parse;
 pub mod probes;
 pub mod statement;
 pub mod table;
+pub mod words;
 
 pub use error::{PlanError, PlanResult};
 pub use statement::Statement;

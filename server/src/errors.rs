@@ -55,6 +55,9 @@ impl From<DataFusionError> for PgError {
             if let Some(error) = inner.downcast_ref::<PgError>() {
                 return error.clone();
             }
+            if let Some(error) = inner.downcast_ref::<PlanError>() {
+                return error.clone().into();
+            }
             if let Some(seam) = inner.downcast_ref::<SeamError>() {
                 return match seam {
                     SeamError::Full(text) => SeamError::Full(text.clone()),
