@@ -435,7 +435,7 @@ fn evaluate_rows(expr: &Arc<dyn PhysicalExpr>, batch: &RecordBatch, ty: &DataTyp
     match whole(batch) {
         Ok(array) => Ok((array, Failed::default())),
         Err(error) if batch.num_rows() == 1 => {
-            let error = error.find_root().message().into_owned();
+            let error = PlanError::from(error).message;
             Ok((arrow::array::new_null_array(ty, 1), Failed(vec![(0, error)])))
         }
         Err(_) => {

@@ -15,6 +15,7 @@ use crate::{
     parse::duration_us,
     statement::Statement,
     table::{ScanTarget, TidemarkTable, instant_type},
+    words::type_name,
 };
 use arrow_schema::{DataType, SchemaRef};
 use datafusion::{
@@ -185,7 +186,7 @@ pub fn plan_feature_view(
         if tidemark_catalog::SqlType::from_arrow(&output.ty).is_none() {
             return Err(refused(
                 name,
-                &format!("column \"{}\" has a type that cannot be stored: {}", output.name, output.ty),
+                &format!("column \"{}\" has a type that cannot be stored: {}", output.name, type_name(&output.ty)),
             ));
         }
     }
@@ -629,7 +630,7 @@ impl Build<'_> {
         if fits {
             return Ok(());
         }
-        Err(refused(self.name, &format!("{} over {arg} is not maintained", aggregate.name()))
+        Err(refused(self.name, &format!("{} over {} is not maintained", aggregate.name(), type_name(arg)))
             .hint("cast the argument"))
     }
 
