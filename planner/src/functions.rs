@@ -1,5 +1,6 @@
 //! The functions, types and options of the SQL dialect: one DataFusion session state that every binding starts from.
 
+mod casts;
 pub mod checked;
 mod now;
 mod sum;
@@ -45,6 +46,7 @@ pub fn state_builder(config: SessionConfig) -> SessionStateBuilder {
     builder.aggregate_functions().get_or_insert_default().push(Arc::new(sum::sum()));
     builder.scalar_functions().get_or_insert_default().push(json_text::json_object_field_text());
     builder.expr_planners().get_or_insert_default().push(Arc::new(json_text::JsonOperators));
+    builder.expr_planners().get_or_insert_default().push(Arc::new(casts::NamedCasts));
     builder
 }
 

@@ -259,7 +259,7 @@ impl<'a> Shape<'a> {
         let mut exprs = vec![];
         for (expr, field) in projection.expr.iter().zip(projection.schema.fields()) {
             types.push(field.data_type().clone());
-            exprs.push((unqualified(expr.clone().unalias_nested().data)?, names::shown(field.name()).to_string()));
+            exprs.push((unqualified(expr.clone())?, names::shown(field.name()).to_string()));
         }
         let mut windows = HashMap::new();
         let mut filter = None;
@@ -325,6 +325,8 @@ fn unqualified(expr: Expr) -> PlanResult<Expr> {
     Ok(expr
         .transform(|e| match e {
             Expr::Column(c) => Ok(Transformed::yes(Expr::Column(Column::new_unqualified(c.name)))),
+            // A name inside an expression is only there to tell its columns apart (`functions::casts`).
+            Expr::Alias(alias) => Ok(Transformed::yes(*alias.expr)),
             Expr::ScalarSubquery(_) | Expr::InSubquery(_) | Expr::Exists(_) => {
                 Err(PlanError::unsupported("subqueries in a feature view cannot be maintained")
                     .hint("join the other relation where you look up or train")
