@@ -127,6 +127,7 @@ impl<'a> Binder<'a> {
     ///
     /// Equal names of columns are told apart in the plan: [`names::shown_schema`] is what a client should see.
     pub fn query(&self, query: &ast::Query, parameter_types: &[Option<DataType>]) -> PlanResult<BoundQuery> {
+        crate::calls::check(query, self)?;
         let mut query = query.clone();
         names::name_columns(&mut query);
         let plan = match self.plan(&query, parameter_types) {

@@ -6,6 +6,7 @@
 mod any_parameter;
 pub mod asof;
 pub mod bind;
+mod calls;
 pub mod error;
 pub mod feature;
 pub mod functions;
