@@ -12,6 +12,7 @@ mod drop;
 mod explain;
 pub mod insert;
 pub mod lookup;
+mod parquet_columns;
 mod prepare;
 pub mod query;
 mod rename;

@@ -19,6 +19,7 @@ mod show_time;
 pub mod types;
 mod zone;
 
+pub use cell::show_interval;
 pub use copy_in::{CopyDecoder, CopyError};
 pub use copy_out::CopyEncoder;
 pub use decode::{decode_param, value_from_text};
