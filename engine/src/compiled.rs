@@ -269,8 +269,12 @@ impl CompiledView {
         Ok(RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)?)
     }
 
-    /// Where a column that a user sees is kept; `None` for a time-continuous one, which is evaluated when it is read.
+    /// Where a scalar column that a user sees is kept; `None` for a time-continuous one, which is evaluated when it is
+    /// read, and for an array.
     pub fn stored(&self, column: usize) -> Option<Stored> {
+        if self.visible_schema.field(column).data_type().is_nested() {
+            return None;
+        }
         match self.visible.get(column)? {
             Visible::Stored(i) => self.stored.get(*i).copied(),
             Visible::Continuous { .. } => None,
@@ -377,7 +381,7 @@ fn evaluate_rows(expr: &Arc<dyn PhysicalExpr>, batch: &RecordBatch, ty: &DataTyp
     match whole(batch) {
         Ok(array) => Ok((array, Failed::default())),
         Err(error) if batch.num_rows() == 1 => {
-            let error = error.find_root().message().into_owned();
+            let error = PlanError::from(error).message;
             Ok((arrow::array::new_null_array(ty, 1), Failed(vec![(0, error)])))
         }
         Err(_) => {

@@ -5,6 +5,7 @@ use crate::{
     asof::AsofPlanner,
     error::sqlstate,
     feature::{self, FeaturePlan, NOW_COLUMN, OutputKind},
+    names,
     table::{self, ContinuousColumn, RECORDED_AT_COLUMN, ScanTarget, StepsTable, TidemarkTable},
 };
 use arrow_schema::{DataType, Field, Schema, SchemaRef};
@@ -127,7 +128,25 @@ impl<'a> Binder<'a> {
     }
 
     /// Binds a query; `parameter_types` are the types declared for `$1`, `$2`, … (`None`: to be inferred).
+    ///
+    /// Equal names of columns are told apart in the plan: [`names::shown_schema`] is what a client should see.
     pub fn query(&self, query: &ast::Query, parameter_types: &[Option<DataType>]) -> PlanResult<BoundQuery> {
+        crate::calls::check(query, self)?;
+        let mut query = query.clone();
+        names::name_columns(&mut query);
+        let plan = match self.plan(&query, parameter_types) {
+            Err(error) if names::is_duplicate(&error) => {
+                names::expand(&mut query, &mut |probe| Ok(names::columns_of(&self.plan(&probe, parameter_types)?)))
+                    .and_then(|()| self.plan(&query, parameter_types))?
+            }
+            planned => planned?,
+        };
+        let plan = crate::any_parameter::infer(names::mark_renamed(plan)?)?;
+        let plan = if self.bind_now { at_instant(plan, self.now_us)? } else { plan };
+        Ok(BoundQuery { plan, reads: self.reads.get().into_iter().collect() })
+    }
+
+    fn plan(&self, query: &ast::Query, parameter_types: &[Option<DataType>]) -> DfResult<LogicalPlan> {
         let options = ParserOptions::from(&self.state.config().options().sql_parser);
         let planner = SqlToRel::new_with_options(self, options);
         let mut context = PlannerContext::new();
@@ -137,10 +156,7 @@ impl<'a> Binder<'a> {
             );
         }
         let statement = ast::Statement::Query(Box::new(query.clone()));
-        let plan = planner.sql_statement_to_plan_with_context(statement, &mut context)?;
-        let plan = crate::any_parameter::infer(plan)?;
-        let plan = if self.bind_now { at_instant(plan, self.now_us)? } else { plan };
-        Ok(BoundQuery { plan, reads: self.reads.get().into_iter().collect() })
+        planner.sql_statement_to_plan_with_context(statement, &mut context)
     }
 
     /// The constant that `expr` is, for statements that take one (no columns, no subqueries).
@@ -488,7 +504,8 @@ pub fn evaluate_constant(expr: Expr, now_us: i64) -> PlanResult<ScalarValue> {
         .data;
     let schema = Arc::new(datafusion::common::DFSchema::empty());
     let simplifier = ExprSimplifier::new(SimplifyContext::builder().with_schema(schema.clone()).build());
-    let expr = simplifier.simplify(simplifier.coerce(expr, &schema)?)?;
+    let expr = crate::functions::checked::checked(simplifier.coerce(expr, &schema)?, &schema)?.data;
+    let expr = simplifier.simplify(expr)?;
     match expr {
         Expr::Literal(value, _) => Ok(value),
         other => Err(PlanError::new(sqlstate::INVALID_PARAMETER, format!("{other} is not a constant"))

@@ -1,5 +1,13 @@
 //! One error type for parsing and planning: always a SQLSTATE, a message that names the object, often a hint.
 
+mod known;
+
+use crate::{
+    names::{is_marked, shown, shown_text},
+    words::in_sql,
+};
+use datafusion::{common::SchemaError, error::DataFusionError};
+
 /// An error a client sees. Message: lower case, no full stop, names the object and its kind.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[error("{message}")]
@@ -35,6 +43,7 @@ pub mod sqlstate {
     pub const WINDOWING_ERROR: &str = "42P20";
     pub const GROUPING_ERROR: &str = "42803";
     pub const INVALID_COLUMN_REFERENCE: &str = "42P10";
+    pub const OUT_OF_RANGE: &str = "22003";
     pub const INTERNAL: &str = "XX000";
 }
 
@@ -73,60 +82,88 @@ impl From<PlanError> for datafusion::error::DataFusionError {
     }
 }
 
-impl From<datafusion::error::DataFusionError> for PlanError {
-    /// DataFusion's planning errors with PostgreSQL's SQLSTATEs; an error of ours that went through DataFusion comes
-    /// back as it was.
-    fn from(error: datafusion::error::DataFusionError) -> Self {
-        use datafusion::{common::SchemaError, error::DataFusionError as E};
-        match error.find_root() {
-            E::External(inner) => {
+impl From<DataFusionError> for PlanError {
+    fn from(error: DataFusionError) -> Self {
+        let root = error.find_root();
+        match root {
+            DataFusionError::External(inner) => {
                 if let Some(ours) = inner.downcast_ref::<PlanError>() {
                     return ours.clone();
                 }
             }
-            E::SchemaError(schema, _) => {
-                return match schema.as_ref() {
-                    SchemaError::FieldNotFound { field, valid_fields } => {
-                        let name = match &field.relation {
-                            Some(relation) => format!("column {relation}.{} does not exist", field.name),
-                            None => format!("column \"{}\" does not exist", field.name),
-                        };
-                        let error = PlanError::new(sqlstate::UNDEFINED_COLUMN, name);
-                        match valid_fields.len() {
-                            0 => error,
-                            _ => {
-                                let names: Vec<_> = valid_fields.iter().take(12).map(|f| f.name.as_str()).collect();
-                                error.hint(format!("there is: {}", names.join(", ")))
-                            }
-                        }
-                    }
-                    SchemaError::AmbiguousReference { field } => PlanError::new(
-                        sqlstate::AMBIGUOUS_COLUMN,
-                        format!("column reference \"{}\" is ambiguous", field.name),
-                    ),
-                    other => PlanError::new(sqlstate::DUPLICATE_COLUMN, lower_first(&other.to_string())),
-                };
-            }
+            DataFusionError::SchemaError(schema, _) => return in_schema(schema),
             _ => {}
         }
-        let message = error.find_root().message().into_owned();
-        let message = lower_first(message.split("\n\nbacktrace:").next().unwrap_or(&message));
-        let state = if message.starts_with("invalid function") || message.contains("No function matches") {
-            sqlstate::UNDEFINED_FUNCTION
-        } else if message.contains("must appear in the GROUP BY") || message.contains("in GROUP BY") {
+        let message = root.message().into_owned();
+        let message = shown_text(message.split("\n\nbacktrace:").next().unwrap_or(&message));
+        if let Some(known) = known::known(&message) {
+            return known;
+        }
+        let lower = message.to_lowercase();
+        let state = if ["overflow", "out of range"].iter().any(|words| lower.contains(words)) {
+            sqlstate::OUT_OF_RANGE
+        } else if lower.contains("error parsing date") {
+            "22007"
+        } else if lower.contains("error parsing") || lower.contains("parser error") {
+            "22P02"
+        } else if message.contains("in GROUP BY") {
             sqlstate::GROUPING_ERROR
-        } else if message.starts_with("for SELECT DISTINCT") {
-            sqlstate::INVALID_COLUMN_REFERENCE
         } else {
-            match error.find_root() {
-                E::SQL(..) => sqlstate::SYNTAX_ERROR,
-                E::NotImplemented(_) => sqlstate::FEATURE_NOT_SUPPORTED,
-                E::Plan(_) => sqlstate::SYNTAX_ERROR,
+            match root {
+                DataFusionError::SQL(..) | DataFusionError::Plan(_) => sqlstate::SYNTAX_ERROR,
+                DataFusionError::NotImplemented(_) => sqlstate::FEATURE_NOT_SUPPORTED,
+                DataFusionError::ResourcesExhausted(_) => "53200",
                 _ => sqlstate::INTERNAL,
             }
         };
-        PlanError::new(state, message)
+        PlanError::new(state, lower_first(&in_sql(&message)))
     }
+}
+
+/// Columns that are not there, or more than once.
+fn in_schema(error: &SchemaError) -> PlanError {
+    match error {
+        SchemaError::FieldNotFound { field, valid_fields } => {
+            if valid_fields.iter().any(|valid| is_marked(&valid.name) && shown(&valid.name) == field.name) {
+                return ambiguous(&field.name);
+            }
+            if let Some(relation) = &field.relation
+                && !valid_fields.iter().any(|valid| valid.relation.as_ref().is_some_and(|r| r.resolved_eq(relation)))
+            {
+                let message = format!("missing FROM-clause entry for table \"{}\"", relation.table());
+                return PlanError::new(sqlstate::UNDEFINED_TABLE, message);
+            }
+            let message = match &field.relation {
+                Some(relation) => format!("column {relation}.{} does not exist", field.name),
+                None => format!("column \"{}\" does not exist", field.name),
+            };
+            let error = PlanError::new(sqlstate::UNDEFINED_COLUMN, message);
+            let mut names: Vec<&str> = vec![];
+            for valid in valid_fields {
+                if !names.contains(&shown(&valid.name)) {
+                    names.push(shown(&valid.name));
+                }
+            }
+            names.truncate(NAMES_MAX);
+            if names.is_empty() { error } else { error.hint(format!("there is: {}", names.join(", "))) }
+        }
+        SchemaError::AmbiguousReference { field } => ambiguous(&field.name),
+        SchemaError::DuplicateQualifiedField { qualifier, .. } => {
+            PlanError::new("42712", format!("table name \"{}\" specified more than once", qualifier.table()))
+                .hint("give one of them an alias")
+        }
+        SchemaError::DuplicateUnqualifiedField { name } => {
+            PlanError::new(sqlstate::DUPLICATE_COLUMN, format!("column \"{}\" specified more than once", shown(name)))
+                .hint("name the columns with AS")
+        }
+    }
+}
+
+/// Names listed in a hint.
+const NAMES_MAX: usize = 12;
+
+fn ambiguous(name: &str) -> PlanError {
+    PlanError::new(sqlstate::AMBIGUOUS_COLUMN, format!("column reference \"{}\" is ambiguous", shown(name)))
 }
 
 fn lower_first(text: &str) -> String {

@@ -110,6 +110,7 @@ pub const NOW_COLUMN: &str = "__now";
 mod recognise;
 pub mod retention;
 mod rewrite;
+mod written;
 
 pub use recognise::{plan_definition, plan_feature_view};
 pub use rewrite::{clock_function, is_now, rename_slots, slot_column};

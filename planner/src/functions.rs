@@ -1,6 +1,9 @@
 //! The functions, types and options of the SQL dialect: one DataFusion session state that every binding starts from.
 
+mod casts;
+pub mod checked;
 mod now;
+mod sum;
 
 use crate::json_text;
 use arrow_schema::{DataType, Field, FieldRef, TimeUnit};
@@ -39,11 +42,14 @@ pub fn state_builder(config: SessionConfig) -> SessionStateBuilder {
         .with_config(config)
         .with_default_features()
         .with_type_planner(Arc::new(SqlTypes))
-        .with_analyzer_rule(Arc::new(crate::zone::SessionTimeZone));
+        .with_analyzer_rule(Arc::new(crate::zone::SessionTimeZone))
+        .with_analyzer_rule(Arc::new(checked::CheckedArithmetic));
     builder.scalar_functions().get_or_insert_default().push(now);
     builder.aggregate_functions().get_or_insert_default().push(Arc::new(approx_distinct));
+    builder.aggregate_functions().get_or_insert_default().push(Arc::new(sum::sum()));
     builder.scalar_functions().get_or_insert_default().push(json_text::json_object_field_text());
     builder.expr_planners().get_or_insert_default().push(Arc::new(json_text::JsonOperators));
+    builder.expr_planners().get_or_insert_default().push(Arc::new(casts::NamedCasts));
     builder
 }
 

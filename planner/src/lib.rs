@@ -6,15 +6,18 @@
 mod any_parameter;
 pub mod asof;
 pub mod bind;
+mod calls;
 pub mod error;
 pub mod feature;
 pub mod functions;
 pub mod json_text;
 pub mod lookup;
+pub mod names;
 pub mod parse;
 pub mod probes;
 pub mod statement;
 pub mod table;
+pub mod words;
 pub mod zone;
 
 pub use error::{PlanError, PlanResult};

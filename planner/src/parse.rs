@@ -7,6 +7,7 @@ mod cursor;
 mod dialect;
 mod duration;
 mod embedded;
+mod ignored;
 mod insert;
 mod name;
 mod object;

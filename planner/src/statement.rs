@@ -119,7 +119,8 @@ pub enum Statement {
     },
     /// `BEGIN`, `START TRANSACTION`
     Begin {
-        read_only: bool,
+        /// `None`: neither READ ONLY nor READ WRITE.
+        read_only: Option<bool>,
     },
     Commit,
     Rollback,

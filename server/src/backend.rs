@@ -109,7 +109,7 @@ impl pg::Backend for TidemarkBackend {
 
     fn verb<'a>(&self, prepared: &'a Prepared) -> Option<Verb<'a>> {
         match &prepared.parsed.as_ref()?.statement {
-            Statement::Begin { .. } => Some(Verb::Begin),
+            Statement::Begin { read_only } => Some(Verb::Begin { read_only: *read_only }),
             Statement::Commit => Some(Verb::Commit),
             Statement::Rollback => Some(Verb::Rollback),
             Statement::Savepoint { name } => Some(Verb::Savepoint(name)),
@@ -127,6 +127,7 @@ impl pg::Backend for TidemarkBackend {
         out: &mut BytesMut,
     ) -> Option<Result<Completed, PgError>> {
         let lookup = prepared.lookup.as_ref()?;
+        session.queried_in_transaction = true;
         statement::lookup::execute(&self.database, session, prepared, lookup, bound, out)
     }
 
@@ -147,7 +148,8 @@ impl pg::Backend for TidemarkBackend {
 
     async fn transaction(&self, session: &mut Session, event: TxEvent) -> Result<(), PgError> {
         match event {
-            TxEvent::Begin { .. } => session.in_transaction = true,
+            TxEvent::Begin { .. } => session.begin_transaction(),
+            TxEvent::Mode { read_only } => session.begin_mode(read_only)?,
             TxEvent::Commit => session.end_transaction(),
             TxEvent::Rollback => {
                 if std::mem::take(&mut session.changed_in_transaction) {

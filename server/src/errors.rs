@@ -48,8 +48,8 @@ impl From<IngestError> for PgError {
 }
 
 impl From<DataFusionError> for PgError {
-    /// An error of ours that travelled through DataFusion comes back as it was; execution errors get PostgreSQL's
-    /// SQLSTATEs, the rest is the planner's business.
+    /// An error of ours that travelled through DataFusion comes back as it was; what DataFusion says of a statement or
+    /// its values is the planner's to translate.
     fn from(error: DataFusionError) -> Self {
         if let DataFusionError::External(inner) = error.find_root() {
             if let Some(error) = inner.downcast_ref::<PgError>() {
@@ -64,31 +64,7 @@ impl From<DataFusionError> for PgError {
                 .into();
             }
         }
-        let text = error.find_root().to_string();
-        let lower = text.to_lowercase();
-        let sqlstate = if lower.contains("divide by zero") || lower.contains("division by zero") {
-            return PgError::error("22012", "division by zero");
-        } else if ["overflow", "out of range", "can't cast value", "too large to store", "too small to store"]
-            .iter()
-            .any(|words| lower.contains(words))
-        {
-            Some("22003")
-        } else if lower.contains("error parsing timestamp") || lower.contains("error parsing date") {
-            Some("22007")
-        } else if lower.contains("cannot cast string")
-            || lower.contains("error parsing")
-            || lower.contains("parser error")
-        {
-            Some("22P02")
-        } else if matches!(error.find_root(), DataFusionError::ResourcesExhausted(_)) {
-            Some("53200")
-        } else {
-            None
-        };
-        match sqlstate {
-            Some(sqlstate) => PgError::error(sqlstate, PlanError::from(error).message),
-            None => PlanError::from(error).into(),
-        }
+        PlanError::from(error).into()
     }
 }
 

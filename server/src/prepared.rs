@@ -18,6 +18,7 @@ use tidemark_catalog::ObjectId;
 use tidemark_planner::{
     Statement,
     lookup::{self, Keys, Lookup},
+    names,
     statement::Parsed,
 };
 
@@ -99,7 +100,7 @@ impl Prepared {
                     let types = declared_types(declared)?;
                     let plan = statement::query::bind(database, session, query, &types)?;
                     prepared.parameter_oids = parameter_oids(&plan, declared)?;
-                    prepared.schema = Some(Arc::new(plan.schema().as_arrow().clone()));
+                    prepared.schema = Some(names::shown_schema(plan.schema().as_arrow()));
                     prepared.plan = at_once.then_some(plan);
                 }
             },

@@ -1,5 +1,7 @@
 //! What one connection has set, and what it is told beside its results.
 
+mod transaction;
+
 use crate::{
     pg::{PgError, SessionEvent},
     prepared::Prepared,
@@ -26,6 +28,8 @@ pub struct Session {
     pub prepared: HashMap<String, Arc<Prepared>>,
     pub events: Vec<SessionEvent>,
     pub in_transaction: bool,
+    /// A query has run in this transaction: from then on a read-only one stays so.
+    pub queried_in_transaction: bool,
     /// Something that ROLLBACK cannot undo was done in this transaction.
     pub changed_in_transaction: bool,
     /// What functions read and ask for (`current_setting`, `set_config`).
@@ -150,6 +154,7 @@ impl Session {
             prepared: HashMap::new(),
             events: vec![],
             in_transaction: false,
+            queried_in_transaction: false,
             changed_in_transaction: false,
             shared,
         }
@@ -197,10 +202,21 @@ impl Session {
             return Err(PgError::error("55P02", format!("parameter \"{name}\" cannot be changed")));
         }
         let value = self.check(name, value)?;
-        if local && self.in_transaction {
+        self.check_mode(name, &value)?;
+        if local && !self.in_transaction {
+            self.warn_outside_block(name);
+            return Ok(());
+        }
+        if !self.in_transaction && transaction::is_of_transaction(name) {
+            return Ok(());
+        }
+        if local {
             self.local.push((name.to_string(), current));
         }
         self.store(name, value);
+        if !self.in_transaction {
+            self.store_defaults();
+        }
         Ok(())
     }
 
@@ -225,6 +241,12 @@ impl Session {
     pub fn take_over(&mut self) {
         let wanted = std::mem::take(&mut *self.shared.wanted.lock());
         for (name, value, local) in wanted {
+            // As in PostgreSQL, a function sets it for its own statement, which is over.
+            if local && !self.in_transaction {
+                let kept = self.settings.get(&name).cloned().unwrap_or_default();
+                self.shared.values.lock().insert(name, kept);
+                continue;
+            }
             if let Err(error) = self.set(&name, Some(&value), local) {
                 let kept = self.settings.get(&name).cloned().unwrap_or_default();
                 self.shared.values.lock().insert(name, kept);
@@ -264,33 +286,25 @@ impl Session {
                     None => Err(invalid().hint("milliseconds, or a number with ms, s, min, h or d")),
                 }
             }
+            "default_transaction_read_only" | "transaction_read_only" => match boolean(&value) {
+                Some(on) => Ok(if on { "on" } else { "off" }.into()),
+                None => Err(PgError::error("22023", format!("parameter \"{name}\" requires a Boolean value"))),
+            },
             _ => Ok(value),
         }
     }
 
     pub fn reset_all(&mut self) {
-        let initial = self.initial.clone();
+        let initial = self.keep_transaction(self.initial.clone());
         for (name, value) in &initial {
             if self.settings.get(name) != Some(value) {
                 self.store(name, value.clone());
             }
         }
         self.settings = initial;
-    }
-
-    /// The end of a transaction undoes `SET LOCAL`.
-    pub fn end_transaction(&mut self) {
-        self.in_transaction = false;
-        self.changed_in_transaction = false;
-        for (name, value) in std::mem::take(&mut self.local).into_iter().rev() {
-            self.store(&name, value);
+        if !self.in_transaction {
+            self.store_defaults();
         }
-        self.store_plain("transaction_isolation", "read committed");
-        self.store_plain("transaction_read_only", "off");
-    }
-
-    fn store_plain(&mut self, name: &str, value: &str) {
-        self.settings.insert(name.to_string(), value.to_string());
     }
 
     pub fn statement_timeout(&self) -> Option<Duration> {
@@ -309,6 +323,20 @@ impl Session {
 
     pub fn notice(&mut self, text: impl Into<String>) {
         self.events.push(SessionEvent::Notice(PgError::notice(text)));
+    }
+}
+
+/// PostgreSQL's spellings of a switch, and what is short for one of them.
+fn boolean(text: &str) -> Option<bool> {
+    let text = text.trim().to_lowercase();
+    let short_for = |words: [&str; 4]| match text.as_str() {
+        "" | "o" => false,
+        text => words.iter().any(|word| word.starts_with(text)),
+    };
+    match (short_for(["on", "true", "yes", "1"]), short_for(["off", "false", "no", "0"])) {
+        (true, false) => Some(true),
+        (false, true) => Some(false),
+        _ => None,
     }
 }
 

@@ -13,6 +13,7 @@ mod explain;
 mod from_text;
 pub mod insert;
 pub mod lookup;
+mod parquet_columns;
 mod prepare;
 pub mod query;
 mod rename;
@@ -35,7 +36,8 @@ use arrow::{
 use bytes::BytesMut;
 use datafusion::scalar::ScalarValue;
 use futures::{StreamExt, TryStreamExt, stream};
-use std::{ops::Range, sync::Arc};
+use std::{borrow::Cow, ops::Range, sync::Arc};
+use tidemark_catalog::ObjectKind;
 use tidemark_planner::Statement;
 
 /// Executes a prepared statement with its parameters.
@@ -46,7 +48,12 @@ pub async fn execute(
     bound: &Bound,
 ) -> Result<Outcome, PgError> {
     let Some(parsed) = &prepared.parsed else { return Ok(Outcome::Empty) };
-    session.changed_in_transaction |= session.in_transaction && changes(&parsed.statement);
+    if let Some(command) = changes(&parsed.statement) {
+        session.may_change(&command)?;
+        session.changed_in_transaction |= session.in_transaction;
+    }
+    session.queried_in_transaction |=
+        !matches!(parsed.statement, Statement::Set { .. } | Statement::ShowSetting { .. });
     match &parsed.statement {
         Statement::Query(query) => {
             // A lookup comes here where its view was dropped or its key does not fit; the query then says how.
@@ -148,22 +155,22 @@ pub async fn execute(
     }
 }
 
-/// Whether a statement changes rows or definitions.
-fn changes(statement: &Statement) -> bool {
-    matches!(
-        statement,
-        Statement::Insert(_)
-            | Statement::CopyFrom { .. }
-            | Statement::CreateRelation(_)
-            | Statement::CreateTableAs { .. }
-            | Statement::CreateFeatureView(_)
-            | Statement::CreateView { .. }
-            | Statement::Drop { .. }
-            | Statement::Rename { .. }
-            | Statement::SetOptions { .. }
-            | Statement::AdvanceWatermark { .. }
-            | Statement::Comment { .. }
-    )
+/// The command of a statement that changes rows or definitions.
+fn changes(statement: &Statement) -> Option<Cow<'static, str>> {
+    let of = |verb: &str, kind: ObjectKind| Some(format!("{verb} {kind}").to_uppercase().into());
+    match statement {
+        Statement::Insert(_) => Some("INSERT".into()),
+        Statement::CopyFrom { .. } => Some("COPY FROM".into()),
+        Statement::CreateRelation(create) => of("CREATE", create.kind),
+        Statement::CreateTableAs { .. } => Some("CREATE TABLE AS".into()),
+        Statement::CreateFeatureView(_) => of("CREATE", ObjectKind::FeatureView),
+        Statement::CreateView { .. } => of("CREATE", ObjectKind::View),
+        Statement::Drop { kind, .. } => of("DROP", *kind),
+        Statement::Rename { kind, .. } | Statement::SetOptions { kind, .. } => of("ALTER", *kind),
+        Statement::AdvanceWatermark { .. } => of("ALTER", ObjectKind::Source),
+        Statement::Comment { .. } => Some("COMMENT".into()),
+        _ => None,
+    }
 }
 
 /// The columns of statements that answer with rows and are not queries.

@@ -20,6 +20,7 @@ pub mod types;
 mod zone;
 
 pub(crate) use cell::Scalar;
+pub use cell::show_interval;
 pub(crate) use column::ColumnBuilder;
 pub use copy_in::{CopyDecoder, CopyError};
 pub use copy_out::CopyEncoder;

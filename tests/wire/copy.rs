@@ -2,9 +2,11 @@
 
 use crate::server::{Folder, Server, shown, value};
 use anyhow::{Context, Result, bail, ensure};
+use arrow::array::AsArray;
 use bytes::{Bytes, BytesMut};
 use chrono::{DateTime, Utc};
 use futures::{SinkExt, TryStreamExt};
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use std::pin::pin;
 use tokio_postgres::{
     Client,
@@ -174,6 +176,24 @@ async fn a_training_set_is_written_to_parquet_on_the_servers_side() -> Result<()
     ensure!(client.execute(&sql, &[]).await.with_context(|| sql.clone())? == 2);
     let bytes = std::fs::read(&file)?;
     ensure!(bytes.starts_with(b"PAR1") && bytes.ends_with(b"PAR1"));
+    let interval = folder.path().join("interval.parquet");
+    let values = "(1, INTERVAL '1 month 2 days 3.000001 seconds'), (2, NULL)";
+    let sql =
+        format!("COPY (SELECT n, i FROM (VALUES {values}) AS t (n, i)) TO '{}' (FORMAT parquet)", interval.display());
+    ensure!(client.execute(&sql, &[]).await.with_context(|| sql.clone())? == 2);
+    let reader = ParquetRecordBatchReaderBuilder::try_new(std::fs::File::open(&interval)?)?.build()?;
+    let batches = reader.collect::<Result<Vec<_>, _>>()?;
+    let texts: Vec<_> = batches.iter().flat_map(|b| b.column(1).as_string::<i32>().iter()).collect();
+    ensure!(texts == [Some("1 mon 2 days 00:00:03.000001"), None], "{texts:?}");
+    for (query, sqlstate, named) in [
+        ("SELECT 1 AS a, 2 AS a", "42701", "column \"a\" specified more than once"),
+        ("SELECT ARRAY[INTERVAL '1 day'] AS a", "0A000", "column \"a\" cannot be written to Parquet"),
+    ] {
+        let sql = format!("COPY ({query}) TO '{}' (FORMAT parquet)", interval.display());
+        let Err(error) = client.execute(&sql, &[]).await else { bail!("{sql} was written") };
+        let right = error.code().is_some_and(|code| code.code() == sqlstate) && shown(&error).contains(named);
+        ensure!(right, "{}", shown(&error));
+    }
     let bad = "COPY (SELECT 1 AS a) TO '/nowhere/at/all.parquet' (FORMAT parquet)";
     let Err(error) = client.execute(bad, &[]).await else { bail!("it was written") };
     ensure!(error.as_db_error().is_some() && shown(&error).contains("/nowhere/at/all.parquet"), "{}", shown(&error));

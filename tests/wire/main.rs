@@ -11,5 +11,6 @@ mod cancel;
 mod copy;
 mod fingerprint;
 mod many;
+mod names;
 mod psql;
 mod python;

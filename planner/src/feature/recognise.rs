@@ -5,15 +5,17 @@
 
 use super::{
     Aggregate, FeaturePlan, Frame, Input, NOW_COLUMN, Output, OutputKind, Slot, describe_duration, is_now, slot_column,
+    written::{check_options, check_syntax, select_texts},
 };
 use crate::{
     PlanError, PlanResult,
     bind::{Binder, NoSystemTables},
     error::sqlstate,
-    functions,
+    functions, names,
     parse::duration_us,
     statement::Statement,
     table::{ScanTarget, TidemarkTable, instant_type},
+    words::type_name,
 };
 use arrow_schema::{DataType, SchemaRef};
 use datafusion::{
@@ -31,9 +33,6 @@ use datafusion::{
 };
 use std::collections::{BTreeMap, HashMap};
 use tidemark_catalog::{Object, Snapshot};
-
-/// The options a feature view takes.
-const OPTIONS: [&str; 6] = ["key", "ttl", "owner", "tags", "slide", "online"];
 
 /// The plan of a feature view that is in the catalog.
 pub fn plan_definition(object: &Object, snapshot: &Snapshot) -> PlanResult<FeaturePlan> {
@@ -161,7 +160,7 @@ pub fn plan_feature_view(
             .hint(format!("the time column is the instant of the change; for the time of the last event write max({time_name}) OVER …")));
         }
     }
-    let mut names = std::collections::BTreeSet::new();
+    let mut taken = std::collections::BTreeSet::new();
     for output in &outputs {
         if output.name.starts_with('_') {
             return Err(PlanError::new(
@@ -170,17 +169,25 @@ pub fn plan_feature_view(
             )
             .hint("such names are reserved for history's own columns; use AS"));
         }
-        if !names.insert(output.name.clone()) {
+        if output.name == "?column?" {
+            return Err(PlanError::new(
+                sqlstate::INVALID_DEFINITION,
+                format!("feature view \"{name}\" has a feature without a name"),
+            )
+            .detail(format!("it is {}", output.sql))
+            .hint("name the feature with AS"));
+        }
+        if !taken.insert(output.name.clone()) {
             return Err(PlanError::new(
                 sqlstate::DUPLICATE_COLUMN,
                 format!("column \"{}\" of feature view \"{name}\" is specified more than once", output.name),
             )
-            .hint("name the features with AS"));
+            .hint("name the feature with AS"));
         }
         if tidemark_catalog::SqlType::from_arrow(&output.ty).is_none() {
             return Err(refused(
                 name,
-                &format!("column \"{}\" has a type that cannot be stored: {}", output.name, output.ty),
+                &format!("column \"{}\" has a type that cannot be stored: {}", output.name, type_name(&output.ty)),
             ));
         }
     }
@@ -228,72 +235,8 @@ fn column(name: &str) -> Expr {
     Expr::Column(Column::new_unqualified(name))
 }
 
-fn refused(view: &str, why: &str) -> PlanError {
+pub(super) fn refused(view: &str, why: &str) -> PlanError {
     PlanError::unsupported(format!("feature view \"{view}\" cannot be maintained: {why}"))
-}
-
-fn check_options(name: &str, options: &BTreeMap<String, String>) -> PlanResult<()> {
-    for option in options.keys() {
-        if !OPTIONS.contains(&option.as_str()) {
-            return Err(PlanError::new(
-                sqlstate::INVALID_PARAMETER,
-                format!("feature view \"{name}\" has no option \"{option}\""),
-            )
-            .hint(format!("options are {}", OPTIONS.join(", "))));
-        }
-    }
-    for unavailable in ["slide", "online"] {
-        if options.contains_key(unavailable) {
-            return Err(PlanError::unsupported(format!(
-                "option \"{unavailable}\" of feature view \"{name}\" is not available"
-            ))
-            .hint("leave it out: windows are exact and the online store is the embedded one"));
-        }
-    }
-    Ok(())
-}
-
-/// What no binding is needed to refuse.
-fn check_syntax(name: &str, query: &ast::Query) -> PlanResult<()> {
-    let ast::SetExpr::Select(select) = query.body.as_ref() else {
-        return Err(refused(name, "it is not a plain SELECT")
-            .hint("UNION, VALUES and parentheses are not maintained; write one SELECT over one source"));
-    };
-    if query.with.is_some() {
-        return Err(refused(name, "WITH queries are not maintained").hint("write the SELECT directly over the source"));
-    }
-    if query.order_by.is_some() || query.limit_clause.is_some() || query.fetch.is_some() {
-        return Err(
-            refused(name, "ORDER BY and LIMIT have no meaning for it").hint("order the rows where you read the view")
-        );
-    }
-    if select.distinct.is_some() {
-        return Err(refused(name, "DISTINCT has no meaning for it").hint("a feature view has one row per entity key"));
-    }
-    let grouped = !matches!(&select.group_by, ast::GroupByExpr::Expressions(e, m) if e.is_empty() && m.is_empty());
-    if grouped || select.having.is_some() {
-        return Err(refused(name, "GROUP BY is not maintained")
-            .hint("write aggregates OVER (PARTITION BY key ORDER BY time RANGE UNBOUNDED PRECEDING) for running totals, or RANGE INTERVAL '…' PRECEDING for a window"));
-    }
-    if select.from.len() != 1 || !select.from[0].joins.is_empty() {
-        return Err(refused(name, "it reads more than one relation")
-            .hint("read one source per feature view and join the views where you look up or train"));
-    }
-    Ok(())
-}
-
-/// The text of each select item, unless a wildcard stands among them.
-fn select_texts(query: &ast::Query) -> Option<Vec<String>> {
-    let ast::SetExpr::Select(select) = query.body.as_ref() else { return None };
-    select
-        .projection
-        .iter()
-        .map(|item| match item {
-            ast::SelectItem::UnnamedExpr(e) => Some(e.to_string()),
-            ast::SelectItem::ExprWithAlias { expr, .. } => Some(expr.to_string()),
-            _ => None,
-        })
-        .collect()
 }
 
 /// The pieces of the coerced plan; every expression with unqualified columns of the relation.
@@ -317,7 +260,7 @@ impl<'a> Shape<'a> {
         let mut exprs = vec![];
         for (expr, field) in projection.expr.iter().zip(projection.schema.fields()) {
             types.push(field.data_type().clone());
-            exprs.push((unqualified(expr.clone().unalias_nested().data)?, field.name().clone()));
+            exprs.push((unqualified(expr.clone())?, names::shown(field.name()).to_string()));
         }
         let mut windows = HashMap::new();
         let mut filter = None;
@@ -378,11 +321,13 @@ impl<'a> Shape<'a> {
     }
 }
 
-/// Strips qualifiers: a feature view reads one relation, so a bare name is enough. Subqueries are refused here.
+/// Strips qualifiers and names: a feature view reads one relation, so a bare name is enough. Subqueries are refused here.
 fn unqualified(expr: Expr) -> PlanResult<Expr> {
     Ok(expr
         .transform(|e| match e {
             Expr::Column(c) => Ok(Transformed::yes(Expr::Column(Column::new_unqualified(c.name)))),
+            // A name inside an expression is only there to tell its columns apart (`functions::casts`).
+            Expr::Alias(alias) => Ok(Transformed::yes(*alias.expr)),
             Expr::ScalarSubquery(_) | Expr::InSubquery(_) | Expr::Exists(_) => {
                 Err(PlanError::unsupported("subqueries in a feature view cannot be maintained")
                     .hint("join the other relation where you look up or train")
@@ -688,7 +633,8 @@ impl Build<'_> {
         if fits {
             return Ok(());
         }
-        Err(refused(self.name, &format!("{} over {arg} is not maintained", aggregate.name())).hint("cast the argument"))
+        Err(refused(self.name, &format!("{} over {} is not maintained", aggregate.name(), type_name(arg)))
+            .hint("cast the argument"))
     }
 
     fn frame_of(&self, frame: &WindowFrame, order_by: &[datafusion::logical_expr::SortExpr]) -> PlanResult<Frame> {

@@ -1,19 +1,18 @@
-//! Queries and expressions inside a statement: handed to sqlparser as tokens, checked for what would otherwise be
-//! ignored, and its errors turned into PostgreSQL's.
+//! Queries and expressions inside a statement: handed to sqlparser as tokens, and its errors turned into PostgreSQL's.
 
 use super::{
     cursor::Cursor,
     dialect::{DIALECT, TidemarkDialect},
+    ignored,
 };
 use crate::{PlanError, PlanResult, asof};
 use datafusion::sql::sqlparser::{
-    ast::{self, Visit, Visitor},
+    ast,
     dialect::Dialect,
     keywords::Keyword,
     parser::{Parser, ParserError},
     tokenizer::{Location, Span, Token, TokenWithSpan},
 };
-use std::ops::ControlFlow;
 
 /// How deep parentheses and the like may nest.
 const DEPTH_MAX: usize = 100;
@@ -27,7 +26,7 @@ impl Cursor<'_> {
         let start = *self;
         let mut query = self.embedded(|parser| parser.parse_query())?;
         asof::nest_asof(&mut query)?;
-        check(&query).map_err(|error| start.place(error))?;
+        ignored::check(&mut query).map_err(|error| start.place(error))?;
         Ok(query)
     }
 
@@ -46,6 +45,7 @@ impl Cursor<'_> {
             return Err(self.unexpected());
         }
         self.refuse_global_join()?;
+        ignored::refuse_words(self)?;
         self.refuse_long_chain()?;
         let mut tokens = self.tokens[self.at..self.end].to_vec();
         table_as_select(&mut tokens);
@@ -174,43 +174,5 @@ fn table_as_select(tokens: &mut Vec<TokenWithSpan>) {
         let span: Span = first.span;
         let select = [Token::make_keyword("SELECT"), Token::Mul, Token::make_keyword("FROM")];
         tokens.splice(..1, select.map(|token| TokenWithSpan::new(token, span)));
-    }
-}
-
-/// Refuses what sqlparser reads and planning would silently ignore.
-pub(super) fn check(query: &ast::Query) -> PlanResult<()> {
-    struct Ignored;
-    impl Visitor for Ignored {
-        type Break = PlanError;
-
-        fn pre_visit_query(&mut self, query: &ast::Query) -> ControlFlow<PlanError> {
-            if !query.locks.is_empty() {
-                return ControlFlow::Break(
-                    PlanError::unsupported("FOR UPDATE and FOR SHARE are not supported")
-                        .hint("remove the clause: every statement reads a consistent snapshot by itself"),
-                );
-            }
-            ControlFlow::Continue(())
-        }
-
-        fn pre_visit_select(&mut self, select: &ast::Select) -> ControlFlow<PlanError> {
-            if select.into.is_some() {
-                return ControlFlow::Break(
-                    PlanError::unsupported("SELECT INTO is not supported").hint("use CREATE TABLE name AS SELECT …"),
-                );
-            }
-            ControlFlow::Continue(())
-        }
-
-        fn pre_visit_statement(&mut self, _: &ast::Statement) -> ControlFlow<PlanError> {
-            ControlFlow::Break(
-                PlanError::unsupported("a statement that changes data cannot be part of a query")
-                    .hint("write it as a statement of its own"),
-            )
-        }
-    }
-    match query.visit(&mut Ignored) {
-        ControlFlow::Break(error) => Err(error),
-        ControlFlow::Continue(()) => Ok(()),
     }
 }

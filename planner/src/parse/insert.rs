@@ -9,6 +9,11 @@ use datafusion::sql::sqlparser::{ast, tokenizer::Token};
 
 pub(super) fn insert(c: &mut Cursor<'_>) -> PlanResult<Statement> {
     let start = *c;
+    if let Some(overriding) = top_level(c, &["OVERRIDING"]) {
+        return Err(overriding.place(
+            PlanError::unsupported("OVERRIDING is not supported").hint("remove it: there are no identity columns"),
+        ));
+    }
     // behind a SELECT without FROM sqlparser takes `ON` for an alias, so the clause is cut off first
     let conflict = top_level(c, &["ON", "CONFLICT"]);
     let mut appended = Cursor { end: conflict.map_or(c.end, |clause| clause.at), ..*c };
@@ -50,6 +55,14 @@ fn narrowed(insert: ast::Insert) -> PlanResult<Insert> {
         || insert.replace_into
         || insert.partitioned.is_some()
         || insert.on.is_some()
+        || insert.output.is_some()
+        || insert.priority.is_some()
+        || insert.insert_alias.is_some()
+        || insert.settings.is_some()
+        || insert.format_clause.is_some()
+        || insert.multi_table_insert_type.is_some()
+        || !insert.assignments.is_empty()
+        || !insert.after_columns.is_empty()
     {
         return Err(PlanError::syntax("this form of INSERT is not PostgreSQL's").hint("INSERT INTO name [(columns)] …"));
     }
@@ -57,7 +70,7 @@ fn narrowed(insert: ast::Insert) -> PlanResult<Insert> {
         return Err(PlanError::unsupported("INSERT … DEFAULT VALUES is not supported").hint("give the values"));
     };
     asof::nest_asof(&mut query)?;
-    super::embedded::check(&query)?;
+    super::ignored::check(&mut query)?;
     let columns = insert.columns.iter().map(column).collect::<PlanResult<Vec<_>>>()?;
     let table = in_public(parts(table)?)?;
     Ok(Insert { table, columns, query, on_conflict: OnConflict::Error, replaces: vec![] })

@@ -181,7 +181,7 @@ pub(super) fn begin(c: &mut Cursor<'_>) -> PlanResult<Statement> {
         work(c);
     }
     let modes = modes(c)?;
-    Ok(Statement::Begin { read_only: modes.read_only == Some(true) })
+    Ok(Statement::Begin { read_only: modes.read_only })
 }
 
 fn work(c: &mut Cursor<'_>) {

@@ -447,13 +447,13 @@ fn settings_have_names_and_values() {
 #[test]
 fn transactions_and_prepared_statements_are_as_in_postgresql() {
     for (sql, read_only) in [
-        ("BEGIN", false),
-        ("begin work", false),
-        ("BEGIN TRANSACTION ISOLATION LEVEL REPEATABLE READ", false),
-        ("BEGIN READ ONLY", true),
-        ("BEGIN READ WRITE", false),
-        ("START TRANSACTION ISOLATION LEVEL SERIALIZABLE, READ ONLY, DEFERRABLE", true),
-        ("START TRANSACTION READ ONLY NOT DEFERRABLE", true),
+        ("BEGIN", None),
+        ("begin work", None),
+        ("BEGIN TRANSACTION ISOLATION LEVEL REPEATABLE READ", None),
+        ("BEGIN READ ONLY", Some(true)),
+        ("BEGIN READ WRITE", Some(false)),
+        ("START TRANSACTION ISOLATION LEVEL SERIALIZABLE, READ ONLY, DEFERRABLE", Some(true)),
+        ("START TRANSACTION READ ONLY NOT DEFERRABLE", Some(true)),
     ] {
         check(sql, Statement::Begin { read_only });
     }

@@ -111,8 +111,8 @@ pub trait Backend: Send + Sync + 'static {
         bound: &Bound,
     ) -> Result<Outcome, PgError>;
 
-    /// A transaction began or ended. A failed block ends in `Rollback`, whatever the client said. Nothing interrupts
-    /// this. Savepoints are only names so far: rolling back to one ends the failed state and undoes nothing.
+    /// A transaction began or ended, or got its mode. A failed block ends in `Rollback`, whatever the client said. Nothing
+    /// interrupts this. Savepoints are only names so far: rolling back to one ends the failed state and undoes nothing.
     async fn transaction(&self, _session: &mut Self::Session, _event: TxEvent) -> Result<(), PgError> {
         Ok(())
     }
@@ -153,7 +153,10 @@ impl Column {
 /// What the protocol does by itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verb<'a> {
-    Begin,
+    /// `BEGIN`, `START TRANSACTION`, and whether it said READ ONLY or READ WRITE.
+    Begin {
+        read_only: Option<bool>,
+    },
     /// `COMMIT`, `END`.
     Commit,
     /// `ROLLBACK`, `ABORT`.
@@ -174,6 +177,10 @@ pub enum TxEvent {
     /// the extended protocol: there each Execute stands alone unless the client says BEGIN.
     Begin {
         implicit: bool,
+    },
+    /// `BEGIN READ ONLY | READ WRITE`, after the block has begun (or where one was open already).
+    Mode {
+        read_only: bool,
     },
     Commit,
     Rollback,

@@ -281,7 +281,7 @@ where
     /// Does what the protocol does itself; gives the command tag.
     async fn carry_out(&mut self, verb: Verb<'_>) -> Result<&'static str, Fault> {
         let step = match verb {
-            Verb::Begin => self.transaction.begin(),
+            Verb::Begin { .. } => self.transaction.begin(),
             Verb::Commit => self.transaction.end(true),
             Verb::Rollback => self.transaction.end(false),
             Verb::Savepoint(name) => self.transaction.savepoint(name)?,
@@ -317,6 +317,10 @@ where
             let backend = self.backend();
             // A COMMIT that fails has rolled back, and the block is over all the same.
             backend.transaction(&mut self.session, event).await?;
+        }
+        if let Verb::Begin { read_only: Some(read_only) } = verb {
+            let backend = self.backend();
+            backend.transaction(&mut self.session, TxEvent::Mode { read_only }).await?;
         }
         self.events();
         Ok(tag)

@@ -1,6 +1,6 @@
 //! `COPY { t | (query) } TO { STDOUT | 'file' }`: text, CSV, binary; Parquet into a file of the server.
 
-use super::query;
+use super::{parquet_columns::ParquetColumns, query};
 use crate::{
     database::Database,
     pg::{CopyChunk, CopyLayout, Outcome, PgError},
@@ -109,12 +109,13 @@ async fn to_file(
     let file = part.open().map_err(|e| failed("create", &e))?;
     let mut rows = 0;
     if options.format == CopyFormat::Parquet {
+        let columns = ParquetColumns::of(schema)?;
         let properties = WriterProperties::builder().set_compression(Compression::SNAPPY).build();
         let mut writer =
-            ArrowWriter::try_new(file, schema.clone(), Some(properties)).map_err(|e| failed("write", &e))?;
+            ArrowWriter::try_new(file, columns.schema.clone(), Some(properties)).map_err(|e| failed("write", &e))?;
         while let Some(batch) = batches.try_next().await? {
             rows += batch.num_rows() as u64;
-            writer.write(&batch).map_err(|e| failed("write", &e))?;
+            writer.write(&columns.batch(&batch)?).map_err(|e| failed("write", &e))?;
         }
         writer.close().map_err(|e| failed("write", &e))?;
     } else {

@@ -11,6 +11,7 @@ use futures::TryStreamExt;
 use std::{collections::BTreeMap, sync::Arc};
 use tidemark_catalog::{Body, Change, ClockMode, Column, Object, Relation, SqlType};
 use tidemark_engine::runtime::Conflict;
+use tidemark_planner::words::type_name;
 
 pub async fn execute(
     database: &Arc<Database>,
@@ -29,7 +30,11 @@ pub async fn execute(
         let ty = SqlType::from_arrow(field.data_type()).ok_or_else(|| {
             PgError::error(
                 "0A000",
-                format!("column \"{}\" has a type that cannot be stored: {}", field.name(), field.data_type()),
+                format!(
+                    "column \"{}\" has a type that cannot be stored: {}",
+                    field.name(),
+                    type_name(field.data_type())
+                ),
             )
         })?;
         if columns.iter().any(|c| &c.name == field.name()) {

@@ -9,7 +9,7 @@ use crate::{
 use datafusion::sql::sqlparser::ast;
 use std::sync::Arc;
 use tidemark_catalog::{Body, Change, Column, Object, SqlType, View};
-use tidemark_planner::bind::Binder;
+use tidemark_planner::{bind::Binder, names};
 
 pub struct NewView<'a> {
     pub name: &'a str,
@@ -40,7 +40,7 @@ pub async fn execute(
     }
     let mut columns: Vec<Column> = vec![];
     for (i, field) in fields.iter().enumerate() {
-        let name = new.columns.get(i).unwrap_or(field.name()).clone();
+        let name = new.columns.get(i).map_or(names::shown(field.name()), String::as_str).to_string();
         let ty = SqlType::from_arrow(field.data_type()).ok_or_else(|| {
             PgError::error(
                 "0A000",

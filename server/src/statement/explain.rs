@@ -12,8 +12,10 @@ use tidemark_planner::{
     Statement,
     feature::{Aggregate, FeaturePlan, Frame, OutputKind, Slot, describe_duration},
     lookup,
+    names::shown_text,
     probes::probes_sql,
     statement::{CreateFeatureView, ExplainFormat},
+    words::in_sql,
 };
 
 fn lines(text: &str) -> Result<RecordBatch, PgError> {
@@ -55,7 +57,7 @@ pub async fn query(
     } else {
         text.push_str(&DisplayableExecutionPlan::new(physical.as_ref()).indent(verbose).to_string());
     }
-    lines(&text)
+    lines(&shown_text(&text))
 }
 
 pub fn feature_view(
@@ -82,7 +84,7 @@ fn describe(plan: &FeaturePlan, name: &str) -> String {
     line("entity key", plan.key.iter().map(|k| k.to_string()).collect::<Vec<_>>().join(", "));
     line("event time", plan.relation_schema.field(plan.event_time).name().clone());
     if let Some(filter) = &plan.filter {
-        line("filter", filter.to_string());
+        line("filter", in_sql(&filter.to_string()));
     }
     line("ttl", plan.ttl_us.map_or("none: a key lives for ever".into(), describe_duration));
     for (i, frame) in plan.frames.iter().enumerate() {
@@ -93,7 +95,7 @@ fn describe(plan: &FeaturePlan, name: &str) -> String {
                 Slot::Aggregate { function, frame, arg, filter, .. } if *frame == i => Some(format!(
                     "{}({}){}",
                     function.name(),
-                    arg.map_or("*".into(), |a| plan.inputs[a].expr.to_string()),
+                    arg.map_or("*".into(), |a| in_sql(&plan.inputs[a].expr.to_string())),
                     if filter.is_some() { " FILTER" } else { "" }
                 )),
                 _ => None,

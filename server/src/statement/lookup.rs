@@ -67,7 +67,8 @@ fn cell(row: &Row, stored: Stored) -> Option<Scalar<'_>> {
         Stored::Output(i) => row.outputs.get(i)?,
     };
     Some(match value {
-        Value::Null => return None,
+        // Arrays are no scalars: `CompiledView::stored` does not offer them.
+        Value::Null | Value::List(_) => return None,
         Value::Bool(v) => Scalar::Bool(*v),
         Value::Int(v) => Scalar::Int(*v),
         Value::Float(v) => Scalar::Float(*v),
@@ -80,7 +81,8 @@ fn cell(row: &Row, stored: Stored) -> Option<Scalar<'_>> {
     })
 }
 
-/// Where a column is time-continuous, it has to be evaluated at now, and that is done over Arrow.
+/// Where a column is time-continuous or an array, the row is built over Arrow: the one is evaluated at now, the other has an
+/// encoder there.
 #[allow(clippy::too_many_arguments)]
 fn evaluated(
     session: &Session,

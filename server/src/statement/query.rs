@@ -17,7 +17,7 @@ use datafusion::{
 };
 use std::sync::Arc;
 use tidemark_engine::{provider::provider, scan::bind_scans};
-use tidemark_planner::{bind::Binder, table::ScanTarget};
+use tidemark_planner::{bind::Binder, names, table::ScanTarget};
 
 /// The analysed plan of a query, with `now()` at this instant; its scans are descriptions.
 pub fn bind(
@@ -29,6 +29,7 @@ pub fn bind(
     let snapshot = database.snapshot();
     let system = database.system(session);
     let mut query = query.clone();
+    names::name_columns(&mut query);
     super::zoned::localise(&mut query, &session.format.time_zone);
     crate::system::rewrite(&mut query);
     let bound = Binder::new(&snapshot, &session.state, &system, database.clock.now_us()).query(&query, types)?;
@@ -63,7 +64,7 @@ pub async fn physical(
     Ok(session.state.create_physical_plan(&plan).await?)
 }
 
-/// Runs a query without showing it to the client yet.
+/// Runs a query without showing it to the client yet. The schema has the names a client would see, which may be equal.
 pub async fn run(
     database: &Arc<Database>,
     session: &Session,
@@ -73,7 +74,7 @@ pub async fn run(
 ) -> Result<(SchemaRef, SendableRecordBatchStream), PgError> {
     let plan = bind(database, session, query, types)?;
     let plan = physical(database, session, plan, parameters).await?;
-    Ok((plan.schema(), execute_stream(plan, session.state.task_ctx())?))
+    Ok((names::shown_schema(&plan.schema()), execute_stream(plan, session.state.task_ctx())?))
 }
 
 pub async fn execute(
@@ -89,8 +90,7 @@ pub async fn execute(
         None => bind(database, session, query, &declared_types(&prepared.parameter_oids)?)?,
     };
     let plan = physical(database, session, plan, parameters).await?;
-    let schema = plan.schema();
-    let shown = prepared.schema.as_ref().unwrap_or(&schema).clone();
+    let shown = prepared.schema.clone().unwrap_or_else(|| names::shown_schema(&plan.schema()));
     let stream = execute_stream(plan, session.state.task_ctx())?;
     streamed(session, &shown, stream, bound)
 }

@@ -13,7 +13,6 @@
 //! a subquery over an empty table       NULL, false or an empty array
 //! generate_subscripts(a, 1)            unnest(…) of a list of them
 //! c.tableoid                           the OID of that catalog table
-//! unnamed columns                      get PostgreSQL's names
 //! ```
 
 use super::{functions, introspection, regclass::Reg, tableoid, vacancy};
@@ -23,10 +22,8 @@ use sqlparser::ast::{
     FunctionArgumentClause, FunctionArgumentList, FunctionArguments, GroupByExpr, Ident, ObjectName, OrderByKind,
     Query, Select, SelectItem, SetExpr, TableFactor, TimezoneInfo, Value, Visit, VisitMut, Visitor, VisitorMut,
 };
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    ops::ControlFlow,
-};
+use std::{collections::BTreeMap, ops::ControlFlow};
+use tidemark_planner::names::column_name;
 
 /// Whether a query asks about the catalog: it reads one of its tables, calls one of its functions, or writes its types
 /// or operators.
@@ -197,8 +194,8 @@ fn take(expr: &mut Expr) -> Expr {
     std::mem::replace(expr, Expr::Value(Value::Null.into()))
 }
 
-/// The select lists whose columns the client sees: what it reads there as `regclass` is a name, and what has no name
-/// gets PostgreSQL's.
+/// The select lists whose columns the client sees: what it reads there as `regclass` is a name, and what becomes a call
+/// keeps the name it was written with.
 fn shown(body: &mut SetExpr) {
     match body {
         SetExpr::Select(select) => shown_columns(select),
@@ -212,17 +209,6 @@ fn shown(body: &mut SetExpr) {
 }
 
 fn shown_columns(select: &mut Select) {
-    let mut taken: BTreeSet<String> = select
-        .projection
-        .iter()
-        .filter_map(|item| match item {
-            SelectItem::ExprWithAlias { alias, .. } => Some(alias.value.clone()),
-            SelectItem::UnnamedExpr(expr) => {
-                column(expr).filter(|ident| !tableoid::is_tableoid(ident)).map(|ident| ident.value.to_lowercase())
-            }
-            _ => None,
-        })
-        .collect();
     for item in &mut select.projection {
         let (SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. }) = item else { continue };
         let name = column_name(expr);
@@ -234,13 +220,7 @@ fn shown_columns(select: &mut Select) {
         if let SelectItem::UnnamedExpr(expr) = item
             && column(expr).is_none_or(|ident| is_value_word(ident) || tableoid::is_tableoid(ident))
         {
-            let mut alias = name.clone();
-            let mut copy = 0;
-            while !taken.insert(alias.clone()) {
-                copy += 1;
-                alias = format!("{name}_{copy}");
-            }
-            *item = SelectItem::ExprWithAlias { expr: take(expr), alias: Ident::with_quote('"', alias) };
+            *item = SelectItem::ExprWithAlias { expr: take(expr), alias: Ident::with_quote('"', name) };
         }
     }
 }
@@ -250,40 +230,6 @@ fn column(expr: &Expr) -> Option<&Ident> {
         Expr::Identifier(ident) => Some(ident),
         Expr::CompoundIdentifier(parts) => parts.last(),
         _ => None,
-    }
-}
-
-/// PostgreSQL's name for a column that was given none.
-fn column_name(expr: &Expr) -> String {
-    match expr {
-        Expr::Function(f) => vacancy::last_part(&f.name),
-        Expr::Nested(inner) | Expr::Collate { expr: inner, .. } => column_name(inner),
-        Expr::Cast { expr: inner, data_type, .. } => match column_name(inner).as_str() {
-            "?column?" => {
-                let name = data_type.to_string().to_lowercase();
-                let name = name.rsplit('.').next().unwrap_or_default().to_string();
-                by_name(&name).and_then(|t| crate::wire::types::typname(t.oid)).unwrap_or(name)
-            }
-            name => name.to_string(),
-        },
-        Expr::Case { else_result: Some(other), .. } if column(other).is_some() => column_name(other),
-        Expr::Case { .. } => "case".to_string(),
-        Expr::Exists { .. } => "exists".to_string(),
-        Expr::Array(_) => "array".to_string(),
-        Expr::Trim { trim_where, .. } => match trim_where {
-            Some(sqlparser::ast::TrimWhereField::Leading) => "ltrim".to_string(),
-            Some(sqlparser::ast::TrimWhereField::Trailing) => "rtrim".to_string(),
-            _ => "btrim".to_string(),
-        },
-        Expr::Subquery(query) => match query.body.as_ref() {
-            SetExpr::Select(select) => match select.projection.first() {
-                Some(SelectItem::ExprWithAlias { alias, .. }) => alias.value.clone(),
-                Some(SelectItem::UnnamedExpr(expr)) => column_name(expr),
-                _ => "?column?".to_string(),
-            },
-            _ => "?column?".to_string(),
-        },
-        other => column(other).map_or("?column?".to_string(), |ident| ident.value.clone()),
     }
 }
 

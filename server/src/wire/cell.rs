@@ -278,6 +278,13 @@ impl CellWriter {
     }
 }
 
+/// The text of an interval that is not NULL.
+pub fn show_interval(array: &dyn Array, row: usize) -> String {
+    let mut out = BytesMut::new();
+    write_interval(interval(array, row), &mut out);
+    String::from_utf8_lossy(&out).into_owned()
+}
+
 /// Writes what `body` writes, after its length as a big-endian i32.
 pub(crate) fn write_sized(out: &mut BytesMut, body: impl FnOnce(&mut BytesMut)) {
     let at = out.len();
