@@ -59,9 +59,13 @@ impl Logs for EmbeddedLogs {
 
 /// Opens the data directory, recovers, and listens. Returns when clients can connect.
 pub async fn start(settings: &Settings) -> Result<Running> {
+    start_on(settings, Arc::new(SystemClock::new(tokio::runtime::Handle::current()))).await
+}
+
+/// The same on a clock of the caller's: a test moves time by hand.
+pub async fn start_on(settings: &Settings, clock: Arc<dyn Clock>) -> Result<Running> {
     let data = &settings.data;
     let lock = DirLock::acquire(data)?;
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new(tokio::runtime::Handle::current()));
     // Before recovery, which may take a while: a port in use is known at once.
     let listener = pg::bind(settings.listen).await?;
     let address = listener.local_addr()?;
