@@ -353,6 +353,8 @@ impl ViewState {
         let mut shard = self.shard(&encoded).lock();
         shard.keys.insert(encoded.clone(), Entry { state, due: None, online_due: None });
         shard.schedule(&encoded, walk);
+        // What the online store shows of it is of before the stop, and its departures are to be followed again.
+        shard.stale.insert(encoded);
         Ok(())
     }
 
