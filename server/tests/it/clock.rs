@@ -4,5 +4,6 @@
 //! which is what a source does unless it says otherwise.
 
 mod online;
+mod retention;
 mod system;
 mod world;
