@@ -11,7 +11,7 @@ help:
 	@echo 'make demo       the whole idea on 336,776 real flights, from nothing'
 	@echo 'make serve      the server on 127.0.0.1:5433, its data in .tidemark'
 	@echo 'make test       all tests that CI runs, with the minutes each suite took'
-	@echo 'make test-long  those and everything that takes longer'
+	@echo 'make test-long  the same tests at greater length, with seeds of their own'
 	@echo 'make bench      the benchmarks, each beside its anchor (release build)'
 	@echo 'make lint       formatting, and a build in which no warning is left'
 

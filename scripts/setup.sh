@@ -14,12 +14,21 @@ has() { command -v "$1" >/dev/null 2>&1; }
 has_server() { has pg_ctl || compgen -G '/usr/lib/postgresql/*/bin/pg_ctl' >/dev/null; }
 has_venv() { python3 -c 'import ensurepip, venv' 2>/dev/null; }
 has_zones() { python3 -c 'import zoneinfo; zoneinfo.ZoneInfo("America/New_York")' 2>/dev/null; }
-has_python() { has python3 && python3 -c 'import sys; sys.exit(sys.version_info < (3, 9))'; }
+has_python() { has python3 && python3 -c 'import sys; sys.exit(sys.version_info < tuple(map(int, sys.argv[1].split("."))))' "$1"; }
+# The pinned channel, where rustup is: it fetches it itself (and says so, unless RUSTUP_AUTO_INSTALL=0); else any as new.
+rust=$(sed -n 's/^channel = "\(.*\)"/\1/p' rust-toolchain.toml)
+has_rust() {
+  local version
+  version=$(cargo --version | cut -d' ' -f2) && [ "$(printf '%s\n' "$rust" "$version" | sort -V | head -n 1)" = "$rust" ]
+}
 
 # One line per need: what it is, how to see it, Debian's packages.
 needs=("a C compiler|has cc|build-essential")
-[ "$mode" = build ] || needs+=("Python 3.9 or newer|has_python|python3" "time zone data|has_zones|tzdata")
-case $mode in test | bench)
+# What derives the demo's events is older than what the pinned packages of the tests ask for.
+case $mode in
+demo) needs+=("Python 3.9 or newer|has_python 3.9|python3" "time zone data|has_zones|tzdata") ;;
+test | bench)
+  needs+=("Python 3.11 or newer|has_python 3.11|python3" "time zone data|has_zones|tzdata")
   needs+=("Python's venv|has_venv|python3-venv" "psql|has psql|postgresql-client"
     "PostgreSQL's server programs|has_server|postgresql" "pgbench|has pgbench|postgresql") ;;
 esac
@@ -54,22 +63,25 @@ if [ -n "$lacking" ]; then
   mapfile -t packages < <(cut -d'|' -f2 <<<"$lacking" | sort -u)
   install "${packages[@]}" || true
   lacking=$(missing)
-  if [ -n "$lacking" ]; then
-    {
-      echo "setup: missing for \"make $mode\":"
-      while IFS='|' read -r what package; do echo "  $what (Debian package $package)"; done <<<"$lacking"
-      echo "Install them, on Debian or Ubuntu as root: apt-get install -y --no-install-recommends $(cut -d'|' -f2 <<<"$lacking" | sort -u | xargs)"
-    } >&2
-    exit 1
-  fi
 fi
-
-if ! has cargo || ! cargo --version >/dev/null 2>&1; then
-  want=$(sed -n 's/^channel = "\(.*\)"/\1/p' rust-toolchain.toml)
-  echo "setup: missing: a Rust toolchain ($want or newer, by rustup: https://rustup.rs)" >&2
+no_rust=
+if ! has cargo; then
+  no_rust="a Rust toolchain ($rust or newer): https://rustup.rs"
+elif ! has_rust; then
+  no_rust="Rust $rust or newer"
+  if has rustup; then no_rust+=": rustup toolchain install $rust -c clippy -c rustfmt"; else no_rust+=": https://rustup.rs"; fi
+fi
+if [ -n "$lacking$no_rust" ]; then
+  {
+    echo "setup: missing for \"make $mode\":"
+    [ -z "$lacking" ] || while IFS='|' read -r what package; do echo "  $what (Debian package $package)"; done <<<"$lacking"
+    [ -z "$no_rust" ] || echo "  $no_rust"
+    [ -z "$lacking" ] || echo "Install them, on Debian or Ubuntu as root: apt-get install -y --no-install-recommends $(cut -d'|' -f2 <<<"$lacking" | sort -u | xargs)"
+  } >&2
   exit 1
 fi
 
+uv=0.13.9
 # A folder with the Python packages that a requirements file pins; made again only when the file changes.
 python_environment() {
   local folder=$1 requirements=$2
@@ -77,7 +89,7 @@ python_environment() {
   echo "setup: Python packages of $requirements into $folder"
   rm -rf "$folder"
   python3 -m venv "$folder"
-  "$folder/bin/pip" install -q --disable-pip-version-check uv
+  "$folder/bin/pip" install -q --disable-pip-version-check "uv==$uv"
   "$folder/bin/uv" pip install -q --python "$folder/bin/python" -r "$requirements"
   cp "$requirements" "$folder/requirements.installed"
 }

@@ -2,7 +2,9 @@
 # Runs all test suites and prints the minutes each took.
 #   test.sh [--long] [SUITE…]
 # A suite is `unit:CRATE` (tests beside the code), `CRATE:TARGET` (an integration-test binary), or one of the Python ones,
-# `python:NAME`; one half of such a name stands for all suites that have it. --long also runs what is marked as ignored.
+# `python:NAME`; one half of such a name stands for all suites that have it.
+# --long looks for more of the same: another seed every time, ten times the oracle's views and the crashes, sixteen times
+# the cases of every property. What it says at its beginning repeats it. A variable that is set already stays as it is.
 # Everything is built first, in one pass, exactly as scripts/lint.sh builds it.
 set -uo pipefail
 cd "$(dirname "$0")/.."
@@ -12,12 +14,21 @@ long=
 if [ "${1:-}" = --long ]; then
   long=yes
   export TIDEMARK_TEST_LONG=1
+  export TIDEMARK_ORACLE_SEED=${TIDEMARK_ORACLE_SEED:-$((RANDOM * 32768 + RANDOM))}
+  export TIDEMARK_ORACLE_VIEWS=${TIDEMARK_ORACLE_VIEWS:-5000}
+  export TIDEMARK_TEST_CRASH_SEED=${TIDEMARK_TEST_CRASH_SEED:-$((RANDOM * 32768 + RANDOM))}
+  export TIDEMARK_TEST_CRASH_ROUNDS=${TIDEMARK_TEST_CRASH_ROUNDS:-100}
+  export PROPTEST_CASES=${PROPTEST_CASES:-4096}
+  echo "== TIDEMARK_ORACLE_SEED=$TIDEMARK_ORACLE_SEED TIDEMARK_ORACLE_VIEWS=$TIDEMARK_ORACLE_VIEWS" \
+    "TIDEMARK_TEST_CRASH_SEED=$TIDEMARK_TEST_CRASH_SEED TIDEMARK_TEST_CRASH_ROUNDS=$TIDEMARK_TEST_CRASH_ROUNDS" \
+    "PROPTEST_CASES=$PROPTEST_CASES"
   shift
 fi
 wanted=("$@")
 root=$PWD
 scratch=$(mktemp -d)
-trap 'rm -rf "$scratch"' EXIT
+mounted=
+trap '[ -z "$mounted" ] || umount "$mounted"; rm -rf "$scratch"' EXIT
 
 is_wanted() {
   [ ${#wanted[@]} -eq 0 ] && return 0
@@ -66,8 +77,29 @@ for _, _, name, folder, executable in sorted(suites):
     print(name, folder, executable, sep="\t")
 PYTHON
 
+# A disk that is soon full, for the tests that fill one. Where this user may not mount, a user namespace of the test's own
+# may; where that is refused too, those tests say that they are skipped.
+small_disk=$scratch/disk
+mkdir "$small_disk"
+size=100m
+on_small_disk() { "$@"; }
+if mount -t tmpfs -o size=$size tmpfs "$small_disk" 2>/dev/null; then
+  mounted=$small_disk
+  export TIDEMARK_SMALL_DISK=$small_disk
+elif unshare -rm mount -t tmpfs -o size=$size tmpfs "$small_disk" 2>/dev/null; then
+  on_small_disk() {
+    TIDEMARK_SMALL_DISK=$small_disk unshare -rm bash -c \
+      'mount -t tmpfs -o size="$1" tmpfs "$2" && shift 2 && exec "$@"' on_small_disk "$size" "$small_disk" "$@"
+  }
+else
+  echo "== no small disk: mount and unshare are refused, the tests of a full disk are skipped" >&2
+  export TIDEMARK_TEST_NO_DISK=1
+fi
+
 arguments=()
 [ -n "$long" ] && arguments+=(--include-ignored)
+# Everything is here: a test that finds its tool missing fails.
+export TIDEMARK_TEST_NO_SKIP=1
 CARGO=$(command -v cargo)
 export CARGO
 # What `cargo test` would tell a test about the programs of the workspace.
@@ -78,7 +110,9 @@ for python in "$TIDEMARK_PYTHON" "$TIDEMARK_LAKE_PYTHON"; do
   [ -x "$python" ] || { echo "$python is missing; scripts/setup.sh test makes it" >&2; exit 1; }
 done
 while IFS=$'\t' read -r name folder executable <&3; do
-  CARGO_MANIFEST_DIR=$folder run "$name" "$folder" "$executable" --quiet "${arguments[@]}"
+  wrapped=()
+  case $name in connectors:it | tidemark:crash) wrapped=(on_small_disk) ;; esac
+  CARGO_MANIFEST_DIR=$folder run "$name" "$folder" "${wrapped[@]}" "$executable" --quiet "${arguments[@]}"
 done 3<"$scratch/suites"
 
 run python:derive_events "$root/sql_examples/flights" python3 -W error -m unittest -q test_derive_events

@@ -17,6 +17,21 @@ pub enum CatalogError {
     Definition { name: String, source: serde_json::Error },
 }
 
+impl CatalogError {
+    /// The disk is full: nothing happened, and there is nothing wrong with the catalog.
+    pub fn is_disk_full(&self) -> bool {
+        // SQLITE_FULL; extended codes have the primary one in their low byte.
+        const FULL: u32 = 13;
+        match self {
+            CatalogError::Store(sqlx::Error::Database(error)) => {
+                error.code().and_then(|code| code.parse::<u32>().ok()).is_some_and(|code| code & 0xff == FULL)
+            }
+            CatalogError::Store(sqlx::Error::Io(error)) => error.kind() == std::io::ErrorKind::StorageFull,
+            _ => false,
+        }
+    }
+}
+
 /// The layout of the file; a file of a later layout is refused rather than misread.
 const LAYOUT: i64 = 1;
 

@@ -343,6 +343,8 @@ impl ViewState {
         let mut shard = self.shards[shard_of(hash)].lock();
         let id = shard.insert(hash, encoded.into(), state);
         shard.schedule(id, walk);
+        // What the online store shows of it is of before the stop, and its departures are to be followed again.
+        shard.mark_stale(id);
         Ok(())
     }
 

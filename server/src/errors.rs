@@ -16,11 +16,32 @@ impl From<WireError> for PgError {
     }
 }
 
+/// PostgreSQL's `disk_full`.
+fn disk_full(message: impl Into<String>) -> PgError {
+    PgError::error("53100", message)
+        .hint("free space, or set a retention on the sources and run CHECKPOINT; lookups go on meanwhile")
+}
+
+/// An error of reading or writing a file: a full disk is told apart, however deep it lies.
+pub fn file_error(message: String, error: &(dyn std::error::Error + 'static)) -> PgError {
+    match is_disk_full(error) {
+        true => disk_full(message),
+        false => PgError::error("58030", message),
+    }
+}
+
+fn is_disk_full(error: &(dyn std::error::Error + 'static)) -> bool {
+    use std::io::ErrorKind::{QuotaExceeded, StorageFull};
+    std::iter::successors(Some(error), |error| error.source()).any(|error| {
+        let io = error.downcast_ref::<std::io::Error>();
+        io.is_some_and(|io| matches!(io.kind(), StorageFull | QuotaExceeded))
+    })
+}
+
 impl From<SeamError> for PgError {
     fn from(error: SeamError) -> Self {
         match &error {
-            SeamError::Full(_) => PgError::error("53100", error.to_string())
-                .hint("free space, or set a retention on the sources and run CHECKPOINT; lookups go on meanwhile"),
+            SeamError::Full(_) => disk_full(error.to_string()),
             SeamError::NotDone(_) => PgError::error("58000", error.to_string()),
             SeamError::Unknown(_) => {
                 PgError::error("58030", error.to_string()).hint("read back what was written before trying again")
@@ -31,7 +52,10 @@ impl From<SeamError> for PgError {
 
 impl From<CatalogError> for PgError {
     fn from(error: CatalogError) -> Self {
-        PgError::error("58000", error.to_string())
+        match error.is_disk_full() {
+            true => disk_full(error.to_string()),
+            false => PgError::error("58000", error.to_string()),
+        }
     }
 }
 
@@ -63,6 +87,10 @@ impl From<DataFusionError> for PgError {
                 }
                 .into();
             }
+        }
+        // Sorts and aggregations that do not fit into memory spill.
+        if is_disk_full(&error) {
+            return disk_full(error.find_root().to_string());
         }
         PlanError::from(error).into()
     }

@@ -62,8 +62,12 @@ impl Logs for EmbeddedLogs {
 /// Dropping the future on the way closes what is open, the lock last: as after a crash the next start recovers from the
 /// same log and checkpoint. Recovery yields after every batch, so whoever waits for a signal beside it gets a turn.
 pub async fn start(settings: &Settings) -> Result<Running> {
+    start_on(settings, Arc::new(SystemClock::new(tokio::runtime::Handle::current()))).await
+}
+
+/// The same on a clock of the caller's: a test moves time by hand.
+pub async fn start_on(settings: &Settings, clock: Arc<dyn Clock>) -> Result<Running> {
     let data = &settings.data;
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new(tokio::runtime::Handle::current()));
     let lock = DirLock::acquire_patiently(data, clock.as_ref()).await?;
     // Before recovery, which may take a while: a port in use is known at once.
     let listener = pg::bind(settings.listen).await?;

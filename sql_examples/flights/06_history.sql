@@ -8,7 +8,7 @@ FROM history.origin_delays;
 -- Steps of one key. Some have no event behind them: _event_time stays, the count falls, because an hour has passed.
 SELECT event_time, departures_1h, _op, _event_time
 FROM history.origin_delays
-WHERE origin = 'LGA' AND event_time BETWEEN TIMESTAMPTZ '2013-06-02 02:30:00+00' AND TIMESTAMPTZ '2013-06-02 04:30:00+00'
+WHERE origin = 'LGA' AND event_time BETWEEN TIMESTAMPTZ '2013-06-02 01:30:00+00' AND TIMESTAMPTZ '2013-06-02 02:15:00+00'
 ORDER BY event_time;
 
 -- The same instant read in four ways. 1: AS OF.

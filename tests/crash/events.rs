@@ -2,8 +2,10 @@
 
 use std::fmt::Write;
 
-/// 2026-03-15 00:00:00 UTC: the middle of a month, so that no `carry` row falls into a run.
-pub const BASE_US: i64 = 1_773_532_800_000_000;
+/// 2026-03-31 23:50:00 UTC: a month begins within the first rounds, and keys that are quiet then repeat their row.
+pub const BASE_US: i64 = MONTH_US - 600_000_000;
+/// 2026-04-01 00:00:00 UTC.
+pub const MONTH_US: i64 = 1_775_001_600_000_000;
 pub const ROWS_PER_BATCH: u64 = 8;
 /// The declared delay of the source's watermark.
 pub const DELAY_US: i64 = 60_000_000;
@@ -15,7 +17,8 @@ const JITTER_ROWS: u64 = 64;
 #[derive(Debug, Clone, PartialEq)]
 pub struct Event {
     pub n: u64,
-    pub key: String,
+    /// `None`: the source admits the row, and no view can use it.
+    pub key: Option<String>,
     pub cents: i64,
     /// A multiple of a quarter: sums of these are exact.
     pub price: f64,
@@ -34,8 +37,9 @@ pub fn event(n: u64) -> Event {
     let chance = hash(n);
     // Most rows belong to a few busy keys; the others to keys that are silent for minutes and come back.
     let key = match chance % 8 {
-        0 => format!("rare{}", n / 120 % 7),
-        _ => format!("busy{}", chance / 8 % 12),
+        _ if n % 61 == 7 => None,
+        0 => Some(format!("rare{}", n / 120 % 7)),
+        _ => Some(format!("busy{}", chance / 8 % 12)),
     };
     let jitter = (chance >> 32) % JITTER_ROWS;
     // `n % 1000` keeps the times of a key apart: who is last is then never in doubt.
@@ -78,15 +82,19 @@ pub fn insert_sql(number: u64) -> String {
     for (i, e) in batch(number).enumerate() {
         let comma = if i == 0 { "" } else { ", " };
         let (amount, at) = (decimal(e.cents), instant(e.at_us));
+        let key = e.key.map_or("NULL".to_owned(), |key| format!("'{key}'"));
         // Writing to a String cannot fail.
-        let _ = write!(sql, "{comma}({}, '{}', {amount}, {}, '{at}')", e.n, e.key, e.price);
+        let _ = write!(sql, "{comma}({}, {key}, {amount}, {}, '{at}')", e.n, e.price);
     }
     sql
 }
 
 pub fn copy_text(number: u64) -> String {
     batch(number)
-        .map(|e| format!("{}\t{}\t{}\t{}\t{}\n", e.n, e.key, decimal(e.cents), e.price, instant(e.at_us)))
+        .map(|e| {
+            let key = e.key.as_deref().unwrap_or("\\N");
+            format!("{}\t{key}\t{}\t{}\t{}\n", e.n, decimal(e.cents), e.price, instant(e.at_us))
+        })
         .collect()
 }
 
@@ -96,6 +104,7 @@ fn times_and_amounts_survive_the_way_through_text() {
         let e = event(n);
         assert_eq!(microseconds(&instant(e.at_us)).expect("a time"), e.at_us);
     }
-    assert_eq!(microseconds("2026-03-15 00:00:00.5+00").expect("a time"), BASE_US + 500_000);
+    assert_eq!(microseconds("2026-03-31 23:50:00.5+00").expect("a time"), BASE_US + 500_000);
+    assert_eq!(instant(MONTH_US), "2026-04-01 00:00:00.000000+00");
     assert_eq!(decimal(-5), "-0.05");
 }

@@ -1,6 +1,7 @@
 //! `kill -9`, many times, and SIGTERM.
 
 use crate::{
+    beside,
     reference::{SOURCE_SQL, VIEWS},
     server::{Folder, Server},
     verify,
@@ -17,12 +18,13 @@ use std::{
 const BACKGROUND: [&str; 4] = ["--commit-interval", "150ms", "--checkpoint-interval", "200ms"];
 const ROUNDS: usize = 10;
 const ROUNDS_MIN: usize = 8;
-/// After this long no new round begins, once there were enough.
+/// After this long no new round begins, once there were enough; unless their number was asked for.
 const LONG_ENOUGH: Duration = Duration::from_secs(75);
 
 async fn create_all(server: &Server) -> Result<()> {
     let client = server.connect().await?;
     client.batch_execute(SOURCE_SQL).await.context(SOURCE_SQL)?;
+    client.batch_execute(beside::SQL).await.context(beside::SQL)?;
     for view in &VIEWS {
         let sql = view.create_sql(view.name);
         client.batch_execute(&sql).await.context(sql)?;
@@ -36,14 +38,16 @@ async fn after_kill_9_at_any_moment_nothing_is_lost_and_nothing_doubled() -> Res
         Ok(seed) => seed.parse()?,
         Err(_) => rand::random_range(0..1_000_000_000),
     };
-    let rounds = std::env::var("TIDEMARK_TEST_CRASH_ROUNDS").map_or(Ok(ROUNDS), |rounds| rounds.parse())?;
+    let asked: Option<usize> =
+        std::env::var("TIDEMARK_TEST_CRASH_ROUNDS").ok().map(|rounds| rounds.parse()).transpose()?;
+    let rounds = asked.unwrap_or(ROUNDS);
     println!("TIDEMARK_TEST_CRASH_SEED={seed} TIDEMARK_TEST_CRASH_ROUNDS={rounds}");
     let folder = Folder::new()?;
-    let outcome = kill_rounds(&folder, seed, rounds).await;
+    let outcome = kill_rounds(&folder, seed, rounds, asked.is_none()).await;
     outcome.with_context(|| format!("seed {seed}\nthe server's log ends:\n{}\n", folder.log_tail()))
 }
 
-async fn kill_rounds(folder: &Folder, seed: u64, rounds: usize) -> Result<()> {
+async fn kill_rounds(folder: &Folder, seed: u64, rounds: usize, may_end_early: bool) -> Result<()> {
     let mut chance = StdRng::seed_from_u64(seed);
     let started = Instant::now();
     let ledger = Arc::new(Ledger::default());
@@ -76,7 +80,7 @@ async fn kill_rounds(folder: &Folder, seed: u64, rounds: usize) -> Result<()> {
             found.steps,
             recovery.as_millis()
         );
-        if started.elapsed() > LONG_ENOUGH && round >= ROUNDS_MIN {
+        if may_end_early && started.elapsed() > LONG_ENOUGH && round >= ROUNDS_MIN {
             break;
         }
     }

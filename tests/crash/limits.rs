@@ -119,3 +119,130 @@ async fn a_full_log_refuses_rows_with_53100_and_everything_else_goes_on() -> Res
     server.connect().await?.batch_execute(&batch).await?;
     Ok(())
 }
+
+/// Takes up room until so much is left.
+fn fill(disk: &std::path::Path, left: u64) -> Result<std::path::PathBuf> {
+    let ballast = disk.join("ballast");
+    let mut file = std::fs::File::create(&ballast)?;
+    let piece = vec![7; 64 << 10];
+    // Asked of the disk, as nobody else can know what else is on it.
+    while available(disk)? > left {
+        std::io::Write::write_all(&mut file, &piece)?;
+    }
+    Ok(ballast)
+}
+
+/// `df`'s answer in bytes.
+fn available(disk: &std::path::Path) -> Result<u64> {
+    let output = std::process::Command::new("df").args(["-Pk"]).arg(disk).output().context("df")?;
+    let text = String::from_utf8(output.stdout)?;
+    let kilobytes = text.lines().nth(1).and_then(|line| line.split_whitespace().nth(3)).context(text.clone())?;
+    Ok(kilobytes.parse::<u64>()? * 1024)
+}
+
+/// What was refused, as a full disk is: with its SQLSTATE and a way out.
+fn is_disk_full<T>(outcome: Result<T, tokio_postgres::Error>, what: &str) -> Result<()> {
+    let Err(error) = outcome else { bail!("{what} succeeds on a full disk") };
+    let Some(said) = error.as_db_error() else { bail!("{what}: {error}") };
+    ensure!(said.code().code() == "53100", "{what}: {}", shown(&error));
+    ensure!(said.hint().is_some(), "{what} gives no way out: {}", shown(&error));
+    Ok(())
+}
+
+/// Needs `TIDEMARK_SMALL_DISK`: a folder on a file system of some 100 MB, which `scripts/test.sh` makes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_disk_refuses_writes_with_53100_and_loses_nothing() -> Result<()> {
+    let Some(disk) = std::env::var_os("TIDEMARK_SMALL_DISK").filter(|disk| !disk.is_empty()) else {
+        return server::skipped("TIDEMARK_SMALL_DISK is not set: a folder on a small disk");
+    };
+    let disk = std::path::PathBuf::from(disk);
+    let folder = Folder::with_data_on(&disk)?;
+    let outcome = fill_and_free(&folder, &disk).await;
+    outcome.with_context(|| folder.log_tail())
+}
+
+async fn fill_and_free(folder: &Folder, disk: &std::path::Path) -> Result<()> {
+    // Nothing happens by itself, so that it is the statements that meet the full disk.
+    const QUIET: [&str; 4] = ["--commit-interval", "1h", "--checkpoint-interval", "1h"];
+    let mut server = Server::start_with(folder, &QUIET).await?;
+    let client = server.connect().await?;
+    client
+        .batch_execute(
+            "CREATE SOURCE filled (k BIGINT, filler TEXT, at TIMESTAMPTZ NOT NULL, WATERMARK FOR at AS at) WITH (clock = 'event');
+             CREATE FEATURE VIEW counts AS SELECT k, at, count(*) OVER (PARTITION BY k ORDER BY at) AS n FROM filled;
+             INSERT INTO filled VALUES (1, 'first', '2026-03-02 10:00:00+00');
+             CHECKPOINT",
+        )
+        .await?;
+    let mut acknowledged = 1u64;
+    let row = format!("(1, '{}', '2026-03-02 11:00:00+00')", "x".repeat(5_000));
+    let batch = format!("INSERT INTO filled VALUES {}", [row.as_str(); 10].join(", "));
+
+    // No room for state: CHECKPOINT says so; there is still some for the log.
+    let ballast = fill(disk, 4 << 20)?;
+    client.batch_execute(&batch).await?;
+    acknowledged += 10;
+    is_disk_full(client.batch_execute("CHECKPOINT").await, "CHECKPOINT")?;
+    for (file, format) in [("out.csv", "csv"), ("out.parquet", "parquet")] {
+        let path = disk.join(file);
+        let sql = format!(
+            "COPY (SELECT value * 2654435761 % 4294967291 AS x FROM generate_series(1, 2000000)) TO '{}' (FORMAT {format})",
+            path.display()
+        );
+        is_disk_full(client.batch_execute(&sql).await, &sql)?;
+        ensure!(!path.exists(), "half of {file} is there");
+        for entry in std::fs::read_dir(disk)? {
+            let name = entry?.file_name().to_string_lossy().into_owned();
+            ensure!(!name.ends_with(".part"), "{name} was left behind");
+        }
+    }
+    // Nor for rows.
+    let error = loop {
+        match client.batch_execute(&batch).await {
+            Ok(()) => acknowledged += 10,
+            Err(error) => break error,
+        }
+        ensure!(acknowledged < 10_000, "the disk takes more than it has");
+    };
+    is_disk_full(Err::<(), _>(error), "INSERT")?;
+    let mut more = std::fs::File::options().append(true).open(&ballast)?;
+    // To the last byte: the catalog's file is small.
+    while std::io::Write::write_all(&mut more, &[7; 512]).is_ok() {}
+    let create = format!("CREATE VIEW wide AS SELECT '{}' AS text", "x".repeat(100_000));
+    is_disk_full(client.batch_execute(&create).await, "CREATE VIEW")?;
+    let create =
+        "CREATE FEATURE VIEW more AS SELECT k, at, count(*) OVER (PARTITION BY k ORDER BY at) AS n FROM filled";
+    is_disk_full(client.batch_execute(create).await, "CREATE FEATURE VIEW")?;
+
+    // It lives on, and answers.
+    ensure!(server.is_running());
+    let holds = async |client: &tokio_postgres::Client, count: u64| -> Result<()> {
+        let count = Some(count.to_string());
+        ensure!(value(client, "SELECT n FROM counts WHERE k = 1").await? == count, "the lookup is not {count:?}");
+        ensure!(value(client, "SELECT count(*) FROM filled").await? == count, "the source has not {count:?} rows");
+        Ok(())
+    };
+    holds(&client, acknowledged).await?;
+    // With room again everything goes on, without a restart.
+    drop(more);
+    std::fs::remove_file(&ballast)?;
+    client.batch_execute(&batch).await.context("with room again")?;
+    acknowledged += 10;
+    client.batch_execute("CHECKPOINT").await.context("with room again")?;
+    client.batch_execute(create).await.context("with room again")?;
+    client
+        .batch_execute("ALTER SOURCE filled ADVANCE WATERMARK TO TIMESTAMPTZ '2026-03-02 12:00:00+00'; CHECKPOINT")
+        .await?;
+    ensure!(value(&client, "SELECT count(*) FROM history.counts").await? == Some("2".into()));
+    // And after a crash on a full disk nothing is lost.
+    let ballast = fill(disk, 1 << 20)?;
+    client.batch_execute(&batch).await?;
+    acknowledged += 10;
+    server.kill()?;
+    std::fs::remove_file(ballast)?;
+    let server = Server::start_with(folder, &QUIET).await?;
+    let client = server.connect().await?;
+    holds(&client, acknowledged).await.context("after a restart")?;
+    client.batch_execute("CHECKPOINT").await?;
+    Ok(())
+}

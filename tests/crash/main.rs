@@ -10,6 +10,7 @@
 #[path = "../server/mod.rs"]
 mod server;
 
+mod beside;
 mod events;
 mod kill;
 mod limits;

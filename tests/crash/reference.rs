@@ -1,9 +1,9 @@
 //! What the views of the crash test mean, by definition and slowly: for one key and one instant, over all its events.
 
-use crate::events::{DELAY_US, Event, decimal};
+use crate::events::{DELAY_US, Event, MONTH_US, decimal};
 use std::collections::BTreeMap;
 
-pub const SOURCE_SQL: &str = "CREATE SOURCE events (n BIGINT NOT NULL, k TEXT NOT NULL, amount NUMERIC(12,2), \
+pub const SOURCE_SQL: &str = "CREATE SOURCE events (n BIGINT NOT NULL, k TEXT, amount NUMERIC(12,2), \
      price DOUBLE PRECISION, at TIMESTAMPTZ NOT NULL, WATERMARK FOR at AS at - INTERVAL '60 seconds') WITH (clock = 'event')";
 
 const RANGE_US: i64 = 30_000_000;
@@ -16,7 +16,7 @@ pub struct View {
     sql: &'static str,
     /// Its features, in order.
     pub features: &'static [&'static str],
-    takes: fn(&Event) -> bool,
+    pub takes: fn(&Event) -> bool,
     ttl_us: Option<i64>,
     range_us: Option<i64>,
     /// Over the events of the key's life up to the instant (never empty), and those of them in the range.
@@ -102,7 +102,9 @@ impl View {
     pub fn by_key<'a>(&self, events: &'a [Event]) -> BTreeMap<&'a str, Vec<&'a Event>> {
         let mut keys: BTreeMap<&str, Vec<&Event>> = BTreeMap::new();
         for event in events.iter().filter(|event| (self.takes)(event)) {
-            keys.entry(&event.key).or_default().push(event);
+            if let Some(key) = &event.key {
+                keys.entry(key).or_default().push(event);
+            }
         }
         keys.values_mut().for_each(|events| events.sort_by_key(|event| event.at_us));
         keys
@@ -130,6 +132,7 @@ impl View {
             .iter()
             .flat_map(|e| [Some(e.at_us), self.range_us.map(|r| e.at_us + r + 1), self.ttl_us.map(|t| e.at_us + t + 1)])
             .flatten()
+            .chain([MONTH_US])
             .filter(|at_us| *at_us < frontier_us)
             .collect();
         instants.sort_unstable();
@@ -142,6 +145,8 @@ impl View {
                     Some((_, values)) => Step { at_us, op: "upsert", values: values.clone() },
                     None => Step { at_us, op: "delete", values: vec![] },
                 });
+            } else if let (MONTH_US, Some((_, values))) = (at_us, &now) {
+                steps.push(Step { at_us, op: "carry", values: values.clone() });
             }
             before = now;
         }
@@ -156,7 +161,7 @@ pub fn frontier_us(events: &[Event]) -> i64 {
 
 #[test]
 fn a_gap_longer_than_the_ttl_ends_a_life() {
-    let event = |n: u64, at_s: i64| Event { n, key: "k".into(), cents: 100, price: 1.0, at_us: at_s * 1_000_000 };
+    let event = |n: u64, at_s: i64| Event { n, key: Some("k".into()), cents: 100, price: 1.0, at_us: at_s * 1_000_000 };
     let events = [event(0, 0), event(1, 10), event(2, 131), event(3, 132)];
     let events: Vec<&Event> = events.iter().collect();
     let lives = &VIEWS[3];
@@ -176,4 +181,20 @@ fn a_gap_longer_than_the_ttl_ends_a_life() {
         (252_000_001, "delete", vec![]),
     ];
     assert_eq!(steps, expected);
+}
+
+#[test]
+fn a_quiet_key_repeats_its_row_when_a_month_begins_and_an_absent_one_does_not() {
+    let event = |n: u64, at_us: i64| Event { n, key: Some("k".into()), cents: 100, price: 1.0, at_us };
+    let ops = |view: &View, at_us: i64| {
+        let event = event(0, at_us);
+        let steps = view.steps(&[&event], MONTH_US + 1);
+        steps.iter().map(|step| step.op).collect::<Vec<_>>()
+    };
+    let [recent, _, _, lives] = &VIEWS;
+    assert_eq!(ops(recent, MONTH_US - 1), ["upsert", "carry"]);
+    assert_eq!(ops(recent, MONTH_US), ["upsert"]);
+    assert_eq!(ops(recent, MONTH_US - RANGE_US - 1), ["upsert", "upsert"]);
+    assert_eq!(ops(lives, MONTH_US - TTL_US), ["upsert", "upsert", "carry"]);
+    assert_eq!(ops(lives, MONTH_US - TTL_US - 2), ["upsert", "upsert", "delete"]);
 }

@@ -2,6 +2,7 @@
 //! the definition says over what is there.
 
 use crate::{
+    beside,
     events::{self, Event, ROWS_PER_BATCH, microseconds},
     reference::{self, Step, VIEWS, View},
     server::{rows, value},
@@ -20,7 +21,7 @@ pub struct Found {
     pub steps: usize,
 }
 
-fn text(row: &[Option<String>], column: usize) -> &str {
+pub fn text(row: &[Option<String>], column: usize) -> &str {
     row.get(column).and_then(Option::as_deref).unwrap_or("NULL")
 }
 
@@ -28,6 +29,9 @@ fn text(row: &[Option<String>], column: usize) -> &str {
 pub async fn all(client: &Client, known: &Known) -> Result<Found> {
     let mut found = Found::default();
     let (admitted, refused) = rows_once(client, known, &mut found).await?;
+    for view in &VIEWS {
+        found.letters += letters(client, view, &admitted).await.with_context(|| format!("letters of {}", view.name))?;
+    }
     ensure!(refused.iter().all(|n| !admitted.iter().any(|e| e.n == *n)), "a row is admitted and a dead letter");
     for (key, seen) in &known.seen {
         let now = value_or_zero(client, &format!("SELECT n FROM ever WHERE k = '{key}'")).await?;
@@ -47,6 +51,7 @@ pub async fn all(client: &Client, known: &Known) -> Result<Found> {
     for (view, name) in &views {
         found.steps += history(client, view, name, &admitted).await.with_context(|| format!("history of {name}"))?;
     }
+    found.steps += beside::verify(client, &known.beside).await?;
     Ok(found)
 }
 
@@ -64,14 +69,18 @@ async fn rows_once(client: &Client, known: &Known, found: &mut Found) -> Result<
         let is = (text(&row, 1), text(&row, 2), text(&row, 3).parse()?, microseconds(text(&row, 4))?);
         let event = events::event(n);
         ensure!(
-            is == (event.key.as_str(), &events::decimal(event.cents), event.price, event.at_us),
+            is == (event.key.as_deref().unwrap_or("NULL"), &events::decimal(event.cents), event.price, event.at_us),
             "row {n} is {is:?}"
         );
         *times.entry(n).or_default() += 1;
         admitted.push(event);
     }
     let mut refused = vec![];
-    for row in rows(client, "SELECT payload ->> 'n', reason FROM tidemark.dead_letters WHERE object = 'events'").await?
+    for row in rows(
+        client,
+        "SELECT payload ->> 'n', reason FROM tidemark.dead_letters WHERE object = 'events' AND view IS NULL",
+    )
+    .await?
     {
         let n: u64 = text(&row, 0).parse()?;
         ensure!(text(&row, 1) == "late", "row {n} was refused as {}", text(&row, 1));
@@ -104,6 +113,25 @@ async fn rows_once(client: &Client, known: &Known, found: &mut Found) -> Result<
     Ok((admitted, refused))
 }
 
+/// Every admitted row without a key is a dead letter of every view that takes it, once.
+async fn letters(client: &Client, view: &View, admitted: &[Event]) -> Result<usize> {
+    let keyless = admitted.iter().filter(|event| event.key.is_none() && (view.takes)(event));
+    let expected: BTreeSet<u64> = keyless.map(|event| event.n).collect();
+    let sql = format!(
+        "SELECT payload ->> 'n', reason FROM tidemark.dead_letters WHERE object = 'events' AND view = '{}'",
+        view.name
+    );
+    let mut there = BTreeSet::new();
+    for row in rows(client, &sql).await? {
+        let n: u64 = text(&row, 0).parse()?;
+        ensure!(text(&row, 1) == "null_key", "row {n} was excluded as {}", text(&row, 1));
+        ensure!(there.insert(n), "row {n} has two letters");
+    }
+    let differing: Vec<_> = there.symmetric_difference(&expected).collect();
+    ensure!(differing.is_empty(), "rows that have a letter or should have one: {differing:?}");
+    Ok(there.len())
+}
+
 /// All keys by a scan, each key by a lookup, at the event clock's now.
 async fn lookups(client: &Client, view: &View, name: &str, events: &[Event]) -> Result<()> {
     let Some(now_us) = events.iter().map(|event| event.at_us).max() else { return Ok(()) };
@@ -131,7 +159,7 @@ async fn by_sql(client: &Client) -> Result<()> {
     let recomputed = "SELECT k, count(*) FILTER (WHERE at >= now - INTERVAL '30 seconds') AS n, \
                         sum(amount) FILTER (WHERE at >= now - INTERVAL '30 seconds') AS total, \
                         max(price) FILTER (WHERE at >= now - INTERVAL '30 seconds') AS highest \
-                      FROM events, (SELECT max(at) AS now FROM events) WHERE price < 90 GROUP BY k";
+                      FROM events, (SELECT max(at) AS now FROM events) WHERE price < 90 AND k IS NOT NULL GROUP BY k";
     let served = "SELECT k, n, total, highest FROM recent";
     for (a, b) in [(recomputed, served), (served, recomputed)] {
         let different = rows(client, &format!("SELECT * FROM ({a}) a EXCEPT SELECT * FROM ({b}) b")).await?;

@@ -1,6 +1,8 @@
-//! Who keeps the server busy while it is killed: two writers, one that checkpoints, one that creates and drops a view.
+//! Who keeps the server busy while it is killed: two writers, one that checkpoints, one that creates and drops a view,
+//! and those of `beside.rs`.
 
 use crate::{
+    beside::{self, Beside},
     events,
     reference::VIEWS,
     server::{self, Server},
@@ -35,6 +37,7 @@ pub struct Known {
     pub in_flight: BTreeSet<u64>,
     /// The greatest count of `ever` that a reader has seen, by key.
     pub seen: BTreeMap<String, u64>,
+    pub beside: Beside,
 }
 
 impl Ledger {
@@ -50,7 +53,7 @@ impl Ledger {
         }
     }
 
-    fn note(&self, change: impl FnOnce(&mut Known)) {
+    pub fn note(&self, change: impl FnOnce(&mut Known)) {
         if let Ok(mut known) = self.known.lock() {
             change(&mut known);
         }
@@ -74,11 +77,13 @@ pub async fn start(server: &Server, ledger: &Arc<Ledger>) -> Result<Vec<tokio::t
     }
     tasks.push(tokio::spawn(checkpoint(server.connect().await?)));
     tasks.push(tokio::spawn(create_and_drop(server.connect().await?)));
+    tasks.push(tokio::spawn(beside::tick(server.connect().await?, ledger.clone())));
+    tasks.push(tokio::spawn(beside::change(server.connect().await?, ledger.clone())));
     Ok(tasks)
 }
 
 /// The error of a connection that has ended is the end; any other is one.
-fn ended(error: tokio_postgres::Error, what: &str) -> Result<()> {
+pub fn ended(error: tokio_postgres::Error, what: &str) -> Result<()> {
     match error.as_db_error() {
         Some(said) if said.code().code() != "57P01" => anyhow::bail!("{what}: {}", server::shown(&error)),
         _ => Ok(()),
@@ -101,7 +106,7 @@ async fn write(client: Client, ledger: Arc<Ledger>, copies: bool) -> Result<()> 
         });
         ledger.acknowledged.send_modify(|count| *count += 1);
         // A reader of its own writes.
-        let key = events::event(number * events::ROWS_PER_BATCH).key;
+        let Some(key) = events::batch(number).find_map(|event| event.key) else { continue };
         match server::rows(&client, &format!("SELECT n FROM ever WHERE k = '{key}'")).await {
             Ok(rows) => {
                 let seen = rows.first().and_then(|row| row.first().cloned().flatten()).unwrap_or_default();

@@ -2,6 +2,7 @@
 
     read_history.py WAREHOUSE TABLE KEYCOL TIMECOL                    rows as CSV, sorted by (key, time) as text
     read_history.py WAREHOUSE TABLE KEYCOL TIMECOL --asof SPINE.csv   DuckDB's own ASOF LEFT JOIN, in the spine's order
+    read_history.py WAREHOUSE TABLE KEYCOL TIMECOL --comments         what the table says of its columns, as CSV
 
 KEYCOL may be several names with commas between. SPINE.csv has a header with the key columns and TIMECOL (and anything
 else); every spine row comes back once, with the row that was current at its time, or empty cells. A `delete` row means
@@ -73,6 +74,7 @@ def main():
     arguments.add_argument("key")
     arguments.add_argument("time")
     arguments.add_argument("--asof", metavar="SPINE.csv")
+    arguments.add_argument("--comments", action="store_true")
     options = arguments.parse_args()
     keys = options.key.split(",")
     warehouse = os.path.abspath(options.warehouse)
@@ -85,6 +87,11 @@ def main():
         init_catalog_tables="false",
     )
     table = catalog.load_table(("public", options.table))
+    out = csv.writer(sys.stdout, lineterminator="\n")
+    if options.comments:
+        out.writerow(["column", "comment"])
+        out.writerows([field.name, field.doc or ""] for field in table.schema().fields)
+        return
     arrow = table.scan().to_arrow()
     columns = arrow.schema.names
     order = [columns.index(name) for name in keys + [options.time]]
@@ -106,7 +113,6 @@ def main():
             print(f"PyIceberg {left}\nDuckDB    {right}", file=sys.stderr)
         sys.exit(1)
 
-    out = csv.writer(sys.stdout, lineterminator="\n")
     if options.asof is None:
         out.writerow(columns)
         out.writerows(by_duckdb)

@@ -5,6 +5,7 @@ use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Mutex;
 use std::time::{Instant, SystemTime};
 
 /// What `derive_events.py` writes, the last one last.
@@ -19,8 +20,10 @@ impl Example {
         Example { folder: Path::new(env!("CARGO_MANIFEST_DIR")).join("sql_examples").join(name) }
     }
 
-    /// Derives `out/` from `data/`, unless it is newer than all it is made of.
+    /// Derives `out/` from `data/`, unless it is newer than all it is made of. One at a time.
     pub fn derive(&self) -> Result<()> {
+        static DERIVING: Mutex<()> = Mutex::new(());
+        let _deriving = DERIVING.lock();
         let script = self.folder.join("derive_events.py");
         let mut newest = modified(&script)?;
         for entry in fs::read_dir(self.folder.join("data"))? {
@@ -49,6 +52,20 @@ impl Example {
         Ok(files)
     }
 
+    /// Runs a file by psql, of which `tidemark sql` says that it prints the same.
+    pub fn check_by_psql(&self, name: &str, port: u16) -> Result<()> {
+        let file = self.files()?.into_iter().find(|file| file.file_stem().is_some_and(|stem| stem == name));
+        let mut command = Command::new("psql");
+        command.args(["-X", "-v", "ON_ERROR_STOP=1", "-h", "127.0.0.1", "-p", &port.to_string()]);
+        command.args(["-U", "tidemark", "-d", "tidemark", "-f"]).arg(file.context("no such file")?);
+        command.env("PGCLIENTENCODING", "UTF8").env("PAGER", "cat");
+        let printed = self.printed(command, name)?;
+        let number = name.split('_').next().unwrap_or(name);
+        let wanted = fs::read_to_string(self.folder.join("expected").join(format!("{number}.out")))?;
+        ensure!(printed == wanted, "psql prints another {name}\n{}", difference(&wanted, &printed));
+        Ok(())
+    }
+
     /// Runs a file and compares what it prints with `expected/`.
     pub fn check(&self, file: &Path, port: u16) -> Result<()> {
         let name = file.file_stem().context("a file has a name")?.to_string_lossy().into_owned();
@@ -68,15 +85,20 @@ impl Example {
 
     /// All that `tidemark sql` prints, results and errors in one stream as a terminal shows them.
     fn run(&self, file: &Path, name: &str, port: u16) -> Result<String> {
-        let (mut screen, screen_end) = std::io::pipe()?;
         let mut command = Command::new(env!("CARGO_BIN_EXE_tidemark"));
         command.args(["sql", "--url", &format!("postgres://tidemark@127.0.0.1:{port}/tidemark")]);
         if name.ends_with("refusals") {
             command.arg("--keep-going"); // nothing in it but errors
         }
+        command.arg(file);
+        self.printed(command, name)
+    }
+
+    fn printed(&self, mut command: Command, name: &str) -> Result<String> {
+        let (mut screen, screen_end) = std::io::pipe()?;
         // \copy reads files relative to the current directory.
-        command.arg(file).current_dir(&self.folder).stdout(screen_end.try_clone()?).stderr(screen_end);
-        let mut process = command.spawn().context("tidemark sql")?;
+        command.current_dir(&self.folder).stdout(screen_end.try_clone()?).stderr(screen_end);
+        let mut process = command.spawn().with_context(|| format!("{command:?}"))?;
         drop(command); // it holds the pipe's writing end open
         let mut printed = String::new();
         screen.read_to_string(&mut printed)?;
@@ -95,12 +117,17 @@ pub fn succeed(command: &mut Command) -> Result<String> {
     Ok(printed)
 }
 
+/// Whether a program can be run at all.
+pub fn is_installed(program: &str) -> bool {
+    Command::new(program).arg("--version").output().is_ok_and(|output| output.status.success())
+}
+
 fn modified(path: &Path) -> Result<SystemTime> {
     Ok(fs::metadata(path).with_context(|| path.display().to_string())?.modified()?)
 }
 
 /// The first line in which two texts differ.
-fn difference(wanted: &str, printed: &str) -> String {
+pub fn difference(wanted: &str, printed: &str) -> String {
     let (mut wanted, mut printed) = (wanted.lines(), printed.lines());
     let mut line = 1;
     loop {

@@ -31,8 +31,7 @@ pub fn lookups_beside_a_stream_count_every_event(example: &Example, port: u16) -
 
 fn run(script: &Path, arguments: &[PathBuf]) -> Result<()> {
     let Some(python) = std::env::var_os("TIDEMARK_PYTHON").filter(|python| !python.is_empty()) else {
-        println!("skipped: TIDEMARK_PYTHON is not set ({})", script.display());
-        return Ok(());
+        return crate::server::skipped(&format!("TIDEMARK_PYTHON is not set ({})", script.display()));
     };
     let begun = Instant::now();
     let printed = succeed(Command::new(python).arg(script).args(arguments))?;

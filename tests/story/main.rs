@@ -10,8 +10,10 @@
 #[path = "../server/mod.rs"]
 mod server;
 
+mod binary;
 mod example;
 mod foreign;
+mod tour;
 
 use anyhow::Result;
 use example::Example;
@@ -29,6 +31,13 @@ async fn the_flights_story_prints_what_it_says_and_others_read_the_same_from_its
         if let Err(error) = flights.check(&file, server.port) {
             differing.push(format!("{error:#}"));
         }
+    }
+    if example::is_installed("psql") {
+        for name in ["04_lookups", "06_history", "08_explain"] {
+            differing.extend(flights.check_by_psql(name, server.port).err().map(|error| format!("{error:#}")));
+        }
+    } else {
+        server::skipped("psql is not installed")?;
     }
     anyhow::ensure!(differing.is_empty(), "{}\nserver log:\n{}", differing.join("\n"), folder.log_tail());
     foreign::training_set_is_what_duckdb_computes_from_the_events(&flights, &folder)?;

@@ -18,7 +18,7 @@ struct Psql {
     status: i32,
 }
 
-/// Runs a script; `None` where there is no psql.
+/// Runs a script; `None` where there is no psql, unless there must be.
 async fn psql(server: &Server, script: &str, flags: &[&str]) -> Result<Option<Psql>> {
     let mut command = tokio::process::Command::new("psql");
     command
@@ -28,8 +28,7 @@ async fn psql(server: &Server, script: &str, flags: &[&str]) -> Result<Option<Ps
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = match command.spawn() {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            println!("skipped: psql is not installed");
-            return Ok(None);
+            return crate::server::skipped("psql is not installed").map(|()| None);
         }
         child => child?,
     };

@@ -1,15 +1,12 @@
-//! psycopg, where the test command has made an environment with it (`TIDEMARK_PYTHON`).
+//! Python's libraries: psycopg at the server, PyIceberg and DuckDB at its warehouse. `scripts/test.sh` has made
+//! environments with them (`TIDEMARK_PYTHON`, `TIDEMARK_LAKE_PYTHON`).
 
-use crate::server::{Folder, Server};
+use crate::server::{Folder, Server, skipped};
 use anyhow::{Result, ensure};
 
 const SCRIPT: &str = r#"
 import sys
-try:
-    import psycopg
-except ImportError:
-    print("skipped: no psycopg")
-    sys.exit(0)
+import psycopg
 from datetime import datetime, timezone
 with psycopg.connect(sys.argv[1], autocommit=True) as c:
     c.execute("CREATE SOURCE clicks (k BIGINT, x DOUBLE PRECISION, at TIMESTAMPTZ NOT NULL, WATERMARK FOR at AS at) WITH (clock = 'event')")
@@ -32,20 +29,59 @@ with psycopg.connect(sys.argv[1], autocommit=True) as c:
 print("ok")
 "#;
 
+/// The Python that this variable names; `None` where it names none, unless it must.
+fn python(variable: &str) -> Result<Option<String>> {
+    match std::env::var(variable) {
+        Ok(python) if std::path::Path::new(&python).exists() => Ok(Some(python)),
+        Ok(python) => skipped(&format!("{variable}={python} is not there")).map(|()| None),
+        Err(_) => skipped(&format!("{variable} is not set")).map(|()| None),
+    }
+}
+
 #[tokio::test]
 async fn psycopg_looks_up_and_copies() -> Result<()> {
-    let Ok(python) = std::env::var("TIDEMARK_PYTHON") else {
-        println!("skipped: TIDEMARK_PYTHON is not set");
-        return Ok(());
-    };
-    if !std::path::Path::new(&python).exists() {
-        println!("skipped: {python} is not there");
-        return Ok(());
-    }
+    let Some(python) = python("TIDEMARK_PYTHON")? else { return Ok(()) };
     let folder = Folder::new()?;
     let server = Server::start(&folder).await?;
     let url = format!("host=127.0.0.1 port={} user=tidemark dbname=tidemark", server.port);
     let output = tokio::process::Command::new(python).args(["-c", SCRIPT, &url]).kill_on_drop(true).output().await?;
     ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    Ok(())
+}
+
+/// A reader that is not ours evaluates a time-continuous feature by the formula beside its base.
+#[tokio::test]
+async fn the_history_tells_foreign_readers_how_to_compute_what_goes_on_with_time() -> Result<()> {
+    let Some(python) = python("TIDEMARK_LAKE_PYTHON")? else { return Ok(()) };
+    let folder = Folder::new()?;
+    let server = Server::start(&folder).await?;
+    let client = server.connect().await?;
+    client
+        .batch_execute(
+            "CREATE SOURCE clicks (k BIGINT, x DOUBLE PRECISION, at TIMESTAMPTZ NOT NULL, WATERMARK FOR at AS at) WITH (clock = 'event');
+             CREATE FEATURE VIEW spend AS SELECT k, at, sum(x) OVER w AS total, now() - max(at) OVER w AS since FROM clicks
+               WINDOW w AS (PARTITION BY k ORDER BY at RANGE INTERVAL '1 hour' PRECEDING);
+             COMMENT ON COLUMN spend.total IS 'said after CREATE: it stays in the catalog';
+             INSERT INTO clicks VALUES (1, 0.5, '2026-03-02 10:00:00+00');
+             ALTER SOURCE clicks ADVANCE WATERMARK TO TIMESTAMPTZ '2026-03-02 10:30:00+00';
+             CHECKPOINT",
+        )
+        .await?;
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/python/read_history.py");
+    let mut command = tokio::process::Command::new(python);
+    command.arg(script).arg(folder.data().join("warehouse")).args(["spend", "k", "at", "--comments"]);
+    let output = command.kill_on_drop(true).output().await?;
+    let printed = String::from_utf8(output.stdout)?;
+    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let comment = |column: &str| {
+        let mut lines = printed.lines().filter_map(|line| line.split_once(','));
+        lines.find(|(name, _)| *name == column).map(|(_, comment)| comment)
+    };
+    let formula = comment("since_base").unwrap_or_default();
+    for words in ["base of since: ", "__now", "since_base", "the instant of the reading"] {
+        ensure!(formula.contains(words), "nothing about {words:?} beside the base: {printed}");
+    }
+    // What is said after CREATE stays in the catalog.
+    ensure!(comment("total") == Some(""), "{printed}");
     Ok(())
 }

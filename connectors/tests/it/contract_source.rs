@@ -403,7 +403,7 @@ fn any_act() -> impl Strategy<Value = Act> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(48))]
+    #![proptest_config(ProptestConfig::with_cases(ProptestConfig::default().cases / 5))]
     #[test]
     fn the_embedded_log_holds_what_a_vector_of_records_holds(
         acts in prop::collection::vec(any_act(), 1..30),

@@ -117,7 +117,7 @@ fn any_batch() -> impl Strategy<Value = WriteBatch> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(8))]
+    #![proptest_config(ProptestConfig::with_cases(ProptestConfig::default().cases / 32))]
     #[test]
     fn the_fjall_state_store_holds_what_ordered_maps_hold(batches in prop::collection::vec(any_batch(), 1..8)) {
         let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");

@@ -231,6 +231,10 @@ async fn collect(
     Labels::build(batches, &condition.left_keys, &condition.left_time, types, reservation)
 }
 
+#[allow(
+    clippy::disallowed_methods,
+    reason = "the readers live no longer than this call, and no answer depends on their order"
+)]
 async fn stream_past(
     right: Vec<SendableRecordBatchStream>,
     labels: &Arc<Labels>,

@@ -715,6 +715,7 @@ fn a_long_or_deep_statement_is_refused_before_it_exhausts_the_stack() {
         }
     };
     // the stack of a server's worker
+    #[allow(clippy::disallowed_methods, reason = "a test of what the stack holds needs one of that size")]
     let worker = std::thread::Builder::new().stack_size(2 << 20).spawn(cases);
     assert!(worker.is_ok_and(|worker| worker.join().is_ok()));
 }

@@ -3,6 +3,7 @@
 use super::{parquet_columns::ParquetColumns, query};
 use crate::{
     database::Database,
+    errors::file_error,
     pg::{CopyChunk, CopyLayout, Outcome, PgError},
     session::Session,
     wire::CopyEncoder,
@@ -101,8 +102,8 @@ async fn to_file(
     name: &str,
 ) -> Result<u64, PgError> {
     let path = database.folder.join(name);
-    let failed = |what: &str, error: &dyn std::fmt::Display| {
-        PgError::error("58030", format!("could not {what} file \"{}\": {error}", path.display()))
+    let failed = |what: &str, error: &(dyn std::error::Error + 'static)| {
+        file_error(format!("could not {what} file \"{}\": {error}", path.display()), error)
     };
     // Written beside and moved into place, so that a reader never sees half a file.
     let part = Partial::new(&path).map_err(|e| failed("create", &e))?;

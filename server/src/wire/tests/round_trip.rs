@@ -147,7 +147,7 @@ fn read_copy(
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 192, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: ProptestConfig::default().cases * 3 / 4, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn every_value_comes_back_through_text_and_binary((ints, strings) in seeds(), zone in 0..ZONES.len()) {

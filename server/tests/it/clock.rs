@@ -1,0 +1,9 @@
+//! A whole server on a clock that the test moves: what time brings by itself, to the microsecond.
+//!
+//! Everywhere else tests use `clock = 'event'`, where events are the time. Here the source follows the server's clock,
+//! which is what a source does unless it says otherwise.
+
+mod online;
+mod retention;
+mod system;
+mod world;
