@@ -195,6 +195,9 @@ impl Engine {
         // A checkpoint under way may still write the view's keys: wait for it.
         let _quiet = self.checkpointing.lock().await;
         view.source.lock().await.views.retain(|v| v.state.id != id);
+        // Its dead letters go with it; the rows themselves are in the source.
+        let letters = [view.source.id.0.to_be_bytes(), id.0.to_be_bytes()].concat();
+        self.seams.state.remove(crate::seam::Keyspace::DeadLetters, &letters).await?;
         let name = view.history.read().name.clone();
         self.forget_view(id, &name).await
     }

@@ -96,10 +96,21 @@ impl VisitorMut for Ignored {
         const SAMPLE: (&str, &str) = ("TABLESAMPLE", "WHERE random() < 0.01 takes one row in a hundred");
         const ORDINALITY: (&str, &str) = ("WITH ORDINALITY", "number the rows with row_number() OVER ()");
         match factor {
-            TableFactor::Table { sample, with_hints, with_ordinality, partitions, index_hints, json_path, .. } => {
+            TableFactor::Table {
+                name,
+                sample,
+                with_hints,
+                with_ordinality,
+                partitions,
+                index_hints,
+                json_path,
+                ..
+            } => {
+                // psql's \d asks pg_catalog's functions for it; there it has nothing to number.
+                let of_catalog = name.to_string().starts_with("pg_catalog.");
                 refuse_first(&[
                     (sample.is_some(), SAMPLE.0, SAMPLE.1),
-                    (*with_ordinality, ORDINALITY.0, ORDINALITY.1),
+                    (*with_ordinality && !of_catalog, ORDINALITY.0, ORDINALITY.1),
                     (!with_hints.is_empty() || !index_hints.is_empty(), "a table hint", "remove it"),
                     (!partitions.is_empty(), "PARTITION of a table", "write a condition in WHERE"),
                     (json_path.is_some(), "a path behind a table's name", "use -> and ->> on a column"),

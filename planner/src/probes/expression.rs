@@ -269,6 +269,11 @@ fn literal(value: &ScalarValue) -> PlanResult<String> {
         ScalarValue::Utf8(Some(s)) | ScalarValue::LargeUtf8(Some(s)) | ScalarValue::Utf8View(Some(s)) => {
             quoted(s.clone())
         }
+        ScalarValue::Time64Microsecond(Some(us)) => {
+            let seconds = us / 1_000_000;
+            let (hour, minute, second) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
+            Ok(format!("'{hour:02}:{minute:02}:{second:02}.{:06}'::time", us % 1_000_000))
+        }
         ScalarValue::TimestampSecond(Some(v), _) => instant(v.saturating_mul(1_000_000)),
         ScalarValue::TimestampMillisecond(Some(v), _) => instant(v.saturating_mul(1_000)),
         ScalarValue::TimestampMicrosecond(Some(v), _) => instant(*v),
