@@ -87,9 +87,11 @@ impl World {
 
     pub async fn with(time: &str, change: impl FnOnce(&mut Settings)) -> World {
         let folder = tempfile::tempdir().expect("a directory");
-        let mut settings = Settings::default();
-        settings.listen = "127.0.0.1:0".parse().expect("an address");
-        settings.data = folder.path().join("data");
+        let mut settings = Settings {
+            listen: "127.0.0.1:0".parse().expect("an address"),
+            data: folder.path().join("data"),
+            ..Settings::default()
+        };
         change(&mut settings);
         let mut world = World { clock: HandClock::at(time), settings, _folder: folder, running: None };
         world.start().await;
