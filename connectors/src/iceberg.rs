@@ -32,6 +32,7 @@ use iceberg::{
 use manifest::Manifests;
 use provider::HistorySnapshot;
 use std::{
+    collections::BTreeSet,
     fs, io,
     path::{Path, PathBuf},
     sync::Arc,
@@ -82,7 +83,7 @@ impl IcebergHistory {
     async fn owned_by(&self, view: ObjectId) -> SeamResult<Option<String>> {
         for name in self.catalog.made_for(view).await? {
             let table = self.catalog.load(&name).await?;
-            if table.is_some_and(|table| tag::belongs_to(table.metadata().properties(), view)) {
+            if table.is_some_and(|table| tag::owner(table.metadata().properties()) == Some(view)) {
                 return Ok(Some(name));
             }
         }
@@ -107,7 +108,7 @@ impl IcebergHistory {
 impl HistoryStore for IcebergHistory {
     async fn create(&self, table: &HistoryTable) -> SeamResult<()> {
         if let Some(existing) = self.catalog.load(&table.name).await? {
-            if tag::belongs_to(existing.metadata().properties(), table.view) {
+            if tag::owner(existing.metadata().properties()) == Some(table.view) {
                 return Ok(());
             }
             self.drop(&table.name).await?;
@@ -167,6 +168,17 @@ impl HistoryStore for IcebergHistory {
         Ok(())
     }
 
+    async fn retain(&self, views: &BTreeSet<ObjectId>) -> SeamResult<()> {
+        for name in self.catalog.made_for_others(views).await? {
+            let Some(table) = self.catalog.load(&name).await? else { continue };
+            if tag::owner(table.metadata().properties()).is_some_and(|view| !views.contains(&view)) {
+                tracing::warn!(table = name, "a crash cut the DROP of this history table's view short: it goes now");
+                self.drop(&name).await?;
+            }
+        }
+        Ok(())
+    }
+
     async fn rename(&self, from: &str, to: &str) -> SeamResult<()> {
         if from == to {
             return Ok(());
@@ -176,6 +188,9 @@ impl HistoryStore for IcebergHistory {
 
     async fn append(&self, table: &HistoryTable, steps: Vec<RecordBatch>, tag: &CommitTag) -> SeamResult<()> {
         let base = self.load(&table.name).await?;
+        if tag::owner(base.metadata().properties()) != Some(table.view) {
+            return Err(SeamError::NotDone(format!("history table \"{}\" belongs to another view", table.name)));
+        }
         check_may_follow(&table.name, tag::from_properties(&table.name, base.metadata().properties())?, tag)?;
         let id = self.random_id();
         let mut written = Vec::new();

@@ -18,7 +18,7 @@ use tidemark_catalog::{ClockMode, Relation, UTC};
 
 /// 1900-01-01 to 2200-01-01. Every live key takes a step a month, so one event at a zero or far-off date would make
 /// thousands of them for each of its keys (decision 0007).
-const EVENT_TIMES_US: std::ops::Range<i64> = -2_208_988_800_000_000..7_258_118_400_000_000;
+pub const EVENT_TIMES_US: std::ops::Range<i64> = -2_208_988_800_000_000..7_258_118_400_000_000;
 
 /// The clocks of one source with one partition.
 #[derive(Debug, Clone, PartialEq)]

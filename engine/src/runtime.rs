@@ -1,8 +1,8 @@
 //! The pipeline: what runs between the seams.
 //!
 //! One [`SourceRuntime`] per source or table: append → admit → apply to every view on it, under one lock, so that
-//! when an `INSERT` returns every later lookup sees it. [`Engine::tick`] does what time brings (departures, idle
-//! sources, values for the online store); [`Engine::checkpoint`] makes all of it durable:
+//! when an `INSERT` returns every later lookup sees it. [`Engine::advance_idle`] and [`Engine::flush_online`] do
+//! what time brings (idle sources, departures in the online store); [`Engine::checkpoint`] makes all of it durable:
 //!
 //! ```text
 //!   1  under the source's lock: note positions and frontier F, take the pending steps and the dirty keys' bytes
@@ -131,9 +131,10 @@ impl Engine {
             // Whoever appends right now finishes first.
             drop(source.lock().await);
         }
-        self.seams.state.remove(crate::seam::Keyspace::Progress, &id.0.to_be_bytes()).await?;
+        self.seams.logs.remove(id)?;
         self.seams.state.remove(crate::seam::Keyspace::DeadLetters, &id.0.to_be_bytes()).await?;
-        self.seams.logs.remove(id)
+        // Last: by it the next start finds what a crash on the way has left.
+        self.seams.state.remove(crate::seam::Keyspace::Progress, &id.0.to_be_bytes()).await
     }
 
     /// The history table of a view.
@@ -180,13 +181,21 @@ impl Engine {
             sequence: AtomicU64::new(1),
             last_error: RwLock::default(),
         });
-        let (from, _) = source.log.range().await?;
-        let letters = source.replay_into(&view, from).await?;
-        self.keep_letters(letters).await?;
+        if let Err(error) = self.build(&source, &view).await {
+            let name = view.history.read().name.clone();
+            self.forget_view(object.id, &name).await?;
+            return Err(error);
+        }
         inner.views.push(view.clone());
         drop(inner);
         self.views.write().insert(object.id, view);
         Ok(history_start_us)
+    }
+
+    async fn build(&self, source: &SourceRuntime, view: &Arc<ViewRuntime>) -> SeamResult<()> {
+        let (from, _) = source.log.range().await?;
+        let letters = source.replay_into(view, from).await?;
+        self.keep_letters(letters).await
     }
 
     /// Stops a feature view and removes its state, online values and history.
@@ -194,7 +203,10 @@ impl Engine {
         let Some(view) = self.views.write().remove(&id) else { return Ok(()) };
         // A checkpoint under way may still write the view's keys: wait for it.
         let _quiet = self.checkpointing.lock().await;
-        view.source.lock().await.views.retain(|v| v.state.id != id);
+        let mut source = view.source.lock().await;
+        source.views.retain(|v| v.state.id != id);
+        source.waiting.retain(|letter| letter.view != Some(id));
+        drop(source);
         // Its dead letters go with it; the rows themselves are in the source.
         let letters = [view.source.id.0.to_be_bytes(), id.0.to_be_bytes()].concat();
         self.seams.state.remove(crate::seam::Keyspace::DeadLetters, &letters).await?;
@@ -204,10 +216,11 @@ impl Engine {
 
     async fn forget_view(&self, id: ObjectId, history: &str) -> SeamResult<()> {
         use crate::seam::Keyspace;
-        self.seams.state.remove(Keyspace::Keys, &id.0.to_be_bytes()).await?;
-        self.seams.state.remove(Keyspace::Progress, &id.0.to_be_bytes()).await?;
+        self.seams.history.as_ref().drop(history).await?;
         self.seams.online.drop_view(id).await?;
-        self.seams.history.as_ref().drop(history).await
+        self.seams.state.remove(Keyspace::Keys, &id.0.to_be_bytes()).await?;
+        // Last: by it the next start finds what a crash on the way has left.
+        self.seams.state.remove(Keyspace::Progress, &id.0.to_be_bytes()).await
     }
 
     pub async fn rename_view(&self, id: ObjectId, to: &str) -> SeamResult<()> {
@@ -222,25 +235,32 @@ impl Engine {
     /// Puts the values that have changed into the online store. Bounded by what changed since the last call.
     pub async fn flush_online(&self) -> SeamResult<usize> {
         let clock_us = self.seams.clock.now_us();
-        let mut flushed = 0;
+        let mut flushed = Ok(0);
         for view in self.views() {
-            let now_us = view.now_us(clock_us);
-            let stale = view.state.take_stale(now_us).map_err(SeamError::not_done)?;
-            if stale.is_empty() {
-                continue;
-            }
-            let keys: Vec<_> = stale.iter().map(|(key, _)| key.clone()).collect();
-            let values =
-                stale.into_iter().map(|(key, row)| self.online_value(&key, row)).collect::<Result<Vec<_>, _>>();
-            let values = values.map_err(SeamError::not_done)?;
-            flushed += values.len();
-            if let Err(error) = self.seams.online.put(view.state.id, values).await {
-                view.state.mark_stale(keys);
+            let put = self.flush_view(&view, view.now_us(clock_us)).await;
+            if let Err(error) = &put {
                 *view.last_error.write() = Some(format!("online store: {error}"));
-                return Err(error);
             }
+            // The first error, when every view has had its turn.
+            flushed = flushed.and_then(|all: usize| Ok(all + put?));
         }
-        Ok(flushed)
+        flushed
+    }
+
+    async fn flush_view(&self, view: &ViewRuntime, now_us: i64) -> SeamResult<usize> {
+        let stale = view.state.take_stale(now_us).map_err(SeamError::not_done)?;
+        if stale.is_empty() {
+            return Ok(0);
+        }
+        let keys: Vec<_> = stale.iter().map(|(key, _)| key.clone()).collect();
+        let values = stale.into_iter().map(|(key, row)| self.online_value(&key, row)).collect::<Result<Vec<_>, _>>();
+        let values = values.map_err(SeamError::not_done)?;
+        let flushed = values.len();
+        let put = self.seams.online.put(view.state.id, values).await;
+        if put.is_err() {
+            view.state.mark_stale(keys);
+        }
+        put.map(|()| flushed)
     }
 
     fn online_value(&self, key: &[u8], row: Option<Row>) -> Result<OnlineValue, postcard::Error> {
@@ -263,11 +283,13 @@ impl Engine {
 
     /// What time alone brings: idle sources move their frontier (recorded in the log). Returns how many did.
     pub async fn advance_idle(&self) -> SeamResult<usize> {
-        let mut advanced = 0;
+        let mut advanced = Ok(0);
         for source in self.sources() {
-            advanced += usize::from(source.advance_if_idle(&self.seams).await?);
+            let moved = source.advance_if_idle(&self.seams).await;
+            // The first error, when every source has had its turn.
+            advanced = advanced.and_then(|all: usize| Ok(all + usize::from(moved?)));
         }
-        Ok(advanced)
+        advanced
     }
 
     /// Appends rows to a source or table, admits them and applies them to every view on it. When this returns, the rows

@@ -35,6 +35,14 @@ impl SeamError {
         SeamError::NotDone(error.to_string())
     }
 
+    /// The same error, of which is known that nothing happened.
+    pub fn into_not_done(self) -> Self {
+        match self {
+            SeamError::Unknown(error) => SeamError::NotDone(error),
+            other => other,
+        }
+    }
+
     pub fn unknown(error: impl std::fmt::Display) -> Self {
         SeamError::Unknown(error.to_string())
     }

@@ -1,19 +1,19 @@
-//! The running feature view: its keys in shards, the steps that wait for history, and the three readings.
+//! The running feature view: its keys in shards, the steps that wait for history, and what stores have not seen yet.
 //!
 //! Work on a shard is short and synchronous; lookups lock one shard, ingestion one after the other.
 
+mod reading;
 mod schedule;
 mod shard;
 mod step;
 
 pub use shard::Encoded;
-pub use step::{Op, Step, Steps};
+pub use step::{Op, SharedSteps, Step, Steps};
 
 use crate::{
     compiled::{BatchRows, CompiledView, Row, RowFailure},
-    key::{Held, Instant, Instants, KeyState},
-    seam::SeamError,
-    value::Value,
+    key::{Instants, KeyState},
+    seam::{RejectReason, SeamError},
     wording::{instant, span},
 };
 use datafusion::error::Result as DfResult;
@@ -23,7 +23,7 @@ use std::sync::{
     Arc,
     atomic::{AtomicI64, AtomicU64, Ordering},
 };
-use step::settle;
+use step::Outcomes;
 use tidemark_catalog::ObjectId;
 
 /// A power of two, well above the cores: lookups seldom meet on one lock.
@@ -127,7 +127,7 @@ impl ViewState {
                     let below = span(time_us.abs_diff(frontier_us));
                     let (time, frontier) = (instant(time_us), instant(frontier_us));
                     let error = format!("event time {time} lies {below} below the frontier {frontier}");
-                    failures.push(RowFailure { row, reason: crate::seam::RejectReason::Late, error });
+                    failures.push(RowFailure { row, reason: RejectReason::Late, error });
                 }
                 shard.mark_dirty(id);
                 shard.mark_stale(id);
@@ -184,24 +184,21 @@ impl ViewState {
             }
             ends.push(instants.each.len());
         }
-        let Instants { each, slots } = instants;
-        let outputs = self.outputs(&each, slots)?;
-        let stride = self.compiled.output_count();
+        let outcomes = self.outcomes(instants)?;
+        // Here only: readers come by the same instants, as often as they like.
+        self.counters.values_failed.fetch_add(outcomes.failed as u64, Ordering::Relaxed);
         let mut from = 0;
         for (id, end) in due.iter().zip(ends) {
             let Some(entry) = shard.get_mut(*id) else { continue };
-            for (i, instant) in each.iter().enumerate().take(end).skip(from) {
-                let outputs = &outputs[i * stride..(i + 1) * stride];
-                if let Some(op) = settle(&mut entry.state.done.held, instant, outputs)
-                    && instant.at_us >= committed_us
-                {
-                    let (instant_us, event_us) = (instant.at_us, instant.event_us);
-                    steps.push(Step { key: &entry.state.key, instant_us, event_us, op, outputs });
+            let state = &mut entry.state;
+            outcomes.settle_each(from..end, &mut state.done.held, &state.key, |step| {
+                if step.instant_us >= committed_us {
+                    steps.push(step);
                 }
-            }
+            });
             from = end;
-            entry.state.trim(walk);
-            if entry.state.is_over(walk) {
+            state.trim(walk);
+            if state.is_over(walk) {
                 shard.remove(*id);
             } else {
                 shard.schedule(*id, walk);
@@ -211,95 +208,18 @@ impl ViewState {
         Ok(())
     }
 
-    fn outputs(&self, each: &[Instant], slots: Vec<Value>) -> DfResult<Vec<Value>> {
+    /// What happened, with the outputs that then hold.
+    fn outcomes(&self, Instants { each, slots }: Instants) -> DfResult<Outcomes> {
+        let stride = self.compiled.output_count();
+        if each.is_empty() {
+            return Ok(Outcomes { each, outputs: vec![], stride, failed: 0 });
+        }
         let beyond = each.iter().filter(|i| i.out_of_range).count();
         let (outputs, failed) = self.compiled.outputs(each.len(), slots)?;
-        self.counters.values_failed.fetch_add((failed + beyond) as u64, Ordering::Relaxed);
-        Ok(outputs)
+        Ok(Outcomes { each, outputs, stride, failed: failed + beyond })
     }
 
-    /// Takes over what happened at some instants into `held`; the steps go to `out`.
-    fn settle_all(
-        &self,
-        instants: Instants,
-        held: &mut Option<Held>,
-        key: &Arc<[Value]>,
-        mut out: Option<&mut Steps>,
-    ) -> DfResult<()> {
-        let Instants { each, slots } = instants;
-        if each.is_empty() {
-            return Ok(());
-        }
-        let outputs = self.outputs(&each, slots)?;
-        let stride = self.compiled.output_count();
-        for (i, instant) in each.iter().enumerate() {
-            let outputs = &outputs[i * stride..(i + 1) * stride];
-            if let Some(op) = settle(held, instant, outputs)
-                && let Some(out) = &mut out
-            {
-                out.push(Step { key, instant_us: instant.at_us, event_us: instant.event_us, op, outputs });
-            }
-        }
-        Ok(())
-    }
-
-    /// `V(key, at)` for an instant at or after the frontier.
-    pub fn lookup(&self, encoded: &[u8], at_us: i64) -> DfResult<Option<Row>> {
-        let hash = hash(encoded);
-        let mut shard = self.shards[shard_of(hash)].lock();
-        match shard.find(hash, encoded).and_then(|id| shard.get_mut(id)) {
-            Some(entry) => self.read(&mut entry.state, at_us),
-            None => Ok(None),
-        }
-    }
-
-    fn read(&self, state: &mut KeyState, at_us: i64) -> DfResult<Option<Row>> {
-        let at_us = at_us.max(self.frontier_us().saturating_sub(1));
-        let key = state.key.clone();
-        let mut instants = Instants::default();
-        let cursor = state.online(&self.compiled.walk, at_us, &mut instants);
-        self.settle_all(instants, &mut cursor.held, &key, None)?;
-        Ok(cursor.held.as_ref().map(|held| row(&key, held)))
-    }
-
-    /// `V(k, at)` for every key present, at or after the frontier.
-    pub fn rows(&self, at_us: i64) -> DfResult<Vec<Row>> {
-        let mut rows = vec![];
-        for shard in &self.shards {
-            for entry in shard.lock().entries_mut() {
-                rows.extend(self.read(&mut entry.state, at_us)?);
-            }
-        }
-        Ok(rows)
-    }
-
-    /// The steps between the frontier and `at_us` that history does not have: the pending ones and the provisional ones.
-    /// Also the instant below which the history table is complete; read the table after this, only below that instant.
-    pub fn steps_above_history(&self, at_us: i64, key: Option<&[u8]>) -> DfResult<(i64, Steps)> {
-        let _finishing = self.finishing.read();
-        let mut provisional = Steps::default();
-        for shard in &self.shards {
-            for entry in shard.lock().entries() {
-                if key.is_some_and(|key| key != entry.encoded.as_ref()) {
-                    continue;
-                }
-                let mut instants = Instants::default();
-                let mut cursor = entry.state.provisional(&self.compiled.walk, at_us, &mut instants);
-                self.settle_all(instants, &mut cursor.held, &entry.state.key, Some(&mut provisional))?;
-            }
-        }
-        let pending = self.pending.lock().clone();
-        let mut steps = Steps::default();
-        for step in pending.chunks.iter().flat_map(|chunk| chunk.iter()) {
-            if key.is_none_or(|key| *key == *shard::encoded(step.key)) {
-                steps.push(step);
-            }
-        }
-        provisional.iter().for_each(|step| steps.push(step));
-        Ok((pending.committed_us, steps))
-    }
-
-    /// The steps to commit next, and how many chunks they are.
+    /// The steps to commit next, and below which instant there is nothing to commit any more.
     pub fn pending(&self) -> Pending {
         self.pending.lock().clone()
     }
@@ -309,6 +229,13 @@ impl ViewState {
         let mut pending = self.pending.lock();
         pending.chunks.drain(..chunks);
         pending.committed_us = pending.committed_us.max(frontier_us);
+    }
+
+    /// The history table has everything below `frontier_us`; which chunks those were is not known any more.
+    pub fn committed_below(&self, frontier_us: i64) {
+        let chunks = self.pending().chunks;
+        let done = chunks.iter().take_while(|chunk| chunk.iter().all(|step| step.instant_us < frontier_us));
+        self.committed(done.count(), frontier_us);
     }
 
     /// The keys changed since the last call, as bytes (`None`: the key is over).
@@ -393,8 +320,4 @@ impl ViewState {
             (keys + shard.len(), events + shard.entries().map(|e| e.state.events()).sum::<usize>())
         })
     }
-}
-
-fn row(key: &Arc<[Value]>, held: &Held) -> Row {
-    Row { key: key.clone(), instant_us: held.instant_us, event_us: held.event_us, outputs: held.outputs.clone() }
 }

@@ -3,9 +3,10 @@
 use crate::{
     PlanError, PlanResult,
     asof::AsofPlanner,
-    error::sqlstate,
+    error::{missing, missing_object, sqlstate},
     feature::{self, FeaturePlan, NOW_COLUMN, OutputKind},
-    names,
+    functions::series::generate_series,
+    names::{self, GENERATE_SERIES},
     table::{self, ContinuousColumn, RECORDED_AT_COLUMN, ScanTarget, StepsTable, TidemarkTable},
 };
 use arrow_schema::{DataType, Field, Schema, SchemaRef};
@@ -30,7 +31,7 @@ use datafusion::{
         sqlparser::ast,
     },
 };
-use std::{borrow::Cow, collections::BTreeSet, sync::Arc};
+use std::{borrow::Cow, sync::Arc};
 use tidemark_catalog::{Body, Object, ObjectId, Snapshot};
 
 /// The tables of the schemas `tidemark`, `pg_catalog` and `information_schema`, as far as binding needs them.
@@ -134,6 +135,7 @@ impl<'a> Binder<'a> {
         crate::calls::check(query, self)?;
         let mut query = query.clone();
         names::name_columns(&mut query);
+        crate::like::escape_by_backslash(&mut query)?;
         let plan = match self.plan(&query, parameter_types) {
             Err(error) if names::is_duplicate(&error) => {
                 names::expand(&mut query, &mut |probe| Ok(names::columns_of(&self.plan(&probe, parameter_types)?)))
@@ -197,10 +199,12 @@ impl<'a> Binder<'a> {
                 }
             }
             "history" => {
-                let object = self.snapshot.get(table).filter(|o| o.feature_view().is_some());
+                let object = self.snapshot.get(table).filter(|object| is_feature_view(object));
                 let Some(object) = object else {
-                    return Err(missing(&format!("history.{table}"))
-                        .hint("the schema history has one table for each feature view"));
+                    let views = self.snapshot.objects().filter(|object| is_feature_view(object));
+                    let others: Vec<String> = views.map(|view| format!("history.{}", view.name)).collect();
+                    let name = format!("history.{table}");
+                    return Err(missing("relation", &name, others.iter().map(String::as_str)));
                 };
                 let plan = feature::plan_definition(object, self.snapshot)?;
                 self.reads.add([object.id]);
@@ -213,8 +217,10 @@ impl<'a> Binder<'a> {
                 }
             }
         }
-        let written = if name.schema().is_some() { format!("{schema}.{table}") } else { table.to_string() };
-        Err(missing(&written))
+        Err(match name.schema() {
+            None | Some("public") => missing_object(self.snapshot, "relation", table, |_| true),
+            Some(_) => missing("relation", &format!("{schema}.{table}"), std::iter::empty()),
+        })
     }
 
     fn system_table(&self, schema: &str, table: &str) -> Option<Arc<dyn TableSource>> {
@@ -258,8 +264,8 @@ fn source(target: ScanTarget, name: &str, schema: SchemaRef, steps: Option<Arc<S
     Arc::new(TidemarkTable { target, name: name.to_string(), schema, steps })
 }
 
-fn missing(name: &str) -> PlanError {
-    PlanError::new(sqlstate::UNDEFINED_TABLE, format!("relation \"{name}\" does not exist"))
+fn is_feature_view(object: &Object) -> bool {
+    object.feature_view().is_some()
 }
 
 /// What `history.<view>` shows: the columns as stored, and the three hidden ones.
@@ -383,7 +389,9 @@ impl RelationPlanner for SystemTimePlanner {
         let reference = context.object_name_to_table_reference(name.clone())?;
         let object =
             self.snapshot.get(reference.table()).filter(|_| reference.schema().unwrap_or("public") == "public");
-        let Some(object) = object else { return Err(missing(reference.table()).into()) };
+        let Some(object) = object else {
+            return Err(missing_object(&self.snapshot, "relation", reference.table(), |_| true).into());
+        };
         if !matches!(object.body, Body::FeatureView(_) | Body::View(_)) {
             return Err(no_history(&format!(
                 "{} \"{}\" has no history to read AS OF a time",
@@ -396,14 +404,6 @@ impl RelationPlanner for SystemTimePlanner {
         let current = context.context_provider().get_table_source(reference.clone())?;
         let expr = context.sql_to_expr(at.clone(), &DFSchema::empty())?;
         let at_us = instant(expr, &self.zone, self.now_us, &object.name)?;
-        if at_us > self.now_us && self.now_us != 0 {
-            return Err(PlanError::new(
-                sqlstate::INVALID_PARAMETER,
-                format!("FOR SYSTEM_TIME AS OF a time after now, on {} \"{}\"", object.kind(), object.name),
-            )
-            .hint("a feature view has no values in the future")
-            .into());
-        }
         let plan = match current.get_logical_plan() {
             Some(view) => {
                 let view = view_as_of(view.into_owned(), &object.name, at_us)?;
@@ -504,7 +504,8 @@ pub fn evaluate_constant(expr: Expr, now_us: i64) -> PlanResult<ScalarValue> {
         .data;
     let schema = Arc::new(datafusion::common::DFSchema::empty());
     let simplifier = ExprSimplifier::new(SimplifyContext::builder().with_schema(schema.clone()).build());
-    let expr = crate::functions::checked::checked(simplifier.coerce(expr, &schema)?, &schema)?.data;
+    let expr = crate::functions::rounded::rounded(simplifier.coerce(expr, &schema)?, &schema)?.data;
+    let expr = crate::functions::checked::checked(expr, &schema)?.data;
     let expr = simplifier.simplify(expr)?;
     match expr {
         Expr::Literal(value, _) => Ok(value),
@@ -524,16 +525,15 @@ impl ContextProvider for Binder<'_> {
     }
 
     fn get_table_function_source(&self, name: &str, args: Vec<Expr>) -> DfResult<Arc<dyn TableSource>> {
-        let function = self.state.table_functions().get(name).cloned().ok_or_else(|| {
-            PlanError::new(sqlstate::UNDEFINED_FUNCTION, format!("table function {name} does not exist"))
-        })?;
-        let args = args
-            .into_iter()
-            .map(|arg| evaluate_constant(arg, 0).map(|v| Expr::Literal(v, None)))
-            .collect::<PlanResult<Vec<_>>>()?;
-        #[allow(deprecated)]
-        let provider = function.create_table_provider(&args)?;
-        Ok(datafusion::datasource::provider_as_source(provider))
+        if name != GENERATE_SERIES {
+            let message = format!("function {name}() in FROM does not exist");
+            return Err(PlanError::new(sqlstate::UNDEFINED_FUNCTION, message)
+                .hint("generate_series is the one function that makes rows")
+                .into());
+        }
+        let constant = |expr| evaluate_constant(expr, self.now_us);
+        let plan = generate_series(&args, session_zone(self.state), self.state, &constant)?;
+        Ok(Arc::new(ViewSource { schema: Arc::new(plan.schema().as_arrow().clone()), plan }))
     }
 
     fn create_cte_work_table(&self, name: &str, schema: SchemaRef) -> DfResult<Arc<dyn TableSource>> {
@@ -592,18 +592,4 @@ impl ContextProvider for Binder<'_> {
     fn udwf_names(&self) -> Vec<String> {
         self.state.window_functions().keys().cloned().collect()
     }
-}
-
-/// The distinct scans of a plan, for access checks and for binding providers.
-pub fn targets(plan: &LogicalPlan) -> BTreeSet<ScanTarget> {
-    let mut found = BTreeSet::new();
-    let _ = plan.apply_with_subqueries(|node| {
-        if let LogicalPlan::TableScan(scan) = node
-            && let Some(table) = TidemarkTable::of(&scan.source)
-        {
-            found.insert(table.target.clone());
-        }
-        Ok(TreeNodeRecursion::Continue)
-    });
-    found
 }

@@ -1,6 +1,9 @@
 //! One error type for parsing and planning: always a SQLSTATE, a message that names the object, often a hint.
 
 mod known;
+mod missing;
+
+pub use missing::{missing, missing_object};
 
 use crate::{
     names::{is_marked, shown, shown_text},
@@ -44,6 +47,7 @@ pub mod sqlstate {
     pub const GROUPING_ERROR: &str = "42803";
     pub const INVALID_COLUMN_REFERENCE: &str = "42P10";
     pub const OUT_OF_RANGE: &str = "22003";
+    pub const DATETIME_OUT_OF_RANGE: &str = "22008";
     pub const INTERNAL: &str = "XX000";
 }
 

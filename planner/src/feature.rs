@@ -97,7 +97,7 @@ pub enum OutputKind {
     Time,
     /// Index into `slots`.
     Slot(usize),
-    /// Over columns `s0`, `s1`, … (the slots) and `k0`, … (the keys).
+    /// Over columns `s0`, `s1`, … (the slots).
     Expr(Expr),
     /// As `Expr`, with `now()` written as the column [`NOW_COLUMN`]: evaluated at read.
     /// `bases` are the slots it reads: history keeps those as extra columns.
@@ -154,6 +154,15 @@ impl FeaturePlan {
                 Frame::Rows { .. } => None,
             })
             .max()
+    }
+
+    /// The longest bound of any `RANGE` frame, microseconds: also how far back one ends that begins with the first event.
+    pub fn longest_bound_us(&self) -> Option<i64> {
+        let ends = self.frames.iter().filter_map(|frame| match *frame {
+            Frame::Range { end_us, .. } if end_us > 0 => Some(end_us),
+            _ => None,
+        });
+        self.longest_range_us().max(ends.max())
     }
 }
 

@@ -2,7 +2,10 @@
 
 mod casts;
 pub mod checked;
+mod interval;
 mod now;
+pub mod rounded;
+pub mod series;
 mod sum;
 
 use crate::json_text;
@@ -12,6 +15,7 @@ use datafusion::{
     error::Result,
     execution::{SessionState, SessionStateBuilder},
     logical_expr::{AggregateUDF, ScalarUDF, planner::TypePlanner},
+    optimizer::analyzer::{resolve_grouping_function::ResolveGroupingFunction, type_coercion::TypeCoercion},
     prelude::SessionConfig,
     sql::sqlparser::ast,
 };
@@ -42,14 +46,21 @@ pub fn state_builder(config: SessionConfig) -> SessionStateBuilder {
         .with_config(config)
         .with_default_features()
         .with_type_planner(Arc::new(SqlTypes))
-        .with_analyzer_rule(Arc::new(crate::zone::SessionTimeZone))
-        .with_analyzer_rule(Arc::new(checked::CheckedArithmetic));
+        .with_analyzer_rules(vec![
+            Arc::new(ResolveGroupingFunction::new()),
+            Arc::new(crate::zone::UntypedTimes),
+            Arc::new(TypeCoercion::new()),
+            Arc::new(crate::zone::SessionTimeZone),
+            Arc::new(rounded::RoundedCasts),
+            Arc::new(checked::CheckedArithmetic),
+        ]);
     builder.scalar_functions().get_or_insert_default().push(now);
     builder.aggregate_functions().get_or_insert_default().push(Arc::new(approx_distinct));
     builder.aggregate_functions().get_or_insert_default().push(Arc::new(sum::sum()));
     builder.scalar_functions().get_or_insert_default().push(json_text::json_object_field_text());
     builder.expr_planners().get_or_insert_default().push(Arc::new(json_text::JsonOperators));
     builder.expr_planners().get_or_insert_default().push(Arc::new(casts::NamedCasts));
+    builder.expr_planners().get_or_insert_default().push(Arc::new(interval::IntervalOperators));
     builder
 }
 

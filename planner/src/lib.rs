@@ -11,6 +11,7 @@ pub mod error;
 pub mod feature;
 pub mod functions;
 pub mod json_text;
+mod like;
 pub mod lookup;
 pub mod names;
 pub mod parse;

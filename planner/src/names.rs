@@ -20,13 +20,17 @@ pub use wildcard::{columns_of, expand, is_duplicate};
 
 use arrow_schema::{Schema, SchemaRef};
 use datafusion::sql::sqlparser::ast::{
-    Distinct, Expr, Ident, OrderByKind, Query, Select, SelectItem, SetExpr, VisitMut, VisitorMut,
+    Distinct, Expr, Ident, OrderByKind, Query, Select, SelectItem, SetExpr, TableAlias, TableAliasColumnDef,
+    TableFactor, Value, VisitMut, VisitorMut, visit_expressions,
 };
 use std::{
     collections::{BTreeSet, HashMap},
     ops::ControlFlow,
     sync::Arc,
 };
+
+/// The function that makes rows.
+pub const GENERATE_SERIES: &str = "generate_series";
 
 /// A statement cannot contain it.
 const MARK: char = '\0';
@@ -71,12 +75,39 @@ pub fn name_columns(query: &mut Query) {
             ControlFlow::Continue(())
         }
 
+        fn post_visit_query(&mut self, query: &mut Query) -> ControlFlow<()> {
+            order_by_input(query);
+            ControlFlow::Continue(())
+        }
+
         fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<()> {
             name_items(&mut select.projection);
             ControlFlow::Continue(())
         }
+
+        fn pre_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<()> {
+            name_series(factor);
+            ControlFlow::Continue(())
+        }
     }
     let _ = VisitMut::visit(query, &mut Naming);
+}
+
+/// The rows of `generate_series` are a relation of that name, or the alias; so is its column called.
+fn name_series(factor: &mut TableFactor) {
+    let (name, alias) = match factor {
+        TableFactor::Table { name, args: Some(_), alias, .. } | TableFactor::Function { name, alias, .. } => {
+            (name, alias)
+        }
+        _ => return,
+    };
+    let function = name.0.last().and_then(|part| part.as_ident());
+    let Some(function) = function.filter(|ident| figure::folded(ident) == GENERATE_SERIES) else { return };
+    let unnamed = TableAlias { explicit: true, name: function.clone(), columns: vec![], at: None };
+    let alias = alias.get_or_insert(unnamed);
+    if alias.columns.is_empty() {
+        alias.columns.push(TableAliasColumnDef { name: alias.name.clone(), data_type: None });
+    }
 }
 
 fn name_items(items: &mut [SelectItem]) {
@@ -132,6 +163,36 @@ fn rename(item: &mut SelectItem, name: &str) {
         }
         SelectItem::ExprWithAlias { alias: old, .. } => *old = alias,
         _ => {}
+    }
+}
+
+/// `SELECT at::date … ORDER BY extract(hour FROM at)`: an expression is over the columns that come in, and so must not see
+/// the name that the result's column has only from them. A plain name is the result's column.
+fn order_by_input(query: &mut Query) {
+    let Query { body, order_by: Some(order_by), .. } = query else { return };
+    let SetExpr::Select(select) = body.as_mut() else { return };
+    let OrderByKind::Expressions(keys) = &mut order_by.kind else { return };
+    let mut mentioned = BTreeSet::new();
+    for key in keys.iter().filter(|key| !matches!(key.expr, Expr::Identifier(_))) {
+        let _ = visit_expressions(&key.expr, |expr| {
+            if let Expr::Identifier(ident) = expr {
+                mentioned.insert(figure::folded(ident));
+            }
+            ControlFlow::<()>::Continue(())
+        });
+    }
+    for (i, item) in select.projection.iter_mut().enumerate() {
+        let SelectItem::ExprWithAlias { expr, alias } = item else { continue };
+        let name = alias.value.clone();
+        if is_marked(&name) || !mentioned.contains(&name) || column_name(expr) != name {
+            continue;
+        }
+        *alias = Ident::with_quote('"', marked(&name, i + 1));
+        for key in keys.iter_mut() {
+            if matches!(&key.expr, Expr::Identifier(ident) if figure::folded(ident) == name) {
+                key.expr = Expr::value(Value::Number((i + 1).to_string(), false));
+            }
+        }
     }
 }
 

@@ -50,8 +50,10 @@ pub enum Statement {
         name: String,
         options: BTreeMap<String, String>,
     },
-    /// `ALTER SOURCE | TABLE name ADVANCE WATERMARK TO expr`; the expression is constant (a timestamptz literal, cast or `now()`).
+    /// `ALTER {SOURCE | TABLE} [IF EXISTS] name ADVANCE WATERMARK TO expr`; the expression is constant (a timestamptz
+    /// literal, cast or `now()`).
     AdvanceWatermark {
+        if_exists: bool,
         name: String,
         to: Box<ast::Expr>,
     },

@@ -31,6 +31,12 @@ pub fn full_type_name(ty: &DataType) -> String {
 /// CAST(t.at AS Timestamp(µs))       CAST(t.at AS timestamp without time zone)
 /// ```
 pub fn in_sql(text: &str) -> String {
+    /// A text this long, or nested so deep, is somebody's data: it is not worth reading, and stays.
+    const LONG: usize = 4096;
+    const DEEP: usize = 64;
+    if text.len() > LONG || text.bytes().filter(|b| matches!(b, b'(' | b'[')).count() > DEEP {
+        return text.to_string();
+    }
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
     while let Some(first) = rest.chars().next() {
@@ -148,7 +154,10 @@ fn with_argument(word: &str, inside: &str) -> Option<String> {
 fn decimal(inside: &str) -> Option<String> {
     let mut parts = inside.strip_prefix("Some(")?.splitn(2, ')');
     let digits = parts.next()?;
-    let scale: usize = parts.next()?.rsplit(',').next()?.trim().parse().ok()?;
+    let scale: usize = parts.next()?.rsplit(',').next()?.trim().parse().ok().filter(|scale| *scale <= 76)?;
+    if !digits.bytes().all(|b| b.is_ascii_digit() || b == b'-') {
+        return None;
+    }
     let (sign, digits) = digits.strip_prefix('-').map_or(("", digits), |digits| ("-", digits));
     let digits = format!("{digits:0>width$}", width = scale + 1);
     let (whole, fraction) = digits.split_at(digits.len() - scale);

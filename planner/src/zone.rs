@@ -6,6 +6,12 @@
 //!
 //! On the way, times written without seconds get them: Arrow's parser wants them, PostgreSQL's does not.
 
+mod untyped;
+mod wall;
+
+pub use untyped::{UntypedTimes, typed_times};
+pub(crate) use wall::INSTANT_OF;
+
 use arrow_schema::{DataType, TimeUnit};
 use datafusion::{
     common::{
@@ -58,22 +64,21 @@ pub fn in_zone(plan: LogicalPlan, zone: &str) -> Result<LogicalPlan> {
 
 /// The same for one expression over `schema`.
 pub fn expression_in_zone(expr: Expr, schema: &DFSchema, zone: &str) -> Result<Transformed<Expr>> {
-    let local = instant(if is_utc(zone) { UTC } else { zone });
     expr.transform_up(|expr| match expr {
-        Expr::Cast(Cast { expr, field }) => Ok(match through(&expr, schema, field.data_type(), &local)? {
+        Expr::Cast(Cast { expr, field }) => Ok(match through(&expr, schema, field.data_type(), zone)? {
             Some(inner) => Transformed::yes(Expr::Cast(Cast { expr: Box::new(inner), field })),
             None => Transformed::no(Expr::Cast(Cast { expr, field })),
         }),
-        Expr::TryCast(TryCast { expr, field }) => Ok(match through(&expr, schema, field.data_type(), &local)? {
+        Expr::TryCast(TryCast { expr, field }) => Ok(match through(&expr, schema, field.data_type(), zone)? {
             Some(inner) => Transformed::yes(Expr::TryCast(TryCast { expr: Box::new(inner), field })),
             None => Transformed::no(Expr::TryCast(TryCast { expr, field })),
         }),
         Expr::ScalarFunction(call) if matches!(call.name(), "date_part" | "date_trunc" | "to_char") => {
             let mut zoned = false;
             let args = call.args.into_iter().map(|arg| {
-                let is_instant = arg.get_type(schema)? == instant(UTC) && local != instant(UTC);
+                let is_instant = arg.get_type(schema)? == instant(UTC) && !is_utc(zone);
                 zoned |= is_instant;
-                Ok(if is_instant { cast(arg, local.clone()) } else { arg })
+                Ok(if is_instant { cast(arg, instant(zone)) } else { arg })
             });
             let args = args.collect::<Result<Vec<_>>>()?;
             let truncates = call.func.name() == "date_trunc";
@@ -89,17 +94,17 @@ pub fn expression_in_zone(expr: Expr, schema: &DFSchema, zone: &str) -> Result<T
 }
 
 /// What a cast from `expr` to `target` has to begin with, if a zone matters to it.
-fn through(expr: &Expr, schema: &DFSchema, target: &DataType, local: &DataType) -> Result<Option<Expr>> {
+fn through(expr: &Expr, schema: &DFSchema, target: &DataType, zone: &str) -> Result<Option<Expr>> {
     let from = expr.get_type(schema)?;
-    let wall = DataType::Timestamp(TimeUnit::Microsecond, None);
     let complete = match (expr, target) {
         (Expr::Literal(ScalarValue::Utf8(Some(text)), _), DataType::Timestamp(..)) => with_seconds(text),
         _ => None,
     };
-    let inner = complete.as_ref().unwrap_or(expr).clone();
-    if *local == instant(UTC) {
+    if is_utc(zone) {
         return Ok(complete);
     }
+    let local = instant(zone);
+    let inner = complete.as_ref().unwrap_or(expr).clone();
     Ok(match (&from, target) {
         (from, DataType::Timestamp(_, None)) if *from == instant(UTC) => {
             // Arrow drops the zone and keeps UTC's hours; this keeps the hours of the zone.
@@ -109,10 +114,10 @@ fn through(expr: &Expr, schema: &DFSchema, target: &DataType, local: &DataType) 
         (from, DataType::Date32 | DataType::Time64(_) | DataType::Utf8) if *from == instant(UTC) => {
             Some(cast(inner, local.clone()))
         }
-        (DataType::Date32, target) if *target == instant(UTC) => Some(cast(cast(inner, wall), local.clone())),
-        (DataType::Timestamp(_, None) | DataType::Utf8, target) if *target == instant(UTC) => {
-            Some(cast(inner, local.clone()))
+        (DataType::Date32 | DataType::Timestamp(_, None), DataType::Timestamp(_, Some(_))) => {
+            Some(wall::instant_of(cast(inner, wall()), zone))
         }
+        (DataType::Utf8, DataType::Timestamp(_, Some(_))) => Some(cast(inner, local.clone())),
         _ => complete,
     })
 }
@@ -126,6 +131,11 @@ fn with_seconds(text: &str) -> Option<Expr> {
     let is_clock = minutes.bytes().enumerate().all(|(i, b)| if i == 2 { b == b':' } else { b.is_ascii_digit() });
     let ends = offset.is_empty() || offset.starts_with(['+', '-', 'Z', 'z', ' ']);
     (is_clock && ends).then(|| lit(format!("{date} {minutes}:00{offset}")))
+}
+
+/// The type of a timestamp without a zone.
+pub(crate) fn wall() -> DataType {
+    DataType::Timestamp(TimeUnit::Microsecond, None)
 }
 
 fn instant(zone: &str) -> DataType {

@@ -47,7 +47,7 @@ impl pg::Backend for TidemarkBackend {
             return Err(PgError::fatal("3D000", format!("database \"{}\" does not exist", startup.database))
                 .hint("the database is called tidemark"));
         }
-        let mut session = Session::new(startup.user, startup.connection_id, self.database.base.clone());
+        let mut session = Session::new(startup.user, startup.connection_id, self.database.base.clone(), startup.hold);
         let database = self.database.clone();
         let facts = SessionFacts {
             user: session.user.clone(),

@@ -9,6 +9,7 @@ use tidemark_catalog::{CatalogStore, Change, Object, ObjectKind, Snapshot};
 use tidemark_engine::{runtime::Engine, seam::Clock};
 use tidemark_planner::{
     PlanError, Statement,
+    error::missing_object,
     lookup::fingerprint::{Fingerprint, Template},
 };
 
@@ -161,6 +162,6 @@ pub fn find<'a>(snapshot: &'a Snapshot, kind: ObjectKind, name: &str) -> Result<
             Err(PlanError::new("42809", format!("\"{name}\" is not a {kind}"))
                 .hint(format!("it is a {}", object.kind())))
         }
-        None => Err(PlanError::new("42P01", format!("{kind} \"{name}\" does not exist"))),
+        None => Err(missing_object(snapshot, &kind.to_string(), name, |object| object.kind() == kind)),
     }
 }

@@ -43,3 +43,4 @@ pub use backend::{
 pub use error::{PgError, Severity, sqlstate};
 pub use format::{Format, Formats};
 pub use server::{ListenError, Server, Settings, bind};
+pub use watch::Hold;

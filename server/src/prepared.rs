@@ -32,8 +32,8 @@ pub struct Prepared {
     pub columns: Option<Arc<[Column]>>,
     /// The catalog's generation this was prepared for.
     pub generation: u64,
-    /// The plan, where it is to be executed at once (simple protocol): `now()` in it is the statement's.
-    pub plan: Option<LogicalPlan>,
+    /// The plan, where it is to be executed at once (simple protocol): its instant is the statement's.
+    pub plan: Option<statement::query::Analysed>,
 }
 
 pub struct PreparedLookup {
@@ -99,8 +99,8 @@ impl Prepared {
                     let declared = &with_catalog_types(query, declared);
                     let types = declared_types(declared)?;
                     let plan = statement::query::bind(database, session, query, &types)?;
-                    prepared.parameter_oids = parameter_oids(&plan, declared)?;
-                    prepared.schema = Some(names::shown_schema(plan.schema().as_arrow()));
+                    prepared.parameter_oids = parameter_oids(&plan.plan, declared)?;
+                    prepared.schema = Some(names::shown_schema(plan.plan.schema().as_arrow()));
                     prepared.plan = at_once.then_some(plan);
                 }
             },
@@ -109,7 +109,7 @@ impl Prepared {
                 prepared.parameter_oids = types.iter().map(|t| t.as_ref().map_or(TEXT, |t| pg_type(t).oid)).collect();
                 if types.len() < parameters_in_query(&insert.query) {
                     let plan = statement::query::bind(database, session, &insert.query, &types)?;
-                    prepared.parameter_oids = parameter_oids(&plan, declared)?;
+                    prepared.parameter_oids = parameter_oids(&plan.plan, declared)?;
                 }
             }
             other => prepared.schema = statement::result_schema(session, other),
@@ -163,12 +163,16 @@ impl Prepared {
     }
 }
 
+/// Bind counts parameters in 16 bits.
+const PARAMETERS_MAX: usize = 65_535;
+
 /// The catalog's questions cast their parameters to types that only the catalog knows (`$1::regclass`).
 fn with_catalog_types(query: &ast::Query, declared: &[u32]) -> Vec<u32> {
     let mut declared = declared.to_vec();
     if crate::system::concerns(query) {
         for (number, oid) in crate::system::declared_parameters(query) {
-            let Some(at) = number.checked_sub(1) else { continue };
+            // What is beyond the protocol's number is refused where the parameter is bound.
+            let Some(at) = number.checked_sub(1).filter(|at| *at < PARAMETERS_MAX) else { continue };
             if declared.len() <= at {
                 declared.resize(at + 1, 0);
             }

@@ -32,7 +32,7 @@ pub struct Running {
     pub address: SocketAddr,
     pub database: Arc<Database>,
     stop: watch::Sender<bool>,
-    stopped: tokio::sync::oneshot::Receiver<()>,
+    stopped: tokio::sync::oneshot::Receiver<SeamResult<()>>,
     _lock: DirLock,
 }
 
@@ -103,20 +103,18 @@ pub async fn start_on(settings: &Settings, clock: Arc<dyn Clock>) -> Result<Runn
             if let Err(error) = last.engine.flush_online().await {
                 tracing::error!(%error, "the online store could not be brought level");
             }
-            if let Err(error) = last.engine.checkpoint().await {
-                tracing::error!(%error, "the last checkpoint failed; the log has everything");
-            }
-            let _ = finished.send(());
+            let _ = finished.send(last.engine.checkpoint().await);
         }),
     );
     Ok(Running { address, database, stop, stopped, _lock: lock })
 }
 
 impl Running {
-    /// Stops accepting, lets statements finish, checkpoints.
+    /// Stops accepting, lets statements finish, checkpoints. An error: that failed, and the next start takes longer.
     pub async fn shutdown(self) -> Result<()> {
         self.stop.send_replace(true);
-        self.stopped.await.context("the server ended without its last checkpoint")
+        let checkpointed = self.stopped.await.context("the server ended without its last checkpoint")?;
+        checkpointed.context("the last checkpoint failed; nothing is lost, the next start reads the log instead")
     }
 }
 

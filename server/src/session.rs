@@ -3,7 +3,7 @@
 mod transaction;
 
 use crate::{
-    pg::{PgError, SessionEvent},
+    pg::{Hold, PgError, SessionEvent},
     prepared::Prepared,
     wire::{SessionFormat, SessionZone},
 };
@@ -34,6 +34,8 @@ pub struct Session {
     pub changed_in_transaction: bool,
     /// What functions read and ask for (`current_setting`, `set_config`).
     pub shared: Arc<SharedSettings>,
+    /// To finish what must not be left half done.
+    pub hold: Hold,
 }
 
 /// The session's settings as functions see them while a statement runs; what they set is taken over when it ends.
@@ -138,7 +140,7 @@ fn reported(name: &str) -> Cow<'static, str> {
 }
 
 impl Session {
-    pub fn new(user: String, connection_id: i32, state: SessionState) -> Session {
+    pub fn new(user: String, connection_id: i32, state: SessionState, hold: Hold) -> Session {
         let mut settings: HashMap<String, String> =
             DEFAULTS.iter().map(|(name, value, _)| (name.to_string(), value.to_string())).collect();
         settings.insert("session_authorization".into(), user.clone());
@@ -157,6 +159,7 @@ impl Session {
             queried_in_transaction: false,
             changed_in_transaction: false,
             shared,
+            hold,
         }
     }
 
@@ -189,12 +192,9 @@ impl Session {
 
     /// `SET name = value`; `None` is DEFAULT.
     pub fn set(&mut self, name: &str, value: Option<&str>, local: bool) -> Result<(), PgError> {
-        let Some(current) = self.settings.get(name).cloned() else {
-            // Names with a dot are a program's own.
-            if name.contains('.') {
-                self.settings.insert(name.to_string(), value.unwrap_or_default().to_string());
-                return Ok(());
-            }
+        // Names with a dot are a program's own; before they are set they are empty.
+        let own = || name.contains('.').then(String::new);
+        let Some(current) = self.settings.get(name).cloned().or_else(own) else {
             return Err(PgError::error("42704", format!("unrecognized configuration parameter \"{name}\"")));
         };
         let value = value.map_or_else(|| self.initial.get(name).cloned().unwrap_or_default(), str::to_string);
@@ -212,6 +212,9 @@ impl Session {
         }
         if local {
             self.local.push((name.to_string(), current));
+        } else {
+            // What was there before the transaction is no more.
+            self.local.retain(|(of, _)| of != name);
         }
         self.store(name, value);
         if !self.in_transaction {

@@ -54,6 +54,7 @@ pub async fn execute(
     }
     session.queried_in_transaction |=
         !matches!(parsed.statement, Statement::Set { .. } | Statement::ShowSetting { .. });
+    let _held = is_whole(&parsed.statement).then(|| session.hold.hold());
     match &parsed.statement {
         Statement::Query(query) => {
             // A lookup comes here where its view was dropped or its key does not fit; the query then says how.
@@ -86,7 +87,9 @@ pub async fn execute(
         Statement::SetOptions { kind, if_exists, name, options } => {
             set_options::execute(database, session, *kind, *if_exists, name, options).await
         }
-        Statement::AdvanceWatermark { name, to } => advance_watermark::execute(database, session, name, to).await,
+        Statement::AdvanceWatermark { if_exists, name, to } => {
+            advance_watermark::execute(database, session, *if_exists, name, to).await
+        }
         Statement::Comment { kind, name, column, text } => {
             comment::execute(database, *kind, name, column.as_deref(), text.clone()).await
         }
@@ -170,6 +173,16 @@ fn changes(statement: &Statement) -> Option<Cow<'static, str>> {
         Statement::AdvanceWatermark { .. } => of("ALTER", ObjectKind::Source),
         Statement::Comment { .. } => Some("COMMENT".into()),
         _ => None,
+    }
+}
+
+/// Whether it changes several places that have to agree, and so goes on to its end whoever wants to stop it. What takes rows
+/// in holds on only while they are applied.
+fn is_whole(statement: &Statement) -> bool {
+    match statement {
+        Statement::Insert(_) | Statement::CopyFrom { .. } | Statement::CreateTableAs { .. } => false,
+        Statement::Checkpoint => true,
+        other => changes(other).is_some(),
     }
 }
 

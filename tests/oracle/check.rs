@@ -11,8 +11,6 @@ use std::collections::BTreeSet;
 
 /// `AS OF` lookups for each view; the spine and history take every probe.
 const AS_OF_PROBES: usize = 6;
-/// Views looked up in the middle of the stream.
-const LOOKED_UP: usize = 4;
 
 /// A disagreement, or an error where there should be an answer. `view` is the number in the case.
 #[derive(Debug)]
@@ -39,8 +37,10 @@ pub async fn check(
     failures
 }
 
-/// Half of the views live through the stream from its start, the others are born in its middle; lookups in the middle,
-/// as-of reads above the frontier, then everything again from final history.
+/// Half of the views live through the stream from its start, the others are born in its middle. Every view is looked up at
+/// four nows: there, later in the stream, at its end (when the last event, of a key of its own, has carried the clock past
+/// every window and TTL), and when all is final and now is the frontier. As-of reads above the frontier, then everything
+/// again from final history.
 async fn stream(
     case: &Case,
     name: &str,
@@ -51,8 +51,7 @@ async fn stream(
 ) -> Result<()> {
     let source = &case.source;
     let admitted = admission::admitted(source);
-    let admitted_rows =
-        |upto: usize| source.rows[..upto].iter().zip(&admitted).filter(|(_, a)| **a).map(|(row, _)| row);
+    let admitted_rows = |upto: usize| admitted[..upto].iter().flatten();
     let named: Vec<Named<'_>> = case
         .views
         .iter()
@@ -75,52 +74,73 @@ async fn stream(
             fail(i, error);
         }
     }
-    for batch in batches(&source.rows[..middle]) {
-        system.ingest(name, source, batch).await?;
-    }
-    for (i, view) in named.iter().enumerate().skip(early) {
-        if let Err(error) = system.create_view(name, view).await {
-            made[i] = false;
-            fail(i, error);
+    let later = middle + (source.rows.len() - middle) / 2;
+    for (from, to) in [(0, middle), (middle, later)] {
+        for batch in batches(&source.rows[from..to]) {
+            system.ingest(name, source, batch).await?;
         }
-    }
-
-    // Now is the greatest event time admitted so far.
-    if let Some(now_us) = admitted_rows(middle).map(|row| row.event_time_us).max() {
-        postgres.load(source, admitted_rows(middle)).await?;
-        for (i, view) in named.iter().enumerate().filter(|(i, _)| made[*i]).step_by(named.len().div_ceil(LOOKED_UP)) {
-            let keys: BTreeSet<Vec<String>> = case.views[i].1.iter().map(|p| p.key.clone()).collect();
-            let probes: Vec<Probe> = keys.into_iter().map(|key| Probe { key, t_us: now_us }).collect();
-            let expected = postgres.expected(source, view.view, &probes).await?;
-            let keys: Vec<Vec<String>> = probes.iter().map(|p| p.key.clone()).collect();
-            let answers = system.lookup_now(view, &keys).await;
-            if let Err(error) = agree("lookup", &probes, &expected, answers, coverage) {
+        for (i, view) in named.iter().enumerate().skip(early).filter(|_| from == 0) {
+            if let Err(error) = system.create_view(name, view).await {
+                made[i] = false;
+                fail(i, error);
+            }
+        }
+        // Now is the greatest event time admitted so far.
+        let Some(now_us) = admitted_rows(to).map(|row| row.event_time_us).max() else { continue };
+        postgres.load(source, admitted_rows(to)).await?;
+        for (i, view) in named.iter().enumerate().filter(|(i, _)| made[*i]) {
+            let questions = at(now_us, &case.views[i].1);
+            let expected = postgres.expected(source, view.view, &questions).await?;
+            if let Err(error) = looked_up("lookup", view, &questions, &expected, system, coverage).await {
                 fail(i, error);
             }
         }
     }
 
-    for batch in batches(&source.rows[middle..]) {
+    for batch in batches(&source.rows[later..]) {
         system.ingest(name, source, batch).await?;
     }
-    let (count, expected) = (system.admitted(name).await?, admitted.iter().filter(|a| **a).count());
+    let count = system.admitted(name).await?;
+    let expected = match &source.primary_key {
+        Some(key) => {
+            let key = source.column(key);
+            admitted.iter().flatten().map(|row| &row.cells[key]).collect::<BTreeSet<_>>().len()
+        }
+        None => admitted.iter().flatten().count(),
+    };
     if count != expected {
         bail!("{count} rows of {} admitted, by definition {expected}", source.rows.len());
     }
 
+    let now_us = admitted_rows(source.rows.len()).map(|row| row.event_time_us).max().unwrap_or(0);
+    // An hour after everything: every step that a probe can see is final.
+    let final_us = now_us + 3_600_000_000;
     postgres.load(source, admitted_rows(source.rows.len())).await?;
     let mut all_expected = Vec::new();
     for (i, (view, probes)) in case.views.iter().enumerate() {
-        let expected = postgres.expected(source, view, probes).await?;
+        let (at_end, at_last) = (at(now_us, probes), at(final_us, probes));
+        let questions = [&probes[..], &at_end[..], &at_last[..]].concat();
+        let mut expected = postgres.expected(source, view, &questions).await?;
+        let expected_at_last = expected.split_off(probes.len() + at_end.len());
+        let expected_at_end = expected.split_off(probes.len());
         for (probe, expected) in probes.iter().zip(&expected) {
             coverage.count(view, expected, lost_a_row(case, &admitted, &view.key, probe));
         }
         if made[i] {
+            let looked_up =
+                looked_up("lookup at the end", &named[i], &at_end, &expected_at_end, system, coverage).await;
+            if let Err(error) = looked_up {
+                fail(i, error);
+            }
             let text = system.probes_sql(name, &named[i]).await;
             let answers = match text {
                 Ok(text) => postgres.by_probes_sql(view, &text).await,
                 Err(error) => Err(error),
             };
+            let answers = answers.map(|mut answers| {
+                answers.truncate(probes.len());
+                answers
+            });
             let spine = system.spine(&named[i], probes).await;
             let few: Vec<Probe> = every(probes, AS_OF_PROBES).cloned().collect();
             let as_of = system.lookup_as_of(&named[i], &few).await;
@@ -134,14 +154,17 @@ async fn stream(
                 fail(i, error);
             }
         }
-        all_expected.push(expected);
+        all_expected.push((expected, at_last, expected_at_last));
     }
 
-    // An hour after everything: every step that a probe can see is final.
-    let last_us = source.rows.iter().map(|row| row.event_time_us).max().unwrap_or(0);
-    system.finish(name, last_us + 3_600_000_000).await?;
+    system.finish(name, source, final_us).await?;
     for (i, (_, probes)) in case.views.iter().enumerate().filter(|(i, _)| made[*i]) {
-        let expected = &all_expected[i];
+        let (expected, at_last, expected_at_last) = &all_expected[i];
+        let looked_up =
+            looked_up("lookup of what is final", &named[i], at_last, expected_at_last, system, coverage).await;
+        if let Err(error) = looked_up {
+            fail(i, error);
+        }
         let spine = system.spine(&named[i], probes).await;
         if let Err(error) = agree("ASOF JOIN over final history", probes, expected, spine, coverage) {
             fail(i, error);
@@ -155,6 +178,25 @@ async fn stream(
         }
     }
     Ok(())
+}
+
+/// One question for each key that the probes ask about.
+fn at(now_us: i64, probes: &[Probe]) -> Vec<Probe> {
+    let keys: BTreeSet<&Vec<String>> = probes.iter().map(|probe| &probe.key).collect();
+    keys.into_iter().map(|key| Probe { key: key.clone(), t_us: now_us }).collect()
+}
+
+async fn looked_up(
+    reader: &str,
+    view: &Named<'_>,
+    questions: &[Probe],
+    expected: &[Expected],
+    system: &mut dyn UnderTest,
+    coverage: &mut Coverage,
+) -> Result<()> {
+    let keys: Vec<Vec<String>> = questions.iter().map(|question| question.key.clone()).collect();
+    let answers = system.lookup_now(view, &keys).await;
+    agree(reader, questions, expected, answers, coverage)
 }
 
 fn agree<'a>(
@@ -240,10 +282,10 @@ fn every<T>(items: &[T], count: usize) -> impl Iterator<Item = &T> {
     items.iter().step_by(items.len().div_ceil(count).max(1))
 }
 
-fn lost_a_row(case: &Case, admitted: &[bool], key: &[String], probe: &Probe) -> bool {
+fn lost_a_row(case: &Case, admitted: &[Option<Row>], key: &[String], probe: &Probe) -> bool {
     let columns: Vec<usize> = key.iter().map(|name| case.source.column(name)).collect();
     case.source.rows.iter().zip(admitted).any(|(row, admitted)| {
-        !admitted
+        admitted.is_none()
             && row.event_time_us <= probe.t_us
             && columns.iter().zip(&probe.key).all(|(i, k)| row.cells[*i].as_ref() == Some(k))
     })

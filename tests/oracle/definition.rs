@@ -53,7 +53,7 @@ pub fn query(view: &View) -> String {
     };
     let columns: Vec<String> = outputs.into_iter().chain(flags).collect();
     format!(
-        "SELECT p.id, l.{EVENT_TIME} AS _event_time, \
+        "SELECT p.id, l.{EVENT_TIME}::timestamptz AS _event_time, \
          l.id IS NULL AND EXISTS (SELECT FROM events e WHERE {}) AS _expired, {}\nFROM probes p\n\
          LEFT JOIN LATERAL (SELECT 1 AS id, e.*, {born} AS born FROM events e WHERE {} \
          ORDER BY {EVENT_TIME} DESC, _seq DESC LIMIT 1) l ON {alive}\n{}\nORDER BY p.id",
@@ -91,12 +91,14 @@ fn aggregate(call: &Call) -> String {
     let filter = call.filter.as_ref().map(|f| format!(" FILTER (WHERE {f})")).unwrap_or_default();
     let Some((arg, ty)) = &call.arg else { return format!("count(*){filter}") };
     let n = format!("(count({arg}){filter})");
-    let sum = format!("(sum(({arg})::numeric){filter})");
-    let squares = format!("(sum(({arg})::numeric * ({arg})::numeric){filter})");
+    // Its own cast to numeric keeps six digits.
+    let number = if *ty == Ty::Float4 { format!("({arg})::float8") } else { format!("({arg})") };
+    let sum = format!("(sum({number}::numeric){filter})");
+    let squares = format!("(sum({number}::numeric * {number}::numeric){filter})");
     let spread = format!("(({n} * {squares} - {sum} * {sum})::float8)");
     match (call.function.as_str(), ty) {
-        ("sum", Ty::Int4 | Ty::Int8) => format!("{sum}::bigint"),
-        ("sum", Ty::Float8) => format!("{sum}::float8"),
+        ("sum", Ty::Int2 | Ty::Int4 | Ty::Int8) => format!("{sum}::bigint"),
+        ("sum", Ty::Float4 | Ty::Float8) => format!("{sum}::float8"),
         // Four digits more than the argument's three, the rest cut off.
         ("avg", Ty::Numeric) => format!("div({sum} * 10000000, {n}) / 10000000"),
         ("avg", _) => format!("{sum}::float8 / {n}::float8"),

@@ -1,5 +1,6 @@
 //! Random sources, streams and feature views, one case from one seed.
 
+use crate::admission::{admitted, event_time};
 use crate::model::{Call, Case, Cell, EVENT_TIME, Frame, Output, Probe, Row, Source, Ty, View, instant};
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
@@ -9,6 +10,9 @@ use std::collections::BTreeSet;
 /// Probes for each view.
 pub const PROBES: usize = 48;
 const EVENTS: std::ops::Range<usize> = 60..160;
+
+/// How many of the cases are tables whose rows replace one another.
+const CHANGELOGS: f64 = 0.08;
 
 pub const FUNCTIONS: [&str; 14] = [
     "count",
@@ -32,13 +36,33 @@ pub fn case(seed: u64, views: usize) -> Case {
     let time = Scale::new(&mut rng);
     let source = source(&mut rng, &time);
     let views = (0..views)
-        .map(|_| {
-            let view = view(&mut rng, &time);
+        .map(|i| {
+            let turn = Turn((seed as usize).wrapping_mul(views).wrapping_add(i));
+            let view = view(&mut rng, &time, &source, turn);
             let probes = probes(&mut rng, &source, &view);
             (view, probes)
         })
         .collect();
     Case { seed, source, views }
+}
+
+/// What a view has at least, whatever chance adds: every function over every kind of frame has its turn, with a TTL every
+/// other time, so that no cell of the coverage is left to luck.
+#[derive(Clone, Copy)]
+struct Turn(usize);
+
+impl Turn {
+    fn function(self) -> &'static str {
+        FUNCTIONS[self.0 % FUNCTIONS.len()]
+    }
+
+    fn frame_kind(self) -> &'static str {
+        Frame::KINDS[self.0 / FUNCTIONS.len() % Frame::KINDS.len()]
+    }
+
+    fn has_ttl(self) -> bool {
+        (self.0 / (FUNCTIONS.len() * Frame::KINDS.len())).is_multiple_of(2)
+    }
 }
 
 /// The order of magnitude of a case: windows are a few units, gaps from none to longer than any TTL.
@@ -86,8 +110,18 @@ fn source(rng: &mut StdRng, time: &Scale) -> Source {
         ("amount".to_owned(), Ty::Numeric),
         ("label".to_owned(), Ty::Text),
         ("ok".to_owned(), Ty::Bool),
+        ("small".to_owned(), Ty::Int2),
+        ("ratio".to_owned(), Ty::Float4),
+        ("reading".to_owned(), Ty::Float8),
+        ("day".to_owned(), Ty::Date),
+        ("clock".to_owned(), Ty::Time),
+        ("local".to_owned(), Ty::Timestamp),
+        ("bytes".to_owned(), Ty::Bytea),
     ];
-    columns.insert(rng.random_range(0..=columns.len()), (EVENT_TIME.to_owned(), Ty::Instant));
+    let time_ty = if rng.random_bool(0.2) { Ty::Timestamp } else { Ty::Instant };
+    columns.insert(rng.random_range(0..=columns.len()), (EVENT_TIME.to_owned(), time_ty));
+    let primary_key = rng.random_bool(CHANGELOGS).then(|| "user_id".to_owned());
+    let never_null = |name: &str| primary_key.as_deref() == Some(name);
 
     // Each key has its own timeline; the stream is all of them in order of arrival.
     let delay_us = *[0, 1, time.unit_us / 2, 3 * time.unit_us].choose(rng).unwrap();
@@ -100,7 +134,11 @@ fn source(rng: &mut StdRng, time: &Scale) -> Source {
         let mut at_us = time.start_us + rng.random_range(0..=5) * time.unit_us;
         for _ in 0..count / users {
             at_us += time.gap(rng);
-            let cells = columns.iter().map(|(name, ty)| cell(rng, name, *ty, user, at_us, wild, nulls)).collect();
+            let cells = columns.iter().map(|(name, ty)| {
+                let nulls = if never_null(name) { 0.0 } else { nulls };
+                cell(rng, name, *ty, user, at_us, wild, nulls)
+            });
+            let cells = cells.collect();
             let delayed = match rng.random_range(0..100) {
                 0..50 => 0,
                 50..92 => rng.random_range(0..=delay_us),
@@ -116,12 +154,12 @@ fn source(rng: &mut StdRng, time: &Scale) -> Source {
     let last_us = rows.iter().map(|r| r.event_time_us).max().unwrap_or(time.start_us) + 200 * time.unit_us;
     let cells = columns.iter().map(|(name, ty)| cell(rng, name, *ty, 9, last_us, false, 0.0)).collect();
     rows.push(Row { event_time_us: last_us, cells });
-    Source { columns, delay_us, rows }
+    Source { columns, primary_key, delay_us, rows }
 }
 
 fn cell(rng: &mut StdRng, name: &str, ty: Ty, user: usize, at_us: i64, wild: bool, nulls: f64) -> Cell {
     if name == EVENT_TIME {
-        return Some(instant(at_us));
+        return Some(event_time(ty, at_us));
     }
     let key = matches!(name, "user_id" | "region");
     if rng.random_bool(if key { nulls / 8.0 } else { nulls }) {
@@ -135,12 +173,14 @@ fn cell(rng: &mut StdRng, name: &str, ty: Ty, user: usize, at_us: i64, wild: boo
     }
     Some(match (name, ty) {
         ("region", Ty::Text) => ["north", "süd"].choose(rng).unwrap().to_string(),
-        (_, Ty::Int4) => rng.random_range(-5..6).to_string(),
+        (_, Ty::Int2 | Ty::Int4) => rng.random_range(-5..6).to_string(),
         (_, Ty::Int8) => match rng.random_range(0..10) {
             0 => (rng.random_range(-9..10) * 1_000_000_007_i64).to_string(),
             _ => rng.random_range(-20..21).to_string(),
         },
-        (_, Ty::Float8) => match rng.random_range(0..100) {
+        // No sums of these: their digits are too many for PostgreSQL's numeric.
+        ("reading", _) => format!("{:?}", rng.random_range(-1e3..1e3_f64)),
+        (_, Ty::Float4 | Ty::Float8) => match rng.random_range(0..100) {
             0..6 if wild => ["NaN", "Infinity", "-Infinity", "-0"].choose(rng).unwrap().to_string(),
             // Dyadic, so that PostgreSQL's numeric holds it exactly.
             _ => format!("{:?}", f64::from(rng.random_range(-4000..4001)) / 8.0),
@@ -154,33 +194,58 @@ fn cell(rng: &mut StdRng, name: &str, ty: Ty, user: usize, at_us: i64, wild: boo
                 thousandths.abs() % 1000
             )
         }
+        (_, Ty::Bytea) => {
+            let bytes = (0..rng.random_range(0..4)).map(|_| format!("{:02x}", rng.random_range(0..=255)));
+            format!("\\x{}", bytes.collect::<String>())
+        }
+        (_, Ty::Date) => {
+            let day = instant(at_us + rng.random_range(-40..40) * 86_400_000_000);
+            day[..10].to_owned()
+        }
+        (_, Ty::Time) => {
+            let whole =
+                format!("{:02}:{:02}:{:02}", rng.random_range(0..24), rng.random_range(0..60), rng.random_range(0..60));
+            if rng.random_bool(0.3) { format!("{whole}.{:06}", rng.random_range(1..1_000_000)) } else { whole }
+        }
+        (_, Ty::Timestamp) => event_time(ty, at_us + rng.random_range(-90_000_000_000..90_000_000_000)),
         (_, Ty::Bool) => rng.random_bool(0.6).to_string(),
         _ => ["a", "b", "ab", "", "Zoë", "it's"].choose(rng).unwrap().to_string(),
     })
 }
 
-fn view(rng: &mut StdRng, time: &Scale) -> View {
+fn view(rng: &mut StdRng, time: &Scale, source: &Source, turn: Turn) -> View {
     let key = match rng.random_range(0..10) {
         0..6 => vec!["user_id"],
         6..8 => vec!["user_id", "region"],
         8 => vec!["region", "user_id"],
         _ => vec!["region"],
     };
-    let frames: Vec<Frame> = (0..rng.random_range(1..4)).map(|_| frame(rng, time)).collect();
-    let windowless = rng.random_bool(0.05);
-    let outputs: Vec<Output> =
-        (0..rng.random_range(1..6)).map(|_| if windowless { raw(rng) } else { output(rng, &frames) }).collect();
+    let mut frames: Vec<Frame> = (0..rng.random_range(0..3)).map(|_| frame(rng, time)).collect();
+    frames.push(frame_of_kind(rng, time, turn.frame_kind()));
+    // A table's versions have no windows: the latest is the row.
+    let windowless = rng.random_bool(0.05) || source.primary_key.is_some();
+    let mut outputs: Vec<Output> =
+        (0..rng.random_range(0..5)).map(|_| if windowless { raw(rng) } else { output(rng, &frames) }).collect();
+    outputs.push(if windowless { raw(rng) } else { alone(call_of(rng, turn.function(), &frames[frames.len() - 1..])) });
+    let key = match &source.primary_key {
+        Some(key) => vec![key.as_str()],
+        None => key,
+    };
+    if source.columns[source.column(EVENT_TIME)].1 == Ty::Timestamp {
+        outputs.iter_mut().for_each(|output| without_zone(rng, output));
+    }
     let mut view = View {
         key: key.into_iter().map(str::to_owned).collect(),
+        key_of_table: source.primary_key.is_some(),
         filter: rng.random_bool(0.4).then(|| condition(rng)),
         ttl_us: None,
         named_windows: rng.random_bool(0.6),
         short_frames: rng.random_bool(0.3),
         outputs,
     };
-    if rng.random_bool(0.5) {
+    if turn.has_ttl() || rng.random_bool(0.2) {
         let longest = view.frames().into_iter().map(|f| match f {
-            Frame::Range { start_us, .. } => start_us.unwrap_or(0),
+            Frame::Range { start_us, end_us } => start_us.unwrap_or(end_us),
             Frame::Rows { .. } => 0,
         });
         let longest = longest.max().unwrap_or(0);
@@ -191,6 +256,26 @@ fn view(rng: &mut StdRng, time: &Scale) -> View {
         });
     }
     view
+}
+
+/// The output over an event time that has no time zone: what is made of it has none, and it is not compared with now.
+fn without_zone(rng: &mut StdRng, output: &mut Output) {
+    if output.is_continuous() {
+        *output = raw(rng);
+    }
+    let types = output.calls.iter_mut().filter_map(|call| call.arg.as_mut()).map(|(_, ty)| ty);
+    for ty in types.chain([&mut output.ty]).filter(|ty| **ty == Ty::Instant) {
+        *ty = Ty::Timestamp;
+    }
+}
+
+fn frame_of_kind(rng: &mut StdRng, time: &Scale, kind: &str) -> Frame {
+    loop {
+        let frame = frame(rng, time);
+        if frame.kind() == kind {
+            return frame;
+        }
+    }
 }
 
 fn frame(rng: &mut StdRng, time: &Scale) -> Frame {
@@ -227,6 +312,11 @@ fn condition(rng: &mut StdRng) -> String {
         "amount <= 12.5",
         "CASE WHEN ok THEN qty > -3 ELSE units < 10 END",
         "coalesce(qty, 1) % 2 = 1",
+        "small < 3",
+        "ratio > 0.5 OR ratio IS NULL",
+        "day >= DATE '2024-01-15'",
+        "local < TIMESTAMP '2024-03-01 12:00:00'",
+        "clock BETWEEN TIME '06:00:00' AND TIME '18:30:00'",
     ]
     .choose(rng)
     .unwrap()
@@ -236,6 +326,7 @@ fn condition(rng: &mut StdRng) -> String {
 /// A row-level expression of the wanted type.
 fn argument(rng: &mut StdRng, ty: Ty) -> (String, Ty) {
     let texts: &[&str] = match ty {
+        Ty::Int2 => &["small", "small", "abs(small)"],
         Ty::Int4 => &["qty", "qty", "length(label)", "coalesce(qty, length(label))"],
         Ty::Int8 => &[
             "units",
@@ -246,7 +337,14 @@ fn argument(rng: &mut StdRng, ty: Ty) -> (String, Ty) {
             "CASE WHEN ok THEN units ELSE 0 - units END",
             "coalesce(units, 0)",
             "CAST(qty AS BIGINT) * 3",
+            "CAST(amount AS BIGINT)",
+            "CASE WHEN abs(price) < 1000 THEN CAST(price AS BIGINT) END",
         ],
+        Ty::Float4 => &["ratio", "ratio", "abs(ratio)"],
+        Ty::Bytea => &["bytes"],
+        Ty::Date => &["day"],
+        Ty::Time => &["clock"],
+        Ty::Timestamp => &["local"],
         Ty::Float8 => &[
             "price",
             "price",
@@ -283,42 +381,57 @@ fn call(rng: &mut StdRng, function: &str, ty: Ty, frames: &[Frame]) -> Call {
     }
 }
 
-/// Any function over any type it takes; the type of the result.
 fn any_call(rng: &mut StdRng, frames: &[Frame]) -> (Call, Ty) {
-    const NUMBERS: [Ty; 4] = [Ty::Int4, Ty::Int8, Ty::Float8, Ty::Numeric];
-    const ORDERED: [Ty; 6] = [Ty::Int4, Ty::Int8, Ty::Float8, Ty::Numeric, Ty::Text, Ty::Instant];
-    const ALL: [Ty; 7] = [Ty::Int4, Ty::Int8, Ty::Float8, Ty::Numeric, Ty::Text, Ty::Instant, Ty::Bool];
     let function = *FUNCTIONS.choose(rng).unwrap();
+    call_of(rng, function, frames)
+}
+
+/// A function over any type it takes; the type of the result.
+fn call_of(rng: &mut StdRng, function: &str, frames: &[Frame]) -> (Call, Ty) {
+    use Ty::*;
+    const NUMBERS: [Ty; 6] = [Int2, Int4, Int8, Float4, Float8, Numeric];
+    const ORDERED: [Ty; 11] = [Int2, Int4, Int8, Float4, Float8, Numeric, Text, Date, Time, Timestamp, Instant];
+    const ALL: [Ty; 13] =
+        [Int2, Int4, Int8, Float4, Float8, Numeric, Text, Date, Time, Timestamp, Instant, Bool, Bytea];
     let ty = *match function {
         "sum" | "avg" => NUMBERS.choose(rng),
-        "var_samp" | "var_pop" | "stddev_samp" | "stddev_pop" => NUMBERS[..3].choose(rng),
+        "var_samp" | "var_pop" | "stddev_samp" | "stddev_pop" => NUMBERS[..5].choose(rng),
         "min" | "max" => ORDERED.choose(rng),
-        "bool_and" | "bool_or" => [Ty::Bool].choose(rng),
-        "approx_count_distinct" => [Ty::Int4, Ty::Int8, Ty::Text].choose(rng),
+        "bool_and" | "bool_or" => [Bool].choose(rng),
+        "approx_count_distinct" => [Int2, Int4, Int8, Text, Date].choose(rng),
         _ => ALL.choose(rng),
     }
     .unwrap();
     let result = match (function, ty) {
-        ("count" | "approx_count_distinct", _) | ("sum", Ty::Int4) => Ty::Int8,
+        ("count" | "approx_count_distinct", _) | ("sum", Int2 | Int4) => Int8,
+        ("sum", Float4) => Float8,
         ("avg", Ty::Numeric) => Ty::Numeric,
         ("avg" | "var_samp" | "var_pop" | "stddev_samp" | "stddev_pop", _) => Ty::Float8,
         _ => ty,
     };
     let mut call = call(rng, function, ty, frames);
+    if ty == Float8
+        && matches!(function, "count" | "min" | "max" | "first_value" | "last_value")
+        && rng.random_bool(0.4)
+    {
+        call.arg = Some(("reading".to_owned(), ty));
+    }
     // Over an unbounded frame it is a sketch, exact for a handful of values only.
-    if function == "approx_count_distinct" && call.frame.kind().ends_with("unbounded") && ty == Ty::Int8 {
+    if function == "approx_count_distinct" && call.frame.kind().ends_with("unbounded") && ty == Int8 {
         call.arg = Some(argument(rng, Ty::Int4));
     }
     (call, result)
 }
 
+/// An output that is what the call says.
+fn alone((call, ty): (Call, Ty)) -> Output {
+    Output { template: "{0}".to_owned(), calls: vec![call], ty }
+}
+
 fn output(rng: &mut StdRng, frames: &[Frame]) -> Output {
     let plain = |template: &str, calls: Vec<Call>, ty: Ty| Output { template: template.to_owned(), calls, ty };
     match rng.random_range(0..20) {
-        0..11 => {
-            let (call, ty) = any_call(rng, frames);
-            plain("{0}", vec![call], ty)
-        }
+        0..11 => alone(any_call(rng, frames)),
         11 => raw(rng),
         12 => {
             let (a, b) = (call(rng, "sum", Ty::Int8, frames), call(rng, "count", Ty::Text, frames));
@@ -371,6 +484,13 @@ fn raw(rng: &mut StdRng) -> Output {
         ("upper(label)", Ty::Text),
         ("coalesce(label, 'none')", Ty::Text),
         ("price * 0.5", Ty::Float8),
+        ("small", Ty::Int2),
+        ("ratio", Ty::Float4),
+        ("reading", Ty::Float8),
+        ("day", Ty::Date),
+        ("clock", Ty::Time),
+        ("local", Ty::Timestamp),
+        ("bytes", Ty::Bytea),
     ]
     .choose(rng)
     .unwrap();
@@ -380,6 +500,14 @@ fn raw(rng: &mut StdRng) -> Output {
 /// Instants where something may happen, one microsecond either side, and any other; never after the last event, which
 /// is the event clock's now.
 fn probes(rng: &mut StdRng, source: &Source, view: &View) -> Vec<Probe> {
+    let changes: Vec<Row>;
+    let rows = match source.primary_key {
+        Some(_) => {
+            changes = admitted(source).into_iter().flatten().collect();
+            &changes
+        }
+        None => &source.rows,
+    };
     let key_columns: Vec<usize> = view.key.iter().map(|name| source.column(name)).collect();
     let first_us = source.rows.iter().map(|r| r.event_time_us).min().unwrap_or(0);
     let now_us = source.rows.iter().map(|r| r.event_time_us).max().unwrap_or(0);
@@ -396,7 +524,7 @@ fn probes(rng: &mut StdRng, source: &Source, view: &View) -> Vec<Probe> {
         if probes.len() == PROBES {
             break;
         }
-        let row = source.rows.choose(rng).unwrap();
+        let row = rows.choose(rng).unwrap();
         let Some(key) = key_columns.iter().map(|i| row.cells[*i].clone()).collect::<Option<Vec<_>>>() else { continue };
         let t_us = match rng.random_range(0..8) {
             0 => rng.random_range(first_us - 10..=now_us),

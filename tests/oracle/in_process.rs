@@ -8,12 +8,13 @@ use crate::under_test::{Named, Step, UnderTest};
 use crate::value::{Answer, Value};
 use crate::{check, generate, plan, shrink};
 use anyhow::{Context, Result, bail};
-use arrow::array::{Array, ArrayRef, AsArray, Float64Array, RecordBatch, StringArray};
+use arrow::array::{Array, ArrayRef, AsArray, BinaryArray, Float64Array, RecordBatch, StringArray};
 use arrow::compute::cast;
 use arrow::datatypes::{
-    DataType, Decimal128Type, DecimalType, DurationMicrosecondType, Float64Type, Int64Type, IntervalMonthDayNanoType,
-    TimeUnit, TimestampMicrosecondType,
+    DataType, Decimal128Type, DecimalType, DurationMicrosecondType, Float32Type, Float64Type, Int64Type,
+    IntervalMonthDayNanoType, Time64MicrosecondType, TimeUnit, TimestampMicrosecondType,
 };
+use arrow::util::display::array_value_to_string;
 use async_trait::async_trait;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -33,6 +34,8 @@ struct Running {
     admission: Admission,
     log: Vec<(RecordBatch, AdmittedBatch)>,
     views: BTreeMap<String, ViewState>,
+    /// The effective time of the last change of each key, where rows replace one another.
+    changed_us: BTreeMap<String, i64>,
     /// Whether steps are finished after every batch, or only at the end: readers must not be able to tell.
     eager: bool,
 }
@@ -48,7 +51,10 @@ impl Running {
         let base_offset = self.log[..batch].iter().map(|(rows, _)| rows.num_rows() as u64).sum();
         let (rows, decision) = &self.log[batch];
         let event_time = self.object.relation().and_then(|r| r.event_time).context("no event time")?;
-        let times_us: Vec<i64> = event_times(rows, event_time)?.into_iter().map(Option::unwrap_or_default).collect();
+        let times_us: Vec<i64> = match decision.effective_us.is_empty() {
+            true => event_times(rows, event_time)?.into_iter().map(Option::unwrap_or_default).collect(),
+            false => decision.effective_us.clone(),
+        };
         let rejected: Vec<u32> = decision.rejected.iter().map(|r| r.row).collect();
         let taken = BatchRows { rows, base_offset, times_us: &times_us, rejected: &rejected, deletes: &[] };
         let failures = view.apply(&taken)?;
@@ -63,7 +69,7 @@ impl Running {
     }
 
     fn now_us(&self) -> i64 {
-        self.admission.max_event_us
+        self.admission.max_event_us.max(self.admission.frontier_us)
     }
 }
 
@@ -117,8 +123,24 @@ fn value(array: &ArrayRef, row: usize, ty: Ty) -> Result<Value> {
         return Ok(Value::Null);
     }
     let text = match (ty, array.data_type()) {
-        (Ty::Int4 | Ty::Int8, _) => {
+        (Ty::Int2 | Ty::Int4 | Ty::Int8, _) => {
             return Ok(Value::Int(cast(array, &DataType::Int64)?.as_primitive::<Int64Type>().value(row)));
+        }
+        (Ty::Float4, DataType::Float32) => {
+            let bits = array.as_primitive::<Float32Type>().value(row);
+            return crate::value::parse(Some(&format!("{bits:?}")), ty);
+        }
+        (Ty::Bytea, DataType::Binary) => array
+            .as_binary::<i32>()
+            .value(row)
+            .iter()
+            .fold("\\x".to_owned(), |text, byte| text + &format!("{byte:02x}")),
+        (Ty::Date, DataType::Date32) => array_value_to_string(array, row)?,
+        (Ty::Time, DataType::Time64(TimeUnit::Microsecond)) => {
+            return Ok(Value::Interval(array.as_primitive::<Time64MicrosecondType>().value(row)));
+        }
+        (Ty::Timestamp, DataType::Timestamp(TimeUnit::Microsecond, None)) => {
+            return Ok(Value::Instant(array.as_primitive::<TimestampMicrosecondType>().value(row)));
         }
         (Ty::Float8, DataType::Float64) => {
             let bits = array.as_primitive::<Float64Type>().value(row);
@@ -145,10 +167,16 @@ fn value(array: &ArrayRef, row: usize, ty: Ty) -> Result<Value> {
 }
 
 fn column(ty: Ty, cells: Vec<Option<&String>>) -> Result<ArrayRef> {
-    if ty == Ty::Float8 {
+    if matches!(ty, Ty::Float4 | Ty::Float8) {
         let numbers: Result<Vec<Option<f64>>, _> =
             cells.into_iter().map(|c| c.map(|c| c.parse()).transpose()).collect();
-        return Ok(Arc::new(Float64Array::from(numbers?)));
+        return Ok(cast(&Float64Array::from(numbers?), &plan::sql_type(ty).arrow())?);
+    }
+    if ty == Ty::Bytea {
+        let byte = |pair: &[u8]| -> Result<u8> { Ok(u8::from_str_radix(std::str::from_utf8(pair)?, 16)?) };
+        let bytes = |cell: &String| cell.as_bytes()[2..].chunks(2).map(byte).collect::<Result<Vec<u8>>>();
+        let bytes: Vec<Option<Vec<u8>>> = cells.into_iter().map(|c| c.map(bytes).transpose()).collect::<Result<_>>()?;
+        return Ok(Arc::new(BinaryArray::from_iter(bytes)));
     }
     let texts: ArrayRef =
         Arc::new(StringArray::from(cells.into_iter().map(|c| c.map(String::as_str)).collect::<Vec<_>>()));
@@ -162,7 +190,8 @@ impl UnderTest for InProcess {
         let admission = Admission::new(object.relation().context("not a relation")?);
         self.created += 1;
         let eager = self.created.is_multiple_of(2);
-        let running = Running { object, admission, log: vec![], views: BTreeMap::new(), eager };
+        let (views, changed_us) = (BTreeMap::new(), BTreeMap::new());
+        let running = Running { object, admission, log: vec![], views, changed_us, eager };
         self.sources.insert(name.to_owned(), running);
         Ok(())
     }
@@ -211,7 +240,13 @@ impl UnderTest for InProcess {
         let columns = columns.map(|(i, (_, ty))| column(*ty, rows.iter().map(|row| row.cells[i].as_ref()).collect()));
         let schema = running.object.schema();
         let batch = RecordBatch::try_new(schema, columns.collect::<Result<_>>()?)?;
-        let decision = running.admission.decide(&batch, 0, |_, time| time)?;
+        let key = source.primary_key.as_ref().map(|name| source.column(name));
+        let decision = running.admission.decide(&batch, 0, |row, time| {
+            let Some(key) = key.and_then(|key| rows[row].cells[key].clone()) else { return time };
+            let changed_us = running.changed_us.entry(key).or_insert(time);
+            *changed_us = time.max(*changed_us);
+            *changed_us
+        })?;
         running.log.push((batch, decision));
         let last = running.log.len() - 1;
         for view in running.views.values() {
@@ -222,6 +257,9 @@ impl UnderTest for InProcess {
 
     async fn admitted(&mut self, name: &str) -> Result<usize> {
         let running = self.sources.get(name).context("no such source")?;
+        if running.object.relation().is_some_and(|relation| relation.upsert) {
+            return Ok(running.changed_us.len());
+        }
         Ok(running.log.iter().map(|(rows, decision)| rows.num_rows() - decision.rejected.len()).sum())
     }
 
@@ -244,7 +282,7 @@ impl UnderTest for InProcess {
         self.as_of(view, probes)
     }
 
-    async fn finish(&mut self, source_name: &str, to_us: i64) -> Result<()> {
+    async fn finish(&mut self, source_name: &str, _: &Source, to_us: i64) -> Result<()> {
         let running = self.sources.get_mut(source_name).context("no such source")?;
         let decision = running.admission.advance(to_us);
         for view in running.views.values() {

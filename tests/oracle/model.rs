@@ -8,13 +8,20 @@ pub const EVENT_TIME: &str = "event_time";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Ty {
+    Int2,
     Int4,
     Int8,
+    Float4,
     Float8,
     /// `numeric(12,3)` in a column, any numeric in a result.
     Numeric,
     Text,
     Bool,
+    Bytea,
+    Date,
+    Time,
+    /// Without a time zone.
+    Timestamp,
     Instant,
     Interval,
 }
@@ -22,12 +29,18 @@ pub enum Ty {
 impl Ty {
     pub fn sql(self) -> &'static str {
         match self {
+            Ty::Int2 => "smallint",
             Ty::Int4 => "integer",
             Ty::Int8 => "bigint",
+            Ty::Float4 => "real",
             Ty::Float8 => "double precision",
             Ty::Numeric => "numeric(12,3)",
             Ty::Text => "text",
             Ty::Bool => "boolean",
+            Ty::Bytea => "bytea",
+            Ty::Date => "date",
+            Ty::Time => "time",
+            Ty::Timestamp => "timestamp",
             Ty::Instant => "timestamptz",
             Ty::Interval => "interval",
         }
@@ -47,6 +60,9 @@ pub struct Row {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Source {
     pub columns: Vec<(String, Ty)>,
+    /// A table whose rows replace one another by this column, instead of a stream.
+    #[serde(default)]
+    pub primary_key: Option<String>,
     pub delay_us: i64,
     /// In order of arrival.
     pub rows: Vec<Row>,
@@ -58,13 +74,22 @@ impl Source {
     }
 
     pub fn create_sql(&self, name: &str) -> String {
-        let columns: Vec<String> = self.columns.iter().map(|(n, ty)| format!("{n} {}", ty.sql())).collect();
+        let is_key = |name: &String| self.primary_key.as_ref() == Some(name);
+        let key = |name| if is_key(name) { " PRIMARY KEY" } else { "" };
+        let columns: Vec<String> = self.columns.iter().map(|(n, ty)| format!("{n} {}{}", ty.sql(), key(n))).collect();
         format!(
-            "CREATE SOURCE {name} ({}, WATERMARK FOR {EVENT_TIME} AS {EVENT_TIME} - INTERVAL '{} microseconds') \
-             WITH (clock = 'event')",
+            "CREATE {} {name} ({}, WATERMARK FOR {EVENT_TIME} AS {EVENT_TIME} - INTERVAL '{} microseconds') \
+             WITH (clock = 'event'){}",
+            self.kind(),
             columns.join(", "),
-            self.delay_us
+            self.delay_us,
+            if self.primary_key.is_some() { " FORMAT UPSERT" } else { "" }
         )
+    }
+
+    /// What `ALTER` and `DROP` call it.
+    pub fn kind(&self) -> &'static str {
+        if self.primary_key.is_some() { "TABLE" } else { "SOURCE" }
     }
 }
 
@@ -155,6 +180,9 @@ impl Output {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct View {
     pub key: Vec<String>,
+    /// The key is the source's primary key, and goes without saying.
+    #[serde(default)]
+    pub key_of_table: bool,
     pub filter: Option<String>,
     pub ttl_us: Option<i64>,
     /// Whether windows are named in a WINDOW clause, and written in the short form.
@@ -169,7 +197,7 @@ impl View {
         if let Some(ttl) = self.ttl_us {
             options.push(format!("ttl = '{}'", duration(ttl)));
         }
-        if self.frames().is_empty() {
+        if self.frames().is_empty() && !self.key_of_table {
             options.push(format!("key = '{}'", self.key.join(", ")));
         }
         let with = if options.is_empty() { String::new() } else { format!(" WITH ({})", options.join(", ")) };

@@ -15,19 +15,17 @@ use std::collections::{BTreeMap, BTreeSet};
 struct StandIn {
     postgres: Postgres,
     sources: BTreeMap<String, Source>,
+    /// Where watermarks were moved to.
+    finished_us: BTreeMap<String, i64>,
     shift_us: i64,
 }
 
 impl StandIn {
-    fn rows<'a>(source: &'a Source, admitted: &'a [bool]) -> impl Iterator<Item = &'a Row> {
-        source.rows.iter().zip(admitted).filter(|(_, a)| **a).map(|(row, _)| row)
-    }
-
     async fn expected(&self, view: &Named<'_>, probes: &[Probe]) -> Result<Vec<Expected>> {
         let (source, _) = view.name.split_once("_v").context("a view's name")?;
         let source = self.sources.get(source).context("no such source")?;
         let admitted = admission::admitted(source);
-        self.postgres.load(source, Self::rows(source, &admitted)).await?;
+        self.postgres.load(source, admitted.iter().flatten()).await?;
         let shifted: Vec<Probe> =
             probes.iter().map(|p| Probe { key: p.key.clone(), t_us: p.t_us + self.shift_us }).collect();
         self.postgres.expected(source, view.view, &shifted).await
@@ -59,14 +57,22 @@ impl UnderTest for StandIn {
     }
 
     async fn admitted(&mut self, name: &str) -> Result<usize> {
-        let admitted = admission::admitted(self.sources.get(name).context("no such source")?);
-        Ok(admitted.iter().filter(|a| **a).count())
+        let source = self.sources.get(name).context("no such source")?;
+        let admitted = admission::admitted(source);
+        Ok(match &source.primary_key {
+            Some(key) => {
+                let key = source.column(key);
+                admitted.iter().flatten().map(|row| &row.cells[key]).collect::<BTreeSet<_>>().len()
+            }
+            None => admitted.iter().flatten().count(),
+        })
     }
 
     async fn lookup_now(&mut self, view: &Named<'_>, keys: &[Vec<String>]) -> Result<Vec<Answer>> {
-        let (source, _) = view.name.split_once("_v").context("a view's name")?;
-        let source = self.sources.get(source).context("no such source")?;
+        let (name, _) = view.name.split_once("_v").context("a view's name")?;
+        let source = self.sources.get(name).context("no such source")?;
         let now_us = source.rows.iter().map(|row| row.event_time_us).max().unwrap_or(0);
+        let now_us = now_us.max(self.finished_us.get(name).copied().unwrap_or(i64::MIN));
         let probes: Vec<Probe> = keys.iter().map(|key| Probe { key: key.clone(), t_us: now_us }).collect();
         self.answers(view, &probes).await
     }
@@ -79,7 +85,8 @@ impl UnderTest for StandIn {
         self.answers(view, probes).await
     }
 
-    async fn finish(&mut self, _: &str, _: i64) -> Result<()> {
+    async fn finish(&mut self, name: &str, _: &Source, to_us: i64) -> Result<()> {
+        self.finished_us.insert(name.to_owned(), to_us);
         Ok(())
     }
 
@@ -95,7 +102,7 @@ impl UnderTest for StandIn {
         offsets_us.extend(view.view.ttl_us.map(|ttl| ttl + 1));
         let columns: Vec<usize> = view.view.key.iter().map(|name| view.source.column(name)).collect();
         let mut probes = BTreeSet::new();
-        for row in &view.source.rows {
+        for row in admission::admitted(view.source).iter().flatten() {
             let key: Option<Vec<String>> = columns.iter().map(|i| row.cells[*i].clone()).collect();
             let Some(key) = key else { continue };
             probes.extend(offsets_us.iter().map(|us| Probe { key: key.clone(), t_us: row.event_time_us + us }));
@@ -128,6 +135,7 @@ impl UnderTest for StandIn {
 
     async fn drop_case(&mut self, source_name: &str, _: &Case) -> Result<()> {
         self.sources.remove(source_name);
+        self.finished_us.remove(source_name);
         Ok(())
     }
 
@@ -139,7 +147,12 @@ impl UnderTest for StandIn {
 #[tokio::test]
 async fn the_oracle_accepts_the_definition_and_catches_one_microsecond() -> Result<()> {
     let postgres = Postgres::start().await?;
-    let mut system = StandIn { postgres: Postgres::start().await?, sources: BTreeMap::new(), shift_us: 0 };
+    let mut system = StandIn {
+        postgres: Postgres::start().await?,
+        sources: BTreeMap::new(),
+        finished_us: BTreeMap::new(),
+        shift_us: 0,
+    };
     let case = generate::case(3, 6);
     let failures = check::check(&case, "right", &postgres, &mut system, &mut Coverage::default()).await;
     assert!(failures.is_empty(), "{failures:?}");

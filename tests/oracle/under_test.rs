@@ -35,7 +35,7 @@ pub trait UnderTest {
     /// The text of `EXPLAIN (FORMAT PROBES) CREATE FEATURE VIEW …`.
     async fn probes_sql(&mut self, source_name: &str, view: &Named<'_>) -> Result<String>;
     async fn ingest(&mut self, name: &str, source: &Source, rows: &[Row]) -> Result<()>;
-    /// How many rows the source has admitted.
+    /// How many rows the source has admitted; of a table with a primary key, how many it has.
     async fn admitted(&mut self, name: &str) -> Result<usize>;
     /// Plain lookups, evaluated at the event clock's now.
     async fn lookup_now(&mut self, view: &Named<'_>, keys: &[Vec<String>]) -> Result<Vec<Answer>>;
@@ -44,7 +44,7 @@ pub trait UnderTest {
     /// One `ASOF LEFT JOIN` of all probes.
     async fn spine(&mut self, view: &Named<'_>, probes: &[Probe]) -> Result<Vec<Answer>>;
     /// Makes every step below `to_us` final and in history.
-    async fn finish(&mut self, source_name: &str, to_us: i64) -> Result<()>;
+    async fn finish(&mut self, source_name: &str, source: &Source, to_us: i64) -> Result<()>;
     /// All steps, in order of their instant.
     async fn history(&mut self, view: &Named<'_>) -> Result<Vec<Step>>;
     async fn drop_case(&mut self, source_name: &str, case: &Case) -> Result<()>;
@@ -179,7 +179,8 @@ impl UnderTest for Tidemark {
         let text: String = rows
             .iter()
             .map(|row| {
-                let cells = row.cells.iter().map(|cell| cell.as_deref().unwrap_or("\\N"));
+                let escaped = |text: &String| text.replace('\\', "\\\\");
+                let cells = row.cells.iter().map(|cell| cell.as_ref().map_or("\\N".to_owned(), escaped));
                 cells.collect::<Vec<_>>().join("\t") + "\n"
             })
             .collect();
@@ -259,9 +260,9 @@ impl UnderTest for Tidemark {
             .collect()
     }
 
-    async fn finish(&mut self, source_name: &str, to_us: i64) -> Result<()> {
-        let to = instant(to_us);
-        self.run(&format!("ALTER SOURCE {source_name} ADVANCE WATERMARK TO TIMESTAMPTZ '{to}'")).await?;
+    async fn finish(&mut self, source_name: &str, source: &Source, to_us: i64) -> Result<()> {
+        let (kind, to) = (source.kind(), instant(to_us));
+        self.run(&format!("ALTER {kind} {source_name} ADVANCE WATERMARK TO TIMESTAMPTZ '{to}'")).await?;
         self.run("CHECKPOINT").await
     }
 
@@ -300,8 +301,8 @@ impl UnderTest for Tidemark {
             .collect()
     }
 
-    async fn drop_case(&mut self, source_name: &str, _case: &Case) -> Result<()> {
-        self.run(&format!("DROP SOURCE {source_name} CASCADE")).await
+    async fn drop_case(&mut self, source_name: &str, case: &Case) -> Result<()> {
+        self.run(&format!("DROP {} {source_name} CASCADE", case.source.kind())).await
     }
 
     fn is_alive(&self) -> bool {

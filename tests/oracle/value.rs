@@ -3,8 +3,8 @@
 use crate::model::Ty;
 use anyhow::{Context, Result, bail};
 
-/// `Float` holds the bits, with one NaN and one zero; `Numeric` the digits without trailing zeros; instants and
-/// intervals microseconds.
+/// `Float` holds the bits, with one NaN and one zero; `Numeric` the digits without trailing zeros; instants,
+/// intervals and times of day microseconds; dates and bytes their text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Value {
     Null,
@@ -23,10 +23,13 @@ pub type Answer = Option<Vec<Value>>;
 pub fn parse(text: Option<&str>, ty: Ty) -> Result<Value> {
     let Some(text) = text else { return Ok(Value::Null) };
     let value = match ty {
-        Ty::Int4 | Ty::Int8 => text.parse().ok().map(Value::Int),
+        Ty::Int2 | Ty::Int4 | Ty::Int8 => text.parse().ok().map(Value::Int),
+        Ty::Float4 => text.parse::<f32>().ok().map(|value| float(f64::from(value))),
         Ty::Float8 => text.parse().ok().map(float),
         Ty::Numeric => numeric(text).map(Value::Numeric),
-        Ty::Text => Some(Value::Text(text.to_owned())),
+        Ty::Text | Ty::Bytea | Ty::Date => Some(Value::Text(text.to_owned())),
+        Ty::Time => interval(text).map(Value::Interval),
+        Ty::Timestamp => instant(&format!("{text}+00")).map(Value::Instant),
         Ty::Bool => match text {
             "t" => Some(Value::Bool(true)),
             "f" => Some(Value::Bool(false)),

@@ -11,7 +11,7 @@ use iceberg::{
 use iceberg_catalog_sql::{SqlBindStyle, SqlCatalog, SqlCatalogBuilder};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     fmt::Write,
     path::{Path, PathBuf},
     sync::Arc,
@@ -123,6 +123,25 @@ impl CatalogFile {
         .await
         .map_err(|error| sql_error(&format!("looking for the history table of view {view}"), &error))?;
         Ok(rows.into_iter().map(|(name,)| name).collect())
+    }
+
+    /// The tables whose folder was made for a view that is not among these, by its name (`name-view-random`).
+    pub async fn made_for_others(&self, views: &BTreeSet<ObjectId>) -> SeamResult<Vec<String>> {
+        let rows: Vec<(String, String)> = sqlx::query_as(
+            "SELECT table_name, metadata_location FROM iceberg_tables \
+             WHERE catalog_name = ? AND table_namespace = ? AND metadata_location IS NOT NULL ORDER BY table_name",
+        )
+        .bind(CATALOG)
+        .bind(NAMESPACE)
+        .fetch_all(&self.pool)
+        .await
+        .map_err(|error| sql_error("looking for history tables without a view", &error))?;
+        let is_other = |location: &str| {
+            let folder = location.rsplit_once("/metadata/").map_or(location, |(folder, _)| folder);
+            let view = folder.rsplit('-').nth(1).and_then(|view| view.parse().ok()).map(ObjectId);
+            view.is_some_and(|view| !views.contains(&view))
+        };
+        Ok(rows.into_iter().filter(|(_, location)| is_other(location)).map(|(name, _)| name).collect())
     }
 
     pub async fn insert(&self, name: &str, metadata_location: &str) -> SeamResult<()> {

@@ -1,6 +1,7 @@
 //! The contract of `HistoryStore`: what every implementation promises, and beside it what only Iceberg has (files,
 //! months, pruning).
 
+use crate::test_clock::TestClock;
 use arrow::{
     array::*,
     compute::{concat_batches, lexsort_to_indices, take_record_batch},
@@ -8,44 +9,16 @@ use arrow::{
     util::pretty::pretty_format_batches,
 };
 use datafusion::{physical_plan::displayable, prelude::SessionContext};
-use futures::future::BoxFuture;
 use std::{
     path::Path,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::Duration,
 };
 use tidemark_catalog::{ObjectId, SqlType};
 use tidemark_connectors::iceberg::IcebergHistory;
-use tidemark_engine::seam::{Clock, CommitTag, HistoryStore, HistoryTable, Positions, SeamError};
-
-/// A clock whose chance is a counter: two stores given the same seed draw the same numbers.
-struct TestClock(AtomicU64);
-
-impl TestClock {
-    fn seeded(seed: u64) -> Arc<dyn Clock> {
-        Arc::new(TestClock(AtomicU64::new(seed)))
-    }
-}
-
-impl Clock for TestClock {
-    fn now_us(&self) -> i64 {
-        0
-    }
-
-    fn sleep(&self, _duration: Duration) -> BoxFuture<'static, ()> {
-        Box::pin(std::future::ready(()))
-    }
-
-    fn random(&self) -> u64 {
-        // A multiplicative step spreads the counter over all bits.
-        self.0.fetch_add(1, Ordering::Relaxed).wrapping_mul(0x9e37_79b9_7f4a_7c15)
-    }
-
-    fn spawn(&self, _name: &'static str, _task: BoxFuture<'static, ()>) {}
-}
+use tidemark_engine::seam::{CommitTag, HistoryStore, HistoryTable, Positions, SeamError};
 
 const HOUR: i64 = 3_600_000_000;
 const DAY: i64 = 24 * HOUR;
@@ -256,6 +229,14 @@ where
     store.create(&replaced).await.unwrap();
     assert_eq!(store.last_tag("delays by airport").await.unwrap(), None);
     assert_eq!(scan(&store, &replaced).await.num_rows(), 0);
+
+    // Of views that are gone the tables go; the others stay. Names that look like another view's decide nothing.
+    store.create(&flights("gone", 17001)).await.unwrap();
+    store.create(&flights("stays-17001-y", 17002)).await.unwrap();
+    reopen().await.retain(&[16999, 17002].map(ObjectId).into()).await.unwrap();
+    not_done(store.last_tag("gone").await.unwrap_err(), "does not exist");
+    not_done(store.last_tag("second").await.unwrap_err(), "does not exist");
+    assert_eq!(store.last_tag("stays-17001-y").await.unwrap(), None);
 
     // Dropped, and created anew.
     store.append(&replaced, vec![first], &tag(1, 1)).await.unwrap();

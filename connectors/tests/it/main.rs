@@ -8,6 +8,8 @@ mod contract_history;
 mod contract_online;
 mod contract_source;
 mod contract_state;
+mod engine_faults;
+mod test_clock;
 
 /// A test cannot run for want of a tool or a place: said where it is read, for the test harness would keep it to itself.
 /// Under `scripts/test.sh`, which provides all of them, it is a failure.

@@ -7,6 +7,7 @@ use crate::{
 };
 use arrow::{datatypes::DataType, record_batch::RecordBatch};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use tidemark_catalog::ObjectId;
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -57,21 +58,21 @@ impl Engine {
 
     /// All dead letters, by source, view, partition and offset.
     pub async fn dead_letters(&self) -> SeamResult<Vec<DeadLetter>> {
-        let mut letters = vec![];
+        // By key: one that waits may be written meanwhile, or have been, where the store could not say so.
+        let mut letters: BTreeMap<Vec<u8>, DeadLetter> = BTreeMap::new();
+        for source in self.sources() {
+            letters.extend(source.waiting().await.into_iter().map(|letter| (letter.key(), letter)));
+        }
         let mut after: Option<Vec<u8>> = None;
         loop {
             let page = self.seams.state.restore(Keyspace::DeadLetters, &[], after.as_deref(), PAGE).await?;
             let Some((last, _)) = page.last() else { break };
             after = Some(last.clone());
-            for (_, bytes) in page {
-                letters.push(postcard::from_bytes(&bytes).map_err(SeamError::not_done)?);
+            for (key, bytes) in page {
+                letters.insert(key, postcard::from_bytes(&bytes).map_err(SeamError::not_done)?);
             }
         }
-        for source in self.sources() {
-            letters.extend(source.waiting().await);
-        }
-        letters.sort_by_key(DeadLetter::key);
-        Ok(letters)
+        Ok(letters.into_values().collect())
     }
 
     /// Removes the dead letters of sources with a retention that are older than it.

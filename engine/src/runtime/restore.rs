@@ -135,6 +135,8 @@ impl Engine {
 
     /// Removes what a crash between the catalog's commit and the clean-up of a drop has left.
     async fn forget_orphans(&self, snapshot: &Snapshot) -> SeamResult<()> {
+        let views = snapshot.objects().filter(|object| object.feature_view().is_some()).map(|object| object.id);
+        self.seams.history.retain(&views.collect()).await?;
         let mut after: Option<Vec<u8>> = None;
         loop {
             let page = self.seams.state.restore(Keyspace::Progress, &[], after.as_deref(), PAGE).await?;

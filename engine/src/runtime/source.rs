@@ -68,10 +68,11 @@ pub struct Inner {
     last_idle_us: i64,
     /// Dead letters that the state store has not taken yet. Their records are in the log, and positions are not saved
     /// beyond them, so a crash makes them again.
-    waiting: Vec<DeadLetter>,
+    pub(super) waiting: Vec<DeadLetter>,
 }
 
-/// While this many dead letters wait for the state store, nothing more is taken in: what is in memory stays bounded.
+/// While this many dead letters wait for the state store, no further statement is taken in: in memory are at most these and
+/// those of one more.
 const WAITING_MAX: usize = 65_536;
 
 /// What to do with a row whose primary key is known.
@@ -278,9 +279,10 @@ impl SourceRuntime {
     ) -> Result<IngestReport, IngestError> {
         let now_us = seams.clock.now_us();
         let mut inner = self.lock().await;
-        let batches = self.resolve_conflicts(batches, conflict)?;
+        let mut batches = self.resolve_conflicts(batches, conflict)?;
+        batches.retain(|batch| batch.num_rows() > 0);
         let mut report = IngestReport::default();
-        if batches.iter().all(|b| b.num_rows() == 0) {
+        if batches.is_empty() {
             return Ok(report);
         }
         if inner.waiting.len() >= WAITING_MAX {
@@ -319,16 +321,20 @@ impl SourceRuntime {
         inner.end = end;
         inner.last_append_us = now_us;
         let mut letters = vec![];
+        let mut failed = Ok(());
         for mut batch in group {
             batch.base_offset = offset;
             offset += batch.rows.num_rows() as u64;
             let decision = batch.admission.clone().unwrap_or_default();
             self.count(&batch, &decision);
-            self.remember_rows(&batch, &decision)?;
+            failed = failed.and(self.remember_rows(&batch, &decision).map_err(IngestError::from));
             decision.rejected.iter().for_each(|reject| report.reject(reject.reason.as_str(), 1));
             letters.extend(self.rejected(&batch, &decision));
             for view in &inner.views {
-                letters.extend(self.apply(view, &batch)?);
+                match self.apply(view, &batch) {
+                    Ok(unusable) => letters.extend(unusable),
+                    Err(error) => failed = failed.and(Err(error.into())),
+                }
             }
         }
         self.publish(&inner.admission);
@@ -336,7 +342,7 @@ impl SourceRuntime {
         // client would send the rows again.
         inner.waiting.extend(letters);
         let _ = self.keep_waiting(&mut inner, seams).await;
-        Ok(report)
+        failed.map(|()| report)
     }
 
     /// Makes the dead letters that wait durable. Under the lock: a checkpoint that has passed their records would not
@@ -345,15 +351,20 @@ impl SourceRuntime {
         if inner.waiting.is_empty() {
             return Ok(());
         }
-        let kept = keep(seams.state.as_ref(), &inner.waiting).await;
-        match &kept {
-            Ok(()) => inner.waiting.clear(),
+        const WAIT: &str = "dead letters cannot be written";
+        match keep(seams.state.as_ref(), &inner.waiting).await {
+            Ok(()) => {
+                inner.waiting.clear();
+                self.last_error.write().take_if(|error| error.starts_with(WAIT));
+                Ok(())
+            }
             Err(error) => {
                 tracing::warn!(source = %self.name.read(), %error, "dead letters wait for the state store");
-                *self.last_error.write() = Some(format!("dead letters cannot be written: {error}"));
+                let error = format!("{WAIT}: {error}");
+                *self.last_error.write() = Some(error.clone());
+                Err(SeamError::NotDone(error))
             }
         }
-        kept
     }
 
     /// The dead letters that are in memory only.

@@ -5,7 +5,7 @@ use arrow::{datatypes::SchemaRef, record_batch::RecordBatch};
 use async_trait::async_trait;
 use datafusion::catalog::TableProvider;
 use serde::{Deserialize, Serialize};
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 use tidemark_catalog::ObjectId;
 
 /// What a history table looks like.
@@ -48,6 +48,10 @@ pub trait HistoryStore: Send + Sync {
 
     /// Removes the table and its files. Removing a table that is not there is no error.
     async fn drop(&self, name: &str) -> SeamResult<()>;
+
+    /// Removes the tables of views that are not among these, which a crash in the middle of a drop has left. Tables of no
+    /// view at all stay.
+    async fn retain(&self, views: &BTreeSet<ObjectId>) -> SeamResult<()>;
 
     async fn rename(&self, from: &str, to: &str) -> SeamResult<()>;
 

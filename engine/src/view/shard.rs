@@ -1,10 +1,7 @@
 //! Some of a view's keys: found by hash, due by time, and what others have not seen of them yet.
 
 use super::schedule::{NEVER, Schedule};
-use crate::{
-    key::{KeyState, Walk},
-    value::Value,
-};
+use crate::key::{KeyState, Walk};
 use ahash::RandomState;
 use hashbrown::HashTable;
 use std::sync::Arc;
@@ -26,9 +23,9 @@ pub struct Shard {
     entries: Vec<Option<Entry>>,
     free: Vec<u32>,
     /// When the finished part of a key next changes.
-    pub due: Schedule,
+    due: Schedule,
     /// When what the online store shows of a key next changes.
-    pub online_due: Schedule,
+    online_due: Schedule,
     /// Changed since the last checkpoint, and since the last online flush: numbers, once or more.
     dirty: Vec<u32>,
     stale: Vec<u32>,
@@ -217,9 +214,4 @@ impl Shard {
     pub fn len(&self) -> usize {
         self.index.len()
     }
-}
-
-/// The key of a row, as it is found in a shard.
-pub fn encoded(key: &[Value]) -> Encoded {
-    crate::value::encode_row(key).into()
 }

@@ -5,7 +5,7 @@ use crate::{
     key::{Held, Instant},
     value::Value,
 };
-use std::sync::Arc;
+use std::{ops::Range, sync::Arc};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Op {
@@ -96,9 +96,52 @@ impl Steps {
     }
 }
 
+/// Steps in chunks that other readers have too.
+#[derive(Debug, Clone, Default)]
+pub struct SharedSteps(pub(super) Vec<Arc<Steps>>);
+
+impl SharedSteps {
+    pub fn iter(&self) -> impl Iterator<Item = Step<'_>> {
+        self.0.iter().flat_map(|chunk| chunk.iter())
+    }
+}
+
+/// What happened at some instants, of one key or of several one after another, with the outputs that then hold.
+pub struct Outcomes {
+    pub(super) each: Vec<Instant>,
+    /// Those of each instant, one after another.
+    pub(super) outputs: Vec<Value>,
+    /// How many outputs an instant has.
+    pub(super) stride: usize,
+    /// How many of them are NULL because they could not be computed; of aggregates out of range, one an instant.
+    pub(super) failed: usize,
+}
+
+impl Outcomes {
+    pub fn all(&self) -> Range<usize> {
+        0..self.each.len()
+    }
+
+    /// Takes over the instants of one key into `held`; the steps among them go to `out`.
+    pub fn settle_each(
+        &self,
+        instants: Range<usize>,
+        held: &mut Option<Held>,
+        key: &Arc<[Value]>,
+        mut out: impl FnMut(Step<'_>),
+    ) {
+        for i in instants {
+            let (instant, outputs) = (&self.each[i], &self.outputs[i * self.stride..(i + 1) * self.stride]);
+            if let Some(op) = settle(held, instant, outputs) {
+                out(Step { key, instant_us: instant.at_us, event_us: instant.event_us, op, outputs });
+            }
+        }
+    }
+}
+
 /// Turns an instant into a step, if it is one: presence, `_event_time` or the bits of an output changed, or a month
 /// began. `held` is what held before, and then what holds.
-pub fn settle(held: &mut Option<Held>, instant: &Instant, outputs: &[Value]) -> Option<Op> {
+fn settle(held: &mut Option<Held>, instant: &Instant, outputs: &[Value]) -> Option<Op> {
     if !instant.present {
         held.take()?;
         return Some(Op::Delete);

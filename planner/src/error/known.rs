@@ -184,6 +184,10 @@ fn clause(text: &str) -> Option<PlanError> {
     if text.contains("more than one row") && text.to_lowercase().contains("subquery") {
         return Some(PlanError::new("21000", "more than one row returned by a subquery used as an expression"));
     }
+    if text.contains("does not support logical expression Exists") {
+        let error = PlanError::unsupported("EXISTS is not supported here; it is in WHERE");
+        return Some(error.hint("elsewhere: (SELECT count(*) > 0 FROM …)"));
+    }
     if text.starts_with("LIMIT must be >= 0") {
         return Some(PlanError::new("2201W", "LIMIT must not be negative"));
     }

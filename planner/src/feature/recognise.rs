@@ -34,6 +34,9 @@ use datafusion::{
 use std::collections::{BTreeMap, HashMap};
 use tidemark_catalog::{Object, Snapshot};
 
+/// 20,000 days: sums of it and of any event time stay within 64 bits.
+const DURATION_MAX_US: i64 = 20_000 * 86_400_000_000;
+
 /// The plan of a feature view that is in the catalog.
 pub fn plan_definition(object: &Object, snapshot: &Snapshot) -> PlanResult<FeaturePlan> {
     let internal = |what: &str| {
@@ -66,8 +69,8 @@ pub fn plan_feature_view(
     let state = functions::planning_state(time_zone);
     let bound = Binder::new(snapshot, &state, &NoSystemTables, 0).keeping_now().query(query, &[])?;
     let coerced = datafusion::optimizer::analyzer::type_coercion::TypeCoercion::new()
-        .analyze(bound.plan, state.config_options())?;
-    let coerced = crate::zone::in_zone(coerced, time_zone)?;
+        .analyze(crate::zone::typed_times(bound.plan)?, state.config_options())?;
+    let coerced = functions::rounded::rounded_casts(crate::zone::in_zone(coerced, time_zone)?)?;
     let shape = Shape::take(name, &coerced)?;
     let relation = snapshot.get_id(shape.relation()?).ok_or_else(|| refused(name, "its source does not exist"))?;
     let definition = relation.relation().ok_or_else(|| {
@@ -206,13 +209,19 @@ pub fn plan_feature_view(
         ttl_us: options.get("ttl").map(|t| duration_us(t)).transpose()?,
     };
     if let Some(ttl) = plan.ttl_us {
+        if ttl > DURATION_MAX_US {
+            let message = format!("ttl of feature view \"{name}\" is too long");
+            return Err(
+                PlanError::new(sqlstate::INVALID_PARAMETER, message).hint("leave it out: a key lives for ever then")
+            );
+        }
         if ttl <= 0 {
             return Err(PlanError::new(
                 sqlstate::INVALID_PARAMETER,
                 format!("ttl of feature view \"{name}\" is not positive"),
             ));
         }
-        if let Some(longest) = plan.longest_range_us()
+        if let Some(longest) = plan.longest_bound_us()
             && ttl < longest
         {
             return Err(PlanError::new(
@@ -730,7 +739,7 @@ impl Build<'_> {
             _ => None,
         };
         match us {
-            Some(us) if (0..=20_000 * 86_400_000_000).contains(&us) => Ok(us),
+            Some(us) if (0..=DURATION_MAX_US).contains(&us) => Ok(us),
             _ => Err(PlanError::new(
                 sqlstate::WINDOWING_ERROR,
                 format!("frame bound {value} of feature view \"{}\" is not a usable interval", self.name),

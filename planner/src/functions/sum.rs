@@ -149,29 +149,25 @@ trait Summed: ArrowPrimitiveType<Native: Hash + Eq> + Send {
     fn narrow(sum: <Self::Wide as ArrowPrimitiveType>::Native) -> Option<Self::Native>;
 }
 
-impl Summed for Int64Type {
-    type Wide = Decimal128Type;
+/// Whole numbers of 64 bits, in 128.
+macro_rules! summed_in_128_bits {
+    ($ty:ty) => {
+        impl Summed for $ty {
+            type Wide = Decimal128Type;
 
-    fn widen(value: i64) -> i128 {
-        value.into()
-    }
+            fn widen(value: Self::Native) -> i128 {
+                value.into()
+            }
 
-    fn narrow(sum: i128) -> Option<i64> {
-        sum.try_into().ok()
-    }
+            fn narrow(sum: i128) -> Option<Self::Native> {
+                sum.try_into().ok()
+            }
+        }
+    };
 }
 
-impl Summed for UInt64Type {
-    type Wide = Decimal128Type;
-
-    fn widen(value: u64) -> i128 {
-        value.into()
-    }
-
-    fn narrow(sum: i128) -> Option<u64> {
-        sum.try_into().ok()
-    }
-}
+summed_in_128_bits!(Int64Type);
+summed_in_128_bits!(UInt64Type);
 
 impl Summed for Decimal128Type {
     type Wide = Decimal256Type;

@@ -94,13 +94,8 @@ pub(super) fn alter(c: &mut Cursor<'_>) -> PlanResult<Statement> {
                     .hint("ALTER SOURCE … ADVANCE WATERMARK TO … on the source that it reads"),
             ));
         }
-        if if_exists {
-            return Err(action.place(
-                PlanError::unsupported("ADVANCE WATERMARK does not take IF EXISTS").hint("leave IF EXISTS out"),
-            ));
-        }
         let to = Box::new(c.expr()?);
-        return Ok(Statement::AdvanceWatermark { name, to });
+        return Ok(Statement::AdvanceWatermark { if_exists, name, to });
     }
     let known =
         ["ADD", "ALTER", "DROP", "RENAME", "PAUSE", "RESUME", "OWNER", "SET", "RESET", "ENABLE", "DISABLE", "CLUSTER"];

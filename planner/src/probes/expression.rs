@@ -1,11 +1,10 @@
 //! A bound expression as PostgreSQL text with the same value.
 //!
 //! DataFusion's unparser is made for moving a query to another engine, not for agreeing with it to the last bit: it
-//! prints `0.5` (a `numeric` there), drops time zones of literals, and leaves `CAST(double AS integer)` to round where
-//! DataFusion truncates. Here every literal carries its type and every difference we know is written out; what has no
-//! exact counterpart is refused.
+//! prints `0.5` (a `numeric` there), and drops time zones of literals. Here every literal carries its type and every
+//! difference we know is written out; what has no exact counterpart is refused.
 
-use crate::{PlanError, PlanResult};
+use crate::{PlanError, PlanResult, functions::rounded::ROUNDED};
 use arrow_schema::DataType;
 use chrono::{DateTime, Utc};
 use datafusion::common::tree_node::{Transformed, TreeNode};
@@ -166,10 +165,6 @@ impl<'a> Printer<'a> {
         }
         let text = |ty: &DataType| SqlType::from_arrow(ty) == Some(SqlType::Text);
         Ok(match (&from, to) {
-            // DataFusion cuts fractions off, PostgreSQL rounds.
-            (from, to) if (from.is_floating() || from.is_decimal()) && to.is_integer() => {
-                format!("trunc({value})::{name}")
-            }
             (from, DataType::Boolean) if from.is_integer() => format!("({value} <> 0)"),
             (DataType::Boolean, to) if to.is_numeric() => format!("{value}::integer::{name}"),
             // `1` there, `1.0` here.
@@ -202,6 +197,11 @@ impl<'a> Printer<'a> {
                 _ => return Err(no_counterpart(&format!("round({listed})"))),
             },
             "nvl" => format!("coalesce({listed})"),
+            "interval_times" => format!("({})", args.join(" * ")),
+            "interval_over" => format!("({})", args.join(" / ")),
+            // What is rounded is cast to an integer, which rounds there.
+            ROUNDED => listed,
+            crate::zone::INSTANT_OF => format!("({listed})::timestamp with time zone"),
             "log10" => format!("log({listed})"),
             "character_length" | "char_length" | "length" => format!("length({listed})::integer"),
             "date_part" => match args.as_slice() {

@@ -10,6 +10,7 @@
 
 use super::error::PgError;
 use super::format::Formats;
+use super::watch::Hold;
 use arrow::record_batch::RecordBatch;
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
@@ -32,6 +33,7 @@ pub struct Startup {
     /// Settings in the order to apply them: those of `options=-c name=value` first, then the rest of the packet
     /// (`application_name`, `client_encoding`, `TimeZone`, …).
     pub settings: Vec<(String, String)>,
+    pub hold: Hold,
 }
 
 /// The database behind the protocol.

@@ -6,7 +6,7 @@ use super::error::{PgError, sqlstate};
 use super::reply;
 use super::socket::Socket;
 use super::startup::{Greeting, Packet, default_parameters, greet, settle_version};
-use super::watch::{CANCEL, DRAIN, Fault, Signals, TERMINATE, Watch};
+use super::watch::{CANCEL, DRAIN, Fault, Hold, Signals, TERMINATE, Watch};
 use ahash::AHashMap;
 use parking_lot::Mutex;
 use std::future::Future;
@@ -297,7 +297,14 @@ impl<B: Backend> Place<B> {
         settle_version(socket, &packet);
         let mut parameters = default_parameters(&packet);
         let Packet { user, database, settings, .. } = packet;
-        let startup = Startup { connection_id: self.connection_id, peer, user, database, settings };
+        let startup = Startup {
+            connection_id: self.connection_id,
+            peer,
+            user,
+            database,
+            settings,
+            hold: Hold::new(Arc::clone(&self.signals)),
+        };
         let mut session = self.shared.backend.open(startup).await?;
         for (name, value) in self.shared.backend.parameters(&mut session) {
             match parameters.iter_mut().find(|(default, _)| *default == name) {

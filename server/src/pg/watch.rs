@@ -7,7 +7,10 @@ use futures::future::BoxFuture;
 use futures::task::AtomicWaker;
 use std::future::{Future, poll_fn};
 use std::pin::pin;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{
+    Arc,
+    atomic::{AtomicU8, AtomicUsize, Ordering},
+};
 use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite};
 
@@ -30,6 +33,8 @@ impl From<PgError> for Fault {
 #[derive(Debug, Default)]
 pub(super) struct Signals {
     pending: AtomicU8,
+    /// How many [`Held`] there are.
+    held: AtomicUsize,
     waker: AtomicWaker,
 }
 
@@ -56,16 +61,56 @@ impl Signals {
     fn is_raised(&self, signals: u8) -> bool {
         self.pending.load(Ordering::SeqCst) & signals != 0
     }
+
+    fn is_held(&self) -> bool {
+        self.held.load(Ordering::SeqCst) > 0
+    }
+}
+
+/// With it a statement says that it must not be stopped half-way: what it changes is in several places.
+#[derive(Debug, Clone, Default)]
+pub struct Hold(Arc<Signals>);
+
+/// As long as it lives, nothing stops the statement; what came meanwhile stops it then, if it still runs.
+#[derive(Debug)]
+pub struct Held(Arc<Signals>);
+
+/// Of the same connection.
+impl PartialEq for Hold {
+    fn eq(&self, other: &Hold) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for Hold {}
+
+impl Hold {
+    pub(super) fn new(signals: Arc<Signals>) -> Hold {
+        Hold(signals)
+    }
+
+    pub fn hold(&self) -> Held {
+        self.0.held.fetch_add(1, Ordering::SeqCst);
+        Held(Arc::clone(&self.0))
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.0.held.fetch_sub(1, Ordering::SeqCst);
+        // What came meanwhile is looked at now.
+        self.0.waker.wake();
+    }
 }
 
 /// The watch of one connection.
 pub(super) struct Watch {
-    signals: std::sync::Arc<Signals>,
+    signals: Arc<Signals>,
     timeout: Option<BoxFuture<'static, ()>>,
 }
 
 impl Watch {
-    pub fn new(signals: std::sync::Arc<Signals>) -> Self {
+    pub fn new(signals: Arc<Signals>) -> Self {
         Watch { signals, timeout: None }
     }
 
@@ -81,6 +126,9 @@ impl Watch {
 
     fn poll_stop(&mut self, cx: &mut Context<'_>) -> Poll<PgError> {
         self.signals.waker.register(cx.waker());
+        if self.signals.is_held() {
+            return Poll::Pending;
+        }
         if self.signals.is_raised(TERMINATE) {
             return Poll::Ready(terminated());
         }
@@ -112,6 +160,9 @@ impl Watch {
             }
             if let Poll::Ready(output) = work.as_mut().poll(cx) {
                 return Poll::Ready(Ok(output));
+            }
+            if self.signals.is_held() {
+                return Poll::Pending;
             }
             socket.poll_gone(cx).map(|()| Err(Fault::Gone))
         })

@@ -7,6 +7,7 @@ use crate::{
 };
 use std::sync::Arc;
 use tidemark_catalog::{Body, Change, ObjectKind};
+use tidemark_planner::error::missing_object;
 
 pub async fn execute(
     database: &Arc<Database>,
@@ -19,9 +20,7 @@ pub async fn execute(
     let snapshot = database.snapshot();
     let object = match kind {
         Some(kind) => find(&snapshot, kind, name)?,
-        None => {
-            snapshot.get(name).ok_or_else(|| PgError::error("42P01", format!("relation \"{name}\" does not exist")))?
-        }
+        None => snapshot.get(name).ok_or_else(|| missing_object(&snapshot, "relation", name, |_| true))?,
     };
     let mut changed = object.as_ref().clone();
     match column {

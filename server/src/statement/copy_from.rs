@@ -6,7 +6,7 @@
 use super::insert::{column_map, fit, rejected, target};
 use crate::{
     database::Database,
-    pg::{Copied, CopyInSink, CopyLayout, Outcome, PgError},
+    pg::{Copied, CopyInSink, CopyLayout, Hold, Outcome, PgError},
     session::Session,
     wire::{CopyDecoder, SessionZone},
 };
@@ -45,6 +45,7 @@ pub fn execute(
         waiting: vec![],
         waiting_rows: 0,
         report: IngestReport::default(),
+        hold: session.hold.clone(),
     };
     Ok(Outcome::CopyIn { sink: Box::new(sink), layout })
 }
@@ -59,6 +60,7 @@ struct Sink {
     waiting: Vec<RecordBatch>,
     waiting_rows: usize,
     report: IngestReport,
+    hold: Hold,
 }
 
 impl Sink {
@@ -73,6 +75,7 @@ impl Sink {
     async fn ingest(&mut self) -> Result<(), PgError> {
         let batches = std::mem::take(&mut self.waiting);
         self.waiting_rows = 0;
+        let _held = self.hold.hold();
         let report = self.database.engine.ingest(self.object.id, batches, Conflict::Error).await?;
         self.report.add(report);
         Ok(())

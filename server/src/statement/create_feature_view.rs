@@ -29,13 +29,7 @@ pub async fn execute(
     let id = catalog.allocate_id().await?;
     let mut object = object(database, session, create, &plan, sql, id)?;
     let compiled = CompiledView::new(&object, plan)?;
-    let history_start_us = match database.engine.create_view(&object, compiled).await {
-        Ok(history_start_us) => history_start_us,
-        Err(error) => {
-            database.engine.drop_view(id).await?;
-            return Err(error.into());
-        }
-    };
+    let history_start_us = database.engine.create_view(&object, compiled).await?;
     if let Body::FeatureView(view) = &mut object.body {
         view.history_start_us = history_start_us;
     }

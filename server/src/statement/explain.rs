@@ -1,6 +1,6 @@
 //! `EXPLAIN query`, `EXPLAIN CREATE FEATURE VIEW`, and the oracle's SQL by `(FORMAT PROBES)`.
 
-use super::{create_feature_view, query, text_rows, text_schema};
+use super::{create_feature_view, insert, prepare, query, text_rows, text_schema};
 use crate::{database::Database, pg::PgError, session::Session};
 use arrow::array::RecordBatch;
 use datafusion::{
@@ -31,12 +31,27 @@ pub async fn query(
     verbose: bool,
     parameters: &[ScalarValue],
 ) -> Result<RecordBatch, PgError> {
-    let Statement::Query(asked) = statement else {
-        return Err(PgError::error("0A000", "EXPLAIN of this statement is not available")
-            .hint("EXPLAIN a query, or EXPLAIN CREATE FEATURE VIEW …"));
-    };
     let snapshot = database.snapshot();
     let mut text = String::new();
+    let mut types = vec![];
+    let asked = match statement {
+        Statement::Query(query) => query,
+        Statement::CreateTableAs { query, .. } => query,
+        Statement::Insert(insert) if analyze => {
+            return Err(PgError::error("0A000", format!("EXPLAIN ANALYZE would insert into \"{}\"", insert.table))
+                .hint("EXPLAIN without ANALYZE shows the plan, EXPLAIN ANALYZE of its query the times"));
+        }
+        Statement::Insert(insert) => {
+            types = insert::parameter_types(&snapshot, insert, &[])?;
+            text.push_str(&format!("Insert on {}\n", insert.table));
+            &insert.query
+        }
+        Statement::Execute { name, parameters } => {
+            let (statement, parameters) = prepare::explained(database, session, name, parameters)?;
+            return Box::pin(query(database, session, &statement, analyze, verbose, &parameters)).await;
+        }
+        _ => return Err(PgError::error("XX000", "this statement has no plan")),
+    };
     if let Some(found) = lookup::recognise(asked, &snapshot) {
         let name = snapshot.get_id(found.view).map(|o| o.name.clone()).unwrap_or_default();
         text.push_str(&format!("Lookup on feature view {name} (answered from state, not planned)\n"));
@@ -45,9 +60,9 @@ pub async fn query(
         }
         text.push_str("As a query it would be:\n");
     }
-    let plan = query::bind(database, session, asked, &[])?;
+    let plan = query::bind(database, session, asked, &types)?;
     if verbose {
-        text.push_str(&format!("Logical plan:\n{}\nPhysical plan:\n", plan.display_indent()));
+        text.push_str(&format!("Logical plan:\n{}\nPhysical plan:\n", plan.plan.display_indent()));
     }
     let physical = query::physical(database, session, plan, parameters).await?;
     if analyze {
@@ -125,7 +140,7 @@ fn describe(plan: &FeaturePlan, name: &str) -> String {
         }
     }
     line("steps", format!("1 to {most} per event, and one a month for every quiet key"));
-    let kept = match (plan.longest_range_us(), ranges) {
+    let kept = match (plan.longest_bound_us(), ranges) {
         (Some(longest), _) => format!("the events of {} and of the watermark delay", describe_duration(longest)),
         (None, _) => "the last events of ROWS windows and of the watermark delay".to_string(),
     };

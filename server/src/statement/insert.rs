@@ -18,12 +18,15 @@ use futures::TryStreamExt;
 use std::{collections::BTreeSet, sync::Arc};
 use tidemark_catalog::{Object, Snapshot};
 use tidemark_engine::runtime::{Conflict, IngestReport};
-use tidemark_planner::statement::{Insert, OnConflict};
+use tidemark_planner::{
+    error::missing_object,
+    statement::{Insert, OnConflict},
+};
 
 /// The source or table that rows can be put into.
 pub fn target<'a>(snapshot: &'a Snapshot, name: &str) -> Result<&'a Arc<Object>, PgError> {
     match snapshot.get(name) {
-        None => Err(PgError::error("42P01", format!("relation \"{name}\" does not exist"))),
+        None => Err(missing_object(snapshot, "relation", name, |object| object.relation().is_some()).into()),
         Some(object) if object.relation().is_none() => {
             Err(PgError::error("42809", format!("cannot insert into {} \"{name}\"", object.kind()))
                 .hint("rows go into its source; a view follows by itself"))
@@ -40,7 +43,9 @@ pub fn column_map(object: &Object, names: &[String]) -> Result<Vec<usize>, PgErr
     let mut map = vec![];
     for name in names {
         let at = object.columns().iter().position(|c| &c.name == name).ok_or_else(|| {
+            let columns: Vec<&str> = object.columns().iter().map(|column| column.name.as_str()).collect();
             PgError::error("42703", format!("column \"{name}\" of relation \"{}\" does not exist", object.name))
+                .hint(format!("there is: {}", columns.join(", ")))
         })?;
         if map.contains(&at) {
             return Err(PgError::error("42701", format!("column \"{name}\" specified more than once")));
@@ -133,7 +138,9 @@ pub async fn execute(
         .filter(|b| b.num_rows() > 0)
         .map(|batch| fit(&object, &map, batch, &session.format.time_zone))
         .collect::<Result<Vec<_>, PgError>>()?;
+    let held = session.hold.hold();
     let report = database.engine.ingest(object.id, batches, conflict).await?;
+    drop(held);
     if let Some(notice) = rejected(&object, &report) {
         session.notice(notice);
     }

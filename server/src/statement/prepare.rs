@@ -3,7 +3,7 @@
 use super::done;
 use crate::{
     database::Database,
-    pg::{Bound, Completed, Outcome, PgError},
+    pg::{Bound, Completed, Formats, Outcome, PgError},
     prepared::Prepared,
     session::Session,
     wire::{FieldFormat, RowEncoder, pg_type},
@@ -13,6 +13,7 @@ use datafusion::{scalar::ScalarValue, sql::sqlparser::ast};
 use std::sync::Arc;
 use tidemark_catalog::SqlType;
 use tidemark_planner::{
+    Statement,
     bind::{Binder, NoSystemTables},
     statement::Parsed,
 };
@@ -33,13 +34,14 @@ pub async fn prepare(
     done("PREPARE")
 }
 
-pub async fn execute(
+/// The statement of that name, and these arguments as a client would have sent them.
+fn bind(
     database: &Arc<Database>,
-    session: &mut Session,
+    session: &Session,
     name: &str,
     arguments: &[ast::Expr],
-    bound: &Bound,
-) -> Result<Outcome, PgError> {
+    result_formats: Formats,
+) -> Result<(Arc<Prepared>, Bound), PgError> {
     let prepared = session
         .prepared
         .get(name)
@@ -56,8 +58,31 @@ pub async fn execute(
         let binder = Binder::new(&snapshot, &session.state, &NoSystemTables, now_us);
         parameters.push(as_text(session, binder.constant(argument, now_us)?)?);
     }
-    let inner =
-        Bound { parameters, parameter_formats: Default::default(), result_formats: bound.result_formats.clone() };
+    Ok((prepared, Bound { parameters, parameter_formats: Default::default(), result_formats }))
+}
+
+/// The same for who does not run it: what it is, and its parameters.
+pub fn explained(
+    database: &Arc<Database>,
+    session: &Session,
+    name: &str,
+    arguments: &[ast::Expr],
+) -> Result<(Statement, Vec<ScalarValue>), PgError> {
+    let (prepared, bound) = bind(database, session, name, arguments, Default::default())?;
+    let parameters = super::parameters(session, &prepared, &bound)?;
+    let parsed = prepared.parsed.as_ref();
+    let statement = parsed.map(|parsed| parsed.statement.clone());
+    Ok((statement.ok_or_else(|| PgError::error("XX000", format!("\"{name}\" was not parsed")))?, parameters))
+}
+
+pub async fn execute(
+    database: &Arc<Database>,
+    session: &mut Session,
+    name: &str,
+    arguments: &[ast::Expr],
+    bound: &Bound,
+) -> Result<Outcome, PgError> {
+    let (prepared, inner) = bind(database, session, name, arguments, bound.result_formats.clone())?;
     if let Some(lookup) = &prepared.lookup {
         let mut messages = BytesMut::new();
         if let Some(done) = super::lookup::execute(database, session, &prepared, lookup, &inner, &mut messages) {

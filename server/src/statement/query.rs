@@ -19,37 +19,45 @@ use std::sync::Arc;
 use tidemark_engine::{provider::provider, scan::bind_scans};
 use tidemark_planner::{bind::Binder, names, table::ScanTarget};
 
-/// The analysed plan of a query, with `now()` at this instant; its scans are descriptions.
+/// An analysed plan; its scans are descriptions.
+#[derive(Clone)]
+pub struct Analysed {
+    pub plan: LogicalPlan,
+    /// The statement's instant, microseconds: that of its `now()` and of its scans.
+    now_us: i64,
+}
+
 pub fn bind(
     database: &Database,
     session: &Session,
     query: &ast::Query,
     types: &[Option<DataType>],
-) -> Result<LogicalPlan, PgError> {
+) -> Result<Analysed, PgError> {
+    let now_us = database.clock.now_us();
     let snapshot = database.snapshot();
     let system = database.system(session);
     let mut query = query.clone();
     names::name_columns(&mut query);
     super::zoned::localise(&mut query, &session.format.time_zone);
     crate::system::rewrite(&mut query);
-    let bound = Binder::new(&snapshot, &session.state, &system, database.clock.now_us()).query(&query, types)?;
+    let bound = Binder::new(&snapshot, &session.state, &system, now_us).query(&query, types)?;
     let plan = from_text::read_casts(bound.plan, &session.format.time_zone)?;
     let config = session.state.config_options();
-    Ok(session.state.analyzer().execute_and_check(plan, config, |_, _| {})?)
+    let plan = session.state.analyzer().execute_and_check(plan, config, |_, _| {})?;
+    Ok(Analysed { plan, now_us })
 }
 
-/// A plan with its parameters and its data, ready to run. One reading of the clock serves all its scans.
+/// A plan with its parameters and its data, ready to run.
 pub async fn physical(
     database: &Arc<Database>,
     session: &Session,
-    plan: LogicalPlan,
+    Analysed { plan, now_us }: Analysed,
     parameters: &[ScalarValue],
 ) -> Result<Arc<dyn ExecutionPlan>, PgError> {
     let plan = match parameters.is_empty() {
         true => plan,
         false => plan.replace_params_with_values(&ParamValues::from(parameters.to_vec()))?,
     };
-    let now_us = database.clock.now_us();
     let system = database.system(session);
     let plan = bind_scans(plan, |table| {
         if let Some(provider) = provider(&database.engine, table, now_us)? {

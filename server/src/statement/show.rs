@@ -7,7 +7,7 @@ use crate::{
 };
 use arrow::{array::RecordBatch, datatypes::SchemaRef};
 use tidemark_catalog::{Body, Object, ObjectKind};
-use tidemark_planner::{Statement, feature::describe_duration};
+use tidemark_planner::{Statement, error::missing_object, feature::describe_duration};
 
 pub fn schema(statement: &Statement) -> SchemaRef {
     match statement {
@@ -37,9 +37,7 @@ pub fn rows(database: &Database, statement: &Statement) -> Result<RecordBatch, P
             vec![vec![Some(object.name.clone()), Some(sql.clone())]]
         }
         Statement::Describe { name } => {
-            let object = snapshot
-                .get(name)
-                .ok_or_else(|| PgError::error("42P01", format!("relation \"{name}\" does not exist")))?;
+            let object = snapshot.get(name).ok_or_else(|| missing_object(&snapshot, "relation", name, |_| true))?;
             described(object)
         }
         _ => vec![],

@@ -71,6 +71,8 @@ pub struct Fake {
     /// Endless statements begun, and ended by being dropped.
     pub begun: watch::Sender<u64>,
     pub dropped: watch::Sender<u64>,
+    /// How many statements that hold on may go on.
+    pub released: watch::Sender<u64>,
 }
 
 pub struct World {
@@ -88,6 +90,7 @@ pub fn world(settings: Settings) -> World {
         batches: Arc::default(),
         begun: watch::Sender::new(0),
         dropped: watch::Sender::new(0),
+        released: watch::Sender::new(0),
     });
     let clock = Arc::new(TestClock { passed: watch::Sender::new(Vec::new()), numbers: AtomicU64::new(42) });
     let server = Server::new(Arc::clone(&fake), Arc::clone(&clock) as Arc<dyn Clock>, settings);
@@ -127,6 +130,7 @@ impl Drop for Endless {
 pub struct FakeSession {
     timeout: Option<Duration>,
     events: Vec<SessionEvent>,
+    hold: Hold,
 }
 
 pub struct FakePrepared {
@@ -149,7 +153,7 @@ fn prepared(sql: &str) -> Result<Arc<FakePrepared>, PgError> {
         Some(
             "begin" | "start" | "commit" | "rollback" | "savepoint" | "release" | "rollbackto" | "deallocate" | "close"
             | "set" | "notice" | "timeout" | "hang" | "copyin" | "copyout" | "copyendless" | "fail" | "discard"
-            | "nothing" | "panic",
+            | "nothing" | "panic" | "whole",
         ) => (vec![], None),
         Some(word) => {
             return Err(PgError::error("42601", format!("syntax error at or near \"{word}\"")).at(1));
@@ -278,8 +282,9 @@ impl Backend for Fake {
             let message = format!("database \"{}\" does not exist", startup.database);
             return Err(PgError::error("3D000", message));
         }
+        let hold = startup.hold.clone();
         self.startups.lock().push(startup);
-        Ok(FakeSession { timeout: None, events: Vec::new() })
+        Ok(FakeSession { timeout: None, events: Vec::new(), hold })
     }
 
     fn parameters(&self, _session: &mut FakeSession) -> Vec<(Cow<'static, str>, String)> {
@@ -412,6 +417,20 @@ impl Backend for Fake {
                     let _ = &end;
                 });
                 rows(futures::stream::iter([Ok(integers(0..1))]).chain(stall).boxed())
+            }
+            // `whole end` is done when it lets go, `whole hang` goes on for ever.
+            "whole" => {
+                let _end = Endless(self.dropped.clone());
+                let held = session.hold.hold();
+                let mut released = self.released.subscribe();
+                let before = *released.borrow();
+                self.begun.send_modify(|count| *count += 1);
+                let _ = released.wait_for(|released| *released > before).await;
+                drop(held);
+                if prepared.word(1) == "hang" {
+                    std::future::pending::<()>().await;
+                }
+                done("WHOLE")
             }
             "hang" => {
                 let _end = Endless(self.dropped.clone());

@@ -437,6 +437,33 @@ async fn a_cancel_request_stops_what_runs_and_only_with_the_right_key() {
 }
 
 #[tokio::test]
+async fn what_must_not_be_left_half_done_is_stopped_by_nothing_until_it_lets_go() {
+    let world = world(Settings::default());
+    let (mut raw, greeting) = Raw::connected(world.dial()).await;
+    raw.ask(&[query("timeout on")]).await;
+    for (begun, sql) in [(1, "whole end"), (2, "whole hang")] {
+        raw.send(&[query(sql)]).await;
+        world.begun(begun).await;
+        let mut other = Raw::new(world.dial());
+        other.send(&[cancel(&greeting)]).await;
+        assert_eq!(other.rest().await, []);
+        world.clock.pass(TIMEOUT);
+        // Everybody has had a turn, and it is still there.
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(*world.fake.dropped.borrow(), begun - 1);
+        world.fake.released.send_modify(|count| *count += 1);
+        let replies = raw.until('Z').await;
+        match sql {
+            "whole end" => assert_eq!(kinds(&replies), "CZ"),
+            _ => assert_eq!(codes(&replies), ["57014"]),
+        }
+        world.dropped(begun).await;
+    }
+}
+
+#[tokio::test]
 async fn the_statement_timeout_covers_execution_streaming_and_copy() {
     let world = world(Settings::default());
     let (mut raw, _) = Raw::connected(world.dial()).await;

@@ -1,0 +1,327 @@
+//! A store fails beneath a whole engine: what the engine has taken in stands, and none of it is lost or doubled.
+//!
+//! The parts are the embedded ones. The one fault so far: until it is lifted, the state store writes no dead letters.
+//!
+//! ```text
+//!   offset   0   1  │  2   3     4     5       from offset 2 on letters are refused
+//!   user     1   1  │  1   2   NULL    2       4: no key, a letter of the view
+//!   minute   0  10  │ 11   5    12    12       3: late, below the watermark (one minute back), a letter of the source
+//! ```
+
+use crate::test_clock::TestClock;
+use arrow::{
+    array::{Int64Array, TimestampMicrosecondArray},
+    datatypes::SchemaRef,
+    record_batch::RecordBatch,
+};
+use async_trait::async_trait;
+use std::{
+    collections::BTreeMap,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+use tempfile::TempDir;
+use tidemark_catalog::{Body, ClockMode, Column, FeatureView, Object, ObjectId, Relation, Snapshot, SqlType, UTC};
+use tidemark_connectors::{
+    iceberg::IcebergHistory,
+    log::{EmbeddedLog, LogSettings},
+    online::FjallOnline,
+    state::FjallState,
+};
+use tidemark_engine::{
+    runtime::{Conflict, Engine, IngestError, IngestReport, Logs, Seams},
+    seam::{Clock, Keyspace, RejectReason, SeamError, SeamResult, Source, StateStore, WriteBatch},
+    value::{Value, encode_row},
+};
+
+const CLICKS: ObjectId = ObjectId::FIRST;
+const PER_USER: ObjectId = ObjectId(ObjectId::FIRST.0 + 1);
+
+const MINUTE_US: i64 = 60_000_000;
+/// 2026-03-02T10:00:00Z.
+const TEN_US: i64 = 1_772_445_600_000_000;
+
+/// How many dead letters may wait, as `engine/src/runtime/source.rs` has it.
+const WAITING_MAX: usize = 65_536;
+
+/// View, offset and reason of the letters of [`World::with_two_waiting`].
+const TWO: [(Option<ObjectId>, u64, RejectReason); 2] =
+    [(None, 3, RejectReason::Late), (Some(PER_USER), 4, RejectReason::NullKey)];
+
+/// The embedded state store, with a fault.
+struct FaultyState {
+    store: FjallState,
+    refuses_letters: Arc<AtomicBool>,
+}
+
+#[async_trait]
+impl StateStore for FaultyState {
+    async fn checkpoint(&self, batch: WriteBatch) -> SeamResult<()> {
+        let has_letters = batch.puts.iter().any(|(keyspace, ..)| *keyspace == Keyspace::DeadLetters);
+        if has_letters && self.refuses_letters.load(Ordering::Relaxed) {
+            return Err(SeamError::NotDone("no letters today".to_string()));
+        }
+        self.store.checkpoint(batch).await
+    }
+
+    async fn restore(
+        &self,
+        keyspace: Keyspace,
+        prefix: &[u8],
+        after: Option<&[u8]>,
+        entries_max: usize,
+    ) -> SeamResult<Vec<(Vec<u8>, Vec<u8>)>> {
+        self.store.restore(keyspace, prefix, after, entries_max).await
+    }
+
+    async fn remove(&self, keyspace: Keyspace, prefix: &[u8]) -> SeamResult<()> {
+        self.store.remove(keyspace, prefix).await
+    }
+}
+
+struct LogsIn(PathBuf);
+
+impl Logs for LogsIn {
+    fn open(&self, id: ObjectId, schema: SchemaRef) -> SeamResult<Arc<dyn Source>> {
+        Ok(Arc::new(EmbeddedLog::open(&self.0.join(id.to_string()), schema, LogSettings::default())?))
+    }
+
+    fn remove(&self, id: ObjectId) -> SeamResult<()> {
+        EmbeddedLog::drop_files(&self.0.join(id.to_string()))
+    }
+}
+
+/// A folder on which one engine after the other runs.
+struct World {
+    folder: TempDir,
+    /// Outlives the engines: file names that are drawn from it do not come again.
+    clock: Arc<dyn Clock>,
+    catalog: Snapshot,
+    refuses_letters: Arc<AtomicBool>,
+}
+
+impl World {
+    fn new() -> World {
+        World {
+            folder: tempfile::tempdir().expect("a directory"),
+            clock: TestClock::seeded(1),
+            catalog: Snapshot::new(1, [clicks(), per_user()]),
+            refuses_letters: Arc::default(),
+        }
+    }
+
+    fn refuse_letters(&self, refuses: bool) {
+        self.refuses_letters.store(refuses, Ordering::Relaxed);
+    }
+
+    /// What stops an engine here is dropping it: a crash, as far as the stores can tell.
+    async fn start(&self) -> Engine {
+        let part = |name: &str| self.folder.path().join(name);
+        let store = FjallState::open(&part("state")).expect("a state store");
+        let history = IcebergHistory::open(&part("warehouse"), self.clock.clone()).await.expect("a history store");
+        let seams = Seams {
+            clock: self.clock.clone(),
+            logs: Arc::new(LogsIn(part("log"))),
+            state: Arc::new(FaultyState { store, refuses_letters: self.refuses_letters.clone() }),
+            online: Arc::new(FjallOnline::open(&part("online")).expect("an online store")),
+            history: Arc::new(history),
+        };
+        Engine::start(seams, &self.catalog).await.expect("it recovers")
+    }
+
+    /// An engine whose store refuses letters, and that has two: one of the source's and one of the view's.
+    async fn with_two_waiting(&self) -> Engine {
+        let engine = self.start().await;
+        ingest(&engine, &[(Some(1), 0), (Some(1), 10)]).await.expect("rows in order");
+        self.refuse_letters(true);
+        let rows = [(Some(1), 11), (Some(2), 5), (None, 12), (Some(2), 12)];
+        let report = ingest(&engine, &rows).await.expect("rows are taken in though their letters are not");
+        assert_eq!((report.rows, report.rejected()), (4, 1));
+        engine
+    }
+}
+
+fn column(name: &str, ty: SqlType) -> Column {
+    Column { name: name.to_string(), ty, not_null: false, comment: None }
+}
+
+fn clicks() -> Object {
+    let relation = Relation {
+        columns: vec![column("user_id", SqlType::Int8), column("at", SqlType::TimestampTz)],
+        primary_key: vec![],
+        upsert: false,
+        event_time: Some(1),
+        delay_us: MINUTE_US,
+        clock: ClockMode::Event,
+        max_ahead_us: 0,
+        idle_timeout_us: 0,
+        retention_us: None,
+        dead_letter_retention_us: None,
+        options: BTreeMap::new(),
+        sql: String::new(),
+    };
+    Object { id: CLICKS, name: "clicks".to_string(), created_us: 0, comment: None, body: Body::Source(relation) }
+}
+
+fn per_user() -> Object {
+    let view = FeatureView {
+        sql: String::new(),
+        query: "SELECT user_id, at, count(*) OVER (PARTITION BY user_id ORDER BY at) AS n FROM clicks".to_string(),
+        relation: CLICKS,
+        columns: vec![column("user_id", SqlType::Int8), column("at", SqlType::TimestampTz), column("n", SqlType::Int8)],
+        key: vec![0],
+        time: 1,
+        features: vec![],
+        ttl_us: None,
+        time_zone: "UTC".to_string(),
+        owner: None,
+        tags: vec![],
+        options: BTreeMap::new(),
+        version: 1,
+        history_start_us: None,
+    };
+    Object { id: PER_USER, name: "per_user".to_string(), created_us: 0, comment: None, body: Body::FeatureView(view) }
+}
+
+/// Rows as user and minute after ten.
+async fn ingest(engine: &Engine, rows: &[(Option<i64>, i64)]) -> Result<IngestReport, IngestError> {
+    let users = Int64Array::from_iter(rows.iter().map(|(user, _)| *user));
+    let times = TimestampMicrosecondArray::from_iter_values(rows.iter().map(|(_, at)| TEN_US + at * MINUTE_US));
+    let columns: Vec<arrow::array::ArrayRef> = vec![Arc::new(users), Arc::new(times.with_timezone(UTC))];
+    let batch = RecordBatch::try_new(clicks().schema(), columns).expect("rows of the source");
+    engine.ingest(CLICKS, vec![batch], Conflict::Error).await
+}
+
+/// The view's count for users 1 and 2, now, and how many rows a scan of the source shows.
+fn shown(engine: &Engine) -> ([Option<i64>; 2], u64) {
+    let view = engine.view(PER_USER).expect("the view runs");
+    let counts = [1, 2].map(|user| {
+        let row = view.state.lookup(&encode_row(&[Value::Int(user)]), view.now_us(0)).expect("a lookup")?;
+        match &row.outputs[..] {
+            [Value::Int(n)] => Some(*n),
+            other => panic!("user {user} has {other:?}"),
+        }
+    });
+    (counts, engine.source(CLICKS).expect("the source runs").rows())
+}
+
+/// What a reader sees of the letters, written or not.
+async fn letters(engine: &Engine) -> Vec<(Option<ObjectId>, u64, RejectReason)> {
+    let letters = engine.dead_letters().await.expect("the letters");
+    letters.into_iter().map(|letter| (letter.view, letter.offset, letter.reason)).collect()
+}
+
+/// How many letters the store has.
+async fn written(engine: &Engine) -> usize {
+    engine.seams.state.restore(Keyspace::DeadLetters, &[], None, usize::MAX).await.expect("entries").len()
+}
+
+fn last_error(engine: &Engine) -> Option<String> {
+    let source = engine.source(CLICKS).expect("the source runs");
+    source.last_error.read().clone()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn dead_letters_that_cannot_be_written_wait_and_fail_no_statement() {
+    let world = World::new();
+    let engine = world.with_two_waiting().await;
+    assert_eq!(shown(&engine), ([Some(3), Some(1)], 5));
+    assert_eq!(letters(&engine).await, TWO);
+    assert_eq!(written(&engine).await, 0);
+    let error = last_error(&engine).expect("it is said");
+    assert!(error.starts_with("dead letters cannot be written: "), "{error}");
+
+    // History needs no letters. A checkpoint would pass their records, so there is none.
+    engine.commit_history().await.expect("history goes on");
+    let refused = engine.checkpoint().await.expect_err("a checkpoint that loses letters");
+    assert!(matches!(refused, SeamError::NotDone(_)), "{refused}");
+    assert!(last_error(&engine).is_some());
+
+    // The stream goes on, and what waits waits on.
+    ingest(&engine, &[(Some(2), 13)]).await.expect("a row");
+    assert_eq!(shown(&engine), ([Some(3), Some(2)], 6));
+    assert_eq!(letters(&engine).await, TWO);
+    assert_eq!(written(&engine).await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn letters_that_waited_are_written_with_the_next_rows() {
+    let world = World::new();
+    let engine = world.with_two_waiting().await;
+    world.refuse_letters(false);
+    ingest(&engine, &[(Some(1), 13)]).await.expect("a row");
+    assert_eq!(written(&engine).await, 2);
+    assert_eq!(letters(&engine).await, TWO);
+    drop(engine);
+
+    let engine = world.start().await;
+    assert_eq!(letters(&engine).await, TWO);
+    assert_eq!(shown(&engine), ([Some(4), Some(1)], 6));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn letters_that_waited_are_written_by_the_next_checkpoint() {
+    let world = World::new();
+    let engine = world.with_two_waiting().await;
+    world.refuse_letters(false);
+    engine.checkpoint().await.expect("a checkpoint");
+    assert_eq!(written(&engine).await, 2);
+    assert_eq!(letters(&engine).await, TWO);
+    assert_eq!(last_error(&engine), None);
+    drop(engine);
+
+    // Their records are not read again: the letters are there because they were written.
+    let engine = world.start().await;
+    assert_eq!(letters(&engine).await, TWO);
+    assert_eq!(shown(&engine), ([Some(3), Some(1)], 5));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_crash_while_letters_wait_loses_and_doubles_none() {
+    let world = World::new();
+    let engine = world.with_two_waiting().await;
+    engine.commit_history().await.expect("history goes on");
+    engine.checkpoint().await.expect_err("a checkpoint that loses letters");
+    drop(engine);
+
+    world.refuse_letters(false);
+    let engine = world.start().await;
+    assert_eq!(written(&engine).await, 2);
+    assert_eq!(letters(&engine).await, TWO);
+    assert_eq!(shown(&engine), ([Some(3), Some(1)], 5));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn when_too_many_letters_wait_nothing_more_is_taken_in() {
+    let world = World::new();
+    let engine = world.start().await;
+    ingest(&engine, &[(Some(1), 0), (Some(1), 10)]).await.expect("rows in order");
+    world.refuse_letters(true);
+    let late = vec![(Some(2), 5); WAITING_MAX - 1];
+    assert_eq!(ingest(&engine, &late).await.expect("late rows").rejected(), WAITING_MAX - 1);
+    // One less than the most: this statement goes through, and with it there are as many as may wait.
+    assert_eq!(ingest(&engine, &[(Some(2), 5), (Some(2), 11)]).await.expect("a late row and a good one").rejected(), 1);
+    assert_eq!(shown(&engine), ([Some(2), Some(1)], 3));
+
+    let position = || engine.source(CLICKS).expect("the source runs").position();
+    let before = position();
+    assert_eq!(before, Some(WAITING_MAX as u64 + 3));
+    for _ in 0..2 {
+        let refused = ingest(&engine, &[(Some(1), 12)]).await.expect_err("a row more");
+        assert!(matches!(refused, IngestError::Seam(SeamError::NotDone(_))), "{refused}");
+        // Nothing has happened: the client may send the row again.
+        assert_eq!(position(), before);
+        assert_eq!(shown(&engine), ([Some(2), Some(1)], 3));
+    }
+    assert_eq!(letters(&engine).await.len(), WAITING_MAX);
+    assert_eq!(written(&engine).await, 0);
+
+    world.refuse_letters(false);
+    ingest(&engine, &[(Some(1), 12)]).await.expect("a row");
+    assert_eq!(shown(&engine), ([Some(3), Some(1)], 4));
+    assert_eq!(written(&engine).await, WAITING_MAX);
+    assert_eq!(letters(&engine).await.len(), WAITING_MAX);
+}

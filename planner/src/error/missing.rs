@@ -1,0 +1,42 @@
+//! A name that nothing has, and what the writer may have meant.
+
+use super::{PlanError, sqlstate};
+use datafusion::common::utils::datafusion_strsim::levenshtein;
+use tidemark_catalog::{Object, Snapshot};
+
+/// As many letters of three may be wrong in a name that is still suggested.
+const LETTERS_PER_MISTAKE: usize = 3;
+
+/// 42P01 for `kind "name"`, with the likeliest of the `others` as hint, or where to look.
+pub fn missing<'a>(kind: &str, name: &str, others: impl Iterator<Item = &'a str>) -> PlanError {
+    let error = PlanError::new(sqlstate::UNDEFINED_TABLE, format!("{kind} \"{name}\" does not exist"));
+    let wrong = |other: &str| levenshtein(&name.to_lowercase(), &other.to_lowercase());
+    let nearest = others.map(|other| (wrong(other), other)).min();
+    match nearest {
+        Some((wrong, other)) if wrong <= name.chars().count().div_ceil(LETTERS_PER_MISTAKE) => {
+            error.hint(format!("perhaps you meant \"{other}\""))
+        }
+        _ => error.hint("\\d lists what there is; so do tidemark.sources and tidemark.feature_views"),
+    }
+}
+
+/// The same among the names of the catalog.
+pub fn missing_object(snapshot: &Snapshot, kind: &str, name: &str, fits: impl Fn(&Object) -> bool) -> PlanError {
+    let others = snapshot.objects().filter(|object| fits(object)).map(|object| object.name.as_str());
+    missing(kind, name, others)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_suggested_if_few_of_its_letters_are_wrong() {
+        let hint = |name, others: &[&str]| missing("relation", name, others.iter().copied()).hint;
+        assert_eq!(hint("flihgts", &["planes", "flights"]).as_deref(), Some("perhaps you meant \"flights\""));
+        assert_eq!(hint("Weather", &["weather"]).as_deref(), Some("perhaps you meant \"weather\""));
+        for (name, others) in [("flights", &["planes"][..]), ("x", &[]), ("ab", &["xyz"])] {
+            assert!(hint(name, others).is_some_and(|hint| hint.starts_with("\\d lists")), "{name}");
+        }
+    }
+}
