@@ -128,6 +128,9 @@ pub struct FeatureView {
     pub query: String,
     /// The source or table it reads.
     pub relation: ObjectId,
+    /// The views through which it reads it.
+    #[serde(default)]
+    pub through: Vec<ObjectId>,
     pub columns: Vec<Column>,
     /// Indices into `columns`: the entity key.
     pub key: Vec<usize>,
@@ -218,7 +221,7 @@ impl Object {
     pub fn reads(&self) -> Vec<ObjectId> {
         match &self.body {
             Body::Source(_) | Body::Table(_) => vec![],
-            Body::FeatureView(v) => vec![v.relation],
+            Body::FeatureView(v) => std::iter::once(v.relation).chain(v.through.iter().copied()).collect(),
             Body::View(v) => v.reads.clone(),
         }
     }

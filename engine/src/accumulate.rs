@@ -3,23 +3,41 @@
 //! Every accumulator is order-insensitive as a multiset (or reads the ring by position), so batches, parallelism,
 //! restores and late insertions cannot show in a value.
 
+mod bits;
+mod decayed;
+mod float;
 mod hll;
+mod moments;
+mod pairs;
+mod values;
 
-use crate::{
-    exact::{ExactSum, SquareSum},
-    key::Cell,
-    value::Value,
-};
+use crate::{cell::Cell, value::Value};
 use arrow::datatypes::{DataType, i256};
+use bits::Bits;
+use decayed::Decayed;
+use float::{FloatSum, step};
 use hll::HyperLogLog;
+use moments::Moments;
+use pairs::Pairs;
 use serde::{Deserialize, Serialize};
-use std::{
-    cmp::Ordering,
-    collections::{BTreeMap, VecDeque},
-};
-use tidemark_planner::feature::Aggregate;
+use std::{cmp::Ordering, collections::VecDeque};
+use tidemark_planner::feature::{Aggregate, Parameter};
+use values::Values;
 
-/// The running state. `Bounded` variants can forget single events; those of unbounded frames need not.
+/// What is aggregated, but for the events.
+#[derive(Debug, Clone)]
+pub struct Function {
+    pub function: Aggregate,
+    pub parameter: Parameter,
+    /// The argument's type.
+    pub arg: Option<DataType>,
+    /// The result's.
+    pub ty: DataType,
+    /// Events never leave the frame one by one.
+    pub unbounded: bool,
+}
+
+/// The running state.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub enum Accumulator {
     Count(u64),
@@ -33,41 +51,25 @@ pub enum Accumulator {
         sum: ([u8; 16], [u8; 16]),
     },
     FloatSum(FloatSum),
-    /// Sum and sum of squares.
-    Moments(Box<(FloatSum, SquareSum)>),
+    Moments(Box<Moments>),
+    Pairs(Box<Pairs>),
     /// Min and max over frames that events leave: the events that may still be the extreme, first in first out, each
     /// better than all after it; their indices in the ring. The front is the extreme. Amortised, one comparison an event.
     Monotonic(VecDeque<u64>),
-    /// Values and how often each: distinct counts over frames that events leave.
-    Multiset(BTreeMap<Value, u32>),
-    /// The least or greatest value of an unbounded frame.
-    Extreme(Option<Value>),
+    Values(Box<Values>),
+    /// The least or greatest value of an unbounded frame, and what goes with it.
+    Extreme(Option<Box<(Value, Value)>>),
     Bools {
         trues: u64,
         falses: u64,
     },
+    Bits(Box<Bits>),
     /// The first value of an unbounded frame.
     First(Option<Value>),
     /// Read from the ring by position.
     Positional,
     Distinct(Box<HyperLogLog>),
-}
-
-/// An exact sum beside what is not a number.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
-pub struct FloatSum {
-    count: u64,
-    finite: ExactSum,
-    /// Hardly ever there.
-    special: Option<Box<Special>>,
-}
-
-/// How many values are no finite numbers.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-struct Special {
-    nan: u64,
-    infinite: u64,
-    negative_infinite: u64,
+    Decayed(Decayed),
 }
 
 /// How an event comes to an accumulator.
@@ -77,75 +79,84 @@ pub enum Move {
     Leave,
 }
 
-impl FloatSum {
-    fn add(&mut self, x: f64, retract: bool) {
-        step(&mut self.count, retract);
-        if x.is_finite() {
-            self.finite.add(x, retract);
-            return;
-        }
-        let special = self.special.get_or_insert_default();
-        step(
-            match x {
-                f64::INFINITY => &mut special.infinite,
-                f64::NEG_INFINITY => &mut special.negative_infinite,
-                _ => &mut special.nan,
-            },
-            retract,
-        );
-        if **special == Special::default() {
-            self.special = None;
-        }
-    }
-
-    /// PostgreSQL's rule for what is not a number, else the rounded exact sum; `None` out of range.
-    fn sum(&self) -> Option<f64> {
-        match self.special.as_deref() {
-            None => self.finite.round(),
-            Some(Special { nan: 0, negative_infinite: 0, .. }) => Some(f64::INFINITY),
-            Some(Special { nan: 0, infinite: 0, .. }) => Some(f64::NEG_INFINITY),
-            Some(_) => Some(f64::NAN),
-        }
-    }
+/// Which of an event's values: the aggregate's argument, or its second one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Which {
+    Arg,
+    Other,
+    /// Its time, microseconds.
+    Time,
 }
 
-fn step(n: &mut u64, retract: bool) {
-    *n = if retract { n.saturating_sub(1) } else { *n + 1 };
-}
-
-impl Accumulator {
-    /// `unbounded`: events never leave the frame one by one.
-    pub fn new(function: Aggregate, arg: Option<&DataType>, unbounded: bool) -> Accumulator {
+impl Function {
+    pub fn accumulator(&self) -> Accumulator {
         use Aggregate as A;
-        match function {
+        match self.function {
             A::Count => Accumulator::Count(0),
-            A::Sum | A::Avg => match arg {
+            A::Sum | A::Avg => match &self.arg {
                 Some(DataType::Float32 | DataType::Float64) => Accumulator::FloatSum(FloatSum::default()),
                 Some(DataType::Decimal128(..)) => Accumulator::DecimalSum { count: 0, sum: ([0; 16], [0; 16]) },
                 _ => Accumulator::IntSum { count: 0, sum: 0 },
             },
-            A::VarSamp | A::VarPop | A::StddevSamp | A::StddevPop => Accumulator::Moments(Box::default()),
-            A::Min | A::Max if unbounded => Accumulator::Extreme(None),
-            A::Min | A::Max => Accumulator::Monotonic(VecDeque::new()),
-            A::FirstValue if unbounded => Accumulator::First(None),
-            A::FirstValue | A::LastValue => Accumulator::Positional,
+            A::VarSamp | A::VarPop | A::StddevSamp | A::StddevPop | A::Skewness | A::Kurtosis | A::KurtosisPop => {
+                Accumulator::Moments(Box::default())
+            }
+            A::Corr
+            | A::CovarSamp
+            | A::CovarPop
+            | A::RegrSlope
+            | A::RegrIntercept
+            | A::RegrR2
+            | A::RegrCount
+            | A::RegrAvgx
+            | A::RegrAvgy
+            | A::RegrSxx
+            | A::RegrSyy
+            | A::RegrSxy => Accumulator::Pairs(Box::default()),
+            A::Min | A::Max | A::MinBy | A::MaxBy if self.unbounded => Accumulator::Extreme(None),
+            A::Min | A::Max | A::MinBy | A::MaxBy => Accumulator::Monotonic(VecDeque::new()),
+            A::FirstValue if self.unbounded => Accumulator::First(None),
+            A::FirstValue | A::LastValue | A::NthValue | A::FirstK | A::LastK | A::ArrayAgg | A::StringAgg => {
+                Accumulator::Positional
+            }
             A::BoolAnd | A::BoolOr => Accumulator::Bools { trues: 0, falses: 0 },
-            A::ApproxCountDistinct if unbounded => Accumulator::Distinct(Box::default()),
-            A::ApproxCountDistinct => Accumulator::Multiset(BTreeMap::new()),
+            A::DecaySum | A::DecayCount | A::DecayAvg | A::DecayAnchor => Accumulator::Decayed(Decayed::default()),
+            A::BitAnd | A::BitOr | A::BitXor => Accumulator::Bits(Box::default()),
+            A::ApproxCountDistinct if self.unbounded => Accumulator::Distinct(Box::default()),
+            A::ApproxCountDistinct
+            | A::CountDistinct
+            | A::SumDistinct
+            | A::AvgDistinct
+            | A::Mode
+            | A::Median
+            | A::PercentileCont
+            | A::PercentileDisc
+            | A::TopK
+            | A::BottomK => Accumulator::Values(Box::default()),
         }
     }
 
-    /// Adds the argument of an event that enters (or takes it away as it leaves). The caller has applied FILTER;
-    /// `count(*)` is given a non-NULL cell. `index` is the event's, and `argument` reads that of another event.
-    pub fn apply<'a>(
-        &mut self,
-        function: Aggregate,
-        cell: Cell<'a>,
-        change: Move,
-        index: u64,
-        argument: impl Fn(u64) -> Cell<'a>,
-    ) {
+    /// The value that decides which event is the extreme.
+    pub fn ordered_by(&self) -> Which {
+        if matches!(self.function, Aggregate::MinBy | Aggregate::MaxBy) { Which::Other } else { Which::Arg }
+    }
+
+    /// Whether `a` is a better extreme than `b`.
+    fn better(&self, a: Cell<'_>, b: Cell<'_>) -> bool {
+        let wanted = match self.function {
+            Aggregate::Min | Aggregate::MinBy => Ordering::Less,
+            _ => Ordering::Greater,
+        };
+        a.order(b) == wanted
+    }
+}
+
+impl Accumulator {
+    /// Adds event `index` that enters, or takes it away as it leaves. The caller has applied FILTER. `read` gives the values
+    /// of this and of other events; `count(*)` has an argument that is never NULL.
+    pub fn apply<'a>(&mut self, of: &Function, change: Move, index: u64, read: impl Fn(u64, Which) -> Cell<'a>) {
         let retract = change == Move::Leave;
+        let cell = read(index, of.ordered_by());
         if cell.is_null() && !matches!(self, Accumulator::First(_)) {
             return;
         }
@@ -171,10 +182,12 @@ impl Accumulator {
             }
             Accumulator::Moments(moments) => {
                 if let Some(x) = cell.as_float() {
-                    moments.0.add(x, retract);
-                    if x.is_finite() {
-                        moments.1.add_square(x, retract);
-                    }
+                    moments.add(of.function, x, retract);
+                }
+            }
+            Accumulator::Pairs(pairs) => {
+                if let (Some(y), Some(x)) = (cell.as_float(), read(index, Which::Other).as_float()) {
+                    pairs.add(y, x, retract);
                 }
             }
             Accumulator::Monotonic(candidates) if retract => {
@@ -183,25 +196,16 @@ impl Accumulator {
                 }
             }
             Accumulator::Monotonic(candidates) => {
-                while candidates.back().is_some_and(|last| !better(function, argument(*last), cell)) {
+                while candidates.back().is_some_and(|last| !of.better(read(*last, of.ordered_by()), cell)) {
                     candidates.pop_back();
                 }
                 candidates.push_back(index);
             }
-            Accumulator::Multiset(values) => {
-                let value = cell.to_value();
-                if !retract {
-                    *values.entry(value).or_insert(0) += 1;
-                } else if let Some(n) = values.get_mut(&value) {
-                    *n -= 1;
-                    if *n == 0 {
-                        values.remove(&value);
-                    }
-                }
-            }
+            Accumulator::Values(values) => values.add(cell.to_value(), retract),
+            // Of equal ones the latest, as in a frame that events leave.
             Accumulator::Extreme(best) => {
-                if best.as_ref().is_none_or(|b| better(function, cell, Cell::of(b))) {
-                    *best = Some(cell.to_value());
+                if best.as_ref().is_none_or(|best| !of.better(Cell::of(&best.0), cell)) {
+                    *best = Some(Box::new((cell.to_value(), read(index, Which::Arg).to_value())));
                 }
             }
             Accumulator::Bools { trues, falses } => match cell {
@@ -209,34 +213,46 @@ impl Accumulator {
                 Cell::Bool(false) => step(falses, retract),
                 _ => {}
             },
+            Accumulator::Bits(bits) => {
+                if let Cell::Int(x) = cell {
+                    bits.add(x, retract);
+                }
+            }
             Accumulator::First(first) => {
                 if first.is_none() {
                     *first = Some(cell.to_value());
                 }
             }
             Accumulator::Positional => {}
+            Accumulator::Decayed(decayed) => {
+                if let (Parameter::Duration(half_life_us), Cell::Int(at_us)) = (&of.parameter, read(index, Which::Time))
+                {
+                    decayed.add(cell.as_float().unwrap_or(0.0), at_us, *half_life_us);
+                }
+            }
             Accumulator::Distinct(sketch) => sketch.add(cell.to_value().stable_hash()),
         }
     }
 
-    /// The aggregate's value, and whether it left its type's range (then it is NULL). `arg` is the argument's type,
-    /// `ty` the result's. What is read from the ring (`Positional`, `Monotonic`) is answered by the caller.
-    pub fn evaluate(&self, function: Aggregate, arg: Option<&DataType>, ty: &DataType) -> (Value, bool) {
+    /// The aggregate's value, and whether it left its type's range (then it is NULL). What is read from the ring
+    /// (`Positional`, `Monotonic`) is answered by the caller.
+    pub fn evaluate(&self, of: &Function) -> (Value, bool) {
         use Aggregate as A;
         let in_range = |v: Option<Value>| match v {
             Some(v) => (v, false),
             None => (Value::Null, true),
         };
+        let double = |v: Option<Option<f64>>| in_range(v.map(|v| v.map_or(Value::Null, Value::float)));
         match self {
             Accumulator::Count(n) => (Value::Int(*n as i64), false),
             Accumulator::IntSum { count: 0, .. } | Accumulator::DecimalSum { count: 0, .. } => (Value::Null, false),
-            Accumulator::IntSum { count, sum } => match function {
+            Accumulator::IntSum { count, sum } => match of.function {
                 A::Avg => (Value::float(*sum as f64 / *count as f64), false),
                 _ => in_range(i64::try_from(*sum).ok().map(Value::Int)),
             },
             Accumulator::DecimalSum { count, sum } => {
                 let sum = wide(sum);
-                let value = match (function, arg, ty) {
+                let value = match (of.function, &of.arg, &of.ty) {
                     (A::Avg, Some(DataType::Decimal128(_, from)), DataType::Decimal128(_, to)) => {
                         // Truncated towards zero at the result's scale, as DataFusion does.
                         let up = i256::from_i128(10i128.pow(u32::from((to - from).max(0).unsigned_abs())));
@@ -248,44 +264,27 @@ impl Accumulator {
                 in_range(value.and_then(|v| v.to_i128()).filter(|v| v.abs() < LIMIT).map(Value::Decimal))
             }
             Accumulator::FloatSum(sum) if sum.count == 0 => (Value::Null, false),
-            Accumulator::FloatSum(sum) => match function {
+            Accumulator::FloatSum(sum) => match of.function {
                 A::Avg => in_range(sum.sum().map(|s| Value::float(s / sum.count as f64))),
                 _ => in_range(sum.sum().map(Value::float)),
             },
-            Accumulator::Moments(moments) => {
-                let (sum, squares) = moments.as_ref();
-                let n = sum.count;
-                let sample = matches!(function, A::VarSamp | A::StddevSamp);
-                if n == 0 || (sample && n == 1) {
-                    return (Value::Null, false);
-                }
-                if sum.special.is_some() {
-                    return (Value::float(f64::NAN), false);
-                }
-                let divisor = if sample { n as f64 * (n - 1) as f64 } else { n as f64 * n as f64 };
-                let variance = sum.finite.variance_numerator(squares, n).map(|numerator| numerator / divisor);
-                in_range(variance.map(|v| match function {
-                    A::StddevSamp | A::StddevPop => Value::float(v.sqrt()),
-                    _ => Value::float(v),
-                }))
-            }
-            Accumulator::Multiset(values) => (Value::Int(values.len() as i64), false),
-            Accumulator::Extreme(best) => (best.clone().unwrap_or_default(), false),
+            Accumulator::Moments(moments) => double(moments.evaluate(of.function)),
+            Accumulator::Pairs(pairs) if of.function == A::RegrCount => (Value::Int(pairs.count() as i64), false),
+            Accumulator::Pairs(pairs) => double(pairs.evaluate(of.function)),
+            Accumulator::Values(values) => values.evaluate(of),
+            Accumulator::Extreme(best) => (best.as_ref().map(|best| best.1.clone()).unwrap_or_default(), false),
             Accumulator::Bools { trues: 0, falses: 0 } => (Value::Null, false),
-            Accumulator::Bools { trues, falses } => match function {
+            Accumulator::Bools { trues, falses } => match of.function {
                 A::BoolAnd => (Value::Bool(*falses == 0), false),
                 _ => (Value::Bool(*trues > 0), false),
             },
+            Accumulator::Bits(bits) => (bits.evaluate(of.function).map_or(Value::Null, Value::Int), false),
+            Accumulator::Decayed(decayed) => decayed.evaluate(of.function),
             Accumulator::First(first) => (first.clone().unwrap_or_default(), false),
             Accumulator::Positional | Accumulator::Monotonic(_) => (Value::Null, false),
             Accumulator::Distinct(sketch) => (Value::Int(sketch.estimate() as i64), false),
         }
     }
-}
-
-/// Whether `a` is a better extreme than `b`.
-fn better(function: Aggregate, a: Cell<'_>, b: Cell<'_>) -> bool {
-    a.order(b) == if function == Aggregate::Min { Ordering::Less } else { Ordering::Greater }
 }
 
 fn wide(halves: &([u8; 16], [u8; 16])) -> i256 {

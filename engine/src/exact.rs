@@ -6,12 +6,14 @@
 //! never shows in a value.
 
 mod lanes;
+mod scaled;
 
-use lanes::{Lanes, parts, round};
+pub use lanes::Lanes;
+pub use scaled::Scaled;
+
+use lanes::parts;
 use num_bigint::BigInt;
 use serde::{Deserialize, Serialize};
-
-pub use lanes::Lanes as SquareSum;
 
 /// Bits of the narrow form in use at most; one is the sign's, one is left so that an addition cannot overflow.
 const NARROW_BITS: u32 = 126;
@@ -79,10 +81,11 @@ impl ExactSum {
         })
     }
 
-    fn integer(&self) -> (BigInt, i32) {
+    /// The sum.
+    pub fn exact(&self) -> Scaled {
         match &self.wide {
-            Some(lanes) => lanes.integer(),
-            None => (BigInt::from(self.narrow), self.exponent),
+            Some(lanes) => lanes.exact(),
+            None => Scaled { integer: BigInt::from(self.narrow), exponent: self.exponent },
         }
     }
 
@@ -93,21 +96,7 @@ impl ExactSum {
         if self.wide.is_none() && (-1000..=800).contains(&self.exponent) {
             return Some(self.narrow as f64 * f64::from_bits(((self.exponent + 1023) as u64) << 52));
         }
-        let (integer, exponent) = self.integer();
-        round(&integer, exponent)
-    }
-
-    /// `n · squares − self²`, correctly rounded: the numerator of a variance, free of cancellation.
-    pub fn variance_numerator(&self, squares: &SquareSum, n: u64) -> Option<f64> {
-        let (sum, sum_exponent) = self.integer();
-        let (squares, squares_exponent) = squares.integer();
-        let left = squares * n;
-        let right = &sum * &sum;
-        let right_exponent = 2 * sum_exponent;
-        let exponent = squares_exponent.min(right_exponent);
-        let left = left << (squares_exponent - exponent);
-        let right = right << (right_exponent - exponent);
-        round(&(left - right), exponent)
+        self.exact().round()
     }
 }
 
@@ -131,7 +120,7 @@ mod tests {
                 total += if *x < 0.0 { -term } else { term };
             }
         }
-        round(&total, -1074)
+        Scaled { integer: total, exponent: -1074 }.round()
     }
 
     #[test]
@@ -149,12 +138,23 @@ mod tests {
     #[test]
     fn the_variance_of_large_close_numbers_does_not_cancel() {
         let values = [1e9 + 4.0, 1e9 + 7.0, 1e9 + 13.0, 1e9 + 16.0];
-        let (mut s, mut q) = (ExactSum::default(), SquareSum::default());
+        let (mut s, mut q) = (ExactSum::default(), Lanes::default());
         for x in values {
             s.add(x, false);
-            q.add_square(x, false);
+            q.add_power(x, 2, false);
         }
-        assert_eq!(s.variance_numerator(&q, 4).map(|n| n / 12.0), Some(30.0));
+        let numerator = q.exact().times(4) - &s.exact() * &s.exact();
+        assert_eq!(numerator.round().map(|n| n / 12.0), Some(30.0));
+    }
+
+    /// `xᵖ` the obvious way.
+    fn power_of(x: f64, power: u32) -> Scaled {
+        let one = match parts(x) {
+            None => Scaled::default(),
+            Some((m, exponent)) if x < 0.0 => Scaled { integer: -BigInt::from(m), exponent },
+            Some((m, exponent)) => Scaled { integer: BigInt::from(m), exponent },
+        };
+        (1..power).fold(one.clone(), |product, _| &product * &one)
     }
 
     fn doubles() -> impl Strategy<Value = f64> {
@@ -182,14 +182,24 @@ mod tests {
         #[test]
         fn what_is_taken_away_leaves_no_trace(keep in prop::collection::vec(doubles(), 0..20), gone in prop::collection::vec(doubles(), 0..20)) {
             let mut s = ExactSum::default();
-            let mut q = SquareSum::default();
-            for x in keep.iter().chain(&gone) { s.add(*x, false); q.add_square(*x, false); }
-            for x in &gone { s.add(*x, true); q.add_square(*x, true); }
-            let mut q2 = SquareSum::default();
-            keep.iter().for_each(|x| q2.add_square(*x, false));
+            for x in keep.iter().chain(&gone) { s.add(*x, false); }
+            for x in &gone { s.add(*x, true); }
             prop_assert_eq!(s.round().map(f64::to_bits), reference(&keep).map(f64::to_bits));
-            let rounded = |q: &SquareSum| { let (integer, exponent) = q.integer(); round(&integer, exponent).map(f64::to_bits) };
-            prop_assert_eq!(rounded(&q), rounded(&q2));
+            for power in 2..=4 {
+                let mut q = Lanes::default();
+                for x in keep.iter().chain(&gone) { q.add_power(*x, power, false); }
+                for x in &gone { q.add_power(*x, power, true); }
+                let exact = keep.iter().fold(Scaled::default(), |sum, x| sum + power_of(*x, power));
+                prop_assert_eq!(q.exact().round().map(f64::to_bits), exact.round().map(f64::to_bits));
+            }
+        }
+
+        #[test]
+        fn products_are_exact(pairs in prop::collection::vec((doubles(), doubles()), 0..20)) {
+            let mut lanes = Lanes::default();
+            for (x, y) in &pairs { lanes.add_product(*x, *y, false); }
+            let exact = pairs.iter().fold(Scaled::default(), |sum, (x, y)| sum + &power_of(*x, 1) * &power_of(*y, 1));
+            prop_assert_eq!(lanes.exact().round().map(f64::to_bits), exact.round().map(f64::to_bits));
         }
     }
 }

@@ -15,13 +15,13 @@
 //! cursor meets events in order only, however late they came: what is late went into the ring before the cursor passed.
 
 mod calendar;
-mod cell;
 mod cursor;
+mod pane;
+mod positional;
 mod ring;
 mod walk;
 
 pub use calendar::{month_start, next_month};
-pub use cell::{Cell, Kind};
 pub use cursor::{Cursor, Held, Instant, Instants};
 pub use ring::{Layout, NewEvent};
 pub use walk::Walk;
@@ -61,6 +61,10 @@ impl KeyState {
         let index = self.ring.insert(&walk.layout, event);
         if self.online.as_ref().is_some_and(|o| index < o.position.next || time < o.position.upto_us) {
             self.online = None;
+        }
+        self.done.follow_session(walk, &self.ring, index);
+        if let Some(online) = &mut self.online {
+            online.follow_session(walk, &self.ring, index);
         }
         true
     }
@@ -122,7 +126,7 @@ impl KeyState {
 
     /// The state as bytes. Accumulators of bounded frames are left out: they are rebuilt from the events.
     pub fn encode(&self, walk: &Walk) -> Result<Vec<u8>, postcard::Error> {
-        let unbounded = |i: &usize| walk.folds[*i].unbounded;
+        let unbounded = |i: &usize| walk.folds[*i].of.unbounded;
         postcard::to_stdvec(&ImageOf {
             key: &self.key,
             ring: self.ring.image(&walk.layout),
@@ -148,7 +152,7 @@ impl KeyState {
         }
         let mut saved = image.unbounded.into_iter();
         for (fold, accumulator) in walk.folds.iter().zip(&mut done.accumulators) {
-            if fold.unbounded {
+            if fold.of.unbounded {
                 *accumulator = saved.next().ok_or(foreign.clone())?;
             }
         }

@@ -3,6 +3,7 @@
 pub mod accumulate;
 pub mod admission;
 pub mod asof;
+pub mod cell;
 pub mod compiled;
 pub mod exact;
 pub mod key;

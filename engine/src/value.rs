@@ -55,6 +55,13 @@ impl Value {
         matches!(self, Value::Null)
     }
 
+    pub fn as_text(&self) -> Option<&str> {
+        match self {
+            Value::Text(text) => Some(text),
+            _ => None,
+        }
+    }
+
     fn rank(&self) -> u8 {
         match self {
             Value::Null => 0,
@@ -98,6 +105,16 @@ impl Value {
                 out.extend((items.len() as u32).to_be_bytes());
                 items.iter().for_each(|item| item.encode(out));
             }
+        }
+    }
+
+    /// How many bytes [`Value::encode`] appends, at most.
+    pub fn encoded_len(&self) -> usize {
+        match self {
+            Value::Text(t) => 5 + t.len(),
+            Value::Bytes(b) => 5 + b.len(),
+            Value::List(items) => 5 + items.iter().map(Value::encoded_len).sum::<usize>(),
+            _ => 17,
         }
     }
 

@@ -32,6 +32,10 @@ pub fn infer(plan: LogicalPlan) -> PlanResult<LogicalPlan> {
                 if call.func.name() != "array_has" || !call.args.first().is_some_and(is_untyped) {
                     return Ok(Transformed::no(Expr::ScalarFunction(call)));
                 }
+                // `$1 = ANY ($2)` says nothing of either: they are text.
+                if let Some(Expr::Placeholder(sought)) = call.args.get_mut(1).filter(|x| is_untyped(x)) {
+                    sought.field = Some(Arc::new(Field::new("", DataType::Utf8, true)));
+                }
                 let element = call.args.get(1).and_then(|x| x.get_type(&schema).ok()).filter(|ty| !ty.is_null());
                 if let (Some(ty), Some(Expr::Placeholder(parameter))) = (element, call.args.first_mut()) {
                     parameter.field = Some(Arc::new(Field::new_list("", Field::new_list_field(ty, true), true)));
@@ -63,11 +67,12 @@ mod tests {
     #[tokio::test]
     async fn a_parameter_of_any_is_an_array_of_the_other_side() {
         let context = SessionContext::new_with_state(crate::functions::planning_state("UTC"));
-        let sql = "SELECT x FROM (VALUES (1, 'a')) AS t (x, y) WHERE y = ANY ($1) AND x = ANY ($2)";
+        let sql = "SELECT x FROM (VALUES (1, 'a')) AS t (x, y) WHERE y = ANY ($1) AND x = ANY ($2) AND $3 = ANY ($4)";
         let types = inferred(&context, sql).await.get_parameter_types().expect("it has parameters");
         let list = |ty| Some(DataType::List(Arc::new(Field::new_list_field(ty, true))));
         assert_eq!(types["$1"], list(DataType::Utf8));
         assert_eq!(types["$2"], list(DataType::Int64));
+        assert_eq!((&types["$3"], &types["$4"]), (&Some(DataType::Utf8), &list(DataType::Utf8)));
     }
 
     #[tokio::test]

@@ -5,8 +5,9 @@ use crate::{
     asof::AsofPlanner,
     error::{missing, missing_object, sqlstate},
     feature::{self, FeaturePlan, NOW_COLUMN, OutputKind},
-    functions::series::generate_series,
+    functions::{clock, series::generate_series},
     names::{self, GENERATE_SERIES},
+    respelled::respell,
     table::{self, ContinuousColumn, RECORDED_AT_COLUMN, ScanTarget, StepsTable, TidemarkTable},
 };
 use arrow_schema::{DataType, Field, Schema, SchemaRef};
@@ -25,7 +26,9 @@ use datafusion::{
             ContextProvider, ExprPlanner, PlannedRelation, RelationPlanner, RelationPlannerContext, RelationPlanning,
             TypePlanner,
         },
+        simplify::SimplifyContext,
     },
+    optimizer::simplify_expressions::ExprSimplifier,
     sql::{
         planner::{ParserOptions, PlannerContext, SqlToRel},
         sqlparser::ast,
@@ -133,9 +136,11 @@ impl<'a> Binder<'a> {
     /// Equal names of columns are told apart in the plan: [`names::shown_schema`] is what a client should see.
     pub fn query(&self, query: &ast::Query, parameter_types: &[Option<DataType>]) -> PlanResult<BoundQuery> {
         crate::calls::check(query, self)?;
+        crate::joins::check(query)?;
         let mut query = query.clone();
         names::name_columns(&mut query);
         crate::like::escape_by_backslash(&mut query)?;
+        respell(&mut query);
         let plan = match self.plan(&query, parameter_types) {
             Err(error) if names::is_duplicate(&error) => {
                 names::expand(&mut query, &mut |probe| Ok(names::columns_of(&self.plan(&probe, parameter_types)?)))
@@ -163,7 +168,7 @@ impl<'a> Binder<'a> {
 
     /// The constant that `expr` is, for statements that take one (no columns, no subqueries).
     pub fn constant(&self, expr: &ast::Expr, now_us: i64) -> PlanResult<ScalarValue> {
-        evaluate_constant(self.constant_expr(expr)?, now_us)
+        evaluate_constant(constant_in_zone(self.constant_expr(expr)?, session_zone(self.state), now_us)?, now_us)
     }
 
     /// The instant that `expr` is, microseconds; what has no zone is in the session's. `name` is what it is for.
@@ -174,7 +179,9 @@ impl<'a> Binder<'a> {
     fn constant_expr(&self, expr: &ast::Expr) -> PlanResult<Expr> {
         let options = ParserOptions::from(&self.state.config().options().sql_parser);
         let planner = SqlToRel::new_with_options(self, options);
-        Ok(planner.sql_to_expr(expr.clone(), &DFSchema::empty(), &mut PlannerContext::new())?)
+        let mut expr = expr.clone();
+        respell(&mut expr);
+        Ok(planner.sql_to_expr(expr, &DFSchema::empty(), &mut PlannerContext::new())?)
     }
 
     fn table(&self, name: &TableReference) -> PlanResult<Arc<dyn TableSource>> {
@@ -453,11 +460,10 @@ fn session_zone(state: &SessionState) -> &str {
 
 /// A constant as an instant, microseconds.
 fn instant(expr: Expr, zone: &str, now_us: i64, name: &str) -> PlanResult<i64> {
-    let schema = DFSchema::empty();
     // A number would be taken for microseconds since 1970.
-    let is_time = !expr.get_type(&schema)?.is_numeric();
-    let expr = crate::zone::expression_in_zone(cast(expr, table::instant_type()), &schema, zone)?.data;
-    match evaluate_constant(expr, now_us) {
+    let is_time = !expr.get_type(&DFSchema::empty())?.is_numeric();
+    let instant = constant_in_zone(cast(expr, table::instant_type()), zone, now_us);
+    match instant.and_then(|expr| evaluate_constant(expr, now_us)) {
         Ok(ScalarValue::TimestampMicrosecond(Some(us), _)) if is_time => Ok(us),
         _ => Err(PlanError::new(
             sqlstate::DATATYPE_MISMATCH,
@@ -471,16 +477,37 @@ fn literal_instant(now_us: i64) -> Expr {
     Expr::Literal(ScalarValue::TimestampMicrosecond(Some(now_us), Some(tidemark_catalog::UTC.into())), None)
 }
 
-/// The plan with every `now()` replaced by one instant, also inside subqueries; columns keep their names.
+/// The expression with `now()`, and what a clock on the wall shows then, at one instant.
+fn read_clocks(expr: Expr, now_us: i64) -> DfResult<Transformed<Expr>> {
+    expr.transform(|e| {
+        Ok(match clock::shown_by(&e) {
+            Some(ty) => Transformed::yes(cast(literal_instant(now_us), ty)),
+            None if feature::is_now(&e) => Transformed::yes(literal_instant(now_us)),
+            None => Transformed::no(e),
+        })
+    })
+}
+
+/// A constant to be evaluated, with its clocks read and its times in `zone`.
+fn constant_in_zone(expr: Expr, zone: &str, now_us: i64) -> PlanResult<Expr> {
+    let schema = Arc::new(DFSchema::empty());
+    let expr = constants(&schema).coerce(read_clocks(expr, now_us)?.data, &schema)?;
+    Ok(crate::zone::expression_in_zone(expr, &schema, zone)?.data)
+}
+
+/// What evaluates constants.
+fn constants(schema: &Arc<DFSchema>) -> ExprSimplifier {
+    ExprSimplifier::new(SimplifyContext::builder().with_schema(schema.clone()).build())
+}
+
+/// The plan with every clock read at one instant, also inside subqueries; columns keep their names.
 fn at_instant(plan: LogicalPlan, now_us: i64) -> PlanResult<LogicalPlan> {
     use datafusion::logical_expr::expr_rewriter::NamePreserver;
     let rewritten = plan.transform_up_with_subqueries(|node| {
         let names = NamePreserver::new(&node);
         node.map_expressions(|expr| {
             let name = names.save(&expr);
-            let expr = expr.transform(|e| {
-                Ok(if feature::is_now(&e) { Transformed::yes(literal_instant(now_us)) } else { Transformed::no(e) })
-            })?;
+            let expr = read_clocks(expr, now_us)?;
             Ok(if expr.transformed { Transformed::yes(name.restore(expr.data)) } else { expr })
         })
     })?;
@@ -489,21 +516,9 @@ fn at_instant(plan: LogicalPlan, now_us: i64) -> PlanResult<LogicalPlan> {
 
 /// Evaluates an expression without columns, with `now()` as given.
 pub fn evaluate_constant(expr: Expr, now_us: i64) -> PlanResult<ScalarValue> {
-    use datafusion::{logical_expr::simplify::SimplifyContext, optimizer::simplify_expressions::ExprSimplifier};
-    let expr = expr
-        .transform(|e| {
-            Ok(if feature::is_now(&e) {
-                Transformed::yes(Expr::Literal(
-                    ScalarValue::TimestampMicrosecond(Some(now_us), Some(tidemark_catalog::UTC.into())),
-                    None,
-                ))
-            } else {
-                Transformed::no(e)
-            })
-        })?
-        .data;
-    let schema = Arc::new(datafusion::common::DFSchema::empty());
-    let simplifier = ExprSimplifier::new(SimplifyContext::builder().with_schema(schema.clone()).build());
+    let expr = read_clocks(expr, now_us)?.data;
+    let schema = Arc::new(DFSchema::empty());
+    let simplifier = constants(&schema);
     let expr = crate::functions::rounded::rounded(simplifier.coerce(expr, &schema)?, &schema)?.data;
     let expr = crate::functions::checked::checked(expr, &schema)?.data;
     let expr = simplifier.simplify(expr)?;
@@ -531,8 +546,11 @@ impl ContextProvider for Binder<'_> {
                 .hint("generate_series is the one function that makes rows")
                 .into());
         }
+        let zone = session_zone(self.state);
+        let in_zone = |arg| constant_in_zone(arg, zone, self.now_us);
+        let args = args.into_iter().map(in_zone).collect::<PlanResult<Vec<_>>>()?;
         let constant = |expr| evaluate_constant(expr, self.now_us);
-        let plan = generate_series(&args, session_zone(self.state), self.state, &constant)?;
+        let plan = generate_series(&args, zone, self.state, &constant)?;
         Ok(Arc::new(ViewSource { schema: Arc::new(plan.schema().as_arrow().clone()), plan }))
     }
 

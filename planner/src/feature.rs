@@ -9,6 +9,8 @@ use tidemark_catalog::ObjectId;
 #[derive(Debug, Clone)]
 pub struct FeaturePlan {
     pub relation: ObjectId,
+    /// The views through which the query reads it.
+    pub through: Vec<ObjectId>,
     /// The relation's name as the query writes it, and its schema.
     pub relation_name: String,
     pub relation_schema: SchemaRef,
@@ -29,6 +31,8 @@ pub struct FeaturePlan {
     /// The session's time zone at CREATE.
     pub time_zone: Arc<str>,
     pub ttl_us: Option<i64>,
+    /// Departures happen on this grid (since 1970-01-01 UTC), microseconds; `None`: exactly.
+    pub slide_us: Option<i64>,
 }
 
 #[derive(Debug, Clone)]
@@ -44,38 +48,44 @@ pub enum Frame {
     Range { start_us: Option<i64>, end_us: i64 },
     /// `ROWS BETWEEN start PRECEDING AND end PRECEDING`.
     Rows { start: Option<u64>, end: u64 },
+    /// The last window that is over; then it is the view's only frame.
+    Pane(Pane),
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Aggregate {
-    Count,
-    Sum,
-    Avg,
-    Min,
-    Max,
-    VarSamp,
-    VarPop,
-    StddevSamp,
-    StddevPop,
-    FirstValue,
-    LastValue,
-    BoolAnd,
-    BoolOr,
-    ApproxCountDistinct,
+/// One aggregate over one frame.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Call {
+    pub function: Aggregate,
+    /// Indices into `inputs`: the argument (`None`: `count(*)`), a second one, and the FILTER condition.
+    pub arg: Option<usize>,
+    pub other: Option<usize>,
+    pub filter: Option<usize>,
+    pub parameter: Parameter,
+    /// Index into `frames`.
+    pub frame: usize,
+    pub ty: DataType,
 }
 
 #[derive(Debug, Clone, PartialEq)]
 pub enum Slot {
-    /// `arg` is `None` for `count(*)`; indices into `inputs` and `frames`.
-    Aggregate { function: Aggregate, arg: Option<usize>, filter: Option<usize>, frame: usize, ty: DataType },
+    Aggregate(Call),
     /// The value of an input at the key's latest event.
-    Raw { input: usize, ty: DataType },
+    Raw {
+        input: usize,
+        ty: DataType,
+    },
+    /// Where the shown window begins (or ends), of a view with a [`Pane`].
+    Bound {
+        end: bool,
+        ty: DataType,
+    },
 }
 
 impl Slot {
     pub fn ty(&self) -> &DataType {
         match self {
-            Slot::Aggregate { ty, .. } | Slot::Raw { ty, .. } => ty,
+            Slot::Aggregate(call) => &call.ty,
+            Slot::Raw { ty, .. } | Slot::Bound { ty, .. } => ty,
         }
     }
 }
@@ -107,11 +117,17 @@ pub enum OutputKind {
 /// The name under which a time-continuous expression reads the instant of the reading.
 pub const NOW_COLUMN: &str = "__now";
 
+mod aggregate;
+mod call;
+mod pane;
 mod recognise;
 pub mod retention;
 mod rewrite;
+mod shape;
 mod written;
 
+pub use aggregate::{Aggregate, ITEMS_MAX, Parameter, Takes};
+pub use pane::Pane;
 pub use recognise::{plan_definition, plan_feature_view};
 pub use rewrite::{clock_function, is_now, rename_slots, slot_column};
 
@@ -147,13 +163,20 @@ impl FeaturePlan {
 
     /// The longest look-back of a bounded `RANGE` frame, microseconds.
     pub fn longest_range_us(&self) -> Option<i64> {
-        self.frames
-            .iter()
-            .filter_map(|f| match f {
-                Frame::Range { start_us, .. } => *start_us,
-                Frame::Rows { .. } => None,
-            })
-            .max()
+        let starts = self.frames.iter().filter_map(|frame| match frame {
+            Frame::Range { start_us, .. } => *start_us,
+            Frame::Rows { .. } => None,
+            Frame::Pane(pane) => Some(pane.reach_us()),
+        });
+        Some(starts.max()?.saturating_add(self.slide_us.unwrap_or(0)))
+    }
+
+    /// The windows that begin and end by themselves, if that is what the view is over.
+    pub fn pane(&self) -> Option<Pane> {
+        self.frames.iter().find_map(|frame| match frame {
+            Frame::Pane(pane) => Some(*pane),
+            _ => None,
+        })
     }
 
     /// The longest bound of any `RANGE` frame, microseconds: also how far back one ends that begins with the first event.
@@ -177,6 +200,7 @@ impl Frame {
                     end => format!("RANGE BETWEEN {start} PRECEDING AND {} PRECEDING", describe_duration(end)),
                 }
             }
+            Frame::Pane(pane) => pane.describe(),
             Frame::Rows { start, end } => {
                 let start = start.map_or("UNBOUNDED".to_string(), |n| n.to_string());
                 match end {
@@ -202,64 +226,4 @@ pub fn describe_duration(us: i64) -> String {
     let (size, unit) = UNITS.into_iter().find(|(size, _)| us != 0 && us % size == 0).unwrap_or((1, "microsecond"));
     let n = us / size;
     format!("{n} {unit}{}", if n == 1 { "" } else { "s" })
-}
-
-impl Aggregate {
-    /// By SQL name.
-    pub fn from_name(name: &str) -> Option<Aggregate> {
-        Some(match name {
-            "count" => Aggregate::Count,
-            "sum" => Aggregate::Sum,
-            "avg" | "mean" => Aggregate::Avg,
-            "min" => Aggregate::Min,
-            "max" => Aggregate::Max,
-            "var" | "var_samp" | "var_sample" | "variance" => Aggregate::VarSamp,
-            "var_pop" | "var_population" => Aggregate::VarPop,
-            "stddev" | "stddev_samp" => Aggregate::StddevSamp,
-            "stddev_pop" => Aggregate::StddevPop,
-            "first_value" => Aggregate::FirstValue,
-            "last_value" => Aggregate::LastValue,
-            "bool_and" | "every" => Aggregate::BoolAnd,
-            "bool_or" => Aggregate::BoolOr,
-            "approx_count_distinct" | "approx_distinct" => Aggregate::ApproxCountDistinct,
-            _ => return None,
-        })
-    }
-
-    pub fn name(self) -> &'static str {
-        match self {
-            Aggregate::Count => "count",
-            Aggregate::Sum => "sum",
-            Aggregate::Avg => "avg",
-            Aggregate::Min => "min",
-            Aggregate::Max => "max",
-            Aggregate::VarSamp => "var_samp",
-            Aggregate::VarPop => "var_pop",
-            Aggregate::StddevSamp => "stddev_samp",
-            Aggregate::StddevPop => "stddev_pop",
-            Aggregate::FirstValue => "first_value",
-            Aggregate::LastValue => "last_value",
-            Aggregate::BoolAnd => "bool_and",
-            Aggregate::BoolOr => "bool_or",
-            Aggregate::ApproxCountDistinct => "approx_count_distinct",
-        }
-    }
-
-    /// Every aggregate, for documentation and tests.
-    pub const ALL: [Aggregate; 14] = [
-        Aggregate::Count,
-        Aggregate::Sum,
-        Aggregate::Avg,
-        Aggregate::Min,
-        Aggregate::Max,
-        Aggregate::VarSamp,
-        Aggregate::VarPop,
-        Aggregate::StddevSamp,
-        Aggregate::StddevPop,
-        Aggregate::FirstValue,
-        Aggregate::LastValue,
-        Aggregate::BoolAnd,
-        Aggregate::BoolOr,
-        Aggregate::ApproxCountDistinct,
-    ];
 }

@@ -1,12 +1,20 @@
 //! The functions, types and options of the SQL dialect: one DataFusion session state that every binding starts from.
 
+pub(crate) mod by_pattern;
 mod casts;
 pub mod checked;
+pub(crate) mod clock;
+mod declared;
 mod interval;
 mod now;
+mod panes;
+mod pattern;
+mod round;
 pub mod rounded;
 pub mod series;
+pub mod span;
 mod sum;
+mod to_char;
 
 use crate::json_text;
 use arrow_schema::{DataType, Field, FieldRef, TimeUnit};
@@ -14,6 +22,7 @@ use datafusion::{
     common::config::ConfigOptions,
     error::Result,
     execution::{SessionState, SessionStateBuilder},
+    functions_aggregate::{bool_and_or, variance},
     logical_expr::{AggregateUDF, ScalarUDF, planner::TypePlanner},
     optimizer::analyzer::{resolve_grouping_function::ResolveGroupingFunction, type_coercion::TypeCoercion},
     prelude::SessionConfig,
@@ -52,11 +61,28 @@ pub fn state_builder(config: SessionConfig) -> SessionStateBuilder {
             Arc::new(TypeCoercion::new()),
             Arc::new(crate::zone::SessionTimeZone),
             Arc::new(rounded::RoundedCasts),
+            Arc::new(span::IntervalsByLength),
             Arc::new(checked::CheckedArithmetic),
         ]);
     builder.scalar_functions().get_or_insert_default().push(now);
+    builder.scalar_functions().get_or_insert_default().push(Arc::new(round::round()));
+    builder.scalar_functions().get_or_insert_default().extend(clock::functions());
+    builder
+        .scalar_functions()
+        .get_or_insert_default()
+        .extend([crate::zone::timezone(), to_char::to_char(), by_pattern::time_by_pattern()].map(Arc::new));
     builder.aggregate_functions().get_or_insert_default().push(Arc::new(approx_distinct));
+    let also = |udaf: Arc<AggregateUDF>, name: &'static str| {
+        Arc::new(AggregateUDF::new_from_shared_impl(udaf.inner().clone()).with_aliases([name]))
+    };
+    builder
+        .aggregate_functions()
+        .get_or_insert_default()
+        .extend([also(variance::var_samp_udaf(), "variance"), also(bool_and_or::bool_and_udaf(), "every")]);
     builder.aggregate_functions().get_or_insert_default().push(Arc::new(sum::sum()));
+    builder.aggregate_functions().get_or_insert_default().extend(declared::declared().map(Arc::new));
+    builder.aggregate_functions().get_or_insert_default().extend(panes::bounds().map(Arc::new));
+    builder.scalar_functions().get_or_insert_default().extend(panes::panes().map(Arc::new));
     builder.scalar_functions().get_or_insert_default().push(json_text::json_object_field_text());
     builder.expr_planners().get_or_insert_default().push(Arc::new(json_text::JsonOperators));
     builder.expr_planners().get_or_insert_default().push(Arc::new(casts::NamedCasts));
@@ -64,11 +90,13 @@ pub fn state_builder(config: SessionConfig) -> SessionStateBuilder {
     builder
 }
 
-/// The state that pure planning uses on its own, in the given time zone.
+/// The state that definitions of feature views are planned with, in the given time zone.
 pub fn planning_state(time_zone: &str) -> SessionState {
     let mut config = session_config();
     config.options_mut().execution.time_zone = Some(time_zone.to_string());
-    state_builder(config).build()
+    let mut builder = state_builder(config);
+    builder.aggregate_functions().get_or_insert_default().extend(declared::in_feature_views().map(Arc::new));
+    builder.build()
 }
 
 /// SQL types whose DataFusion default is not ours: timestamps are microseconds.

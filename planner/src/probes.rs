@@ -7,15 +7,15 @@
 //! Where PostgreSQL's own aggregates round differently (averages of integers are `numeric` there, sums of doubles
 //! depend on the order), the query computes the exact sum in `numeric` and derives the value by our stated formula.
 
-use crate::feature::{Aggregate, FeaturePlan, Frame, NOW_COLUMN, OutputKind, Slot};
+use crate::feature::{FeaturePlan, Frame, NOW_COLUMN, OutputKind, Pane, Slot};
 use crate::{PlanError, PlanResult};
 use arrow_schema::{DataType, Field, Schema, TimeUnit};
 use datafusion::common::DFSchema;
 use datafusion::logical_expr::{Expr, ExprSchemable};
 use expression::{Printer, identifier, pg_type};
 use std::fmt::Write;
-use tidemark_catalog::SqlType;
 
+mod aggregate;
 mod expression;
 
 /// The query that gives `V(k, t)` for each row of `probes`.
@@ -82,16 +82,17 @@ pub fn probes_sql(plan: &FeaturePlan, view_name: &str) -> PlanResult<String> {
         write_to(&mut sql, format_args!(",\n    {value} AS {}", identifier(&out.name)));
     }
     let same_key = keys.iter().map(|k| format!("e.{k} = p.{k}")).collect::<Vec<_>>().join(" AND ");
-    write_to(
-        &mut sql,
-        format_args!(
-            "\n  FROM (  -- the key's latest event\n    SELECT * FROM {events} e WHERE {same_key} AND e.ts <= p.t \
-             ORDER BY e.ts DESC, e.seq DESC LIMIT 1\n  ) l"
+    let shown = match plan.pane() {
+        Some(pane) => shown_window(pane, events, &same_key),
+        None => format!(
+            "  -- the key's latest event\n    SELECT * FROM {events} e WHERE {same_key} AND e.ts <= p.t \
+             ORDER BY e.ts DESC, e.seq DESC LIMIT 1"
         ),
-    );
+    };
+    write_to(&mut sql, format_args!("\n  FROM ({shown}\n  ) l"));
     let same_life = if plan.ttl_us.is_some() { " AND e.life = l.life" } else { "" };
     for (index, frame) in plan.frames.iter().enumerate() {
-        let aggregates = frame_aggregates(plan, index)?;
+        let aggregates = aggregate::over_frame(plan, index)?;
         if aggregates.is_empty() {
             continue;
         }
@@ -105,8 +106,12 @@ pub fn probes_sql(plan: &FeaturePlan, view_name: &str) -> PlanResult<String> {
         );
         match *frame {
             Frame::Range { start_us, end_us } => {
+                let now = match plan.slide_us {
+                    Some(slide) => format!("date_bin({}, p.t, timestamptz '1970-01-01 00:00+00')", duration(slide)),
+                    None => "p.t".to_string(),
+                };
                 let from = match start_us {
-                    Some(start) => format!(" AND e.ts >= {}", before("p.t", start)),
+                    Some(start) => format!(" AND e.ts >= {}", before(&now, start)),
                     None => String::new(),
                 };
                 write_to(
@@ -117,6 +122,12 @@ pub fn probes_sql(plan: &FeaturePlan, view_name: &str) -> PlanResult<String> {
                     ),
                 );
             }
+            Frame::Pane(_) => write_to(
+                &mut sql,
+                format_args!(
+                    "\n    FROM {events} e\n    WHERE {same_key} AND e.ts >= l.window_start AND e.ts < l.window_end"
+                ),
+            ),
             Frame::Rows { start, end } => {
                 let last = match start {
                     Some(start) => format!(" AND e.back <= {}", u128::from(start) + 1),
@@ -136,10 +147,40 @@ pub fn probes_sql(plan: &FeaturePlan, view_name: &str) -> PlanResult<String> {
         write_to(&mut sql, format_args!("\n  ) f{index}"));
     }
     if let Some(ttl) = plan.ttl_us {
-        write_to(&mut sql, format_args!("\n  WHERE p.t <= l.ts + {}", duration(ttl)));
+        let since = if plan.pane().is_some() { "l.window_end" } else { "l.ts" };
+        write_to(&mut sql, format_args!("\n  WHERE p.t <= {since} + {}", duration(ttl)));
     }
     sql.push_str("\n) v ON true");
     Ok(sql)
+}
+
+/// The last window that is over at `p.t` and not empty: its bounds, and the time of its last event.
+fn shown_window(pane: Pane, events: &str, same_key: &str) -> String {
+    match pane {
+        Pane::Hop { size_us, hop_us } => {
+            let grid =
+                |what: &str| format!("date_bin({}, {what}, timestamptz '1970-01-01 00:00+00')", duration(hop_us));
+            let size = duration(size_us);
+            // The window that ends at or before p.t, or the last that the latest event before its end is in.
+            let end = format!("least({}, {} + {size})", grid("p.t"), grid("max(e.ts)"));
+            format!(
+                "  -- the last window that is over\n    SELECT max(e.ts) AS ts, {end} - {size} AS window_start, \
+                 {end} AS window_end\n    FROM {events} e WHERE {same_key} AND e.ts < {} HAVING count(*) > 0",
+                grid("p.t")
+            )
+        }
+        Pane::Session { gap_us } => {
+            let gap = duration(gap_us);
+            format!(
+                "  -- the last session that is over\n    SELECT max(e.ts) AS ts, min(e.ts) AS window_start, \
+                 max(e.ts) + {gap} AS window_end\n    FROM (\n      \
+                 SELECT e.ts, count(*) FILTER (WHERE e.begins) OVER (ORDER BY e.ts, e.seq) AS session\n      FROM (\n        \
+                 SELECT e.ts, e.seq, e.ts >= lag(e.ts) OVER (ORDER BY e.ts, e.seq) + {gap} AS begins\n        \
+                 FROM {events} e WHERE {same_key} AND e.ts <= p.t\n      ) e\n    ) e\n    \
+                 GROUP BY e.session HAVING max(e.ts) + {gap} <= p.t ORDER BY e.session DESC LIMIT 1"
+            )
+        }
+    }
 }
 
 /// The comment that makes the text usable on its own: the two tables, and what may differ.
@@ -184,89 +225,6 @@ fn head(plan: &FeaturePlan, view_name: &str, key_types: &[DataType]) -> String {
     sql
 }
 
-/// The aggregates over one frame, each `… AS s<slot>`.
-fn frame_aggregates(plan: &FeaturePlan, frame_index: usize) -> PlanResult<Vec<String>> {
-    let mut aggregates = Vec::new();
-    for (index, slot) in plan.slots.iter().enumerate() {
-        let Slot::Aggregate { function, arg, filter, frame, ty } = slot else { continue };
-        if *frame != frame_index {
-            continue;
-        }
-        let arg = arg.map(|a| (format!("e.a{a}"), &plan.inputs[a].ty));
-        let filter = filter.map(|f| format!(" FILTER (WHERE e.a{f})")).unwrap_or_default();
-        aggregates.push(format!("{} AS s{index}", aggregate(*function, arg, &filter, ty)?));
-    }
-    Ok(aggregates)
-}
-
-/// One aggregate, exactly as we compute it.
-fn aggregate(function: Aggregate, arg: Option<(String, &DataType)>, filter: &str, ty: &DataType) -> PlanResult<String> {
-    let Some((arg, arg_ty)) = arg else {
-        return match function {
-            Aggregate::Count => Ok(format!("count(*){filter}")),
-            _ => Err(PlanError::new(crate::error::sqlstate::INTERNAL, format!("{function:?} without an argument"))),
-        };
-    };
-    // The exact value of the argument; double precision to numeric goes through 15 decimal digits.
-    let exact = match arg_ty {
-        DataType::Float32 | DataType::Float16 => format!("{arg}::float8::numeric"),
-        _ => format!("{arg}::numeric"),
-    };
-    let sum = format!("sum({exact}){filter}");
-    let count = format!("count({arg}){filter}");
-    let variance = |divisor: &str, at_least: u8| {
-        format!(
-            "CASE WHEN {count} >= {at_least} THEN\n        ({count} * sum({exact} * {exact}){filter} - {sum} * {sum})\
-             ::float8 / ({divisor})::float8 END"
-        )
-    };
-    let sample = format!("{count} * ({count} - 1)");
-    let population = format!("{count} * {count}");
-    Ok(match function {
-        Aggregate::Count => count,
-        Aggregate::Sum => match ty {
-            // Out of the type's range is NULL in a view.
-            DataType::Int64 if matches!(arg_ty, DataType::Int64) => {
-                format!("CASE WHEN {sum} BETWEEN -9223372036854775808 AND 9223372036854775807 THEN ({sum})::bigint END")
-            }
-            DataType::Decimal128(precision, scale) => {
-                format!(
-                    "CASE WHEN abs({sum}) < 1e{} THEN ({sum})::{} END",
-                    i16::from(*precision) - i16::from(*scale),
-                    pg_type(ty)
-                )
-            }
-            _ => format!("({sum})::{}", pg_type(ty)),
-        },
-        Aggregate::Avg => match ty {
-            // Cut off at the result's scale.
-            DataType::Decimal128(_, scale) => format!("(div({sum} * 1e{scale}, {count}) / 1e{scale})::{}", pg_type(ty)),
-            _ => format!("({sum})::float8 / {count}"),
-        },
-        Aggregate::VarSamp => variance(&sample, 2),
-        Aggregate::VarPop => variance(&population, 1),
-        Aggregate::StddevSamp => format!("sqrt({})", variance(&sample, 2)),
-        Aggregate::StddevPop => format!("sqrt({})", variance(&population, 1)),
-        Aggregate::Min | Aggregate::Max => {
-            let name = match (function, arg_ty) {
-                (Aggregate::Min, DataType::Boolean) => "bool_and",
-                (_, DataType::Boolean) => "bool_or",
-                (Aggregate::Min, _) => "min",
-                _ => "max",
-            };
-            match SqlType::from_arrow(arg_ty) {
-                Some(SqlType::Text) => format!("{name}({arg} COLLATE \"C\"){filter}"),
-                _ => format!("{name}({arg}){filter}"),
-            }
-        }
-        Aggregate::FirstValue => format!("(array_agg({arg} ORDER BY e.ts, e.seq){filter})[1]"),
-        Aggregate::LastValue => format!("(array_agg({arg} ORDER BY e.ts DESC, e.seq DESC){filter})[1]"),
-        Aggregate::BoolAnd => format!("bool_and({arg}){filter}"),
-        Aggregate::BoolOr => format!("bool_or({arg}){filter}"),
-        Aggregate::ApproxCountDistinct => format!("(count(DISTINCT {arg}){filter})::{}", pg_type(ty)),
-    })
-}
-
 /// Where the query has a column that output expressions read.
 fn reading_column(plan: &FeaturePlan, name: &str) -> String {
     if name == NOW_COLUMN {
@@ -274,8 +232,9 @@ fn reading_column(plan: &FeaturePlan, name: &str) -> String {
     }
     let slot = name.strip_prefix('s').and_then(|i| i.parse::<usize>().ok()).and_then(|i| plan.slots.get(i));
     match slot {
-        Some(Slot::Aggregate { frame, .. }) => format!("f{frame}.{name}"),
+        Some(Slot::Aggregate(call)) => format!("f{}.{name}", call.frame),
         Some(Slot::Raw { input, .. }) => format!("l.a{input}"),
+        Some(Slot::Bound { end, .. }) => format!("l.window_{}", if *end { "end" } else { "start" }),
         None => format!("p.{name}"),
     }
 }
@@ -312,6 +271,7 @@ fn frame_name(frame: &Frame) -> String {
         Frame::Range { start_us, end_us } => {
             format!("RANGE BETWEEN {} AND {}", bound(start_us.map(us)), bound(Some(us(end_us))))
         }
+        Frame::Pane(pane) => pane.describe(),
         Frame::Rows { start, end } => {
             format!("ROWS BETWEEN {} AND {}", bound(start.map(|n| n.to_string())), bound(Some(end.to_string())))
         }

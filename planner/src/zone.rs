@@ -4,11 +4,15 @@
 //! clock on the wall (`extract`, `date_trunc`, `to_char`, casts to and from types without a zone, text without an offset)
 //! is given the same instant in the session's zone instead. Only types change on the way in, and back on the way out.
 //!
-//! On the way, times written without seconds get them: Arrow's parser wants them, PostgreSQL's does not.
+//! On the way, times written without seconds get them, and dates with an offset get midnight: Arrow's parser wants them,
+//! PostgreSQL's does not.
 
+mod at_time_zone;
+mod named;
 mod untyped;
 mod wall;
 
+pub(crate) use at_time_zone::{TIMEZONE, call_timezone, timezone};
 pub use untyped::{UntypedTimes, typed_times};
 pub(crate) use wall::INSTANT_OF;
 
@@ -97,7 +101,9 @@ pub fn expression_in_zone(expr: Expr, schema: &DFSchema, zone: &str) -> Result<T
 fn through(expr: &Expr, schema: &DFSchema, target: &DataType, zone: &str) -> Result<Option<Expr>> {
     let from = expr.get_type(schema)?;
     let complete = match (expr, target) {
-        (Expr::Literal(ScalarValue::Utf8(Some(text)), _), DataType::Timestamp(..)) => with_seconds(text),
+        (Expr::Literal(ScalarValue::Utf8(Some(text)), _), DataType::Timestamp(_, zone)) => {
+            completed(text, zone.is_some()).map(lit)
+        }
         _ => None,
     };
     if is_utc(zone) {
@@ -122,15 +128,37 @@ fn through(expr: &Expr, schema: &DFSchema, target: &DataType, zone: &str) -> Res
     })
 }
 
-/// `2026-07-01 12:00` and what may follow, with `:00` behind the minutes; `None` if it has seconds or is something else.
-fn with_seconds(text: &str) -> Option<Expr> {
+/// `2026-07-01 12:00+02` with its seconds, `2026-07-01Z` with midnight; where the type has no zone, without the offset, as
+/// PostgreSQL ignores it there. `None`: there is nothing to do, or it is something else.
+fn completed(text: &str, zoned: bool) -> Option<String> {
     let text = text.trim();
     let (date, rest) = text.split_at_checked(10)?;
-    let rest = rest.strip_prefix([' ', 'T'])?;
-    let (minutes, offset) = rest.split_at_checked(5)?;
-    let is_clock = minutes.bytes().enumerate().all(|(i, b)| if i == 2 { b == b':' } else { b.is_ascii_digit() });
-    let ends = offset.is_empty() || offset.starts_with(['+', '-', 'Z', 'z', ' ']);
-    (is_clock && ends).then(|| lit(format!("{date} {minutes}:00{offset}")))
+    let is_date =
+        date.bytes().enumerate().all(|(i, b)| if matches!(i, 4 | 7) { b == b'-' } else { b.is_ascii_digit() });
+    let time = rest.strip_prefix([' ', 'T']).filter(|time| time.starts_with(|c: char| c.is_ascii_digit()));
+    let (clock, offset) = match time {
+        Some(time) => {
+            let end = time.find(|c: char| !c.is_ascii_digit() && c != ':' && c != '.').unwrap_or(time.len());
+            time.split_at(end)
+        }
+        // Glued to the date, a minus sign would be one of its own.
+        None if rest.starts_with('-') => return None,
+        None => ("", rest.trim_start()),
+    };
+    let is_offset = matches!(offset.trim_start(), "Z" | "z")
+        || offset
+            .trim_start()
+            .strip_prefix(['+', '-'])
+            .is_some_and(|digits| !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit() || b == b':'));
+    let seconds = match clock.len() {
+        0 if is_offset => "00:00:00",
+        5 if clock.bytes().enumerate().all(|(i, b)| (b == b':') == (i == 2)) => ":00",
+        _ => "",
+    };
+    let offset = if is_offset && !zoned { "" } else { offset };
+    let completed = format!("{date} {clock}{seconds}{offset}");
+    let changes = !seconds.is_empty() || (is_offset && !zoned);
+    (is_date && changes).then_some(completed)
 }
 
 /// The type of a timestamp without a zone.
@@ -144,4 +172,39 @@ fn instant(zone: &str) -> DataType {
 
 fn is_utc(zone: &str) -> bool {
     zone == UTC || ["utc", "etc/utc", "gmt", "+00:00"].contains(&zone.to_ascii_lowercase().as_str())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_completed_as_arrow_wants_them() {
+        for (text, expected, without_zone) in [
+            ("2026-07-01 12:00", Some("2026-07-01 12:00:00"), Some("2026-07-01 12:00:00")),
+            (" 2026-07-01T12:00+02 ", Some("2026-07-01 12:00:00+02"), Some("2026-07-01 12:00:00")),
+            (
+                "2026-07-01 12:00 Europe/Berlin",
+                Some("2026-07-01 12:00:00 Europe/Berlin"),
+                Some("2026-07-01 12:00:00 Europe/Berlin"),
+            ),
+            ("2026-07-01 12:00:00.5+02:30", None, Some("2026-07-01 12:00:00.5")),
+            ("2026-07-01 12:00:00Z", None, Some("2026-07-01 12:00:00")),
+            ("2026-07-01 12:00 -08", Some("2026-07-01 12:00:00 -08"), Some("2026-07-01 12:00:00")),
+            ("2026-07-01Z", Some("2026-07-01 00:00:00Z"), Some("2026-07-01 00:00:00")),
+            ("2026-07-01 z", Some("2026-07-01 00:00:00z"), Some("2026-07-01 00:00:00")),
+            ("2026-07-01+02", Some("2026-07-01 00:00:00+02"), Some("2026-07-01 00:00:00")),
+            ("2026-07-01 -02:30", Some("2026-07-01 00:00:00-02:30"), Some("2026-07-01 00:00:00")),
+            ("2026-07-01-02", None, None),
+            ("2026-07-01", None, None),
+            ("2026-07-01 12:00:00", None, None),
+            ("2026-07-01 hello", None, None),
+            ("2026-07-01 12", None, None),
+            ("no time at all", None, None),
+            ("hello worlZ", None, None),
+        ] {
+            assert_eq!(completed(text, true).as_deref(), expected, "{text}");
+            assert_eq!(completed(text, false).as_deref(), without_zone, "{text} without a zone");
+        }
+    }
 }

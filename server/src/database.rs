@@ -1,6 +1,8 @@
 //! What all sessions share: the catalog, the engine, the base of every session's state.
 
-use crate::{pg::PgError, prepared::Prepared, session::Session, stats::EngineStats, system::SystemTablesOf};
+use crate::{
+    pg::PgError, prepared::Prepared, queries::Queries, session::Session, stats::EngineStats, system::SystemTablesOf,
+};
 use ahash::AHashMap;
 use datafusion::execution::SessionState;
 use parking_lot::RwLock;
@@ -37,6 +39,7 @@ pub struct Database {
     snapshot: RwLock<Arc<Snapshot>>,
     /// Cloned by every session.
     pub base: SessionState,
+    pub queries: Queries,
     /// Where server-side `COPY … TO 'file'` writes relative names.
     pub folder: PathBuf,
     cache: RwLock<AHashMap<Box<str>, Arc<Prepared>>>,
@@ -51,6 +54,7 @@ impl Database {
         clock: Arc<dyn Clock>,
         catalog: CatalogStore,
         base: SessionState,
+        queries: Queries,
         folder: PathBuf,
     ) -> Database {
         let snapshot = RwLock::new(Arc::new(catalog.snapshot().clone()));
@@ -61,6 +65,7 @@ impl Database {
             catalog,
             snapshot,
             base,
+            queries,
             folder,
             cache: RwLock::default(),
             templates: RwLock::default(),

@@ -10,6 +10,7 @@ pub mod in_process;
 pub mod logging;
 pub mod pg;
 mod prepared;
+mod queries;
 pub mod serve;
 mod session;
 pub mod settings;

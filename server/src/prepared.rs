@@ -4,16 +4,17 @@ use crate::{
     database::Database,
     pg::{Column, PgError},
     session::Session,
-    statement,
-    wire::{self, RowWriter, pg_type},
+    statement::{self, instants},
+    wire::{self, RowWriter, pg_type, types::oid},
 };
 use arrow::datatypes::{DataType, Schema, SchemaRef};
 use datafusion::sql::sqlparser::ast;
 use datafusion::{
     common::tree_node::{TreeNode, TreeNodeRecursion},
+    error::DataFusionError,
     logical_expr::{Expr, LogicalPlan},
 };
-use std::{collections::HashMap, sync::Arc};
+use std::sync::Arc;
 use tidemark_catalog::ObjectId;
 use tidemark_planner::{
     Statement,
@@ -50,8 +51,6 @@ pub struct LookupShape {
     pub key_types: Vec<DataType>,
     pub key_oids: Vec<u32>,
 }
-
-const TEXT: u32 = 25;
 
 impl Prepared {
     pub fn empty() -> Prepared {
@@ -96,20 +95,30 @@ impl Prepared {
             Statement::Query(query) => match lookup::recognise(query, &snapshot) {
                 Some(lookup) if prepared.prepare_lookup(&snapshot, lookup.clone(), declared)? => {}
                 _ => {
-                    let declared = &with_catalog_types(query, declared);
-                    let types = declared_types(declared)?;
-                    let plan = statement::query::bind(database, session, query, &types)?;
-                    prepared.parameter_oids = parameter_oids(&plan.plan, declared)?;
+                    let numbers = instants::of_query(query);
+                    let declared = &instants::declared(&numbers, &with_catalog_types(query, declared))?;
+                    let query = &instants::standing_in(query, &numbers, database.clock.now_us())?;
+                    let (plan, oids) = typed(database, session, query, declared)?;
+                    prepared.parameter_oids = oids;
                     prepared.schema = Some(names::shown_schema(plan.plan.schema().as_arrow()));
-                    prepared.plan = at_once.then_some(plan);
+                    prepared.plan = (at_once && numbers.is_empty()).then_some(plan);
                 }
             },
             Statement::Insert(insert) => {
-                let types = statement::insert::parameter_types(&snapshot, insert, declared)?;
-                prepared.parameter_oids = types.iter().map(|t| t.as_ref().map_or(TEXT, |t| pg_type(t).oid)).collect();
-                if types.len() < parameters_in_query(&insert.query) {
-                    let plan = statement::query::bind(database, session, &insert.query, &types)?;
-                    prepared.parameter_oids = parameter_oids(&plan.plan, declared)?;
+                let numbers = instants::of_query(&insert.query);
+                let declared = &instants::declared(&numbers, declared)?;
+                let mut types = statement::insert::parameter_types(&snapshot, insert, declared)?;
+                if types.len() < parameters_in_query(&insert.query) || types.contains(&None) {
+                    let query = instants::standing_in(&insert.query, &numbers, database.clock.now_us())?;
+                    let plan = statement::query::bind(database, session, &query, &types)?;
+                    types = deduced(&plan.plan, types)?.types;
+                }
+                prepared.parameter_oids = oids(&types, declared);
+            }
+            Statement::AdvanceWatermark { to, .. } => {
+                let numbers = instants::of_expression(to);
+                if !numbers.is_empty() {
+                    prepared.parameter_oids = oids(&[], &instants::declared(&numbers, declared)?);
                 }
             }
             other => prepared.schema = statement::result_schema(session, other),
@@ -130,7 +139,7 @@ impl Prepared {
         let view = object.feature_view().ok_or_else(|| PgError::error("XX000", "it is no feature view"))?;
         let key_types: Vec<DataType> = view.key.iter().map(|i| view.columns[*i].ty.arrow()).collect();
         let key_oids: Vec<u32> = key_types.iter().map(|t| pg_type(t).oid).collect();
-        self.parameter_oids = vec![TEXT; lookup.parameters];
+        self.parameter_oids = vec![oid::TEXT; lookup.parameters];
         match &lookup.keys {
             Keys::One(operands) => {
                 for (operand, oid) in operands.iter().zip(&key_oids) {
@@ -141,7 +150,7 @@ impl Prepared {
             }
             Keys::Any(_) => self.parameter_oids.fill(key_oids[0]),
             Keys::AnyParameter(i) => {
-                self.parameter_oids[*i] = wire::types::array_oid(key_oids[0]).unwrap_or(TEXT);
+                self.parameter_oids[*i] = wire::types::array_oid(key_oids[0]).unwrap_or(oid::TEXT);
             }
             Keys::AnyLiteral(_) => {}
         }
@@ -164,7 +173,7 @@ impl Prepared {
 }
 
 /// Bind counts parameters in 16 bits.
-const PARAMETERS_MAX: usize = 65_535;
+pub const PARAMETERS_MAX: usize = 65_535;
 
 /// The catalog's questions cast their parameters to types that only the catalog knows (`$1::regclass`).
 fn with_catalog_types(query: &ast::Query, declared: &[u32]) -> Vec<u32> {
@@ -209,48 +218,110 @@ pub fn declared_types(declared: &[u32]) -> Result<Vec<Option<DataType>>, PgError
         .collect()
 }
 
-/// The parameters of a plan in order: as declared, else as inferred, else text.
-fn parameter_oids(plan: &LogicalPlan, declared: &[u32]) -> Result<Vec<u32>, PgError> {
-    let cast = cast_parameters(plan)?;
-    let mut oids = vec![];
-    for (name, ty) in plan.get_parameter_types()? {
-        let ty = ty.filter(|t| *t != DataType::Null).or_else(|| cast.get(&name).cloned());
-        let Some(n) = name.strip_prefix('$').and_then(|n| n.parse::<usize>().ok()).filter(|n| (1..=65_535).contains(n))
-        else {
-            return Err(PgError::error("42P02", format!("there is no parameter {name}")));
-        };
-        if oids.len() < n {
-            oids.resize(n, TEXT);
-        }
-        oids[n - 1] = ty.map_or(TEXT, |t| pg_type(&t).oid);
+/// The plan of a query, and the OIDs of its parameters in order: as declared, else as the plan asks for, else text.
+fn typed(
+    database: &Database,
+    session: &Session,
+    query: &ast::Query,
+    declared: &[u32],
+) -> Result<(statement::query::Analysed, Vec<u32>), PgError> {
+    let given = declared_types(declared)?;
+    let plan = statement::query::bind(database, session, query, &given)?;
+    let Deduced { types, untyped } = deduced(&plan.plan, given)?;
+    let oids = oids(&types, declared);
+    if !untyped {
+        return Ok((plan, oids));
     }
-    for (i, oid) in declared.iter().enumerate() {
-        if i >= oids.len() {
-            oids.push(TEXT);
-        }
-        if !matches!(oid, 0 | 705) {
-            oids[i] = *oid;
-        }
-    }
-    Ok(oids)
+    // There the plan has a NULL of no type, and so would the columns made of it.
+    let types: Vec<_> = types.into_iter().map(|ty| Some(ty.unwrap_or(DataType::Utf8))).collect();
+    Ok((statement::query::bind(database, session, query, &types)?, oids))
 }
 
-/// What `$1::float8` says of its parameter.
-fn cast_parameters(plan: &LogicalPlan) -> Result<HashMap<String, DataType>, PgError> {
-    let mut found = HashMap::new();
+/// In order; a parameter of no known type is text.
+fn oids(types: &[Option<DataType>], declared: &[u32]) -> Vec<u32> {
+    let known = |i: usize| types.get(i).and_then(Option::as_ref).map_or(oid::TEXT, |ty| pg_type(ty).oid);
+    (0..types.len().max(declared.len()))
+        .map(|i| match declared.get(i) {
+            None | Some(&(0 | oid::UNKNOWN)) => known(i),
+            Some(&declared) => declared,
+        })
+        .collect()
+}
+
+/// What a plan says of its parameters.
+struct Deduced {
+    /// In order. What a parameter is compared with or computed from counts before a cast (`$1::float8`).
+    types: Vec<Option<DataType>>,
+    /// Whether a parameter stands where nothing asks for a type.
+    untyped: bool,
+}
+
+/// `declared` are the types that the plan was bound with.
+fn deduced(plan: &LogicalPlan, declared: Vec<Option<DataType>>) -> Result<Deduced, PgError> {
+    let mut casts: Vec<Option<DataType>> = vec![];
+    let mut types = declared;
+    let mut untyped = false;
     plan.apply_with_subqueries(|node| {
         node.apply_expressions(|expr| {
             expr.apply(|expr| {
-                if let Expr::Cast(cast) = expr
-                    && let Expr::Placeholder(parameter) = cast.expr.as_ref()
-                {
-                    found.entry(parameter.id.clone()).or_insert_with(|| cast.field.data_type().clone());
+                let (parameter, target) = match expr {
+                    Expr::Placeholder(parameter) => (parameter, None),
+                    Expr::Cast(cast) => match cast.expr.as_ref() {
+                        Expr::Placeholder(parameter) => (parameter, Some(cast.field.data_type())),
+                        _ => return Ok(TreeNodeRecursion::Continue),
+                    },
+                    _ => return Ok(TreeNodeRecursion::Continue),
+                };
+                let number = parameter_number(&parameter.id).ok_or_else(|| {
+                    external(PgError::error("42P02", format!("there is no parameter {}", parameter.id)))
+                })?;
+                if types.len() < number {
+                    types.resize(number, None);
                 }
-                Ok(TreeNodeRecursion::Continue)
+                if casts.len() < number {
+                    casts.resize(number, None);
+                }
+                let own = parameter.field.as_ref().map(|field| field.data_type()).filter(|ty| !ty.is_null());
+                match (own, target) {
+                    (Some(ty), _) => {
+                        let known = types[number - 1].get_or_insert_with(|| ty.clone());
+                        if pg_type(known).oid != pg_type(ty).oid {
+                            return Err(external(inconsistent(&parameter.id, known, ty)));
+                        }
+                    }
+                    (None, Some(target)) => {
+                        casts[number - 1].get_or_insert_with(|| target.clone());
+                    }
+                    (None, None) => untyped = true,
+                }
+                // Below a cast that was dealt with there is only its parameter.
+                Ok(TreeNodeRecursion::Jump)
             })
         })
     })?;
-    Ok(found)
+    for (ty, cast) in types.iter_mut().zip(casts) {
+        if ty.is_none() {
+            *ty = cast;
+        }
+    }
+    Ok(Deduced { types, untyped })
+}
+
+fn inconsistent(parameter: &str, one: &DataType, other: &DataType) -> PgError {
+    let name = |ty| wire::types::type_name(pg_type(ty).oid);
+    PgError::error("42P08", format!("inconsistent types deduced for parameter {parameter}"))
+        .detail(format!("{} versus {}", name(one), name(other)))
+        .hint("cast it where it stands: $1::bigint")
+}
+
+/// An error of ours, to come back as it was.
+fn external(error: PgError) -> DataFusionError {
+    DataFusionError::External(Box::new(error))
+}
+
+/// The number of `$1`, from 1; `None`: a client cannot give this one.
+pub fn parameter_number(name: &str) -> Option<usize> {
+    name.strip_prefix('$')?.parse().ok().filter(|number| (1..=PARAMETERS_MAX).contains(number))
 }
 
 /// The greatest parameter number in a query.

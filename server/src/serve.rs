@@ -1,6 +1,6 @@
 //! Wiring: from settings to a running server, and back down.
 
-use crate::{backend::TidemarkBackend, database::Database, pg, settings::Settings};
+use crate::{backend::TidemarkBackend, database::Database, pg, queries::Queries, settings::Settings};
 use anyhow::{Context, Result};
 use arrow::datatypes::SchemaRef;
 use datafusion::execution::{memory_pool::FairSpillPool, runtime_env::RuntimeEnvBuilder};
@@ -143,7 +143,9 @@ async fn open(settings: &Settings, data: &Path, clock: Arc<dyn Clock>) -> Result
     }
     let builder = asof::install(state_builder(config)).with_runtime_env(Arc::new(runtime.build()?));
     let folder = std::env::current_dir().context("the current folder is gone")?;
-    Ok(Database::new(engine, clock, catalog, builder.build(), folder))
+    let threads = settings.worker_threads.or_else(|| std::thread::available_parallelism().ok().map(Into::into));
+    let queries = Queries::new(threads.unwrap_or(1)).context("cannot start the threads of queries")?;
+    Ok(Database::new(engine, clock, catalog, builder.build(), queries, folder))
 }
 
 /// What happens without anybody asking: departures reach the online store, silent sources move on, checkpoints.

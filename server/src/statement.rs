@@ -1,6 +1,7 @@
 //! Executing statements: one file each, this one sends them there.
 
 mod advance_watermark;
+mod assign;
 mod comment;
 mod copy_from;
 mod copy_to;
@@ -12,6 +13,7 @@ mod drop;
 mod explain;
 mod from_text;
 pub mod insert;
+pub mod instants;
 pub mod lookup;
 mod parquet_columns;
 mod prepare;
@@ -88,7 +90,8 @@ pub async fn execute(
             set_options::execute(database, session, *kind, *if_exists, name, options).await
         }
         Statement::AdvanceWatermark { if_exists, name, to } => {
-            advance_watermark::execute(database, session, *if_exists, name, to).await
+            let parameters = parameters(session, prepared, bound)?;
+            advance_watermark::execute(database, session, *if_exists, name, to, &parameters).await
         }
         Statement::Comment { kind, name, column, text } => {
             comment::execute(database, *kind, name, column.as_deref(), text.clone()).await

@@ -14,22 +14,67 @@ const EVENTS: std::ops::Range<usize> = 60..160;
 /// How many of the cases are tables whose rows replace one another.
 const CHANGELOGS: f64 = 0.08;
 
-pub const FUNCTIONS: [&str; 14] = [
+pub const FUNCTIONS: [&str; 49] = [
     "count",
+    "count_distinct",
+    "approx_count_distinct",
     "sum",
+    "sum_distinct",
     "avg",
+    "avg_distinct",
     "min",
     "max",
+    "min_by",
+    "max_by",
     "var_samp",
     "var_pop",
     "stddev_samp",
     "stddev_pop",
+    "skewness",
+    "kurtosis",
+    "kurtosis_pop",
+    "corr",
+    "covar_samp",
+    "covar_pop",
+    "regr_slope",
+    "regr_intercept",
+    "regr_r2",
+    "regr_count",
+    "regr_avgx",
+    "regr_avgy",
+    "regr_sxx",
+    "regr_syy",
+    "regr_sxy",
     "first_value",
     "last_value",
+    "nth_value",
+    "first_k",
+    "last_k",
+    "array_agg",
+    "string_agg",
+    "top_k",
+    "bottom_k",
+    "mode",
+    "median",
+    "percentile_cont",
+    "percentile_disc",
     "bool_and",
     "bool_or",
-    "approx_count_distinct",
+    "bit_xor",
+    "decay_sum",
+    "decay_count",
+    "decay_avg",
 ];
+
+/// Those that need a frame with a beginning.
+const READ_FROM_FRAME: [&str; 5] = ["nth_value", "first_k", "last_k", "array_agg", "string_agg"];
+
+/// Whether a view may have this function over this kind of frame.
+pub fn is_legal(function: &str, kind: &str) -> bool {
+    let has_beginning = !kind.ends_with("unbounded");
+    !(READ_FROM_FRAME.contains(&function) && !has_beginning
+        || function.starts_with("decay_") && kind != "range unbounded")
+}
 
 pub fn case(seed: u64, views: usize) -> Case {
     let mut rng = StdRng::seed_from_u64(seed);
@@ -46,22 +91,45 @@ pub fn case(seed: u64, views: usize) -> Case {
     Case { seed, source, views }
 }
 
-/// What a view has at least, whatever chance adds: every function over every kind of frame has its turn, with a TTL every
-/// other time, so that no cell of the coverage is left to luck.
+/// What views have at least, whatever chance adds: every function over every kind of frame has its turn, and a view some
+/// of them, so that no cell of the coverage is left to luck.
 #[derive(Clone, Copy)]
 struct Turn(usize);
 
+/// Turns of a view, and of one whose windows begin and end by themselves: there are fewer of those.
+const TURNS: usize = 6;
+const PANE_TURNS: usize = 7;
+
 impl Turn {
-    fn function(self) -> &'static str {
-        FUNCTIONS[self.0 % FUNCTIONS.len()]
+    /// Every fourth view is over windows that begin and end by themselves.
+    fn is_of_panes(self) -> bool {
+        self.0 % 4 == 3
     }
 
-    fn frame_kind(self) -> &'static str {
-        Frame::KINDS[self.0 / FUNCTIONS.len() % Frame::KINDS.len()]
+    /// The function and the kind of frame of turn `i`.
+    fn cell(self, i: usize) -> (&'static str, &'static str) {
+        let (view, kinds) = match self.is_of_panes() {
+            true => (self.0 / 4, &Frame::KINDS[6..]),
+            false => (self.0 / 4 * 3 + self.0 % 4, &Frame::KINDS[..6]),
+        };
+        match self.is_of_panes() {
+            // One kind for all of the view's turns.
+            true => (FUNCTIONS[(view / kinds.len() * PANE_TURNS + i) % FUNCTIONS.len()], kinds[view % kinds.len()]),
+            false => {
+                let n = view * TURNS + i;
+                (FUNCTIONS[n % FUNCTIONS.len()], kinds[n / FUNCTIONS.len() % kinds.len()])
+            }
+        }
     }
 
+    fn cells(self) -> impl Iterator<Item = (&'static str, &'static str)> {
+        let turns = if self.is_of_panes() { PANE_TURNS } else { TURNS };
+        (0..turns).map(move |i| self.cell(i)).filter(|(function, kind)| is_legal(function, kind))
+    }
+
+    /// For two rounds of all cells in three.
     fn has_ttl(self) -> bool {
-        (self.0 / (FUNCTIONS.len() * Frame::KINDS.len())).is_multiple_of(2)
+        self.0 * TURNS / (FUNCTIONS.len() * Frame::KINDS.len()) % 3 < 2
     }
 }
 
@@ -220,35 +288,62 @@ fn view(rng: &mut StdRng, time: &Scale, source: &Source, turn: Turn) -> View {
         8 => vec!["region", "user_id"],
         _ => vec!["region"],
     };
-    let mut frames: Vec<Frame> = (0..rng.random_range(0..3)).map(|_| frame(rng, time)).collect();
-    frames.push(frame_of_kind(rng, time, turn.frame_kind()));
+    let frames: Vec<Frame> = (0..rng.random_range(1..3)).map(|_| frame(rng, time)).collect();
     // A table's versions have no windows: the latest is the row.
     let windowless = rng.random_bool(0.05) || source.primary_key.is_some();
+    let pane = (!windowless && turn.is_of_panes()).then(|| pane_of_kind(rng, time, turn.cell(0).1));
     let mut outputs: Vec<Output> =
-        (0..rng.random_range(0..5)).map(|_| if windowless { raw(rng) } else { output(rng, &frames) }).collect();
-    outputs.push(if windowless { raw(rng) } else { alone(call_of(rng, turn.function(), &frames[frames.len() - 1..])) });
+        (0..rng.random_range(1..3)).map(|_| if windowless { raw(rng) } else { output(rng, &frames) }).collect();
+    if let Some(pane) = pane {
+        outputs = vec![
+            Output { template: "window_start()".to_owned(), calls: vec![], ty: Ty::Instant },
+            Output { template: "window_end()".to_owned(), calls: vec![], ty: Ty::Instant },
+        ];
+        outputs.push(output_of_aggregates(rng, &[pane]));
+    }
+    for (function, kind) in turn.cells() {
+        if windowless {
+            outputs.push(raw(rng));
+            continue;
+        }
+        let frame = match (function.starts_with("decay_"), pane) {
+            (true, _) => Frame::Range { start_us: None, end_us: 0 },
+            (false, Some(pane)) => pane,
+            (false, None) => frame_of_kind(rng, time, kind),
+        };
+        outputs.push(alone(call_of(rng, function, &[frame])));
+    }
     let key = match &source.primary_key {
         Some(key) => vec![key.as_str()],
         None => key,
     };
-    if source.columns[source.column(EVENT_TIME)].1 == Ty::Timestamp {
+    if source.columns[source.column(EVENT_TIME)].1 == Ty::Timestamp && pane.is_none() {
         outputs.iter_mut().for_each(|output| without_zone(rng, output));
+    }
+    if source.columns[source.column(EVENT_TIME)].1 == Ty::Timestamp && pane.is_some() {
+        outputs.iter_mut().skip(2).for_each(|output| without_zone(rng, output));
     }
     let mut view = View {
         key: key.into_iter().map(str::to_owned).collect(),
         key_of_table: source.primary_key.is_some(),
         filter: rng.random_bool(0.4).then(|| condition(rng)),
         ttl_us: None,
+        slide_us: None,
         named_windows: rng.random_bool(0.6),
         short_frames: rng.random_bool(0.3),
         outputs,
     };
+    if rng.random_bool(0.25) {
+        slide(rng, time, &mut view);
+    }
     if turn.has_ttl() || rng.random_bool(0.2) {
         let longest = view.frames().into_iter().map(|f| match f {
             Frame::Range { start_us, end_us } => start_us.unwrap_or(end_us),
             Frame::Rows { .. } => 0,
+            Frame::Hop { size_us, .. } => size_us,
+            Frame::Session { gap_us } => gap_us,
         });
-        let longest = longest.max().unwrap_or(0);
+        let longest = longest.max().unwrap_or(0) + view.slide_us.unwrap_or(0);
         // Exactly the longest window is the shortest TTL that is allowed.
         view.ttl_us = Some(match rng.random_range(0..3) {
             0 if longest > 0 => longest,
@@ -256,6 +351,19 @@ fn view(rng: &mut StdRng, time: &Scale, source: &Source, turn: Turn) -> View {
         });
     }
     view
+}
+
+/// Lets events leave on a grid of which every window is a whole number.
+fn slide(rng: &mut StdRng, time: &Scale, view: &mut View) {
+    let slide_us = (time.unit_us / rng.random_range(1..4)).max(1);
+    let mut slides = false;
+    for call in view.outputs.iter_mut().flat_map(|output| &mut output.calls) {
+        if let Frame::Range { start_us: Some(start_us), .. } = &mut call.frame {
+            *start_us = (*start_us + slide_us - 1) / slide_us * slide_us;
+            slides = true;
+        }
+    }
+    view.slide_us = slides.then_some(slide_us);
 }
 
 /// The output over an event time that has no time zone: what is made of it has none, and it is not compared with now.
@@ -266,6 +374,15 @@ fn without_zone(rng: &mut StdRng, output: &mut Output) {
     let types = output.calls.iter_mut().filter_map(|call| call.arg.as_mut()).map(|(_, ty)| ty);
     for ty in types.chain([&mut output.ty]).filter(|ty| **ty == Ty::Instant) {
         *ty = Ty::Timestamp;
+    }
+}
+
+fn pane_of_kind(rng: &mut StdRng, time: &Scale, kind: &str) -> Frame {
+    let hop_us = time.duration(rng, 1..=4);
+    match kind {
+        "tumble" => Frame::Hop { size_us: hop_us, hop_us },
+        "hop" => Frame::Hop { size_us: hop_us * rng.random_range(2..5), hop_us },
+        _ => Frame::Session { gap_us: hop_us },
     }
 }
 
@@ -372,18 +489,25 @@ fn argument(rng: &mut StdRng, ty: Ty) -> (String, Ty) {
 }
 
 fn call(rng: &mut StdRng, function: &str, ty: Ty, frames: &[Frame]) -> Call {
-    let with_order = matches!(function, "first_value" | "last_value");
+    let with_order = matches!(function, "first_value" | "last_value" | "nth_value");
     Call {
         function: function.to_owned(),
         arg: if function == "count" && rng.random_bool(0.5) { None } else { Some(argument(rng, ty)) },
+        other: None,
+        parameter: None,
         filter: (!with_order && rng.random_bool(0.3)).then(|| condition(rng)),
         frame: *frames.choose(rng).unwrap(),
     }
 }
 
 fn any_call(rng: &mut StdRng, frames: &[Frame]) -> (Call, Ty) {
-    let function = *FUNCTIONS.choose(rng).unwrap();
-    call_of(rng, function, frames)
+    loop {
+        let (function, frame) = (*FUNCTIONS.choose(rng).unwrap(), *frames.choose(rng).unwrap());
+        // What decays is read with now() and rounded, and arrays are read as text: they have their turns.
+        if is_legal(function, frame.kind()) && !function.starts_with("decay_") && !is_array(function) {
+            return call_of(rng, function, &[frame]);
+        }
+    }
 }
 
 /// A function over any type it takes; the type of the result.
@@ -393,25 +517,38 @@ fn call_of(rng: &mut StdRng, function: &str, frames: &[Frame]) -> (Call, Ty) {
     const ORDERED: [Ty; 11] = [Int2, Int4, Int8, Float4, Float8, Numeric, Text, Date, Time, Timestamp, Instant];
     const ALL: [Ty; 13] =
         [Int2, Int4, Int8, Float4, Float8, Numeric, Text, Date, Time, Timestamp, Instant, Bool, Bytea];
+    let is_of_pairs = function.starts_with("regr_") || function.starts_with("covar_") || function == "corr";
     let ty = *match function {
-        "sum" | "avg" => NUMBERS.choose(rng),
-        "var_samp" | "var_pop" | "stddev_samp" | "stddev_pop" => NUMBERS[..5].choose(rng),
-        "min" | "max" => ORDERED.choose(rng),
+        "sum" | "avg" | "sum_distinct" | "avg_distinct" | "median" | "percentile_cont" => NUMBERS.choose(rng),
+        "var_samp" | "var_pop" | "stddev_samp" | "stddev_pop" | "skewness" | "kurtosis" | "kurtosis_pop" => {
+            NUMBERS[..5].choose(rng)
+        }
+        _ if is_of_pairs => NUMBERS[..5].choose(rng),
+        "min" | "max" | "mode" | "percentile_disc" => ORDERED.choose(rng),
         "bool_and" | "bool_or" => [Bool].choose(rng),
+        "bit_xor" | "decay_sum" | "decay_count" | "decay_avg" => NUMBERS[..3].choose(rng),
+        "string_agg" => [Text].choose(rng),
+        // Their items are compared as text, which is the same everywhere for these.
+        "first_k" | "last_k" | "array_agg" | "top_k" | "bottom_k" => [Int2, Int4, Int8, Text].choose(rng),
         "approx_count_distinct" => [Int2, Int4, Int8, Text, Date].choose(rng),
         _ => ALL.choose(rng),
     }
     .unwrap();
     let result = match (function, ty) {
-        ("count" | "approx_count_distinct", _) | ("sum", Int2 | Int4) => Int8,
-        ("sum", Float4) => Float8,
-        ("avg", Ty::Numeric) => Ty::Numeric,
-        ("avg" | "var_samp" | "var_pop" | "stddev_samp" | "stddev_pop", _) => Ty::Float8,
+        ("count" | "count_distinct" | "approx_count_distinct" | "regr_count", _) => Int8,
+        ("sum" | "sum_distinct", Int2 | Int4) => Int8,
+        ("sum" | "sum_distinct", Float4) => Float8,
+        ("avg" | "avg_distinct", Ty::Numeric) => Ty::Numeric,
+        ("avg" | "avg_distinct" | "median" | "percentile_cont", _) => Float8,
+        ("decay_sum" | "decay_count" | "decay_avg", _) => Float8,
+        ("var_samp" | "var_pop" | "stddev_samp" | "stddev_pop" | "skewness" | "kurtosis" | "kurtosis_pop", _) => Float8,
+        _ if is_of_pairs => Float8,
+        ("first_k" | "last_k" | "array_agg" | "top_k" | "bottom_k", _) => Text,
         _ => ty,
     };
     let mut call = call(rng, function, ty, frames);
     if ty == Float8
-        && matches!(function, "count" | "min" | "max" | "first_value" | "last_value")
+        && matches!(function, "count" | "min" | "max" | "first_value" | "last_value" | "nth_value" | "mode")
         && rng.random_bool(0.4)
     {
         call.arg = Some(("reading".to_owned(), ty));
@@ -420,12 +557,58 @@ fn call_of(rng: &mut StdRng, function: &str, frames: &[Frame]) -> (Call, Ty) {
     if function == "approx_count_distinct" && call.frame.kind().ends_with("unbounded") && ty == Int8 {
         call.arg = Some(argument(rng, Ty::Int4));
     }
+    call.other = match function {
+        "min_by" | "max_by" => {
+            let by = *ORDERED.choose(rng).unwrap();
+            Some(argument(rng, by))
+        }
+        _ if is_of_pairs => {
+            let x = *NUMBERS[..5].choose(rng).unwrap();
+            Some(argument(rng, x))
+        }
+        _ => None,
+    };
+    call.parameter = match function {
+        "nth_value" | "first_k" | "last_k" | "top_k" | "bottom_k" => Some(rng.random_range(1..5).to_string()),
+        "percentile_cont" | "percentile_disc" => {
+            Some(["0", "0.1", "0.25", "0.5", "0.9", "0.99", "1"].choose(rng).unwrap().to_string())
+        }
+        // The definition knows no weight below 2⁻¹⁰⁰⁰, which is nothing in a sum and something in an average.
+        "decay_avg" => Some(["INTERVAL '1 hour'", "INTERVAL '2 days'"].choose(rng).unwrap().to_string()),
+        "decay_sum" | "decay_count" => Some(
+            ["INTERVAL '1 second'", "INTERVAL '90 seconds'", "INTERVAL '1 hour'", "INTERVAL '2 days'"]
+                .choose(rng)
+                .unwrap()
+                .to_string(),
+        ),
+        "string_agg" => Some(["','", "''", "' it''s '"].choose(rng).unwrap().to_string()),
+        _ => None,
+    };
     (call, result)
+}
+
+fn is_array(function: &str) -> bool {
+    matches!(function, "first_k" | "last_k" | "array_agg" | "top_k" | "bottom_k")
 }
 
 /// An output that is what the call says.
 fn alone((call, ty): (Call, Ty)) -> Output {
-    Output { template: "{0}".to_owned(), calls: vec![call], ty }
+    let template = match call.function.starts_with("decay_") {
+        // Computed in another order there; no value of interest lies where rounding would show it.
+        true => "floor({0} * 1000 + 0.3)",
+        false if is_array(&call.function) => "array_to_string({0}, '|', '?')",
+        false => "{0}",
+    };
+    Output { template: template.to_owned(), calls: vec![call], ty }
+}
+
+/// One that reads no columns.
+fn output_of_aggregates(rng: &mut StdRng, frames: &[Frame]) -> Output {
+    let (a, b) = (call(rng, "sum", Ty::Int8, frames), call(rng, "count", Ty::Text, frames));
+    match rng.random_range(0..2) {
+        0 => Output { template: "coalesce({0}, 0) - {1}".to_owned(), calls: vec![a, b], ty: Ty::Int8 },
+        _ => alone(any_call(rng, frames)),
+    }
 }
 
 fn output(rng: &mut StdRng, frames: &[Frame]) -> Output {
@@ -511,14 +694,6 @@ fn probes(rng: &mut StdRng, source: &Source, view: &View) -> Vec<Probe> {
     let key_columns: Vec<usize> = view.key.iter().map(|name| source.column(name)).collect();
     let first_us = source.rows.iter().map(|r| r.event_time_us).min().unwrap_or(0);
     let now_us = source.rows.iter().map(|r| r.event_time_us).max().unwrap_or(0);
-    let mut offsets_us = vec![0, 0, 0];
-    for frame in view.frames() {
-        if let Frame::Range { start_us, end_us } = frame {
-            offsets_us.extend([end_us]);
-            offsets_us.extend(start_us.into_iter().flat_map(|a| [a, a + 1]));
-        }
-    }
-    offsets_us.extend(view.ttl_us.into_iter().flat_map(|ttl| [ttl, ttl + 1, ttl + 1]));
     let mut probes = BTreeSet::new();
     for _ in 0..PROBES * 20 {
         if probes.len() == PROBES {
@@ -529,7 +704,11 @@ fn probes(rng: &mut StdRng, source: &Source, view: &View) -> Vec<Probe> {
         let t_us = match rng.random_range(0..8) {
             0 => rng.random_range(first_us - 10..=now_us),
             1 => row.event_time_us + rng.random_range(0..=(now_us - row.event_time_us) / 8),
-            _ => row.event_time_us + offsets_us.choose(rng).unwrap() + *[-1, 0, 0, 0, 1].choose(rng).unwrap(),
+            2 => row.event_time_us + *[-1, 0, 1].choose(rng).unwrap(),
+            _ => {
+                let changes = view.changes(row.event_time_us);
+                changes.choose(rng).unwrap_or(&row.event_time_us) + *[-1, 0, 0, 0, 1].choose(rng).unwrap()
+            }
         };
         if t_us <= now_us {
             probes.insert(Probe { key, t_us });

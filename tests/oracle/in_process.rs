@@ -216,6 +216,7 @@ impl UnderTest for InProcess {
             tags: vec![],
             options: BTreeMap::new(),
             version: 1,
+            through: vec![],
             history_start_us: None,
         };
         let id = ObjectId(ObjectId::FIRST.0 + 1);

@@ -96,13 +96,37 @@ impl Source {
 /// The frame of one window, bounds in microseconds or rows before the current row; `None` is unbounded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Frame {
-    Range { start_us: Option<i64>, end_us: i64 },
-    Rows { start: Option<u64>, end: u64 },
+    Range {
+        start_us: Option<i64>,
+        end_us: i64,
+    },
+    Rows {
+        start: Option<u64>,
+        end: u64,
+    },
+    /// The last window of TUMBLE (size and hop are equal) or HOP that is over.
+    Hop {
+        size_us: i64,
+        hop_us: i64,
+    },
+    Session {
+        gap_us: i64,
+    },
 }
 
 impl Frame {
     /// The kinds that the run counts.
-    pub const KINDS: [&str; 6] = ["range", "range offset", "range unbounded", "rows", "rows offset", "rows unbounded"];
+    pub const KINDS: [&str; 9] = [
+        "range",
+        "range offset",
+        "range unbounded",
+        "rows",
+        "rows offset",
+        "rows unbounded",
+        "tumble",
+        "hop",
+        "session",
+    ];
 
     pub fn kind(&self) -> &'static str {
         match self {
@@ -112,7 +136,25 @@ impl Frame {
             Frame::Rows { start: None, .. } => "rows unbounded",
             Frame::Rows { end: 0, .. } => "rows",
             Frame::Rows { .. } => "rows offset",
+            Frame::Hop { size_us, hop_us } if size_us == hop_us => "tumble",
+            Frame::Hop { .. } => "hop",
+            Frame::Session { .. } => "session",
         }
+    }
+
+    /// In GROUP BY, if it is a window that begins and ends by itself.
+    pub fn pane_sql(&self) -> Option<String> {
+        let interval = |us: i64| format!("INTERVAL '{}'", duration(us));
+        Some(match *self {
+            Frame::Hop { size_us, hop_us } if size_us == hop_us => {
+                format!("TUMBLE({EVENT_TIME}, {})", interval(size_us))
+            }
+            Frame::Hop { size_us, hop_us } => {
+                format!("HOP({EVENT_TIME}, {}, {})", interval(hop_us), interval(size_us))
+            }
+            Frame::Session { gap_us } => format!("SESSION({EVENT_TIME}, {})", interval(gap_us)),
+            _ => return None,
+        })
     }
 
     fn sql(&self, short: bool) -> String {
@@ -125,6 +167,7 @@ impl Frame {
         let (units, start, end) = match *self {
             Frame::Range { start_us, end_us } => ("RANGE", start_us.map(us), us(end_us)),
             Frame::Rows { start, end } => ("ROWS", start.map(|n| n.to_string()), end.to_string()),
+            Frame::Hop { .. } | Frame::Session { .. } => return String::new(),
         };
         if short && end == "0" {
             return format!("{units} {}", bound(start));
@@ -150,6 +193,11 @@ pub struct Call {
     pub function: String,
     /// Text over the source's columns; `None` is `count(*)`.
     pub arg: Option<(String, Ty)>,
+    #[serde(default)]
+    pub other: Option<(String, Ty)>,
+    /// A constant behind the arguments, as SQL.
+    #[serde(default)]
+    pub parameter: Option<String>,
     pub filter: Option<String>,
     pub frame: Frame,
 }
@@ -173,7 +221,8 @@ impl Output {
 
     /// Read with `now()`: history keeps its base columns instead.
     pub fn is_continuous(&self) -> bool {
-        self.template.contains("now()")
+        let decays = |call: &Call| matches!(call.function.as_str(), "decay_sum" | "decay_count");
+        self.template.contains("now()") || self.calls.iter().any(decays)
     }
 }
 
@@ -185,6 +234,8 @@ pub struct View {
     pub key_of_table: bool,
     pub filter: Option<String>,
     pub ttl_us: Option<i64>,
+    #[serde(default)]
+    pub slide_us: Option<i64>,
     /// Whether windows are named in a WINDOW clause, and written in the short form.
     pub named_windows: bool,
     pub short_frames: bool,
@@ -196,6 +247,9 @@ impl View {
         let mut options = Vec::new();
         if let Some(ttl) = self.ttl_us {
             options.push(format!("ttl = '{}'", duration(ttl)));
+        }
+        if let Some(slide) = self.slide_us {
+            options.push(format!("slide = '{}'", duration(slide)));
         }
         if self.frames().is_empty() && !self.key_of_table {
             options.push(format!("key = '{}'", self.key.join(", ")));
@@ -213,14 +267,24 @@ impl View {
             Some(i) if self.named_windows => format!("w{i}"),
             _ => window(frame),
         };
+        let pane = self.pane();
         let mut items: Vec<String> = self.key.clone();
-        items.push(EVENT_TIME.to_owned());
+        if pane.is_none() {
+            items.push(EVENT_TIME.to_owned());
+        }
         for (i, output) in self.outputs.iter().enumerate() {
             let text = output.fill(|c| {
                 let call = &output.calls[c];
                 let arg = call.arg.as_ref().map_or("*", |(text, _)| text.as_str());
                 let filter = call.filter.as_ref().map(|f| format!(" FILTER (WHERE {f})")).unwrap_or_default();
-                format!("{}({arg}){filter} OVER {}", call.function, over(&call.frame))
+                let (name, distinct) = match call.function.strip_suffix("_distinct") {
+                    Some(name) if !name.starts_with("approx") => (name, "DISTINCT "),
+                    _ => (call.function.as_str(), ""),
+                };
+                let others = [call.other.as_ref().map(|(text, _)| text), call.parameter.as_ref()];
+                let others: String = others.into_iter().flatten().map(|text| format!(", {text}")).collect();
+                let over = if pane.is_some() { String::new() } else { format!(" OVER {}", over(&call.frame)) };
+                format!("{name}({distinct}{arg}{others}){filter}{over}")
             });
             items.push(format!("{text} AS o{i}"));
         }
@@ -228,12 +292,45 @@ impl View {
         if let Some(filter) = &self.filter {
             sql.push_str(&format!(" WHERE {filter}"));
         }
-        if self.named_windows && !frames.is_empty() {
+        if let Some(pane) = pane.and_then(|pane| pane.pane_sql()) {
+            sql.push_str(&format!(" GROUP BY {}, {pane}", self.key.join(", ")));
+        } else if self.named_windows && !frames.is_empty() {
             let windows: Vec<String> =
                 frames.iter().enumerate().map(|(i, f)| format!("w{i} AS {}", window(f))).collect();
             sql.push_str(&format!(" WINDOW {}", windows.join(", ")));
         }
         sql
+    }
+
+    /// The windows that begin and end by themselves, if the view is over such.
+    pub fn pane(&self) -> Option<Frame> {
+        self.frames().into_iter().find(|frame| frame.pane_sql().is_some())
+    }
+
+    /// Instants at which an event may change the view's value.
+    pub fn changes(&self, event_us: i64) -> Vec<i64> {
+        let slide_us = self.slide_us.unwrap_or(1);
+        let mut instants = if self.pane().is_some() { vec![] } else { vec![event_us] };
+        for frame in self.frames() {
+            match frame {
+                Frame::Range { start_us, end_us } => {
+                    instants.push(event_us + end_us);
+                    let leaves = start_us.map(|a| event_us + a + 1);
+                    instants.extend(leaves.map(|at| at + (-at).rem_euclid(slide_us)));
+                }
+                Frame::Rows { .. } => {}
+                Frame::Hop { size_us, hop_us } => {
+                    let first = event_us - event_us.rem_euclid(hop_us) + hop_us;
+                    instants.extend((0..size_us / hop_us).map(|i| first + i * hop_us));
+                }
+                Frame::Session { gap_us } => instants.push(event_us + gap_us),
+            }
+        }
+        if let Some(ttl_us) = self.ttl_us {
+            let since = if self.pane().is_some() { instants.clone() } else { vec![event_us] };
+            instants.extend(since.into_iter().map(|at| at + ttl_us + 1));
+        }
+        instants
     }
 
     /// The distinct frames in order of appearance.

@@ -2,7 +2,7 @@
 //! caught and its case shrunk. An oracle that cannot fail proves nothing.
 
 use crate::coverage::Coverage;
-use crate::model::{Case, Frame, Probe, Row, Source};
+use crate::model::{Case, Probe, Row, Source};
 use crate::postgres::{Expected, Postgres};
 use crate::under_test::{Named, Step, UnderTest};
 use crate::value::{Answer, Value};
@@ -92,20 +92,13 @@ impl UnderTest for StandIn {
 
     /// V at every instant where it may change, without the rows that repeat the one before.
     async fn history(&mut self, view: &Named<'_>) -> Result<Vec<Step>> {
-        let mut offsets_us = BTreeSet::from([0]);
-        for frame in view.view.frames() {
-            if let Frame::Range { start_us, end_us } = frame {
-                offsets_us.insert(end_us);
-                offsets_us.extend(start_us.map(|a| a + 1));
-            }
-        }
-        offsets_us.extend(view.view.ttl_us.map(|ttl| ttl + 1));
         let columns: Vec<usize> = view.view.key.iter().map(|name| view.source.column(name)).collect();
         let mut probes = BTreeSet::new();
         for row in admission::admitted(view.source).iter().flatten() {
             let key: Option<Vec<String>> = columns.iter().map(|i| row.cells[*i].clone()).collect();
             let Some(key) = key else { continue };
-            probes.extend(offsets_us.iter().map(|us| Probe { key: key.clone(), t_us: row.event_time_us + us }));
+            let changes = view.view.changes(row.event_time_us).into_iter();
+            probes.extend(changes.map(|t_us| Probe { key: key.clone(), t_us }));
         }
         let probes: Vec<Probe> = probes.into_iter().collect();
         let mut steps: Vec<Step> = Vec::new();

@@ -60,7 +60,11 @@ const CASES: &[(&str, &str, &str)] = &[
     ("0A000", "feature_not_supported", "DELETE FROM t"),
     ("0A000", "feature_not_supported", "CREATE OR REPLACE FEATURE VIEW f AS SELECT k FROM s"),
     ("0A000", "feature_not_supported", "CREATE MATERIALIZED VIEW x AS SELECT 1"),
-    ("0A000", "feature_not_supported", "CREATE FEATURE VIEW x AS SELECT k, count(*) AS n FROM s GROUP BY k"),
+    (
+        "0A000",
+        "feature_not_supported",
+        "CREATE FEATURE VIEW x AS SELECT k, count(*) AS n FROM s GROUP BY k HAVING count(*) > 1",
+    ),
     ("26000", "invalid_sql_statement_name", "EXECUTE nothing"),
     ("34000", "invalid_cursor_name", "CLOSE nothing"),
     ("25P01", "no_active_sql_transaction", "SAVEPOINT a"),

@@ -12,5 +12,6 @@ mod copy;
 mod fingerprint;
 mod many;
 mod names;
+mod parameters;
 mod psql;
 mod python;

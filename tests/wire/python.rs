@@ -21,6 +21,18 @@ with psycopg.connect(sys.argv[1], autocommit=True) as c:
         assert cursor.execute("SELECT total, at FROM spend WHERE k = %s", (1,)).fetchall() == [(1.5, at)]
         assert sorted(cursor.execute("SELECT k FROM spend WHERE k = ANY(%s)", ([1, 2, 3],)).fetchall()) == [(1,), (2,)]
         assert cursor.execute("SELECT total FROM spend WHERE k = %s", (9,), prepare=True).fetchone() is None
+        # Text that nothing gives a type, and an instant that decides what is read
+        assert cursor.execute("SELECT %s", ("hey",)).fetchone() == ("hey",)
+        assert cursor.execute("SELECT %s AS model, k FROM spend WHERE k = %s", ("m1", 2)).fetchall() == [("m1", 2)]
+        for placeholder, instant in (("%t", at), ("%b", at), ("%s", str(at)), ("%s::timestamptz", str(at))):
+            sql = f"SELECT total FROM spend FOR SYSTEM_TIME AS OF {placeholder} WHERE k = %s"
+            assert cursor.execute(sql, (instant, 1)).fetchall() == [(1.5,)], placeholder
+            c.execute(f"ALTER SOURCE clicks ADVANCE WATERMARK TO {placeholder}", (instant,))
+        try:
+            c.execute("SELECT total FROM spend FOR SYSTEM_TIME AS OF %s", (None,))
+            raise SystemExit("as of NULL")
+        except psycopg.errors.NullValueNotAllowed:
+            pass
     try:
         c.execute("SELECT * FROM nothing")
         raise SystemExit("no error")

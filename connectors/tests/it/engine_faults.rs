@@ -181,6 +181,7 @@ fn per_user() -> Object {
         tags: vec![],
         options: BTreeMap::new(),
         version: 1,
+        through: vec![],
         history_start_us: None,
     };
     Object { id: PER_USER, name: "per_user".to_string(), created_us: 0, comment: None, body: Body::FeatureView(view) }

@@ -2,7 +2,8 @@
 
 use super::{BatchRows, CompiledView, Failed, RowFailure, canonical_floats, evaluate_rows};
 use crate::{
-    key::{Cell, Layout, NewEvent},
+    cell::Cell,
+    key::{Layout, NewEvent},
     seam::RejectReason,
     value::{Value, canonical, values_of},
 };
@@ -14,6 +15,9 @@ use arrow::{
 };
 use datafusion::{error::Result as DfResult, physical_expr::PhysicalExpr};
 use std::sync::Arc;
+
+/// Longer keys no store takes (fjall: 65,535 bytes, with what goes before them).
+const KEY_BYTES_MAX: usize = 32_768;
 
 /// The events of a batch: those rows that were admitted, that the view's WHERE lets through, and that it can use.
 pub struct Events {
@@ -134,6 +138,12 @@ impl CompiledView {
             if let Some(null) = events.keys.iter().position(|column| column.cell(i).is_null()) {
                 let error = format!("entity key {} is NULL", self.plan.key[null]);
                 failures.push(RowFailure { row, reason: RejectReason::NullKey, error });
+                continue;
+            }
+            let bytes: usize = events.keys.iter().map(|column| column.cell(i).encoded_len()).sum();
+            if bytes > KEY_BYTES_MAX {
+                let error = format!("the entity key is {bytes} bytes long, at most {KEY_BYTES_MAX} are kept");
+                failures.push(RowFailure { row, reason: RejectReason::Expression, error });
                 continue;
             }
             events.rows.push((i as u32, row as u32));

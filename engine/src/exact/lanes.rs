@@ -5,11 +5,12 @@
 //! states that saw the same events in different orders are equal as numbers. Only the lanes in use are kept: a few for
 //! ordinary data. The idea of a long accumulator is Kulisch's; the result equals Python's `math.fsum`.
 
+use super::scaled::Scaled;
 use num_bigint::{BigInt, BigUint, Sign};
 use serde::{Deserialize, Serialize};
 
-/// Lane 0 weighs `2^-BIAS`: below the square of the smallest subnormal, `2^-2148`.
-const BIAS: i32 = 2176;
+/// Lane 0 weighs `2^-BIAS`: below the fourth power of the smallest subnormal, `2^-4296`.
+const BIAS: i32 = 4320;
 
 /// Carries are resolved at the latest after this many additions of less than `2^32` to a lane of 63 bits.
 const CARRY_EVERY: u32 = 1 << 30;
@@ -23,10 +24,34 @@ pub struct Lanes {
 }
 
 impl Lanes {
-    /// Adds the exact square of a finite `x`, or takes it away.
-    pub fn add_square(&mut self, x: f64, retract: bool) {
-        if let Some((mantissa, exponent)) = parts(x) {
-            self.add_scaled(u128::from(mantissa) * u128::from(mantissa), 2 * exponent, retract);
+    /// Adds the exact second, third or fourth power of a finite `x`, or takes it away.
+    pub fn add_power(&mut self, x: f64, power: u32, retract: bool) {
+        let Some((mantissa, exponent)) = parts(x) else { return };
+        let square = u128::from(mantissa) * u128::from(mantissa);
+        match power {
+            2 => self.add_scaled(square, 2 * exponent, retract),
+            3 => self.add_wide(square, u128::from(mantissa), 3 * exponent, x.is_sign_negative() != retract),
+            _ => self.add_wide(square, square, 4 * exponent, retract),
+        }
+    }
+
+    /// Adds the exact product of finite `x` and `y`, or takes it away.
+    pub fn add_product(&mut self, x: f64, y: f64, retract: bool) {
+        if let (Some((x_mantissa, x_exponent)), Some((y_mantissa, y_exponent))) = (parts(x), parts(y)) {
+            let negative = (x.is_sign_negative() != y.is_sign_negative()) != retract;
+            self.add_scaled(u128::from(x_mantissa) * u128::from(y_mantissa), x_exponent + y_exponent, negative);
+        }
+    }
+
+    /// Adds `±a · b · 2^exponent`; both have at most 106 bits.
+    fn add_wide(&mut self, a: u128, b: u128, exponent: i32, negative: bool) {
+        const HALF: u32 = 53;
+        let low = |x: u128| x & ((1 << HALF) - 1);
+        let (a, b) = ((a >> HALF, low(a)), (b >> HALF, low(b)));
+        for (product, halves) in [(a.1 * b.1, 0), (a.0 * b.1, 1), (a.1 * b.0, 1), (a.0 * b.0, 2)] {
+            if product != 0 {
+                self.add_scaled(product, exponent + halves * HALF as i32, negative);
+            }
         }
     }
 
@@ -91,8 +116,8 @@ impl Lanes {
         self.additions = 0;
     }
 
-    /// The sum as an integer times `2^exponent`.
-    pub(super) fn integer(&self) -> (BigInt, i32) {
+    /// The sum.
+    pub fn exact(&self) -> Scaled {
         let mut lanes = self.lanes.clone();
         let negative = {
             // The sign is that of the highest lane once carries are resolved.
@@ -121,7 +146,7 @@ impl Lanes {
             digits.push((last >> 32) as u32);
         }
         let sign = if negative { Sign::Minus } else { Sign::Plus };
-        (BigInt::from_biguint(sign, BigUint::new(digits)), self.first * 32 - BIAS)
+        Scaled { integer: BigInt::from_biguint(sign, BigUint::new(digits)), exponent: self.first * 32 - BIAS }
     }
 
     pub fn is_zero(&self) -> bool {
@@ -140,45 +165,4 @@ pub(super) fn parts(x: f64) -> Option<(u64, i32)> {
         0 => Some((fraction, -1074)),
         e => Some((fraction | (1 << 52), e - 1075)),
     }
-}
-
-/// `integer · 2^exponent` as the nearest double, ties to even; `None` beyond the greatest finite double.
-pub(super) fn round(integer: &BigInt, exponent: i32) -> Option<f64> {
-    let magnitude = integer.magnitude();
-    let bits = magnitude.bits() as i64;
-    if bits == 0 {
-        return Some(0.0);
-    }
-    let sign = if integer.sign() == Sign::Minus { -1.0 } else { 1.0 };
-    // Drop bits so that 53 stay, or fewer where the result is subnormal.
-    let drop = (bits - 53).max(i64::from(-1074 - exponent)).max(0);
-    let mut kept = if drop > bits { BigUint::ZERO } else { magnitude >> drop as u64 };
-    if drop > 0 && drop <= bits {
-        let half = magnitude.bit(drop as u64 - 1);
-        let rest = drop > 1 && magnitude.trailing_zeros().is_some_and(|z| z < drop as u64 - 1);
-        if half && (rest || kept.bit(0)) {
-            kept += 1u32;
-        }
-    }
-    let mantissa = u64::try_from(&kept).ok()?;
-    let scale = i64::from(exponent) + drop;
-    // mantissa ≤ 2^53; the product below is exact, done in two factors because 2^scale alone may overflow or vanish.
-    let value = scale_by_power_of_two(mantissa as f64, scale);
-    value.is_finite().then_some(sign * value)
-}
-
-fn scale_by_power_of_two(mut x: f64, mut power: i64) -> f64 {
-    while power > 1000 {
-        x *= f64::from_bits((1000 + 1023) << 52);
-        power -= 1000;
-        if x.is_infinite() {
-            return x;
-        }
-    }
-    while power < -1000 {
-        // Exact: the result of `round` is never below the subnormals' grid.
-        x *= f64::from_bits((1023 - 1000) << 52);
-        power += 1000;
-    }
-    x * f64::from_bits(((power + 1023) as u64) << 52)
 }

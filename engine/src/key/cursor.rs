@@ -6,12 +6,12 @@ use super::{
     walk::{Fold, SlotSource, Walk},
 };
 use crate::{
-    accumulate::{Accumulator, Move},
-    key::Cell,
+    accumulate::{Accumulator, Move, Which},
+    cell::Cell,
     value::Value,
 };
 use serde::{Deserialize, Serialize};
-use tidemark_planner::feature::{Aggregate, Frame};
+use tidemark_planner::feature::Frame;
 
 /// The frame holds the events `lo..hi`.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -19,7 +19,7 @@ pub(super) struct Bounds {
     pub lo: u64,
     pub hi: u64,
     /// When time alone next moves it; `i64::MAX`: never.
-    next_us: i64,
+    pub next_us: i64,
 }
 
 /// What holds since `instant_us`: the row a reader sees.
@@ -53,6 +53,10 @@ pub(super) struct Position {
     /// Index of the first event of the key's current life (TTL).
     pub life: u64,
     pub present: bool,
+    /// Of a view over windows that begin and end by themselves: where the shown one ends, and the last event of the open
+    /// session.
+    pub pane_end_us: i64,
+    pub session: u64,
 }
 
 /// What happened at some instants, before the outputs are computed from the slots.
@@ -78,7 +82,15 @@ pub struct Instant {
 impl Cursor {
     pub(super) fn new(walk: &Walk, frontier_us: i64) -> Cursor {
         Cursor {
-            position: Position { upto_us: frontier_us, month_us: i64::MIN, next: 0, life: 0, present: false },
+            position: Position {
+                upto_us: frontier_us,
+                month_us: i64::MIN,
+                next: 0,
+                life: 0,
+                present: false,
+                pane_end_us: i64::MIN,
+                session: 0,
+            },
             bounds: walk.frames.iter().map(|_| Bounds { lo: 0, hi: 0, next_us: i64::MAX }).collect(),
             accumulators: walk.accumulators(),
             held: None,
@@ -96,6 +108,9 @@ impl Cursor {
 
     /// When something next happens; `None`: never.
     pub(super) fn next_instant(&self, walk: &Walk, ring: &Ring) -> Option<i64> {
+        if let Some(pane) = walk.pane {
+            return self.next_of_pane(walk, ring, pane);
+        }
         let Position { next, present, month_us, .. } = self.position;
         let mut at = if next < ring.end() { ring.time(&walk.layout, next) } else { i64::MAX };
         if present {
@@ -108,6 +123,9 @@ impl Cursor {
     }
 
     fn apply(&mut self, walk: &Walk, ring: &Ring, at: i64, out: &mut Instants) {
+        if let Some(pane) = walk.pane {
+            return self.apply_to_pane(walk, ring, pane, at, out);
+        }
         let layout = &walk.layout;
         let was_present = self.position.present;
         let mut arrived = false;
@@ -177,7 +195,7 @@ impl Cursor {
                 }
                 if let Some(start_us) = start_us {
                     while moved.lo < moved.hi {
-                        let leaves = ring.time(layout, moved.lo).saturating_add(start_us + 1);
+                        let leaves = walk.on_grid(ring.time(layout, moved.lo).saturating_add(start_us + 1));
                         if leaves > at {
                             moved.next_us = moved.next_us.min(leaves);
                             break;
@@ -186,6 +204,8 @@ impl Cursor {
                     }
                 }
             }
+            // Its one frame is moved by `apply_to_pane`.
+            Frame::Pane(_) => {}
             Frame::Rows { start, end } => {
                 moved.hi = next.saturating_sub(end).max(life);
                 moved.lo = match start {
@@ -194,6 +214,12 @@ impl Cursor {
                 };
             }
         }
+        self.replace(walk, ring, f, moved);
+    }
+
+    /// Lets events enter and leave a frame until it has these bounds.
+    pub(super) fn replace(&mut self, walk: &Walk, ring: &Ring, f: usize, moved: Bounds) {
+        let Bounds { lo: old_lo, hi: old_hi, .. } = self.bounds[f];
         // An event that enters and leaves in one step need not be touched.
         for index in old_hi.max(moved.lo)..moved.hi {
             self.change(walk, ring, f, index, Move::Enter);
@@ -210,21 +236,29 @@ impl Cursor {
     pub(super) fn change(&mut self, walk: &Walk, ring: &Ring, f: usize, index: u64, change: Move) {
         let layout = &walk.layout;
         for i in walk.frames[f].folds.clone() {
-            let Fold { function, arg, filter, .. } = &walk.folds[i];
+            let Fold { of, arg, other, filter, .. } = &walk.folds[i];
             if filter.is_some_and(|filter| !ring.cell(layout, index, filter).is_true()) {
                 continue;
             }
-            let argument = |index| arg.map_or(Cell::Bool(true), |arg| ring.cell(layout, index, arg));
-            self.accumulators[i].apply(*function, argument(index), change, index, argument);
+            let read = |index, which| {
+                let input = match which {
+                    Which::Arg => arg,
+                    Which::Other => other,
+                    Which::Time => return Cell::Int(ring.time(layout, index)),
+                };
+                input.map_or(Cell::Bool(true), |input| ring.cell(layout, index, input))
+            };
+            self.accumulators[i].apply(of, change, index, read);
         }
     }
 
     /// Appends the value of every slot; whether an aggregate left its type's range.
-    fn evaluate(&self, walk: &Walk, ring: &Ring, out: &mut Vec<Value>) -> bool {
+    pub(super) fn evaluate(&self, walk: &Walk, ring: &Ring, out: &mut Vec<Value>) -> bool {
         let mut out_of_range = false;
         let latest = self.position.next - 1;
         out.extend(walk.slots.iter().map(|source| match source {
             SlotSource::Raw(input) => ring.cell(&walk.layout, latest, *input).to_value(),
+            SlotSource::Bound { end } => Value::Int(self.window_bound(walk, ring, *end)),
             SlotSource::Fold(i) => {
                 let (value, beyond) = self.value(walk, ring, *i);
                 out_of_range |= beyond;
@@ -236,17 +270,11 @@ impl Cursor {
 
     fn value(&self, walk: &Walk, ring: &Ring, i: usize) -> (Value, bool) {
         let fold = &walk.folds[i];
-        let Bounds { lo, hi, .. } = self.bounds[fold.frame];
-        let event = match &self.accumulators[i] {
-            Accumulator::Positional if lo >= hi => None,
-            Accumulator::Positional if fold.function == Aggregate::FirstValue => Some(lo),
-            Accumulator::Positional => Some(hi - 1),
-            Accumulator::Monotonic(candidates) => candidates.front().copied(),
-            running => return running.evaluate(fold.function, fold.arg_type.as_ref(), &fold.ty),
-        };
-        match (event, fold.arg) {
-            (Some(index), Some(arg)) => (ring.cell(&walk.layout, index, arg).to_value(), false),
-            _ => (Value::Null, false),
+        match &self.accumulators[i] {
+            state @ (Accumulator::Positional | Accumulator::Monotonic(_)) => {
+                fold.read(walk, ring, self.bounds[fold.frame], state)
+            }
+            running => running.evaluate(&fold.of),
         }
     }
 
@@ -254,6 +282,9 @@ impl Cursor {
     pub(super) fn oldest_needed(&self, walk: &Walk) -> u64 {
         let Position { next, life, .. } = self.position;
         let latest = if next > life { next - 1 } else { next };
+        if walk.pane.is_some() {
+            return self.bounds.iter().fold(latest, |oldest, bounds| oldest.min(bounds.lo));
+        }
         self.bounds.iter().zip(&walk.frames).fold(latest, |oldest, (bounds, shape)| {
             // Nothing leaves an unbounded frame one by one; last_value still reads its last event.
             let needed = if shape.is_unbounded() { bounds.hi.saturating_sub(1).max(life) } else { bounds.lo };

@@ -5,8 +5,10 @@
 //! beside   values that are no words: texts, bytes, intervals
 //! ```
 
-use super::cell::{Cell, Kind};
-use crate::value::Value;
+use crate::{
+    cell::{Cell, Kind},
+    value::Value,
+};
 use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 use tidemark_planner::feature::Input;

@@ -1,10 +1,9 @@
 //! What a cursor needs to know: the frames and aggregates it keeps, and what each reader wants of them.
 
 use super::ring::Layout;
-use crate::accumulate::Accumulator;
-use arrow::datatypes::DataType;
+use crate::accumulate::{Accumulator, Function};
 use std::ops::Range;
-use tidemark_planner::feature::{Aggregate, FeaturePlan, Frame, Slot};
+use tidemark_planner::feature::{FeaturePlan, Frame, Pane, Slot};
 
 #[derive(Debug, Clone)]
 pub struct Walk {
@@ -14,6 +13,10 @@ pub struct Walk {
     pub(super) folds: Vec<Fold>,
     pub(super) slots: Vec<SlotSource>,
     pub(super) ttl_us: Option<i64>,
+    /// Events leave on this grid; 1: exactly.
+    pub(super) slide_us: i64,
+    /// The windows that the one frame is the last of that is over.
+    pub(super) pane: Option<Pane>,
 }
 
 #[derive(Debug, Clone)]
@@ -25,14 +28,12 @@ pub(super) struct FrameShape {
 /// One aggregate over one frame.
 #[derive(Debug, Clone)]
 pub(super) struct Fold {
-    pub function: Aggregate,
+    pub of: Function,
     /// `None`: `count(*)`.
     pub arg: Option<usize>,
-    pub arg_type: Option<DataType>,
+    pub other: Option<usize>,
     pub filter: Option<usize>,
     pub frame: usize,
-    pub ty: DataType,
-    pub unbounded: bool,
 }
 
 /// Where the value of a slot comes from.
@@ -41,6 +42,10 @@ pub(super) enum SlotSource {
     Fold(usize),
     /// The input of the key's latest event.
     Raw(usize),
+    /// Where the shown window begins or ends.
+    Bound {
+        end: bool,
+    },
 }
 
 impl Walk {
@@ -50,29 +55,38 @@ impl Walk {
         for (f, frame) in plan.frames.iter().enumerate() {
             let first = folds.len();
             for (s, slot) in plan.slots.iter().enumerate() {
-                if let Slot::Aggregate { function, arg, filter, frame: of, ty } = slot
-                    && *of == f
+                if let Slot::Aggregate(call) = slot
+                    && call.frame == f
                 {
                     slots[s] = SlotSource::Fold(folds.len());
-                    folds.push(Fold {
-                        function: *function,
-                        arg: *arg,
-                        arg_type: arg.map(|i| plan.inputs[i].ty.clone()),
-                        filter: *filter,
-                        frame: f,
-                        ty: ty.clone(),
+                    let of = Function {
+                        function: call.function,
+                        parameter: call.parameter.clone(),
+                        arg: call.arg.map(|i| plan.inputs[i].ty.clone()),
+                        ty: call.ty.clone(),
                         unbounded: is_unbounded(frame),
-                    });
+                    };
+                    folds.push(Fold { of, arg: call.arg, other: call.other, filter: call.filter, frame: f });
                 }
             }
             frames.push(FrameShape { frame: *frame, folds: first..folds.len() });
         }
         for (slot, source) in plan.slots.iter().zip(&mut slots) {
-            if let Slot::Raw { input, .. } = slot {
-                *source = SlotSource::Raw(*input);
+            match slot {
+                Slot::Raw { input, .. } => *source = SlotSource::Raw(*input),
+                Slot::Bound { end, .. } => *source = SlotSource::Bound { end: *end },
+                Slot::Aggregate(_) => {}
             }
         }
-        Walk { layout: Layout::new(&plan.inputs), frames, folds, slots, ttl_us: plan.ttl_us }
+        Walk {
+            layout: Layout::new(&plan.inputs),
+            frames,
+            folds,
+            slots,
+            ttl_us: plan.ttl_us,
+            slide_us: plan.slide_us.unwrap_or(1),
+            pane: plan.pane(),
+        }
     }
 
     /// How many slots an instant has.
@@ -80,14 +94,16 @@ impl Walk {
         self.slots.len()
     }
 
-    pub(super) fn accumulators(&self) -> Box<[Accumulator]> {
-        self.folds.iter().map(Fold::accumulator).collect()
+    /// The first instant at or after `at_us` at which events may leave.
+    pub(super) fn on_grid(&self, at_us: i64) -> i64 {
+        match self.slide_us {
+            1 => at_us,
+            slide_us => at_us.saturating_add((-at_us).rem_euclid(slide_us)),
+        }
     }
-}
 
-impl Fold {
-    pub fn accumulator(&self) -> Accumulator {
-        Accumulator::new(self.function, self.arg_type.as_ref(), self.unbounded)
+    pub(super) fn accumulators(&self) -> Box<[Accumulator]> {
+        self.folds.iter().map(|fold| fold.of.accumulator()).collect()
     }
 }
 

@@ -4,7 +4,7 @@
 use super::{
     Engine, SourceRuntime, ViewRuntime,
     extent::Extent,
-    restore::{SourceProgress, ViewProgress},
+    restore::{STATE_FORMAT, SourceProgress, ViewProgress},
     source::Inner,
 };
 use crate::{
@@ -58,7 +58,12 @@ impl Stand {
 
 impl ViewStand {
     fn progress(&self, source: &SourceProgress) -> ViewProgress {
-        ViewProgress { positions: source.positions.clone(), frontier_us: source.frontier_us, events: self.events }
+        ViewProgress {
+            format: STATE_FORMAT,
+            positions: source.positions.clone(),
+            frontier_us: source.frontier_us,
+            events: self.events,
+        }
     }
 }
 

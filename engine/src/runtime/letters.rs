@@ -125,6 +125,9 @@ fn json(value: &Value, ty: &DataType) -> serde_json::Value {
         (Value::List(items), DataType::List(item)) => {
             J::Array(items.iter().map(|value| json(value, item.data_type())).collect())
         }
+        // The ends of time: no calendar has them.
+        (Value::Int(i64::MAX), DataType::Timestamp(..)) => J::String("infinity".into()),
+        (Value::Int(i64::MIN), DataType::Timestamp(..)) => J::String("-infinity".into()),
         // Dates, times, decimals and intervals as Arrow writes them.
         (value, ty) => crate::value::array_of(ty, std::iter::once(value))
             .and_then(|array| arrow::util::display::array_value_to_string(&array, 0))

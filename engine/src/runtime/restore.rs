@@ -25,9 +25,14 @@ pub struct SourceProgress {
     pub rejected: u64,
 }
 
+/// The way the state of keys is written. A view whose state is of another is built anew from its log.
+pub const STATE_FORMAT: u32 = 2;
+
 /// Where a view stood at the last checkpoint.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ViewProgress {
+    /// [`STATE_FORMAT`]; first, so that it can be read whatever follows.
+    pub format: u32,
     pub positions: Positions,
     pub frontier_us: i64,
     pub events: u64,
@@ -84,7 +89,7 @@ impl Engine {
         let table = Self::history_table(object, &compiled);
         self.seams.history.create(&table).await?;
         let tag = self.seams.history.last_tag(&table.name).await?;
-        let progress: Option<ViewProgress> = self.progress(object.id).await?;
+        let progress = self.view_progress(object, &source).await?;
         let committed_us = tag.as_ref().map_or(i64::MIN, |t| t.frontier_us);
         let state = ViewState::new(object.id, Arc::new(compiled), committed_us);
         let mut from = source.log.range().await?.0;
@@ -112,6 +117,30 @@ impl Engine {
         drop(inner);
         self.views.write().insert(object.id, view);
         Ok(())
+    }
+
+    /// Where the view stood, unless its state is in a format of another version: then it begins anew, if its log still has
+    /// all that it has seen.
+    async fn view_progress(
+        &self,
+        object: &tidemark_catalog::Object,
+        source: &SourceRuntime,
+    ) -> SeamResult<Option<ViewProgress>> {
+        let Some(bytes) = read(&self.seams, &object.id.0.to_be_bytes()).await? else { return Ok(None) };
+        let (format, _) = postcard::take_from_bytes::<u32>(&bytes).map_err(SeamError::not_done)?;
+        if format == STATE_FORMAT {
+            return postcard::from_bytes(&bytes).map(Some).map_err(SeamError::not_done);
+        }
+        let name = &object.name;
+        if source.extent().removed_us.is_some() {
+            return Err(SeamError::NotDone(format!(
+                "the state of feature view \"{name}\" was written by another version of Tidemark, and its source's log has been \
+                 shortened since: start the version that wrote it, or drop the view there"
+            )));
+        }
+        tracing::warn!(view = name, format, "its state was written by another version: it is built anew from the log");
+        self.seams.state.remove(Keyspace::Keys, &object.id.0.to_be_bytes()).await?;
+        Ok(None)
     }
 
     async fn restore_keys(&self, state: &ViewState) -> SeamResult<()> {

@@ -1,20 +1,23 @@
 //! From a bound SELECT to a [`FeaturePlan`], or to a refusal that says which shape would do.
 //!
-//! DataFusion binds names and types and coerces; what comes back is `Projection(Window*(Filter?(Scan)))`, and this file
-//! takes it apart: window functions become slots over frames, what is left of each projection becomes an output.
+//! DataFusion binds names and types and coerces, and [`super::shape`] takes apart what comes back. Here window functions become
+//! slots over frames, and what is left of each projection becomes an output.
 
 use super::{
-    Aggregate, FeaturePlan, Frame, Input, NOW_COLUMN, Output, OutputKind, Slot, describe_duration, is_now, slot_column,
+    FeaturePlan, Frame, Input, NOW_COLUMN, Output, OutputKind, Slot, describe_duration, is_now,
+    pane::{Pane, WINDOW_END, WINDOW_START},
+    shape::{Shape, unqualified},
+    slot_column,
     written::{check_options, check_syntax, select_texts},
 };
 use crate::{
     PlanError, PlanResult,
     bind::{Binder, NoSystemTables},
     error::sqlstate,
-    functions, names,
+    functions,
     parse::duration_us,
     statement::Statement,
-    table::{ScanTarget, TidemarkTable, instant_type},
+    table::instant_type,
     words::type_name,
 };
 use arrow_schema::{DataType, SchemaRef};
@@ -24,9 +27,7 @@ use datafusion::{
         tree_node::{Transformed, TreeNode, TreeNodeRecursion},
     },
     logical_expr::{
-        Expr, ExprSchemable, LogicalPlan, Volatility, WindowFrame, WindowFrameBound, WindowFrameUnits,
-        WindowFunctionDefinition,
-        expr::{NullTreatment, WindowFunction},
+        Expr, ExprSchemable, Volatility, WindowFrame, WindowFrameBound, WindowFrameUnits, expr::WindowFunction,
     },
     optimizer::AnalyzerRule,
     sql::sqlparser::ast,
@@ -69,8 +70,9 @@ pub fn plan_feature_view(
     let state = functions::planning_state(time_zone);
     let bound = Binder::new(snapshot, &state, &NoSystemTables, 0).keeping_now().query(query, &[])?;
     let coerced = datafusion::optimizer::analyzer::type_coercion::TypeCoercion::new()
-        .analyze(crate::zone::typed_times(bound.plan)?, state.config_options())?;
+        .analyze(crate::zone::typed_times(bound.plan.clone())?, state.config_options())?;
     let coerced = functions::rounded::rounded_casts(crate::zone::in_zone(coerced, time_zone)?)?;
+    let coerced = functions::span::by_length(coerced)?;
     let shape = Shape::take(name, &coerced)?;
     let relation = snapshot.get_id(shape.relation()?).ok_or_else(|| refused(name, "its source does not exist"))?;
     let definition = relation.relation().ok_or_else(|| {
@@ -92,11 +94,15 @@ pub fn plan_feature_view(
     let schema = definition.schema();
     let time_name = definition.columns[event_time].name.clone();
 
+    let (projection, projection_types) = (shape.projection.clone(), shape.projection_types.clone());
+    let filter = shape.filter.clone();
+    let pane = shape.pane(&time_name)?;
     let mut build = Build {
         name,
         schema: &schema,
         time_name: &time_name,
-        windows: shape.windows,
+        windows: shape.into_windows(&time_name)?,
+        pane,
         inputs: vec![],
         frames: vec![],
         slots: vec![],
@@ -118,19 +124,19 @@ pub fn plan_feature_view(
             .hint("leave out the key option, or read a source instead of a table with a primary key"));
         }
     }
-    for expr in key.iter().chain(shape.filter.iter()) {
+    for expr in key.iter().chain(filter.iter()) {
         build.check_row_level(expr)?;
     }
 
     let mut outputs = vec![];
     let texts = select_texts(query);
-    for (i, (expr, output_name)) in shape.projection.iter().enumerate() {
-        let kind = build.output(expr, &key, shape.projection_types[i].clone())?;
-        let ty = stored_type(build.output_type(&kind, &shape.projection_types[i], &key));
+    for (i, (expr, output_name)) in projection.iter().enumerate() {
+        let kind = build.output(expr, &key, projection_types[i].clone())?;
+        let ty = stored_type(build.output_type(&kind, &projection_types[i], &key));
         let as_stored = |expr: Expr| datafusion::logical_expr::cast(expr, ty.clone());
         let kind = match kind {
-            OutputKind::Expr(expr) if ty != shape.projection_types[i] => OutputKind::Expr(as_stored(expr)),
-            OutputKind::TimeContinuous { expr, bases } if ty != shape.projection_types[i] => {
+            OutputKind::Expr(expr) if ty != projection_types[i] => OutputKind::Expr(as_stored(expr)),
+            OutputKind::TimeContinuous { expr, bases } if ty != projection_types[i] => {
                 OutputKind::TimeContinuous { expr: as_stored(expr), bases }
             }
             kind => kind,
@@ -196,10 +202,11 @@ pub fn plan_feature_view(
     }
     let plan = FeaturePlan {
         relation: relation.id,
+        through: bound.reads.into_iter().filter(|id| *id != relation.id).collect(),
         relation_name: relation.name.clone(),
         relation_schema: schema.clone(),
         event_time,
-        filter: shape.filter,
+        filter,
         key,
         inputs: build.inputs,
         frames: build.frames,
@@ -207,7 +214,11 @@ pub fn plan_feature_view(
         outputs,
         time_zone: time_zone.into(),
         ttl_us: options.get("ttl").map(|t| duration_us(t)).transpose()?,
+        slide_us: options.get("slide").map(|t| duration_us(t)).transpose()?,
     };
+    if let Some(slide) = plan.slide_us {
+        check_slide(name, slide, &plan.frames)?;
+    }
     if let Some(ttl) = plan.ttl_us {
         if ttl > DURATION_MAX_US {
             let message = format!("ttl of feature view \"{name}\" is too long");
@@ -235,8 +246,34 @@ pub fn plan_feature_view(
     Ok(plan)
 }
 
+/// A slide is a grid that every bounded RANGE frame is a whole number of.
+fn check_slide(name: &str, slide_us: i64, frames: &[Frame]) -> PlanResult<()> {
+    let invalid = |what: String| PlanError::new(sqlstate::INVALID_PARAMETER, what);
+    if slide_us <= 0 {
+        return Err(invalid(format!("slide of feature view \"{name}\" is not positive")));
+    }
+    let bounded = frames.iter().filter_map(|frame| match frame {
+        Frame::Range { start_us, .. } => *start_us,
+        Frame::Rows { .. } | Frame::Pane(_) => None,
+    });
+    let bounded: Vec<i64> = bounded.collect();
+    if bounded.is_empty() {
+        return Err(invalid(format!("slide of feature view \"{name}\" has no effect"))
+            .hint("leave it out: it is for windows RANGE INTERVAL '…' PRECEDING"));
+    }
+    match bounded.into_iter().find(|start| start % slide_us != 0) {
+        Some(start) => {
+            let message = format!("slide of feature view \"{name}\" does not divide its windows");
+            Err(invalid(message)
+                .detail(format!("{} is no multiple of {}", describe_duration(start), describe_duration(slide_us)))
+                .hint("windows and slide have to be multiples, as of 1 hour and 1 minute"))
+        }
+        None => Ok(()),
+    }
+}
+
 /// The one Arrow type that a SQL type is held in: durations are intervals, views of text are text.
-fn stored_type(ty: DataType) -> DataType {
+pub(super) fn stored_type(ty: DataType) -> DataType {
     tidemark_catalog::SqlType::from_arrow(&ty).map_or(ty, |sql| sql.arrow())
 }
 
@@ -248,118 +285,15 @@ pub(super) fn refused(view: &str, why: &str) -> PlanError {
     PlanError::unsupported(format!("feature view \"{view}\" cannot be maintained: {why}"))
 }
 
-/// The pieces of the coerced plan; every expression with unqualified columns of the relation.
-struct Shape<'a> {
-    name: &'a str,
-    projection: Vec<(Expr, String)>,
-    projection_types: Vec<DataType>,
-    /// Window functions by the column name they appear under above.
-    windows: HashMap<String, WindowFunction>,
-    filter: Option<Expr>,
-    scan: LogicalPlan,
-}
-
-impl<'a> Shape<'a> {
-    fn take(name: &'a str, plan: &LogicalPlan) -> PlanResult<Self> {
-        let LogicalPlan::Projection(projection) = plan else {
-            return Err(refused(name, "its shape is not a projection of one source")
-                .hint("write SELECT key, time, aggregates OVER window FROM source"));
-        };
-        let mut types = vec![];
-        let mut exprs = vec![];
-        for (expr, field) in projection.expr.iter().zip(projection.schema.fields()) {
-            types.push(field.data_type().clone());
-            exprs.push((unqualified(expr.clone())?, names::shown(field.name()).to_string()));
-        }
-        let mut windows = HashMap::new();
-        let mut filter = None;
-        let mut node = projection.input.as_ref();
-        loop {
-            match node {
-                LogicalPlan::Window(window) => {
-                    for expr in &window.window_expr {
-                        let column = expr.schema_name().to_string();
-                        match expr.clone().unalias() {
-                            Expr::WindowFunction(function) => {
-                                windows.insert(column, *function);
-                            }
-                            other => return Err(refused(name, &format!("{other} is not a window function"))),
-                        }
-                    }
-                    node = window.input.as_ref();
-                }
-                LogicalPlan::Filter(f) if filter.is_none() => {
-                    filter = Some(unqualified(f.predicate.clone())?);
-                    node = f.input.as_ref();
-                }
-                LogicalPlan::SubqueryAlias(alias) => node = alias.input.as_ref(),
-                LogicalPlan::TableScan(_) => {
-                    return Ok(Shape {
-                        name,
-                        projection: exprs,
-                        projection_types: types,
-                        windows,
-                        filter,
-                        scan: node.clone(),
-                    });
-                }
-                LogicalPlan::Aggregate(_) => {
-                    return Err(refused(name, "an aggregate without OVER has no time")
-                        .hint("add OVER (PARTITION BY key ORDER BY time RANGE INTERVAL '…' PRECEDING)"));
-                }
-                other => {
-                    let what = other.display().to_string();
-                    let what = what.split([':', '(']).next().unwrap_or_default().trim().to_string();
-                    return Err(refused(name, &format!("it contains a {what}"))
-                        .hint("select from one source or table, with WHERE and windows"));
-                }
-            }
-        }
-    }
-
-    fn relation(&self) -> PlanResult<tidemark_catalog::ObjectId> {
-        if let LogicalPlan::TableScan(scan) = &self.scan
-            && let Some(table) = TidemarkTable::of(&scan.source)
-        {
-            return match &table.target {
-                ScanTarget::Relation(id) | ScanTarget::CurrentRows(id) => Ok(*id),
-                _ => Err(refused(self.name, &format!("it reads \"{}\"", table.name)).hint("read a source or table")),
-            };
-        }
-        Err(refused(self.name, "it does not read a source"))
-    }
-}
-
-/// Strips qualifiers and names: a feature view reads one relation, so a bare name is enough. Subqueries are refused here.
-fn unqualified(expr: Expr) -> PlanResult<Expr> {
-    Ok(expr
-        .transform(|e| match e {
-            Expr::Column(c) => Ok(Transformed::yes(Expr::Column(Column::new_unqualified(c.name)))),
-            // A name inside an expression is only there to tell its columns apart (`functions::casts`).
-            Expr::Alias(alias) => Ok(Transformed::yes(*alias.expr)),
-            Expr::ScalarSubquery(_) | Expr::InSubquery(_) | Expr::Exists(_) => {
-                Err(PlanError::unsupported("subqueries in a feature view cannot be maintained")
-                    .hint("join the other relation where you look up or train")
-                    .into())
-            }
-            Expr::Placeholder(p) => Err(PlanError::new(
-                sqlstate::INVALID_DEFINITION,
-                format!("there is no parameter {} in a feature view's definition", p.id),
-            )
-            .into()),
-            other => Ok(Transformed::no(other)),
-        })?
-        .data)
-}
-
-struct Build<'a> {
-    name: &'a str,
-    schema: &'a SchemaRef,
+pub(super) struct Build<'a> {
+    pub(super) name: &'a str,
+    pub(super) schema: &'a SchemaRef,
     time_name: &'a str,
     windows: HashMap<String, WindowFunction>,
-    inputs: Vec<Input>,
+    pub(super) pane: Option<Pane>,
+    pub(super) inputs: Vec<Input>,
     frames: Vec<Frame>,
-    slots: Vec<Slot>,
+    pub(super) slots: Vec<Slot>,
 }
 
 impl Build<'_> {
@@ -447,7 +381,7 @@ impl Build<'_> {
         }
     }
 
-    fn input(&mut self, expr: Expr) -> PlanResult<usize> {
+    pub(super) fn input(&mut self, expr: Expr) -> PlanResult<usize> {
         self.check_row_level(&expr)?;
         let schema = datafusion::common::DFSchema::try_from(self.schema.as_ref().clone())?;
         let found = expr.get_type(&schema)?;
@@ -460,7 +394,7 @@ impl Build<'_> {
         Ok(self.inputs.len() - 1)
     }
 
-    fn slot(&mut self, slot: Slot) -> usize {
+    pub(super) fn slot(&mut self, slot: Slot) -> usize {
         match self.slots.iter().position(|s| *s == slot) {
             Some(i) => i,
             None => {
@@ -470,7 +404,7 @@ impl Build<'_> {
         }
     }
 
-    fn frame(&mut self, frame: Frame) -> usize {
+    pub(super) fn frame(&mut self, frame: Frame) -> usize {
         match self.frames.iter().position(|f| *f == frame) {
             Some(i) => i,
             None => {
@@ -481,6 +415,11 @@ impl Build<'_> {
     }
 
     fn raw(&mut self, expr: Expr) -> PlanResult<usize> {
+        if let Expr::Column(column) = &expr
+            && matches!(column.name.as_str(), WINDOW_START | WINDOW_END)
+        {
+            return Ok(self.slot(Slot::Bound { end: column.name == WINDOW_END, ty: instant_type() }));
+        }
         let input = self.input(expr)?;
         let ty = self.inputs[input].ty.clone();
         Ok(self.slot(Slot::Raw { input, ty }))
@@ -496,16 +435,20 @@ impl Build<'_> {
         if let Expr::Column(c) = expr
             && let Some(function) = self.windows.get(&c.name).cloned()
         {
-            return Ok(OutputKind::Slot(self.aggregate(&function, &ty)?));
+            let slot = self.aggregate(&function, &ty)?;
+            if !self.is_decaying(slot) {
+                return Ok(OutputKind::Slot(slot));
+            }
         }
         let mut has_window = false;
         let mut has_now = false;
+        let is_bound = |name: &str| matches!(name, WINDOW_START | WINDOW_END);
         expr.apply(|e| {
-            has_window |= matches!(e, Expr::Column(c) if self.windows.contains_key(&c.name));
+            has_window |= matches!(e, Expr::Column(c) if self.windows.contains_key(&c.name) || is_bound(&c.name));
             has_now |= is_now(e);
             Ok(TreeNodeRecursion::Continue)
         })?;
-        if !has_window && !has_now {
+        if (!has_window || matches!(expr, Expr::Column(c) if is_bound(&c.name))) && !has_now {
             return Ok(OutputKind::Slot(self.raw(expr.clone())?));
         }
         // Window functions and columns become slots; `now()` becomes a column.
@@ -527,6 +470,13 @@ impl Build<'_> {
                         (slot, self.slots[slot].ty().clone())
                     }
                 };
+                if self.is_decaying(slot) {
+                    let (value, needed) = self.decayed(slot)?;
+                    bases.extend(needed.into_iter().filter(|slot| !bases.contains(slot)).collect::<Vec<_>>());
+                    has_now = true;
+                    // Below it is columns of slots only.
+                    return Ok(Transformed::new(value, true, TreeNodeRecursion::Jump));
+                }
                 if !bases.contains(&slot) {
                     bases.push(slot);
                 }
@@ -540,6 +490,10 @@ impl Build<'_> {
             .data;
         self.check_row_level(&rewritten)?;
         Ok(if has_now { OutputKind::TimeContinuous { expr: rewritten, bases } } else { OutputKind::Expr(rewritten) })
+    }
+
+    fn is_decaying(&self, slot: usize) -> bool {
+        matches!(&self.slots[slot], Slot::Aggregate(call) if call.function.decays())
     }
 
     fn output_type(&self, kind: &OutputKind, projected: &DataType, _key: &[Expr]) -> DataType {
@@ -560,93 +514,11 @@ impl Build<'_> {
         Ok(Expr::from(bare).get_type(&schema)?)
     }
 
-    /// The slot of one window function; `projected` is DataFusion's type for it.
-    fn aggregate(&mut self, function: &WindowFunction, projected: &DataType) -> PlanResult<usize> {
-        let name = function.fun.name().to_string();
-        let params = &function.params;
-        let Some(aggregate) = Aggregate::from_name(&name) else {
-            let what = match function.fun {
-                WindowFunctionDefinition::WindowUDF(_) => "window function",
-                _ => "aggregate",
-            };
-            let known: Vec<&str> = Aggregate::ALL.iter().map(|a| a.name()).collect();
-            return Err(refused(self.name, &format!("{what} {name} is not maintained"))
-                .hint(format!("maintained are {}", known.join(", "))));
-        };
-        if params.distinct {
-            return Err(
-                refused(self.name, &format!("{name}(DISTINCT …) is not maintained")).hint("use approx_count_distinct")
-            );
-        }
-        if matches!(params.null_treatment, Some(NullTreatment::IgnoreNulls)) {
-            return Err(refused(self.name, &format!("{name} IGNORE NULLS is not maintained"))
-                .hint("filter the rows with WHERE, or aggregate with max or min"));
-        }
-        let mut args = params.args.iter().cloned().map(unqualified).collect::<PlanResult<Vec<_>>>()?;
-        if args.len() > 1 {
-            return Err(refused(self.name, &format!("{name} with {} arguments is not maintained", args.len())));
-        }
-        let arg = match (aggregate, args.pop()) {
-            // count(*) is bound as count(1): a literal that is not NULL counts every row.
-            (Aggregate::Count, None) => None,
-            (Aggregate::Count, Some(Expr::Literal(value, _))) if !value.is_null() => None,
-            (_, None) => return Err(PlanError::syntax(format!("{name} needs an argument"))),
-            (Aggregate::Avg, Some(expr)) => Some(self.exact_average_argument(expr)?),
-            (_, Some(expr)) => Some(expr),
-        };
-        let frame = self.frame_of(&params.window_frame, params.order_by.as_slice())?;
-        let filter = match &params.filter {
-            Some(filter) if matches!(aggregate, Aggregate::FirstValue | Aggregate::LastValue) => {
-                return Err(refused(self.name, &format!("{name} with FILTER ({filter}) is not maintained"))
-                    .hint("put the condition in WHERE of a view of its own"));
-            }
-            Some(filter) => Some(self.input(unqualified(filter.as_ref().clone())?)?),
-            None => None,
-        };
-        let arg = arg.map(|expr| self.input(expr)).transpose()?;
-        let arg_type = arg.map(|i| self.inputs[i].ty.clone());
-        let ty = match (aggregate, &arg_type) {
-            (Aggregate::Count | Aggregate::ApproxCountDistinct, _) => DataType::Int64,
-            (Aggregate::Sum, Some(DataType::Decimal128(_, scale))) => DataType::Decimal128(38, *scale),
-            _ => stored_type(projected.clone()),
-        };
-        self.check_argument(aggregate, arg_type.as_ref(), &ty)?;
-        let frame = self.frame(frame);
-        Ok(self.slot(Slot::Aggregate { function: aggregate, arg, filter, frame, ty }))
-    }
-
-    /// DataFusion averages integers as doubles; the exact sum of the integers themselves loses nothing.
-    fn exact_average_argument(&self, expr: Expr) -> PlanResult<Expr> {
-        let schema = datafusion::common::DFSchema::try_from(self.schema.as_ref().clone())?;
-        if let Expr::Cast(cast) = &expr
-            && cast.field.data_type() == &DataType::Float64
-            && cast.expr.get_type(&schema)?.is_integer()
-        {
-            return Ok(cast.expr.as_ref().clone());
-        }
-        Ok(expr)
-    }
-
-    fn check_argument(&self, aggregate: Aggregate, arg: Option<&DataType>, ty: &DataType) -> PlanResult<()> {
-        use Aggregate as A;
-        let Some(arg) = arg else { return Ok(()) };
-        let fits = match aggregate {
-            A::Sum | A::Avg => arg.is_integer() || arg.is_floating() || matches!(arg, DataType::Decimal128(..)),
-            A::VarSamp | A::VarPop | A::StddevSamp | A::StddevPop => arg.is_floating() || arg.is_integer(),
-            A::BoolAnd | A::BoolOr => *arg == DataType::Boolean,
-            A::Count => true,
-            A::Min | A::Max | A::FirstValue | A::LastValue | A::ApproxCountDistinct => {
-                !arg.is_nested() && !matches!(arg, DataType::Decimal256(..)) && !ty.is_nested()
-            }
-        };
-        if fits {
-            return Ok(());
-        }
-        Err(refused(self.name, &format!("{} over {} is not maintained", aggregate.name(), type_name(arg)))
-            .hint("cast the argument"))
-    }
-
-    fn frame_of(&self, frame: &WindowFrame, order_by: &[datafusion::logical_expr::SortExpr]) -> PlanResult<Frame> {
+    pub(super) fn frame_of(
+        &self,
+        frame: &WindowFrame,
+        order_by: &[datafusion::logical_expr::SortExpr],
+    ) -> PlanResult<Frame> {
         match order_by {
             [] => {
                 return Err(PlanError::new(
@@ -719,7 +591,7 @@ impl Build<'_> {
     }
 
     /// A RANGE bound in microseconds.
-    fn range_us(&self, value: &ScalarValue) -> PlanResult<i64> {
+    pub(super) fn range_us(&self, value: &ScalarValue) -> PlanResult<i64> {
         let us = match value {
             ScalarValue::IntervalMonthDayNano(Some(i)) => {
                 if i.months != 0 {

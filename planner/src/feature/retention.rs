@@ -5,7 +5,7 @@
 //! are made of has to be there too. A key without an event in the log is unknown to a view made now; a `ttl` makes that
 //! the definition.
 
-use super::{FeaturePlan, Frame, describe_duration, plan_definition};
+use super::{FeaturePlan, Frame, Pane, describe_duration, plan_definition};
 use crate::{PlanError, PlanResult, error::sqlstate};
 use std::sync::Arc;
 use tidemark_catalog::{Object, Snapshot};
@@ -23,7 +23,8 @@ impl FeaturePlan {
     fn need(&self) -> Option<Need> {
         let frames = self.frames.iter().filter_map(|frame| {
             let us = match (*frame, self.ttl_us) {
-                (Frame::Range { start_us: Some(us), .. }, _) => Some(us),
+                (Frame::Range { start_us: Some(us), .. }, _) => Some(us.saturating_add(self.slide_us.unwrap_or(0))),
+                (Frame::Pane(pane @ Pane::Hop { .. }), _) => Some(pane.reach_us()),
                 (Frame::Rows { start: Some(0), .. }, _) => return None,
                 // Of n + 1 events in a row each is followed within the ttl, or the key's life has ended between them.
                 (Frame::Rows { start: Some(rows), .. }, Some(ttl_us)) => {
@@ -37,6 +38,7 @@ impl FeaturePlan {
                     format!("window {} reaches back {} with its ttl", frame.describe(), describe_duration(us))
                 }
                 (Some(us), _) => format!("window {} reaches back {}", frame.describe(), describe_duration(us)),
+                (None, Frame::Pane(_)) => "a session may have begun however long ago".to_string(),
                 (None, Frame::Rows { start: Some(_), .. }) => {
                     format!("window {} is over rows, however old they are", frame.describe())
                 }

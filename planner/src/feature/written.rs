@@ -18,13 +18,9 @@ pub(super) fn check_options(name: &str, options: &BTreeMap<String, String>) -> P
             .hint(format!("options are {}", OPTIONS.join(", "))));
         }
     }
-    for unavailable in ["slide", "online"] {
-        if options.contains_key(unavailable) {
-            return Err(PlanError::unsupported(format!(
-                "option \"{unavailable}\" of feature view \"{name}\" is not available"
-            ))
-            .hint("leave it out: windows are exact and the online store is the embedded one"));
-        }
+    if options.contains_key("online") {
+        return Err(PlanError::unsupported(format!("option \"online\" of feature view \"{name}\" is not available"))
+            .hint("leave it out: the online store is the embedded one"));
     }
     Ok(())
 }
@@ -35,9 +31,6 @@ pub(super) fn check_syntax(name: &str, query: &ast::Query) -> PlanResult<()> {
         return Err(refused(name, "it is not a plain SELECT")
             .hint("UNION, VALUES and parentheses are not maintained; write one SELECT over one source"));
     };
-    if query.with.is_some() {
-        return Err(refused(name, "WITH queries are not maintained").hint("write the SELECT directly over the source"));
-    }
     if query.order_by.is_some() || query.limit_clause.is_some() || query.fetch.is_some() {
         return Err(
             refused(name, "ORDER BY and LIMIT have no meaning for it").hint("order the rows where you read the view")
@@ -46,10 +39,9 @@ pub(super) fn check_syntax(name: &str, query: &ast::Query) -> PlanResult<()> {
     if select.distinct.is_some() {
         return Err(refused(name, "DISTINCT has no meaning for it").hint("a feature view has one row per entity key"));
     }
-    let grouped = !matches!(&select.group_by, ast::GroupByExpr::Expressions(e, m) if e.is_empty() && m.is_empty());
-    if grouped || select.having.is_some() {
-        return Err(refused(name, "GROUP BY is not maintained")
-            .hint("write aggregates OVER (PARTITION BY key ORDER BY time RANGE UNBOUNDED PRECEDING) for running totals, or RANGE INTERVAL '…' PRECEDING for a window"));
+    if select.having.is_some() {
+        return Err(refused(name, "HAVING has no meaning for it")
+            .hint("a key stays, whatever its values; put conditions on values where you read"));
     }
     if select.from.len() != 1 || !select.from[0].joins.is_empty() {
         return Err(refused(name, "it reads more than one relation")

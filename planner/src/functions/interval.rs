@@ -28,6 +28,15 @@ impl ExprPlanner for IntervalOperators {
         let types = (expr.left.get_type(schema), expr.right.get_type(schema));
         let (Ok(left), Ok(right)) = types else { return Ok(PlannerResult::Original(expr)) };
         let is_interval = |ty: &DataType| matches!(ty, DataType::Interval(_) | DataType::Duration(_));
+        // A date is midnight, and not all of it: the hours count.
+        if matches!(left, DataType::Date32) && is_interval(&right) {
+            let left = logical_expr::cast(expr.left, crate::zone::wall());
+            return Ok(PlannerResult::Original(RawBinaryExpr { left, ..expr }));
+        }
+        if matches!(right, DataType::Date32) && is_interval(&left) && expr.op == BinaryOperator::Plus {
+            let right = logical_expr::cast(expr.right, crate::zone::wall());
+            return Ok(PlannerResult::Original(RawBinaryExpr { right, ..expr }));
+        }
         let (span, number, function) = match expr.op {
             BinaryOperator::Multiply if is_interval(&left) && right.is_numeric() => (expr.left, expr.right, &TIMES),
             BinaryOperator::Multiply if is_interval(&right) && left.is_numeric() => (expr.right, expr.left, &TIMES),

@@ -109,8 +109,19 @@ impl Cursor<'_> {
     fn refuse_long_chain(&self) -> PlanResult<()> {
         // per open parenthesis: the chain since the last comma, and the longest one inside
         let mut open = vec![(0, 0)];
+        let mut brackets = 0usize;
         for at in self.at..self.end {
             let Some((chain, longest)) = open.last_mut() else { break };
+            match &self.tokens[at].token {
+                Token::LBracket => {
+                    brackets += 1;
+                    if brackets > BRACKETS_MAX {
+                        return Err(self.place(PlanError::new(TOO_COMPLEX, "statement is nested too deeply")));
+                    }
+                }
+                Token::RBracket => brackets = brackets.saturating_sub(1),
+                _ => {}
+            }
             match &self.tokens[at].token {
                 Token::LParen => {
                     open.push((0, 0));
@@ -151,6 +162,9 @@ impl Cursor<'_> {
         Ok(())
     }
 }
+
+/// Arrays in arrays: PostgreSQL's have six dimensions at most, and planning takes time by their depth.
+const BRACKETS_MAX: usize = 16;
 
 const TOO_COMPLEX: &str = "54001";
 

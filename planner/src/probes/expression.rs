@@ -4,7 +4,10 @@
 //! prints `0.5` (a `numeric` there), and drops time zones of literals. Here every literal carries its type and every
 //! difference we know is written out; what has no exact counterpart is refused.
 
-use crate::{PlanError, PlanResult, functions::rounded::ROUNDED};
+use crate::{
+    PlanError, PlanResult,
+    functions::{rounded::ROUNDED, span::SPAN},
+};
 use arrow_schema::DataType;
 use chrono::{DateTime, Utc};
 use datafusion::common::tree_node::{Transformed, TreeNode};
@@ -165,6 +168,8 @@ impl<'a> Printer<'a> {
         }
         let text = |ty: &DataType| SqlType::from_arrow(ty) == Some(SqlType::Text);
         Ok(match (&from, to) {
+            // Microseconds.
+            (DataType::Duration(_), DataType::Int64) => format!("(extract(epoch FROM {value}) * 1000000)::bigint"),
             (from, DataType::Boolean) if from.is_integer() => format!("({value} <> 0)"),
             (DataType::Boolean, to) if to.is_numeric() => format!("{value}::integer::{name}"),
             // `1` there, `1.0` here.
@@ -190,18 +195,18 @@ impl<'a> Printer<'a> {
         };
         let listed = args.join(", ");
         Ok(match call.name() {
-            // Half away from zero here, to even there.
-            "round" if doubles => match args.as_slice() {
-                [x] => format!("round({x}::numeric)::float8"),
+            // Digits behind the point of a double: half away from zero here, and not there.
+            "round" if doubles && args.len() > 1 => match args.as_slice() {
                 [x, digits] => format!("round({x}::numeric, ({digits})::integer)::float8"),
                 _ => return Err(no_counterpart(&format!("round({listed})"))),
             },
             "nvl" => format!("coalesce({listed})"),
             "interval_times" => format!("({})", args.join(" * ")),
             "interval_over" => format!("({})", args.join(" / ")),
-            // What is rounded is cast to an integer, which rounds there.
-            ROUNDED => listed,
+            // What is rounded is cast to an integer, which rounds there; intervals are compared by length there.
+            ROUNDED | SPAN => listed,
             crate::zone::INSTANT_OF => format!("({listed})::timestamp with time zone"),
+            crate::zone::TIMEZONE => format!("timezone({listed})"),
             "log10" => format!("log({listed})"),
             "character_length" | "char_length" | "length" => format!("length({listed})::integer"),
             "date_part" => match args.as_slice() {
@@ -214,7 +219,7 @@ impl<'a> Printer<'a> {
             | "power" | "exp" | "ln" | "greatest" | "least" | "lower" | "upper" | "substr" | "concat"
             | "btrim" | "ltrim" | "rtrim" | "replace" | "strpos" | "starts_with" | "left" | "right"
             | "reverse" | "repeat" | "md5" | "date_trunc" | "signum" | "lpad" | "rpad" | "split_part"
-            | "ascii" | "chr" | "initcap" | "translate") => {
+            | "ascii" | "chr" | "initcap" | "translate" | "array_to_string") => {
                 let name = if name == "signum" { "sign" } else { name };
                 format!("{name}({listed})")
             }

@@ -67,7 +67,7 @@ impl ScalarUDFImpl for InstantOf {
 
 /// Where clocks are put forward, a time they skip is read by the clock before; where they are put back, a time they show
 /// twice is the second (PostgreSQL's `DetermineTimeZoneOffset`).
-fn instant_us<Z: TimeZone>(wall_us: i64, zone: &Z) -> Option<i64> {
+pub(super) fn instant_us<Z: TimeZone>(wall_us: i64, zone: &Z) -> Option<i64> {
     /// No zone has moved its clocks by more than a day.
     const HOURS_AROUND_A_CHANGE: i64 = 25;
     let wall = DateTime::from_timestamp_micros(wall_us)?.naive_utc();

@@ -5,7 +5,7 @@ use crate::{
     pg::{Outcome, PgError},
     session::Session,
 };
-use datafusion::sql::sqlparser::ast;
+use datafusion::{scalar::ScalarValue, sql::sqlparser::ast};
 use std::sync::Arc;
 use tidemark_catalog::ClockMode;
 use tidemark_engine::admission::EVENT_TIMES_US;
@@ -17,6 +17,7 @@ pub async fn execute(
     if_exists: bool,
     name: &str,
     to: &ast::Expr,
+    parameters: &[ScalarValue],
 ) -> Result<Outcome, PgError> {
     let snapshot = database.snapshot();
     let object = match super::insert::target(&snapshot, name) {
@@ -32,6 +33,7 @@ pub async fn execute(
             .hint("declare WATERMARK FOR column AS column - INTERVAL '…' when creating it"));
     }
     let now_us = database.clock.now_us();
+    let to = &super::instants::written_expression(to, parameters, &session.format.time_zone)?;
     let to_us = Binder::new(&snapshot, &session.state, &NoSystemTables, now_us).instant(to, now_us, name)?;
     if relation.clock == ClockMode::System && to_us > now_us {
         return Err(PgError::error(

@@ -82,6 +82,7 @@ fn object(
         sql: sql.to_string(),
         query: create.query_text.clone(),
         relation: plan.relation,
+        through: plan.through.clone(),
         columns,
         key: plan.key_outputs(),
         time: plan.time_output(),
@@ -120,8 +121,8 @@ pub fn describe(plan: &FeaturePlan, kind: &OutputKind) -> (String, String) {
     };
     let (mut aggregates, mut windows): (Vec<String>, Vec<String>) = (vec![], vec![]);
     for slot in slots {
-        if let Slot::Aggregate { function, frame, .. } = &plan.slots[slot] {
-            let (name, window) = (function.name().to_string(), plan.frames[*frame].describe());
+        if let Slot::Aggregate(call) = &plan.slots[slot] {
+            let (name, window) = (call.function.name().to_string(), plan.frames[call.frame].describe());
             if !aggregates.contains(&name) {
                 aggregates.push(name);
             }

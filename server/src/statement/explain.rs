@@ -1,12 +1,10 @@
 //! `EXPLAIN query`, `EXPLAIN CREATE FEATURE VIEW`, and the oracle's SQL by `(FORMAT PROBES)`.
 
-use super::{create_feature_view, insert, prepare, query, text_rows, text_schema};
+use super::{create_feature_view, insert, instants, prepare, query, text_rows, text_schema};
 use crate::{database::Database, pg::PgError, session::Session};
-use arrow::array::RecordBatch;
-use datafusion::{
-    physical_plan::{collect, display::DisplayableExecutionPlan},
-    scalar::ScalarValue,
-};
+use arrow::{array::RecordBatch, datatypes::DataType};
+use datafusion::{physical_plan::display::DisplayableExecutionPlan, scalar::ScalarValue};
+use futures::TryStreamExt;
 use std::sync::Arc;
 use tidemark_planner::{
     Statement,
@@ -60,13 +58,18 @@ pub async fn query(
         }
         text.push_str("As a query it would be:\n");
     }
+    let asked = &instants::written(asked, parameters, &session.format.time_zone)?;
     let plan = query::bind(database, session, asked, &types)?;
     if verbose {
         text.push_str(&format!("Logical plan:\n{}\nPhysical plan:\n", plan.plan.display_indent()));
     }
     let physical = query::physical(database, session, plan, parameters).await?;
     if analyze {
-        let rows: usize = collect(physical.clone(), session.state.task_ctx()).await?.iter().map(|b| b.num_rows()).sum();
+        let mut batches = database.queries.run(physical.clone(), session.state.task_ctx())?;
+        let mut rows = 0;
+        while let Some(batch) = batches.try_next().await? {
+            rows += batch.num_rows();
+        }
         text.push_str(&DisplayableExecutionPlan::with_metrics(physical.as_ref()).indent(verbose).to_string());
         text.push_str(&format!("Rows: {rows}\n"));
     } else {
@@ -88,9 +91,23 @@ pub fn feature_view(
     }
 }
 
-/// Bytes of an event kept for a key: its own fields, its place in the ring, and its inputs.
-const EVENT_BYTES: usize = 40;
-const VALUE_BYTES: usize = 24;
+/// Bytes of an event kept for a key, without what texts have of their own: two words of its own, a bit for each NULL, and its
+/// inputs (the engine's `key::Layout`).
+fn event_bytes(plan: &FeaturePlan) -> usize {
+    const WORD: usize = 8;
+    const VALUE: usize = 24;
+    let (mut bits, mut bytes) = (0, 2 * WORD);
+    for input in &plan.inputs {
+        bits += if input.ty == DataType::Boolean { 2 } else { 1 };
+        bytes += match &input.ty {
+            DataType::Boolean => 0,
+            DataType::Decimal128(..) => 2 * WORD,
+            ty if ty.is_numeric() || ty.is_temporal() => WORD,
+            _ => VALUE,
+        };
+    }
+    bytes + usize::div_ceil(bits, 64) * WORD
+}
 
 fn describe(plan: &FeaturePlan, name: &str) -> String {
     let mut text = format!("Feature view {name}\n");
@@ -102,16 +119,19 @@ fn describe(plan: &FeaturePlan, name: &str) -> String {
         line("filter", in_sql(&filter.to_string()));
     }
     line("ttl", plan.ttl_us.map_or("none: a key lives for ever".into(), describe_duration));
+    if let Some(slide) = plan.slide_us {
+        line("slide", format!("events leave RANGE windows every {}", describe_duration(slide)));
+    }
     for (i, frame) in plan.frames.iter().enumerate() {
         let functions: Vec<String> = plan
             .slots
             .iter()
             .filter_map(|slot| match slot {
-                Slot::Aggregate { function, frame, arg, filter, .. } if *frame == i => Some(format!(
+                Slot::Aggregate(call) if call.frame == i => Some(format!(
                     "{}({}){}",
-                    function.name(),
-                    arg.map_or("*".into(), |a| in_sql(&plan.inputs[a].expr.to_string())),
-                    if filter.is_some() { " FILTER" } else { "" }
+                    call.function.name(),
+                    call.arg.map_or("*".into(), |a| in_sql(&plan.inputs[a].expr.to_string())),
+                    if call.filter.is_some() { " FILTER" } else { "" }
                 )),
                 _ => None,
             })
@@ -144,24 +164,40 @@ fn describe(plan: &FeaturePlan, name: &str) -> String {
         (Some(longest), _) => format!("the events of {} and of the watermark delay", describe_duration(longest)),
         (None, _) => "the last events of ROWS windows and of the watermark delay".to_string(),
     };
-    line("kept per key", format!("{kept}, about {} bytes each", EVENT_BYTES + VALUE_BYTES * plan.inputs.len()));
+    line("kept per key", format!("{kept}, about {} bytes each", event_bytes(plan)));
     let exact: Vec<_> = plan
         .slots
         .iter()
         .filter_map(|s| match s {
-            Slot::Aggregate {
-                function: f @ (Aggregate::Min | Aggregate::Max | Aggregate::ApproxCountDistinct),
-                frame,
-                ..
-            } => match plan.frames[*frame] {
+            Slot::Aggregate(call) if call.function.keeps_values() => Some(call.function.name()),
+            Slot::Aggregate(call) if call.function == Aggregate::ApproxCountDistinct => match plan.frames[call.frame] {
                 Frame::Range { start_us: None, .. } | Frame::Rows { start: None, .. } => None,
-                _ => Some(f.name()),
+                _ => Some(call.function.name()),
             },
             _ => None,
         })
         .collect();
     if !exact.is_empty() {
         line("", format!("{} keep the distinct values of their window beside the events", exact.join(", ")));
+    }
+    let arrays: Vec<_> = plan
+        .slots
+        .iter()
+        .filter_map(|s| match s {
+            Slot::Aggregate(call) if call.function.reads_frame() || call.function.is_array() => {
+                Some(call.function.name())
+            }
+            _ => None,
+        })
+        .collect();
+    if !arrays.is_empty() {
+        line(
+            "",
+            format!(
+                "every step holds whole values of {}: short frames and few items keep history small",
+                arrays.join(", ")
+            ),
+        );
     }
     line("shared", "events are kept once per view, for all its windows".into());
     text

@@ -1,26 +1,27 @@
 //! `INSERT INTO t [(columns)] VALUES … | query [ON CONFLICT …]`: appended, admitted, visible when it returns.
 
-use super::{from_text, query};
+use super::{assign, query};
 use crate::{
     database::Database,
     pg::{Outcome, PgError},
-    prepared::declared_types,
+    prepared::{declared_types, parameter_number},
     session::Session,
     wire::{SessionZone, value_from_text},
 };
 use arrow::{
     array::{ArrayRef, RecordBatch, new_null_array},
-    compute::CastOptions,
     datatypes::DataType,
 };
 use datafusion::{scalar::ScalarValue, sql::sqlparser::ast};
 use futures::TryStreamExt;
-use std::{collections::BTreeSet, sync::Arc};
+use std::{borrow::Cow, collections::BTreeSet, sync::Arc};
 use tidemark_catalog::{Object, Snapshot};
 use tidemark_engine::runtime::{Conflict, IngestReport};
 use tidemark_planner::{
     error::missing_object,
+    exact,
     statement::{Insert, OnConflict},
+    words::type_name,
 };
 
 /// The source or table that rows can be put into.
@@ -55,7 +56,7 @@ pub fn column_map(object: &Object, names: &[String]) -> Result<Vec<usize>, PgErr
     Ok(map)
 }
 
-/// The types of `$1` …: as declared, else the column a bare parameter stands for in VALUES.
+/// The types of `$1` …: as declared, else the column that a bare parameter goes into.
 pub fn parameter_types(
     snapshot: &Snapshot,
     insert: &Insert,
@@ -64,23 +65,35 @@ pub fn parameter_types(
     let object = target(snapshot, &insert.table)?;
     let map = column_map(object, &insert.columns)?;
     let mut types = declared_types(declared)?;
-    if let ast::SetExpr::Values(values) = insert.query.body.as_ref() {
-        for row in &values.rows {
-            for (expr, column) in row.content.iter().zip(&map) {
-                let ast::Expr::Value(value) = expr else { continue };
-                let ast::Value::Placeholder(name) = &value.value else { continue };
-                let Some(n) = name.strip_prefix('$').and_then(|n| n.parse::<usize>().ok()) else { continue };
-                if !(1..=65_535).contains(&n) {
-                    return Err(PgError::error("42P02", format!("there is no parameter {name}")));
-                }
-                if types.len() < n {
-                    types.resize(n, None);
-                }
-                types[n - 1].get_or_insert_with(|| object.columns()[*column].ty.arrow());
+    for row in rows(&insert.query) {
+        for (expr, column) in row.into_iter().zip(&map) {
+            let ast::Expr::Value(value) = expr else { continue };
+            let ast::Value::Placeholder(name) = &value.value else { continue };
+            let missing = || PgError::error("42P02", format!("there is no parameter {name}"));
+            let n = parameter_number(name).ok_or_else(missing)?;
+            if types.len() < n {
+                types.resize(n, None);
             }
+            types[n - 1].get_or_insert_with(|| object.columns()[*column].ty.arrow());
         }
     }
     Ok(types)
+}
+
+/// What the query says of each column: the rows of VALUES, or the one of a SELECT.
+fn rows(query: &ast::Query) -> Vec<Vec<&ast::Expr>> {
+    match query.body.as_ref() {
+        ast::SetExpr::Values(values) => values.rows.iter().map(|row| row.content.iter().collect()).collect(),
+        ast::SetExpr::Select(select) => {
+            let items = select.projection.iter().map(|item| match item {
+                ast::SelectItem::UnnamedExpr(expr) | ast::SelectItem::ExprWithAlias { expr, .. } => Some(expr),
+                _ => None,
+            });
+            // A wildcard would shift them.
+            items.collect::<Option<Vec<_>>>().into_iter().collect()
+        }
+        _ => vec![],
+    }
 }
 
 pub async fn execute(
@@ -132,6 +145,9 @@ pub async fn execute(
     if !insert.columns.is_empty() && schema.fields().len() < map.len() {
         return Err(PgError::error("42601", "INSERT has more target columns than expressions"));
     }
+    for (i, (field, at)) in schema.fields().iter().zip(&map).enumerate() {
+        assign::check(&object.columns()[*at], field.data_type(), || type_of_item(&insert.query, i, field.data_type()))?;
+    }
     let batches: Vec<RecordBatch> = stream.try_collect().await?;
     let batches = batches
         .iter()
@@ -148,7 +164,8 @@ pub async fn execute(
 }
 
 /// In VALUES a quoted literal is a value of its column's type, as in PostgreSQL: read by the rules of COPY, in the
-/// session's time zone, and not by what stands in the other rows.
+/// session's time zone, and not by what stands in the other rows. So is a number where DataFusion would make doubles of a
+/// column's numbers.
 fn literals_as_parameters(
     session: &Session,
     object: &Object,
@@ -159,52 +176,58 @@ fn literals_as_parameters(
 ) -> Result<ast::Query, PgError> {
     let mut query = query.clone();
     let ast::SetExpr::Values(values) = query.body.as_mut() else { return Ok(query) };
+    let columns: Vec<DataType> = map.iter().map(|column| object.columns()[*column].ty.arrow()).collect();
+    let is_double = |expr: &ast::Expr| exact::number(expr).is_some_and(|number| !number.is_int8());
+    let doubles: Vec<bool> =
+        (0..columns.len()).map(|i| values.rows.iter().any(|row| row.content.get(i).is_some_and(is_double))).collect();
     for row in &mut values.rows {
-        for (expr, column) in row.content.iter_mut().zip(map) {
-            let ty = object.columns()[*column].ty.arrow();
-            let ast::Expr::Value(value) = expr else { continue };
-            let (ast::Value::SingleQuotedString(text), false) = (&value.value, ty == DataType::Utf8) else { continue };
-            let parsed = value_from_text(&ty, text, &session.format.time_zone).map_err(|e| {
+        for (i, (expr, ty)) in row.content.iter_mut().zip(&columns).enumerate() {
+            let parsed = match text_of_literal(expr, ty, doubles[i]) {
+                Some(text) => value_from_text(ty, &text, &session.format.time_zone),
+                None => continue,
+            };
+            parameters.push(parsed.map_err(|e| {
                 let error: PgError = e.into();
-                error.context(format!("column {} of \"{}\"", object.columns()[*column].name, object.name))
-            })?;
-            types.push(Some(ty));
-            parameters.push(parsed);
-            value.value = ast::Value::Placeholder(format!("${}", parameters.len()));
+                error.context(format!("column {} of \"{}\"", object.columns()[map[i]].name, object.name))
+            })?);
+            types.push(Some(ty.clone()));
+            *expr = ast::Expr::value(ast::Value::Placeholder(format!("${}", parameters.len())));
         }
     }
     Ok(query)
 }
 
-/// A number with a fraction goes into an integer column rounded, as in PostgreSQL; Arrow's cast would cut it off.
-fn whole_numbers(array: &ArrayRef, ty: &DataType) -> Result<ArrayRef, PgError> {
-    use arrow::{
-        array::{AsArray, Float64Array},
-        datatypes::Float64Type,
-    };
-    if !ty.is_integer() || !matches!(array.data_type(), DataType::Float32 | DataType::Float64) {
-        return Ok(array.clone());
+/// What is to be read as a value of this type; `None`: DataFusion reads it. `double`: numbers of the column would be doubles.
+fn text_of_literal<'a>(expr: &'a ast::Expr, ty: &DataType, double: bool) -> Option<Cow<'a, str>> {
+    if let ast::Expr::Value(value) = expr
+        && let ast::Value::SingleQuotedString(text) = &value.value
+    {
+        return (*ty != DataType::Utf8).then(|| text.into());
     }
-    let array = arrow::compute::cast(array, &DataType::Float64)?;
-    let rounded: Float64Array = array.as_primitive::<Float64Type>().unary(f64::round);
-    Ok(Arc::new(rounded))
+    let number = exact::number(expr).filter(|_| double)?;
+    let text = match ty {
+        DataType::Decimal128(..) => number.written_out(),
+        ty if ty.is_integer() => number.rounded(),
+        _ => None,
+    };
+    text.map(Cow::Owned)
+}
+
+/// What PostgreSQL calls the type of a query's column: a number literal may have another in the plan.
+fn type_of_item(query: &ast::Query, column: usize, ty: &DataType) -> String {
+    let number = rows(query).into_iter().find_map(|row| exact::number(row.get(column)?));
+    number.map_or_else(|| type_name(ty), |number| number.type_name().to_owned())
 }
 
 /// Rows as the relation has them: types cast, columns that were not given NULL, NOT NULL checked.
 pub fn fit(object: &Object, map: &[usize], batch: &RecordBatch, zone: &SessionZone) -> Result<RecordBatch, PgError> {
     let schema = object.schema();
     let mut columns: Vec<Option<ArrayRef>> = vec![None; schema.fields().len()];
-    // A value that cannot be cast is an error, not NULL.
-    let strict = CastOptions { safe: false, ..Default::default() };
     for (array, at) in batch.columns().iter().zip(map) {
-        let ty = schema.field(*at).data_type();
-        let array = &whole_numbers(array, ty)?;
-        let read = match from_text::reads(array.data_type(), ty) {
-            true => from_text::column(array, ty, zone),
-            false => arrow::compute::cast_with_options(array, ty, &strict).map_err(PgError::from),
-        };
-        let place = || format!("column {} of \"{}\"", schema.field(*at).name(), object.name);
-        columns[*at] = Some(read.map_err(|error| error.context(place()))?);
+        let field = schema.field(*at);
+        let place = || format!("column {} of \"{}\"", field.name(), object.name);
+        let column = assign::cast(array, field.data_type(), zone).map_err(|error| error.context(place()))?;
+        columns[*at] = Some(column);
     }
     let columns = columns
         .into_iter()

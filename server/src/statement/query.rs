@@ -1,6 +1,6 @@
 //! Queries: bound by the planner, given their data by the engine, run by DataFusion.
 
-use super::{from_text, streamed};
+use super::{from_text, instants, streamed};
 use crate::{
     database::Database,
     pg::{Bound, Outcome, PgError},
@@ -11,7 +11,7 @@ use arrow::datatypes::{DataType, SchemaRef};
 use datafusion::{
     common::{DataFusionError, ParamValues},
     logical_expr::LogicalPlan,
-    physical_plan::{ExecutionPlan, SendableRecordBatchStream, execute_stream},
+    physical_plan::{ExecutionPlan, SendableRecordBatchStream},
     scalar::ScalarValue,
     sql::sqlparser::ast,
 };
@@ -80,9 +80,10 @@ pub async fn run(
     types: &[Option<DataType>],
     parameters: &[ScalarValue],
 ) -> Result<(SchemaRef, SendableRecordBatchStream), PgError> {
-    let plan = bind(database, session, query, types)?;
+    let query = instants::written(query, parameters, &session.format.time_zone)?;
+    let plan = bind(database, session, &query, types)?;
     let plan = physical(database, session, plan, parameters).await?;
-    Ok((names::shown_schema(&plan.schema()), execute_stream(plan, session.state.task_ctx())?))
+    Ok((names::shown_schema(&plan.schema()), database.queries.run(plan, session.state.task_ctx())?))
 }
 
 pub async fn execute(
@@ -95,10 +96,13 @@ pub async fn execute(
 ) -> Result<Outcome, PgError> {
     let plan = match &prepared.plan {
         Some(plan) => plan.clone(),
-        None => bind(database, session, query, &declared_types(&prepared.parameter_oids)?)?,
+        None => {
+            let query = instants::written(query, parameters, &session.format.time_zone)?;
+            bind(database, session, &query, &declared_types(&prepared.parameter_oids)?)?
+        }
     };
     let plan = physical(database, session, plan, parameters).await?;
     let shown = prepared.schema.clone().unwrap_or_else(|| names::shown_schema(&plan.schema()));
-    let stream = execute_stream(plan, session.state.task_ctx())?;
+    let stream = database.queries.run(plan, session.state.task_ctx())?;
     streamed(session, &shown, stream, bound)
 }

@@ -3,7 +3,8 @@
 use super::{
     SessionZone, WireError,
     decode::{
-        array_elements, bool_from, date_from, fixed, interval_from, numeric_text, time_from, timestamp_from, utf8,
+        array_elements, bool_from, date_from, fixed, integer_from, interval_from, numeric_text, time_from,
+        timestamp_from, utf8,
     },
     parse_text as text,
     types::{pg_type_of_field, type_name},
@@ -108,8 +109,6 @@ impl ColumnBuilder {
             Self::Bool(b) => b.append_value(bool_from(bytes)?),
             Self::Int2(b) => b.append_value(i16::from_be_bytes(fixed(bytes)?)),
             Self::Int4(b) => b.append_value(i32::from_be_bytes(fixed(bytes)?)),
-            // An array of oids is held as bigints.
-            Self::Int8(b) if bytes.len() == 4 => b.append_value(u32::from_be_bytes(fixed(bytes)?) as i64),
             Self::Int8(b) => b.append_value(i64::from_be_bytes(fixed(bytes)?)),
             Self::Float4(b) => b.append_value(f32::from_be_bytes(fixed(bytes)?)),
             Self::Float8(b) => b.append_value(f64::from_be_bytes(fixed(bytes)?)),
@@ -123,10 +122,16 @@ impl ColumnBuilder {
             Self::Timestamp(b) | Self::TimestampTz(b) => b.append_value(timestamp_from(bytes)?),
             Self::Interval(b) => b.append_value(interval_from(bytes)?),
             Self::Array { field, element, offsets, valid } => {
-                let elements = array_elements(bytes, pg_type_of_field(field).oid)?;
+                let wanted = pg_type_of_field(field).oid;
+                let (sent, elements) = array_elements(bytes, wanted)?;
+                let is_other_integer = sent != wanted && field.data_type().is_integer();
                 let count = elements.len();
                 for value in elements {
                     match value {
+                        // The way of text says which value is too great for the type.
+                        Some(value) if is_other_integer => {
+                            element.append_text(&integer_from(sent, value)?.to_string(), &SessionZone::UTC)?
+                        }
                         Some(value) => element.append_binary(value)?,
                         None => element.append_null(),
                     }

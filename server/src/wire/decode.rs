@@ -235,14 +235,32 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// The elements of a binary array of one dimension; `None` is NULL.
-pub(crate) fn array_elements(bytes: &[u8], element: u32) -> Result<Vec<Option<&[u8]>>, WireError> {
+/// An integer of any of the types that one is held as here: `smallint`, `integer`, `bigint`, or an unsigned `oid`.
+pub(crate) fn integer_from(oid: u32, bytes: &[u8]) -> Result<i64, WireError> {
+    Ok(match oid {
+        oid::INT2 => i16::from_be_bytes(fixed(bytes)?).into(),
+        oid::INT4 => i32::from_be_bytes(fixed(bytes)?).into(),
+        oid::INT8 => i64::from_be_bytes(fixed(bytes)?),
+        _ => u32::from_be_bytes(fixed(bytes)?).into(),
+    })
+}
+
+/// `None` is NULL.
+type Elements<'a> = Vec<Option<&'a [u8]>>;
+
+/// The elements of a binary array of one dimension, and the type it says they are of. Integers may be of another width, or
+/// be OIDs (asyncpg sends `oid[]`, which is held as `bigint[]`).
+pub(crate) fn array_elements(bytes: &[u8], element: u32) -> Result<(u32, Elements<'_>), WireError> {
     let mut reader = Reader(bytes);
     let dimensions = i32::from_be_bytes(reader.take()?);
     let _has_nulls: [u8; 4] = reader.take()?;
     let sent = u32::from_be_bytes(reader.take()?);
     // Text and its relatives are the same bytes.
-    let like = |oid: u32| if arrow_type(oid) == Some(DataType::Utf8) { oid::TEXT } else { oid };
+    let like = |oid: u32| match arrow_type(oid) {
+        Some(DataType::Utf8) => oid::TEXT,
+        Some(ty) if ty.is_integer() => oid::INT8,
+        _ => oid,
+    };
     if like(sent) != like(element) {
         return Err(WireError::new(
             "42804",
@@ -272,5 +290,5 @@ pub(crate) fn array_elements(bytes: &[u8], element: u32) -> Result<Vec<Option<&[
             len => Some(reader.bytes(usize::try_from(len).map_err(|_| WireError::binary())?)?),
         });
     }
-    if reader.0.is_empty() { Ok(elements) } else { Err(WireError::binary()) }
+    if reader.0.is_empty() { Ok((sent, elements)) } else { Err(WireError::binary()) }
 }

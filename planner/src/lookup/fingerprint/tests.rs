@@ -24,6 +24,7 @@ fn view(id: u32, name: &str, key: Vec<usize>) -> Object {
         tags: vec![],
         options: Default::default(),
         version: 1,
+        through: vec![],
         history_start_us: None,
     };
     Object { id: ObjectId(id), name: name.into(), created_us: 0, comment: None, body: Body::FeatureView(view) }

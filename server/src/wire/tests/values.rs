@@ -318,3 +318,35 @@ fn parameters_of_unknown_type_are_text_and_unsupported_ones_are_refused() {
     let of_text = unhex("00000001000000000000001900000001000000010000000161");
     assert_eq!(state(1007, FieldFormat::Binary, &of_text), Err("42804"));
 }
+
+#[test]
+fn the_integers_of_an_array_may_have_another_width() {
+    let utc = SessionZone::UTC;
+    let array = |element: u32, items: &[&str]| {
+        let items: String = items.iter().map(|item| format!("{:08x}{item}", item.len() / 2)).collect();
+        let count = if items.is_empty() { 0 } else { 1 };
+        unhex(&format!("{count:08x}00000000{element:08x}0000000100000001{items}"))
+    };
+    let ints = |oid: u32, bytes: &[u8]| {
+        let value = decode_param(oid, FieldFormat::Binary, Some(bytes), &utc).map_err(|e| e.sqlstate)?;
+        Ok::<String, &str>(shown_text(value.to_array().expect("array")))
+    };
+    let cases = [
+        // As OIDs they have no sign, as integers they do.
+        (1028, array(oid::OID, &["fffffffe"]), Ok("{4294967294}")),
+        (1016, array(oid::OID, &["00004000"]), Ok("{16384}")),
+        (1016, array(oid::INT4, &["fffffffe"]), Ok("{-2}")),
+        (1016, array(oid::INT2, &["fffe"]), Ok("{-2}")),
+        (1016, array(oid::INT8, &["fffffffffffffffe"]), Ok("{-2}")),
+        (1007, array(oid::INT8, &["0000000000000007"]), Ok("{7}")),
+        (1005, array(oid::INT4, &["00010000"]), Err("22003")),
+        // Each has the length of the type that the array says.
+        (1016, array(oid::INT8, &["fffffffe"]), Err("08P01")),
+        (1016, array(oid::INT4, &["0000000000000007"]), Err("22P03")),
+        (1016, array(oid::BOOL, &["01"]), Err("42804")),
+        (1009, array(oid::VARCHAR, &["61"]), Ok("{a}")),
+    ];
+    for (oid, bytes, expected) in cases {
+        assert_eq!(ints(oid, &bytes), expected.map(str::to_owned), "{oid}: {}", hex(&bytes));
+    }
+}

@@ -86,6 +86,7 @@ pub fn snapshot() -> Snapshot {
         tags: vec!["ctr".into()],
         options: BTreeMap::new(),
         version: 1,
+        through: vec![],
         history_start_us: None,
     };
     let service = View {

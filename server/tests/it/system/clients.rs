@@ -1,8 +1,8 @@
 //! What drivers and tools ask when they connect or meet a type.
 
 use super::catalog::*;
-use arrow::datatypes::DataType;
 use datafusion::scalar::ScalarValue;
+use tidemark_server::wire::{FieldFormat, SessionZone, decode_param, types::oid};
 
 async fn one(sql: &str) -> String {
     rows(sql).await.into_iter().next().and_then(|row| row.into_iter().next()).unwrap_or_default()
@@ -71,14 +71,26 @@ async fn drivers_find_types() {
     assert_eq!(found[0].num_rows(), 1);
 }
 
+/// The parameter of asyncpg's question, as asyncpg sends it: `oid[]` in binary.
+fn array_of_oids(oids: &[u32]) -> ScalarValue {
+    const OID_ARRAY: u32 = 1028;
+    let head = [1, 0, oid::OID, oids.len() as u32, 1];
+    let items = oids.iter().flat_map(|oid| [4, *oid]);
+    let bytes: Vec<u8> = head.into_iter().chain(items).flat_map(u32::to_be_bytes).collect();
+    decode_param(OID_ARRAY, FieldFormat::Binary, Some(&bytes), &SessionZone::UTC).expect("an array of OIDs")
+}
+
+/// The types that it asks for before `k = any($1)`, `$1::bigint[]` and `array[1, 2]`, and for several at once.
 #[tokio::test]
 async fn asyncpg_walks_from_an_array_to_its_element() {
     let walk = include_str!("asyncpg_types.sql");
-    let list = ScalarValue::new_list_nullable(&[ScalarValue::Int64(Some(1016))], &DataType::Int64);
-    let found = batches(walk, &[ScalarValue::List(list)]).await.expect("asyncpg's question");
-    let rows: usize = found.iter().map(|b| b.num_rows()).sum();
-    assert_eq!(rows, 2, "int8[] and int8");
-    assert_eq!(found[0].num_columns(), 14);
+    let cases: [(&[u32], usize); 3] = [(&[1016], 2), (&[1007, 1009], 4), (&[20], 1)];
+    for (oids, types) in cases {
+        let found = batches(walk, &[array_of_oids(oids)]).await.expect("asyncpg's question");
+        let rows: usize = found.iter().map(|b| b.num_rows()).sum();
+        assert_eq!(rows, types, "{oids:?}: each array and its element");
+        assert_eq!(found[0].num_columns(), 14);
+    }
 }
 
 /// The shapes that SQLAlchemy's and BI tools' reflection uses.

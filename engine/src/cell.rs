@@ -97,6 +97,14 @@ impl<'a> Cell<'a> {
         }
     }
 
+    /// How many bytes [`Cell::encode`] appends, at most.
+    pub fn encoded_len(self) -> usize {
+        match self {
+            Cell::Other(value) => value.encoded_len(),
+            _ => 17,
+        }
+    }
+
     pub fn as_float(self) -> Option<f64> {
         match self {
             Cell::Float(x) => Some(x),

@@ -1,0 +1,65 @@
+//! What PostgreSQL spells in a way that DataFusion's planner does not know, or takes for something else: respelled
+//! before a statement is bound.
+
+use crate::{exact, functions, interval_text, zone};
+use datafusion::sql::sqlparser::ast::{
+    Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList, FunctionArguments, Ident, ObjectName, VisitMut,
+    visit_expressions_mut,
+};
+use std::ops::ControlFlow;
+
+/// Respells the expressions of a query, or of an expression. A second time it changes nothing.
+pub fn respell(ast: &mut impl VisitMut) {
+    let _ = visit_expressions_mut(ast, |expr| {
+        exact::keep_cast_number(expr);
+        zone::call_timezone(expr);
+        interval_text::spell_out(expr);
+        functions::by_pattern::call_by_pattern(expr);
+        ControlFlow::<()>::Continue(())
+    });
+}
+
+/// A function's call.
+pub(crate) fn call(name: &str, arguments: impl IntoIterator<Item = Expr>) -> Expr {
+    let unnamed = |argument| FunctionArg::Unnamed(FunctionArgExpr::Expr(argument));
+    let args = arguments.into_iter().map(unnamed).collect();
+    Expr::Function(Function {
+        name: ObjectName::from(vec![Ident::new(name)]),
+        uses_odbc_syntax: false,
+        parameters: FunctionArguments::None,
+        args: FunctionArguments::List(FunctionArgumentList { duplicate_treatment: None, args, clauses: vec![] }),
+        filter: None,
+        null_treatment: None,
+        over: None,
+        within_group: vec![],
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Statement, parse::parse};
+
+    #[test]
+    fn what_postgresql_spells_is_respelled_and_nothing_else() {
+        for (sql, expected) in [
+            ("a AT TIME ZONE 'UTC' AT TIME ZONE z", "timezone(z, timezone('UTC', a))"),
+            ("interval '1 day 02:00'", "INTERVAL '1 day 2 hours 0 minutes 0 seconds'"),
+            ("'90'::interval", "'90 seconds'::INTERVAL"),
+            ("INTERVAL '5' DAY", "INTERVAL '5' DAY"),
+            ("sum(a) OVER (ORDER BY b ROWS '2' PRECEDING)", "sum(a) OVER (ORDER BY b ROWS INTERVAL '2' PRECEDING)"),
+            ("to_date(a, 'YYYY')", "CAST(time_by_pattern(a, 'YYYY') AS DATE)"),
+            ("to_timestamp(a, 'DD MM')", "CAST(time_by_pattern(a, 'DD MM') AS TIMESTAMPTZ)"),
+            ("to_timestamp(a, '%d %m')", "to_timestamp(a, '%d %m')"),
+            ("to_timestamp(a)", "to_timestamp(a)"),
+        ] {
+            let parsed = parse(&format!("SELECT {sql} FROM t")).unwrap_or_else(|error| panic!("{sql}: {error}"));
+            let Statement::Query(mut query) = parsed[0].statement.clone() else { panic!("{sql} is in no query") };
+            respell(&mut query);
+            assert_eq!(query.to_string(), format!("SELECT {expected} FROM t"));
+            let once = query.clone();
+            respell(&mut query);
+            assert_eq!(query, once, "a second time changes nothing");
+        }
+    }
+}
