@@ -7,6 +7,7 @@ pub mod cell;
 pub mod compiled;
 pub mod exact;
 pub mod key;
+pub mod parallel;
 pub mod provider;
 pub mod runtime;
 pub mod scan;

@@ -53,6 +53,8 @@ pub trait Logs: Send + Sync {
 /// The implementations behind the five seams.
 #[derive(Clone)]
 pub struct Seams {
+    /// How many threads a large batch is spread over, by key.
+    pub threads: usize,
     pub clock: Arc<dyn Clock>,
     pub logs: Arc<dyn Logs>,
     pub state: Arc<dyn StateStore>,
@@ -173,7 +175,7 @@ impl Engine {
         let mut inner = source.lock().await;
         let history_start_us = source.extent().removed_us.and_then(|_| source.history_start_us());
         let view = Arc::new(ViewRuntime {
-            state: ViewState::new(object.id, Arc::new(compiled), i64::MIN),
+            state: ViewState::new(object.id, Arc::new(compiled), i64::MIN, self.seams.threads),
             source: source.clone(),
             history: RwLock::new(table),
             history_start_us,

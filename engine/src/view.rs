@@ -1,6 +1,7 @@
 //! The running feature view: its keys in shards, the steps that wait for history, and what stores have not seen yet.
 //!
-//! Work on a shard is short and synchronous; lookups lock one shard, ingestion one after the other.
+//! Work on a shard is short and synchronous; lookups lock one shard, ingestion each for its part of a batch, large batches
+//! several at once.
 
 mod reading;
 mod schedule;
@@ -13,6 +14,7 @@ pub use step::{Op, SharedSteps, Step, Steps};
 use crate::{
     compiled::{BatchRows, CompiledView, Row, RowFailure},
     key::{Instants, KeyState},
+    parallel,
     seam::{RejectReason, SeamError},
     wording::{instant, span},
 };
@@ -33,11 +35,16 @@ const SHARDS: usize = 16;
 /// leave behind stays in cache.
 const KEYS_TOGETHER: usize = 512;
 
+/// From so many rows on a batch is spread over threads: starting one takes some 20 µs, a row 2 µs.
+const ROWS_IN_PARALLEL: usize = 1024;
+
 /// A key changed since the last checkpoint, and its state as bytes (`None`: the key is over).
 pub type DirtyKey = (Encoded, Option<Vec<u8>>);
 
 pub struct ViewState {
     pub id: ObjectId,
+    /// As many work on its shards at once.
+    threads: usize,
     pub compiled: Arc<CompiledView>,
     shards: Vec<Mutex<Shard>>,
     frontier_us: AtomicI64,
@@ -73,9 +80,10 @@ fn shard_of(hash: u64) -> usize {
 
 impl ViewState {
     /// An empty view. Steps below `committed_us` are already in the history table and are not written again.
-    pub fn new(id: ObjectId, compiled: Arc<CompiledView>, committed_us: i64) -> ViewState {
+    pub fn new(id: ObjectId, compiled: Arc<CompiledView>, committed_us: i64, threads: usize) -> ViewState {
         ViewState {
             id,
+            threads,
             compiled,
             shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
             frontier_us: AtomicI64::new(i64::MIN),
@@ -87,6 +95,12 @@ impl ViewState {
 
     pub fn frontier_us(&self) -> i64 {
         self.frontier_us.load(Ordering::Acquire)
+    }
+
+    /// Works on every shard, on several threads where `rows` make it worth while.
+    fn each_shard<T: Sync, R: Send>(&self, rows: usize, items: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<R> {
+        let threads = if rows < ROWS_IN_PARALLEL { 1 } else { self.threads };
+        parallel::each(threads, items, work)
     }
 
     /// Takes the admitted rows of a batch; returns the rows this view cannot use.
@@ -104,13 +118,12 @@ impl ViewState {
         }
         let walk = &self.compiled.walk;
         let frontier_us = self.frontier_us();
-        let mut event = walk.layout.row();
-        for (shard, of_shard) in self.shards.iter().zip(by_shard) {
-            if of_shard.is_empty() {
-                continue;
-            }
+        let pieces: Vec<_> = self.shards.iter().zip(&by_shard).filter(|(_, of_shard)| !of_shard.is_empty()).collect();
+        let late = self.each_shard(events.len(), &pieces, |(shard, of_shard)| {
+            let mut failures = vec![];
+            let mut event = walk.layout.row();
             let mut shard = shard.lock();
-            for (hash, i) in of_shard {
+            for (hash, i) in of_shard.iter().copied() {
                 let i = i as usize;
                 let encoded = &keys[if i == 0 { 0 } else { ends[i - 1] }..ends[i]];
                 let id = shard.find(hash, encoded).unwrap_or_else(|| {
@@ -132,14 +145,16 @@ impl ViewState {
                 shard.mark_dirty(id);
                 shard.mark_stale(id);
             }
-        }
+            failures
+        });
+        failures.extend(late.into_iter().flatten());
         failures.sort_by_key(|f| f.row);
         self.counters.rows_failed.fetch_add(failures.len() as u64, Ordering::Relaxed);
         Ok(failures)
     }
 
-    /// The frontier has moved: everything below it becomes steps.
-    pub fn finish(&self, frontier_us: i64) -> DfResult<()> {
+    /// The frontier has moved: everything below it becomes steps. `rows` say how much is likely to be due.
+    pub fn finish(&self, frontier_us: i64, rows: usize) -> DfResult<()> {
         if frontier_us <= self.frontier_us() {
             return Ok(());
         }
@@ -147,22 +162,25 @@ impl ViewState {
         self.frontier_us.store(frontier_us, Ordering::Release);
         // After a restart the log is replayed from before the last commit: steps below it are already in history.
         let committed_us = self.pending.lock().committed_us;
-        let mut steps = Steps::default();
-        for shard in &self.shards {
+        let finished = self.each_shard(rows, &self.shards, |shard| -> DfResult<Steps> {
+            let mut steps = Steps::default();
             let mut shard = shard.lock();
             let mut due = vec![];
             loop {
                 due.clear();
                 due.extend(std::iter::from_fn(|| shard.next_due(frontier_us)).take(KEYS_TOGETHER));
                 if due.is_empty() {
-                    break;
+                    return Ok(steps);
                 }
                 self.finish_keys(&mut shard, &due, frontier_us, committed_us, &mut steps)?;
             }
-        }
-        self.counters.steps.fetch_add(steps.len() as u64, Ordering::Relaxed);
-        if !steps.is_empty() {
-            self.pending.lock().chunks.push(Arc::new(steps));
+        });
+        for steps in finished {
+            let steps = steps?;
+            self.counters.steps.fetch_add(steps.len() as u64, Ordering::Relaxed);
+            if !steps.is_empty() {
+                self.pending.lock().chunks.push(Arc::new(steps));
+            }
         }
         Ok(())
     }

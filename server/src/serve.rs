@@ -125,7 +125,10 @@ async fn open(settings: &Settings, data: &Path, clock: Arc<dyn Clock>) -> Result
         segment_bytes: settings.log_segment_bytes,
         max_bytes: settings.log_max_bytes,
     };
+    let threads = settings.worker_threads.or_else(|| std::thread::available_parallelism().ok().map(Into::into));
+    let threads = threads.unwrap_or(1);
     let seams = Seams {
+        threads,
         clock: clock.clone(),
         logs: Arc::new(EmbeddedLogs { folder: data.join("log"), settings: log }),
         state: Arc::new(FjallState::open(&data.join("state"))?),
@@ -143,8 +146,7 @@ async fn open(settings: &Settings, data: &Path, clock: Arc<dyn Clock>) -> Result
     }
     let builder = asof::install(state_builder(config)).with_runtime_env(Arc::new(runtime.build()?));
     let folder = std::env::current_dir().context("the current folder is gone")?;
-    let threads = settings.worker_threads.or_else(|| std::thread::available_parallelism().ok().map(Into::into));
-    let queries = Queries::new(threads.unwrap_or(1)).context("cannot start the threads of queries")?;
+    let queries = Queries::new(threads).context("cannot start the threads of queries")?;
     Ok(Database::new(engine, clock, catalog, builder.build(), queries, folder))
 }
 

@@ -11,6 +11,7 @@
 mod server;
 
 mod beside;
+mod born_late;
 mod events;
 mod kill;
 mod limits;

@@ -125,6 +125,10 @@ fn sources_do_not_say_what_their_crate_must_not_know() {
             let source = read(&file);
             for (number, line) in code_lines(before_tests(&source)) {
                 for word in forbidden {
+                    // The one file that may: threads that end with the call, and whose order cannot show.
+                    if *word == "std::thread" && file.ends_with("engine/src/parallel.rs") {
+                        continue;
+                    }
                     assert!(!has_word(line, word), "{}:{number} names {word}; {name} must not", shown(&file));
                 }
             }

@@ -123,6 +123,7 @@ impl World {
         let store = FjallState::open(&part("state")).expect("a state store");
         let history = IcebergHistory::open(&part("warehouse"), self.clock.clone()).await.expect("a history store");
         let seams = Seams {
+            threads: 2,
             clock: self.clock.clone(),
             logs: Arc::new(LogsIn(part("log"))),
             state: Arc::new(FaultyState { store, refuses_letters: self.refuses_letters.clone() }),

@@ -91,7 +91,7 @@ impl Engine {
         let tag = self.seams.history.last_tag(&table.name).await?;
         let progress = self.view_progress(object, &source).await?;
         let committed_us = tag.as_ref().map_or(i64::MIN, |t| t.frontier_us);
-        let state = ViewState::new(object.id, Arc::new(compiled), committed_us);
+        let state = ViewState::new(object.id, Arc::new(compiled), committed_us, self.seams.threads);
         let mut from = source.log.range().await?.0;
         if let Some(progress) = progress {
             self.restore_keys(&state).await?;
@@ -112,7 +112,7 @@ impl Engine {
         let letters = source.replay_into(&view, from).await?;
         self.keep_letters(letters).await?;
         // A control record may stand behind the last checkpoint of a source without views.
-        view.state.finish(inner.clocks().0).map_err(SeamError::not_done)?;
+        view.state.finish(inner.clocks().0, usize::MAX).map_err(SeamError::not_done)?;
         inner.views.push(view.clone());
         drop(inner);
         self.views.write().insert(object.id, view);

@@ -400,7 +400,7 @@ impl SourceRuntime {
                 letters.push(self.letter(batch, Some(view.state.id), failure.row, failure.reason, failure.error));
             }
         }
-        view.state.finish(decision.frontier_us)?;
+        view.state.finish(decision.frontier_us, batch.rows.num_rows())?;
         Ok(letters)
     }
 
@@ -479,7 +479,8 @@ impl SourceRuntime {
         inner.admission = admission;
         self.publish(&inner.admission);
         for view in &inner.views {
-            view.state.finish(frontier_us).map_err(SeamError::not_done)?;
+            // Time alone may bring any number of departures.
+            view.state.finish(frontier_us, usize::MAX).map_err(SeamError::not_done)?;
         }
         Ok(())
     }

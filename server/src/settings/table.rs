@@ -97,7 +97,7 @@ pub static SETTINGS: &[Setting] = settings! {
         "Rows in one batch inside a query",
         "large enough to amortise per-batch work, small enough for the processor's cache";
     "worker-threads" worker_threads = "none", "N", |text| value::optional(text, value::count),
-        "Threads that run everything",
+        "Threads for connections, for queries and for large batches, each",
         "none: as many as there are processors";
     "log" log = "info,fjall=warn,lsm_tree=warn", "FILTER", value::log_filter,
         "What is logged: a level, or target=level by commas; RUST_LOG goes before it",
