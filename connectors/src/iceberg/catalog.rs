@@ -1,22 +1,19 @@
 //! Which metadata file is a table's current one: `catalog.db`, an Iceberg SQL catalog in SQLite.
 //!
-//! Tables are read through `iceberg-catalog-sql`, so that the file is what PyIceberg and Spark expect. What changes a
-//! row is done here in single statements: that crate ignores a failing `COMMIT` (a full disk would look like success),
-//! and its commit re-reads the table, which would let a fenced writer's commit slip in after our check of the epoch.
+//! The two tables are those of Iceberg's `JdbcCatalog`, which PyIceberg's and Spark's SQL catalogs share. They are kept by our
+//! own statements and not by `iceberg-catalog-sql`: that crate ignores a failing `COMMIT` (a full disk would look like
+//! success), its commit re-reads the table, which would let a fenced writer's commit slip in after our check of the
+//! epoch, and its connection pool has the flaw that `open` says how to avoid.
 
 use super::disk;
 use iceberg::{
-    Catalog, CatalogBuilder, ErrorKind, NamespaceIdent, TableIdent, io::LocalFsStorageFactory, table::Table,
+    NamespaceIdent, Runtime, TableIdent,
+    io::{FileIO, FileIOBuilder, LocalFsStorageFactory},
+    spec::TableMetadata,
+    table::Table,
 };
-use iceberg_catalog_sql::{SqlBindStyle, SqlCatalog, SqlCatalogBuilder};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
-use std::{
-    collections::{BTreeSet, HashMap},
-    fmt::Write,
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeSet, path::Path, sync::Arc, time::Duration};
 use tidemark_catalog::ObjectId;
 use tidemark_engine::seam::{SeamError, SeamResult};
 
@@ -29,8 +26,23 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 /// Two: a query's read need not wait for a commit. More would only queue on the file.
 const CONNECTIONS_MAX: u32 = 2;
 
+/// <https://github.com/apache/iceberg/blob/main/core/src/main/java/org/apache/iceberg/jdbc/JdbcUtil.java>, schema V1; a
+/// namespace is there when it has a property.
+const SCHEMA: [&str; 3] = [
+    "CREATE TABLE IF NOT EXISTS iceberg_tables (\
+     catalog_name VARCHAR(255) NOT NULL, table_namespace VARCHAR(255) NOT NULL, table_name VARCHAR(255) NOT NULL, \
+     metadata_location VARCHAR(1000), previous_metadata_location VARCHAR(1000), iceberg_type VARCHAR(5), \
+     PRIMARY KEY (catalog_name, table_namespace, table_name))",
+    "CREATE TABLE IF NOT EXISTS iceberg_namespace_properties (\
+     catalog_name VARCHAR(255) NOT NULL, namespace VARCHAR(255) NOT NULL, \
+     property_key VARCHAR(255), property_value VARCHAR(1000), PRIMARY KEY (catalog_name, namespace, property_key))",
+    "INSERT OR IGNORE INTO iceberg_namespace_properties (catalog_name, namespace, property_key, property_value) \
+     VALUES (?, ?, 'exists', 'true')",
+];
+
 pub struct CatalogFile {
-    reader: SqlCatalog,
+    files: FileIO,
+    runtime: Runtime,
     pool: SqlitePool,
     namespace: NamespaceIdent,
 }
@@ -48,38 +60,29 @@ impl CatalogFile {
             .synchronous(SqliteSynchronous::Full);
         let pool = SqlitePoolOptions::new()
             .max_connections(CONNECTIONS_MAX)
+            // Without limits on a connection's age the pool has no sweeper. In sqlx 0.8 that may read a wrapped count of
+            // idle connections and loop over it for ever, with a thread of the runtime and the tasks that wait on it
+            // (<https://github.com/launchbadge/sqlx/issues/3645>). A connection to a file does not age.
+            .max_lifetime(None)
+            .idle_timeout(None)
             .connect_with(options)
             .await
             .map_err(|error| sql_error(&format!("opening {}", file.display()), &error))?;
-        let reader = SqlCatalogBuilder::default()
-            .uri(format!("sqlite://{}", percent_encoded(&file)))
-            .warehouse_location(format!("file://{}", warehouse.display()))
-            .sql_bind_style(SqlBindStyle::QMark)
-            .prop("pool.max-connections", CONNECTIONS_MAX.to_string())
-            .with_storage_factory(Arc::new(LocalFsStorageFactory))
-            .load(CATALOG, HashMap::new())
-            .await
-            .map_err(|error| disk::failed(&format!("opening {}", file.display()), &error))?;
-        let namespace = NamespaceIdent::new(NAMESPACE.to_string());
-        let catalog = CatalogFile { reader, pool, namespace };
-        catalog.ensure_namespace().await?;
-        Ok(catalog)
-    }
-
-    async fn ensure_namespace(&self) -> SeamResult<()> {
-        let what = "reading the Iceberg catalog";
-        if self.reader.namespace_exists(&self.namespace).await.map_err(|error| disk::failed(what, &error))? {
-            return Ok(());
+        for statement in SCHEMA {
+            let mut query = sqlx::query(statement);
+            if statement.contains('?') {
+                query = query.bind(CATALOG).bind(NAMESPACE);
+            }
+            let done = query.execute(&pool).await;
+            done.map_err(|error| sql_error(&format!("preparing {}", file.display()), &error))?;
         }
-        let created = self.reader.create_namespace(&self.namespace, HashMap::new()).await;
-        // Another process may have been first; and the crate may report success although nothing was committed.
-        match self.reader.namespace_exists(&self.namespace).await {
-            Ok(true) => Ok(()),
-            _ => Err(match created {
-                Err(error) => disk::failed("creating the Iceberg namespace", &error),
-                Ok(_) => SeamError::NotDone("creating the Iceberg namespace: not committed".to_string()),
-            }),
-        }
+        let failed = |error| disk::failed(&format!("opening {}", file.display()), &error);
+        Ok(CatalogFile {
+            files: FileIOBuilder::new(Arc::new(LocalFsStorageFactory)).build(),
+            runtime: Runtime::try_current().map_err(failed)?,
+            pool,
+            namespace: NamespaceIdent::new(NAMESPACE.to_string()),
+        })
     }
 
     pub fn ident(&self, name: &str) -> TableIdent {
@@ -88,11 +91,17 @@ impl CatalogFile {
 
     /// The table as it is now, never a cached one; `None` where there is no such table.
     pub async fn load(&self, name: &str) -> SeamResult<Option<Table>> {
-        match self.reader.load_table(&self.ident(name)).await {
-            Ok(table) => Ok(Some(table)),
-            Err(error) if error.kind() == ErrorKind::TableNotFound => Ok(None),
-            Err(error) => Err(disk::failed(&format!("reading history table \"{name}\""), &error)),
-        }
+        let Some(location) = self.metadata_location(name).await? else { return Ok(None) };
+        let failed = |error| disk::failed(&format!("reading history table \"{name}\""), &error);
+        let metadata = TableMetadata::read_from(&self.files, &location).await.map_err(failed)?;
+        let table = Table::builder()
+            .file_io(self.files.clone())
+            .identifier(self.ident(name))
+            .metadata_location(location)
+            .metadata(metadata)
+            .runtime(self.runtime.clone())
+            .build();
+        Ok(Some(table.map_err(failed)?))
     }
 
     /// The file that the catalog names as the table's metadata, whether or not it can be read.
@@ -248,18 +257,4 @@ fn sql_error(what: &str, error: &sqlx::Error) -> SeamError {
         sqlx::Error::WorkerCrashed | sqlx::Error::Io(_) | sqlx::Error::Protocol(_) => SeamError::Unknown(message),
         _ => SeamError::NotDone(message),
     }
-}
-
-/// A path inside a database URL: `?`, `#`, `%` and blanks in folder names are not separators.
-fn percent_encoded(path: &Path) -> String {
-    let mut url = String::new();
-    for byte in PathBuf::from(path).as_os_str().as_encoded_bytes() {
-        match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'/' | b'.' | b'_' | b'-' => url.push(*byte as char),
-            _ => {
-                let _ = write!(url, "%{byte:02X}");
-            }
-        }
-    }
-    url
 }
