@@ -3,6 +3,7 @@
 use crate::{
     PlanError, PlanResult,
     asof::AsofPlanner,
+    each_expression::each_expression,
     error::{missing, missing_object, sqlstate},
     feature::{self, FeaturePlan, NOW_COLUMN, OutputKind},
     functions::{clock, series::generate_series},
@@ -502,16 +503,7 @@ fn constants(schema: &Arc<DFSchema>) -> ExprSimplifier {
 
 /// The plan with every clock read at one instant, also inside subqueries; columns keep their names.
 fn at_instant(plan: LogicalPlan, now_us: i64) -> PlanResult<LogicalPlan> {
-    use datafusion::logical_expr::expr_rewriter::NamePreserver;
-    let rewritten = plan.transform_up_with_subqueries(|node| {
-        let names = NamePreserver::new(&node);
-        node.map_expressions(|expr| {
-            let name = names.save(&expr);
-            let expr = read_clocks(expr, now_us)?;
-            Ok(if expr.transformed { Transformed::yes(name.restore(expr.data)) } else { expr })
-        })
-    })?;
-    Ok(rewritten.data)
+    Ok(each_expression(plan, |expr, _| read_clocks(expr, now_us))?)
 }
 
 /// Evaluates an expression without columns, with `now()` as given.

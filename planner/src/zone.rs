@@ -13,9 +13,11 @@ mod untyped;
 mod wall;
 
 pub(crate) use at_time_zone::{TIMEZONE, call_timezone, timezone};
+pub use named::abbreviation;
 pub use untyped::{UntypedTimes, typed_times};
 pub(crate) use wall::INSTANT_OF;
 
+use crate::each_expression::each_expression;
 use arrow_schema::{DataType, TimeUnit};
 use datafusion::{
     common::{
@@ -27,9 +29,7 @@ use datafusion::{
     logical_expr::{
         Expr, ExprSchemable, LogicalPlan, cast,
         expr::{Cast, ScalarFunction, TryCast},
-        expr_rewriter::NamePreserver,
         lit,
-        utils::merge_schema,
     },
     optimizer::AnalyzerRule,
 };
@@ -51,19 +51,7 @@ impl AnalyzerRule for SessionTimeZone {
 
 /// A coerced plan whose expressions read the clock on the wall in `zone`.
 pub fn in_zone(plan: LogicalPlan, zone: &str) -> Result<LogicalPlan> {
-    let rewritten = plan.transform_up_with_subqueries(|node| {
-        let mut schema = merge_schema(&node.inputs());
-        if let LogicalPlan::TableScan(scan) = &node {
-            schema.merge(&scan.projected_schema);
-        }
-        let names = NamePreserver::new(&node);
-        let node = node.map_expressions(|expr| {
-            let name = names.save(&expr);
-            Ok(expression_in_zone(expr, &schema, zone)?.update_data(|expr| name.restore(expr)))
-        })?;
-        if node.transformed { node.map_data(LogicalPlan::recompute_schema) } else { Ok(node) }
-    })?;
-    Ok(rewritten.data)
+    each_expression(plan, |expr, schema| expression_in_zone(expr, schema, zone))
 }
 
 /// The same for one expression over `schema`.

@@ -3,7 +3,7 @@
 //! The two tables are those of Iceberg's `JdbcCatalog`, which PyIceberg's and Spark's SQL catalogs share. They are kept by our
 //! own statements and not by `iceberg-catalog-sql`: that crate ignores a failing `COMMIT` (a full disk would look like
 //! success), its commit re-reads the table, which would let a fenced writer's commit slip in after our check of the
-//! epoch, and its connection pool has the flaw that `open` says how to avoid.
+//! epoch, and its connection pool has the flaw that `open` says how to avoid (docs/decisions/0009).
 
 use super::disk;
 use iceberg::{
@@ -26,9 +26,8 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 /// Two: a query's read need not wait for a commit. More would only queue on the file.
 const CONNECTIONS_MAX: u32 = 2;
 
-/// <https://github.com/apache/iceberg/blob/main/core/src/main/java/org/apache/iceberg/jdbc/JdbcUtil.java>, schema V1; a
-/// namespace is there when it has a property.
-const SCHEMA: [&str; 3] = [
+/// <https://github.com/apache/iceberg/blob/main/core/src/main/java/org/apache/iceberg/jdbc/JdbcUtil.java>, schema V1.
+const TABLES: [&str; 2] = [
     "CREATE TABLE IF NOT EXISTS iceberg_tables (\
      catalog_name VARCHAR(255) NOT NULL, table_namespace VARCHAR(255) NOT NULL, table_name VARCHAR(255) NOT NULL, \
      metadata_location VARCHAR(1000), previous_metadata_location VARCHAR(1000), iceberg_type VARCHAR(5), \
@@ -36,9 +35,11 @@ const SCHEMA: [&str; 3] = [
     "CREATE TABLE IF NOT EXISTS iceberg_namespace_properties (\
      catalog_name VARCHAR(255) NOT NULL, namespace VARCHAR(255) NOT NULL, \
      property_key VARCHAR(255), property_value VARCHAR(1000), PRIMARY KEY (catalog_name, namespace, property_key))",
-    "INSERT OR IGNORE INTO iceberg_namespace_properties (catalog_name, namespace, property_key, property_value) \
-     VALUES (?, ?, 'exists', 'true')",
 ];
+
+/// A namespace is there when it has a property.
+const OUR_NAMESPACE: &str = "INSERT OR IGNORE INTO iceberg_namespace_properties \
+     (catalog_name, namespace, property_key, property_value) VALUES (?, ?, 'exists', 'true')";
 
 pub struct CatalogFile {
     files: FileIO,
@@ -68,12 +69,9 @@ impl CatalogFile {
             .connect_with(options)
             .await
             .map_err(|error| sql_error(&format!("opening {}", file.display()), &error))?;
-        for statement in SCHEMA {
-            let mut query = sqlx::query(statement);
-            if statement.contains('?') {
-                query = query.bind(CATALOG).bind(NAMESPACE);
-            }
-            let done = query.execute(&pool).await;
+        let statements = TABLES.map(sqlx::query).into_iter();
+        for statement in statements.chain([sqlx::query(OUR_NAMESPACE).bind(CATALOG).bind(NAMESPACE)]) {
+            let done = statement.execute(&pool).await;
             done.map_err(|error| sql_error(&format!("preparing {}", file.display()), &error))?;
         }
         let failed = |error| disk::failed(&format!("opening {}", file.display()), &error);

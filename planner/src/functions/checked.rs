@@ -5,7 +5,7 @@
 //! constants then fold by the same functions, and what fails on no row fails nowhere. (A feature view's expressions are
 //! compiled by the engine, which checks them there: a row that fails is only left out.)
 
-use crate::{PlanError, error::sqlstate, words::type_name};
+use crate::{PlanError, each_expression::each_expression, error::sqlstate, words::type_name};
 use arrow::{
     array::{ArrayRef, AsArray, Datum},
     compute::kernels::numeric,
@@ -21,8 +21,7 @@ use datafusion::{
     error::Result,
     logical_expr::{
         BinaryExpr, ColumnarValue, Expr, ExprSchemable, LogicalPlan, Operator, ReturnFieldArgs, ScalarFunctionArgs,
-        ScalarUDF, ScalarUDFImpl, Signature, Volatility, expr::ScalarFunction, expr_rewriter::NamePreserver,
-        utils::merge_schema,
+        ScalarUDF, ScalarUDFImpl, Signature, Volatility, expr::ScalarFunction,
     },
     logical_expr_common::type_coercion::binary::BinaryTypeCoercer,
     optimizer::AnalyzerRule,
@@ -40,15 +39,7 @@ impl AnalyzerRule for CheckedArithmetic {
     }
 
     fn analyze(&self, plan: LogicalPlan, _: &ConfigOptions) -> Result<LogicalPlan> {
-        let rewritten = plan.transform_up_with_subqueries(|node| {
-            let schema = merge_schema(&node.inputs());
-            let names = NamePreserver::new(&node);
-            node.map_expressions(|expr| {
-                let name = names.save(&expr);
-                Ok(checked(expr, &schema)?.update_data(|expr| name.restore(expr)))
-            })
-        })?;
-        Ok(rewritten.data)
+        each_expression(plan, checked)
     }
 }
 

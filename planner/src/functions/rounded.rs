@@ -1,6 +1,7 @@
 //! `2.5::integer` is 3: PostgreSQL rounds where Arrow's casts cut off. A `numeric` is rounded half away from zero, a
 //! double half to even.
 
+use crate::each_expression::each_expression;
 use arrow::{
     array::{ArrayRef, AsArray},
     datatypes::{Decimal128Type, Float32Type, Float64Type},
@@ -18,8 +19,6 @@ use datafusion::{
         ColumnarValue, Expr, ExprSchemable, LogicalPlan, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
         Volatility,
         expr::{Cast, TryCast},
-        expr_rewriter::NamePreserver,
-        utils::merge_schema,
     },
     optimizer::AnalyzerRule,
 };
@@ -44,15 +43,7 @@ impl AnalyzerRule for RoundedCasts {
 
 /// A coerced plan in which what is cast to an integer is rounded first.
 pub fn rounded_casts(plan: LogicalPlan) -> Result<LogicalPlan> {
-    let rewritten = plan.transform_up_with_subqueries(|node| {
-        let schema = merge_schema(&node.inputs());
-        let names = NamePreserver::new(&node);
-        node.map_expressions(|expr| {
-            let name = names.save(&expr);
-            Ok(rounded(expr, &schema)?.update_data(|expr| name.restore(expr)))
-        })
-    })?;
-    Ok(rewritten.data)
+    each_expression(plan, rounded)
 }
 
 /// The same for one expression over `schema`. A second time it changes nothing.

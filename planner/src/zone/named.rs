@@ -14,8 +14,8 @@ impl Zone {
     /// `None`: there is no such zone.
     pub(super) fn named(name: &str) -> Option<Zone> {
         let is = |other: &str| other.eq_ignore_ascii_case(name);
-        match ABBREVIATIONS.iter().find(|(short, _)| is(short)) {
-            Some((_, hours)) => Zone::east(hours * 3600),
+        match abbreviation(name) {
+            Some(seconds) => Zone::east(seconds),
             None => chrono_tz::TZ_VARIANTS.iter().copied().find(|tz| is(tz.name())).map(Zone::Named),
         }
     }
@@ -42,6 +42,11 @@ impl Zone {
         };
         instant_us.checked_add(i64::from(offset.local_minus_utc()) * 1_000_000)
     }
+}
+
+/// What an abbreviation means, in any case: seconds east of Greenwich.
+pub fn abbreviation(name: &str) -> Option<i32> {
+    ABBREVIATIONS.iter().find(|(short, _)| short.eq_ignore_ascii_case(name)).map(|(_, hours)| hours * 3600)
 }
 
 /// The abbreviations of PostgreSQL's default set that people write, in hours east, in summer as in winter.

@@ -2,6 +2,7 @@
 //!
 //! DataFusion's type coercion would bring both sides to nanoseconds, which end in the year 2262.
 
+use crate::each_expression::each_expression;
 use arrow_schema::DataType;
 use datafusion::{
     common::{
@@ -10,10 +11,7 @@ use datafusion::{
         tree_node::{Transformed, TreeNode},
     },
     error::Result,
-    logical_expr::{
-        Between, BinaryExpr, Case, Expr, ExprSchemable, LogicalPlan, Operator, cast, expr::InList,
-        expr_rewriter::NamePreserver, utils::merge_schema,
-    },
+    logical_expr::{Between, BinaryExpr, Case, Expr, ExprSchemable, LogicalPlan, Operator, cast, expr::InList},
     optimizer::AnalyzerRule,
 };
 
@@ -33,16 +31,7 @@ impl AnalyzerRule for UntypedTimes {
 
 /// A plan in which text beside times is cast to their type.
 pub fn typed_times(plan: LogicalPlan) -> Result<LogicalPlan> {
-    let rewritten = plan.transform_up_with_subqueries(|node| {
-        let schema = merge_schema(&node.inputs());
-        let names = NamePreserver::new(&node);
-        node.map_expressions(|expr| {
-            let name = names.save(&expr);
-            let typed = expr.transform_up(|expr| beside_times(expr, &schema))?;
-            Ok(typed.update_data(|expr| name.restore(expr)))
-        })
-    })?;
-    Ok(rewritten.data)
+    each_expression(plan, |expr, schema| expr.transform_up(|expr| beside_times(expr, schema)))
 }
 
 fn beside_times(mut expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {

@@ -77,7 +77,7 @@ pub static SETTINGS: &[Setting] = settings! {
         "an INSERT of 10,000 rows fits many times over; bulk data comes by COPY in small messages";
     "commit-interval" commit_interval = "5s", "DURATION", value::duration,
         "How often finished steps are appended to the history of their views",
-        "each append is a Parquet file and an Iceberg commit: shorter is fresher for other readers and makes more files; our own reads are current either way";
+        "each append is a Parquet file and an Iceberg commit: shorter is fresher for other readers and makes more files; lookups, AS OF and ASOF JOIN are current either way";
     "checkpoint-interval" checkpoint_interval = "10s", "DURATION", value::duration,
         "How often the state of the views is saved",
         "bounds how much of the log is replayed after a crash";

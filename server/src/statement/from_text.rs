@@ -16,9 +16,10 @@ use datafusion::{
     error::{DataFusionError, Result as DfResult},
     logical_expr::{
         ColumnarValue, Expr, ExprSchemable, LogicalPlan, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
-        Volatility, expr_rewriter::NamePreserver, utils::merge_schema,
+        Volatility,
     },
 };
+use tidemark_planner::each_expression::each_expression;
 
 /// Whether text becomes a value of this type here, and not by a cast of Arrow's.
 pub fn reads(from: &DataType, to: &DataType) -> bool {
@@ -57,26 +58,15 @@ fn json_array(text: &str) -> Option<String> {
 
 /// Puts this reading in the place of every such cast of a plan.
 pub fn read_casts(plan: LogicalPlan, zone: &SessionZone) -> DfResult<LogicalPlan> {
-    let read = plan.transform_up_with_subqueries(|node| {
-        let inputs = node.inputs();
-        let schema = if inputs.is_empty() { node.schema().as_ref().clone() } else { merge_schema(&inputs) };
-        let names = NamePreserver::new(&node);
-        let node = node.map_expressions(|expr| {
-            let name = names.save(&expr);
-            let read = expr.transform_up(|expr| match expr {
-                Expr::Cast(cast)
-                    if cast.expr.get_type(&schema).is_ok_and(|from| reads(&from, cast.field.data_type())) =>
-                {
-                    let function = ScalarUDF::from(FromText::new(cast.field.data_type().clone(), *zone));
-                    Ok(Transformed::yes(function.call(vec![*cast.expr])))
-                }
-                other => Ok(Transformed::no(other)),
-            })?;
-            Ok(read.update_data(|expr| name.restore(expr)))
-        })?;
-        if node.transformed { node.map_data(|node| node.recompute_schema()) } else { Ok(node) }
-    })?;
-    Ok(read.data)
+    each_expression(plan, |expr, schema| {
+        expr.transform_up(|expr| match expr {
+            Expr::Cast(cast) if cast.expr.get_type(schema).is_ok_and(|from| reads(&from, cast.field.data_type())) => {
+                let function = ScalarUDF::from(FromText::new(cast.field.data_type().clone(), *zone));
+                Ok(Transformed::yes(function.call(vec![*cast.expr])))
+            }
+            other => Ok(Transformed::no(other)),
+        })
+    })
 }
 
 /// The cast as a function, which is what a plan can have in its place.

@@ -2,6 +2,7 @@
 
 use chrono::{DateTime, Offset, TimeZone};
 use chrono_tz::Tz;
+use tidemark_planner::zone::abbreviation;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum SessionZone {
@@ -114,38 +115,4 @@ pub(crate) fn parse_offset(text: &str) -> Option<i32> {
         return None;
     }
     Some(sign * (hours * 3600 + minutes * 60 + seconds))
-}
-
-/// The abbreviations of PostgreSQL's default set that people write; a fixed offset each.
-fn abbreviation(name: &str) -> Option<i32> {
-    const TABLE: &[(&str, i32)] = &[
-        ("AST", -4),
-        ("ADT", -3),
-        ("EST", -5),
-        ("EDT", -4),
-        ("CST", -6),
-        ("CDT", -5),
-        ("MST", -7),
-        ("MDT", -6),
-        ("PST", -8),
-        ("PDT", -7),
-        ("AKST", -9),
-        ("AKDT", -8),
-        ("HST", -10),
-        ("WET", 0),
-        ("WEST", 1),
-        ("BST", 1),
-        ("CET", 1),
-        ("CEST", 2),
-        ("EET", 2),
-        ("EEST", 3),
-        ("MSK", 3),
-        ("JST", 9),
-        ("KST", 9),
-        ("AEST", 10),
-        ("AEDT", 11),
-        ("NZST", 12),
-        ("NZDT", 13),
-    ];
-    TABLE.iter().find(|(n, _)| name.eq_ignore_ascii_case(n)).map(|(_, hours)| hours * 3600)
 }
