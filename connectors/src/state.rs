@@ -23,8 +23,8 @@ impl FjallState {
         let open = |keyspace: Keyspace| {
             db.keyspace(keyspace.name(), KeyspaceCreateOptions::default).map_err(|e| fjall_db::not_done(dir, "open", e))
         };
-        let [a, b, c, d] = Keyspace::ALL.map(open);
-        Ok(FjallState { dir: dir.to_path_buf(), keyspaces: [a?, b?, c?, d?], db })
+        let [a, b, c, d, e, f] = Keyspace::ALL.map(open);
+        Ok(FjallState { dir: dir.to_path_buf(), keyspaces: [a?, b?, c?, d?, e?, f?], db })
     }
 
     fn keyspace(&self, keyspace: Keyspace) -> &fjall::Keyspace {
@@ -35,11 +35,9 @@ impl FjallState {
     fn commit(&self, batch: fjall::OwnedWriteBatch) -> SeamResult<()> {
         batch.durability(Some(PersistMode::SyncAll)).commit().map_err(|e| fjall_db::unknown(&self.dir, e))
     }
-}
 
-#[async_trait]
-impl StateStore for FjallState {
-    async fn checkpoint(&self, batch: WriteBatch) -> SeamResult<()> {
+    /// The changes as one write of fjall's; `None`: there are none.
+    fn prepare(&self, batch: WriteBatch) -> SeamResult<Option<fjall::OwnedWriteBatch>> {
         // Within one fjall batch two changes of a key have no order: only the last one is passed on.
         let mut changes = HashMap::with_capacity(batch.puts.len() + batch.deletes.len());
         let mut bytes = 0;
@@ -54,7 +52,7 @@ impl StateStore for FjallState {
             changes.insert((keyspace, key), Some(value));
         }
         if changes.is_empty() {
-            return Ok(());
+            return Ok(None);
         }
         fjall_db::check_room(&self.dir, bytes as u64)?;
         let mut write = fjall::OwnedWriteBatch::with_capacity(self.db.clone(), changes.len());
@@ -64,10 +62,33 @@ impl StateStore for FjallState {
                 None => write.remove(self.keyspace(keyspace), key),
             }
         }
-        self.commit(write)
+        Ok(Some(write))
+    }
+}
+
+#[async_trait]
+impl StateStore for FjallState {
+    async fn checkpoint(&self, batch: WriteBatch) -> SeamResult<()> {
+        match self.prepare(batch)? {
+            Some(write) => self.commit(write),
+            None => Ok(()),
+        }
     }
 
-    async fn restore(
+    /// Without waiting for the disk: one journal has all writes in order, so the next checkpoint's sync is theirs too.
+    fn spill(&self, batch: WriteBatch) -> SeamResult<()> {
+        match self.prepare(batch)? {
+            Some(write) => write.commit().map_err(|e| fjall_db::unknown(&self.dir, e)),
+            None => Ok(()),
+        }
+    }
+
+    fn get(&self, keyspace: Keyspace, key: &[u8]) -> SeamResult<Option<Vec<u8>>> {
+        let found = self.keyspace(keyspace).get(key).map_err(|e| fjall_db::not_done(&self.dir, "read", e))?;
+        Ok(found.map(|value| value.to_vec()))
+    }
+
+    fn page(
         &self,
         keyspace: Keyspace,
         prefix: &[u8],

@@ -234,6 +234,20 @@ impl Accumulator {
         }
     }
 
+    /// Bytes on the heap, nearly.
+    pub fn memory(&self) -> usize {
+        match self {
+            Accumulator::Moments(_) => size_of::<Moments>(),
+            Accumulator::Pairs(_) => size_of::<Pairs>(),
+            Accumulator::Monotonic(candidates) => candidates.capacity() * size_of::<u64>(),
+            Accumulator::Values(values) => values.memory(),
+            Accumulator::Extreme(Some(_)) => size_of::<(Value, Value)>(),
+            Accumulator::Bits(_) => size_of::<Bits>(),
+            Accumulator::Distinct(sketch) => sketch.memory(),
+            _ => 0,
+        }
+    }
+
     /// The aggregate's value, and whether it left its type's range (then it is NULL). What is read from the ring
     /// (`Positional`, `Monotonic`) is answered by the caller.
     pub fn evaluate(&self, of: &Function) -> (Value, bool) {

@@ -124,6 +124,13 @@ impl KeyState {
         self.ring.len()
     }
 
+    /// Bytes it takes besides itself, nearly: what allocators add is not known.
+    pub fn memory(&self) -> usize {
+        let key: usize = self.key.iter().map(|value| size_of::<Value>() + value.encoded_len()).sum();
+        let online = self.online.as_ref().map_or(0, |online| size_of::<Cursor>() + online.memory());
+        key + self.ring.memory() + self.done.memory() + online
+    }
+
     /// The state as bytes. Accumulators of bounded frames are left out: they are rebuilt from the events.
     pub fn encode(&self, walk: &Walk) -> Result<Vec<u8>, postcard::Error> {
         let unbounded = |i: &usize| walk.folds[*i].of.unbounded;

@@ -8,7 +8,7 @@ mod rows;
 mod steps;
 
 use crate::{
-    runtime::{Engine, ViewRuntime},
+    runtime::{Engine, Failure, ViewRuntime},
     seam::SeamError,
     value::Value,
     wording::instant,
@@ -27,8 +27,9 @@ pub fn provider(
     table: &TidemarkTable,
     clock_us: i64,
 ) -> DfResult<Option<Arc<dyn TableProvider>>> {
-    let gone = |id: ObjectId| {
-        DataFusionError::Execution(format!("\"{}\" (id {id}) was dropped while the statement ran", table.name))
+    let gone = |id: ObjectId| match engine.failure(id) {
+        Some(failure) => failed(&failure),
+        None => DataFusionError::Execution(format!("\"{}\" (id {id}) was dropped while the statement ran", table.name)),
     };
     Ok(Some(match &table.target {
         ScanTarget::Relation(id) => {
@@ -79,6 +80,14 @@ pub fn provider(
         }
         ScanTarget::System(_) | ScanTarget::Nothing => return Ok(None),
     }))
+}
+
+/// Who reads a view that has failed is told so: its values would be of before.
+fn failed(failure: &Failure) -> DataFusionError {
+    let name = &failure.name;
+    tidemark_planner::PlanError::new("55000", format!("feature view \"{name}\" has failed: {}", failure.error))
+        .hint(format!("mend what the message names, then ALTER FEATURE VIEW {name} RESUME"))
+        .into()
 }
 
 /// Errors of the seams inside queries.

@@ -16,10 +16,12 @@
 
 mod checkpoint;
 mod extent;
+mod failed;
 mod letters;
 mod restore;
 mod source;
 
+pub use failed::Failure;
 pub use letters::DeadLetter;
 pub use source::{Conflict, IngestError, IngestReport, SourceRuntime};
 
@@ -30,7 +32,7 @@ use crate::{
         StateStore,
     },
     value::Value,
-    view::ViewState,
+    view::{Cold, Memory, OnlineRows, ViewState},
 };
 use arrow::datatypes::SchemaRef;
 use parking_lot::RwLock;
@@ -55,6 +57,8 @@ pub trait Logs: Send + Sync {
 pub struct Seams {
     /// How many threads a large batch is spread over, by key.
     pub threads: usize,
+    /// What the keys of all views may take in memory.
+    pub memory: Arc<Memory>,
     pub clock: Arc<dyn Clock>,
     pub logs: Arc<dyn Logs>,
     pub state: Arc<dyn StateStore>,
@@ -65,12 +69,17 @@ pub struct Seams {
 pub struct Engine {
     pub seams: Seams,
     sources: RwLock<HashMap<ObjectId, Arc<SourceRuntime>>>,
+    /// Those that have failed since the start among them.
     views: RwLock<HashMap<ObjectId, Arc<ViewRuntime>>>,
+    /// Views that could not be started.
+    not_started: RwLock<HashMap<ObjectId, Failure>>,
     /// Grows with every start; fences writers of earlier starts.
     epoch: u64,
     puts: AtomicU64,
     /// One checkpoint at a time.
     checkpointing: tokio::sync::Mutex<()>,
+    /// Held while values are on their way to the online store, so that a checkpoint knows which have arrived.
+    flushing: tokio::sync::Mutex<()>,
 }
 
 /// A feature view, its source, and its table in history.
@@ -85,6 +94,8 @@ pub struct ViewRuntime {
     sequence: AtomicU64,
     /// The last failure of a background action on this view, for people.
     pub last_error: RwLock<Option<String>>,
+    /// Set once: from then on nothing is applied to it and nobody reads it.
+    failure: RwLock<Option<Failure>>,
 }
 
 impl ViewRuntime {
@@ -107,16 +118,22 @@ impl Engine {
         self.sources.read().get(&id).cloned()
     }
 
+    /// A view that runs.
     pub fn view(&self, id: ObjectId) -> Option<Arc<ViewRuntime>> {
-        self.views.read().get(&id).cloned()
+        self.views.read().get(&id).filter(|view| view.failure.read().is_none()).cloned()
     }
 
     pub fn sources(&self) -> Vec<Arc<SourceRuntime>> {
         self.sources.read().values().cloned().collect()
     }
 
+    /// The views that run.
     pub fn views(&self) -> Vec<Arc<ViewRuntime>> {
-        self.views.read().values().cloned().collect()
+        self.views.read().values().filter(|view| view.failure.read().is_none()).cloned().collect()
+    }
+
+    fn cold(&self, id: ObjectId) -> Cold {
+        Cold::new(id, self.seams.state.clone(), self.seams.memory.clone())
     }
 
     /// Starts a source or table that has just been created.
@@ -170,18 +187,27 @@ impl Engine {
             SeamError::NotDone(format!("the source of feature view \"{}\" is not running", object.name))
         })?;
         let table = Self::history_table(object, &compiled);
+        // A CREATE that a crash has cut leaves keys of a view that never was, and its number comes again.
+        self.forget_keys(object.id).await?;
         self.seams.history.create(&table).await?;
         let version = object.feature_view().map_or(1, |v| v.version);
         let mut inner = source.lock().await;
         let history_start_us = source.extent().removed_us.and_then(|_| source.history_start_us());
         let view = Arc::new(ViewRuntime {
-            state: ViewState::new(object.id, Arc::new(compiled), i64::MIN, self.seams.threads),
+            state: ViewState::new(
+                object.id,
+                Arc::new(compiled),
+                i64::MIN,
+                self.seams.threads,
+                Some(self.cold(object.id)),
+            ),
             source: source.clone(),
             history: RwLock::new(table),
             history_start_us,
             version,
             sequence: AtomicU64::new(1),
             last_error: RwLock::default(),
+            failure: RwLock::default(),
         });
         if let Err(error) = self.build(&source, &view).await {
             let name = view.history.read().name.clone();
@@ -202,13 +228,14 @@ impl Engine {
 
     /// Stops a feature view and removes its state, online values and history.
     pub async fn drop_view(&self, id: ObjectId) -> SeamResult<()> {
+        let not_started = self.not_started.write().remove(&id);
+        if let Some(failure) = not_started {
+            return self.forget_view(id, &failure.name).await;
+        }
         let Some(view) = self.views.write().remove(&id) else { return Ok(()) };
         // A checkpoint under way may still write the view's keys: wait for it.
         let _quiet = self.checkpointing.lock().await;
-        let mut source = view.source.lock().await;
-        source.views.retain(|v| v.state.id != id);
-        source.waiting.retain(|letter| letter.view != Some(id));
-        drop(source);
+        self.detach(&view).await;
         // Its dead letters go with it; the rows themselves are in the source.
         let letters = [view.source.id.0.to_be_bytes(), id.0.to_be_bytes()].concat();
         self.seams.state.remove(crate::seam::Keyspace::DeadLetters, &letters).await?;
@@ -216,13 +243,28 @@ impl Engine {
         self.forget_view(id, &name).await
     }
 
+    /// From here on nothing is applied to the view.
+    async fn detach(&self, view: &ViewRuntime) {
+        let mut source = view.source.lock().await;
+        source.views.retain(|v| v.state.id != view.state.id);
+        source.waiting.retain(|letter| letter.view != Some(view.state.id));
+    }
+
     async fn forget_view(&self, id: ObjectId, history: &str) -> SeamResult<()> {
         use crate::seam::Keyspace;
         self.seams.history.as_ref().drop(history).await?;
         self.seams.online.drop_view(id).await?;
-        self.seams.state.remove(Keyspace::Keys, &id.0.to_be_bytes()).await?;
+        self.forget_keys(id).await?;
         // Last: by it the next start finds what a crash on the way has left.
         self.seams.state.remove(Keyspace::Progress, &id.0.to_be_bytes()).await
+    }
+
+    async fn forget_keys(&self, id: ObjectId) -> SeamResult<()> {
+        use crate::seam::Keyspace;
+        for keyspace in [Keyspace::Keys, Keyspace::Due, Keyspace::Spilled] {
+            self.seams.state.remove(keyspace, &id.0.to_be_bytes()).await?;
+        }
+        Ok(())
     }
 
     pub async fn rename_view(&self, id: ObjectId, to: &str) -> SeamResult<()> {
@@ -250,19 +292,44 @@ impl Engine {
     }
 
     async fn flush_view(&self, view: &ViewRuntime, now_us: i64) -> SeamResult<usize> {
+        view.state.relieve_all()?;
+        let _flushing = self.flushing.lock().await;
         let stale = view.state.take_stale(now_us).map_err(SeamError::not_done)?;
-        if stale.is_empty() {
-            return Ok(0);
-        }
         let keys: Vec<_> = stale.iter().map(|(key, _)| key.clone()).collect();
-        let values = stale.into_iter().map(|(key, row)| self.online_value(&key, row)).collect::<Result<Vec<_>, _>>();
-        let values = values.map_err(SeamError::not_done)?;
-        let flushed = values.len();
-        let put = self.seams.online.put(view.state.id, values).await;
-        if put.is_err() {
-            view.state.mark_stale(keys);
+        let mut flushed = keys.len();
+        if let Err(error) = self.put_online(view, stale).await {
+            view.state.mark_stale(keys)?;
+            return Err(error);
         }
-        put.map(|()| flushed)
+        let mut at = None;
+        while let Some(rows) = view.state.catch_up(&mut at, now_us).map_err(SeamError::not_done)? {
+            flushed += rows.len();
+            if let Err(error) = self.put_online(view, rows).await {
+                view.state.is_behind();
+                return Err(error);
+            }
+        }
+        Ok(flushed)
+    }
+
+    async fn put_online(&self, view: &ViewRuntime, rows: OnlineRows) -> SeamResult<()> {
+        if rows.is_empty() {
+            return Ok(());
+        }
+        let values = rows.into_iter().map(|(key, row)| self.online_value(&key, row)).collect::<Result<Vec<_>, _>>();
+        self.seams.online.put(view.state.id, values.map_err(SeamError::not_done)?).await
+    }
+
+    /// Brings keys into memory that were there before a restart, as far as there is plenty of room. Lookups and ingestion do
+    /// not wait for it: they bring what they need themselves.
+    pub async fn warm(&self) -> SeamResult<()> {
+        for view in self.views() {
+            let mut at = None;
+            while view.state.warm(&mut at)? {
+                tokio::task::yield_now().await;
+            }
+        }
+        Ok(())
     }
 
     fn online_value(&self, key: &[u8], row: Option<Row>) -> Result<OnlineValue, postcard::Error> {

@@ -1,24 +1,31 @@
 //! The running feature view: its keys in shards, the steps that wait for history, and what stores have not seen yet.
 //!
 //! Work on a shard is short and synchronous; lookups lock one shard, ingestion each for its part of a batch, large batches
-//! several at once.
+//! several at once. Keys that nobody has asked for lately are in the state store only (`cold.rs`), and come back when they are
+//! looked up, have an event, or are due.
 
+mod cold;
+mod memory;
 mod reading;
+mod saving;
 mod schedule;
 mod shard;
 mod step;
 
-pub use shard::Encoded;
+pub use cold::Cold;
+pub use memory::Memory;
+pub use saving::Frozen;
+pub use shard::{Encoded, SavedKey};
 pub use step::{Op, SharedSteps, Step, Steps};
 
 use crate::{
     compiled::{BatchRows, CompiledView, Row, RowFailure},
     key::{Instants, KeyState},
     parallel,
-    seam::{RejectReason, SeamError},
+    seam::{RejectReason, SeamError, SeamResult},
     wording::{instant, span},
 };
-use datafusion::error::Result as DfResult;
+use datafusion::error::{DataFusionError, Result as DfResult};
 use parking_lot::{Mutex, RwLock};
 use shard::{Shard, hash};
 use std::sync::{
@@ -38,15 +45,14 @@ const KEYS_TOGETHER: usize = 512;
 /// From so many rows on a batch is spread over threads: starting one takes some 20 µs, a row 2 µs.
 const ROWS_IN_PARALLEL: usize = 1024;
 
-/// A key changed since the last checkpoint, and its state as bytes (`None`: the key is over).
-pub type DirtyKey = (Encoded, Option<Vec<u8>>);
-
 pub struct ViewState {
     pub id: ObjectId,
     /// As many work on its shards at once.
     threads: usize,
     pub compiled: Arc<CompiledView>,
     shards: Vec<Mutex<Shard>>,
+    /// Where keys are that are not in memory; `None`: all are.
+    cold: Option<Cold>,
     frontier_us: AtomicI64,
     pending: Mutex<Pending>,
     /// Held for writing while steps move from the shards to `pending`, so that no reader sees them in neither.
@@ -54,9 +60,14 @@ pub struct ViewState {
     pub counters: Counters,
 }
 
+/// Keys with their rows, for the online store; `None`: the key is absent.
+pub type OnlineRows = Vec<(Encoded, Option<Row>)>;
+
 /// What `tidemark.pipelines` shows of a view.
 #[derive(Debug, Default)]
 pub struct Counters {
+    /// Entity keys, in memory or not.
+    pub keys: AtomicU64,
     pub events: AtomicU64,
     pub rows_failed: AtomicU64,
     /// Aggregates that left their type's range, and output expressions that failed: NULL in both cases.
@@ -80,12 +91,20 @@ fn shard_of(hash: u64) -> usize {
 
 impl ViewState {
     /// An empty view. Steps below `committed_us` are already in the history table and are not written again.
-    pub fn new(id: ObjectId, compiled: Arc<CompiledView>, committed_us: i64, threads: usize) -> ViewState {
+    /// Without `cold` all its keys stay in memory.
+    pub fn new(
+        id: ObjectId,
+        compiled: Arc<CompiledView>,
+        committed_us: i64,
+        threads: usize,
+        cold: Option<Cold>,
+    ) -> ViewState {
         ViewState {
             id,
             threads,
             compiled,
-            shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
+            shards: (0..SHARDS).map(|_| Mutex::new(Shard::new())).collect(),
+            cold,
             frontier_us: AtomicI64::new(i64::MIN),
             pending: Mutex::new(Pending { committed_us, chunks: vec![] }),
             finishing: RwLock::new(()),
@@ -119,22 +138,27 @@ impl ViewState {
         let walk = &self.compiled.walk;
         let frontier_us = self.frontier_us();
         let pieces: Vec<_> = self.shards.iter().zip(&by_shard).filter(|(_, of_shard)| !of_shard.is_empty()).collect();
-        let late = self.each_shard(events.len(), &pieces, |(shard, of_shard)| {
+        let late = self.each_shard(events.len(), &pieces, |(shard, of_shard)| -> SeamResult<Vec<RowFailure>> {
             let mut failures = vec![];
             let mut event = walk.layout.row();
             let mut shard = shard.lock();
             for (hash, i) in of_shard.iter().copied() {
                 let i = i as usize;
                 let encoded = &keys[if i == 0 { 0 } else { ends[i - 1] }..ends[i]];
-                let id = shard.find(hash, encoded).unwrap_or_else(|| {
-                    shard.insert(hash, encoded.into(), KeyState::new(walk, events.key(i), frontier_us))
-                });
+                let id = match self.find_or_load(&mut shard, hash, encoded)? {
+                    Some(id) => id,
+                    None => {
+                        self.counters.keys.fetch_add(1, Ordering::Relaxed);
+                        let (state, generation) = (KeyState::new(walk, events.key(i), frontier_us), shard.generation);
+                        shard.insert(hash, encoded.into(), state, generation)
+                    }
+                };
                 let row = events.row(i);
                 let time_us = batch.times_us[row];
                 let delete = batch.deletes.binary_search(&(row as u32)).is_ok();
                 event.reset(&walk.layout, time_us, batch.base_offset + row as u64, delete);
                 events.fill(i, &walk.layout, &mut event);
-                if shard.get_mut(id).is_some_and(|entry| entry.state.insert(walk, &event)) {
+                if shard.change(id, walk).is_some_and(|entry| entry.state.insert(walk, &event)) {
                     shard.due_sooner(id, time_us);
                 } else {
                     let below = span(time_us.abs_diff(frontier_us));
@@ -142,12 +166,15 @@ impl ViewState {
                     let error = format!("event time {time} lies {below} below the frontier {frontier}");
                     failures.push(RowFailure { row, reason: RejectReason::Late, error });
                 }
-                shard.mark_dirty(id);
                 shard.mark_stale(id);
+                shard.weigh(id);
             }
-            failures
+            self.relieve(&mut shard)?;
+            Ok(failures)
         });
-        failures.extend(late.into_iter().flatten());
+        for late in late {
+            failures.extend(late.map_err(seam)?);
+        }
         failures.sort_by_key(|f| f.row);
         self.counters.rows_failed.fetch_add(failures.len() as u64, Ordering::Relaxed);
         Ok(failures)
@@ -162,6 +189,7 @@ impl ViewState {
         self.frontier_us.store(frontier_us, Ordering::Release);
         // After a restart the log is replayed from before the last commit: steps below it are already in history.
         let committed_us = self.pending.lock().committed_us;
+        self.finish_cold(frontier_us, committed_us, rows)?;
         let finished = self.each_shard(rows, &self.shards, |shard| -> DfResult<Steps> {
             let mut steps = Steps::default();
             let mut shard = shard.lock();
@@ -170,11 +198,17 @@ impl ViewState {
                 due.clear();
                 due.extend(std::iter::from_fn(|| shard.next_due(frontier_us)).take(KEYS_TOGETHER));
                 if due.is_empty() {
+                    shard.tidy();
                     return Ok(steps);
                 }
                 self.finish_keys(&mut shard, &due, frontier_us, committed_us, &mut steps)?;
+                self.relieve(&mut shard).map_err(seam)?;
             }
         });
+        self.keep_steps(finished)
+    }
+
+    fn keep_steps(&self, finished: Vec<DfResult<Steps>>) -> DfResult<()> {
         for steps in finished {
             let steps = steps?;
             self.counters.steps.fetch_add(steps.len() as u64, Ordering::Relaxed);
@@ -197,7 +231,7 @@ impl ViewState {
         let mut instants = Instants::default();
         let mut ends = Vec::with_capacity(due.len());
         for id in due {
-            if let Some(entry) = shard.get_mut(*id) {
+            if let Some(entry) = shard.change(*id, walk) {
                 entry.state.finish(walk, frontier_us, &mut instants);
             }
             ends.push(instants.each.len());
@@ -217,13 +251,136 @@ impl ViewState {
             from = end;
             state.trim(walk);
             if state.is_over(walk) {
-                shard.remove(*id);
+                self.counters.keys.fetch_sub(1, Ordering::Relaxed);
+                shard.remove(*id, walk);
             } else {
                 shard.schedule(*id, walk);
-                shard.mark_dirty(*id);
+                shard.weigh(*id);
             }
         }
         Ok(())
+    }
+
+    /// The same for the keys that are due and not in memory; they come back into it.
+    fn finish_cold(&self, frontier_us: i64, committed_us: i64, rows: usize) -> DfResult<()> {
+        let Some(cold) = self.cold.as_ref().filter(|cold| cold.has_any()) else { return Ok(()) };
+        let from_us = cold.due.upto_us.load(Ordering::Relaxed);
+        if cold.due.begins(frontier_us) {
+            let mut after = cold.due_key(from_us, &[]);
+            loop {
+                let keys = cold.due_keys(&cold.due, &mut after, frontier_us).map_err(seam)?;
+                if keys.is_empty() {
+                    break;
+                }
+                let finished = self.each_shard_of(rows, keys, |shard, keys| -> DfResult<Steps> {
+                    let mut steps = Steps::default();
+                    let mut due = vec![];
+                    for (hash, key) in keys {
+                        // One in memory is due by the shard's own schedule.
+                        if shard.find(*hash, key).is_none()
+                            && let Some(id) = self.find_or_load(shard, *hash, key).map_err(seam)?
+                        {
+                            shard.mark_stale(id);
+                            due.push(id);
+                        }
+                    }
+                    self.finish_keys(shard, &due, frontier_us, committed_us, &mut steps)?;
+                    self.relieve(shard).map_err(seam)?;
+                    Ok(steps)
+                });
+                self.keep_steps(finished)?;
+            }
+        }
+        cold.due.upto_us.store(frontier_us, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Works on some keys shard by shard.
+    fn each_shard_of<R: Send>(
+        &self,
+        rows: usize,
+        keys: Vec<Vec<u8>>,
+        work: impl Fn(&mut Shard, &[(u64, Vec<u8>)]) -> R + Sync,
+    ) -> Vec<R> {
+        let mut by_shard: [Vec<(u64, Vec<u8>)>; SHARDS] = Default::default();
+        for key in keys {
+            let hash = hash(&key);
+            by_shard[shard_of(hash)].push((hash, key));
+        }
+        let pieces: Vec<_> = self.shards.iter().zip(&by_shard).filter(|(_, keys)| !keys.is_empty()).collect();
+        self.each_shard(rows, &pieces, |(shard, keys)| work(&mut shard.lock(), keys))
+    }
+
+    /// The key's number, when it has been brought back into memory if it was not there.
+    fn find_or_load(&self, shard: &mut Shard, hash: u64, encoded: &[u8]) -> SeamResult<Option<u32>> {
+        if let Some(id) = shard.find(hash, encoded) {
+            return Ok(Some(id));
+        }
+        let Some(cold) = self.cold.as_ref().filter(|cold| cold.has_any()) else { return Ok(None) };
+        if shard.is_over(encoded) {
+            return Ok(None);
+        }
+        let Some((bytes, changed)) = cold.read(encoded, shard.generation)? else { return Ok(None) };
+        let walk = &self.compiled.walk;
+        let state = self.decoded(&bytes)?;
+        if changed == shard.generation {
+            cold.unspill(changed, encoded)?;
+        }
+        let id = shard.insert(hash, encoded.into(), state, changed);
+        shard.schedule(id, walk);
+        shard.schedule_online(id, walk);
+        shard.weigh(id);
+        Ok(Some(id))
+    }
+
+    fn decoded(&self, bytes: &[u8]) -> SeamResult<KeyState> {
+        KeyState::decode(&self.compiled.walk, bytes).map_err(|e| {
+            SeamError::not_done(format!("state of feature view \"{}\" cannot be read: {e}", self.compiled.name))
+        })
+    }
+
+    /// Where memory is short, keys of this shard leave it that nobody has asked for lately. What has changed of them since
+    /// the last checkpoint is spilled.
+    fn relieve(&self, shard: &mut Shard) -> SeamResult<()> {
+        let Some(cold) = &self.cold else { return Ok(()) };
+        cold.memory.grow(shard.take_grown());
+        if !cold.memory.is_over() {
+            return Ok(());
+        }
+        let walk = &self.compiled.walk;
+        let victims = shard.victims(walk, cold.online.upto_us.load(Ordering::Acquire), cold.memory.is_far_over());
+        let mut spilled = vec![];
+        for id in &victims {
+            if let Some(entry) = shard.get(*id).filter(|_| shard.is_changed(*id)) {
+                let bytes = entry.state.encode(walk).map_err(SeamError::not_done)?;
+                spilled.push((&*entry.encoded, bytes, entry.state.next_instant(walk)));
+            }
+        }
+        if !spilled.is_empty()
+            && let Err(error) = cold.spill(shard.generation, spilled)
+        {
+            // They stay where they are: nothing is lost, and memory is short for somewhat longer.
+            tracing::warn!(view = self.compiled.name, %error, "keys cannot leave memory");
+            return Ok(());
+        }
+        cold.note_any();
+        for id in victims {
+            let Some((due_us, stale)) = shard.evict(id, walk) else { continue };
+            if let Some(at_us) = due_us {
+                cold.due.note(at_us);
+                cold.online.note(at_us);
+            }
+            if stale {
+                cold.behind.store(true, Ordering::Release);
+            }
+        }
+        cold.memory.grow(shard.take_grown());
+        Ok(())
+    }
+
+    /// Gives back memory where it is short, also that of a view on which nothing happens.
+    pub fn relieve_all(&self) -> SeamResult<()> {
+        self.shards.iter().try_for_each(|shard| self.relieve(&mut shard.lock()))
     }
 
     /// What happened, with the outputs that then hold.
@@ -256,50 +413,9 @@ impl ViewState {
         self.committed(done.count(), frontier_us);
     }
 
-    /// The keys changed since the last call, as bytes (`None`: the key is over).
-    pub fn take_dirty(&self) -> Result<Vec<DirtyKey>, SeamError> {
-        let mut taken = vec![];
-        for shard in &self.shards {
-            let mut shard = shard.lock();
-            let (changed, over) = shard.take_dirty();
-            for entry in changed.into_iter().filter_map(|id| shard.get(id)) {
-                let bytes = entry.state.encode(&self.compiled.walk).map_err(SeamError::not_done)?;
-                taken.push((entry.encoded.clone(), Some(bytes)));
-            }
-            taken.extend(over.into_iter().map(|encoded| (encoded, None)));
-        }
-        Ok(taken)
-    }
-
-    /// Marks keys dirty again whose checkpoint failed.
-    pub fn mark_dirty(&self, keys: impl IntoIterator<Item = Encoded>) {
-        for key in keys {
-            self.shards[shard_of(hash(&key))].lock().still_dirty(key);
-        }
-    }
-
-    /// Puts back a key from a checkpoint.
-    pub fn restore(&self, encoded: Vec<u8>, bytes: &[u8]) -> Result<(), SeamError> {
-        let walk = &self.compiled.walk;
-        let state = KeyState::decode(walk, bytes).map_err(|e| {
-            SeamError::not_done(format!("state of feature view \"{}\" cannot be read: {e}", self.compiled.name))
-        })?;
-        let hash = hash(&encoded);
-        let mut shard = self.shards[shard_of(hash)].lock();
-        let id = shard.insert(hash, encoded.into(), state);
-        shard.schedule(id, walk);
-        // What the online store shows of it is of before the stop, and its departures are to be followed again.
-        shard.mark_stale(id);
-        Ok(())
-    }
-
-    /// Sets the frontier of restored state.
-    pub fn restore_frontier(&self, frontier_us: i64) {
-        self.frontier_us.store(frontier_us, Ordering::Release);
-    }
-
     /// The keys whose online value may have changed by `at_us`, with their rows then; each is reported once per change.
-    pub fn take_stale(&self, at_us: i64) -> DfResult<Vec<(Encoded, Option<Row>)>> {
+    pub fn take_stale(&self, at_us: i64) -> DfResult<OnlineRows> {
+        self.wake_departing(at_us)?;
         let mut taken = vec![];
         for shard in &self.shards {
             let mut shard = shard.lock();
@@ -319,23 +435,72 @@ impl ViewState {
         Ok(taken)
     }
 
-    /// Marks keys whose values could not be put.
-    pub fn mark_stale(&self, keys: impl IntoIterator<Item = Encoded>) {
-        for key in keys {
-            self.shards[shard_of(hash(&key))].lock().still_stale(key);
+    /// Keys that are not in memory and change by `at_us` come back into it, for the online store.
+    fn wake_departing(&self, at_us: i64) -> DfResult<()> {
+        let Some(cold) = self.cold.as_ref().filter(|cold| cold.has_any()) else { return Ok(()) };
+        // First: a key that leaves memory from here on is one that changes later.
+        let from_us = cold.online.upto_us.fetch_max(at_us, Ordering::AcqRel);
+        let before_us = at_us.saturating_add(1);
+        if !cold.online.begins(before_us) {
+            return Ok(());
+        }
+        let mut after = cold.due_key(from_us, &[]);
+        loop {
+            let keys = cold.due_keys(&cold.online, &mut after, before_us).map_err(seam)?;
+            if keys.is_empty() {
+                return Ok(());
+            }
+            let woken = self.each_shard_of(0, keys, |shard, keys| -> SeamResult<()> {
+                for (hash, key) in keys {
+                    if shard.find(*hash, key).is_none()
+                        && let Some(id) = self.find_or_load(shard, *hash, key)?
+                    {
+                        shard.mark_stale(id);
+                    }
+                }
+                self.relieve(shard)
+            });
+            woken.into_iter().try_for_each(|woken| woken.map_err(seam))?;
         }
     }
 
-    /// When the finished part of some key next changes.
-    pub fn earliest_due(&self) -> Option<i64> {
-        self.shards.iter().filter_map(|shard| shard.lock().earliest_due()).min()
+    /// Marks keys whose values could not be put.
+    pub fn mark_stale(&self, keys: impl IntoIterator<Item = Encoded>) -> SeamResult<()> {
+        for key in keys {
+            let hash = hash(&key);
+            let mut shard = self.shards[shard_of(hash)].lock();
+            match self.find_or_load(&mut shard, hash, &key)? {
+                Some(id) => shard.mark_stale(id),
+                None => shard.still_over_stale(key),
+            }
+        }
+        Ok(())
     }
 
-    /// Keys in memory, and events kept for them.
-    pub fn size(&self) -> (usize, usize) {
-        self.shards.iter().fold((0, 0), |(keys, events), shard| {
+    /// When the finished part of some key next changes; for those that are not in memory it may be too soon.
+    pub fn earliest_due(&self) -> Option<i64> {
+        let cold = self.cold.as_ref().filter(|cold| cold.has_any()).and_then(Cold::earliest_due);
+        self.shards.iter().filter_map(|shard| shard.lock().earliest_due()).chain(cold).min()
+    }
+
+    /// Keys in memory, and the bytes that they take there.
+    pub fn in_memory(&self) -> (u64, u64) {
+        self.shards.iter().fold((0, 0), |(keys, bytes), shard| {
             let shard = shard.lock();
-            (keys + shard.len(), events + shard.entries().map(|e| e.state.events()).sum::<usize>())
+            (keys + shard.len() as u64, bytes + shard.bytes())
         })
     }
+}
+
+impl Drop for ViewState {
+    fn drop(&mut self) {
+        if let Some(cold) = &self.cold {
+            let bytes: u64 = self.shards.iter().map(|shard| shard.lock().accounted()).sum();
+            cold.memory.grow(-(bytes as i64));
+        }
+    }
+}
+
+fn seam(error: SeamError) -> DataFusionError {
+    crate::provider::seam(error)
 }

@@ -57,6 +57,11 @@ pub enum Statement {
         name: String,
         to: Box<ast::Expr>,
     },
+    /// `ALTER FEATURE VIEW [IF EXISTS] name RESUME`
+    Resume {
+        if_exists: bool,
+        name: String,
+    },
     /// `COMMENT ON {SOURCE | TABLE | FEATURE VIEW | VIEW} name IS 'text' | NULL` (`column` set: `COMMENT ON COLUMN name.column`;
     /// kind is then `None`)
     Comment {

@@ -23,6 +23,7 @@ use tidemark_engine::{
     asof,
     runtime::{Engine, Logs, Seams},
     seam::{Clock, SeamResult, Source},
+    view::Memory,
 };
 use tidemark_planner::functions::{session_config, state_builder};
 use tokio::sync::watch;
@@ -129,6 +130,7 @@ async fn open(settings: &Settings, data: &Path, clock: Arc<dyn Clock>) -> Result
     let threads = threads.unwrap_or(1);
     let seams = Seams {
         threads,
+        memory: Arc::new(Memory::new(settings.state_memory)),
         clock: clock.clone(),
         logs: Arc::new(EmbeddedLogs { folder: data.join("log"), settings: log }),
         state: Arc::new(FjallState::open(&data.join("state"))?),
@@ -150,8 +152,17 @@ async fn open(settings: &Settings, data: &Path, clock: Arc<dyn Clock>) -> Result
     Ok(Database::new(engine, clock, catalog, builder.build(), queries, folder))
 }
 
-/// What happens without anybody asking: departures reach the online store, silent sources move on, checkpoints.
+/// What happens without anybody asking: what was in memory before the start comes back, departures reach the online store, silent sources move on, checkpoints.
 fn background(database: &Arc<Database>, settings: &Settings, stopping: watch::Receiver<bool>) {
+    let warmed = database.clone();
+    database.clock.spawn(
+        "warm",
+        Box::pin(async move {
+            if let Err(error) = warmed.engine.warm().await {
+                tracing::warn!(%error, "keys were not brought into memory beforehand; each comes when it is needed");
+            }
+        }),
+    );
     every(database, stopping.clone(), "online", settings.online_tick, |database| {
         Box::pin(async move { database.engine.flush_online().await.map(|_| ()) })
     });

@@ -50,6 +50,8 @@ pub struct Settings {
     pub worker_threads: Option<usize>,
     /// What the queries of all connections may hold in memory together; `None`: no limit.
     pub query_memory: Option<u64>,
+    /// What the keys of all feature views may take in memory together.
+    pub state_memory: u64,
     pub batch_rows: usize,
 }
 
@@ -100,6 +102,7 @@ impl Default for Settings {
             online_tick: Duration::ZERO,
             worker_threads: None,
             query_memory: None,
+            state_memory: 0,
             batch_rows: 0,
         };
         for setting in SETTINGS {

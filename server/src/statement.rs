@@ -19,6 +19,7 @@ mod parquet_columns;
 mod prepare;
 pub mod query;
 mod rename;
+mod resume;
 mod set_options;
 mod settings;
 mod show;
@@ -93,6 +94,7 @@ pub async fn execute(
             let parameters = parameters(session, prepared, bound)?;
             advance_watermark::execute(database, session, *if_exists, name, to, &parameters).await
         }
+        Statement::Resume { if_exists, name } => resume::execute(database, session, *if_exists, name).await,
         Statement::Comment { kind, name, column, text } => {
             comment::execute(database, *kind, name, column.as_deref(), text.clone()).await
         }
@@ -174,6 +176,7 @@ fn changes(statement: &Statement) -> Option<Cow<'static, str>> {
         Statement::Drop { kind, .. } => of("DROP", *kind),
         Statement::Rename { kind, .. } | Statement::SetOptions { kind, .. } => of("ALTER", *kind),
         Statement::AdvanceWatermark { .. } => of("ALTER", ObjectKind::Source),
+        Statement::Resume { .. } => of("ALTER", ObjectKind::FeatureView),
         Statement::Comment { .. } => Some("COMMENT".into()),
         _ => None,
     }

@@ -40,7 +40,13 @@ impl Stats for EngineStats {
     }
 
     fn view(&self, id: ObjectId) -> Option<ViewStats> {
+        if let Some(failure) = self.engine.failure(id) {
+            let positions = failure.positions.map(|positions| positions.to_string());
+            let (state, last_error) = ("failed".to_string(), Some(failure.error));
+            return Some(ViewStats { state, last_error, positions, ..ViewStats::default() });
+        }
         let view = self.engine.view(id)?;
+        let (keys_in_memory, memory_bytes) = view.state.in_memory();
         let pending = view.state.pending();
         let counters = &view.state.counters;
         let now_us = view.now_us(self.clock.now_us());
@@ -51,7 +57,9 @@ impl Stats for EngineStats {
             committed_us: known(pending.committed_us),
             history_start_us: view.history_start_us(),
             complete_from_us: view.complete_from_us(),
-            keys: Some(view.state.size().0 as u64),
+            keys: Some(counters.keys.load(Ordering::Relaxed)),
+            keys_in_memory: Some(keys_in_memory),
+            memory_bytes: Some(memory_bytes),
             events: Some(counters.events.load(Ordering::Relaxed)),
             rows_failed: Some(counters.rows_failed.load(Ordering::Relaxed)),
             values_failed: Some(counters.values_failed.load(Ordering::Relaxed)),

@@ -73,6 +73,9 @@ pub struct ViewStats {
     /// The start of history and the longest bounded frame: from here on no frame reaches back to before that start.
     pub complete_from_us: Option<i64>,
     pub keys: Option<u64>,
+    /// The others are read from disk when they are needed.
+    pub keys_in_memory: Option<u64>,
+    pub memory_bytes: Option<u64>,
     pub events: Option<u64>,
     pub rows_failed: Option<u64>,
     pub values_failed: Option<u64>,

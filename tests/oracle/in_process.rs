@@ -225,7 +225,7 @@ impl UnderTest for InProcess {
         let object =
             Object { id, name: view.name.clone(), created_us: 0, comment: None, body: Body::FeatureView(body) };
         let running = self.sources.get_mut(source_name).context("no such source")?;
-        let state = ViewState::new(id, Arc::new(CompiledView::new(&object, plan)?), i64::MIN, THREADS);
+        let state = ViewState::new(id, Arc::new(CompiledView::new(&object, plan)?), i64::MIN, THREADS, None);
         for batch in 0..running.log.len() {
             running.take(&state, batch)?;
         }

@@ -18,7 +18,7 @@ async fn state_contract<O: Fn() -> Arc<dyn StateStore>>(fresh: impl Fn() -> O) {
 }
 
 async fn all(store: &dyn StateStore, keyspace: Keyspace) -> Entries {
-    store.restore(keyspace, b"", None, usize::MAX).await.expect("entries")
+    store.page(keyspace, b"", None, usize::MAX).expect("entries")
 }
 
 fn puts(entries: &[(Keyspace, &[u8], &[u8])]) -> WriteBatch {
@@ -57,7 +57,7 @@ async fn pages_of_a_prefix_neither_repeat_nor_leave_out(open: impl Fn() -> Arc<d
     for prefix in [&[][..], &[0, 0], &[0, 0, 1], &[0, 0, 3, 231], &[9]] {
         let (mut paged, mut after) = (vec![], None);
         loop {
-            let page = store.restore(Keyspace::Rows, prefix, after.as_deref(), 7).await.expect("a page");
+            let page = store.page(Keyspace::Rows, prefix, after.as_deref(), 7).expect("a page");
             assert!(page.len() <= 7);
             let Some((last, _)) = page.last() else { break };
             after = Some(last.clone());
@@ -67,8 +67,8 @@ async fn pages_of_a_prefix_neither_repeat_nor_leave_out(open: impl Fn() -> Arc<d
         assert_eq!(paged, expected, "prefix {prefix:?}");
     }
     // An `after` outside the prefix: before it everything follows, behind it nothing.
-    assert_eq!(store.restore(Keyspace::Rows, &[0, 0, 1], Some(&[0]), 9999).await.expect("a page").len(), 256);
-    assert_eq!(store.restore(Keyspace::Rows, &[0, 0, 1], Some(&[7]), 9999).await.expect("a page").len(), 0);
+    assert_eq!(store.page(Keyspace::Rows, &[0, 0, 1], Some(&[0]), 9999).expect("a page").len(), 256);
+    assert_eq!(store.page(Keyspace::Rows, &[0, 0, 1], Some(&[7]), 9999).expect("a page").len(), 0);
 }
 
 async fn remove_takes_a_prefix_and_nothing_beside_it(open: impl Fn() -> Arc<dyn StateStore>) {

@@ -35,6 +35,7 @@ use tidemark_engine::{
     runtime::{Conflict, Engine, IngestError, IngestReport, Logs, Seams},
     seam::{Clock, Keyspace, RejectReason, SeamError, SeamResult, Source, StateStore, WriteBatch},
     value::{Value, encode_row},
+    view::Memory,
 };
 
 const CLICKS: ObjectId = ObjectId::FIRST;
@@ -67,14 +68,22 @@ impl StateStore for FaultyState {
         self.store.checkpoint(batch).await
     }
 
-    async fn restore(
+    fn spill(&self, batch: WriteBatch) -> SeamResult<()> {
+        self.store.spill(batch)
+    }
+
+    fn get(&self, keyspace: Keyspace, key: &[u8]) -> SeamResult<Option<Vec<u8>>> {
+        self.store.get(keyspace, key)
+    }
+
+    fn page(
         &self,
         keyspace: Keyspace,
         prefix: &[u8],
         after: Option<&[u8]>,
         entries_max: usize,
     ) -> SeamResult<Vec<(Vec<u8>, Vec<u8>)>> {
-        self.store.restore(keyspace, prefix, after, entries_max).await
+        self.store.page(keyspace, prefix, after, entries_max)
     }
 
     async fn remove(&self, keyspace: Keyspace, prefix: &[u8]) -> SeamResult<()> {
@@ -124,6 +133,7 @@ impl World {
         let history = IcebergHistory::open(&part("warehouse"), self.clock.clone()).await.expect("a history store");
         let seams = Seams {
             threads: 2,
+            memory: Arc::new(Memory::unlimited()),
             clock: self.clock.clone(),
             logs: Arc::new(LogsIn(part("log"))),
             state: Arc::new(FaultyState { store, refuses_letters: self.refuses_letters.clone() }),
@@ -218,7 +228,7 @@ async fn letters(engine: &Engine) -> Vec<(Option<ObjectId>, u64, RejectReason)> 
 
 /// How many letters the store has.
 async fn written(engine: &Engine) -> usize {
-    engine.seams.state.restore(Keyspace::DeadLetters, &[], None, usize::MAX).await.expect("entries").len()
+    engine.seams.state.page(Keyspace::DeadLetters, &[], None, usize::MAX).expect("entries").len()
 }
 
 fn last_error(engine: &Engine) -> Option<String> {

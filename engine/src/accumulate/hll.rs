@@ -29,6 +29,14 @@ impl Default for HyperLogLog {
 }
 
 impl HyperLogLog {
+    /// Bytes on the heap, nearly.
+    pub fn memory(&self) -> usize {
+        match self {
+            HyperLogLog::Sparse(hashes) => hashes.len() * size_of::<u64>() * 3 / 2,
+            HyperLogLog::Dense(registers) => registers.capacity(),
+        }
+    }
+
     pub fn add(&mut self, hash: u64) {
         match self {
             HyperLogLog::Sparse(hashes) => {

@@ -27,6 +27,11 @@ impl Values {
         }
     }
 
+    /// Bytes on the heap, nearly: nodes of the tree are two thirds full.
+    pub fn memory(&self) -> usize {
+        size_of::<Values>() + self.each.len() * (size_of::<(Value, u32)>() * 3 / 2)
+    }
+
     /// The aggregate's value, and whether it left its type's range. NaN is the greatest value.
     pub fn evaluate(&self, of: &Function) -> (Value, bool) {
         use Aggregate as A;

@@ -278,6 +278,13 @@ impl Cursor {
         }
     }
 
+    /// Bytes on the heap, nearly.
+    pub(super) fn memory(&self) -> usize {
+        let held = self.held.as_ref().map_or(0, |held| size_of_val(&*held.outputs));
+        let accumulators: usize = self.accumulators.iter().map(Accumulator::memory).sum();
+        size_of_val(&*self.bounds) + size_of_val(&*self.accumulators) + accumulators + held
+    }
+
     /// The first event that a frame, a raw column, the event time or the TTL can still read.
     pub(super) fn oldest_needed(&self, walk: &Walk) -> u64 {
         let Position { next, life, .. } = self.position;

@@ -116,6 +116,8 @@ pub struct Ring {
     head: usize,
     len: usize,
     beside: VecDeque<Value>,
+    /// Bytes that the values beside point to.
+    beside_bytes: usize,
 }
 
 /// Rows a ring begins with; it grows by half.
@@ -132,6 +134,11 @@ impl Ring {
 
     pub fn len(&self) -> usize {
         self.len
+    }
+
+    /// Bytes on the heap.
+    pub fn memory(&self) -> usize {
+        size_of_val(&*self.words) + self.beside.capacity() * size_of::<Value>() + self.beside_bytes
     }
 
     fn capacity(&self, layout: &Layout) -> usize {
@@ -204,6 +211,7 @@ impl Ring {
         let start = self.start(layout, at);
         self.words[start..start + layout.stride].copy_from_slice(&event.words);
         for (i, value) in event.beside.iter().enumerate() {
+            self.beside_bytes += value.encoded_len();
             self.beside.insert(at * layout.beside + i, value.clone());
         }
         self.first + at as u64
@@ -222,7 +230,7 @@ impl Ring {
         }
         self.len -= gone;
         self.first += gone as u64;
-        self.beside.drain(..gone * layout.beside);
+        self.beside_bytes -= self.beside.drain(..gone * layout.beside).map(|value| value.encoded_len()).sum::<usize>();
         if capacity > 4 * ROWS && self.len < capacity / 4 {
             self.resize(layout, (self.len + self.len / 2).max(ROWS));
             self.beside.shrink_to(self.beside.len());
@@ -287,7 +295,8 @@ impl Ring {
             words.extend([time as u64, mark as u64]);
             words.extend_from_slice(&image.words[i * rest..(i + 1) * rest]);
         }
-        Some(Ring { first: image.first, words: words.into(), head: 0, len, beside: image.beside.into() })
+        let beside_bytes = image.beside.iter().map(Value::encoded_len).sum();
+        Some(Ring { first: image.first, words: words.into(), head: 0, len, beside: image.beside.into(), beside_bytes })
     }
 }
 

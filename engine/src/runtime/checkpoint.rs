@@ -8,8 +8,8 @@ use super::{
     source::Inner,
 };
 use crate::{
-    seam::{CommitTag, Keyspace, SeamError, SeamResult, WriteBatch},
-    view::{DirtyKey, Pending, Step},
+    seam::{CommitTag, Keyspace, Positions, SeamError, SeamResult, WriteBatch},
+    view::{Frozen, Pending, Step},
 };
 use arrow::record_batch::RecordBatch;
 use serde::Serialize;
@@ -32,8 +32,6 @@ struct Stand {
 struct ViewStand {
     view: Arc<ViewRuntime>,
     pending: Pending,
-    /// Events it has taken since it was made.
-    events: u64,
 }
 
 impl Stand {
@@ -47,59 +45,73 @@ impl Stand {
             rows: count(&source.counters.rows),
             rejected: count(&source.counters.rejected),
         };
-        let views = inner.views.iter().map(|view| ViewStand {
-            view: view.clone(),
-            pending: view.state.pending(),
-            events: count(&view.state.counters.events),
-        });
+        let views = inner.views.iter().map(|view| ViewStand { view: view.clone(), pending: view.state.pending() });
         Stand { progress, extent: source.extent(), views: views.collect() }
     }
 }
 
-impl ViewStand {
-    fn progress(&self, source: &SourceProgress) -> ViewProgress {
-        ViewProgress {
-            format: STATE_FORMAT,
-            positions: source.positions.clone(),
-            frontier_us: source.frontier_us,
-            events: self.events,
-        }
-    }
-}
-
-/// A view's dirty keys on their way to the state store. Dropped before they are there, they are dirty again.
-struct Taken {
+/// The checkpoint of one view. Dropped before it is saved, what it would have saved is for the next one.
+struct Saving {
     view: Arc<ViewRuntime>,
-    keys: Vec<DirtyKey>,
+    frozen: Frozen,
+    positions: Positions,
+    is_saved: bool,
 }
 
-impl Taken {
-    fn of(view: &Arc<ViewRuntime>) -> SeamResult<Taken> {
-        Ok(Taken { view: view.clone(), keys: view.state.take_dirty()? })
+impl Saving {
+    fn begin(view: &Arc<ViewRuntime>, positions: &Positions) -> Saving {
+        Saving { view: view.clone(), frozen: view.state.freeze(), positions: positions.clone(), is_saved: false }
     }
 
-    /// Moves what there is to save into the batch; which keys they are stays here.
-    fn write(&mut self, batch: &mut WriteBatch) {
-        let view = self.view.state.id.0.to_be_bytes();
-        for (key, bytes) in &mut self.keys {
-            let key = [&view[..], &key[..]].concat();
-            match bytes.take() {
-                Some(bytes) => batch.puts.push((Keyspace::Keys, key, bytes)),
-                None => batch.deletes.push((Keyspace::Keys, key)),
-            }
+    /// The changed keys, and how far the view is.
+    fn write(&self) -> SeamResult<WriteBatch> {
+        let mut batch = self.view.state.take_frozen(&self.frozen)?;
+        let Frozen { generation, frontier_us, keys, events, stale } = &self.frozen;
+        let progress = ViewProgress {
+            format: STATE_FORMAT,
+            positions: self.positions.clone(),
+            frontier_us: *frontier_us,
+            events: *events,
+            keys: *keys,
+            generation: *generation,
+            stale: stale.clone(),
+        };
+        batch.puts.push(put(self.view.state.id, &progress)?);
+        Ok(batch)
+    }
+
+    fn saved(mut self) -> SeamResult<()> {
+        self.is_saved = true;
+        self.view.state.set_saved(&self.frozen)
+    }
+}
+
+impl Drop for Saving {
+    fn drop(&mut self) {
+        if !self.is_saved
+            && let Err(error) = self.view.state.set_lost()
+        {
+            tracing::warn!(view = self.view.state.compiled.name, %error, "a failed checkpoint is not cleared up yet");
         }
     }
-
-    /// They are in the state store.
-    fn saved(mut self) {
-        self.keys.clear();
-    }
 }
 
-impl Drop for Taken {
-    fn drop(&mut self) {
-        let keys = std::mem::take(&mut self.keys);
-        self.view.state.mark_dirty(keys.into_iter().map(|(key, _)| key));
+/// What one write to the state store has of several views, nearly: a sync costs as much for one view as for many.
+const GROUP_BYTES: usize = 16 << 20;
+
+#[derive(Default)]
+struct Group {
+    batch: WriteBatch,
+    bytes: usize,
+    saving: Vec<Saving>,
+}
+
+impl Group {
+    fn add(&mut self, saving: Saving, write: WriteBatch) {
+        self.bytes += write.puts.iter().map(|(_, key, value)| key.len() + value.len()).sum::<usize>();
+        self.batch.puts.extend(write.puts);
+        self.batch.deletes.extend(write.deletes);
+        self.saving.push(saving);
     }
 }
 
@@ -150,36 +162,69 @@ impl Engine {
         all
     }
 
+    /// Everything that takes long happens beside the source's work: its lock is held only to note how things stand.
     async fn checkpoint_source(&self, source: &SourceRuntime) -> SeamResult<()> {
+        for view in self.views().iter().filter(|view| view.source.id == source.id) {
+            view.state.prepare()?;
+        }
+        let flushing = self.flushing.lock().await;
         let mut inner = source.lock().await;
         // Positions must not pass a record whose dead letter is only in memory.
         source.keep_waiting(&mut inner, &self.seams).await?;
         let stand = Stand::of(source, &inner);
-        let taken = stand.views.iter().map(|at| Taken::of(&at.view)).collect::<SeamResult<Vec<_>>>()?;
+        let saving = stand.views.iter().map(|at| Saving::begin(&at.view, &stand.progress.positions));
+        let saving: Vec<Saving> = saving.collect();
         drop(inner);
+        drop(flushing);
+        // Before history, which takes long: until they are taken, keys that change are copied first.
+        let writes: Vec<_> = saving.iter().map(Saving::write).collect();
         // What is saved must never be ahead of the log.
         source.log.sync().await?;
-        let mut batch = WriteBatch::default();
-        let mut written = vec![];
         let mut all = Ok(());
-        for (at, mut keys) in stand.views.iter().zip(taken) {
-            let committed = self.commit_steps(at, &stand.progress).await;
-            if committed.is_ok() {
-                keys.write(&mut batch);
-                batch.puts.push(put(at.view.state.id, &at.progress(&stand.progress))?);
-                written.push(keys);
+        let mut checkpointed = vec![];
+        let mut group = Group::default();
+        for ((at, saving), write) in stand.views.iter().zip(saving).zip(writes) {
+            let committed = match write {
+                Ok(write) => self.commit_steps(at, &stand.progress).await.map(|()| write),
+                Err(error) => Err(error),
+            };
+            match committed {
+                Ok(write) => group.add(saving, write),
+                Err(error) => all = all.and(Err(error)),
             }
-            all = all.and(committed);
+            if group.bytes > GROUP_BYTES {
+                let saved = self.save(std::mem::take(&mut group), &mut checkpointed).await;
+                all = all.and(saved);
+            }
         }
         if all.is_ok() {
-            batch.puts.push(put(source.id, &stand.progress)?);
-            batch.puts.push(stand.extent.put(source.id)?);
+            group.batch.puts.push(put(source.id, &stand.progress)?);
+            group.batch.puts.push(stand.extent.put(source.id)?);
         }
-        let checkpointed: Vec<ObjectId> = written.iter().map(|keys| keys.view.state.id).collect();
-        self.seams.state.checkpoint(batch).await?;
-        written.into_iter().for_each(Taken::saved);
+        all = all.and(self.save(group, &mut checkpointed).await);
         all?;
         self.shorten(source, &stand.progress.positions, &checkpointed).await
+    }
+
+    async fn save(&self, Group { batch, saving, .. }: Group, checkpointed: &mut Vec<ObjectId>) -> SeamResult<()> {
+        let saved = self.seams.state.checkpoint(batch).await;
+        for saving in saving {
+            let id = saving.view.state.id;
+            let is_saved = match &saved {
+                Ok(()) => true,
+                // Nobody could tell whether it happened: the store can.
+                Err(SeamError::Unknown(_)) => {
+                    let found: Option<ViewProgress> = self.progress(id)?;
+                    found.is_some_and(|found| found.generation == saving.frozen.generation)
+                }
+                Err(_) => false,
+            };
+            if is_saved {
+                saving.saved()?;
+                checkpointed.push(id);
+            }
+        }
+        saved
     }
 
     /// Appends a view's pending steps to its history; whether that went well is noted at the view, for people.

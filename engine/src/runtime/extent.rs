@@ -30,8 +30,8 @@ fn key(id: ObjectId) -> Vec<u8> {
 }
 
 impl Extent {
-    pub(super) async fn read(seams: &Seams, id: ObjectId) -> SeamResult<Option<Extent>> {
-        let bytes = super::restore::read(seams, &key(id)).await?;
+    pub(super) fn read(seams: &Seams, id: ObjectId) -> SeamResult<Option<Extent>> {
+        let bytes = super::restore::read(seams, &key(id))?;
         bytes.map(|bytes| postcard::from_bytes(&bytes).map_err(SeamError::not_done)).transpose()
     }
 
@@ -89,8 +89,9 @@ impl Engine {
         let Some(retention_us) = retention_us else { return Ok(()) };
         // Held, so that no view begins to read what is about to go.
         let inner = source.lock().await;
-        // One that was made since the positions were noted has no checkpoint: after a crash it would read from the start.
-        if inner.views.iter().any(|view| !checkpointed.contains(&view.state.id)) {
+        // One that was made since the positions were noted has no checkpoint: after a crash it would read from the start. One
+        // that has failed goes on from where it stands.
+        if inner.views.iter().any(|view| !checkpointed.contains(&view.state.id)) || self.has_failed_on(source.id) {
             return Ok(());
         }
         let keep_from_us = Some(self.seams.clock.now_us().saturating_sub(retention_us));

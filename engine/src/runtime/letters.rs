@@ -65,7 +65,7 @@ impl Engine {
         }
         let mut after: Option<Vec<u8>> = None;
         loop {
-            let page = self.seams.state.restore(Keyspace::DeadLetters, &[], after.as_deref(), PAGE).await?;
+            let page = self.seams.state.page(Keyspace::DeadLetters, &[], after.as_deref(), PAGE)?;
             let Some((last, _)) = page.last() else { break };
             after = Some(last.clone());
             for (key, bytes) in page {

@@ -2,9 +2,9 @@
 
 use super::{Engine, Seams, SourceRuntime, ViewRuntime};
 use crate::{
-    compiled::{CompiledView, internal},
+    compiled::CompiledView,
     seam::{Keyspace, Positions, SeamError, SeamResult, WriteBatch},
-    view::ViewState,
+    view::{Frozen, ViewState},
 };
 use parking_lot::RwLock;
 use serde::{Deserialize, Serialize};
@@ -13,7 +13,6 @@ use std::{
     sync::{Arc, atomic::AtomicU64},
 };
 use tidemark_catalog::{ObjectId, Snapshot};
-use tidemark_planner::feature::plan_definition;
 
 /// Where a source stood at the last checkpoint.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -26,7 +25,7 @@ pub struct SourceProgress {
 }
 
 /// The way the state of keys is written. A view whose state is of another is built anew from its log.
-pub const STATE_FORMAT: u32 = 2;
+pub const STATE_FORMAT: u32 = 3;
 
 /// Where a view stood at the last checkpoint.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -36,18 +35,23 @@ pub struct ViewProgress {
     pub positions: Positions,
     pub frontier_us: i64,
     pub events: u64,
+    pub keys: u64,
+    /// The generation of changes that this checkpoint made count; see `engine/src/view/cold.rs`.
+    pub generation: u64,
+    /// Keys whose values had not reached the online store; `None`: any might not.
+    pub stale: Option<Vec<Vec<u8>>>,
 }
 
 /// The key of the writer epoch in [`Keyspace::Progress`]; object ids are four bytes.
 const EPOCH: &[u8] = b"epoch";
 
-/// Keys read from the state store at a time.
+/// Entries read from the state store at a time.
 const PAGE: usize = 4096;
 
 impl Engine {
     /// Starts everything the catalog has. When it returns, recovery is complete: positions have reached the log ends.
     pub async fn start(seams: Seams, snapshot: &Snapshot) -> SeamResult<Engine> {
-        let epoch = match read(&seams, EPOCH).await? {
+        let epoch = match read(&seams, EPOCH)? {
             Some(bytes) => postcard::from_bytes::<u64>(&bytes).map_err(SeamError::not_done)? + 1,
             None => 1,
         };
@@ -58,46 +62,53 @@ impl Engine {
             seams,
             sources: RwLock::new(HashMap::new()),
             views: RwLock::new(HashMap::new()),
+            not_started: RwLock::new(HashMap::new()),
             epoch,
             puts: AtomicU64::new(0),
             checkpointing: tokio::sync::Mutex::new(()),
+            flushing: tokio::sync::Mutex::new(()),
         };
         for object in snapshot.objects() {
             if object.relation().is_some() {
-                let progress: Option<SourceProgress> = engine.progress(object.id).await?;
+                let progress: Option<SourceProgress> = engine.progress(object.id)?;
                 let source = SourceRuntime::open(object, &engine.seams, progress.as_ref()).await?;
                 engine.sources.write().insert(object.id, Arc::new(source));
             }
         }
         for object in snapshot.objects() {
             if object.feature_view().is_some() {
-                let plan =
-                    plan_definition(object, snapshot).map_err(|e| SeamError::not_done(internal(&object.name, e)))?;
-                let compiled =
-                    CompiledView::new(object, plan).map_err(|e| SeamError::not_done(internal(&object.name, e)))?;
-                engine.restore_view(object, compiled).await?;
+                engine.start_or_fail(object, snapshot).await;
             }
         }
         engine.forget_orphans(snapshot).await?;
         Ok(engine)
     }
 
-    async fn restore_view(&self, object: &tidemark_catalog::Object, compiled: CompiledView) -> SeamResult<()> {
+    /// Starts a view from its last checkpoint, or, if asked to or if there is none, from the log. Its keys stay in the state store
+    /// until somebody needs them: what takes time is the log since then.
+    pub(super) async fn restore_view(
+        &self,
+        object: &tidemark_catalog::Object,
+        compiled: CompiledView,
+        from_log: bool,
+    ) -> SeamResult<()> {
         let source = self
             .source(compiled.plan.relation)
             .ok_or_else(|| SeamError::NotDone(format!("feature view \"{}\" has no source", object.name)))?;
         let table = Self::history_table(object, &compiled);
         self.seams.history.create(&table).await?;
         let tag = self.seams.history.last_tag(&table.name).await?;
-        let progress = self.view_progress(object, &source).await?;
+        let progress = match from_log {
+            true => self.begin_anew(object, &source, "cannot be read").await?,
+            false => self.view_progress(object, &source).await?,
+        };
         let committed_us = tag.as_ref().map_or(i64::MIN, |t| t.frontier_us);
-        let state = ViewState::new(object.id, Arc::new(compiled), committed_us, self.seams.threads);
+        let cold = Some(self.cold(object.id));
+        let state = ViewState::new(object.id, Arc::new(compiled), committed_us, self.seams.threads, cold);
         let mut from = source.log.range().await?.0;
-        if let Some(progress) = progress {
-            self.restore_keys(&state).await?;
-            state.restore_frontier(progress.frontier_us);
-            state.counters.events.store(progress.events, std::sync::atomic::Ordering::Relaxed);
-            from = progress.positions;
+        if let Some(ViewProgress { format: _, positions, frontier_us, events, keys, generation, stale }) = progress {
+            state.recover(Frozen { generation, frontier_us, keys, events, stale }).await?;
+            from = positions;
         }
         let view = Arc::new(ViewRuntime {
             state,
@@ -107,6 +118,7 @@ impl Engine {
             version: object.feature_view().map_or(1, |v| v.version),
             sequence: AtomicU64::new(tag.map_or(1, |t| t.sequence + 1)),
             last_error: RwLock::default(),
+            failure: RwLock::default(),
         });
         let mut inner = source.lock().await;
         let letters = source.replay_into(&view, from).await?;
@@ -126,39 +138,37 @@ impl Engine {
         object: &tidemark_catalog::Object,
         source: &SourceRuntime,
     ) -> SeamResult<Option<ViewProgress>> {
-        let Some(bytes) = read(&self.seams, &object.id.0.to_be_bytes()).await? else { return Ok(None) };
+        let Some(bytes) = read(&self.seams, &object.id.0.to_be_bytes())? else { return Ok(None) };
         let (format, _) = postcard::take_from_bytes::<u32>(&bytes).map_err(SeamError::not_done)?;
         if format == STATE_FORMAT {
             return postcard::from_bytes(&bytes).map(Some).map_err(SeamError::not_done);
         }
+        self.begin_anew(object, source, "was written by another version of Tidemark").await
+    }
+
+    /// The view has no checkpoint that would do: it begins anew, if its log still has all that it has seen.
+    async fn begin_anew(
+        &self,
+        object: &tidemark_catalog::Object,
+        source: &SourceRuntime,
+        why: &str,
+    ) -> SeamResult<Option<ViewProgress>> {
         let name = &object.name;
         if source.extent().removed_us.is_some() {
             return Err(SeamError::NotDone(format!(
-                "the state of feature view \"{name}\" was written by another version of Tidemark, and its source's log has been \
-                 shortened since: start the version that wrote it, or drop the view there"
+                "the state of feature view \"{name}\" {why}, and its source's log has been shortened since: start the version that \
+                 wrote it, restore a backup, or drop the view and create it again"
             )));
         }
-        tracing::warn!(view = name, format, "its state was written by another version: it is built anew from the log");
-        self.seams.state.remove(Keyspace::Keys, &object.id.0.to_be_bytes()).await?;
+        tracing::warn!(view = name, why, "its state is built anew from the log");
+        // First: without it nobody looks for keys.
+        self.seams.state.remove(Keyspace::Progress, &object.id.0.to_be_bytes()).await?;
+        self.forget_keys(object.id).await?;
         Ok(None)
     }
 
-    async fn restore_keys(&self, state: &ViewState) -> SeamResult<()> {
-        let prefix = state.id.0.to_be_bytes();
-        let mut after: Option<Vec<u8>> = None;
-        loop {
-            let page = self.seams.state.restore(Keyspace::Keys, &prefix, after.as_deref(), PAGE).await?;
-            let Some((last, _)) = page.last() else { return Ok(()) };
-            after = Some(last.clone());
-            for (key, bytes) in page {
-                state.restore(key[prefix.len()..].to_vec(), &bytes)?;
-            }
-            tokio::task::yield_now().await;
-        }
-    }
-
-    async fn progress<T: for<'a> Deserialize<'a>>(&self, id: ObjectId) -> SeamResult<Option<T>> {
-        let bytes = read(&self.seams, &id.0.to_be_bytes()).await?;
+    pub(super) fn progress<T: for<'a> Deserialize<'a>>(&self, id: ObjectId) -> SeamResult<Option<T>> {
+        let bytes = read(&self.seams, &id.0.to_be_bytes())?;
         bytes.map(|bytes| postcard::from_bytes(&bytes).map_err(SeamError::not_done)).transpose()
     }
 
@@ -168,14 +178,14 @@ impl Engine {
         self.seams.history.retain(&views.collect()).await?;
         let mut after: Option<Vec<u8>> = None;
         loop {
-            let page = self.seams.state.restore(Keyspace::Progress, &[], after.as_deref(), PAGE).await?;
+            let page = self.seams.state.page(Keyspace::Progress, &[], after.as_deref(), PAGE)?;
             let Some((last, _)) = page.last() else { return Ok(()) };
             after = Some(last.clone());
             for (key, _) in page {
                 if let Ok(id) = <[u8; 4]>::try_from(key.as_slice())
                     && snapshot.get_id(ObjectId(u32::from_be_bytes(id))).is_none()
                 {
-                    for keyspace in [Keyspace::Keys, Keyspace::Progress, Keyspace::DeadLetters] {
+                    for keyspace in Keyspace::ALL {
                         self.seams.state.remove(keyspace, &id).await?;
                     }
                     let id = ObjectId(u32::from_be_bytes(id));
@@ -187,7 +197,6 @@ impl Engine {
     }
 }
 
-pub(super) async fn read(seams: &Seams, key: &[u8]) -> SeamResult<Option<Vec<u8>>> {
-    let found = seams.state.restore(Keyspace::Progress, key, None, 1).await?;
-    Ok(found.into_iter().find(|(k, _)| k == key).map(|(_, v)| v))
+pub(super) fn read(seams: &Seams, key: &[u8]) -> SeamResult<Option<Vec<u8>>> {
+    seams.state.get(Keyspace::Progress, key)
 }

@@ -138,7 +138,7 @@ impl SourceRuntime {
         let log = seams.logs.open(object.id, relation.schema())?;
         let (start, end) = log.range().await?;
         let table = (!relation.primary_key.is_empty()).then(RwLock::default);
-        let known = Extent::read(seams, object.id).await?;
+        let known = Extent::read(seams, object.id)?;
         let mut admission = Admission::new(&relation);
         admission.first_event_us = known.and_then(|extent| extent.first_us);
         let mut from = start.clone();
@@ -330,12 +330,17 @@ impl SourceRuntime {
             failed = failed.and(self.remember_rows(&batch, &decision).map_err(IngestError::from));
             decision.rejected.iter().for_each(|reject| report.reject(reject.reason.as_str(), 1));
             letters.extend(self.rejected(&batch, &decision));
-            for view in &inner.views {
-                match self.apply(view, &batch) {
-                    Ok(unusable) => letters.extend(unusable),
-                    Err(error) => failed = failed.and(Err(error.into())),
+            inner.views.retain(|view| match self.apply(view, &batch) {
+                Ok(unusable) => {
+                    letters.extend(unusable);
+                    true
                 }
-            }
+                Err(error) => {
+                    // The rows are durable, and its neighbours have them.
+                    view.fail(&error, batch.begin(), now_us);
+                    false
+                }
+            });
         }
         self.publish(&inner.admission);
         // The rows are durable and count: that a letter cannot be written now is no failure of the statement, whose
@@ -478,10 +483,15 @@ impl SourceRuntime {
         inner.end = self.log.append(vec![control]).await?;
         inner.admission = admission;
         self.publish(&inner.admission);
-        for view in &inner.views {
+        let end = inner.end.clone();
+        inner.views.retain(|view| {
             // Time alone may bring any number of departures.
-            view.state.finish(frontier_us, usize::MAX).map_err(SeamError::not_done)?;
-        }
+            let finished = view.state.finish(frontier_us, usize::MAX);
+            if let Err(error) = &finished {
+                view.fail(error, end.clone(), now_us);
+            }
+            finished.is_ok()
+        });
         Ok(())
     }
 

@@ -20,6 +20,13 @@ impl Positions {
     }
 }
 
+impl std::fmt::Display for Positions {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let each: Vec<String> = self.0.iter().map(|(partition, offset)| format!("{partition}:{offset}")).collect();
+        f.write_str(&each.join(", "))
+    }
+}
+
 /// Consecutive records of one partition, as the source delivers them; columns in the relation's declared order.
 #[derive(Debug, Clone)]
 pub struct SourceBatch {
@@ -35,6 +42,11 @@ pub struct SourceBatch {
 }
 
 impl SourceBatch {
+    /// The position before this batch.
+    pub fn begin(&self) -> Positions {
+        Positions([(self.partition, self.base_offset)].into())
+    }
+
     /// The position after this batch. A control record (no rows) takes up one offset, so that a position can stand
     /// behind it.
     pub fn end_offset(&self) -> u64 {

@@ -14,10 +14,16 @@ pub enum Keyspace {
     Rows,
     /// Records that were not admitted or not usable by a view.
     DeadLetters,
+    /// Per (view, instant, entity key): the key next changes by itself at that instant. May also name instants at which it
+    /// does not, any more.
+    Due,
+    /// Per (view, generation, entity key): what belongs to a checkpoint that is not finished, on its way to `Keys`.
+    Spilled,
 }
 
 impl Keyspace {
-    pub const ALL: [Keyspace; 4] = [Keyspace::Progress, Keyspace::Keys, Keyspace::Rows, Keyspace::DeadLetters];
+    pub const ALL: [Keyspace; 6] =
+        [Keyspace::Progress, Keyspace::Keys, Keyspace::Rows, Keyspace::DeadLetters, Keyspace::Due, Keyspace::Spilled];
 
     pub fn name(self) -> &'static str {
         match self {
@@ -25,6 +31,8 @@ impl Keyspace {
             Keyspace::Keys => "keys",
             Keyspace::Rows => "rows",
             Keyspace::DeadLetters => "dead_letters",
+            Keyspace::Due => "due",
+            Keyspace::Spilled => "spilled",
         }
     }
 }
@@ -42,14 +50,24 @@ impl WriteBatch {
     }
 }
 
+/// A store on the local disk. What may take long is asynchronous; single keys and pages are read where the caller stands,
+/// as any engine reads its own files: lookups and ingestion need a key that is not in memory before they can go on.
 #[async_trait]
 pub trait StateStore: Send + Sync {
-    /// Applies the batch atomically; durable (synced) when it returns. Deletes are applied before puts.
+    /// Applies the batch atomically; durable (synced) when it returns, and with it everything spilled before. Deletes are
+    /// applied before puts.
     async fn checkpoint(&self, batch: WriteBatch) -> SeamResult<()>;
+
+    /// Applies the batch atomically, visible when it returns; durable with the next checkpoint, or not at all. Deletes are
+    /// applied before puts.
+    fn spill(&self, batch: WriteBatch) -> SeamResult<()>;
+
+    /// The value of a key.
+    fn get(&self, keyspace: Keyspace, key: &[u8]) -> SeamResult<Option<Vec<u8>>>;
 
     /// The entries whose key begins with `prefix` and is greater than `after` (if given), ascending by key, at most
     /// `entries_max`.
-    async fn restore(
+    fn page(
         &self,
         keyspace: Keyspace,
         prefix: &[u8],

@@ -2,39 +2,136 @@
 //! Each walks on from where the finished part of a key stands.
 
 use super::{
-    Pending, ViewState,
-    shard::{Entry, hash},
+    OnlineRows, Pending, ViewState,
+    cold::{Cold, ColdKeys, Watch},
+    seam,
+    shard::{Encoded, hash},
     shard_of,
     step::{SharedSteps, Steps},
 };
+use crate::seam::SeamResult;
 use crate::{
     compiled::Row,
     key::{Held, Instants, KeyState},
     value::{Value, encode_row},
 };
 use datafusion::error::Result as DfResult;
-use std::sync::Arc;
+use std::{
+    collections::HashSet,
+    sync::{Arc, atomic::Ordering},
+};
 
 impl ViewState {
     /// `V(key, at)` for an instant at or after the frontier.
     pub fn lookup(&self, encoded: &[u8], at_us: i64) -> DfResult<Option<Row>> {
         let hash = hash(encoded);
         let mut shard = self.shards[shard_of(hash)].lock();
-        match shard.find(hash, encoded).and_then(|id| shard.get_mut(id)) {
-            Some(entry) => self.read(&mut entry.state, at_us),
+        let (id, was_cold) = match shard.find(hash, encoded) {
+            Some(id) => (Some(id), false),
+            None => (self.find_or_load(&mut shard, hash, encoded).map_err(seam)?, true),
+        };
+        let Some(entry) = id.and_then(|id| shard.asked_for(id)) else { return Ok(None) };
+        let row = self.read(&mut entry.state, at_us);
+        if was_cold {
+            self.relieve(&mut shard).map_err(seam)?;
+        }
+        row
+    }
+
+    /// `V(k, at)` for every key present, at or after the frontier. Keys that are not in memory do not come into it for that.
+    pub fn rows(&self, at_us: i64) -> DfResult<Vec<Row>> {
+        let has_cold = self.cold.as_ref().is_some_and(Cold::has_any);
+        let mut rows = vec![];
+        let mut seen: HashSet<Encoded> = HashSet::new();
+        for shard in &self.shards {
+            for entry in shard.lock().entries_mut() {
+                rows.extend(self.read(&mut entry.state, at_us)?);
+                if has_cold {
+                    seen.insert(entry.encoded.clone());
+                }
+            }
+        }
+        let Some(cold) = self.cold.as_ref().filter(|cold| cold.has_any()) else { return Ok(rows) };
+        let mut keys = cold.keys(self.generation());
+        loop {
+            let page = cold.next_keys(&mut keys).map_err(seam)?;
+            if page.is_empty() {
+                return Ok(rows);
+            }
+            for key in page {
+                if !seen.contains(&*key) {
+                    let key: Encoded = key.into();
+                    rows.extend(self.with_cold(&key, |state| self.read(state, at_us))?.flatten());
+                    seen.insert(key);
+                }
+            }
+        }
+    }
+
+    /// Lets `read` see a key where it is, in memory or not, and leaves it there; `None`: there is no such key.
+    fn with_cold<T>(&self, key: &[u8], read: impl FnOnce(&mut KeyState) -> DfResult<T>) -> DfResult<Option<T>> {
+        let hash = hash(key);
+        let mut shard = self.shards[shard_of(hash)].lock();
+        if let Some(entry) = shard.find(hash, key).and_then(|id| shard.get_mut(id)) {
+            return read(&mut entry.state).map(Some);
+        }
+        let Some(cold) = self.cold.as_ref().filter(|_| !shard.is_over(key)) else { return Ok(None) };
+        match cold.read(key, shard.generation).map_err(seam)? {
+            Some((bytes, _)) => read(&mut self.decoded(&bytes).map_err(seam)?).map(Some),
             None => Ok(None),
         }
     }
 
-    /// `V(k, at)` for every key present, at or after the frontier.
-    pub fn rows(&self, at_us: i64) -> DfResult<Vec<Row>> {
+    /// Fills the online store from all keys, where it could not follow: the next rows as of `at_us`; `None`: that was all, or
+    /// there is nothing to make up for.
+    pub fn catch_up(&self, at: &mut Option<ColdKeys>, at_us: i64) -> DfResult<Option<OnlineRows>> {
+        let Some(cold) = &self.cold else { return Ok(None) };
+        if at.is_none() {
+            if !cold.behind.swap(false, Ordering::AcqRel) {
+                return Ok(None);
+            }
+            *at = Some(cold.keys(self.generation()));
+        }
+        let Some(keys) = at else { return Ok(None) };
+        let page = cold.next_keys(keys).map_err(seam)?;
+        if page.is_empty() {
+            *at = None;
+            return Ok(None);
+        }
         let mut rows = vec![];
-        for shard in &self.shards {
-            for entry in shard.lock().entries_mut() {
-                rows.extend(self.read(&mut entry.state, at_us)?);
+        for key in page {
+            let key: Encoded = key.into();
+            if let Some(row) = self.with_cold(&key, |state| self.read(state, at_us))? {
+                rows.push((key, row));
             }
         }
-        Ok(rows)
+        Ok(Some(rows))
+    }
+
+    /// It has not been filled: it is to begin again.
+    pub fn is_behind(&self) {
+        if let Some(cold) = &self.cold {
+            cold.behind.store(true, Ordering::Release);
+        }
+    }
+
+    /// Brings keys back into memory before somebody asks for them, while there is plenty of room: the next page; `false`: that
+    /// is enough.
+    pub fn warm(&self, at: &mut Option<ColdKeys>) -> SeamResult<bool> {
+        let Some(cold) = self.cold.as_ref().filter(|cold| cold.has_any() && cold.memory.has_plenty()) else {
+            return Ok(false);
+        };
+        let page = cold.next_keys(at.get_or_insert_with(|| cold.keys(self.generation())))?;
+        let is_end = page.is_empty();
+        let loaded = self.each_shard_of(0, page, |shard, keys| -> SeamResult<()> {
+            for (hash, key) in keys {
+                self.find_or_load(shard, *hash, key)?;
+            }
+            cold.memory.grow(shard.take_grown());
+            Ok(())
+        });
+        loaded.into_iter().collect::<SeamResult<()>>()?;
+        Ok(!is_end)
     }
 
     pub(super) fn read(&self, state: &mut KeyState, at_us: i64) -> DfResult<Option<Row>> {
@@ -54,19 +151,9 @@ impl ViewState {
         let mut provisional = Steps::default();
         match key {
             Some(key) => {
-                let hash = hash(key);
-                let shard = self.shards[shard_of(hash)].lock();
-                if let Some(entry) = shard.find(hash, key).and_then(|id| shard.get(id)) {
-                    self.add_provisional(entry, at_us, &mut provisional)?;
-                }
+                self.with_cold(key, |state| self.add_provisional(state, at_us, &mut provisional))?;
             }
-            None => {
-                for shard in &self.shards {
-                    for entry in shard.lock().entries() {
-                        self.add_provisional(entry, at_us, &mut provisional)?;
-                    }
-                }
-            }
+            None => self.add_all_provisional(at_us, &mut provisional)?,
         }
         let Pending { committed_us, chunks } = self.pending();
         let mut chunks = match key {
@@ -77,12 +164,42 @@ impl ViewState {
         Ok((committed_us, SharedSteps(chunks)))
     }
 
+    fn add_all_provisional(&self, at_us: i64, steps: &mut Steps) -> DfResult<()> {
+        let walk = &self.compiled.walk;
+        let mut seen: HashSet<Encoded> = HashSet::new();
+        for shard in &self.shards {
+            for entry in shard.lock().entries() {
+                if entry.state.next_instant(walk).is_some_and(|next| next <= at_us) {
+                    self.add_provisional(&entry.state, at_us, steps)?;
+                    seen.insert(entry.encoded.clone());
+                }
+            }
+        }
+        let Some(cold) = self.cold.as_ref().filter(|cold| cold.has_any()) else { return Ok(()) };
+        let mut after = cold.due_key(self.frontier_us(), &[]);
+        // Nobody waits here for what is due later.
+        let nobody = Watch::new();
+        loop {
+            let keys = cold.due_keys(&nobody, &mut after, at_us.saturating_add(1)).map_err(seam)?;
+            if keys.is_empty() {
+                return Ok(());
+            }
+            for key in keys {
+                if !seen.contains(&*key) {
+                    let key: Encoded = key.into();
+                    self.with_cold(&key, |state| self.add_provisional(state, at_us, steps))?;
+                    seen.insert(key);
+                }
+            }
+        }
+    }
+
     /// The steps of a key between the frontier and `at_us`.
-    fn add_provisional(&self, entry: &Entry, at_us: i64, steps: &mut Steps) -> DfResult<()> {
+    fn add_provisional(&self, state: &KeyState, at_us: i64, steps: &mut Steps) -> DfResult<()> {
         let mut instants = Instants::default();
-        let mut cursor = entry.state.provisional(&self.compiled.walk, at_us, &mut instants);
+        let mut cursor = state.provisional(&self.compiled.walk, at_us, &mut instants);
         let outcomes = self.outcomes(instants)?;
-        outcomes.settle_each(outcomes.all(), &mut cursor.held, &entry.state.key, |step| steps.push(step));
+        outcomes.settle_each(outcomes.all(), &mut cursor.held, &state.key, |step| steps.push(step));
         Ok(())
     }
 }

@@ -23,6 +23,8 @@ pub struct Schedule {
     /// First bucket that is still in `far`.
     near_end: Option<i64>,
     far: BTreeMap<i64, Vec<u32>>,
+    /// Entries in `far`.
+    parked: usize,
 }
 
 impl Schedule {
@@ -37,8 +39,14 @@ impl Schedule {
             self.near.push(Reverse((at_us, id)));
         } else if *parked_us != at_us {
             self.far.entry(bucket).or_default().push(id);
+            self.parked += 1;
             *parked_us = at_us;
         }
+    }
+
+    /// How many entries there are, true or not.
+    pub fn len(&self) -> usize {
+        self.near.len() + self.parked
     }
 
     /// The next key that is due before `before_us`, in order of time; `due` tells when a key is due now. The caller
@@ -76,7 +84,9 @@ impl Schedule {
     }
 
     fn load(&mut self, bucket: i64, due: &impl Fn(u32) -> i64) {
-        for id in self.far.remove(&bucket).unwrap_or_default() {
+        let ids = self.far.remove(&bucket).unwrap_or_default();
+        self.parked -= ids.len();
+        for id in ids {
             let at = due(id);
             if at != NEVER && at >> BUCKET_BITS == bucket {
                 self.near.push(Reverse((at, id)));

@@ -1,10 +1,11 @@
-//! Some of a view's keys: found by hash, due by time, and what others have not seen of them yet.
+//! Some of a view's keys: found by hash, due by time, and what others have not seen of them yet. Also which of them may leave
+//! memory, and what a checkpoint under way has still to take.
 
 use super::schedule::{NEVER, Schedule};
 use crate::key::{KeyState, Walk};
 use ahash::RandomState;
 use hashbrown::HashTable;
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 /// The encoding of an entity key ([`crate::value::encode_row`]).
 pub type Encoded = Arc<[u8]>;
@@ -26,12 +27,42 @@ pub struct Shard {
     due: Schedule,
     /// When what the online store shows of a key next changes.
     online_due: Schedule,
-    /// Changed since the last checkpoint, and since the last online flush: numbers, once or more.
+    /// What changes now belongs to this generation; the one before may be on its way to the state store, by `frozen`.
+    pub generation: u64,
+    /// The latest generation that is in the state store.
+    pub saved: u64,
+    /// Changed in this generation: numbers, once or more.
     dirty: Vec<u32>,
+    frozen: Frozen,
+    /// Changed since the last online flush: numbers, once or more.
     stale: Vec<u32>,
-    /// Keys that are over, of which the state store and the online store are still to be told.
-    over_dirty: Vec<Encoded>,
+    /// Keys that are over, of which the state store still has something, with the generation in which they ended.
+    over: HashMap<Encoded, u64, RandomState>,
+    /// Keys that are over, of which the online store is still to be told.
     over_stale: Vec<Encoded>,
+    /// Where the search for keys that may leave memory goes on.
+    hand: usize,
+    /// Bytes that the keys take, and by how many more than `Memory` has been told.
+    weight: i64,
+    grown: i64,
+}
+
+/// What a checkpoint has still to take: keys as they were when it began.
+#[derive(Default)]
+struct Frozen {
+    ids: Vec<u32>,
+    /// How many of `ids` are done.
+    done: usize,
+    /// Those that have changed since, as they were.
+    before: Vec<SavedKey>,
+}
+
+/// A key on its way to the state store.
+pub struct SavedKey {
+    pub key: Encoded,
+    pub state: Result<Vec<u8>, postcard::Error>,
+    /// When it is next due.
+    pub due_us: Option<i64>,
 }
 
 pub struct Entry {
@@ -42,11 +73,23 @@ pub struct Entry {
     parked_us: i64,
     online_due_us: i64,
     online_parked_us: i64,
-    dirty: bool,
+    /// The generation in which it last changed.
+    changed: u64,
+    /// The checkpoint of that generation has it already.
+    taken: bool,
     stale: bool,
+    /// Asked for since the search for keys that may leave memory last came by.
+    recent: bool,
+    /// As last weighed.
+    bytes: u32,
 }
 
 impl Shard {
+    /// Generations begin with 1: what is of 0 was there before.
+    pub fn new() -> Shard {
+        Shard { generation: 1, ..Shard::default() }
+    }
+
     pub fn find(&self, hash: u64, encoded: &[u8]) -> Option<u32> {
         let same = |id: &u32| self.entries[*id as usize].as_ref().is_some_and(|e| *e.encoded == *encoded);
         self.index.find(hash, same).copied()
@@ -60,7 +103,16 @@ impl Shard {
         self.entries.get_mut(id as usize)?.as_mut()
     }
 
-    pub fn insert(&mut self, hash: u64, encoded: Encoded, state: KeyState) -> u32 {
+    /// The entry, for somebody who looks it up.
+    pub fn asked_for(&mut self, id: u32) -> Option<&mut Entry> {
+        let entry = self.get_mut(id)?;
+        entry.recent = true;
+        Some(entry)
+    }
+
+    /// A key comes into memory: a new one, or one that has been read from the store and has last changed in `changed`.
+    pub fn insert(&mut self, hash: u64, encoded: Encoded, state: KeyState, changed: u64) -> u32 {
+        self.over.remove(&encoded);
         let entry = Entry {
             hash,
             encoded,
@@ -69,8 +121,12 @@ impl Shard {
             parked_us: NEVER,
             online_due_us: NEVER,
             online_parked_us: NEVER,
-            dirty: false,
+            changed,
+            // Read from among what is spilled of it.
+            taken: changed < self.generation,
             stale: false,
+            recent: true,
+            bytes: 0,
         };
         let id = match self.free.pop() {
             Some(id) => {
@@ -82,20 +138,208 @@ impl Shard {
                 (self.entries.len() - 1) as u32
             }
         };
+        if changed == self.generation {
+            self.dirty.push(id);
+        }
         let entries = &self.entries;
         self.index.insert_unique(hash, id, |id| entries[*id as usize].as_ref().map_or(0, |e| e.hash));
         id
     }
 
+    /// The entry, to be changed. A checkpoint that has not come to it gets it as it was.
+    pub fn change(&mut self, id: u32, walk: &Walk) -> Option<&mut Entry> {
+        let entry = self.entries.get_mut(id as usize)?.as_mut()?;
+        entry.recent = true;
+        if entry.changed < self.generation {
+            if entry.changed > self.saved && !entry.taken {
+                self.frozen.before.push(entry.saved_key(walk));
+            }
+            entry.changed = self.generation;
+            entry.taken = false;
+            self.dirty.push(id);
+        }
+        Some(entry)
+    }
+
     /// The key is over.
-    pub fn remove(&mut self, id: u32) {
-        let Some(entry) = self.entries[id as usize].take() else { return };
+    pub fn remove(&mut self, id: u32, walk: &Walk) {
+        self.change(id, walk);
+        let Some(entry) = self.take(id) else { return };
+        self.over.insert(entry.encoded.clone(), self.generation);
+        self.over_stale.push(entry.encoded);
+    }
+
+    /// Takes a key out of memory.
+    fn take(&mut self, id: u32) -> Option<Entry> {
+        let entry = self.entries.get_mut(id as usize)?.take()?;
         if let Ok(found) = self.index.find_entry(entry.hash, |other| *other == id) {
             found.remove();
         }
         self.free.push(id);
-        self.over_dirty.push(entry.encoded.clone());
-        self.over_stale.push(entry.encoded);
+        self.grow(-i64::from(entry.bytes));
+        Some(entry)
+    }
+
+    /// Whether the key is over, whatever the state store still has of it.
+    pub fn is_over(&self, encoded: &[u8]) -> bool {
+        self.over.contains_key(encoded)
+    }
+
+    /// Weighs a key after a change.
+    pub fn weigh(&mut self, id: u32) {
+        if let Some(Some(entry)) = self.entries.get_mut(id as usize) {
+            let bytes =
+                u32::try_from(size_of::<Entry>() + entry.encoded.len() + entry.state.memory()).unwrap_or(u32::MAX);
+            let more = i64::from(bytes) - i64::from(entry.bytes);
+            entry.bytes = bytes;
+            self.grow(more);
+        }
+    }
+
+    /// What its keys take, bytes.
+    pub fn bytes(&self) -> u64 {
+        self.weight.max(0).unsigned_abs()
+    }
+
+    /// As much of it as `Memory` has been told.
+    pub fn accounted(&self) -> u64 {
+        (self.weight - self.grown).max(0).unsigned_abs()
+    }
+
+    fn grow(&mut self, bytes: i64) {
+        self.weight += bytes;
+        self.grown += bytes;
+    }
+
+    /// What has been weighed since the last call, bytes.
+    pub fn take_grown(&mut self) -> i64 {
+        std::mem::take(&mut self.grown)
+    }
+
+    /// The changes from here on belong to the next generation; what has changed before is for the checkpoint to take. Also
+    /// which keys the online store has not seen yet.
+    pub fn freeze(&mut self) -> Vec<Encoded> {
+        self.frozen = Frozen { ids: std::mem::take(&mut self.dirty), done: 0, before: vec![] };
+        self.generation += 1;
+        let stale = self.stale.iter().filter_map(|id| self.get(*id)).filter(|entry| entry.stale);
+        stale.map(|entry| entry.encoded.clone()).chain(self.over_stale.iter().cloned()).collect()
+    }
+
+    /// Some of the keys that a checkpoint has still to take, as they were when it began; empty: it has all.
+    pub fn take_frozen(&mut self, walk: &Walk, most: usize) -> Vec<SavedKey> {
+        let mut taken = std::mem::take(&mut self.frozen.before);
+        let of = self.generation.saturating_sub(1);
+        while taken.len() < most && self.frozen.done < self.frozen.ids.len() {
+            let id = self.frozen.ids[self.frozen.done];
+            self.frozen.done += 1;
+            if let Some(Some(entry)) = self.entries.get_mut(id as usize)
+                && entry.changed == of
+                && !entry.taken
+            {
+                entry.taken = true;
+                taken.push(entry.saved_key(walk));
+            }
+        }
+        taken
+    }
+
+    /// The keys that were over when the checkpoint began.
+    pub fn frozen_over(&self) -> Vec<Encoded> {
+        let over = self.over.iter().filter(|(_, generation)| **generation < self.generation);
+        over.map(|(key, _)| key.clone()).collect()
+    }
+
+    /// The checkpoint of the generation before this one is in the store.
+    pub fn set_saved(&mut self) {
+        self.saved = self.generation.saturating_sub(1);
+        let saved = self.saved;
+        self.over.retain(|_, generation| *generation > saved);
+        self.frozen = Frozen::default();
+    }
+
+    /// It is not, and will not be: its changes are this generation's.
+    pub fn set_lost(&mut self) {
+        let of = self.generation.saturating_sub(1);
+        for id in std::mem::take(&mut self.frozen).ids {
+            self.renew(id, of);
+        }
+        let generation = self.generation;
+        self.over.values_mut().for_each(|ended| *ended = generation);
+    }
+
+    /// The key has changed in a generation that is lost.
+    fn renew(&mut self, id: u32, lost: u64) {
+        if let Some(Some(entry)) = self.entries.get_mut(id as usize)
+            && entry.changed == lost
+        {
+            entry.changed = self.generation;
+            entry.taken = false;
+            self.dirty.push(id);
+        }
+    }
+
+    /// The same for a key that was spilled in it; whether it is in memory.
+    pub fn renew_spilled(&mut self, hash: u64, encoded: &[u8], lost: u64) -> bool {
+        let found = self.find(hash, encoded);
+        if let Some(id) = found {
+            self.renew(id, lost);
+        }
+        found.is_some()
+    }
+
+    /// Some keys that may leave memory, by the clock algorithm: not those that have been asked for since it last came by. With
+    /// `forced` also those that the online store has not seen.
+    pub fn victims(&mut self, walk: &Walk, online_us: i64, forced: bool) -> Vec<u32> {
+        let (most, steps) = ((self.len() / 8).max(64), (self.entries.len() / 2).max(1024));
+        let mut victims = vec![];
+        for _ in 0..steps.min(self.entries.len()) {
+            if victims.len() >= most {
+                break;
+            }
+            self.hand = (self.hand + 1) % self.entries.len().max(1);
+            let Some(Some(entry)) = self.entries.get_mut(self.hand) else { continue };
+            let in_flight = entry.changed > self.saved && entry.changed < self.generation;
+            if in_flight || std::mem::take(&mut entry.recent) && !forced {
+                continue;
+            }
+            // One whose events history has not finished changes for the online store at other instants than the index knows.
+            let settled = !entry.stale && entry.state.next_instant(walk).is_none_or(|at_us| at_us > online_us);
+            if settled || forced {
+                victims.push(self.hand as u32);
+            }
+        }
+        victims
+    }
+
+    /// Whether the state store has less than memory.
+    pub fn is_changed(&self, id: u32) -> bool {
+        self.get(id).is_some_and(|entry| entry.changed > self.saved)
+    }
+
+    /// The key leaves memory; when it is next due, and whether the online store has not seen it yet.
+    pub fn evict(&mut self, id: u32, walk: &Walk) -> Option<(Option<i64>, bool)> {
+        let entry = self.take(id)?;
+        Some((entry.state.next_instant(walk), entry.stale))
+    }
+
+    /// Whether the schedules have far more entries than keys: those of keys that came and went.
+    fn is_littered(&self) -> bool {
+        let most = 4 * self.len() + 4096;
+        self.due.len() > most || self.online_due.len() > most
+    }
+
+    /// Makes the schedules anew from the keys where most of their entries are of keys that have left.
+    pub fn tidy(&mut self) {
+        if !self.is_littered() {
+            return;
+        }
+        (self.due, self.online_due) = (Schedule::default(), Schedule::default());
+        for (id, entry) in self.entries.iter_mut().enumerate() {
+            let Some(entry) = entry else { continue };
+            (entry.parked_us, entry.online_parked_us) = (NEVER, NEVER);
+            self.due.enter(entry.due_us, id as u32, &mut entry.parked_us);
+            self.online_due.enter(entry.online_due_us, id as u32, &mut entry.online_parked_us);
+        }
     }
 
     /// Due at `at_us`, if that is sooner than what is known.
@@ -148,28 +392,12 @@ impl Shard {
         self.due.first(|id| entries[id as usize].as_ref().map_or(NEVER, |e| e.due_us))
     }
 
-    pub fn mark_dirty(&mut self, id: u32) {
-        if let Some(entry) = self.get_mut(id)
-            && !std::mem::replace(&mut entry.dirty, true)
-        {
-            self.dirty.push(id);
-        }
-    }
-
     pub fn mark_stale(&mut self, id: u32) {
         if let Some(entry) = self.get_mut(id)
             && !std::mem::replace(&mut entry.stale, true)
         {
             self.stale.push(id);
         }
-    }
-
-    /// The keys changed since the last checkpoint, each once, and those that are over.
-    pub fn take_dirty(&mut self) -> (Vec<u32>, Vec<Encoded>) {
-        let mut ids = std::mem::take(&mut self.dirty);
-        ids.retain(|id| self.get_mut(*id).is_some_and(|e| std::mem::take(&mut e.dirty)));
-        let over = std::mem::take(&mut self.over_dirty);
-        (ids, self.still_over(over))
     }
 
     /// The keys changed since the last online flush, each once, and those that are over.
@@ -188,19 +416,9 @@ impl Shard {
         over
     }
 
-    /// Tells a store again that a key is over.
-    pub fn still_dirty(&mut self, encoded: Encoded) {
-        match self.find(hash(&encoded), &encoded) {
-            Some(id) => self.mark_dirty(id),
-            None => self.over_dirty.push(encoded),
-        }
-    }
-
-    pub fn still_stale(&mut self, encoded: Encoded) {
-        match self.find(hash(&encoded), &encoded) {
-            Some(id) => self.mark_stale(id),
-            None => self.over_stale.push(encoded),
-        }
+    /// Tells the online store again that a key is over.
+    pub fn still_over_stale(&mut self, encoded: Encoded) {
+        self.over_stale.push(encoded);
     }
 
     pub fn entries(&self) -> impl Iterator<Item = &Entry> {
@@ -213,5 +431,12 @@ impl Shard {
 
     pub fn len(&self) -> usize {
         self.index.len()
+    }
+}
+
+impl Entry {
+    fn saved_key(&self, walk: &Walk) -> SavedKey {
+        let (state, due_us) = (self.state.encode(walk), self.state.next_instant(walk));
+        SavedKey { key: self.encoded.clone(), state, due_us }
     }
 }

@@ -4,3 +4,5 @@
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)]
 
 mod asof;
+mod cold;
+mod store;

@@ -97,6 +97,9 @@ pub(super) fn alter(c: &mut Cursor<'_>) -> PlanResult<Statement> {
         let to = Box::new(c.expr()?);
         return Ok(Statement::AdvanceWatermark { if_exists, name, to });
     }
+    if kind == ObjectKind::FeatureView && c.eat("RESUME") {
+        return Ok(Statement::Resume { if_exists, name });
+    }
     let known =
         ["ADD", "ALTER", "DROP", "RENAME", "PAUSE", "RESUME", "OWNER", "SET", "RESET", "ENABLE", "DISABLE", "CLUSTER"];
     match c.keyword(0).filter(|word| known.contains(&word.as_str())) {
@@ -106,7 +109,9 @@ pub(super) fn alter(c: &mut Cursor<'_>) -> PlanResult<Statement> {
                 PlanError::unsupported(format!("ALTER {verb} … {word} is not supported in this form")).hint(
                     match kind {
                         ObjectKind::View => format!("ALTER {verb} … RENAME TO is"),
-                        ObjectKind::FeatureView => format!("ALTER {verb} … RENAME TO and SET ( option = value ) are"),
+                        ObjectKind::FeatureView => {
+                            format!("ALTER {verb} … RENAME TO, SET ( option = value ) and RESUME are")
+                        }
                         _ => format!("ALTER {verb} … RENAME TO, SET ( option = value ) and ADVANCE WATERMARK TO are"),
                     },
                 ),

@@ -93,6 +93,9 @@ pub static SETTINGS: &[Setting] = settings! {
     "query-memory" query_memory = "2GB", "BYTES", |text| value::optional(text, value::bytes),
         "What the queries of all connections may hold in memory together",
         "beyond it sorts and aggregations spill to disk and what cannot is refused, instead of the machine killing the server";
+    "state-memory" state_memory = "4GB", "BYTES", value::bytes,
+        "What the keys of all feature views may take in memory together",
+        "beyond it keys that nobody has asked for lately are read from disk when they are needed again; what one batch brings and keys that the online store has not seen may come on top";
     "batch-rows" batch_rows = "8192", "N", value::count,
         "Rows in one batch inside a query",
         "large enough to amortise per-batch work, small enough for the processor's cache";

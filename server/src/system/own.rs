@@ -135,6 +135,8 @@ fn view_pipeline(system: &SystemTablesOf, object: &Object, rows: &mut Rows) {
         ("rows_failed", stats.rows_failed.into()),
         ("values_failed", stats.values_failed.into()),
         ("steps_pending", stats.steps_pending.into()),
+        ("keys_in_memory", stats.keys_in_memory.into()),
+        ("memory_bytes", stats.memory_bytes.into()),
         ("last_error", stats.last_error.into()),
     ]);
 }

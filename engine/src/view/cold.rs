@@ -1,0 +1,291 @@
+//! Keys that are not in memory: the state store has them, and an index of when each is due.
+//!
+//! ```text
+//!   Keys      view · key               the key's state as of the last checkpoint
+//!   Spilled   view · generation · key  its state since then, where it had to leave memory between two checkpoints
+//!   Due       view · instant · key     when the key next changes by itself; entries that are not true any more are passed over
+//! ```
+//!
+//! A *generation* is what changes between two checkpoints. The current one's records are worth nothing after a crash; those
+//! of the one before belong to the checkpoint under way, whose commit makes them count; then they move to `Keys`. So a
+//! checkpoint is one small atomic write however many keys it is about, and nothing has to be listed at a start.
+
+use super::Memory;
+use crate::seam::{Keyspace, SeamResult, StateStore, WriteBatch};
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, AtomicI64, Ordering},
+};
+use tidemark_catalog::ObjectId;
+
+/// Entries of the store that are read or written at a time.
+const PAGE: usize = 1024;
+
+/// Entries of the index that are read at a time: between two batches few keys are due.
+const DUE_PAGE: usize = 64;
+
+pub struct Cold {
+    view: [u8; 4],
+    store: Arc<dyn StateStore>,
+    pub memory: Arc<Memory>,
+    /// Whether the store may have keys that memory has not.
+    any: AtomicBool,
+    /// Records in `Spilled`; while there are none nobody looks there.
+    spilled: AtomicI64,
+    /// What the index says of instants before has been seen to: by history, and by the online store.
+    pub(super) due: Watch,
+    pub(super) online: Watch,
+    /// Keys have left memory before the online store had their values: it is to be filled from all keys once.
+    pub(super) behind: AtomicBool,
+}
+
+/// How far one reader of the index of dues is.
+pub struct Watch {
+    /// Where it goes on.
+    pub upto_us: AtomicI64,
+    /// No cold key is due before this: until then there is nothing to read.
+    next_us: AtomicI64,
+}
+
+impl Watch {
+    pub fn new() -> Watch {
+        Watch { upto_us: AtomicI64::new(i64::MIN), next_us: AtomicI64::new(i64::MIN) }
+    }
+
+    /// A key that is due at `at_us` has left memory.
+    pub fn note(&self, at_us: i64) {
+        self.next_us.fetch_min(at_us, Ordering::AcqRel);
+    }
+
+    /// Whether there may be keys due before `before_us`; if so the caller reads all of them.
+    pub fn begins(&self, before_us: i64) -> bool {
+        let begins = self.next_us.load(Ordering::Acquire) < before_us;
+        if begins {
+            // Keys that leave memory meanwhile are noted beside.
+            self.next_us.store(i64::MAX, Ordering::Release);
+        }
+        begins
+    }
+}
+
+/// The keys that the store names. They may be in memory by now, or be over.
+pub struct ColdKeys {
+    /// Still to be walked through, the next one last.
+    spaces: Vec<(Keyspace, Vec<u8>)>,
+    after: Option<Vec<u8>>,
+}
+
+/// Bytes of an entry of the index before the key.
+const VIEW_AND_INSTANT: usize = 12;
+
+fn due_of(entry: &[u8]) -> i64 {
+    let ordered = entry.get(4..VIEW_AND_INSTANT).and_then(|bytes| bytes.try_into().ok());
+    (ordered.map_or(u64::MAX, u64::from_be_bytes) ^ (1 << 63)) as i64
+}
+
+impl Cold {
+    pub fn new(view: ObjectId, store: Arc<dyn StateStore>, memory: Arc<Memory>) -> Cold {
+        Cold {
+            view: view.0.to_be_bytes(),
+            store,
+            memory,
+            any: AtomicBool::new(false),
+            spilled: AtomicI64::new(0),
+            due: Watch::new(),
+            online: Watch::new(),
+            behind: AtomicBool::new(false),
+        }
+    }
+
+    pub fn has_any(&self) -> bool {
+        self.any.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn note_any(&self) {
+        self.any.store(true, Ordering::Relaxed);
+    }
+
+    pub fn state_key(&self, key: &[u8]) -> Vec<u8> {
+        [&self.view[..], key].concat()
+    }
+
+    fn generation_prefix(&self, generation: u64) -> Vec<u8> {
+        [&self.view[..], &generation.to_be_bytes()].concat()
+    }
+
+    fn spilled_key(&self, generation: u64, key: &[u8]) -> Vec<u8> {
+        [&self.view[..], &generation.to_be_bytes(), key].concat()
+    }
+
+    /// Ordered by view, then instant.
+    pub fn due_key(&self, at_us: i64, key: &[u8]) -> Vec<u8> {
+        let ordered = (at_us as u64) ^ (1 << 63);
+        [&self.view[..], &ordered.to_be_bytes(), key].concat()
+    }
+
+    /// The state of a key, and the generation that it belongs to; 0: it is in a finished checkpoint.
+    pub(super) fn read(&self, key: &[u8], generation: u64) -> SeamResult<Option<(Vec<u8>, u64)>> {
+        if self.spilled.load(Ordering::Acquire) > 0 {
+            for of in [generation, generation.saturating_sub(1)] {
+                if let Some(bytes) = self.store.get(Keyspace::Spilled, &self.spilled_key(of, key))? {
+                    return Ok(Some((bytes, of)));
+                }
+            }
+        }
+        Ok(self.store.get(Keyspace::Keys, &self.state_key(key))?.map(|bytes| (bytes, 0)))
+    }
+
+    /// Writes what leaves memory: `(key, state, due)`.
+    pub(super) fn spill(&self, generation: u64, keys: Vec<(&[u8], Vec<u8>, Option<i64>)>) -> SeamResult<()> {
+        let mut batch = WriteBatch::default();
+        let count = keys.len() as i64;
+        for (key, bytes, due_us) in keys {
+            batch.puts.extend(due_us.map(|at_us| (Keyspace::Due, self.due_key(at_us, key), vec![])));
+            batch.puts.push((Keyspace::Spilled, self.spilled_key(generation, key), bytes));
+        }
+        self.spilled.fetch_add(count, Ordering::Release);
+        let written = self.store.spill(batch);
+        if written.is_err() {
+            self.spilled.fetch_sub(count, Ordering::Release);
+        }
+        written
+    }
+
+    /// The key is in memory again, and the record of the current generation is not the latest for long.
+    pub(super) fn unspill(&self, generation: u64, key: &[u8]) -> SeamResult<()> {
+        let deletes = vec![(Keyspace::Spilled, self.spilled_key(generation, key))];
+        self.store.spill(WriteBatch { puts: vec![], deletes })?;
+        self.spilled.fetch_sub(1, Ordering::Release);
+        Ok(())
+    }
+
+    /// Keys that may be due before `before_us`: some of them, and `after` then stands behind them; empty: there are no more, and
+    /// `watch` knows when the next is due.
+    pub(super) fn due_keys(&self, watch: &Watch, after: &mut Vec<u8>, before_us: i64) -> SeamResult<Vec<Vec<u8>>> {
+        let page = self.store.page(Keyspace::Due, &self.view, Some(after), DUE_PAGE)?;
+        let mut keys = vec![];
+        for (entry, _) in page {
+            let at_us = due_of(&entry);
+            if at_us >= before_us {
+                if keys.is_empty() {
+                    watch.note(at_us);
+                }
+                break;
+            }
+            keys.push(entry[VIEW_AND_INSTANT..].to_vec());
+            *after = entry;
+        }
+        Ok(keys)
+    }
+
+    /// When the next cold key may be due.
+    pub(super) fn earliest_due(&self) -> Option<i64> {
+        let from = self.due_key(self.due.upto_us.load(Ordering::Relaxed), &[]);
+        let page = self.store.page(Keyspace::Due, &self.view, Some(&from), 1).ok()?;
+        page.first().map(|(entry, _)| due_of(entry))
+    }
+
+    /// All keys that the store has, those that are only spilled first.
+    pub(super) fn keys(&self, generation: u64) -> ColdKeys {
+        let mut spaces = vec![(Keyspace::Keys, self.view.to_vec())];
+        if self.spilled.load(Ordering::Acquire) > 0 {
+            let of = |generation| (Keyspace::Spilled, self.generation_prefix(generation));
+            spaces.extend([generation, generation.saturating_sub(1)].map(of));
+        }
+        ColdKeys { spaces, after: None }
+    }
+
+    /// The next page of them; empty: there are no more.
+    pub(super) fn next_keys(&self, keys: &mut ColdKeys) -> SeamResult<Vec<Vec<u8>>> {
+        while let Some((space, prefix)) = keys.spaces.last() {
+            let page = self.store.page(*space, prefix, keys.after.as_deref(), PAGE)?;
+            if let Some((last, _)) = page.last() {
+                keys.after = Some(last.clone());
+                let skip = prefix.len();
+                return Ok(page.into_iter().map(|(key, _)| key[skip..].to_vec()).collect());
+            }
+            keys.spaces.pop();
+            keys.after = None;
+        }
+        Ok(vec![])
+    }
+
+    /// The records that belong to a generation: a page of them.
+    pub(super) fn spilled_page(&self, generation: u64) -> SeamResult<Vec<(Vec<u8>, Vec<u8>)>> {
+        if self.spilled.load(Ordering::Acquire) <= 0 {
+            return Ok(vec![]);
+        }
+        let prefix = self.generation_prefix(generation);
+        let page = self.store.page(Keyspace::Spilled, &prefix, None, PAGE)?;
+        Ok(page.into_iter().map(|(key, bytes)| (key[prefix.len()..].to_vec(), bytes)).collect())
+    }
+
+    /// The checkpoint that a generation belongs to is finished: its records are the keys' states now.
+    pub(super) fn settle(&self, generation: u64) -> SeamResult<()> {
+        loop {
+            let page = self.spilled_page(generation)?;
+            if page.is_empty() {
+                return Ok(());
+            }
+            let mut batch = WriteBatch::default();
+            let count = page.len() as i64;
+            for (key, bytes) in page {
+                batch.deletes.push((Keyspace::Spilled, self.spilled_key(generation, &key)));
+                batch.puts.push((Keyspace::Keys, self.state_key(&key), bytes));
+            }
+            self.store.spill(batch)?;
+            self.spilled.fetch_sub(count, Ordering::Release);
+        }
+    }
+
+    /// Takes a record of one generation over into another, or only away.
+    pub(super) fn respill(&self, from: u64, to: Option<u64>, key: &[u8], bytes: Vec<u8>) -> SeamResult<()> {
+        let mut batch = WriteBatch::default();
+        batch.deletes.push((Keyspace::Spilled, self.spilled_key(from, key)));
+        batch.puts.extend(to.map(|to| (Keyspace::Spilled, self.spilled_key(to, key), bytes)));
+        self.store.spill(batch)?;
+        if to.is_none() {
+            self.spilled.fetch_sub(1, Ordering::Release);
+        }
+        Ok(())
+    }
+
+    pub(super) fn has_spilled(&self, generation: u64, key: &[u8]) -> SeamResult<bool> {
+        Ok(self.store.get(Keyspace::Spilled, &self.spilled_key(generation, key))?.is_some())
+    }
+
+    /// Everything below the frontier of a finished checkpoint has been seen to.
+    pub(super) fn forget_due(&self, before_us: i64) -> SeamResult<()> {
+        let end = self.due_key(before_us, &[]);
+        loop {
+            let page = self.store.page(Keyspace::Due, &self.view, None, PAGE)?;
+            let full = page.len() == PAGE;
+            let passed: Vec<_> = page.into_iter().map(|(key, _)| key).take_while(|key| *key < end).collect();
+            let more = full && passed.len() == PAGE;
+            if !passed.is_empty() {
+                let deletes = passed.into_iter().map(|key| (Keyspace::Due, key)).collect();
+                self.store.spill(WriteBatch { puts: vec![], deletes })?;
+            }
+            if !more {
+                return Ok(());
+            }
+        }
+    }
+
+    /// After a crash: the records of generations that no checkpoint has made count are of no use. Those of the last finished one
+    /// may not have moved yet.
+    pub(super) async fn recover(&self, saved: u64) -> SeamResult<()> {
+        let ended = self.generation_prefix(saved.saturating_add(1));
+        while let Some((key, _)) = self.store.page(Keyspace::Spilled, &self.view, Some(&ended), 1)?.first() {
+            self.store.remove(Keyspace::Spilled, &key[..ended.len()]).await?;
+        }
+        let prefix = self.generation_prefix(saved);
+        let mut after: Option<Vec<u8>> = None;
+        loop {
+            let page = self.store.page(Keyspace::Spilled, &prefix, after.as_deref(), PAGE)?;
+            let Some((last, _)) = page.last() else { return Ok(()) };
+            after = Some(last.clone());
+            self.spilled.fetch_add(page.len() as i64, Ordering::Release);
+        }
+    }
+}

@@ -1,0 +1,386 @@
+//! Keys that leave memory and come back, checkpoints beside the work, and starts after a crash: none of it may show.
+//!
+//! Two views take the same events. One has all its keys in memory for ever; the other has room for hardly any, a store that
+//! fails now and then, and dies at random moments. Both must say the same at every reading.
+
+use crate::store::{Fault, Store};
+use arrow::{
+    array::{ArrayRef, Float64Array, Int64Array, TimestampMicrosecondArray},
+    record_batch::RecordBatch,
+};
+use proptest::prelude::*;
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, atomic::Ordering},
+};
+use tidemark_catalog::{Body, ClockMode, Column, FeatureView, Object, ObjectId, Relation, Snapshot, SqlType, UTC};
+use tidemark_engine::{
+    compiled::{BatchRows, CompiledView},
+    seam::{Keyspace, StateStore},
+    value::{Value, encode_row},
+    view::{Cold, Encoded, Frozen, Memory, ViewState},
+};
+use tidemark_planner::{Statement, feature::plan_feature_view, parse::parse};
+
+const VIEW: ObjectId = ObjectId(ObjectId::FIRST.0 + 1);
+const KEYS: i64 = 24;
+const SECOND: i64 = 1_000_000;
+
+const VIEWS: [&str; 4] = [
+    "SELECT k, count(*) OVER w AS n, sum(x) OVER w AS total, max(x) OVER w AS top, ts FROM s \
+     WINDOW w AS (PARTITION BY k ORDER BY ts RANGE INTERVAL '20 seconds' PRECEDING)",
+    "SELECT k, x, avg(x) OVER (PARTITION BY k ORDER BY ts RANGE BETWEEN INTERVAL '30 seconds' PRECEDING AND INTERVAL '5 seconds' \
+     PRECEDING) AS mean, count(*) OVER (PARTITION BY k ORDER BY ts ROWS 3 PRECEDING) AS few, ts FROM s",
+    "SELECT k, count(*) AS n, min(x) AS least, last_value(x) AS latest FROM s GROUP BY k",
+    "SELECT k, sum(x) AS total FROM s GROUP BY k, TUMBLE(ts, INTERVAL '10 seconds')",
+];
+
+/// The last ones with a TTL: their keys end.
+const TTLS: [Option<&str>; 3] = [None, Some("45 seconds"), Some("2 minutes")];
+
+#[derive(Debug, Clone)]
+enum Op {
+    /// Events: key, seconds after the frontier in tenths, value.
+    Apply(Vec<(i64, i64, f64)>),
+    /// The frontier moves on.
+    Finish(i64),
+    Lookup(i64, i64),
+    All(i64),
+    Flush(i64),
+    /// With work going on beside it, and how the store takes it.
+    Checkpoint(Vec<(i64, i64, f64)>, i64, Fault),
+    /// What was spilled may survive it.
+    Crash(bool),
+}
+
+fn events() -> impl Strategy<Value = Vec<(i64, i64, f64)>> {
+    prop::collection::vec((0..KEYS, 0i64..300, (-8i32..8).prop_map(f64::from)), 1..30)
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    let fault = prop_oneof![
+        4 => Just(Fault::None),
+        1 => Just(Fault::NotDone),
+        1 => Just(Fault::UnknownDone),
+        1 => Just(Fault::UnknownNotDone),
+    ];
+    prop_oneof![
+        6 => events().prop_map(Op::Apply),
+        4 => (1i64..400).prop_map(Op::Finish),
+        3 => (0..KEYS, 0i64..600).prop_map(|(key, at)| Op::Lookup(key, at)),
+        1 => (0i64..600).prop_map(Op::All),
+        2 => (0i64..100).prop_map(Op::Flush),
+        3 => (events(), 0i64..200, fault).prop_map(|(events, moved, fault)| Op::Checkpoint(events, moved, fault)),
+        1 => any::<bool>().prop_map(Op::Crash),
+    ]
+}
+
+fn compiled(query: &str, ttl: Option<&str>) -> Arc<CompiledView> {
+    let column = |name: &str, ty| Column { name: name.to_string(), ty, not_null: false, comment: None };
+    let relation = Relation {
+        columns: vec![column("k", SqlType::Int8), column("x", SqlType::Float8), column("ts", SqlType::TimestampTz)],
+        primary_key: vec![],
+        upsert: false,
+        event_time: Some(2),
+        delay_us: 0,
+        clock: ClockMode::Event,
+        max_ahead_us: 0,
+        idle_timeout_us: 0,
+        retention_us: None,
+        dead_letter_retention_us: None,
+        options: BTreeMap::new(),
+        sql: String::new(),
+    };
+    let object = |id, name: &str, body| Object { id, name: name.to_string(), created_us: 0, comment: None, body };
+    let snapshot = Snapshot::new(1, [object(ObjectId::FIRST, "s", Body::Source(relation))]);
+    let options = ttl.map_or(String::new(), |ttl| format!("WITH (ttl = '{ttl}') "));
+    let mut parsed = parse(&format!("CREATE FEATURE VIEW v {options}AS {query}")).expect("a statement");
+    let Some(Statement::CreateFeatureView(create)) = parsed.pop().map(|parsed| parsed.statement) else {
+        panic!("no feature view: {query}")
+    };
+    let plan = plan_feature_view("v", &create.query, &create.options, &snapshot, "UTC").expect(query);
+    let columns = plan.outputs.iter().map(|output| {
+        let ty = SqlType::from_arrow(&output.ty).expect("a type with a name");
+        column(&output.name, ty)
+    });
+    let body = FeatureView {
+        sql: String::new(),
+        query: String::new(),
+        relation: plan.relation,
+        columns: columns.collect(),
+        key: plan.key_outputs(),
+        time: plan.time_output(),
+        features: vec![],
+        ttl_us: plan.ttl_us,
+        time_zone: "UTC".to_string(),
+        owner: None,
+        tags: vec![],
+        options: BTreeMap::new(),
+        version: 1,
+        through: vec![],
+        history_start_us: None,
+    };
+    Arc::new(CompiledView::new(&object(VIEW, "v", Body::FeatureView(body)), plan).expect("compiled"))
+}
+
+/// What happened to the source, for a replay.
+#[derive(Debug, Clone)]
+enum Logged {
+    Batch { base_offset: u64, rows: RecordBatch, times_us: Vec<i64> },
+    Frontier(i64),
+}
+
+impl Logged {
+    fn take_into(&self, view: &ViewState) {
+        match self {
+            Logged::Batch { base_offset, rows, times_us } => {
+                let batch = BatchRows { rows, base_offset: *base_offset, times_us, rejected: &[], deletes: &[] };
+                assert!(view.apply(&batch).expect("applied").is_empty());
+            }
+            Logged::Frontier(to_us) => view.finish(*to_us, usize::MAX).expect("finished"),
+        }
+    }
+}
+
+/// A step as it is compared.
+type Stepped = (Vec<u8>, i64, i64, &'static str, Vec<Value>);
+
+struct World {
+    compiled: Arc<CompiledView>,
+    reference: ViewState,
+    store: Arc<Store>,
+    memory: Arc<Memory>,
+    subject: ViewState,
+    log: Vec<Logged>,
+    offset: u64,
+    frontier_us: i64,
+    /// What is in the subject's history, complete below.
+    history: Vec<Stepped>,
+    committed_us: i64,
+    /// The checkpoint that counts: how it stood and how much of the log it has.
+    saved: Option<(Frozen, usize)>,
+    online: [BTreeMap<Vec<u8>, Option<Vec<Value>>>; 2],
+}
+
+impl World {
+    fn new(query: &str, ttl: Option<&str>) -> World {
+        let compiled = compiled(query, ttl);
+        let store = Arc::new(Store::default());
+        // Room for no key at all.
+        let memory = Arc::new(Memory::new(2048));
+        let reference = ViewState::new(VIEW, compiled.clone(), i64::MIN, 1, None);
+        let subject = Self::subject(&compiled, &store, &memory, i64::MIN);
+        World {
+            compiled,
+            reference,
+            store,
+            memory,
+            subject,
+            log: vec![],
+            offset: 0,
+            frontier_us: 1_000 * SECOND,
+            history: vec![],
+            committed_us: i64::MIN,
+            saved: None,
+            online: Default::default(),
+        }
+    }
+
+    fn subject(compiled: &Arc<CompiledView>, store: &Arc<Store>, memory: &Arc<Memory>, committed_us: i64) -> ViewState {
+        let store: Arc<dyn StateStore> = store.clone();
+        let cold = Cold::new(VIEW, store, memory.clone());
+        ViewState::new(VIEW, compiled.clone(), committed_us, 1, Some(cold))
+    }
+
+    fn happens(&mut self, logged: Logged) {
+        logged.take_into(&self.reference);
+        logged.take_into(&self.subject);
+        self.log.push(logged);
+    }
+
+    fn apply(&mut self, events: &[(i64, i64, f64)]) {
+        let times_us: Vec<i64> = events.iter().map(|(_, at, _)| self.frontier_us + at * SECOND / 10).collect();
+        let columns: Vec<ArrayRef> = vec![
+            Arc::new(Int64Array::from_iter_values(events.iter().map(|(key, ..)| *key))),
+            Arc::new(Float64Array::from_iter_values(events.iter().map(|(.., x)| *x))),
+            Arc::new(TimestampMicrosecondArray::from_iter_values(times_us.iter().copied()).with_timezone(UTC)),
+        ];
+        let rows = RecordBatch::try_new(self.compiled.plan.relation_schema.clone(), columns).expect("a batch");
+        let base_offset = self.offset;
+        self.offset += events.len() as u64;
+        self.happens(Logged::Batch { base_offset, rows, times_us });
+    }
+
+    fn finish(&mut self, tenths: i64) {
+        self.frontier_us += tenths * SECOND / 10;
+        self.happens(Logged::Frontier(self.frontier_us));
+    }
+
+    fn lookup(&self, key: i64, tenths: i64) {
+        let at_us = self.frontier_us + tenths * SECOND / 10;
+        let key = encode_row(&[Value::Int(key)]);
+        let [expected, found] = [&self.reference, &self.subject].map(|view| view.lookup(&key, at_us).expect("a row"));
+        assert_eq!(found, expected, "at {at_us}");
+    }
+
+    fn all(&self, tenths: i64) {
+        let at_us = self.frontier_us + tenths * SECOND / 10;
+        let [expected, found] = [&self.reference, &self.subject].map(|view| {
+            let mut rows = view.rows(at_us).expect("rows");
+            rows.sort_by(|a, b| a.key.cmp(&b.key));
+            rows
+        });
+        assert_eq!(found, expected, "at {at_us}");
+        let provisional = |view: &ViewState, key: Option<&[u8]>| {
+            let (committed_us, steps) = view.steps_above_history(at_us, key).expect("steps");
+            let above = steps.iter().filter(|step| step.instant_us >= self.committed_us.max(committed_us));
+            sorted(above.map(stepped).collect())
+        };
+        assert_eq!(provisional(&self.subject, None), provisional(&self.reference, None));
+        let key = encode_row(&[Value::Int(3)]);
+        assert_eq!(provisional(&self.subject, Some(&key)), provisional(&self.reference, Some(&key)));
+    }
+
+    fn flush(&mut self, tenths: i64) {
+        let at_us = self.frontier_us + tenths * SECOND / 10;
+        for (view, online) in [&self.reference, &self.subject].into_iter().zip(&mut self.online) {
+            let outputs = |row: Option<tidemark_engine::compiled::Row>| row.map(|row| row.outputs.into_vec());
+            let mut put = |key: Encoded, row| online.insert(key.to_vec(), outputs(row));
+            view.take_stale(at_us).expect("stale").into_iter().for_each(|(key, row)| drop(put(key, row)));
+            let mut at = None;
+            while let Some(rows) = view.catch_up(&mut at, at_us).expect("rows") {
+                rows.into_iter().for_each(|(key, row)| drop(put(key, row)));
+            }
+        }
+        let [expected, found] =
+            [0, 1].map(|i| self.online[i].iter().filter(|(_, row)| row.is_some()).collect::<BTreeMap<_, _>>());
+        assert_eq!(found, expected, "online at {at_us}");
+    }
+
+    async fn checkpoint(&mut self, beside: &[(i64, i64, f64)], moved: i64, fault: Fault) {
+        if self.subject.prepare().is_err() {
+            return;
+        }
+        let (frozen, upto) = (self.subject.freeze(), self.log.len());
+        let pending = self.subject.pending();
+        // The source goes on while the checkpoint is written.
+        self.apply(beside);
+        if moved > 0 {
+            self.finish(moved);
+        }
+        let taken = self.subject.take_frozen(&frozen);
+        let steps: Vec<Stepped> = pending.chunks.iter().flat_map(|chunk| chunk.iter().map(stepped)).collect();
+        assert!(steps.iter().all(|step| step.1 >= self.committed_us), "a step is committed twice");
+        self.history.extend(steps);
+        self.committed_us = self.committed_us.max(frozen.frontier_us);
+        self.subject.committed(pending.chunks.len(), frozen.frontier_us);
+        let Ok(mut batch) = taken else {
+            self.subject.set_lost().expect("cleared up");
+            return;
+        };
+        let progress = (Keyspace::Progress, b"progress".to_vec(), frozen.generation.to_be_bytes().to_vec());
+        batch.puts.push(progress);
+        self.store.set_fault(fault);
+        let written = self.store.checkpoint(batch).await;
+        self.store.set_fault(Fault::None);
+        let counts = self.store.get(Keyspace::Progress, b"progress").expect("progress");
+        let counts = written.is_ok() || counts == Some(frozen.generation.to_be_bytes().to_vec());
+        match counts {
+            true => {
+                self.subject.set_saved(&frozen).expect("settled");
+                self.saved = Some((frozen, upto));
+            }
+            false => self.subject.set_lost().expect("cleared up"),
+        }
+    }
+
+    async fn crash(&mut self, spilled_survives: bool) {
+        self.store.crash(spilled_survives);
+        self.memory = Arc::new(Memory::new(2048));
+        self.subject = Self::subject(&self.compiled, &self.store, &self.memory, self.committed_us);
+        let mut upto = 0;
+        match &self.saved {
+            Some((Frozen { generation, frontier_us, keys, events, stale }, at)) => {
+                let (generation, frontier_us, keys, events) = (*generation, *frontier_us, *keys, *events);
+                let frozen = Frozen { generation, frontier_us, keys, events, stale: stale.clone() };
+                self.subject.recover(frozen).await.expect("recovered");
+                upto = *at;
+            }
+            // As CREATE does: what a crash has left of a view that has no checkpoint is of nobody.
+            None => {
+                for keyspace in [Keyspace::Keys, Keyspace::Due, Keyspace::Spilled] {
+                    self.store.remove(keyspace, &VIEW.0.to_be_bytes()).await.expect("removed");
+                }
+            }
+        }
+        self.log[upto..].iter().for_each(|logged| logged.take_into(&self.subject));
+    }
+
+    fn end(&mut self) {
+        self.all(1000);
+        self.finish(100_000);
+        self.flush(0);
+        let pending = |view: &ViewState| -> Vec<Stepped> {
+            view.pending().chunks.iter().flat_map(|chunk| chunk.iter().map(stepped)).collect()
+        };
+        let mut found = self.history.clone();
+        found.extend(pending(&self.subject));
+        assert_eq!(sorted(found), sorted(pending(&self.reference)));
+        let keys = |view: &ViewState| view.counters.keys.load(Ordering::Relaxed);
+        assert_eq!(keys(&self.subject), keys(&self.reference));
+    }
+}
+
+fn stepped(step: tidemark_engine::view::Step<'_>) -> Stepped {
+    (encode_row(step.key), step.instant_us, step.event_us, step.op.as_str(), step.outputs.to_vec())
+}
+
+fn sorted(mut steps: Vec<Stepped>) -> Vec<Stepped> {
+    steps.sort();
+    steps
+}
+
+async fn run(query: &str, ttl: Option<&str>, ops: Vec<Op>) {
+    let mut world = World::new(query, ttl);
+    for op in ops {
+        match op {
+            Op::Apply(events) => world.apply(&events),
+            Op::Finish(tenths) => world.finish(tenths),
+            Op::Lookup(key, tenths) => world.lookup(key, tenths),
+            Op::All(tenths) => world.all(tenths),
+            Op::Flush(tenths) => world.flush(tenths),
+            Op::Checkpoint(beside, moved, fault) => world.checkpoint(&beside, moved, fault).await,
+            Op::Crash(spilled_survives) => world.crash(spilled_survives).await,
+        }
+    }
+    world.end();
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 192, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_view_with_no_room_says_what_one_with_all_its_keys_in_memory_says(
+        view in 0..VIEWS.len(),
+        ttl in 0..TTLS.len(),
+        ops in prop::collection::vec(op(), 1..60),
+    ) {
+        futures::executor::block_on(run(VIEWS[view], TTLS[ttl], ops));
+    }
+}
+
+/// That the property above is about anything at all.
+#[test]
+fn with_no_room_keys_do_leave_memory() {
+    let mut world = World::new(VIEWS[0], None);
+    let all: Vec<_> = (0..KEYS).map(|key| (key, key, 1.0)).collect();
+    for _ in 0..8 {
+        world.apply(&all);
+        world.finish(50);
+        world.flush(0);
+    }
+    let (keys, _) = world.subject.in_memory();
+    assert!(keys < KEYS as u64 / 2, "{keys} keys are in memory");
+    assert!(world.store.entries(Keyspace::Spilled) > 0);
+    world.end();
+}

@@ -1,0 +1,38 @@
+//! `ALTER FEATURE VIEW … RESUME`: a view that has failed goes on.
+
+use crate::{
+    database::{Database, find},
+    pg::{Outcome, PgError},
+    session::Session,
+};
+use std::sync::Arc;
+use tidemark_catalog::ObjectKind;
+
+pub async fn execute(
+    database: &Arc<Database>,
+    session: &mut Session,
+    if_exists: bool,
+    name: &str,
+) -> Result<Outcome, PgError> {
+    let done = || Ok(Outcome::Done { tag: "ALTER FEATURE VIEW".into() });
+    // Nobody drops it or its source meanwhile.
+    let _catalog = database.catalog.lock().await;
+    let snapshot = database.snapshot();
+    let object = match find(&snapshot, ObjectKind::FeatureView, name) {
+        Ok(object) => object.clone(),
+        Err(error) if if_exists && error.sqlstate == "42P01" => {
+            session.notice(format!("feature view \"{name}\" does not exist, skipping"));
+            return done();
+        }
+        Err(error) => return Err(error.into()),
+    };
+    match database.engine.resume_view(&object, &snapshot).await {
+        Ok(true) => {}
+        Ok(false) => session.notice(format!("feature view \"{name}\" is running")),
+        Err(error) => {
+            return Err(PgError::error("55000", format!("feature view \"{name}\" cannot go on: {error}"))
+                .hint("mend what the message names and resume again, or drop the view and create it anew"));
+        }
+    }
+    done()
+}
