@@ -6,23 +6,33 @@
 mod bits;
 mod decayed;
 mod float;
+mod frequent;
 mod hll;
+mod increase;
 mod moments;
 mod pairs;
+mod quantiles;
+mod ranked;
 mod values;
+mod vectors;
 
 use crate::{cell::Cell, value::Value};
 use arrow::datatypes::{DataType, i256};
 use bits::Bits;
 use decayed::Decayed;
 use float::{FloatSum, step};
+use frequent::Frequent;
 use hll::HyperLogLog;
+use increase::Increase;
 use moments::Moments;
 use pairs::Pairs;
+use quantiles::Quantiles;
+use ranked::Ranked;
 use serde::{Deserialize, Serialize};
 use std::{cmp::Ordering, collections::VecDeque};
 use tidemark_planner::feature::{Aggregate, Parameter};
 use values::Values;
+use vectors::Vectors;
 
 /// What is aggregated, but for the events.
 #[derive(Debug, Clone)]
@@ -37,7 +47,7 @@ pub struct Function {
     pub unbounded: bool,
 }
 
-/// The running state.
+/// The running state. A new kind goes to the end: state that is kept names them by their place.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub enum Accumulator {
     Count(u64),
@@ -70,6 +80,11 @@ pub enum Accumulator {
     Positional,
     Distinct(Box<HyperLogLog>),
     Decayed(Decayed),
+    Ranked(Box<Ranked>),
+    Increase(Box<Increase>),
+    Vectors(Box<Vectors>),
+    Frequent(Box<Frequent>),
+    Quantiles(Box<Quantiles>),
 }
 
 /// How an event comes to an accumulator.
@@ -92,7 +107,8 @@ impl Function {
     pub fn accumulator(&self) -> Accumulator {
         use Aggregate as A;
         match self.function {
-            A::Count => Accumulator::Count(0),
+            A::Count | A::Rate => Accumulator::Count(0),
+            A::GeometricMean => Accumulator::FloatSum(FloatSum::default()),
             A::Sum | A::Avg => match &self.arg {
                 Some(DataType::Float32 | DataType::Float64) => Accumulator::FloatSum(FloatSum::default()),
                 Some(DataType::Decimal128(..)) => Accumulator::DecimalSum { count: 0, sum: ([0; 16], [0; 16]) },
@@ -122,8 +138,17 @@ impl Function {
             A::BoolAnd | A::BoolOr => Accumulator::Bools { trues: 0, falses: 0 },
             A::DecaySum | A::DecayCount | A::DecayAvg | A::DecayAnchor => Accumulator::Decayed(Decayed::default()),
             A::BitAnd | A::BitOr | A::BitXor => Accumulator::Bits(Box::default()),
+            A::TopKBy | A::BottomKBy => Accumulator::Ranked(Box::default()),
+            A::Increase => Accumulator::Increase(Box::default()),
+            A::VectorSum | A::VectorAvg => Accumulator::Vectors(Box::default()),
             A::ApproxCountDistinct if self.unbounded => Accumulator::Distinct(Box::default()),
+            A::ApproxTopK if self.unbounded => Accumulator::Frequent(Box::default()),
+            A::ApproxPercentile if self.unbounded => Accumulator::Quantiles(Box::default()),
             A::ApproxCountDistinct
+            | A::ApproxTopK
+            | A::ApproxPercentile
+            | A::Entropy
+            | A::Histogram
             | A::CountDistinct
             | A::SumDistinct
             | A::AvgDistinct
@@ -138,7 +163,12 @@ impl Function {
 
     /// The value that decides which event is the extreme.
     pub fn ordered_by(&self) -> Which {
-        if matches!(self.function, Aggregate::MinBy | Aggregate::MaxBy) { Which::Other } else { Which::Arg }
+        if self.function.is_by_other() { Which::Other } else { Which::Arg }
+    }
+
+    /// What of a number is added up.
+    fn term(&self, x: f64) -> f64 {
+        if self.function == Aggregate::GeometricMean { x.ln() } else { x }
     }
 
     /// Whether `a` is a better extreme than `b`.
@@ -177,7 +207,7 @@ impl Accumulator {
             }
             Accumulator::FloatSum(sum) => {
                 if let Some(x) = cell.as_float() {
-                    sum.add(x, retract);
+                    sum.add(of.term(x), retract);
                 }
             }
             Accumulator::Moments(moments) => {
@@ -231,6 +261,24 @@ impl Accumulator {
                 }
             }
             Accumulator::Distinct(sketch) => sketch.add(cell.to_value().stable_hash()),
+            Accumulator::Ranked(ranked) => {
+                let item = || read(index, Which::Arg).to_value();
+                ranked.apply(of, cell.to_value(), index, item, retract);
+            }
+            Accumulator::Increase(increase) => {
+                increase.apply(of.unbounded, cell, index, |index| read(index, Which::Arg), retract);
+            }
+            Accumulator::Vectors(vectors) => {
+                if let Cell::Other(Value::List(items)) = cell {
+                    vectors.add(items, retract);
+                }
+            }
+            Accumulator::Frequent(frequent) => frequent.add(cell.to_value()),
+            Accumulator::Quantiles(quantiles) => {
+                if let Some(x) = values::double(&cell.to_value(), of.arg.as_ref()) {
+                    quantiles.add(x);
+                }
+            }
         }
     }
 
@@ -258,7 +306,10 @@ impl Accumulator {
         };
         let double = |v: Option<Option<f64>>| in_range(v.map(|v| v.map_or(Value::Null, Value::float)));
         match self {
-            Accumulator::Count(n) => (Value::Int(*n as i64), false),
+            Accumulator::Count(n) => match (of.function, &of.parameter) {
+                (A::Rate, Parameter::Duration(us)) => (Value::float(*n as f64 / (*us as f64 / 1e6)), false),
+                _ => (Value::Int(*n as i64), false),
+            },
             Accumulator::IntSum { count: 0, .. } | Accumulator::DecimalSum { count: 0, .. } => (Value::Null, false),
             Accumulator::IntSum { count, sum } => match of.function {
                 A::Avg => (Value::float(*sum as f64 / *count as f64), false),
@@ -280,6 +331,7 @@ impl Accumulator {
             Accumulator::FloatSum(sum) if sum.count == 0 => (Value::Null, false),
             Accumulator::FloatSum(sum) => match of.function {
                 A::Avg => in_range(sum.sum().map(|s| Value::float(s / sum.count as f64))),
+                A::GeometricMean => in_range(sum.sum().map(|s| Value::float((s / sum.count as f64).exp()))),
                 _ => in_range(sum.sum().map(Value::float)),
             },
             Accumulator::Moments(moments) => double(moments.evaluate(of.function)),
@@ -297,6 +349,14 @@ impl Accumulator {
             Accumulator::First(first) => (first.clone().unwrap_or_default(), false),
             Accumulator::Positional | Accumulator::Monotonic(_) => (Value::Null, false),
             Accumulator::Distinct(sketch) => (Value::Int(sketch.estimate() as i64), false),
+            Accumulator::Ranked(ranked) => (ranked.evaluate(of), false),
+            Accumulator::Increase(increase) => in_range(increase.evaluate(of)),
+            Accumulator::Vectors(vectors) => vectors.evaluate(of.function),
+            Accumulator::Frequent(frequent) => (frequent.evaluate(of), false),
+            Accumulator::Quantiles(quantiles) => match of.parameter {
+                Parameter::Fraction(p) => (quantiles.at(p).map_or(Value::Null, Value::float), false),
+                _ => (Value::Null, false),
+            },
         }
     }
 }

@@ -126,8 +126,9 @@ mod rewrite;
 mod shape;
 mod written;
 
-pub use aggregate::{Aggregate, ITEMS_MAX, Parameter, Takes};
+pub use aggregate::{Aggregate, FREQUENT_MAX, ITEMS_MAX, Parameter, Takes, VECTOR_MAX};
 pub use pane::Pane;
+pub(crate) use recognise::stored_type;
 pub use recognise::{plan_definition, plan_feature_view};
 pub use rewrite::{clock_function, is_now, rename_slots, slot_column};
 
@@ -190,6 +191,11 @@ impl FeaturePlan {
 }
 
 impl Frame {
+    /// Begins with the key's first event: none leaves it one by one.
+    pub fn is_unbounded(&self) -> bool {
+        matches!(self, Frame::Range { start_us: None, .. } | Frame::Rows { start: None, .. })
+    }
+
     /// As a person writes it.
     pub fn describe(&self) -> String {
         match *self {

@@ -3,8 +3,8 @@
 
 use crate::{exact, functions, interval_text, zone};
 use datafusion::sql::sqlparser::ast::{
-    Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList, FunctionArguments, Ident, ObjectName, VisitMut,
-    visit_expressions_mut,
+    Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList, FunctionArguments, Ident, ObjectName, Value,
+    VisitMut, visit_expressions_mut,
 };
 use std::ops::ControlFlow;
 
@@ -15,8 +15,19 @@ pub fn respell(ast: &mut impl VisitMut) {
         zone::call_timezone(expr);
         interval_text::spell_out(expr);
         functions::by_pattern::call_by_pattern(expr);
+        rate_of_all(expr);
         ControlFlow::<()>::Continue(())
     });
+}
+
+/// Reads `rate(*)` as `rate(1)`; DataFusion does so for `count(*)` alone.
+fn rate_of_all(expr: &mut Expr) {
+    if let Expr::Function(Function { name, args: FunctionArguments::List(list), .. }) = expr
+        && let [FunctionArg::Unnamed(argument @ FunctionArgExpr::Wildcard)] = list.args.as_mut_slice()
+        && name.to_string().eq_ignore_ascii_case("rate")
+    {
+        *argument = FunctionArgExpr::Expr(Expr::value(Value::Number("1".into(), false)));
+    }
 }
 
 /// A function's call.
@@ -52,6 +63,8 @@ mod tests {
             ("to_timestamp(a, 'DD MM')", "CAST(time_by_pattern(a, 'DD MM') AS TIMESTAMPTZ)"),
             ("to_timestamp(a, '%d %m')", "to_timestamp(a, '%d %m')"),
             ("to_timestamp(a)", "to_timestamp(a)"),
+            ("rate(*) OVER w", "rate(1) OVER w"),
+            ("count(*) OVER w", "count(*) OVER w"),
         ] {
             let parsed = parse(&format!("SELECT {sql} FROM t")).unwrap_or_else(|error| panic!("{sql}: {error}"));
             let Statement::Query(mut query) = parsed[0].statement.clone() else { panic!("{sql} is in no query") };

@@ -6,7 +6,7 @@ use anyhow::{Result, ensure};
 use rand::{Rng, SeedableRng, rngs::StdRng};
 
 /// Each has a state of its own kind to save: running numbers, values, events, extremes, sketches, open windows.
-const VIEWS: [(&str, &str); 8] = [
+const VIEWS: [(&str, &str); 10] = [
     (
         "running",
         "SELECT k, count(*) AS n, sum(x) AS s, min(x) AS low, max_by(w, x) AS best, count(DISTINCT w) AS words, \
@@ -24,6 +24,21 @@ const VIEWS: [(&str, &str); 8] = [
         "rows_back",
         "SELECT k, at, x - lag(x, 2) OVER (PARTITION BY k ORDER BY at) AS change, string_agg(w, '+') OVER w AS words, \
          nth_value(n, 3) OVER w AS third FROM s WINDOW w AS (PARTITION BY k ORDER BY at ROWS BETWEEN 5 PRECEDING AND 1 PRECEDING)",
+    ),
+    (
+        "ranked",
+        "SELECT k, at, array_to_string(top_k_by(w, x, 2) OVER w, ',', '?') AS best, array_to_string(bottom_k_by(n, w, 3) OVER w, ',', '?') AS last, \
+         increase(n) OVER w AS up, increase(x) OVER w AS up_x, array_to_string(vector_avg(ARRAY[x, n]) OVER w, ',', '?') AS mean, rate(*) OVER w AS rate, \
+         entropy(w) OVER w AS bits, histogram(n) OVER w AS each, geometric_mean(n) OVER w AS mild, \
+         array_to_string(approx_top_k(n, 2) OVER w, ',') AS often, approx_percentile(x, 0.4) OVER w AS some FROM s \
+         WINDOW w AS (PARTITION BY k ORDER BY at RANGE INTERVAL '40 seconds' PRECEDING)",
+    ),
+    (
+        "ever",
+        "SELECT k, at, array_to_string(top_k_by(w, x, 4) OVER w, ',', '?') AS best, array_to_string(bottom_k_by(n, w, 3) OVER w, ',', '?') AS last, \
+         increase(n) OVER w AS up, increase(x) OVER w AS up_x, array_to_string(vector_sum(ARRAY[x, n]) OVER w, ',', '?') AS sums, \
+         entropy(w) OVER w AS bits, histogram(w) OVER w AS each, array_to_string(approx_top_k(x, 9) OVER w, ',') AS often, \
+         approx_percentile(x, 0.4) OVER w AS some FROM s WINDOW w AS (PARTITION BY k ORDER BY at)",
     ),
     (
         "tumbled",

@@ -152,9 +152,14 @@ fn events_in_frame(frame: &Frame, slide_us: Option<i64>, matching: &str) -> Stri
 fn aggregate(call: &Call) -> String {
     let condition = call.filter.as_deref().unwrap_or("true");
     let filter = call.filter.as_ref().map(|f| format!(" FILTER (WHERE {f})")).unwrap_or_default();
+    if call.function == "rate" {
+        let counted = call.arg.as_ref().map_or("*", |(arg, _)| arg);
+        let seconds = format!("extract(epoch FROM interval '{} microseconds')::float8", call.frame.length_us());
+        return format!("(count({counted}){filter})::float8 / {seconds}");
+    }
     let Some((arg, ty)) = &call.arg else { return format!("count(*){filter}") };
     if let Some((x, x_ty)) = &call.other
-        && !matches!(call.function.as_str(), "min_by" | "max_by")
+        && !call.function.ends_with("_by")
     {
         let both = format!("FILTER (WHERE ({arg}) IS NOT NULL AND ({x}) IS NOT NULL AND ({condition}))");
         return of_pairs(&call.function, &exact(arg, *ty), &exact(x, *x_ty), &both);
@@ -167,6 +172,7 @@ fn aggregate(call: &Call) -> String {
     let parameter = call.parameter.as_deref().unwrap_or_default();
     let in_order = format!("array_agg({arg} ORDER BY {EVENT_TIME}, _seq){filter}");
     let distinct = |what: &str| format!("(sum(DISTINCT {number}){filter}){what}");
+    let all = format!("array_agg({arg}) FILTER (WHERE ({arg}) IS NOT NULL AND ({condition}))");
     let by_value = if *ty == Ty::Text { format!("({arg}) COLLATE \"C\"") } else { format!("({arg})") };
     match (call.function.as_str(), ty) {
         ("sum", Ty::Int2 | Ty::Int4 | Ty::Int8) => format!("{sum}::bigint"),
@@ -227,18 +233,55 @@ fn aggregate(call: &Call) -> String {
             let all = format!("array_agg({arg} ORDER BY {by_value} {direction})");
             format!("({all} FILTER (WHERE ({arg}) IS NOT NULL AND ({condition})))[:{parameter}]")
         }
-        ("min_by" | "max_by", _) => {
-            let (by, by_ty) = call.other.as_ref().expect("min_by and max_by have a second argument");
+        ("min_by" | "max_by" | "top_k_by" | "bottom_k_by", _) => {
+            let (by, by_ty) = call.other.as_ref().expect("what is by another has a second argument");
             let order = if *by_ty == Ty::Text { format!("({by}) COLLATE \"C\"") } else { format!("({by})") };
-            let direction = if call.function == "max_by" { "DESC" } else { "ASC" };
+            let direction = if matches!(call.function.as_str(), "max_by" | "top_k_by") { "DESC" } else { "ASC" };
+            let which = if parameter.is_empty() { "1".to_owned() } else { format!(":{parameter}") };
             format!(
                 "(array_agg({arg} ORDER BY {order} {direction}, {EVENT_TIME} DESC, _seq DESC) \
-                 FILTER (WHERE ({by}) IS NOT NULL AND ({condition})))[1]"
+                 FILTER (WHERE ({by}) IS NOT NULL AND ({condition})))[{which}]"
             )
+        }
+        ("geometric_mean", _) => {
+            let log = format!(
+                "CASE WHEN ({arg}) = 0 THEN '-Infinity' WHEN ({arg}) < 0 THEN 'NaN' ELSE ln(({arg})::float8) END"
+            );
+            format!("exp(avg({log}){filter})")
+        }
+        ("entropy", _) => format!(
+            "(SELECT sum(-p * log(2, p)) FROM (SELECT count(*) / sum(count(*)) OVER () FROM unnest({all}) u (v) GROUP BY v) x (p))::float8"
+        ),
+        ("histogram", _) => format!(
+            "(SELECT '{{' || string_agg(format('%s: %s', to_json(v::text), n), ', ' ORDER BY {}) || '}}' \
+             FROM (SELECT v, count(*) FROM unnest({all}) u (v) GROUP BY v) x (v, n))",
+            if *ty == Ty::Text { "v COLLATE \"C\"" } else { "v" }
+        ),
+        ("approx_top_k", _) => format!(
+            "(SELECT array_agg(v) FROM (SELECT v FROM unnest({all}) u (v) GROUP BY v ORDER BY count(*) DESC, {} LIMIT {parameter}) x)",
+            if *ty == Ty::Text { "v COLLATE \"C\"" } else { "v" }
+        ),
+        // Every reading beside the one after it.
+        ("increase", _) => format!(
+            "(SELECT sum(CASE WHEN b.v < a.v THEN b.v ELSE b.v - a.v END) FROM unnest({readings}) WITH ORDINALITY a (v, i) \
+             JOIN unnest({readings}) WITH ORDINALITY b (v, j) ON j = i + 1)::{}",
+            if matches!(ty, Ty::Float4 | Ty::Float8) { "float8" } else { "bigint" },
+            readings = format!(
+                "array_agg({number} ORDER BY {EVENT_TIME}, _seq) FILTER (WHERE ({arg}) IS NOT NULL AND ({condition}))"
+            ),
+        ),
+        // The generated arrays have two items at most.
+        ("vector_sum" | "vector_avg", _) => {
+            let lane = |i: usize| match call.function.as_str() {
+                "vector_sum" => format!("(sum((({arg})[{i}])::numeric){filter})::float8"),
+                _ => format!("(sum((({arg})[{i}])::numeric){filter})::float8 / (count(({arg})[{i}]){filter})"),
+            };
+            let lengths = format!("(count(DISTINCT cardinality({arg})){filter})");
+            format!("CASE WHEN {lengths} = 1 THEN ARRAY[{}, {}] END", lane(1), lane(2))
         }
         ("mode", _) => format!("mode() WITHIN GROUP (ORDER BY {by_value}){filter}"),
         ("median", _) => format!("percentile_cont(0.5) WITHIN GROUP (ORDER BY ({arg})::float8){filter}"),
-        ("percentile_cont", _) => {
+        ("percentile_cont" | "approx_percentile", _) => {
             format!("percentile_cont({parameter}) WITHIN GROUP (ORDER BY ({arg})::float8){filter}")
         }
         ("percentile_disc", _) => format!("percentile_disc({parameter}) WITHIN GROUP (ORDER BY {by_value}){filter}"),

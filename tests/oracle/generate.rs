@@ -14,7 +14,7 @@ const EVENTS: std::ops::Range<usize> = 60..160;
 /// How many of the cases are tables whose rows replace one another.
 const CHANGELOGS: f64 = 0.08;
 
-pub const FUNCTIONS: [&str; 49] = [
+pub const FUNCTIONS: [&str; 60] = [
     "count",
     "count_distinct",
     "approx_count_distinct",
@@ -64,6 +64,17 @@ pub const FUNCTIONS: [&str; 49] = [
     "decay_sum",
     "decay_count",
     "decay_avg",
+    "top_k_by",
+    "bottom_k_by",
+    "geometric_mean",
+    "entropy",
+    "histogram",
+    "rate",
+    "increase",
+    "vector_sum",
+    "vector_avg",
+    "approx_top_k",
+    "approx_percentile",
 ];
 
 /// Those that need a frame with a beginning.
@@ -72,8 +83,10 @@ const READ_FROM_FRAME: [&str; 5] = ["nth_value", "first_k", "last_k", "array_agg
 /// Whether a view may have this function over this kind of frame.
 pub fn is_legal(function: &str, kind: &str) -> bool {
     let has_beginning = !kind.ends_with("unbounded");
+    let has_length = matches!(kind, "range" | "range offset" | "tumble" | "hop");
     !(READ_FROM_FRAME.contains(&function) && !has_beginning
-        || function.starts_with("decay_") && kind != "range unbounded")
+        || function.starts_with("decay_") && kind != "range unbounded"
+        || function == "rate" && !has_length)
 }
 
 pub fn case(seed: u64, views: usize) -> Case {
@@ -97,8 +110,8 @@ pub fn case(seed: u64, views: usize) -> Case {
 struct Turn(usize);
 
 /// Turns of a view, and of one whose windows begin and end by themselves: there are fewer of those.
-const TURNS: usize = 6;
-const PANE_TURNS: usize = 7;
+const TURNS: usize = 7;
+const PANE_TURNS: usize = 9;
 
 impl Turn {
     /// Every fourth view is over windows that begin and end by themselves.
@@ -194,7 +207,7 @@ fn source(rng: &mut StdRng, time: &Scale) -> Source {
     // Each key has its own timeline; the stream is all of them in order of arrival.
     let delay_us = *[0, 1, time.unit_us / 2, 3 * time.unit_us].choose(rng).unwrap();
     let wild = rng.random_bool(0.3);
-    let nulls = rng.random_range(0.02..0.3);
+    let nulls = rng.random_range(0.05..0.3);
     let users = rng.random_range(2..6);
     let count = rng.random_range(EVENTS);
     let mut arrivals: Vec<(i64, Row)> = Vec::new();
@@ -309,9 +322,16 @@ fn view(rng: &mut StdRng, time: &Scale, source: &Source, turn: Turn) -> View {
         let frame = match (function.starts_with("decay_"), pane) {
             (true, _) => Frame::Range { start_us: None, end_us: 0 },
             (false, Some(pane)) => pane,
+            (false, None) if function == "rate" => loop {
+                let frame = frame_of_kind(rng, time, kind);
+                if frame.length_us() > 0 {
+                    break frame;
+                }
+            },
             (false, None) => frame_of_kind(rng, time, kind),
         };
-        outputs.push(alone(call_of(rng, function, &[frame])));
+        let call = call_of(rng, function, &[frame]);
+        outputs.push(alone(rng, call));
     }
     let key = match &source.primary_key {
         Some(key) => vec![key.as_str()],
@@ -492,7 +512,7 @@ fn call(rng: &mut StdRng, function: &str, ty: Ty, frames: &[Frame]) -> Call {
     let with_order = matches!(function, "first_value" | "last_value" | "nth_value");
     Call {
         function: function.to_owned(),
-        arg: if function == "count" && rng.random_bool(0.5) { None } else { Some(argument(rng, ty)) },
+        arg: if matches!(function, "count" | "rate") && rng.random_bool(0.5) { None } else { Some(argument(rng, ty)) },
         other: None,
         parameter: None,
         filter: (!with_order && rng.random_bool(0.3)).then(|| condition(rng)),
@@ -503,8 +523,9 @@ fn call(rng: &mut StdRng, function: &str, ty: Ty, frames: &[Frame]) -> Call {
 fn any_call(rng: &mut StdRng, frames: &[Frame]) -> (Call, Ty) {
     loop {
         let (function, frame) = (*FUNCTIONS.choose(rng).unwrap(), *frames.choose(rng).unwrap());
-        // What decays is read with now() and rounded, and arrays are read as text: they have their turns.
-        if is_legal(function, frame.kind()) && !function.starts_with("decay_") && !is_array(function) {
+        // What is not read as it is has its turns.
+        let as_it_is = template(rng, function) == "{0}";
+        if is_legal(function, frame.kind()) && as_it_is && (function != "rate" || frame.length_us() > 0) {
             return call_of(rng, function, &[frame]);
         }
     }
@@ -519,17 +540,19 @@ fn call_of(rng: &mut StdRng, function: &str, frames: &[Frame]) -> (Call, Ty) {
         [Int2, Int4, Int8, Float4, Float8, Numeric, Text, Date, Time, Timestamp, Instant, Bool, Bytea];
     let is_of_pairs = function.starts_with("regr_") || function.starts_with("covar_") || function == "corr";
     let ty = *match function {
-        "sum" | "avg" | "sum_distinct" | "avg_distinct" | "median" | "percentile_cont" => NUMBERS.choose(rng),
-        "var_samp" | "var_pop" | "stddev_samp" | "stddev_pop" | "skewness" | "kurtosis" | "kurtosis_pop" => {
-            NUMBERS[..5].choose(rng)
+        "sum" | "avg" | "sum_distinct" | "avg_distinct" | "median" | "percentile_cont" | "approx_percentile" => {
+            NUMBERS.choose(rng)
         }
+        "var_samp" | "var_pop" | "stddev_samp" | "stddev_pop" | "skewness" | "kurtosis" | "kurtosis_pop"
+        | "geometric_mean" | "increase" => NUMBERS[..5].choose(rng),
+        "histogram" => [Int2, Int4, Int8, Text, Bool].choose(rng),
         _ if is_of_pairs => NUMBERS[..5].choose(rng),
         "min" | "max" | "mode" | "percentile_disc" => ORDERED.choose(rng),
         "bool_and" | "bool_or" => [Bool].choose(rng),
         "bit_xor" | "decay_sum" | "decay_count" | "decay_avg" => NUMBERS[..3].choose(rng),
         "string_agg" => [Text].choose(rng),
         // Their items are compared as text, which is the same everywhere for these.
-        "first_k" | "last_k" | "array_agg" | "top_k" | "bottom_k" => [Int2, Int4, Int8, Text].choose(rng),
+        _ if is_array(function) => [Int2, Int4, Int8, Text].choose(rng),
         "approx_count_distinct" => [Int2, Int4, Int8, Text, Date].choose(rng),
         _ => ALL.choose(rng),
     }
@@ -539,11 +562,15 @@ fn call_of(rng: &mut StdRng, function: &str, frames: &[Frame]) -> (Call, Ty) {
         ("sum" | "sum_distinct", Int2 | Int4) => Int8,
         ("sum" | "sum_distinct", Float4) => Float8,
         ("avg" | "avg_distinct", Ty::Numeric) => Ty::Numeric,
-        ("avg" | "avg_distinct" | "median" | "percentile_cont", _) => Float8,
+        ("avg" | "avg_distinct" | "median" | "percentile_cont" | "approx_percentile", _) => Float8,
+        ("geometric_mean" | "entropy" | "rate" | "vector_sum" | "vector_avg", _) => Float8,
+        ("increase", Int2 | Int4 | Int8) => Int8,
+        ("increase", _) => Float8,
+        ("histogram", _) => Text,
         ("decay_sum" | "decay_count" | "decay_avg", _) => Float8,
         ("var_samp" | "var_pop" | "stddev_samp" | "stddev_pop" | "skewness" | "kurtosis" | "kurtosis_pop", _) => Float8,
         _ if is_of_pairs => Float8,
-        ("first_k" | "last_k" | "array_agg" | "top_k" | "bottom_k", _) => Text,
+        _ if is_array(function) => Text,
         _ => ty,
     };
     let mut call = call(rng, function, ty, frames);
@@ -557,8 +584,17 @@ fn call_of(rng: &mut StdRng, function: &str, frames: &[Frame]) -> (Call, Ty) {
     if function == "approx_count_distinct" && call.frame.kind().ends_with("unbounded") && ty == Int8 {
         call.arg = Some(argument(rng, Ty::Int4));
     }
+    if function.starts_with("vector_") {
+        let arrays = [
+            "ARRAY[price, abs(price)]",
+            "CASE WHEN label <> 'a' THEN ARRAY[price, coalesce(price, 2.5)] END",
+            "CASE WHEN ok THEN ARRAY[price * 2] WHEN qty > 3 THEN ARRAY[price, 0.5] END",
+            "CASE WHEN label IS NOT NULL THEN ARRAY[ratio] END",
+        ];
+        call.arg = Some((arrays.choose(rng).unwrap().to_string(), Float8));
+    }
     call.other = match function {
-        "min_by" | "max_by" => {
+        "min_by" | "max_by" | "top_k_by" | "bottom_k_by" => {
             let by = *ORDERED.choose(rng).unwrap();
             Some(argument(rng, by))
         }
@@ -569,8 +605,10 @@ fn call_of(rng: &mut StdRng, function: &str, frames: &[Frame]) -> (Call, Ty) {
         _ => None,
     };
     call.parameter = match function {
-        "nth_value" | "first_k" | "last_k" | "top_k" | "bottom_k" => Some(rng.random_range(1..5).to_string()),
-        "percentile_cont" | "percentile_disc" => {
+        "nth_value" | "first_k" | "last_k" | "top_k" | "bottom_k" | "top_k_by" | "bottom_k_by" | "approx_top_k" => {
+            Some(rng.random_range(1..5).to_string())
+        }
+        "percentile_cont" | "percentile_disc" | "approx_percentile" => {
             Some(["0", "0.1", "0.25", "0.5", "0.9", "0.99", "1"].choose(rng).unwrap().to_string())
         }
         // The definition knows no weight below 2⁻¹⁰⁰⁰, which is nothing in a sum and something in an average.
@@ -588,18 +626,31 @@ fn call_of(rng: &mut StdRng, function: &str, frames: &[Frame]) -> (Call, Ty) {
 }
 
 fn is_array(function: &str) -> bool {
-    matches!(function, "first_k" | "last_k" | "array_agg" | "top_k" | "bottom_k")
+    matches!(
+        function,
+        "first_k" | "last_k" | "array_agg" | "top_k" | "bottom_k" | "top_k_by" | "bottom_k_by" | "approx_top_k"
+    )
+}
+
+/// How the value of a function is read so that it is the same text everywhere.
+fn template(rng: &mut StdRng, function: &str) -> &'static str {
+    match function {
+        // Computed in another order there; no value of interest lies where rounding would show it.
+        "decay_sum" | "decay_count" | "decay_avg" | "geometric_mean" | "entropy" => "floor({0} * 1000 + 0.3)",
+        "vector_sum" | "vector_avg" => ["({0})[1]", "({0})[2]"].choose(rng).unwrap(),
+        _ if is_array(function) => "array_to_string({0}, '|', '?')",
+        _ => "{0}",
+    }
 }
 
 /// An output that is what the call says.
-fn alone((call, ty): (Call, Ty)) -> Output {
-    let template = match call.function.starts_with("decay_") {
-        // Computed in another order there; no value of interest lies where rounding would show it.
-        true => "floor({0} * 1000 + 0.3)",
-        false if is_array(&call.function) => "array_to_string({0}, '|', '?')",
-        false => "{0}",
-    };
-    Output { template: template.to_owned(), calls: vec![call], ty }
+fn alone(rng: &mut StdRng, (call, ty): (Call, Ty)) -> Output {
+    Output { template: template(rng, &call.function).to_owned(), calls: vec![call], ty }
+}
+
+fn any_output(rng: &mut StdRng, frames: &[Frame]) -> Output {
+    let call = any_call(rng, frames);
+    alone(rng, call)
 }
 
 /// One that reads no columns.
@@ -607,14 +658,14 @@ fn output_of_aggregates(rng: &mut StdRng, frames: &[Frame]) -> Output {
     let (a, b) = (call(rng, "sum", Ty::Int8, frames), call(rng, "count", Ty::Text, frames));
     match rng.random_range(0..2) {
         0 => Output { template: "coalesce({0}, 0) - {1}".to_owned(), calls: vec![a, b], ty: Ty::Int8 },
-        _ => alone(any_call(rng, frames)),
+        _ => any_output(rng, frames),
     }
 }
 
 fn output(rng: &mut StdRng, frames: &[Frame]) -> Output {
     let plain = |template: &str, calls: Vec<Call>, ty: Ty| Output { template: template.to_owned(), calls, ty };
     match rng.random_range(0..20) {
-        0..11 => alone(any_call(rng, frames)),
+        0..11 => any_output(rng, frames),
         11 => raw(rng),
         12 => {
             let (a, b) = (call(rng, "sum", Ty::Int8, frames), call(rng, "count", Ty::Text, frames));

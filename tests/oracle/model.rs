@@ -142,6 +142,15 @@ impl Frame {
         }
     }
 
+    /// How long it is; 0 if that has no meaning.
+    pub fn length_us(&self) -> i64 {
+        match *self {
+            Frame::Range { start_us: Some(start_us), end_us } => start_us - end_us,
+            Frame::Hop { size_us, .. } => size_us,
+            _ => 0,
+        }
+    }
+
     /// In GROUP BY, if it is a window that begins and ends by itself.
     pub fn pane_sql(&self) -> Option<String> {
         let interval = |us: i64| format!("INTERVAL '{}'", duration(us));

@@ -5,7 +5,7 @@ use crate::{cell::Cell, value::Value};
 use arrow::datatypes::DataType;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use tidemark_planner::feature::{Aggregate, Parameter};
+use tidemark_planner::feature::{Aggregate, ITEMS_MAX, Parameter};
 
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Values {
@@ -47,11 +47,17 @@ impl Values {
                 self.each.iter().find(|(_, times)| Some(*times) == most).map(|(value, _)| value.clone())
             }
             (A::Median, _) => self.continuous(0.5, last, of.arg.as_ref()),
-            (A::PercentileCont, Parameter::Fraction(p)) => self.continuous(*p, last, of.arg.as_ref()),
+            (A::PercentileCont | A::ApproxPercentile, Parameter::Fraction(p)) => {
+                self.continuous(*p, last, of.arg.as_ref())
+            }
             (A::PercentileDisc, Parameter::Fraction(p)) => {
                 let rank = (p * self.count as f64).ceil() as u64;
                 self.at(rank.saturating_sub(1)).cloned()
             }
+            (A::Entropy, _) => Some(self.entropy()),
+            (A::Histogram, _) if self.each.len() as u64 > ITEMS_MAX => return (Value::Null, true),
+            (A::Histogram, _) => Some(self.histogram()),
+            (A::ApproxTopK, Parameter::Number(k)) => Some(most_frequent(self.each.iter().map(|(v, n)| (v, *n)), *k)),
             (A::TopK, Parameter::Number(k)) => Some(list(self.each.iter().rev(), *k)),
             (A::BottomK, Parameter::Number(k)) => Some(list(self.each.iter(), *k)),
             _ => None,
@@ -78,6 +84,28 @@ impl Values {
         Some(Value::float(if between == 0.0 { low } else { low + between * (high - low) }))
     }
 
+    /// In bits: `Σ p·log₂(1/p)` over the shares `p` of the values, in their order. Every term is at least 0, and 0 for one
+    /// value alone.
+    fn entropy(&self) -> Value {
+        let all = self.count as f64;
+        let terms = self.each.values().map(|times| f64::from(*times)).map(|times| times / all * (all / times).log2());
+        Value::float(terms.sum())
+    }
+
+    /// A JSON object of values and how often each is there, in their order, spaced as PostgreSQL prints `jsonb`.
+    fn histogram(&self) -> Value {
+        let fields = self.each.iter().map(|(value, times)| {
+            let name = match value {
+                Value::Text(text) => serde_json::Value::from(text.as_ref()).to_string(),
+                Value::Int(i) => format!("\"{i}\""),
+                Value::Bool(b) => format!("\"{b}\""),
+                _ => "\"\"".to_string(),
+            };
+            format!("{name}: {times}")
+        });
+        Value::Text(format!("{{{}}}", fields.collect::<Vec<_>>().join(", ")).into())
+    }
+
     /// `sum` or `avg` of every value once.
     fn once(&self, of: &Function) -> (Value, bool) {
         let function = if of.function == Aggregate::SumDistinct { Aggregate::Sum } else { Aggregate::Avg };
@@ -95,8 +123,15 @@ fn list<'a>(each: impl Iterator<Item = (&'a Value, &'a u32)>, most: u64) -> Valu
     Value::List(values.take(most as usize).cloned().collect())
 }
 
+/// The `most` values that are there most often; of several as often, the least first. `each` is in the order of the values.
+pub(super) fn most_frequent<'a, N: Ord>(each: impl Iterator<Item = (&'a Value, N)>, most: u64) -> Value {
+    let mut each: Vec<(&Value, N)> = each.collect();
+    each.sort_by(|(_, a), (_, b)| b.cmp(a));
+    Value::List(each.into_iter().take(most as usize).map(|(value, _)| value.clone()).collect())
+}
+
 /// A number as the nearest double.
-fn double(value: &Value, ty: Option<&DataType>) -> Option<f64> {
+pub(super) fn double(value: &Value, ty: Option<&DataType>) -> Option<f64> {
     match (value, ty) {
         (Value::Int(i), _) => Some(*i as f64),
         (Value::Float(x), _) => Some(*x),

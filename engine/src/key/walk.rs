@@ -64,7 +64,7 @@ impl Walk {
                         parameter: call.parameter.clone(),
                         arg: call.arg.map(|i| plan.inputs[i].ty.clone()),
                         ty: call.ty.clone(),
-                        unbounded: is_unbounded(frame),
+                        unbounded: frame.is_unbounded(),
                     };
                     folds.push(Fold { of, arg: call.arg, other: call.other, filter: call.filter, frame: f });
                 }
@@ -109,10 +109,6 @@ impl Walk {
 
 impl FrameShape {
     pub fn is_unbounded(&self) -> bool {
-        is_unbounded(&self.frame)
+        self.frame.is_unbounded()
     }
-}
-
-fn is_unbounded(frame: &Frame) -> bool {
-    matches!(frame, Frame::Range { start_us: None, .. } | Frame::Rows { start: None, .. })
 }

@@ -58,6 +58,18 @@ pub enum Aggregate {
     DecayAvg,
     /// The event time that the value of `DecaySum` or `DecayCount` stands at: that of the latest event in it.
     DecayAnchor,
+    TopKBy,
+    BottomKBy,
+    GeometricMean,
+    Entropy,
+    Histogram,
+    /// Events per second of the frame's length, which its parameter is.
+    Rate,
+    Increase,
+    VectorSum,
+    VectorAvg,
+    ApproxTopK,
+    ApproxPercentile,
 }
 
 /// A constant among an aggregate's arguments.
@@ -79,6 +91,8 @@ pub enum Takes {
     Nothing,
     /// A second argument, evaluated for every event.
     Other,
+    /// Such a second argument, and then a number.
+    OtherAndNumber,
     Number,
     Fraction,
     Text,
@@ -88,8 +102,15 @@ pub enum Takes {
 /// An array that an aggregate makes has at most so many items: a step holds all of them.
 pub const ITEMS_MAX: u64 = 1_000;
 
+/// `approx_top_k` finds at most so many: of the values that an unbounded frame is watched for (the engine's `Frequent`), only
+/// the most frequent are sure to be right.
+pub const FREQUENT_MAX: u64 = 100;
+
+/// Vectors that are added up have at most so many items; the longest embeddings in use have 4,096.
+pub const VECTOR_MAX: usize = 4_096;
+
 /// Name, then other names of the same.
-const NAMES: [(Aggregate, &[&str]); 52] = [
+const NAMES: [(Aggregate, &[&str]); 63] = [
     (Aggregate::Count, &["count"]),
     (Aggregate::CountDistinct, &["count_distinct"]),
     (Aggregate::ApproxCountDistinct, &["approx_count_distinct", "approx_distinct"]),
@@ -142,6 +163,17 @@ const NAMES: [(Aggregate, &[&str]); 52] = [
     (Aggregate::DecayCount, &["decay_count"]),
     (Aggregate::DecayAvg, &["decay_avg"]),
     (Aggregate::DecayAnchor, &["decay_anchor"]),
+    (Aggregate::TopKBy, &["top_k_by"]),
+    (Aggregate::BottomKBy, &["bottom_k_by"]),
+    (Aggregate::GeometricMean, &["geometric_mean", "geomean"]),
+    (Aggregate::Entropy, &["entropy"]),
+    (Aggregate::Histogram, &["histogram"]),
+    (Aggregate::Rate, &["rate"]),
+    (Aggregate::Increase, &["increase"]),
+    (Aggregate::VectorSum, &["vector_sum"]),
+    (Aggregate::VectorAvg, &["vector_avg"]),
+    (Aggregate::ApproxTopK, &["approx_top_k"]),
+    (Aggregate::ApproxPercentile, &["approx_percentile"]),
 ];
 
 impl Aggregate {
@@ -176,9 +208,10 @@ impl Aggregate {
         use Aggregate::*;
         match self {
             MinBy | MaxBy => Takes::Other,
+            TopKBy | BottomKBy => Takes::OtherAndNumber,
             _ if self.is_of_pairs() => Takes::Other,
-            NthValue | FirstK | LastK | TopK | BottomK => Takes::Number,
-            PercentileCont | PercentileDisc => Takes::Fraction,
+            NthValue | FirstK | LastK | TopK | BottomK | ApproxTopK => Takes::Number,
+            PercentileCont | PercentileDisc | ApproxPercentile => Takes::Fraction,
             StringAgg => Takes::Text,
             DecaySum | DecayCount | DecayAvg | DecayAnchor => Takes::Duration,
             _ => Takes::Nothing,
@@ -207,7 +240,21 @@ impl Aggregate {
     /// Its value is an array of arguments.
     pub fn is_array(self) -> bool {
         use Aggregate::*;
-        matches!(self, FirstK | LastK | ArrayAgg | TopK | BottomK)
+        matches!(self, FirstK | LastK | ArrayAgg | TopK | BottomK | TopKBy | BottomKBy | ApproxTopK)
+    }
+
+    /// Its value is as long as there are items, and every step of history holds it whole.
+    pub fn is_long(self) -> bool {
+        use Aggregate::*;
+        self.is_array() || self.reads_frame() || matches!(self, Histogram | VectorSum | VectorAvg)
+    }
+
+    /// How many items its last argument may ask for.
+    pub fn items_max(self) -> Option<u64> {
+        match self {
+            Aggregate::ApproxTopK => Some(FREQUENT_MAX),
+            _ => self.is_array().then_some(ITEMS_MAX),
+        }
     }
 
     /// Needs the events of its frame at every step, so that the frame has to be one that events leave.
@@ -227,20 +274,21 @@ impl Aggregate {
     }
 
     /// Whether it keeps the distinct values of its frame and how often each is there.
-    pub fn keeps_values(self) -> bool {
+    pub fn keeps_values(self, unbounded: bool) -> bool {
         use Aggregate::*;
-        matches!(
-            self,
-            CountDistinct
-                | SumDistinct
-                | AvgDistinct
-                | Mode
-                | Median
-                | PercentileCont
-                | PercentileDisc
-                | TopK
-                | BottomK
-        )
+        match self {
+            CountDistinct | SumDistinct | AvgDistinct | Mode | Median | PercentileCont | PercentileDisc | TopK
+            | BottomK | Entropy | Histogram => true,
+            // A sketch where nothing ever leaves (decision 0004).
+            ApproxCountDistinct | ApproxTopK | ApproxPercentile => !unbounded,
+            _ => false,
+        }
+    }
+
+    /// Of (x, y): the events are compared by `y`.
+    pub fn is_by_other(self) -> bool {
+        use Aggregate::*;
+        matches!(self, MinBy | MaxBy | TopKBy | BottomKBy)
     }
 
     /// Whether it can be of arguments of this type.
@@ -249,14 +297,16 @@ impl Aggregate {
         let is_number = |ty: &DataType| ty.is_integer() || ty.is_floating() || matches!(ty, DataType::Decimal128(..));
         let is_double = |ty: &DataType| ty.is_integer() || ty.is_floating();
         match self {
-            Count | CountDistinct | DecayCount | DecayAnchor => true,
-            DecaySum | DecayAvg => is_double(arg),
-            Sum | SumDistinct | Avg | AvgDistinct | Median | PercentileCont => is_number(arg),
+            Count | CountDistinct | DecayCount | DecayAnchor | Rate => true,
+            DecaySum | DecayAvg | GeometricMean | Increase => is_double(arg),
+            VectorSum | VectorAvg => matches!(arg, DataType::List(item) if is_double(item.data_type())),
+            Histogram => arg.is_integer() || matches!(arg, DataType::Utf8 | DataType::Boolean),
+            Sum | SumDistinct | Avg | AvgDistinct | Median | PercentileCont | ApproxPercentile => is_number(arg),
             VarSamp | VarPop | StddevSamp | StddevPop | Skewness | Kurtosis | KurtosisPop => is_double(arg),
             BoolAnd | BoolOr => *arg == DataType::Boolean,
             BitAnd | BitOr | BitXor => arg.is_integer(),
             StringAgg => *arg == DataType::Utf8,
-            MinBy | MaxBy => other.is_some_and(|other| !other.is_nested()) && !arg.is_nested(),
+            MinBy | MaxBy | TopKBy | BottomKBy => other.is_some_and(|other| !other.is_nested()) && !arg.is_nested(),
             _ if self.is_of_pairs() => is_double(arg) && other.is_some_and(is_double),
             _ => !arg.is_nested() && !matches!(arg, DataType::Decimal256(..)),
         }
@@ -271,7 +321,11 @@ impl Aggregate {
             (Skewness | Kurtosis | KurtosisPop | Median | PercentileCont, _) => DataType::Float64,
             (DecaySum | DecayCount | DecayAvg, _) => DataType::Float64,
             (DecayAnchor, _) => crate::table::instant_type(),
-            (StringAgg, _) => DataType::Utf8,
+            (StringAgg | Histogram, _) => DataType::Utf8,
+            (GeometricMean | Entropy | Rate | ApproxPercentile, _) => DataType::Float64,
+            (Increase, Some(arg)) if arg.is_integer() => DataType::Int64,
+            (Increase, _) => DataType::Float64,
+            (VectorSum | VectorAvg, _) => DataType::List(Arc::new(Field::new_list_field(DataType::Float64, true))),
             (_, Some(_)) if self.is_of_pairs() => DataType::Float64,
             (_, Some(arg)) if self.is_array() => DataType::List(Arc::new(Field::new_list_field(arg.clone(), true))),
             (MinBy | MaxBy | NthValue | Mode | PercentileDisc | BitAnd | BitOr | BitXor, Some(arg)) => arg.clone(),

@@ -1,7 +1,7 @@
 //! One window function of a feature view, as the aggregate that is maintained for it.
 
 use super::{
-    Aggregate, Call, Frame, ITEMS_MAX, NOW_COLUMN, Parameter, Slot, Takes,
+    Aggregate, Call, Frame, NOW_COLUMN, Pane, Parameter, Slot, Takes,
     recognise::{Build, refused, stored_type},
     shape::unqualified,
     slot_column,
@@ -49,9 +49,12 @@ impl Build<'_> {
                     .hint("count, sum and avg are, with DISTINCT")
             })?,
         };
-        let parameter = self.parameter(aggregate, &mut args)?;
+        let parameter = match aggregate {
+            Aggregate::Rate => Parameter::Duration(self.length_us(frame)?),
+            _ => self.parameter(aggregate, &mut args)?,
+        };
         let other = match aggregate.takes() {
-            Takes::Other => Some(args.pop().ok_or_else(|| needs(aggregate, "two arguments"))?),
+            Takes::Other | Takes::OtherAndNumber => Some(args.pop().ok_or_else(|| needs(aggregate, "two arguments"))?),
             _ => None,
         };
         if args.len() > 1 {
@@ -60,7 +63,7 @@ impl Build<'_> {
         let arg = match (aggregate, args.pop()) {
             // count(*) is bound as count(1): a literal that is not NULL counts every row.
             (Aggregate::Count, None) => None,
-            (Aggregate::Count, Some(Expr::Literal(value, _))) if !value.is_null() => None,
+            (Aggregate::Count | Aggregate::Rate, Some(Expr::Literal(value, _))) if !value.is_null() => None,
             (_, None) => return Err(needs(aggregate, "an argument")),
             (Aggregate::Avg | Aggregate::AvgDistinct, Some(expr)) => Some(self.exact_average_argument(expr)?),
             (_, Some(expr)) => Some(expr),
@@ -73,8 +76,7 @@ impl Build<'_> {
             Some(filter) => Some(self.input(unqualified(filter.as_ref().clone())?)?),
             None => None,
         };
-        let is_unbounded = matches!(frame, Frame::Range { start_us: None, .. } | Frame::Rows { start: None, .. });
-        if aggregate.reads_frame() && is_unbounded {
+        if aggregate.reads_frame() && frame.is_unbounded() {
             return Err(refused(self.name, &format!("{name} over a frame without a beginning is not maintained"))
                 .hint("begin the frame at ROWS n PRECEDING or RANGE INTERVAL '…' PRECEDING"));
         }
@@ -144,11 +146,25 @@ impl Build<'_> {
         }
     }
 
+    /// How long a frame is that events per second are counted over.
+    fn length_us(&self, frame: Frame) -> PlanResult<i64> {
+        let length_us = match frame {
+            Frame::Range { start_us: Some(start_us), end_us } => start_us - end_us,
+            Frame::Pane(Pane::Hop { size_us, .. }) => size_us,
+            _ => 0,
+        };
+        match length_us {
+            0 => Err(refused(self.name, "rate over a frame without a fixed length is not maintained")
+                .hint("frames with a length are RANGE INTERVAL '…' PRECEDING, TUMBLE and HOP")),
+            length_us => Ok(length_us),
+        }
+    }
+
     /// Takes the constant off the end of the arguments.
     fn parameter(&self, aggregate: Aggregate, args: &mut Vec<Expr>) -> PlanResult<Parameter> {
         let wanted = match aggregate.takes() {
             Takes::Nothing | Takes::Other => return Ok(Parameter::None),
-            Takes::Number => "a number of at least 1",
+            Takes::Number | Takes::OtherAndNumber => "a number of at least 1",
             Takes::Fraction => "a fraction between 0 and 1",
             Takes::Text => "a delimiter",
             Takes::Duration => "an interval, the half-life",
@@ -166,11 +182,11 @@ impl Build<'_> {
             PlanError::new(sqlstate::INVALID_PARAMETER, message)
         };
         match aggregate.takes() {
-            Takes::Number => {
+            Takes::Number | Takes::OtherAndNumber => {
                 let n = number(&value).filter(|n| *n >= 1).ok_or_else(invalid)?;
-                if aggregate.is_array() && n > ITEMS_MAX {
+                if let Some(most) = aggregate.items_max().filter(|most| n > *most) {
                     return Err(refused(self.name, &format!("{} of {n} items is not maintained", aggregate.name()))
-                        .hint(format!("every step holds all of them: at most {ITEMS_MAX}")));
+                        .hint(format!("every step holds all of them: at most {most}")));
                 }
                 Ok(Parameter::Number(n))
             }

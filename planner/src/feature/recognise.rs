@@ -273,7 +273,7 @@ fn check_slide(name: &str, slide_us: i64, frames: &[Frame]) -> PlanResult<()> {
 }
 
 /// The one Arrow type that a SQL type is held in: durations are intervals, views of text are text.
-pub(super) fn stored_type(ty: DataType) -> DataType {
+pub(crate) fn stored_type(ty: DataType) -> DataType {
     tidemark_catalog::SqlType::from_arrow(&ty).map_or(ty, |sql| sql.arrow())
 }
 

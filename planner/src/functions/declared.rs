@@ -1,7 +1,7 @@
 //! Aggregates that DataFusion lacks, or has with another result: known by name and type, so that a feature view can use
 //! them. The engine makes them executable in other queries.
 
-use crate::feature::{Aggregate, Takes};
+use crate::feature::{Aggregate, Takes, stored_type};
 use arrow_schema::DataType;
 use datafusion::{
     common::{not_impl_err, plan_err},
@@ -9,7 +9,7 @@ use datafusion::{
     logical_expr::{Accumulator, AggregateUDF, AggregateUDFImpl, Signature, Volatility, function::AccumulatorArgs},
 };
 
-const DECLARED: [Aggregate; 14] = [
+const DECLARED: [Aggregate; 25] = [
     Aggregate::MinBy,
     Aggregate::MaxBy,
     Aggregate::Skewness,
@@ -24,6 +24,17 @@ const DECLARED: [Aggregate; 14] = [
     Aggregate::DecaySum,
     Aggregate::DecayCount,
     Aggregate::DecayAvg,
+    Aggregate::TopKBy,
+    Aggregate::BottomKBy,
+    Aggregate::GeometricMean,
+    Aggregate::Entropy,
+    Aggregate::Histogram,
+    Aggregate::Rate,
+    Aggregate::Increase,
+    Aggregate::VectorSum,
+    Aggregate::VectorAvg,
+    Aggregate::ApproxTopK,
+    Aggregate::ApproxPercentile,
 ];
 
 /// Those that DataFusion has, too, with other results or arguments.
@@ -47,7 +58,11 @@ struct Declared {
 
 impl Declared {
     fn new(aggregate: Aggregate) -> Self {
-        let arguments = if aggregate.takes() == Takes::Nothing { 1 } else { 2 };
+        let arguments = match aggregate.takes() {
+            Takes::Nothing => 1,
+            Takes::OtherAndNumber => 3,
+            _ => 2,
+        };
         Declared { aggregate, signature: Signature::any(arguments, Volatility::Immutable) }
     }
 }
@@ -62,7 +77,9 @@ impl AggregateUDFImpl for Declared {
     }
 
     fn return_type(&self, types: &[DataType]) -> Result<DataType> {
-        let (arg, other) = (types.first(), types.get(1));
+        // Every text is one text.
+        let stored: Vec<DataType> = types.iter().cloned().map(stored_type).collect();
+        let (arg, other) = (stored.first(), stored.get(1));
         match arg.filter(|arg| self.aggregate.fits(arg, other)).and_then(|arg| self.aggregate.result(Some(arg))) {
             Some(ty) => Ok(ty),
             None => {

@@ -50,6 +50,7 @@ fn aggregate(plan: &FeaturePlan, call: &Call) -> PlanResult<String> {
     let Some(arg) = call.arg.map(argument) else {
         return match call.function {
             A::Count => Ok(format!("count(*){filter}")),
+            A::Rate => rate(&format!("count(*){filter}"), call),
             other => Err(PlanError::new(sqlstate::INTERNAL, format!("{} without an argument", other.name()))),
         };
     };
@@ -119,17 +120,25 @@ fn aggregate(plan: &FeaturePlan, call: &Call) -> PlanResult<String> {
             };
             format!("{function}({ordered}){filter}")
         }
-        A::MinBy | A::MaxBy => {
+        A::MinBy | A::MaxBy | A::TopKBy | A::BottomKBy => {
             let by = other(plan, call)?;
-            let direction = if call.function == A::MinBy { "ASC" } else { "DESC" };
+            let direction = if matches!(call.function, A::MinBy | A::BottomKBy) { "ASC" } else { "DESC" };
+            let which = if number == 0 { "1".to_owned() } else { format!("1:{number}") };
             format!(
                 "(array_agg({name} ORDER BY {} {direction} NULLS LAST, e.ts DESC, e.seq DESC)\n        \
-                     FILTER (WHERE {} IS NOT NULL{}))[1]",
+                     FILTER (WHERE {} IS NOT NULL{}))[{which}]",
                 by.ordered(),
                 by.name,
                 call.filter.map(|f| format!(" AND e.a{f}")).unwrap_or_default()
             )
         }
+        A::GeometricMean => format!(
+            "exp(sum(CASE WHEN {name} < 0 THEN 'NaN' WHEN {name} = 0 THEN '-Infinity' ELSE ln({name}::float8) END){filter} / {count})"
+        ),
+        A::Rate => rate(&count, call)?,
+        A::Entropy | A::Histogram | A::ApproxTopK => frequencies(call, &arg)?,
+        A::Increase => increase(call, &arg),
+        A::VectorSum | A::VectorAvg => vectors(call, &arg),
         A::FirstValue => format!("({})[1]", in_order(name)),
         A::LastValue => format!("(array_agg({name} ORDER BY e.ts DESC, e.seq DESC){filter})[1]"),
         A::NthValue => format!("({})[{number}]", in_order(name)),
@@ -152,12 +161,14 @@ fn aggregate(plan: &FeaturePlan, call: &Call) -> PlanResult<String> {
         }
         A::Mode => format!("mode() WITHIN GROUP (ORDER BY {ordered}){filter}"),
         A::Median => format!("percentile_cont(0.5) WITHIN GROUP (ORDER BY {name}::float8){filter}"),
-        A::PercentileCont | A::PercentileDisc => {
+        A::PercentileCont | A::PercentileDisc | A::ApproxPercentile => {
             let Parameter::Fraction(p) = call.parameter else {
                 return Err(PlanError::new(sqlstate::INTERNAL, "a percentile without a fraction"));
             };
             match call.function {
-                A::PercentileCont => format!("percentile_cont({p:?}) WITHIN GROUP (ORDER BY {name}::float8){filter}"),
+                A::PercentileCont | A::ApproxPercentile => {
+                    format!("percentile_cont({p:?}) WITHIN GROUP (ORDER BY {name}::float8){filter}")
+                }
                 _ => format!("percentile_disc({p:?}) WITHIN GROUP (ORDER BY {ordered}){filter}"),
             }
         }
@@ -201,6 +212,75 @@ fn decayed(call: &Call, arg: &Argument<'_>, filter: &str) -> PlanResult<String> 
         Aggregate::DecayAvg => format!("{sum} / {count}"),
         _ => format!("CASE WHEN count({name}){filter} > 0 THEN p.t END"),
     })
+}
+
+fn rate(count: &str, call: &Call) -> PlanResult<String> {
+    let Parameter::Duration(length_us) = call.parameter else {
+        return Err(PlanError::new(sqlstate::INTERNAL, "a rate without a length"));
+    };
+    Ok(format!("({count})::float8 / {:?}::float8", length_us as f64 / 1e6))
+}
+
+/// The arguments that are not NULL, as an array in no order that matters, or in that of the events.
+fn all_of(call: &Call, name: &str, ordered: bool) -> String {
+    let only = call.filter.map(|f| format!(" AND e.a{f}")).unwrap_or_default();
+    let order = if ordered { " ORDER BY e.ts, e.seq" } else { "" };
+    format!("array_agg({name}{order}) FILTER (WHERE {name} IS NOT NULL{only})")
+}
+
+/// What is made of each distinct value and how often it is there.
+fn frequencies(call: &Call, arg: &Argument<'_>) -> PlanResult<String> {
+    let all = all_of(call, &arg.name, false);
+    let each = format!(
+        "FROM (SELECT v, count(*) AS n, sum(count(*)) OVER () AS n_all\n        FROM unnest({all}) AS u (v) GROUP BY v) q"
+    );
+    let ordered = Argument { name: "v".to_owned(), ty: arg.ty }.ordered();
+    Ok(match (call.function, &call.parameter) {
+        (Aggregate::Entropy, _) => {
+            format!("(SELECT sum(n / n_all::float8 * ln(n_all::float8 / n) / ln(2::float8)) {each})")
+        }
+        (Aggregate::Histogram, _) => format!(
+            "(SELECT '{{' || string_agg(to_json(v::text)::text || ': ' || n, ', ' ORDER BY {ordered}) || '}}' {each}\n        \
+             HAVING count(*) BETWEEN 1 AND {ITEMS_MAX})"
+        ),
+        (_, Parameter::Number(k)) => format!("(SELECT (array_agg(v ORDER BY n DESC, {ordered}))[1:{k}] {each})"),
+        _ => return Err(PlanError::new(sqlstate::INTERNAL, "the most frequent values without a number")),
+    })
+}
+
+fn increase(call: &Call, arg: &Argument<'_>) -> String {
+    let (to, from) = (Argument { name: "v".to_owned(), ty: arg.ty }, Argument { name: "f".to_owned(), ty: arg.ty });
+    let sum = format!(
+        "(SELECT sum(CASE WHEN v < f THEN {} ELSE {} - {} END)\n        FROM (SELECT v, lag(v) OVER (ORDER BY i) AS f FROM \
+         unnest({}) WITH ORDINALITY AS u (v, i)) q WHERE f IS NOT NULL",
+        to.exact(),
+        to.exact(),
+        from.exact(),
+        all_of(call, &arg.name, true)
+    );
+    match call.ty {
+        DataType::Int64 => format!(
+            "(SELECT CASE WHEN s BETWEEN -9223372036854775808 AND 9223372036854775807 THEN s::bigint END FROM {sum}) AS x (s))"
+        ),
+        _ => format!("{sum})::float8"),
+    }
+}
+
+/// As JSON, since PostgreSQL has no arrays of arrays of different lengths.
+fn vectors(call: &Call, arg: &Argument<'_>) -> String {
+    let name = &arg.name;
+    let only = call.filter.map(|f| format!(" AND e.a{f}")).unwrap_or_default();
+    let filter = format!("FILTER (WHERE {name} IS NOT NULL{only})");
+    let lane = match call.function {
+        Aggregate::VectorAvg => "sum(x::numeric)::float8 / count(x)",
+        _ => "sum(x::numeric)::float8",
+    };
+    format!(
+        "CASE WHEN count(DISTINCT cardinality({name})) {filter} = 1 THEN coalesce((\n        \
+         SELECT array_agg(s ORDER BY i) FROM (SELECT i, {lane} AS s\n        \
+         FROM jsonb_array_elements(jsonb_agg(to_jsonb({name}::float8[])) {filter}) AS a (v),\n        \
+         LATERAL jsonb_array_elements_text(v) WITH ORDINALITY AS l (x, i) GROUP BY i) q), '{{}}') END"
+    )
 }
 
 fn other<'a>(plan: &'a FeaturePlan, call: &Call) -> PlanResult<Argument<'a>> {

@@ -207,6 +207,11 @@ impl<'a> Printer<'a> {
             ROUNDED | SPAN => listed,
             crate::zone::INSTANT_OF => format!("({listed})::timestamp with time zone"),
             crate::zone::TIMEZONE => format!("timezone({listed})"),
+            "make_array" => format!("ARRAY[{listed}]"),
+            "array_element" => match args.as_slice() {
+                [array, place] => format!("({array})[({place})::integer]"),
+                _ => return Err(no_counterpart(&format!("array_element({listed})"))),
+            },
             "log10" => format!("log({listed})"),
             "character_length" | "char_length" | "length" => format!("length({listed})::integer"),
             "date_part" => match args.as_slice() {

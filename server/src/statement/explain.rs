@@ -8,7 +8,7 @@ use futures::TryStreamExt;
 use std::sync::Arc;
 use tidemark_planner::{
     Statement,
-    feature::{Aggregate, FeaturePlan, Frame, OutputKind, Slot, describe_duration},
+    feature::{FeaturePlan, Frame, OutputKind, Slot, describe_duration},
     lookup,
     names::shown_text,
     probes::probes_sql,
@@ -169,11 +169,10 @@ fn describe(plan: &FeaturePlan, name: &str) -> String {
         .slots
         .iter()
         .filter_map(|s| match s {
-            Slot::Aggregate(call) if call.function.keeps_values() => Some(call.function.name()),
-            Slot::Aggregate(call) if call.function == Aggregate::ApproxCountDistinct => match plan.frames[call.frame] {
-                Frame::Range { start_us: None, .. } | Frame::Rows { start: None, .. } => None,
-                _ => Some(call.function.name()),
-            },
+            Slot::Aggregate(call) => {
+                let unbounded = plan.frames[call.frame].is_unbounded();
+                call.function.keeps_values(unbounded).then(|| call.function.name())
+            }
             _ => None,
         })
         .collect();
@@ -184,9 +183,7 @@ fn describe(plan: &FeaturePlan, name: &str) -> String {
         .slots
         .iter()
         .filter_map(|s| match s {
-            Slot::Aggregate(call) if call.function.reads_frame() || call.function.is_array() => {
-                Some(call.function.name())
-            }
+            Slot::Aggregate(call) if call.function.is_long() => Some(call.function.name()),
             _ => None,
         })
         .collect();

@@ -1,0 +1,46 @@
+//! `top_k_by(x, y, k)` and `bottom_k_by`: the `x` of the events with the greatest or least `y`.
+//!
+//! Events are kept in the order of (`y`, age): all of a frame that events leave, the best `k` of one that they do not.
+
+use super::Function;
+use crate::value::Value;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use tidemark_planner::feature::{Aggregate, Parameter};
+
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Ranked {
+    /// `x` by `y` and the event's place among its equals, where the latest is the best.
+    each: BTreeMap<(Value, u64), Value>,
+}
+
+impl Ranked {
+    pub fn apply(&mut self, of: &Function, y: Value, index: u64, x: impl FnOnce() -> Value, retract: bool) {
+        let greatest = of.function == Aggregate::TopKBy;
+        // From the best on these go backwards, or forwards.
+        let place = (y, if greatest { index } else { u64::MAX - index });
+        if retract {
+            self.each.remove(&place);
+            return;
+        }
+        self.each.insert(place, x());
+        if let (true, Parameter::Number(k)) = (of.unbounded, &of.parameter)
+            && self.each.len() as u64 > *k
+        {
+            if greatest {
+                self.each.pop_first()
+            } else {
+                self.each.pop_last()
+            };
+        }
+    }
+
+    pub fn evaluate(&self, of: &Function) -> Value {
+        let Parameter::Number(k) = of.parameter else { return Value::Null };
+        let items: Vec<Value> = match of.function {
+            Aggregate::TopKBy => self.each.values().rev().take(k as usize).cloned().collect(),
+            _ => self.each.values().take(k as usize).cloned().collect(),
+        };
+        if items.is_empty() { Value::Null } else { Value::List(items.into()) }
+    }
+}
