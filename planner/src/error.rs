@@ -47,6 +47,7 @@ pub mod sqlstate {
     pub const GROUPING_ERROR: &str = "42803";
     pub const INVALID_COLUMN_REFERENCE: &str = "42P10";
     pub const OUT_OF_RANGE: &str = "22003";
+    pub const INVALID_TEXT: &str = "22P02";
     pub const DATETIME_OUT_OF_RANGE: &str = "22008";
     pub const INTERNAL: &str = "XX000";
 }

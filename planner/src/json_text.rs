@@ -1,48 +1,260 @@
-//! `document ->> 'key'`: a field of a JSON object as text, so that the payload of a dead letter can be taken apart and
-//! driven in again with nothing but SQL. PostgreSQL's operator, over text; its function is `json_object_field_text`.
+//! `->`, `->>`, `#>` and `#>>` over text that is JSON, as PostgreSQL has them over `json`: values come as they are written.
+//!
+//! The functions behind them have PostgreSQL's names; `text::json` is `json(text)`, which checks a text and leaves it. With them the payload of a dead letter is taken apart and driven in again
+//! with nothing but SQL, and a source may keep documents as they came.
 
+mod slice;
+
+use crate::{PlanError, PlanResult, error::sqlstate, words::full_type_name};
+use arrow_schema::{DataType, Field};
 use datafusion::{
-    arrow::array::{Array, ArrayRef, AsArray, StringArray, StringBuilder},
-    arrow::datatypes::DataType,
-    common::{DFSchema, DataFusionError, Result, exec_datafusion_err},
+    arrow::array::{Array, ArrayRef, AsArray, StringBuilder},
+    arrow::datatypes::Int64Type,
+    common::{DFSchema, Result, ScalarValue, exec_err, plan_err},
     logical_expr::{
-        ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
+        ColumnarValue, Expr, ExprSchemable, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
+        expr::{Cast, Placeholder},
         planner::{ExprPlanner, PlannerResult, RawBinaryExpr},
     },
-    sql::sqlparser::ast::BinaryOperator,
+    sql::sqlparser::ast::{self, BinaryOperator},
 };
-use serde_json::Value;
-use std::sync::Arc;
+use slice::Slice;
+use std::{borrow::Cow, sync::Arc};
+use tidemark_catalog::SqlType;
 
-/// Reads `a ->> b` as a call of the function.
+/// Reads the operators as calls of the functions.
 #[derive(Debug)]
 pub struct JsonOperators;
 
 impl ExprPlanner for JsonOperators {
-    fn plan_binary_op(&self, expr: RawBinaryExpr, _: &DFSchema) -> Result<PlannerResult<RawBinaryExpr>> {
-        Ok(match expr.op {
-            BinaryOperator::LongArrow => {
-                PlannerResult::Planned(json_object_field_text().call(vec![expr.left, expr.right]))
-            }
-            _ => PlannerResult::Original(expr),
-        })
+    fn plan_binary_op(&self, expr: RawBinaryExpr, schema: &DFSchema) -> Result<PlannerResult<RawBinaryExpr>> {
+        let (path, as_text) = match expr.op {
+            BinaryOperator::Arrow => (false, false),
+            BinaryOperator::LongArrow => (false, true),
+            BinaryOperator::HashArrow => (true, false),
+            BinaryOperator::HashLongArrow => (true, true),
+            _ => return Ok(PlannerResult::Original(expr)),
+        };
+        // Not known of a parameter, which is text then.
+        let type_of = |expr: &Expr| expr.get_type(schema).unwrap_or(DataType::Utf8);
+        let right = if path { path_of(expr.right)? } else { expr.right };
+        let (document, wanted) = (type_of(&expr.left), type_of(&right));
+        let is_text = |ty: &DataType| SqlType::from_arrow(ty) == Some(SqlType::Text);
+        let by = match (path, &wanted) {
+            (true, DataType::List(item)) if is_text(item.data_type()) => Some(By::Path),
+            (false, ty) if ty.is_integer() => Some(By::Place),
+            (false, ty) if is_text(ty) => Some(By::Name),
+            _ => None,
+        };
+        let Some(by) = by.filter(|_| is_text(&document)) else {
+            let (document, wanted) = (full_type_name(&document), full_type_name(&wanted));
+            let message = format!("operator does not exist: {document} {} {wanted}", expr.op);
+            let hint = "-> and ->> take a text or an integer, #> and #>> an array of texts, out of text that is JSON";
+            return Err(PlanError::new(sqlstate::UNDEFINED_FUNCTION, message).hint(hint).into());
+        };
+        let function = ScalarUDF::new_from_impl(Part::new(by, as_text));
+        Ok(PlannerResult::Planned(function.call(vec![expr.left, right])))
     }
 }
 
-pub fn json_object_field_text() -> Arc<ScalarUDF> {
-    Arc::new(ScalarUDF::new_from_impl(FieldText {
-        signature: Signature::exact(vec![DataType::Utf8, DataType::Utf8], Volatility::Immutable),
-    }))
+/// The functions, for those who call them by name.
+pub fn functions() -> impl Iterator<Item = ScalarUDF> {
+    let each = [By::Name, By::Place, By::Path].into_iter().flat_map(|by| [Part::new(by, false), Part::new(by, true)]);
+    let checked = Checked { signature: Signature::exact(vec![DataType::Utf8], Volatility::Immutable) };
+    each.map(ScalarUDF::new_from_impl).chain([ScalarUDF::new_from_impl(checked)])
+}
+
+/// `text::json`, a call of [`JSON`].
+pub fn call_json(expr: &mut ast::Expr) {
+    if let ast::Expr::Cast { expr: text, data_type: ast::DataType::JSON, .. } = expr {
+        let null = ast::Expr::value(ast::Value::Null);
+        *expr = crate::respelled::call(JSON, [std::mem::replace(text.as_mut(), null)]);
+    }
+}
+
+/// The operator that a function is behind.
+pub fn operator(function: &str) -> Option<&'static str> {
+    [By::Name, By::Place, By::Path]
+        .into_iter()
+        .flat_map(|by| [Part::new(by, false), Part::new(by, true)])
+        .find(|part| part.name() == function)
+        .map(|part| match (part.by, part.as_text) {
+            (By::Path, false) => "#>",
+            (By::Path, true) => "#>>",
+            (_, false) => "->",
+            (_, true) => "->>",
+        })
+}
+
+/// A path that is written as a text, `'{a,0,b}'`, as the array that PostgreSQL reads it as.
+fn path_of(expr: Expr) -> PlanResult<Expr> {
+    let text = match &expr {
+        Expr::Placeholder(Placeholder { id, field: None }) => {
+            let field = Some(Arc::new(Field::new("", texts(), true)));
+            return Ok(Expr::Placeholder(Placeholder { id: id.clone(), field }));
+        }
+        Expr::Literal(ScalarValue::Utf8(Some(text)), _) => text,
+        Expr::Cast(Cast { expr: inner, field }) if matches!(field.data_type(), DataType::List(_)) => {
+            match inner.as_ref() {
+                Expr::Literal(ScalarValue::Utf8(Some(text)), _) => text,
+                _ => return Ok(expr),
+            }
+        }
+        _ => return Ok(expr),
+    };
+    let steps = steps(text).ok_or_else(|| {
+        PlanError::new("22P02", format!("malformed array literal: \"{text}\"")).hint("a path is written '{key,0,key}'")
+    })?;
+    let steps: Vec<ScalarValue> = steps.into_iter().map(ScalarValue::Utf8).collect();
+    Ok(Expr::Literal(ScalarValue::List(ScalarValue::new_list_nullable(&steps, &DataType::Utf8)), None))
+}
+
+/// The items of an array of texts as PostgreSQL writes it; `None` of a NULL.
+fn steps(text: &str) -> Option<Vec<Option<String>>> {
+    let inside = text.trim().strip_prefix('{')?.strip_suffix('}')?;
+    let mut rest = inside.trim();
+    let mut steps = vec![];
+    if rest.is_empty() {
+        return Some(steps);
+    }
+    loop {
+        let (mut step, mut quoted, mut bare_end) = (String::new(), false, 0);
+        let mut inside_quotes = false;
+        let mut ended_at = rest.len();
+        let mut chars = rest.char_indices();
+        while let Some((at, c)) = chars.next() {
+            match c {
+                '\\' => step.push(chars.next()?.1),
+                '"' => {
+                    inside_quotes = !inside_quotes;
+                    quoted = true;
+                }
+                _ if inside_quotes => step.push(c),
+                ',' => {
+                    ended_at = at;
+                    break;
+                }
+                '{' | '}' => return None,
+                c if c.is_whitespace() && (step.is_empty() || quoted) => continue,
+                c => step.push(c),
+            }
+            if !c.is_whitespace() || inside_quotes {
+                bare_end = step.len();
+            }
+        }
+        step.truncate(bare_end);
+        if inside_quotes || (step.is_empty() && !quoted) {
+            return None;
+        }
+        let is_null = !quoted && step.eq_ignore_ascii_case("null");
+        steps.push((!is_null).then_some(step));
+        match rest.get(ended_at..).and_then(|rest| rest.strip_prefix(',')) {
+            Some(after) => rest = after.trim_start(),
+            None => return Some(steps),
+        }
+    }
+}
+
+/// How a part of a document is named.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum By {
+    Name,
+    /// In an array, from 0, or from the end.
+    Place,
+    Path,
 }
 
 #[derive(Debug, PartialEq, Eq, Hash)]
-struct FieldText {
+struct Part {
+    by: By,
+    as_text: bool,
     signature: Signature,
 }
 
-impl ScalarUDFImpl for FieldText {
+impl Part {
+    fn new(by: By, as_text: bool) -> Part {
+        let signature = match by {
+            By::Name => Signature::exact(vec![DataType::Utf8, DataType::Utf8], Volatility::Immutable),
+            By::Place => Signature::exact(vec![DataType::Utf8, DataType::Int64], Volatility::Immutable),
+            By::Path => Signature::exact(vec![DataType::Utf8, texts()], Volatility::Immutable),
+        };
+        Part { by, as_text, signature }
+    }
+
+    fn of<'a>(&self, document: Slice<'a>, by: &ArrayRef, row: usize) -> Option<Slice<'a>> {
+        match self.by {
+            By::Name => document.field(by.as_string::<i32>().value(row)),
+            By::Place => document.element(by.as_primitive::<Int64Type>().value(row)),
+            By::Path => {
+                let path = by.as_list::<i32>().value(row);
+                path.as_string::<i32>().iter().try_fold(document, |part, step| part.step(step?))
+            }
+        }
+    }
+}
+
+fn texts() -> DataType {
+    DataType::List(Arc::new(Field::new_list_field(DataType::Utf8, true)))
+}
+
+impl ScalarUDFImpl for Part {
     fn name(&self) -> &str {
-        "json_object_field_text"
+        match (self.by, self.as_text) {
+            (By::Name, false) => "json_object_field",
+            (By::Name, true) => "json_object_field_text",
+            (By::Place, false) => "json_array_element",
+            (By::Place, true) => "json_array_element_text",
+            (By::Path, false) => "json_extract_path",
+            (By::Path, true) => "json_extract_path_text",
+        }
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn return_type(&self, types: &[DataType]) -> Result<DataType> {
+        match types.first() {
+            Some(DataType::Utf8) => Ok(DataType::Utf8),
+            _ => plan_err!("{} reads text that is JSON", self.name()),
+        }
+    }
+
+    fn invoke_with_args(&self, arguments: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        let arrays = ColumnarValue::values_to_arrays(&arguments.args)?;
+        let [documents, by] = arrays.as_slice() else {
+            return exec_err!("{} takes a document and what is wanted of it", self.name());
+        };
+        let documents = documents.as_string::<i32>();
+        let mut parts = StringBuilder::with_capacity(documents.len(), documents.len() * 8);
+        for row in 0..documents.len() {
+            if documents.is_null(row) || by.is_null(row) {
+                parts.append_null();
+                continue;
+            }
+            let document = documents.value(row);
+            let part = self.of(Slice::of(document).map_err(|error| invalid(document, &error))?, by, row);
+            parts.append_option(match part {
+                Some(part) if self.as_text => part.text().map_err(|error| invalid(document, &error))?,
+                Some(part) => Some(Cow::Borrowed(part.as_written())),
+                None => None,
+            });
+        }
+        Ok(ColumnarValue::Array(Arc::new(parts.finish()) as ArrayRef))
+    }
+}
+
+/// The function that makes sure that a text is JSON.
+pub const JSON: &str = "json";
+
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct Checked {
+    signature: Signature,
+}
+
+impl ScalarUDFImpl for Checked {
+    fn name(&self) -> &str {
+        JSON
     }
 
     fn signature(&self) -> &Signature {
@@ -55,35 +267,22 @@ impl ScalarUDFImpl for FieldText {
 
     fn invoke_with_args(&self, arguments: ScalarFunctionArgs) -> Result<ColumnarValue> {
         let arrays = ColumnarValue::values_to_arrays(&arguments.args)?;
-        let [documents, keys] = arrays.as_slice() else {
-            return Err(exec_datafusion_err!("json_object_field_text takes a document and a key"));
-        };
-        let (documents, keys): (&StringArray, &StringArray) = (documents.as_string(), keys.as_string());
-        let mut fields = StringBuilder::with_capacity(documents.len(), documents.len() * 8);
-        for row in 0..documents.len() {
-            if documents.is_null(row) || keys.is_null(row) {
-                fields.append_null();
-            } else {
-                fields.append_option(field_text(documents.value(row), keys.value(row))?);
-            }
+        let [documents] = arrays.as_slice() else { return exec_err!("json takes a text") };
+        for document in documents.as_string::<i32>().iter().flatten() {
+            Slice::of(document).map_err(|error| invalid(document, &error))?;
         }
-        Ok(ColumnarValue::Array(Arc::new(fields.finish()) as ArrayRef))
+        Ok(ColumnarValue::Array(documents.clone()))
     }
 }
 
-/// The field's text: a string without its quotes, anything else as JSON writes it. `None` for JSON's null, a missing
-/// field, and a document that is no object.
-fn field_text(document: &str, key: &str) -> Result<Option<String>, DataFusionError> {
-    let value: Value = serde_json::from_str(document)
-        .map_err(|error| exec_datafusion_err!("invalid input syntax for type json: {error}"))?;
-    Ok(match value {
-        Value::Object(mut fields) => match fields.remove(key) {
-            None | Some(Value::Null) => None,
-            Some(Value::String(text)) => Some(text),
-            Some(other) => Some(other.to_string()),
-        },
-        _ => None,
-    })
+fn invalid(document: &str, error: &serde_json::Error) -> PlanError {
+    /// Of a long document the beginning says which it is.
+    const SHOWN: usize = 100;
+    let shown: String = document.chars().take(SHOWN).collect();
+    let more = if shown.len() < document.len() { "…" } else { "" };
+    PlanError::new(sqlstate::INVALID_TEXT, "invalid input syntax for type json")
+        .detail(format!("{error}, in {shown}{more}"))
+        .hint("-> and ->> read text that is JSON")
 }
 
 #[cfg(test)]
@@ -92,28 +291,31 @@ mod tests {
     use datafusion::prelude::SessionContext;
 
     #[test]
-    fn a_field_is_given_as_text() {
-        let document = r#"{"event": "arrived", "dep_delay": -5, "late": true, "tailnum": null, "a": [1, 2]}"#;
-        let cases = [
-            ("event", Some("arrived")),
-            ("dep_delay", Some("-5")),
-            ("late", Some("true")),
-            ("tailnum", None),
-            ("a", Some("[1,2]")),
-            ("nothing", None),
-        ];
-        for (key, expected) in cases {
-            assert_eq!(field_text(document, key).expect("it is JSON").as_deref(), expected, "{key}");
+    fn paths_are_read_as_postgresql_reads_arrays() {
+        let some = |steps: &[&str]| Some(steps.iter().map(|step| Some((*step).to_string())).collect::<Vec<_>>());
+        for (text, expected) in [
+            ("{}", some(&[])),
+            ("{a}", some(&["a"])),
+            (" { a b , 0 ,\"c,\\\"d\" , \"\"} ", some(&["a b", "0", "c,\"d", ""])),
+            ("{a\\,b}", some(&["a,b"])),
+            ("a", None),
+            ("{a", None),
+            ("{a,}", None),
+            ("{,a}", None),
+            ("{{a}}", None),
+            ("{\"a}", None),
+        ] {
+            assert_eq!(steps(text), expected, "{text}");
         }
-        assert_eq!(field_text("[1]", "a").expect("it is JSON"), None);
-        assert!(field_text("event,arrived", "a").is_err());
+        assert_eq!(steps("{null,\"null\"}"), Some(vec![None, Some("null".to_string())]));
     }
 
     #[tokio::test]
-    async fn the_operator_is_read_in_sql_with_postgresql_precedence() {
+    async fn the_operators_are_read_in_sql_with_postgresql_precedence() {
         let context = SessionContext::new_with_state(crate::functions::planning_state("UTC"));
-        let sql = r#"SELECT (d ->> 'n')::bigint + 1 = 8 AND d ->> 'x' IS NULL AND d ->> 's' = 'it' AS all_right
-            FROM (VALUES ('{"n": 7, "s": "it"}')) AS t (d)"#;
+        let sql = r#"SELECT (d ->> 'n')::bigint + 1 = 8 AND d ->> 'x' IS NULL AND d ->> 's' = 'it' AND d -> 'a' ->> -1 = '2.50'
+            AND d #>> '{a,0,b}' = 'c' AND d #> ARRAY['a','1'] = '2.50' AND d -> 's' = '"it"' AND d #>> '{a,b}' IS NULL AS all_right
+            FROM (VALUES ('{"n": 7, "s": "it", "a": [{"b": "c"}, 2.50]}')) AS t (d)"#;
         let rows = context.sql(sql).await.expect("it plans").collect().await.expect("it runs");
         assert!(rows[0].column(0).as_boolean().value(0));
     }

@@ -1,7 +1,7 @@
 //! What PostgreSQL spells in a way that DataFusion's planner does not know, or takes for something else: respelled
 //! before a statement is bound.
 
-use crate::{exact, functions, interval_text, zone};
+use crate::{exact, functions, interval_text, json_text, zone};
 use datafusion::sql::sqlparser::ast::{
     Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList, FunctionArguments, Ident, ObjectName, Value,
     VisitMut, visit_expressions_mut,
@@ -15,6 +15,7 @@ pub fn respell(ast: &mut impl VisitMut) {
         zone::call_timezone(expr);
         interval_text::spell_out(expr);
         functions::by_pattern::call_by_pattern(expr);
+        json_text::call_json(expr);
         rate_of_all(expr);
         ControlFlow::<()>::Continue(())
     });
@@ -63,6 +64,7 @@ mod tests {
             ("to_timestamp(a, 'DD MM')", "CAST(time_by_pattern(a, 'DD MM') AS TIMESTAMPTZ)"),
             ("to_timestamp(a, '%d %m')", "to_timestamp(a, '%d %m')"),
             ("to_timestamp(a)", "to_timestamp(a)"),
+            ("a::json -> 'b'", "json(a) -> 'b'"),
             ("rate(*) OVER w", "rate(1) OVER w"),
             ("count(*) OVER w", "count(*) OVER w"),
         ] {

@@ -501,6 +501,10 @@ fn argument(rng: &mut StdRng, ty: Ty) -> (String, Ty) {
             "substr(label, 1, 1)",
             "nullif(label, 'a')",
             "coalesce(label, 'none')",
+            // Documents, and what is in them.
+            "('{\"q\": ' || CAST(coalesce(qty, 7) AS TEXT) || ', \"l\": [null, 2.50]}')::json ->> 'q'",
+            "('{\"l\": [null, \"' || coalesce(upper(label), '-') || '\"]}')::json #>> '{l,1}'",
+            "CAST(('[{\"ok\": ' || coalesce(CAST(ok AS TEXT), 'null') || '}]')::json -> -1 -> 'ok' AS TEXT)",
         ],
         Ty::Bool => &["ok", "ok", "qty > 0", "label = 'a'", "price > 1.5", "ok AND units > 0", "amount IS NULL OR ok"],
         Ty::Instant | Ty::Interval => &[EVENT_TIME],

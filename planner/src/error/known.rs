@@ -106,6 +106,12 @@ fn types(text: &str) -> Option<PlanError> {
     if text.starts_with("Cannot create filter with non-boolean predicate") {
         return Some(not_boolean("WHERE", behind(text, " returning ")?));
     }
+    if text.starts_with("Unsupported SQL type JSONB") {
+        return Some(
+            PlanError::unsupported("type jsonb is not available")
+                .hint("cast to json: text that is JSON, as it is written"),
+        );
+    }
     if let Some(types) = between(text, "Previous inputs were of type ", " on column") {
         let (left, right) = types.split_once(", but got incompatible type ")?;
         return Some(

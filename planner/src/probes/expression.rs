@@ -207,6 +207,8 @@ impl<'a> Printer<'a> {
             ROUNDED | SPAN => listed,
             crate::zone::INSTANT_OF => format!("({listed})::timestamp with time zone"),
             crate::zone::TIMEZONE => format!("timezone({listed})"),
+            name if crate::json_text::operator(name).is_some() => self.part_of_json(call, &args)?,
+            crate::json_text::JSON => format!("({listed})::json::text"),
             "make_array" => format!("ARRAY[{listed}]"),
             "array_element" => match args.as_slice() {
                 [array, place] => format!("({array})[({place})::integer]"),
@@ -230,6 +232,17 @@ impl<'a> Printer<'a> {
             }
             name => return Err(no_counterpart(&format!("function {name}"))),
         })
+    }
+
+    /// Over `json`, which like ours keeps values as they are written.
+    fn part_of_json(&self, call: &ScalarFunction, args: &[String]) -> PlanResult<String> {
+        let operator = crate::json_text::operator(call.name()).unwrap_or_default();
+        let wanted = match args.get(1) {
+            Some(wanted) if self.ty(&call.args[1])?.is_integer() => format!("({wanted})::integer"),
+            Some(wanted) => wanted.clone(),
+            None => return Err(no_counterpart(call.name())),
+        };
+        Ok(format!("(({})::json {operator} {wanted})::text", args[0]))
     }
 }
 
@@ -301,6 +314,10 @@ fn literal(value: &ScalarValue) -> PlanResult<String> {
         ScalarValue::DurationMillisecond(Some(v)) => quoted(format!("{v} milliseconds")),
         ScalarValue::DurationMicrosecond(Some(v)) => quoted(format!("{v} microseconds")),
         ScalarValue::DurationNanosecond(Some(v)) => quoted(format!("{} microseconds", v.div_euclid(1_000))),
+        ScalarValue::List(items) => {
+            let items = (0..items.value(0).len()).map(|i| literal(&ScalarValue::try_from_array(&items.value(0), i)?));
+            Ok(format!("ARRAY[{}]::{ty}", items.collect::<PlanResult<Vec<_>>>()?.join(", ")))
+        }
         other => Err(no_counterpart(&format!("the literal {other}"))),
     }
 }

@@ -1,0 +1,221 @@
+//! A value inside a JSON document, as it is written there: numbers keep their digits, and nothing is built to be thrown away.
+//!
+//! The document is checked once, as a whole; after that finding the end of a value needs no grammar.
+
+use serde::de::IgnoredAny;
+use std::borrow::Cow;
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Slice<'a>(&'a str);
+
+/// JSON's own white space.
+const SPACE: [char; 4] = [' ', '\t', '\n', '\r'];
+
+impl<'a> Slice<'a> {
+    /// # Errors
+    /// If the text is not one JSON value.
+    pub fn of(document: &'a str) -> Result<Slice<'a>, serde_json::Error> {
+        serde_json::from_str::<IgnoredAny>(document)?;
+        Ok(Slice(document.trim_matches(SPACE)))
+    }
+
+    pub fn as_written(self) -> &'a str {
+        self.0
+    }
+
+    /// The last field of that name, if it is an object.
+    pub fn field(self, name: &str) -> Option<Slice<'a>> {
+        let mut rest = Rest(self.0.strip_prefix('{')?);
+        let mut found = None;
+        while let Some(key) = rest.next() {
+            rest.skip(':');
+            let value = rest.next()?;
+            rest.skip(',');
+            if key.is_string(name) {
+                found = Some(value);
+            }
+        }
+        found
+    }
+
+    /// The item of that place, from 0, or from the end for a negative one; if it is an array.
+    pub fn element(self, place: i64) -> Option<Slice<'a>> {
+        let mut rest = Rest(self.0.strip_prefix('[')?);
+        let mut items = std::iter::from_fn(|| {
+            let item = rest.next()?;
+            rest.skip(',');
+            Some(item)
+        });
+        match usize::try_from(place) {
+            Ok(place) => items.nth(place),
+            Err(_) => {
+                let items: Vec<Slice<'a>> = items.collect();
+                items.len().checked_sub(usize::try_from(place.unsigned_abs()).ok()?).map(|place| items[place])
+            }
+        }
+    }
+
+    /// The field or the item that a step of a path names.
+    pub fn step(self, name: &str) -> Option<Slice<'a>> {
+        if self.0.starts_with('[') { self.element(name.trim_start().parse().ok()?) } else { self.field(name) }
+    }
+
+    /// A string without its quotes, anything else as it is written; `None` for JSON's null.
+    ///
+    /// # Errors
+    /// For a string that no text can be: with `\u0000`, or half of a pair.
+    pub fn text(self) -> Result<Option<Cow<'a, str>>, serde_json::Error> {
+        match self.0 {
+            "null" => Ok(None),
+            string if string.starts_with('"') => match string.contains('\\') {
+                true => serde_json::from_str::<String>(string).and_then(without_zero).map(Cow::Owned).map(Some),
+                false => Ok(Some(Cow::Borrowed(string.trim_matches('"')))),
+            },
+            other => Ok(Some(Cow::Borrowed(other))),
+        }
+    }
+
+    fn is_string(self, wanted: &str) -> bool {
+        self.text().is_ok_and(|text| text.is_some_and(|text| text == wanted))
+    }
+}
+
+fn without_zero(text: String) -> Result<String, serde_json::Error> {
+    match text.contains('\0') {
+        true => Err(serde::de::Error::custom("\\u0000 cannot be converted to text")),
+        false => Ok(text),
+    }
+}
+
+/// What of an object or array has not been read.
+struct Rest<'a>(&'a str);
+
+impl<'a> Rest<'a> {
+    /// The next value; `None` at the end of the object or array.
+    fn next(&mut self) -> Option<Slice<'a>> {
+        let rest = self.0.trim_start_matches(SPACE);
+        let length = match rest.chars().next()? {
+            '}' | ']' => return None,
+            '"' => string(rest),
+            '{' | '[' => nested(rest),
+            _ => rest.find(|c: char| matches!(c, ',' | '}' | ']') || SPACE.contains(&c)).unwrap_or(rest.len()),
+        };
+        let (value, rest) = rest.split_at_checked(length)?;
+        self.0 = rest;
+        Some(Slice(value))
+    }
+
+    fn skip(&mut self, mark: char) {
+        let rest = self.0.trim_start_matches(SPACE);
+        self.0 = rest.strip_prefix(mark).unwrap_or(rest);
+    }
+}
+
+/// The length of the string that the text begins with.
+fn string(text: &str) -> usize {
+    let mut escaped = false;
+    let end = text.bytes().skip(1).position(|byte| {
+        let is_end = byte == b'"' && !escaped;
+        escaped = byte == b'\\' && !escaped;
+        is_end
+    });
+    end.map_or(text.len(), |end| end + 2)
+}
+
+/// The length of the object or array that the text begins with.
+fn nested(text: &str) -> usize {
+    let (mut depth, mut at) = (0, 0);
+    while let Some(byte) = text.as_bytes().get(at) {
+        match byte {
+            b'"' => {
+                at += string(text.get(at..).unwrap_or_default()).max(1);
+                continue;
+            }
+            b'{' | b'[' => depth += 1,
+            b'}' | b']' => depth -= 1,
+            _ => {}
+        }
+        at += 1;
+        if depth == 0 {
+            return at;
+        }
+    }
+    text.len()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use serde_json::Value;
+
+    #[test]
+    fn values_are_given_as_they_are_written() {
+        let document = " {\"a\" : 1.10, \"b\":[ {\"c\": \"x\\\"]}\"} ,-2e5,[ ] ], \"\\u0061\": 12345678901234567890123, \"d\":null} ";
+        let document = Slice::of(document).expect("it is JSON");
+        let field = |name| document.field(name).map(Slice::as_written);
+        assert_eq!(field("a"), Some("12345678901234567890123"), "the last of that name");
+        assert_eq!(field("b"), Some("[ {\"c\": \"x\\\"]}\"} ,-2e5,[ ] ]"));
+        assert_eq!((field("d"), field("e")), (Some("null"), None));
+        let array = document.field("b").expect("it is there");
+        let item = |place| array.element(place).map(Slice::as_written);
+        assert_eq!([item(1), item(2), item(3)], [Some("-2e5"), Some("[ ]"), None]);
+        assert_eq!(
+            [item(-1), item(-3), item(-4), item(i64::MIN)],
+            [Some("[ ]"), Some("{\"c\": \"x\\\"]}\"}"), None, None]
+        );
+        let text = array.element(0).and_then(|item| item.field("c")).expect("it is there").text();
+        assert_eq!(text.expect("it is a text").as_deref(), Some("x\"]}"));
+        assert_eq!(Slice::of("[]").expect("it is JSON").element(0), None);
+        assert_eq!(Slice::of("7").expect("it is JSON").step("0"), None);
+        for wrong in ["", "{", "{\"a\" 1}", "[1,]", "nul", "01", "\"\\x\"", "1 2", "event,arrived"] {
+            assert!(Slice::of(wrong).is_err(), "{wrong}");
+        }
+        assert!(Slice::of("\"\\u0000\"").expect("it is JSON").text().is_err());
+    }
+
+    fn documents() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            "[a\"\\\\{}\\[\\],: ]{0,4}".prop_map(Value::from),
+        ];
+        leaf.prop_recursive(4, 24, 4, |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+                prop::collection::btree_map("[ab\"\\\\{}]{0,2}", inner, 0..4)
+                    .prop_map(|fields| Value::Object(fields.into_iter().collect())),
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn every_part_of_a_document_is_what_a_parser_finds(document in documents(), pretty in any::<bool>()) {
+            let text = if pretty { serde_json::to_string_pretty(&document) } else { serde_json::to_string(&document) };
+            let text = text.expect("it is written");
+            let mut left = vec![(Slice::of(&text).expect("it is JSON"), &document)];
+            while let Some((slice, value)) = left.pop() {
+                prop_assert_eq!(&serde_json::from_str::<Value>(slice.as_written()).expect("it is JSON"), value);
+                match value {
+                    Value::Object(fields) => {
+                        for (name, field) in fields {
+                            left.push((slice.field(name).expect("it is there"), field));
+                        }
+                    }
+                    Value::Array(items) => {
+                        for (place, item) in items.iter().enumerate() {
+                            left.push((slice.element(place as i64).expect("it is there"), item));
+                            prop_assert_eq!(slice.element(place as i64), slice.element(place as i64 - items.len() as i64));
+                        }
+                        prop_assert_eq!(slice.element(items.len() as i64), None);
+                    }
+                    Value::Null => prop_assert_eq!(slice.text().expect("a text"), None),
+                    Value::String(text) => prop_assert_eq!(slice.text().expect("a text"), Some(Cow::Borrowed(text.as_str()))),
+                    _ => prop_assert_eq!(slice.text().expect("a text"), Some(Cow::Borrowed(slice.as_written()))),
+                }
+            }
+        }
+    }
+}
