@@ -2,8 +2,8 @@
 
 use super::recognise::refused;
 use crate::{PlanError, PlanResult, error::sqlstate};
-use datafusion::sql::sqlparser::ast;
-use std::collections::BTreeMap;
+use datafusion::sql::sqlparser::ast::{self, Visit};
+use std::{collections::BTreeMap, ops::ControlFlow};
 
 /// The options a feature view takes.
 const OPTIONS: [&str; 6] = ["key", "ttl", "owner", "tags", "slide", "online"];
@@ -47,7 +47,61 @@ pub(super) fn check_syntax(name: &str, query: &ast::Query) -> PlanResult<()> {
         return Err(refused(name, "it reads more than one relation")
             .hint("read one source per feature view and join the views where you look up or train"));
     }
-    Ok(())
+    check_ranges(name, query)
+}
+
+/// A RANGE frame is measured in time, since a window is in the order of the event time. A bare number would be read as months.
+fn check_ranges(name: &str, query: &ast::Query) -> PlanResult<()> {
+    struct Ranges<'a>(&'a str);
+    impl Ranges<'_> {
+        fn check(&self, frame: Option<&ast::WindowFrame>) -> ControlFlow<PlanError> {
+            let Some(frame) = frame.filter(|frame| frame.units == ast::WindowFrameUnits::Range) else {
+                return ControlFlow::Continue(());
+            };
+            for bound in [Some(&frame.start_bound), frame.end_bound.as_ref()].into_iter().flatten() {
+                let (ast::WindowFrameBound::Preceding(Some(offset)) | ast::WindowFrameBound::Following(Some(offset))) =
+                    bound
+                else {
+                    continue;
+                };
+                if let ast::Expr::Value(value) = offset.as_ref()
+                    && let ast::Value::Number(number, _) = &value.value
+                {
+                    let why = format!("its frame RANGE {bound} is a number, and windows are ordered by the event time");
+                    return ControlFlow::Break(refused(self.0, &why).hint(format!(
+                        "write a span of time, RANGE INTERVAL '{number} seconds' PRECEDING, or ROWS {number} PRECEDING for so many \
+                         events"
+                    )));
+                }
+            }
+            ControlFlow::Continue(())
+        }
+    }
+    impl ast::Visitor for Ranges<'_> {
+        type Break = PlanError;
+
+        fn pre_visit_expr(&mut self, expr: &ast::Expr) -> ControlFlow<PlanError> {
+            match expr {
+                ast::Expr::Function(ast::Function { over: Some(ast::WindowType::WindowSpec(spec)), .. }) => {
+                    self.check(spec.window_frame.as_ref())
+                }
+                _ => ControlFlow::Continue(()),
+            }
+        }
+
+        fn pre_visit_select(&mut self, select: &ast::Select) -> ControlFlow<PlanError> {
+            for ast::NamedWindowDefinition(_, window) in &select.named_window {
+                if let ast::NamedWindowExpr::WindowSpec(spec) = window {
+                    self.check(spec.window_frame.as_ref())?;
+                }
+            }
+            ControlFlow::Continue(())
+        }
+    }
+    match query.visit(&mut Ranges(name)) {
+        ControlFlow::Break(error) => Err(error),
+        ControlFlow::Continue(()) => Ok(()),
+    }
 }
 
 /// The text of each select item, unless a wildcard stands among them.
