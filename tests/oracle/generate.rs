@@ -207,7 +207,7 @@ fn source(rng: &mut StdRng, time: &Scale) -> Source {
     // Each key has its own timeline; the stream is all of them in order of arrival.
     let delay_us = *[0, 1, time.unit_us / 2, 3 * time.unit_us].choose(rng).unwrap();
     let wild = rng.random_bool(0.3);
-    let nulls = rng.random_range(0.05..0.3);
+    let nulls = rng.random_range(0.08..0.3);
     let users = rng.random_range(2..6);
     let count = rng.random_range(EVENTS);
     let mut arrivals: Vec<(i64, Row)> = Vec::new();
@@ -502,9 +502,9 @@ fn argument(rng: &mut StdRng, ty: Ty) -> (String, Ty) {
             "nullif(label, 'a')",
             "coalesce(label, 'none')",
             // Documents, and what is in them.
-            "('{\"q\": ' || CAST(coalesce(qty, 7) AS TEXT) || ', \"l\": [null, 2.50]}')::json ->> 'q'",
-            "('{\"l\": [null, \"' || coalesce(upper(label), '-') || '\"]}')::json #>> '{l,1}'",
-            "CAST(('[{\"ok\": ' || coalesce(CAST(ok AS TEXT), 'null') || '}]')::json -> -1 -> 'ok' AS TEXT)",
+            "('{\"q\": ' || CAST(qty AS TEXT) || ', \"l\": [null, 2.50]}')::json ->> 'q'",
+            "('{\"l\": [null, \"' || upper(label) || '\"]}')::json #>> '{l,1}'",
+            "('[{\"ok\": ' || coalesce(CAST(ok AS TEXT), 'null') || '}]')::json -> -1 ->> 'ok'",
         ],
         Ty::Bool => &["ok", "ok", "qty > 0", "label = 'a'", "price > 1.5", "ok AND units > 0", "amount IS NULL OR ok"],
         Ty::Instant | Ty::Interval => &[EVENT_TIME],
@@ -516,7 +516,11 @@ fn call(rng: &mut StdRng, function: &str, ty: Ty, frames: &[Frame]) -> Call {
     let with_order = matches!(function, "first_value" | "last_value" | "nth_value");
     Call {
         function: function.to_owned(),
-        arg: if matches!(function, "count" | "rate") && rng.random_bool(0.5) { None } else { Some(argument(rng, ty)) },
+        arg: match function {
+            "count" if rng.random_bool(0.5) => None,
+            "rate" if rng.random_bool(0.2) => None,
+            _ => Some(argument(rng, ty)),
+        },
         other: None,
         parameter: None,
         filter: (!with_order && rng.random_bool(0.3)).then(|| condition(rng)),
