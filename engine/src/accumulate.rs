@@ -45,6 +45,8 @@ pub struct Function {
     pub ty: DataType,
     /// Events never leave the frame one by one.
     pub unbounded: bool,
+    /// Events leave in any order, and not first in first out.
+    pub any_order: bool,
 }
 
 /// The running state. A new kind goes to the end: state that is kept names them by their place.
@@ -129,6 +131,7 @@ impl Function {
             | A::RegrSxx
             | A::RegrSyy
             | A::RegrSxy => Accumulator::Pairs(Box::default()),
+            A::Min | A::Max if self.any_order => Accumulator::Values(Box::default()),
             A::Min | A::Max | A::MinBy | A::MaxBy if self.unbounded => Accumulator::Extreme(None),
             A::Min | A::Max | A::MinBy | A::MaxBy => Accumulator::Monotonic(VecDeque::new()),
             A::FirstValue if self.unbounded => Accumulator::First(None),

@@ -9,6 +9,7 @@ mod events;
 pub use events::Events;
 
 use crate::{
+    current::Replaced,
     key::Walk,
     seam::RejectReason,
     value::{Value, array_of, canonical, values_of},
@@ -111,6 +112,15 @@ pub struct BatchRows<'a> {
     pub rejected: &'a [u32],
     /// Row numbers that are deletes, ascending.
     pub deletes: &'a [u32],
+    /// Of a changelog: the versions that the rows replace. Views of which the walk has versions need them.
+    pub replaced: Option<&'a Replaced>,
+}
+
+impl<'a> BatchRows<'a> {
+    /// All of these rows, at these times.
+    pub fn all(rows: &'a RecordBatch, times_us: &'a [i64]) -> BatchRows<'a> {
+        BatchRows { rows, base_offset: 0, times_us, rejected: &[], deletes: &[], replaced: None }
+    }
 }
 
 impl CompiledView {

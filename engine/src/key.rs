@@ -19,6 +19,7 @@ mod cursor;
 mod pane;
 mod positional;
 mod ring;
+mod versions;
 mod walk;
 
 pub use calendar::{month_start, next_month};
@@ -58,6 +59,9 @@ impl KeyState {
         if time < self.done.position.upto_us {
             return false;
         }
+        if walk.versions {
+            self.make_room(walk);
+        }
         let index = self.ring.insert(&walk.layout, event);
         if self.online.as_ref().is_some_and(|o| index < o.position.next || time < o.position.upto_us) {
             self.online = None;
@@ -67,6 +71,35 @@ impl KeyState {
             online.follow_session(walk, &self.ring, index);
         }
         true
+    }
+
+    /// The version at `time_us` with offset `offset` counts no longer: from `event` on, which is only that. `false`: there is
+    /// no such version, because the view could not use it.
+    pub fn end(&mut self, walk: &Walk, time_us: i64, offset: u64, event: &mut NewEvent) -> bool {
+        let layout = &walk.layout;
+        let Some(index) = self.ring.version(layout, time_us, offset) else { return false };
+        if event.time_us() < self.done.position.upto_us {
+            return false;
+        }
+        self.ring.end_version(layout, index, event.time_us());
+        event.ends(layout, time_us, offset);
+        self.insert(walk, event)
+    }
+
+    /// Before the ring of versions grows: what the finished part has left behind goes. It grows all the same where that is
+    /// little, so that looking pays.
+    fn make_room(&mut self, walk: &Walk) {
+        let layout = &walk.layout;
+        if !self.ring.is_full(layout) {
+            return;
+        }
+        let Cursor { position, .. } = &self.done;
+        let (next, at_us) = (position.next, position.upto_us.saturating_sub(1));
+        let kept = self.ring.forget_ended(layout, next, at_us);
+        let first = self.ring.first();
+        self.done.renumber(|index| first + kept.partition_point(|old| *old < index) as u64);
+        self.online = None;
+        self.ring.grow_if_crowded(layout);
     }
 
     /// Walks `done` on to the frontier and reports the instants.
@@ -79,6 +112,10 @@ impl KeyState {
 
     /// Forgets the events that no frame can need again. To be called when the steps of `finish` are taken.
     pub fn trim(&mut self, walk: &Walk) {
+        // Any version may be the latest again when those after it end (`make_room`).
+        if walk.versions {
+            return;
+        }
         self.ring.drop_before(&walk.layout, self.done.oldest_needed(walk).min(self.ring.end()));
     }
 
@@ -164,12 +201,13 @@ impl KeyState {
             }
         }
         for f in 0..walk.frames.len() {
-            if !walk.frames[f].is_unbounded() {
+            if !walk.frames[f].unbounded {
                 let Bounds { lo, hi, .. } = done.bounds[f];
                 if lo < hi && (lo < ring.first() || hi > ring.end()) {
                     return Err(foreign);
                 }
-                for index in lo..hi {
+                let at = done.position.upto_us.saturating_sub(1);
+                for index in (lo..hi).filter(|index| !walk.versions || ring.is_version(&walk.layout, *index, at)) {
                     done.change(walk, &ring, f, index, Move::Enter);
                 }
             }

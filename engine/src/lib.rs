@@ -5,6 +5,7 @@ pub mod admission;
 pub mod asof;
 pub mod cell;
 pub mod compiled;
+pub mod current;
 pub mod exact;
 pub mod key;
 pub mod parallel;

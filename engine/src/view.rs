@@ -11,6 +11,7 @@ mod saving;
 mod schedule;
 mod shard;
 mod step;
+mod versions;
 
 pub use cold::Cold;
 pub use memory::Memory;
@@ -157,6 +158,9 @@ impl ViewState {
                 let time_us = batch.times_us[row];
                 let delete = batch.deletes.binary_search(&(row as u32)).is_ok();
                 event.reset(&walk.layout, time_us, batch.base_offset + row as u64, delete);
+                if walk.versions {
+                    event.counts(&walk.layout);
+                }
                 events.fill(i, &walk.layout, &mut event);
                 if shard.change(id, walk).is_some_and(|entry| entry.state.insert(walk, &event)) {
                     shard.due_sooner(id, time_us);
@@ -175,6 +179,7 @@ impl ViewState {
         for late in late {
             failures.extend(late.map_err(seam)?);
         }
+        self.end_versions(batch)?;
         failures.sort_by_key(|f| f.row);
         self.counters.rows_failed.fetch_add(failures.len() as u64, Ordering::Relaxed);
         Ok(failures)

@@ -33,6 +33,8 @@ pub struct FeaturePlan {
     pub ttl_us: Option<i64>,
     /// Departures happen on this grid (since 1970-01-01 UTC), microseconds; `None`: exactly.
     pub slide_us: Option<i64>,
+    /// The events are versions of the rows of a changelog table: one counts until the next version of its row.
+    pub versions: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -170,6 +172,19 @@ impl FeaturePlan {
             Frame::Pane(pane) => Some(pane.reach_us()),
         });
         Some(starts.max()?.saturating_add(self.slide_us.unwrap_or(0)))
+    }
+
+    /// Whether a row's own next version is all that replaces it: there is one row for each key, and nothing leaves a version
+    /// out that the table has.
+    pub(crate) fn reads_latest_row(&self, relation: &tidemark_catalog::Relation) -> bool {
+        let is_primary = |expr: &Expr| {
+            matches!(expr, Expr::Column(c) if relation.primary_key.iter().any(|i| relation.columns[*i].name == c.name))
+        };
+        self.frames.is_empty()
+            && self.filter.is_none()
+            && self.key.len() == relation.primary_key.len()
+            && self.key.iter().all(is_primary)
+            && self.inputs.iter().all(|input| matches!(input.expr, Expr::Column(_)))
     }
 
     /// The windows that begin and end by themselves, if that is what the view is over.

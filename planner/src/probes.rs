@@ -30,13 +30,18 @@ pub fn probes_sql(plan: &FeaturePlan, view_name: &str) -> PlanResult<String> {
     let keys: Vec<String> = (0..key_types.len()).map(|i| format!("k{i}")).collect();
 
     let mut sql = head(plan, view_name, &key_types);
-    let events = if plan.ttl_us.is_some() { "lives" } else { "filtered" };
+    // Over versions no frame reaches beyond the ttl: a key's former lives need not be told apart.
+    let has_lives = plan.ttl_us.is_some() && !plan.versions;
+    let events = if has_lives { "lives" } else { "filtered" };
 
     sql.push_str("WITH filtered AS MATERIALIZED (\n  SELECT ");
     for (i, key) in plan.key.iter().enumerate() {
         write_to(&mut sql, format_args!("{} AS k{i}, ", row.print(key)?));
     }
     write_to(&mut sql, format_args!("{} AS ts, _seq AS seq", instant(&identifier(event_time.name()), event_time)));
+    if plan.versions {
+        sql.push_str(", _until AS until");
+    }
     for (i, input) in plan.inputs.iter().enumerate() {
         write_to(&mut sql, format_args!(",\n    {} AS a{i}", row.print(&input.expr)?));
     }
@@ -47,7 +52,7 @@ pub fn probes_sql(plan: &FeaturePlan, view_name: &str) -> PlanResult<String> {
     }
     conditions.extend(plan.filter.as_ref().map(|filter| row.print(filter)).transpose()?);
     write_to(&mut sql, format_args!("{}\n)", conditions.join("\n    AND ")));
-    if let Some(ttl) = plan.ttl_us {
+    if let Some(ttl) = plan.ttl_us.filter(|_| has_lives) {
         let by_key = keys.join(", ");
         write_to(
             &mut sql,
@@ -81,7 +86,10 @@ pub fn probes_sql(plan: &FeaturePlan, view_name: &str) -> PlanResult<String> {
         let value = if out.ty.is_floating() { format!("{value} + 0::float8") } else { value };
         write_to(&mut sql, format_args!(",\n    {value} AS {}", identifier(&out.name)));
     }
-    let same_key = keys.iter().map(|k| format!("e.{k} = p.{k}")).collect::<Vec<_>>().join(" AND ");
+    let mut same_key = keys.iter().map(|k| format!("e.{k} = p.{k}")).collect::<Vec<_>>().join(" AND ");
+    if plan.versions {
+        same_key.push_str(" AND e.until > p.t");
+    }
     let shown = match plan.pane() {
         Some(pane) => shown_window(pane, events, &same_key),
         None => format!(
@@ -90,7 +98,7 @@ pub fn probes_sql(plan: &FeaturePlan, view_name: &str) -> PlanResult<String> {
         ),
     };
     write_to(&mut sql, format_args!("\n  FROM ({shown}\n  ) l"));
-    let same_life = if plan.ttl_us.is_some() { " AND e.life = l.life" } else { "" };
+    let same_life = if has_lives { " AND e.life = l.life" } else { "" };
     for (index, frame) in plan.frames.iter().enumerate() {
         let aggregates = aggregate::over_frame(plan, index)?;
         if aggregates.is_empty() {
@@ -193,10 +201,14 @@ fn head(plan: &FeaturePlan, view_name: &str, key_types: &[DataType]) -> String {
              -- _event_time is the time of the key's latest event; where it is NULL, V is absent.\n\
              -- Sums of doubles are exact for values of at most 15 significant decimal digits.\n--\n\
              --   SET TimeZone = {};\n\
-             --   -- the admitted rows of {}; _seq is the order of arrival\n",
+             --   -- the admitted rows of {}; _seq is the order of arrival{}\n",
             identifier(view_name),
             text(&plan.time_zone),
-            plan.relation_name
+            plan.relation_name,
+            match plan.versions {
+                true => ", and _until when the next\n--   -- version of the row counts, 'infinity' of the current one",
+                false => "",
+            }
         ),
     );
     let mut columns: Vec<String> = Vec::new();
@@ -204,6 +216,9 @@ fn head(plan: &FeaturePlan, view_name: &str, key_types: &[DataType]) -> String {
         columns.push(format!("{} {}", identifier(field.name()), pg_type(field.data_type())));
     }
     columns.push("_seq bigint".to_owned());
+    if plan.versions {
+        columns.push("_until timestamptz".to_owned());
+    }
     write_to(&mut sql, format_args!("--   CREATE TABLE events ({});\n", columns.join(", ")));
     let keys: Vec<String> = key_types.iter().enumerate().map(|(i, ty)| format!("k{i} {}", pg_type(ty))).collect();
     let key_names: Vec<String> = plan

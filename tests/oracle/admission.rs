@@ -1,7 +1,7 @@
 //! Admission by the definition (semantics, section 3), for one partition under the event clock: event time alone makes
 //! the watermark, and the future check is off.
 
-use crate::model::{EVENT_TIME, Row, Source, Ty, instant};
+use crate::model::{Cell, EVENT_TIME, Row, Source, Ty, instant};
 use std::collections::BTreeMap;
 
 /// For every row, in order of arrival, the row as it counts; `None`: it is not admitted.
@@ -30,6 +30,19 @@ pub fn admitted(source: &Source) -> Vec<Option<Row>> {
         admitted.push(counts);
     }
     admitted
+}
+
+/// Of admitted rows, the time from which on the next row with the same primary key counts instead.
+pub fn until(source: &Source, admitted: &[&Row]) -> Vec<Option<i64>> {
+    let mut until = vec![None; admitted.len()];
+    let Some(key) = source.primary_key.as_ref().map(|name| source.column(name)) else { return until };
+    let mut last: BTreeMap<&Cell, usize> = BTreeMap::new();
+    for (i, row) in admitted.iter().enumerate() {
+        if let Some(before) = last.insert(&row.cells[key], i) {
+            until[before] = Some(row.event_time_us);
+        }
+    }
+    until
 }
 
 /// The row with another event time.

@@ -13,6 +13,8 @@ pub fn query(view: &View) -> String {
         let mut conditions: Vec<String> =
             view.key.iter().enumerate().map(|(i, name)| format!("{event}.{name} = p.k{i}")).collect();
         conditions.push(format!("{event}.{EVENT_TIME} <= p.t"));
+        // A version of a table's row counts until the next one; an event of a stream for ever.
+        conditions.push(format!("{event}._until > p.t"));
         if let Some(filter) = &view.filter {
             conditions.push(format!("({filter})"));
         }

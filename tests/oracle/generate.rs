@@ -202,6 +202,11 @@ fn source(rng: &mut StdRng, time: &Scale) -> Source {
     let time_ty = if rng.random_bool(0.2) { Ty::Timestamp } else { Ty::Instant };
     columns.insert(rng.random_range(0..=columns.len()), (EVENT_TIME.to_owned(), time_ty));
     let primary_key = rng.random_bool(CHANGELOGS).then(|| "user_id".to_owned());
+    // Rows of their own, that go from one entity key to another.
+    let primary_key = primary_key.map(|name| if rng.random_bool(0.7) { "item".to_owned() } else { name });
+    if primary_key.as_deref() == Some("item") {
+        columns.push(("item".to_owned(), Ty::Int4));
+    }
     let never_null = |name: &str| primary_key.as_deref() == Some(name);
 
     // Each key has its own timeline; the stream is all of them in order of arrival.
@@ -302,8 +307,8 @@ fn view(rng: &mut StdRng, time: &Scale, source: &Source, turn: Turn) -> View {
         _ => vec!["region"],
     };
     let frames: Vec<Frame> = (0..rng.random_range(1..3)).map(|_| frame(rng, time)).collect();
-    // A table's versions have no windows: the latest is the row.
-    let windowless = rng.random_bool(0.05) || source.primary_key.is_some();
+    // A table has no windows that are over.
+    let windowless = rng.random_bool(0.05) || source.primary_key.is_some() && turn.is_of_panes();
     let pane = (!windowless && turn.is_of_panes()).then(|| pane_of_kind(rng, time, turn.cell(0).1));
     let mut outputs: Vec<Output> =
         (0..rng.random_range(1..3)).map(|_| if windowless { raw(rng) } else { output(rng, &frames) }).collect();
@@ -333,10 +338,12 @@ fn view(rng: &mut StdRng, time: &Scale, source: &Source, turn: Turn) -> View {
         let call = call_of(rng, function, &[frame]);
         outputs.push(alone(rng, call));
     }
-    let key = match &source.primary_key {
-        Some(key) => vec![key.as_str()],
-        None => key,
+    let primary_key = source.primary_key.as_deref();
+    let key = match primary_key {
+        Some(primary_key) if rng.random_bool(0.3) => vec![primary_key],
+        _ => key,
     };
+    let key_of_table = primary_key.is_some_and(|primary_key| key == [primary_key]);
     if source.columns[source.column(EVENT_TIME)].1 == Ty::Timestamp && pane.is_none() {
         outputs.iter_mut().for_each(|output| without_zone(rng, output));
     }
@@ -345,7 +352,7 @@ fn view(rng: &mut StdRng, time: &Scale, source: &Source, turn: Turn) -> View {
     }
     let mut view = View {
         key: key.into_iter().map(str::to_owned).collect(),
-        key_of_table: source.primary_key.is_some(),
+        key_of_table,
         filter: rng.random_bool(0.4).then(|| condition(rng)),
         ttl_us: None,
         slide_us: None,
@@ -356,7 +363,8 @@ fn view(rng: &mut StdRng, time: &Scale, source: &Source, turn: Turn) -> View {
     if rng.random_bool(0.25) {
         slide(rng, time, &mut view);
     }
-    if turn.has_ttl() || rng.random_bool(0.2) {
+    let may_end = primary_key.is_none() || view.frames().iter().all(|frame| frame.kind().starts_with("range") && !frame.kind().ends_with("unbounded"));
+    if (turn.has_ttl() || rng.random_bool(0.2)) && may_end {
         let longest = view.frames().into_iter().map(|f| match f {
             Frame::Range { start_us, end_us } => start_us.unwrap_or(end_us),
             Frame::Rows { .. } => 0,
@@ -762,6 +770,10 @@ fn probes(rng: &mut StdRng, source: &Source, view: &View) -> Vec<Probe> {
         let Some(key) = key_columns.iter().map(|i| row.cells[*i].clone()).collect::<Option<Vec<_>>>() else { continue };
         let t_us = match rng.random_range(0..8) {
             0 => rng.random_range(first_us - 10..=now_us),
+            // When another row comes, this one may be over.
+            1 if source.primary_key.is_some() => {
+                rows.choose(rng).unwrap().event_time_us + *[-1, 0, 0, 1].choose(rng).unwrap()
+            }
             1 => row.event_time_us + rng.random_range(0..=(now_us - row.event_time_us) / 8),
             2 => row.event_time_us + *[-1, 0, 1].choose(rng).unwrap(),
             _ => {

@@ -21,7 +21,8 @@ use std::sync::Arc;
 use tidemark_catalog::{Body, Column, FeatureView, Object, ObjectId, SqlType};
 use tidemark_engine::admission::{Admission, event_times};
 use tidemark_engine::compiled::{BatchRows, CompiledView};
-use tidemark_engine::seam::{AdmittedBatch, RejectReason};
+use tidemark_engine::current::{CurrentRows, Replaced};
+use tidemark_engine::seam::{AdmittedBatch, RejectReason, SourceBatch};
 use tidemark_engine::value::{encode_row, values_of};
 use tidemark_engine::view::{self, ViewState};
 
@@ -35,6 +36,9 @@ struct Running {
     object: Object,
     admission: Admission,
     log: Vec<(RecordBatch, AdmittedBatch)>,
+    /// Of a table: its rows, and what each batch of the log has replaced.
+    current: CurrentRows,
+    replaced: Vec<Replaced>,
     views: BTreeMap<String, ViewState>,
     /// The effective time of the last change of each key, where rows replace one another.
     changed_us: BTreeMap<String, i64>,
@@ -58,7 +62,8 @@ impl Running {
             false => decision.effective_us.clone(),
         };
         let rejected: Vec<u32> = decision.rejected.iter().map(|r| r.row).collect();
-        let taken = BatchRows { rows, base_offset, times_us: &times_us, rejected: &rejected, deletes: &[] };
+        let replaced = self.replaced.get(batch);
+        let taken = BatchRows { rows, base_offset, times_us: &times_us, rejected: &rejected, deletes: &[], replaced };
         let failures = view.apply(&taken)?;
         // Generated expressions cannot fail on a row.
         if let Some(failure) = failures.iter().find(|failure| failure.reason == RejectReason::Expression) {
@@ -193,7 +198,9 @@ impl UnderTest for InProcess {
         self.created += 1;
         let eager = self.created.is_multiple_of(2);
         let (views, changed_us) = (BTreeMap::new(), BTreeMap::new());
-        let running = Running { object, admission, log: vec![], views, changed_us, eager };
+        let current = CurrentRows::new(object.relation().map_or(&[], |relation| &relation.primary_key));
+        let running =
+            Running { object, admission, log: vec![], current, replaced: vec![], views, changed_us, eager };
         self.sources.insert(name.to_owned(), running);
         Ok(())
     }
@@ -250,6 +257,12 @@ impl UnderTest for InProcess {
             *changed_us = time.max(*changed_us);
             *changed_us
         })?;
+        if key.is_some() {
+            let base_offset = running.log.iter().map(|(rows, _)| rows.num_rows() as u64).sum();
+            let rows = batch.clone();
+            let stored = SourceBatch { partition: 0, base_offset, append_time_us: 0, rows, admission: None };
+            running.replaced.push(running.current.take(&stored, &decision, true)?);
+        }
         running.log.push((batch, decision));
         let last = running.log.len() - 1;
         for view in running.views.values() {

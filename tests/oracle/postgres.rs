@@ -2,7 +2,7 @@
 
 use crate::model::{Cell, Probe, Row, Source, Ty, View, instant};
 use crate::value::{self, Answer, Value};
-use crate::{connect, definition, quoted};
+use crate::{admission, connect, definition, quoted};
 use anyhow::{Context, Result, bail};
 use std::path::Path;
 use std::process::Command;
@@ -35,16 +35,23 @@ impl Postgres {
         Ok(Postgres { folder, client })
     }
 
-    /// Makes `events` hold exactly these rows, in order of arrival.
+    /// Makes `events` hold exactly these rows, in order of arrival, each with the time of the next row of its primary key.
     pub async fn load<'a>(&self, source: &Source, rows: impl Iterator<Item = &'a Row>) -> Result<()> {
         let columns: Vec<String> = source.columns.iter().map(|(n, ty)| format!("{n} {}", ty.sql())).collect();
-        let mut sql =
-            format!("DROP TABLE IF EXISTS events; CREATE UNLOGGED TABLE events ({}, _seq bigint);", columns.join(", "));
+        let mut sql = format!(
+            "DROP TABLE IF EXISTS events; CREATE UNLOGGED TABLE events ({}, _seq bigint, _until timestamptz);",
+            columns.join(", ")
+        );
+        let rows: Vec<&Row> = rows.collect();
+        let until = admission::until(source, &rows);
         let values: Vec<String> = rows
+            .iter()
+            .zip(until)
             .enumerate()
-            .map(|(seq, row)| {
+            .map(|(seq, (row, until))| {
                 let cells: Vec<String> = row.cells.iter().map(cell).collect();
-                format!("({}, {seq})", cells.join(", "))
+                let until = until.map_or("infinity".to_owned(), instant);
+                format!("({}, {seq}, '{until}')", cells.join(", "))
             })
             .collect();
         if !values.is_empty() {

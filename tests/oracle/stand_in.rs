@@ -94,11 +94,15 @@ impl UnderTest for StandIn {
     async fn history(&mut self, view: &Named<'_>) -> Result<Vec<Step>> {
         let columns: Vec<usize> = view.view.key.iter().map(|name| view.source.column(name)).collect();
         let mut probes = BTreeSet::new();
-        for row in admission::admitted(view.source).iter().flatten() {
+        let admitted = admission::admitted(view.source);
+        for row in admitted.iter().flatten() {
             let key: Option<Vec<String>> = columns.iter().map(|i| row.cells[*i].clone()).collect();
             let Some(key) = key else { continue };
             let changes = view.view.changes(row.event_time_us).into_iter();
-            probes.extend(changes.map(|t_us| Probe { key: key.clone(), t_us }));
+            // Any row that comes may end one of this key.
+            let ends = admitted.iter().flatten().filter(|_| view.source.primary_key.is_some());
+            let ends = ends.map(|row| row.event_time_us);
+            probes.extend(changes.chain(ends).map(|t_us| Probe { key: key.clone(), t_us }));
         }
         let probes: Vec<Probe> = probes.into_iter().collect();
         let mut steps: Vec<Step> = Vec::new();

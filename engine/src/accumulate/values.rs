@@ -46,6 +46,8 @@ impl Values {
                 let most = self.each.values().max();
                 self.each.iter().find(|(_, times)| Some(*times) == most).map(|(value, _)| value.clone())
             }
+            (A::Min, _) => self.each.keys().next().cloned(),
+            (A::Max, _) => self.each.keys().next_back().cloned(),
             (A::Median, _) => self.continuous(0.5, last, of.arg.as_ref()),
             (A::PercentileCont | A::ApproxPercentile, Parameter::Fraction(p)) => {
                 self.continuous(*p, last, of.arg.as_ref())

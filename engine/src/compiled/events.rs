@@ -8,13 +8,14 @@ use crate::{
     value::{Value, canonical, values_of},
 };
 use arrow::{
-    array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch},
+    array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, TimestampMicrosecondArray},
     buffer::NullBuffer,
-    compute::filter_record_batch,
+    compute::{cast, filter_record_batch},
     datatypes::{DataType, Float64Type, Int32Type, Int64Type, SchemaRef, TimeUnit, TimestampMicrosecondType},
 };
 use datafusion::{error::Result as DfResult, physical_expr::PhysicalExpr};
 use std::sync::Arc;
+use tidemark_catalog::UTC;
 
 /// Longer keys no store takes (fjall: 65,535 bytes, with what goes before them).
 const KEY_BYTES_MAX: usize = 32_768;
@@ -109,11 +110,18 @@ impl CompiledView {
         let mut failures = vec![];
         let mut taken: Vec<bool> = vec![true; batch.rows.num_rows()];
         batch.rejected.iter().for_each(|r| taken[*r as usize] = false);
+        // A deleted row only ends the version before it.
+        if self.walk.versions {
+            batch.deletes.iter().for_each(|r| taken[*r as usize] = false);
+        }
         let mut index: Vec<usize> = (0..taken.len()).filter(|i| taken[*i]).collect();
-        let mut rows = match index.len() == taken.len() {
-            true => batch.rows.clone(),
-            false => filter_record_batch(batch.rows, &BooleanArray::from(taken))?,
+        let mut rows = match self.walk.versions {
+            true => self.at_effective_times(batch)?,
+            false => batch.rows.clone(),
         };
+        if index.len() != taken.len() {
+            rows = filter_record_batch(&rows, &BooleanArray::from(taken))?;
+        }
         rows = canonical_floats(&rows)?;
         if let Some(filter) = &self.filter {
             let (kept, failed) = evaluate_rows(filter, &rows, &DataType::Boolean)?;
@@ -149,6 +157,15 @@ impl CompiledView {
             events.rows.push((i as u32, row as u32));
         }
         Ok((events, failures))
+    }
+
+    /// The rows of a changelog with the times at which they count in their event-time column.
+    fn at_effective_times(&self, batch: &BatchRows<'_>) -> DfResult<RecordBatch> {
+        let mut columns = batch.rows.columns().to_vec();
+        let times = TimestampMicrosecondArray::from(batch.times_us.to_vec()).with_timezone(UTC);
+        let column = &mut columns[self.plan.event_time];
+        *column = cast(&times, column.data_type())?;
+        Ok(RecordBatch::try_new(batch.rows.schema(), columns)?)
     }
 }
 

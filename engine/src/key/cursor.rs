@@ -116,7 +116,10 @@ impl Cursor {
         if present {
             at = self.bounds.iter().fold(at.min(month_us), |at, b| at.min(b.next_us));
             if let Some(ttl) = walk.ttl_us {
-                at = at.min(ring.time(&walk.layout, next - 1).saturating_add(ttl + 1));
+                at = at.min(match walk.versions {
+                    false => ring.time(&walk.layout, next - 1).saturating_add(ttl + 1),
+                    true => self.versions_expire(walk, ring, ttl),
+                });
             }
         }
         (at != i64::MAX).then_some(at)
@@ -125,6 +128,9 @@ impl Cursor {
     fn apply(&mut self, walk: &Walk, ring: &Ring, at: i64, out: &mut Instants) {
         if let Some(pane) = walk.pane {
             return self.apply_to_pane(walk, ring, pane, at, out);
+        }
+        if walk.versions {
+            return self.apply_to_versions(walk, ring, at, out);
         }
         let layout = &walk.layout;
         let was_present = self.position.present;
@@ -165,7 +171,7 @@ impl Cursor {
             }
         }
         if moved {
-            let out_of_range = self.evaluate(walk, ring, &mut out.slots);
+            let out_of_range = self.evaluate(walk, ring, self.position.next - 1, at, &mut out.slots);
             out.each.push(Instant { at_us: at, present: true, event_us, month, out_of_range });
         }
     }
@@ -224,7 +230,7 @@ impl Cursor {
         for index in old_hi.max(moved.lo)..moved.hi {
             self.change(walk, ring, f, index, Move::Enter);
         }
-        if !walk.frames[f].is_unbounded() {
+        if !walk.frames[f].unbounded {
             for index in old_lo..moved.lo.min(old_hi) {
                 self.change(walk, ring, f, index, Move::Leave);
             }
@@ -234,33 +240,37 @@ impl Cursor {
 
     /// One event enters or leaves one frame.
     pub(super) fn change(&mut self, walk: &Walk, ring: &Ring, f: usize, index: u64, change: Move) {
-        let layout = &walk.layout;
         for i in walk.frames[f].folds.clone() {
-            let Fold { of, arg, other, filter, .. } = &walk.folds[i];
-            if filter.is_some_and(|filter| !ring.cell(layout, index, filter).is_true()) {
-                continue;
-            }
-            let read = |index, which| {
-                let input = match which {
-                    Which::Arg => arg,
-                    Which::Other => other,
-                    Which::Time => return Cell::Int(ring.time(layout, index)),
-                };
-                input.map_or(Cell::Bool(true), |input| ring.cell(layout, index, input))
-            };
-            self.accumulators[i].apply(of, change, index, read);
+            self.change_one(walk, ring, i, index, change);
         }
     }
 
-    /// Appends the value of every slot; whether an aggregate left its type's range.
-    pub(super) fn evaluate(&self, walk: &Walk, ring: &Ring, out: &mut Vec<Value>) -> bool {
+    /// One event enters or leaves one aggregate.
+    pub(super) fn change_one(&mut self, walk: &Walk, ring: &Ring, i: usize, index: u64, change: Move) {
+        let layout = &walk.layout;
+        let Fold { of, arg, other, filter, .. } = &walk.folds[i];
+        if filter.is_some_and(|filter| !ring.cell(layout, index, filter).is_true()) {
+            return;
+        }
+        let read = |index, which| {
+            let input = match which {
+                Which::Arg => arg,
+                Which::Other => other,
+                Which::Time => return Cell::Int(ring.time(layout, index)),
+            };
+            input.map_or(Cell::Bool(true), |input| ring.cell(layout, index, input))
+        };
+        self.accumulators[i].apply(of, change, index, read);
+    }
+
+    /// Appends the value of every slot at `at`, `latest` the key's latest event; whether an aggregate left its type's range.
+    pub(super) fn evaluate(&self, walk: &Walk, ring: &Ring, latest: u64, at: i64, out: &mut Vec<Value>) -> bool {
         let mut out_of_range = false;
-        let latest = self.position.next - 1;
         out.extend(walk.slots.iter().map(|source| match source {
             SlotSource::Raw(input) => ring.cell(&walk.layout, latest, *input).to_value(),
             SlotSource::Bound { end } => Value::Int(self.window_bound(walk, ring, *end)),
             SlotSource::Fold(i) => {
-                let (value, beyond) = self.value(walk, ring, *i);
+                let (value, beyond) = self.value(walk, ring, *i, at);
                 out_of_range |= beyond;
                 value
             }
@@ -268,11 +278,11 @@ impl Cursor {
         out_of_range
     }
 
-    fn value(&self, walk: &Walk, ring: &Ring, i: usize) -> (Value, bool) {
+    fn value(&self, walk: &Walk, ring: &Ring, i: usize, at: i64) -> (Value, bool) {
         let fold = &walk.folds[i];
         match &self.accumulators[i] {
             state @ (Accumulator::Positional | Accumulator::Monotonic(_)) => {
-                fold.read(walk, ring, self.bounds[fold.frame], state)
+                fold.read(walk, ring, self.bounds[fold.frame], state, at)
             }
             running => running.evaluate(&fold.of),
         }
@@ -294,7 +304,7 @@ impl Cursor {
         }
         self.bounds.iter().zip(&walk.frames).fold(latest, |oldest, (bounds, shape)| {
             // Nothing leaves an unbounded frame one by one; last_value still reads its last event.
-            let needed = if shape.is_unbounded() { bounds.hi.saturating_sub(1).max(life) } else { bounds.lo };
+            let needed = if shape.unbounded { bounds.hi.saturating_sub(1).max(life) } else { bounds.lo };
             oldest.min(needed)
         })
     }

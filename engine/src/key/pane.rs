@@ -92,7 +92,7 @@ impl Cursor {
             out.each.push(Instant { at_us: at, present: false, event_us, month: false, out_of_range: false });
             out.slots.resize(out.slots.len() + walk.slots.len(), Value::Null);
         } else if ends || (month && self.position.present) {
-            let out_of_range = self.evaluate(walk, ring, &mut out.slots);
+            let out_of_range = self.evaluate(walk, ring, self.position.next - 1, at, &mut out.slots);
             out.each.push(Instant { at_us: at, present: true, event_us, month, out_of_range });
         }
     }

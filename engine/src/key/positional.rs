@@ -10,14 +10,24 @@ use std::sync::Arc;
 use tidemark_planner::feature::{Aggregate, ITEMS_MAX, Parameter};
 
 impl Fold {
-    /// The value over the events `bounds` of the ring, and whether it has more items than a value may have.
-    pub(super) fn read(&self, walk: &Walk, ring: &Ring, bounds: Bounds, state: &Accumulator) -> (Value, bool) {
+    /// The value at `at` over the events `bounds` of the ring, and whether it has more items than a value may have.
+    pub(super) fn read(
+        &self,
+        walk: &Walk,
+        ring: &Ring,
+        bounds: Bounds,
+        state: &Accumulator,
+        at: i64,
+    ) -> (Value, bool) {
         use Aggregate as A;
         let Some(arg) = self.arg else { return (Value::Null, false) };
         let Bounds { lo, hi, .. } = bounds;
         let layout = &walk.layout;
         let of = |index: u64| ring.cell(layout, index, arg).to_value();
-        let counts = |index: &u64| self.filter.is_none_or(|filter| ring.cell(layout, *index, filter).is_true());
+        let is_there = |index: &u64| !walk.versions || ring.is_version(layout, *index, at);
+        let counts = |index: &u64| {
+            is_there(index) && self.filter.is_none_or(|filter| ring.cell(layout, *index, filter).is_true())
+        };
         let most = match self.of.parameter {
             Parameter::Number(n) => n as usize,
             // One more than may be, to know that there are too many.
@@ -30,8 +40,8 @@ impl Fold {
         };
         match self.of.function {
             _ if lo >= hi => (Value::Null, false),
-            A::FirstValue => (of(lo), false),
-            A::LastValue => (of(hi - 1), false),
+            A::FirstValue => ((lo..hi).find(is_there).map_or(Value::Null, of), false),
+            A::LastValue => ((lo..hi).rev().find(is_there).map_or(Value::Null, of), false),
             A::NthValue => ((lo..hi).filter(counts).nth(most - 1).map_or(Value::Null, of), false),
             A::FirstK | A::ArrayAgg => list((lo..hi).filter(counts).take(most).collect()),
             A::LastK => {

@@ -1,7 +1,7 @@
 //! The events of one key, packed: some words per event in one circular buffer, nothing allocated per event.
 //!
 //! ```text
-//! row      time · mark (offset, delete) · bits (NULLs, booleans) … · cells …
+//! row      time · mark (offset, delete) · bits (NULLs, booleans) … · cells … · of versions: until when, or what ends
 //! beside   values that are no words: texts, bytes, intervals
 //! ```
 
@@ -21,6 +21,9 @@ pub struct Layout {
     stride: usize,
     /// Values beside a row.
     beside: usize,
+    /// Of versions: the word of the row that says until when one counts; of an end, this and the next word are the time and
+    /// the mark of the version that it ends.
+    until: usize,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -36,7 +39,7 @@ struct Place {
 const FIXED: usize = 2;
 
 impl Layout {
-    pub fn new(inputs: &[Input]) -> Layout {
+    pub fn new(inputs: &[Input], versions: bool) -> Layout {
         let kinds: Vec<Kind> = inputs.iter().map(|input| Kind::of(&input.ty)).collect();
         let bits: usize = kinds.iter().map(|kind| if *kind == Kind::Bool { 2 } else { 1 }).sum();
         let (mut bit, mut word, mut beside) = (0, FIXED + bits.div_ceil(64), 0);
@@ -55,7 +58,8 @@ impl Layout {
             place
         });
         let inputs = places.collect();
-        Layout { inputs, stride: word, beside }
+        let stride = if versions { word + 2 } else { word };
+        Layout { inputs, stride, beside, until: word }
     }
 
     /// Room for an event.
@@ -83,6 +87,17 @@ impl NewEvent {
         self.beside.fill(Value::Null);
     }
 
+    /// Makes it a version, of which no end is known.
+    pub fn counts(&mut self, layout: &Layout) {
+        self.words[layout.until] = FOREVER;
+    }
+
+    /// Makes it the end of the version at `time_us` with offset `offset`.
+    pub fn ends(&mut self, layout: &Layout, time_us: i64, offset: u64) {
+        self.words[layout.until] = time_us as u64;
+        self.words[layout.until + 1] = offset << 1;
+    }
+
     pub fn set(&mut self, layout: &Layout, input: usize, cell: Cell<'_>) {
         let place = layout.inputs[input];
         match cell {
@@ -104,7 +119,9 @@ impl NewEvent {
     }
 }
 
-/// The events of one key by absolute index, in the order (event time, offset); the front is dropped when no cursor needs
+const FOREVER: u64 = i64::MAX as u64;
+
+/// The events of one key by absolute index, in the order (event time, offset), an end behind all that begins; the front is dropped when no cursor needs
 /// it any more.
 #[derive(Debug, Clone, Default)]
 pub struct Ring {
@@ -189,7 +206,7 @@ impl Ring {
 
     /// Puts the event in its place and returns its index. Moves as many rows as come after it: none for most.
     pub fn insert(&mut self, layout: &Layout, event: &NewEvent) -> u64 {
-        let order = |row: &[u64]| (row[0] as i64, row[1] >> 1);
+        let order = |row: &[u64]| (row[0] as i64, row[1]);
         let new = order(&event.words);
         let mut at = self.len;
         if at > 0 && order(&self.words[self.start(layout, at - 1)..]) > new {
@@ -234,6 +251,78 @@ impl Ring {
         if capacity > 4 * ROWS && self.len < capacity / 4 {
             self.resize(layout, (self.len + self.len / 2).max(ROWS));
             self.beside.shrink_to(self.beside.len());
+        }
+    }
+
+    /// The end of a version there, if that is what it is: which version.
+    pub fn ended(&self, layout: &Layout, index: u64) -> Option<u64> {
+        let row = self.row(layout, index).filter(|row| row[1] & 1 == 1)?;
+        self.find(layout, row[layout.until] as i64, row[layout.until + 1])
+    }
+
+    /// The version of this time and offset.
+    pub fn version(&self, layout: &Layout, time_us: i64, offset: u64) -> Option<u64> {
+        self.find(layout, time_us, offset << 1)
+    }
+
+    fn find(&self, layout: &Layout, time_us: i64, mark: u64) -> Option<u64> {
+        let order = |i: usize| {
+            let row = &self.words[self.start(layout, i)..];
+            (row[0] as i64, row[1])
+        };
+        let (mut low, mut high) = (0, self.len);
+        while low < high {
+            let middle = (low + high) / 2;
+            if order(middle) < (time_us, mark) { low = middle + 1 } else { high = middle }
+        }
+        (low < self.len && order(low) == (time_us, mark)).then_some(self.first + low as u64)
+    }
+
+    pub fn end_version(&mut self, layout: &Layout, index: u64, until_us: i64) {
+        let i = (index - self.first) as usize;
+        if i < self.len {
+            let start = self.start(layout, i);
+            self.words[start + layout.until] = until_us as u64;
+        }
+    }
+
+    /// Whether it is a version, and counts at `at_us` and after.
+    pub fn is_version(&self, layout: &Layout, index: u64, at_us: i64) -> bool {
+        self.row(layout, index).is_some_and(|row| row[1] & 1 == 0 && row[layout.until] as i64 > at_us)
+    }
+
+    /// The last before `next` that counts at `at_us`.
+    pub fn latest_version(&self, layout: &Layout, next: u64, at_us: i64) -> Option<u64> {
+        (self.first..next).rev().find(|index| self.is_version(layout, *index, at_us))
+    }
+
+    pub fn is_full(&self, layout: &Layout) -> bool {
+        self.len == self.capacity(layout)
+    }
+
+    /// Forgets, before `next`, the versions that count no longer at `at_us` and the ends. Returns the indices of what is
+    /// left, which is numbered anew from [`Ring::first`] on.
+    pub fn forget_ended(&mut self, layout: &Layout, next: u64, at_us: i64) -> Vec<u64> {
+        let stays = |index: &u64| *index >= next || self.is_version(layout, *index, at_us);
+        let kept: Vec<u64> = (self.first..self.end()).filter(stays).collect();
+        let beside = std::mem::take(&mut self.beside);
+        for (to, index) in kept.iter().enumerate() {
+            let i = (index - self.first) as usize;
+            // Never onto one that is still to come: it only moves to the front.
+            let (from, to) = (self.start(layout, i), self.start(layout, to));
+            self.words.copy_within(from..from + layout.stride, to);
+            self.beside.extend(beside.range(i * layout.beside..(i + 1) * layout.beside).cloned());
+        }
+        self.beside_bytes = self.beside.iter().map(Value::encoded_len).sum();
+        self.len = kept.len();
+        kept
+    }
+
+    /// More room, or less, than two thirds full.
+    pub fn grow_if_crowded(&mut self, layout: &Layout) {
+        let capacity = self.capacity(layout);
+        if 3 * self.len > 2 * capacity || (capacity > 4 * ROWS && self.len < capacity / 4) {
+            self.resize(layout, (self.len + self.len / 2).max(ROWS));
         }
     }
 
@@ -311,7 +400,7 @@ mod tests {
         let types =
             [DataType::Boolean, DataType::Utf8, DataType::Float64, DataType::Decimal128(10, 2), DataType::Int64];
         let inputs: Vec<Input> = types.into_iter().map(|ty| Input { expr: lit(1), ty }).collect();
-        Layout::new(&inputs)
+        Layout::new(&inputs, false)
     }
 
     /// The obvious ring: a sorted list.

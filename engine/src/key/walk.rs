@@ -17,12 +17,16 @@ pub struct Walk {
     pub(super) slide_us: i64,
     /// The windows that the one frame is the last of that is over.
     pub(super) pane: Option<Pane>,
+    /// The events are versions of a changelog's rows (`versions.rs`).
+    pub versions: bool,
 }
 
 #[derive(Debug, Clone)]
 pub(super) struct FrameShape {
     pub frame: Frame,
     pub folds: Range<usize>,
+    /// Its events never leave it one by one.
+    pub unbounded: bool,
 }
 
 /// One aggregate over one frame.
@@ -54,6 +58,7 @@ impl Walk {
         let (mut frames, mut folds) = (vec![], vec![]);
         for (f, frame) in plan.frames.iter().enumerate() {
             let first = folds.len();
+            let unbounded = is_unbounded(frame) && !plan.versions;
             for (s, slot) in plan.slots.iter().enumerate() {
                 if let Slot::Aggregate(call) = slot
                     && call.frame == f
@@ -65,11 +70,12 @@ impl Walk {
                         arg: call.arg.map(|i| plan.inputs[i].ty.clone()),
                         ty: call.ty.clone(),
                         unbounded: frame.is_unbounded(),
+                        any_order: plan.versions,
                     };
                     folds.push(Fold { of, arg: call.arg, other: call.other, filter: call.filter, frame: f });
                 }
             }
-            frames.push(FrameShape { frame: *frame, folds: first..folds.len() });
+            frames.push(FrameShape { frame: *frame, folds: first..folds.len(), unbounded });
         }
         for (slot, source) in plan.slots.iter().zip(&mut slots) {
             match slot {
@@ -79,13 +85,14 @@ impl Walk {
             }
         }
         Walk {
-            layout: Layout::new(&plan.inputs),
+            layout: Layout::new(&plan.inputs, plan.versions),
             frames,
             folds,
             slots,
             ttl_us: plan.ttl_us,
             slide_us: plan.slide_us.unwrap_or(1),
             pane: plan.pane(),
+            versions: plan.versions,
         }
     }
 

@@ -8,8 +8,8 @@ use super::{
 use crate::{
     admission::{Admission, event_times},
     compiled::BatchRows,
+    current::{CurrentRows, Replaced},
     seam::{AdmittedBatch, Positions, Reject, SeamError, SeamResult, Source, SourceBatch},
-    value::{Value, encode_row, values_of},
 };
 use arrow::{array::BooleanArray, compute::filter_record_batch, datatypes::SchemaRef, record_batch::RecordBatch};
 use parking_lot::RwLock;
@@ -45,7 +45,7 @@ pub struct SourceRuntime {
     /// The last failure to make something durable, for people; `None` once it has worked again.
     pub last_error: RwLock<Option<String>>,
     /// The current rows of a table with a primary key.
-    table: Option<RwLock<HashMap<Vec<u8>, Current>>>,
+    table: Option<RwLock<CurrentRows>>,
 }
 
 /// What `tidemark.pipelines` shows of a source.
@@ -53,11 +53,6 @@ pub struct SourceRuntime {
 pub struct SourceCounters {
     pub rows: AtomicU64,
     pub rejected: AtomicU64,
-}
-
-struct Current {
-    effective_us: i64,
-    row: Arc<[Value]>,
 }
 
 pub struct Inner {
@@ -137,7 +132,8 @@ impl SourceRuntime {
             .clone();
         let log = seams.logs.open(object.id, relation.schema())?;
         let (start, end) = log.range().await?;
-        let table = (!relation.primary_key.is_empty()).then(RwLock::default);
+        let primary_key = &relation.primary_key;
+        let table = (!primary_key.is_empty()).then(|| RwLock::new(CurrentRows::new(primary_key)));
         let known = Extent::read(seams, object.id)?;
         let mut admission = Admission::new(&relation);
         admission.first_event_us = known.and_then(|extent| extent.first_us);
@@ -195,7 +191,7 @@ impl SourceRuntime {
                     continue;
                 }
                 source.count(&batch, &decision);
-                source.remember_rows(&batch, &decision)?;
+                source.remember_rows(&batch, &decision, false)?;
                 // A crash may have come between a row and its letter.
                 if batch.base_offset >= checkpointed {
                     letters.extend(source.rejected(&batch, &decision));
@@ -298,8 +294,7 @@ impl SourceRuntime {
             let decision = admission.decide(&rows, now_us, |row, own| {
                 let Some(key) = keys.get(row) else { return own };
                 let before = overlay.get(key).copied().or_else(|| {
-                    let table = self.table.as_ref()?.read();
-                    Some(table.get(key)?.effective_us)
+                    self.table.as_ref()?.read().effective_us(key)
                 });
                 let effective = own.max(before.unwrap_or(i64::MIN));
                 overlay.insert(key.clone(), effective);
@@ -322,15 +317,19 @@ impl SourceRuntime {
         inner.last_append_us = now_us;
         let mut letters = vec![];
         let mut failed = Ok(());
+        let wanted = inner.views.iter().any(|view| view.state.compiled.walk.versions);
         for mut batch in group {
             batch.base_offset = offset;
             offset += batch.rows.num_rows() as u64;
             let decision = batch.admission.clone().unwrap_or_default();
             self.count(&batch, &decision);
-            failed = failed.and(self.remember_rows(&batch, &decision).map_err(IngestError::from));
+            let replaced = self.remember_rows(&batch, &decision, wanted).unwrap_or_else(|error| {
+                failed = std::mem::replace(&mut failed, Ok(())).and(Err(error.into()));
+                None
+            });
             decision.rejected.iter().for_each(|reject| report.reject(reject.reason.as_str(), 1));
             letters.extend(self.rejected(&batch, &decision));
-            inner.views.retain(|view| match self.apply(view, &batch) {
+            inner.views.retain(|view| match self.apply(view, &batch, replaced.as_ref()) {
                 Ok(unusable) => {
                     letters.extend(unusable);
                     true
@@ -382,6 +381,7 @@ impl SourceRuntime {
         &self,
         view: &ViewRuntime,
         batch: &SourceBatch,
+        replaced: Option<&Replaced>,
     ) -> Result<Vec<DeadLetter>, datafusion::error::DataFusionError> {
         let decision = batch.admission.clone().unwrap_or_default();
         let mut letters = vec![];
@@ -400,6 +400,7 @@ impl SourceRuntime {
                 times_us: &times,
                 rejected: &rejected,
                 deletes: &decision.deletes,
+                replaced,
             })?;
             for failure in failures {
                 letters.push(self.letter(batch, Some(view.state.id), failure.row, failure.reason, failure.error));
@@ -446,14 +447,21 @@ impl SourceRuntime {
     /// Applies everything from `from` to the end of the log to one view. The caller holds the lock.
     pub(super) async fn replay_into(&self, view: &ViewRuntime, mut from: Positions) -> SeamResult<Vec<DeadLetter>> {
         let mut letters = vec![];
+        let mut current = None;
         loop {
             let batches = self.log.poll(&from, REPLAY_ROWS).await?;
             if batches.is_empty() {
                 return Ok(letters);
             }
+            if view.state.compiled.walk.versions && current.is_none() {
+                current = Some(self.current_rows_at(&from).await?);
+            }
             for batch in batches {
                 from.set(batch.partition, batch.end_offset());
-                letters.extend(self.apply(view, &batch).map_err(SeamError::not_done)?);
+                let decision = batch.admission.clone().unwrap_or_default();
+                let replaced = current.as_mut().map(|current: &mut CurrentRows| current.take(&batch, &decision, true));
+                let replaced = replaced.transpose().map_err(SeamError::not_done)?;
+                letters.extend(self.apply(view, &batch, replaced.as_ref()).map_err(SeamError::not_done)?);
             }
             // A long recovery must not keep the thread to itself: somebody may want to stop it.
             tokio::task::yield_now().await;
@@ -528,10 +536,7 @@ impl SourceRuntime {
         if relation.primary_key.is_empty() {
             return Ok(vec![]);
         }
-        let columns = relation.primary_key.iter().map(|i| values_of(rows.column(*i))).collect::<Result<Vec<_>, _>>()?;
-        Ok((0..rows.num_rows())
-            .map(|row| encode_row(&columns.iter().map(|c| c[row].clone()).collect::<Vec<_>>()))
-            .collect())
+        Ok(CurrentRows::keys(&relation.primary_key, rows)?)
     }
 
     /// Applies the conflict rule of a table with a primary key.
@@ -551,7 +556,7 @@ impl SourceRuntime {
             let keys = self.primary_keys(&rows)?;
             let mut keep = vec![true; keys.len()];
             for (row, key) in keys.into_iter().enumerate() {
-                let known = table.contains_key(&key) || seen.contains(&key);
+                let known = table.contains(&key) || seen.contains(&key);
                 if known && conflict == Conflict::Error {
                     let relation = self.relation.read();
                     let one = rows.slice(row, 1);
@@ -576,42 +581,41 @@ impl SourceRuntime {
         Ok(kept)
     }
 
-    fn remember_rows(&self, batch: &SourceBatch, decision: &AdmittedBatch) -> SeamResult<()> {
-        let Some(table) = &self.table else { return Ok(()) };
-        if batch.rows.num_rows() == 0 {
-            return Ok(());
-        }
-        let keys = self.primary_keys(&batch.rows).map_err(SeamError::not_done)?;
-        let columns =
-            batch.rows.columns().iter().map(values_of).collect::<Result<Vec<_>, _>>().map_err(SeamError::not_done)?;
-        let mut table = table.write();
-        for (row, key) in keys.into_iter().enumerate() {
-            if decision.rejected.binary_search_by_key(&(row as u32), |r| r.row).is_ok() {
-                continue;
+    /// Takes over the rows of a table with a primary key; what they replace, if it is `wanted`.
+    fn remember_rows(
+        &self,
+        batch: &SourceBatch,
+        decision: &AdmittedBatch,
+        wanted: bool,
+    ) -> SeamResult<Option<Replaced>> {
+        let Some(table) = &self.table else { return Ok(None) };
+        table.write().take(batch, decision, wanted).map(Some).map_err(SeamError::not_done)
+    }
+
+    /// The rows of the table as they were at a position of the log.
+    async fn current_rows_at(&self, position: &Positions) -> SeamResult<CurrentRows> {
+        let mut current = CurrentRows::new(&self.relation.read().primary_key);
+        let mut from = self.log.range().await?.0;
+        loop {
+            let batches = self.log.poll(&from, REPLAY_ROWS).await?;
+            if batches.is_empty() {
+                return Ok(current);
             }
-            if decision.deletes.binary_search(&(row as u32)).is_ok() {
-                table.remove(&key);
-                continue;
+            for batch in batches {
+                if batch.base_offset >= position.get(batch.partition) {
+                    return Ok(current);
+                }
+                from.set(batch.partition, batch.end_offset());
+                let decision = batch.admission.clone().unwrap_or_default();
+                current.take(&batch, &decision, false).map_err(SeamError::not_done)?;
             }
-            let effective_us = decision.effective_us.get(row).copied().unwrap_or(batch.append_time_us);
-            table.insert(key, Current { effective_us, row: columns.iter().map(|c| c[row].clone()).collect() });
+            tokio::task::yield_now().await;
         }
-        Ok(())
     }
 
     /// The current rows of a table with a primary key, by key; `None` for other relations.
     pub fn current_rows(&self) -> Option<Result<RecordBatch, arrow::error::ArrowError>> {
-        let table = self.table.as_ref()?.read();
-        let mut rows: Vec<(&Vec<u8>, &Current)> = table.iter().collect();
-        rows.sort_by(|a, b| a.0.cmp(b.0));
-        let columns = self
-            .schema
-            .fields()
-            .iter()
-            .enumerate()
-            .map(|(i, field)| crate::value::array_of(field.data_type(), rows.iter().map(|(_, c)| &c.row[i])))
-            .collect::<Result<Vec<_>, _>>();
-        Some(columns.and_then(|columns| RecordBatch::try_new(self.schema.clone(), columns)))
+        Some(self.table.as_ref()?.read().batch(&self.schema))
     }
 
     /// The admitted rows of the log between two positions, at most about [`REPLAY_ROWS`] and where they end.

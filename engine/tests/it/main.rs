@@ -6,3 +6,4 @@
 mod asof;
 mod cold;
 mod store;
+mod versions;

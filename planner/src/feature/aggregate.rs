@@ -273,6 +273,11 @@ impl Aggregate {
         matches!(self, Aggregate::DecayAvg | Aggregate::DecayAnchor) || self.decays()
     }
 
+    /// Follows its events in their order: one that goes from among them makes it begin again.
+    pub fn is_ordered(self) -> bool {
+        matches!(self, Aggregate::MinBy | Aggregate::MaxBy) || self.only_grows()
+    }
+
     /// Whether it keeps the distinct values of its frame and how often each is there.
     pub fn keeps_values(self, unbounded: bool) -> bool {
         use Aggregate::*;

@@ -76,7 +76,7 @@ impl Build<'_> {
             Some(filter) => Some(self.input(unqualified(filter.as_ref().clone())?)?),
             None => None,
         };
-        if aggregate.reads_frame() && frame.is_unbounded() {
+        if aggregate.reads_frame() && frame.is_unbounded() && !self.changelog {
             return Err(refused(self.name, &format!("{name} over a frame without a beginning is not maintained"))
                 .hint("begin the frame at ROWS n PRECEDING or RANGE INTERVAL '…' PRECEDING"));
         }

@@ -106,24 +106,18 @@ pub fn plan_feature_view(
         inputs: vec![],
         frames: vec![],
         slots: vec![],
+        changelog,
     };
-    let windowed = !build.windows.is_empty();
-    if windowed && changelog {
-        return Err(refused(name, &format!("windows over changelog table \"{}\" are not maintained", relation.name))
-            .hint("window a source; over a table with a primary key, select its columns without windows"));
+    if pane.is_some() && changelog {
+        return Err(refused(
+            name,
+            &format!("TUMBLE, HOP and SESSION over table \"{}\" with a primary key are not maintained", relation.name),
+        )
+        .hint("a row that changes later would change a window that is over: write GROUP BY without them, or a window \
+               RANGE INTERVAL '…' PRECEDING; or read a source"));
     }
 
     let key = build.key(options, definition)?;
-    if changelog {
-        let primary: Vec<Expr> = definition.primary_key.iter().map(|i| column(&definition.columns[*i].name)).collect();
-        if key.len() != primary.len() || !key.iter().all(|k| primary.contains(k)) {
-            return Err(refused(
-                name,
-                &format!("its entity key is not the primary key of table \"{}\"", relation.name),
-            )
-            .hint("leave out the key option, or read a source instead of a table with a primary key"));
-        }
-    }
     for expr in key.iter().chain(filter.iter()) {
         build.check_row_level(expr)?;
     }
@@ -215,7 +209,9 @@ pub fn plan_feature_view(
         time_zone: time_zone.into(),
         ttl_us: options.get("ttl").map(|t| duration_us(t)).transpose()?,
         slide_us: options.get("slide").map(|t| duration_us(t)).transpose()?,
+        versions: false,
     };
+    let plan = FeaturePlan { versions: changelog && !plan.reads_latest_row(definition), ..plan };
     if let Some(slide) = plan.slide_us {
         check_slide(name, slide, &plan.frames)?;
     }
@@ -241,6 +237,11 @@ pub fn plan_feature_view(
             )
             .detail(format!("ttl is {}, the longest window {}", describe_duration(ttl), describe_duration(longest)))
             .hint(format!("set ttl to at least '{}'", describe_duration(longest))));
+        }
+        let is_bounded = |frame: &Frame| matches!(frame, Frame::Range { start_us: Some(_), .. });
+        if let Some(frame) = plan.frames.iter().find(|frame| plan.versions && !is_bounded(frame)) {
+            return Err(refused(name, &format!("it has a ttl, and {} over a table with a primary key", frame.describe()))
+                .hint("leave the ttl out: a row counts until it is replaced; or bound the window by RANGE INTERVAL '…' PRECEDING"));
         }
     }
     Ok(plan)
@@ -294,6 +295,8 @@ pub(super) struct Build<'a> {
     pub(super) inputs: Vec<Input>,
     frames: Vec<Frame>,
     pub(super) slots: Vec<Slot>,
+    /// Its events are versions of a table's rows: any of them may be taken out again.
+    pub(super) changelog: bool,
 }
 
 impl Build<'_> {

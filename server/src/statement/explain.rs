@@ -91,12 +91,12 @@ pub fn feature_view(
     }
 }
 
-/// Bytes of an event kept for a key, without what texts have of their own: two words of its own, a bit for each NULL, and its
-/// inputs (the engine's `key::Layout`).
+/// Bytes of an event kept for a key, without what texts have of their own: two words of its own (and of a version two more), a
+/// bit for each NULL, and its inputs (the engine's `key::Layout`).
 fn event_bytes(plan: &FeaturePlan) -> usize {
     const WORD: usize = 8;
     const VALUE: usize = 24;
-    let (mut bits, mut bytes) = (0, 2 * WORD);
+    let (mut bits, mut bytes) = (0, if plan.versions { 4 * WORD } else { 2 * WORD });
     for input in &plan.inputs {
         bits += if input.ty == DataType::Boolean { 2 } else { 1 };
         bytes += match &input.ty {
@@ -152,7 +152,8 @@ fn describe(plan: &FeaturePlan, name: &str) -> String {
         line("at read", format!("{} (history keeps the base)", continuous.join(", ")));
     }
     // Every event is a step when it arrives, and may be one as it enters (offset frames) and leaves each RANGE frame.
-    let (mut most, mut ranges) = (1, 0);
+    // A version of a row is one more as it is replaced.
+    let (mut most, mut ranges) = (if plan.versions { 2 } else { 1 }, 0);
     for frame in &plan.frames {
         if let Frame::Range { start_us, end_us } = frame {
             most += usize::from(start_us.is_some()) + usize::from(*end_us > 0);
@@ -161,10 +162,22 @@ fn describe(plan: &FeaturePlan, name: &str) -> String {
     }
     line("steps", format!("1 to {most} per event, and one a month for every quiet key"));
     let kept = match (plan.longest_bound_us(), ranges) {
+        _ if plan.versions => "the rows that the table has of it".to_string(),
         (Some(longest), _) => format!("the events of {} and of the watermark delay", describe_duration(longest)),
         (None, _) => "the last events of ROWS windows and of the watermark delay".to_string(),
     };
     line("kept per key", format!("{kept}, about {} bytes each", event_bytes(plan)));
+    let remade: Vec<_> = plan
+        .slots
+        .iter()
+        .filter_map(|s| match s {
+            Slot::Aggregate(call) if plan.versions && (call.function.is_ordered()) => Some(call.function.name()),
+            _ => None,
+        })
+        .collect();
+    if !remade.is_empty() {
+        line("", format!("{} read all rows of their window again where one goes that decides", remade.join(", ")));
+    }
     let exact: Vec<_> = plan
         .slots
         .iter()

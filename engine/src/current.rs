@@ -1,0 +1,150 @@
+//! The current rows of a table with a primary key, and which of them a batch replaces.
+//!
+//! Kept from the table's log alone: whoever walks the log up to a position knows every row as it was there. So a feature
+//! view learns what a new version takes the place of without keeping the rows itself.
+
+use crate::{
+    seam::{AdmittedBatch, SourceBatch},
+    value::{Value, array_of, encode_row, values_of},
+};
+use arrow::{
+    array::RecordBatch,
+    datatypes::SchemaRef,
+    error::ArrowError,
+};
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    sync::Arc,
+};
+
+/// By primary key.
+#[derive(Debug)]
+pub struct CurrentRows {
+    primary_key: Vec<usize>,
+    rows: HashMap<Vec<u8>, Current>,
+}
+
+#[derive(Debug, Clone)]
+struct Current {
+    effective_us: i64,
+    offset: u64,
+    row: Arc<[Value]>,
+}
+
+/// The versions that the rows of one batch take the place of.
+#[derive(Debug, Default)]
+pub struct Replaced {
+    each: Vec<(u32, Current)>,
+}
+
+impl CurrentRows {
+    pub fn new(primary_key: &[usize]) -> CurrentRows {
+        CurrentRows { primary_key: primary_key.to_vec(), rows: HashMap::new() }
+    }
+
+    pub fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
+    /// The encoded primary key of each row.
+    pub fn keys(primary_key: &[usize], rows: &RecordBatch) -> Result<Vec<Vec<u8>>, ArrowError> {
+        let columns = primary_key.iter().map(|i| values_of(rows.column(*i))).collect::<Result<Vec<_>, _>>()?;
+        let of_row = |row: usize| encode_row(&columns.iter().map(|c| c[row].clone()).collect::<Vec<_>>());
+        Ok((0..rows.num_rows()).map(of_row).collect())
+    }
+
+    pub fn contains(&self, key: &[u8]) -> bool {
+        self.rows.contains_key(key)
+    }
+
+    /// Since when the row counts that is there now.
+    pub fn effective_us(&self, key: &[u8]) -> Option<i64> {
+        self.rows.get(key).map(|current| current.effective_us)
+    }
+
+    /// Takes over the admitted rows of a batch; what they replace is kept for the caller if it is `wanted`.
+    pub fn take(
+        &mut self,
+        batch: &SourceBatch,
+        decision: &AdmittedBatch,
+        wanted: bool,
+    ) -> Result<Replaced, ArrowError> {
+        let mut replaced = Replaced::default();
+        if batch.rows.num_rows() == 0 {
+            return Ok(replaced);
+        }
+        let keys = Self::keys(&self.primary_key, &batch.rows)?;
+        let columns = batch.rows.columns().iter().map(values_of).collect::<Result<Vec<_>, _>>()?;
+        for (row, key) in keys.into_iter().enumerate() {
+            let number = row as u32;
+            if decision.rejected.binary_search_by_key(&number, |r| r.row).is_ok() {
+                continue;
+            }
+            let before = if decision.deletes.binary_search(&number).is_ok() {
+                self.rows.remove(&key)
+            } else {
+                let current = Current {
+                    effective_us: decision.effective_us.get(row).copied().unwrap_or(batch.append_time_us),
+                    offset: batch.base_offset + row as u64,
+                    row: columns.iter().map(|c| c[row].clone()).collect(),
+                };
+                match self.rows.entry(key) {
+                    Entry::Occupied(mut known) => Some(known.insert(current)),
+                    Entry::Vacant(new) => {
+                        new.insert(current);
+                        None
+                    }
+                }
+            };
+            if wanted && let Some(before) = before {
+                replaced.each.push((number, before));
+            }
+        }
+        Ok(replaced)
+    }
+
+    /// All rows, by key.
+    pub fn batch(&self, schema: &SchemaRef) -> Result<RecordBatch, ArrowError> {
+        let mut rows: Vec<(&Vec<u8>, &Current)> = self.rows.iter().collect();
+        rows.sort_by(|a, b| a.0.cmp(b.0));
+        let rows: Vec<&Current> = rows.into_iter().map(|(_, current)| current).collect();
+        batch_of(schema, &rows)
+    }
+}
+
+impl Replaced {
+    pub fn is_empty(&self) -> bool {
+        self.each.is_empty()
+    }
+
+    /// The row of the batch that takes the place of version `i`.
+    pub fn by(&self, i: usize) -> usize {
+        self.each[i].0 as usize
+    }
+
+    /// Since when version `i` counted.
+    pub fn time_us(&self, i: usize) -> i64 {
+        self.each[i].1.effective_us
+    }
+
+    /// The offset of version `i` in the log.
+    pub fn offset(&self, i: usize) -> u64 {
+        self.each[i].1.offset
+    }
+
+    /// The versions themselves.
+    pub fn batch(&self, schema: &SchemaRef) -> Result<RecordBatch, ArrowError> {
+        let rows: Vec<&Current> = self.each.iter().map(|(_, current)| current).collect();
+        batch_of(schema, &rows)
+    }
+}
+
+fn batch_of(schema: &SchemaRef, rows: &[&Current]) -> Result<RecordBatch, ArrowError> {
+    let columns = schema.fields().iter().enumerate();
+    let columns = columns.map(|(i, field)| array_of(field.data_type(), rows.iter().map(|current| &current.row[i])));
+    RecordBatch::try_new(schema.clone(), columns.collect::<Result<Vec<_>, _>>()?)
+}

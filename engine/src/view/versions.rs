@@ -1,0 +1,48 @@
+//! What a batch of a changelog takes out of a view: the versions that its rows replace or delete.
+
+use super::{SHARDS, ViewState, seam, shard::hash, shard_of};
+use crate::{compiled::BatchRows, seam::SeamResult};
+use datafusion::error::Result as DfResult;
+
+impl ViewState {
+    /// Ends the replaced versions where they count: with the entity key that each had. One that the view could not use, or that
+    /// WHERE did not let through, is not there; it has been reported.
+    pub(super) fn end_versions(&self, batch: &BatchRows<'_>) -> DfResult<()> {
+        let Some(replaced) = batch.replaced.filter(|replaced| !replaced.is_empty()) else { return Ok(()) };
+        let rows = replaced.batch(&batch.rows.schema())?;
+        let times_us: Vec<i64> = (0..rows.num_rows()).map(|i| replaced.time_us(i)).collect();
+        let (versions, _) = self.compiled.events(&BatchRows::all(&rows, &times_us))?;
+        let (mut keys, mut ends) = (vec![], vec![]);
+        let mut by_shard: [Vec<(u64, u32)>; SHARDS] = Default::default();
+        for i in 0..versions.len() {
+            let begin = keys.len();
+            versions.encode_key(i, &mut keys);
+            ends.push(keys.len());
+            let hash = hash(&keys[begin..]);
+            by_shard[shard_of(hash)].push((hash, i as u32));
+        }
+        let walk = &self.compiled.walk;
+        let pieces: Vec<_> = self.shards.iter().zip(&by_shard).filter(|(_, of_shard)| !of_shard.is_empty()).collect();
+        let ended = self.each_shard(versions.len(), &pieces, |(shard, of_shard)| -> SeamResult<()> {
+            let mut end = walk.layout.row();
+            let mut shard = shard.lock();
+            for (hash, i) in of_shard.iter().copied() {
+                let i = i as usize;
+                let encoded = &keys[if i == 0 { 0 } else { ends[i - 1] }..ends[i]];
+                let Some(id) = self.find_or_load(&mut shard, hash, encoded)? else { continue };
+                let version = versions.row(i);
+                let by = replaced.by(version);
+                let until_us = batch.times_us[by];
+                end.reset(&walk.layout, until_us, batch.base_offset + by as u64, true);
+                let (time_us, offset) = (times_us[version], replaced.offset(version));
+                if shard.change(id, walk).is_some_and(|entry| entry.state.end(walk, time_us, offset, &mut end)) {
+                    shard.due_sooner(id, until_us);
+                    shard.mark_stale(id);
+                    shard.weigh(id);
+                }
+            }
+            self.relieve(&mut shard)
+        });
+        ended.into_iter().try_for_each(|ended| ended.map_err(seam))
+    }
+}
