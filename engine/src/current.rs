@@ -7,11 +7,7 @@ use crate::{
     seam::{AdmittedBatch, SourceBatch},
     value::{Value, array_of, encode_row, values_of},
 };
-use arrow::{
-    array::RecordBatch,
-    datatypes::SchemaRef,
-    error::ArrowError,
-};
+use arrow::{array::RecordBatch, datatypes::SchemaRef, error::ArrowError};
 use std::{
     collections::{HashMap, hash_map::Entry},
     sync::Arc,

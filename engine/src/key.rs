@@ -89,10 +89,13 @@ impl KeyState {
     /// Before the ring of versions grows: what the finished part has left behind goes. It grows all the same where that is
     /// little, so that looking pays.
     fn make_room(&mut self, walk: &Walk) {
-        let layout = &walk.layout;
-        if !self.ring.is_full(layout) {
-            return;
+        if self.ring.is_full(&walk.layout) {
+            self.forget_ended(walk);
         }
+    }
+
+    fn forget_ended(&mut self, walk: &Walk) {
+        let layout = &walk.layout;
         let Cursor { position, .. } = &self.done;
         let (next, at_us) = (position.next, position.upto_us.saturating_sub(1));
         let kept = self.ring.forget_ended(layout, next, at_us);
@@ -104,7 +107,11 @@ impl KeyState {
 
     /// Walks `done` on to the frontier and reports the instants.
     pub fn finish(&mut self, walk: &Walk, frontier_us: i64, out: &mut Instants) {
+        let from = self.done.position.next;
         self.done.advance(walk, &self.ring, frontier_us, out);
+        if walk.versions && 2 * (self.done.position.next - from) as usize > self.ring.len() {
+            self.forget_ended(walk);
+        }
         if self.online.as_ref().is_some_and(|online| online.position.upto_us < frontier_us) {
             self.online = None;
         }

@@ -177,9 +177,7 @@ impl FeaturePlan {
     /// Whether a row's own next version is all that replaces it: there is one row for each key, and nothing leaves a version
     /// out that the table has.
     pub(crate) fn reads_latest_row(&self, relation: &tidemark_catalog::Relation) -> bool {
-        let is_primary = |expr: &Expr| {
-            matches!(expr, Expr::Column(c) if relation.primary_key.iter().any(|i| relation.columns[*i].name == c.name))
-        };
+        let is_primary = |expr: &Expr| matches!(expr, Expr::Column(c) if relation.primary_key.iter().any(|i| relation.columns[*i].name == c.name));
         self.frames.is_empty()
             && self.filter.is_none()
             && self.key.len() == relation.primary_key.len()

@@ -363,7 +363,8 @@ fn view(rng: &mut StdRng, time: &Scale, source: &Source, turn: Turn) -> View {
     if rng.random_bool(0.25) {
         slide(rng, time, &mut view);
     }
-    let may_end = primary_key.is_none() || view.frames().iter().all(|frame| frame.kind().starts_with("range") && !frame.kind().ends_with("unbounded"));
+    let may_end = primary_key.is_none()
+        || view.frames().iter().all(|frame| frame.kind().starts_with("range") && !frame.kind().ends_with("unbounded"));
     if (turn.has_ttl() || rng.random_bool(0.2)) && may_end {
         let longest = view.frames().into_iter().map(|f| match f {
             Frame::Range { start_us, end_us } => start_us.unwrap_or(end_us),

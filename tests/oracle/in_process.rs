@@ -199,8 +199,7 @@ impl UnderTest for InProcess {
         let eager = self.created.is_multiple_of(2);
         let (views, changed_us) = (BTreeMap::new(), BTreeMap::new());
         let current = CurrentRows::new(object.relation().map_or(&[], |relation| &relation.primary_key));
-        let running =
-            Running { object, admission, log: vec![], current, replaced: vec![], views, changed_us, eager };
+        let running = Running { object, admission, log: vec![], current, replaced: vec![], views, changed_us, eager };
         self.sources.insert(name.to_owned(), running);
         Ok(())
     }

@@ -11,14 +11,7 @@ use tidemark_planner::feature::{Aggregate, ITEMS_MAX, Parameter};
 
 impl Fold {
     /// The value at `at` over the events `bounds` of the ring, and whether it has more items than a value may have.
-    pub(super) fn read(
-        &self,
-        walk: &Walk,
-        ring: &Ring,
-        bounds: Bounds,
-        state: &Accumulator,
-        at: i64,
-    ) -> (Value, bool) {
+    pub(super) fn read(&self, walk: &Walk, ring: &Ring, bounds: Bounds, state: &Accumulator, at: i64) -> (Value, bool) {
         use Aggregate as A;
         let Some(arg) = self.arg else { return (Value::Null, false) };
         let Bounds { lo, hi, .. } = bounds;

@@ -38,8 +38,7 @@ impl Cursor {
         // What is due later is reckoned from here.
         self.position.upto_us = at.saturating_add(1);
         let latest_us = latest.map_or(at, |latest| ring.time(layout, latest));
-        self.position.present =
-            latest.is_some() && walk.ttl_us.is_none_or(|ttl| at <= latest_us.saturating_add(ttl));
+        self.position.present = latest.is_some() && walk.ttl_us.is_none_or(|ttl| at <= latest_us.saturating_add(ttl));
         let month = at == self.position.month_us;
         if at >= self.position.month_us {
             self.position.month_us = next_month(at);

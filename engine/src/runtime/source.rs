@@ -293,9 +293,7 @@ impl SourceRuntime {
             let keys = self.primary_keys(&rows)?;
             let decision = admission.decide(&rows, now_us, |row, own| {
                 let Some(key) = keys.get(row) else { return own };
-                let before = overlay.get(key).copied().or_else(|| {
-                    self.table.as_ref()?.read().effective_us(key)
-                });
+                let before = overlay.get(key).copied().or_else(|| self.table.as_ref()?.read().effective_us(key));
                 let effective = own.max(before.unwrap_or(i64::MIN));
                 overlay.insert(key.clone(), effective);
                 effective

@@ -1,14 +1,16 @@
 //! What a batch of a changelog takes out of a view: the versions that its rows replace or delete.
 
 use super::{SHARDS, ViewState, seam, shard::hash, shard_of};
-use crate::{compiled::BatchRows, seam::SeamResult};
+use crate::{compiled::BatchRows, current::Replaced, seam::SeamResult};
 use datafusion::error::Result as DfResult;
 
 impl ViewState {
     /// Ends the replaced versions where they count: with the entity key that each had. One that the view could not use, or that
     /// WHERE did not let through, is not there; it has been reported.
     pub(super) fn end_versions(&self, batch: &BatchRows<'_>) -> DfResult<()> {
-        let Some(replaced) = batch.replaced.filter(|replaced| !replaced.is_empty()) else { return Ok(()) };
+        // A table's other views know a row by its key: the next one takes its place.
+        let has_ends = |replaced: &&Replaced| self.compiled.walk.versions && !replaced.is_empty();
+        let Some(replaced) = batch.replaced.filter(has_ends) else { return Ok(()) };
         let rows = replaced.batch(&batch.rows.schema())?;
         let times_us: Vec<i64> = (0..rows.num_rows()).map(|i| replaced.time_us(i)).collect();
         let (versions, _) = self.compiled.events(&BatchRows::all(&rows, &times_us))?;

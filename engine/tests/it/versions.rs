@@ -8,9 +8,7 @@ use arrow::{
 };
 use proptest::prelude::*;
 use std::{collections::BTreeMap, sync::Arc};
-use tidemark_catalog::{
-    Body, ClockMode, Column, FeatureView, Object, ObjectId, Relation, Snapshot, SqlType, UTC,
-};
+use tidemark_catalog::{Body, ClockMode, Column, FeatureView, Object, ObjectId, Relation, Snapshot, SqlType, UTC};
 use tidemark_engine::{
     compiled::{BatchRows, CompiledView},
     current::CurrentRows,
@@ -69,9 +67,8 @@ fn aggregates(mut rows: Vec<(&Change, usize)>, at_us: i64) -> Vec<Option<i64>> {
     };
     let sum = |rows: &[&Change]| (!rows.is_empty()).then(|| rows.iter().map(|r| r.x).sum());
     // The latest of equal ones.
-    let extreme = |rows: &[&Change], sign: i64| {
-        rows.iter().enumerate().max_by_key(|(i, r)| (sign * r.x, *i)).map(|(_, r)| r.id)
-    };
+    let extreme =
+        |rows: &[&Change], sign: i64| rows.iter().enumerate().max_by_key(|(i, r)| (sign * r.x, *i)).map(|(_, r)| r.id);
     let last_three = &rows[rows.len().saturating_sub(3)..];
     let before = &rows[rows.len().saturating_sub(4)..rows.len() - 1];
     let recent = within(20, 0);
@@ -148,9 +145,8 @@ fn compiled(table: &Object) -> CompiledView {
 }
 
 fn batch(schema: &SchemaRef, changes: &[Change]) -> RecordBatch {
-    let ints = |of: &dyn Fn(&Change) -> Option<i64>| -> ArrayRef {
-        Arc::new(changes.iter().map(of).collect::<Int64Array>())
-    };
+    let ints =
+        |of: &dyn Fn(&Change) -> Option<i64>| -> ArrayRef { Arc::new(changes.iter().map(of).collect::<Int64Array>()) };
     let times = TimestampMicrosecondArray::from_iter_values(changes.iter().map(|c| c.at_us)).with_timezone(UTC);
     let columns = vec![ints(&|c| Some(c.id)), ints(&|c| c.grp), ints(&|c| Some(c.x)), Arc::new(times)];
     RecordBatch::try_new(schema.clone(), columns).expect("columns of the table")

@@ -113,8 +113,10 @@ pub fn plan_feature_view(
             name,
             &format!("TUMBLE, HOP and SESSION over table \"{}\" with a primary key are not maintained", relation.name),
         )
-        .hint("a row that changes later would change a window that is over: write GROUP BY without them, or a window \
-               RANGE INTERVAL '…' PRECEDING; or read a source"));
+        .hint(
+            "a row that changes later would change a window that is over: write GROUP BY without them, or a window \
+               RANGE INTERVAL '…' PRECEDING; or read a source",
+        ));
     }
 
     let key = build.key(options, definition)?;

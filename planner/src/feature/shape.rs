@@ -121,6 +121,9 @@ impl<'a> Shape<'a> {
                 self.scan = Some(node.clone());
                 Ok(None)
             }
+            LogicalPlan::Union(_) => Err(refused(self.name, "it reads several relations by UNION ALL").hint(
+                "insert the rows of all into one source; or make a view of each, by the same key, and add up where you look up or train",
+            )),
             other => {
                 let what = other.display().to_string();
                 let what = what.split([':', '(']).next().unwrap_or_default().trim().to_string();

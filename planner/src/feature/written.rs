@@ -28,8 +28,9 @@ pub(super) fn check_options(name: &str, options: &BTreeMap<String, String>) -> P
 /// What no binding is needed to refuse.
 pub(super) fn check_syntax(name: &str, query: &ast::Query) -> PlanResult<()> {
     let ast::SetExpr::Select(select) = query.body.as_ref() else {
-        return Err(refused(name, "it is not a plain SELECT")
-            .hint("UNION, VALUES and parentheses are not maintained; write one SELECT over one source"));
+        return Err(refused(name, "it is not a plain SELECT").hint(
+            "UNION, VALUES and parentheses are not maintained; write one SELECT over one source, and combine views where you look up or train",
+        ));
     };
     if query.order_by.is_some() || query.limit_clause.is_some() || query.fetch.is_some() {
         return Err(
