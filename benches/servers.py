@@ -76,7 +76,7 @@ class Server:
 class Tidemark(Server):
     name, user, database = "tidemark", "tidemark", "tidemark"
 
-    def __init__(self, folder):
+    def __init__(self, folder, options=()):
         self.binary = os.environ.get("TIDEMARK_BIN") or str(ROOT / "target/release/tidemark")
         self.folder = folder / "tidemark"
         self.port = free_port()
@@ -84,7 +84,7 @@ class Tidemark(Server):
         environment = {k: v for k, v in os.environ.items() if not k.startswith("TIDEMARK_")}
         self.log = open(folder / "tidemark.log", "wb")
         listen = f"127.0.0.1:{self.port}"
-        command = [self.binary, "serve", "--listen", listen, "--data", str(self.folder)]
+        command = [self.binary, "serve", "--listen", listen, "--data", str(self.folder), *options]
         self.process = subprocess.Popen(command, stdout=self.log, stderr=self.log, env=environment)
         while True:
             if self.process.poll() is not None:
