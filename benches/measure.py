@@ -30,11 +30,12 @@ def number(name, default):
 
 def process_cpu_seconds(pid, with_reaped_children=False):
     """User and system time of a process, all its threads, perhaps with the children it has waited for."""
+    if not with_reaped_children:
+        # The process's CPU clock: nanoseconds, where /proc counts ticks of ten milliseconds.
+        return time.clock_gettime(~pid << 3 | 2)
     with open(f"/proc/{pid}/stat", encoding="utf-8") as stat:
         fields = stat.read().rpartition(")")[2].split()
-    user, system, reaped_user, reaped_system = (int(fields[i]) for i in (11, 12, 13, 14))
-    ticks = user + system + (reaped_user + reaped_system if with_reaped_children else 0)
-    return ticks / TICKS_PER_SECOND
+    return sum(int(fields[i]) for i in (11, 12, 13, 14)) / TICKS_PER_SECOND
 
 
 def children_of(pid):
