@@ -285,6 +285,16 @@ impl Accumulator {
         }
     }
 
+    /// The events of the frame have other numbers in the ring now, in the same order.
+    pub fn renumber(&mut self, number: impl Fn(u64) -> u64) {
+        match self {
+            Accumulator::Monotonic(candidates) => candidates.iter_mut().for_each(|index| *index = number(*index)),
+            Accumulator::Ranked(ranked) => ranked.renumber(number),
+            Accumulator::Increase(increase) => increase.renumber(number),
+            _ => {}
+        }
+    }
+
     /// Bytes on the heap, nearly.
     pub fn memory(&self) -> usize {
         match self {

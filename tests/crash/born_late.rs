@@ -64,6 +64,18 @@ const VIEWS: [(&str, &str); 10] = [
         "SELECT k, at, count(*) OVER w AS n, bool_or(n > 8) OVER w AS high FROM s \
          WINDOW w AS (PARTITION BY k ORDER BY at RANGE INTERVAL '1 minute' PRECEDING)",
     ),
+    // Over a table: what comes behind the checkpoint takes out rows from before it.
+    (
+        "of_rows",
+        "SELECT k, count(*) AS n, sum(x) AS s, min(x) AS low, max_by(w, x) AS best, first_value(id) AS first, \
+         array_to_string(array_agg(id), ',') AS ids, median(x) AS middle, decay_avg(n, INTERVAL '30 seconds') AS mild FROM r \
+         WHERE coalesce(n, 0) < 10 GROUP BY k",
+    ),
+    (
+        "rows_lately",
+        "SELECT k, at, count(*) OVER w AS n, avg(d) OVER w AS d, string_agg(w, '+') OVER (PARTITION BY k ORDER BY at ROWS 3 PRECEDING) AS words, \
+         id FROM r WINDOW w AS (PARTITION BY k ORDER BY at RANGE INTERVAL '40 seconds' PRECEDING)",
+    ),
 ];
 
 const LIVES: usize = 5;
@@ -81,7 +93,7 @@ fn create(name: &str, view: &str, query: &str) -> String {
 }
 
 /// Rows in disorder within the watermark's delay, with NULLs, ties and pauses.
-fn batch(rng: &mut StdRng, second: &mut i64) -> String {
+fn batch(rng: &mut StdRng, second: &mut i64, relation: &str) -> String {
     let rows = (0..ROWS).map(|_| {
         *second += if rng.random_bool(0.02) { rng.random_range(10..200) } else { rng.random_range(0..2) };
         let at = 1_772_445_600 + *second - rng.random_range(0..4);
@@ -89,8 +101,9 @@ fn batch(rng: &mut StdRng, second: &mut i64) -> String {
         let x = format!("{}", f64::from(rng.random_range(-80..80)) / 8.0);
         let (n, d) = (rng.random_range(0..12).to_string(), format!("{}.25", rng.random_range(0..9)));
         let w = format!("'{}'", ["a", "b", "ü", ""][rng.random_range(0..4)]);
+        let id = if relation == "r" { format!(", {}", rng.random_range(0..25)) } else { String::new() };
         format!(
-            "({}, {}, {}, {}, {}, to_timestamp({at}))",
+            "({}, {}, {}, {}, {}, to_timestamp({at}){id})",
             rng.random_range(0..6),
             null(rng, x),
             null(rng, n),
@@ -98,7 +111,7 @@ fn batch(rng: &mut StdRng, second: &mut i64) -> String {
             null(rng, w)
         )
     });
-    format!("INSERT INTO s VALUES {}", rows.collect::<Vec<_>>().join(", "))
+    format!("INSERT INTO {relation} VALUES {}", rows.collect::<Vec<_>>().join(", "))
 }
 
 #[tokio::test]
@@ -111,7 +124,9 @@ async fn a_view_that_lived_through_crashes_is_the_view_that_is_born_after_them()
     client
         .batch_execute(
             "CREATE SOURCE s (k BIGINT, x DOUBLE PRECISION, n INTEGER, d NUMERIC(10,2), w TEXT, at TIMESTAMPTZ NOT NULL, \
-             WATERMARK FOR at AS at - INTERVAL '5 seconds') WITH (clock = 'event')",
+             WATERMARK FOR at AS at - INTERVAL '5 seconds') WITH (clock = 'event'); \
+             CREATE TABLE r (k BIGINT, x DOUBLE PRECISION, n INTEGER, d NUMERIC(10,2), w TEXT, at TIMESTAMPTZ NOT NULL, \
+             id BIGINT PRIMARY KEY, WATERMARK FOR at AS at - INTERVAL '5 seconds') WITH (clock = 'event') FORMAT UPSERT",
         )
         .await?;
     for (view, query) in VIEWS {
@@ -120,7 +135,8 @@ async fn a_view_that_lived_through_crashes_is_the_view_that_is_born_after_them()
     for _ in 0..LIVES {
         let client = server.connect().await?;
         for i in 0..BATCHES {
-            client.batch_execute(&batch(&mut rng, &mut second)).await?;
+            client.batch_execute(&batch(&mut rng, &mut second, "s")).await?;
+            client.batch_execute(&batch(&mut rng, &mut second, "r")).await?;
             // What is behind the checkpoint is replayed into what is restored.
             if i == rng.random_range(0..BATCHES) {
                 client.batch_execute("CHECKPOINT").await?;

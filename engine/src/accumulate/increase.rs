@@ -54,6 +54,10 @@ impl Increase {
         }
     }
 
+    pub fn renumber(&mut self, number: impl Fn(u64) -> u64) {
+        self.readings.iter_mut().for_each(|index| *index = number(*index));
+    }
+
     fn step(&mut self, from: Cell<'_>, to: Cell<'_>, retract: bool) {
         super::step(&mut self.steps, retract);
         let is_reset = to.order(from) == Ordering::Less;

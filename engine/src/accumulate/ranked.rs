@@ -35,6 +35,13 @@ impl Ranked {
         }
     }
 
+    pub fn renumber(&mut self, number: impl Fn(u64) -> u64) {
+        let each = std::mem::take(&mut self.each).into_iter();
+        // Of a place among the least the index is counted from the end.
+        let place = |place: u64| if place > u64::MAX / 2 { u64::MAX - number(u64::MAX - place) } else { number(place) };
+        self.each = each.map(|((y, old), x)| ((y, place(old)), x)).collect();
+    }
+
     pub fn evaluate(&self, of: &Function) -> Value {
         let Parameter::Number(k) = of.parameter else { return Value::Null };
         let items: Vec<Value> = match of.function {

@@ -313,8 +313,8 @@ impl Ring {
             self.words.copy_within(from..from + layout.stride, to);
             self.beside.extend(beside.range(i * layout.beside..(i + 1) * layout.beside).cloned());
         }
-        self.beside_bytes = self.beside.iter().map(Value::encoded_len).sum();
         self.len = kept.len();
+        self.beside_bytes = self.beside.iter().map(Value::encoded_len).sum();
         kept
     }
 

@@ -103,7 +103,7 @@ impl Cursor {
         let cannot = |fold: &usize| match &self.accumulators[*fold] {
             // One that another has outdone is not missed.
             Accumulator::Monotonic(candidates) => turned || ended.iter().any(|i| candidates.binary_search(i).is_ok()),
-            Accumulator::Decayed(_) => turned || !ended.is_empty(),
+            Accumulator::Decayed(_) | Accumulator::Increase(_) => turned || !ended.is_empty(),
             _ => false,
         };
         walk.frames[f].folds.clone().filter(cannot).collect()
@@ -117,11 +117,7 @@ impl Cursor {
             bounds.lo = number(bounds.lo);
             bounds.hi = number(bounds.hi);
         }
-        for accumulator in &mut self.accumulators {
-            if let Accumulator::Monotonic(candidates) = accumulator {
-                candidates.iter_mut().for_each(|index| *index = number(*index));
-            }
-        }
+        self.accumulators.iter_mut().for_each(|accumulator| accumulator.renumber(&number));
     }
 }
 

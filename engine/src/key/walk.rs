@@ -58,7 +58,7 @@ impl Walk {
         let (mut frames, mut folds) = (vec![], vec![]);
         for (f, frame) in plan.frames.iter().enumerate() {
             let first = folds.len();
-            let unbounded = is_unbounded(frame) && !plan.versions;
+            let unbounded = frame.is_unbounded() && !plan.versions;
             for (s, slot) in plan.slots.iter().enumerate() {
                 if let Slot::Aggregate(call) = slot
                     && call.frame == f
@@ -69,7 +69,7 @@ impl Walk {
                         parameter: call.parameter.clone(),
                         arg: call.arg.map(|i| plan.inputs[i].ty.clone()),
                         ty: call.ty.clone(),
-                        unbounded: frame.is_unbounded(),
+                        unbounded,
                         any_order: plan.versions,
                     };
                     folds.push(Fold { of, arg: call.arg, other: call.other, filter: call.filter, frame: f });
@@ -111,11 +111,5 @@ impl Walk {
 
     pub(super) fn accumulators(&self) -> Box<[Accumulator]> {
         self.folds.iter().map(|fold| fold.of.accumulator()).collect()
-    }
-}
-
-impl FrameShape {
-    pub fn is_unbounded(&self) -> bool {
-        self.frame.is_unbounded()
     }
 }

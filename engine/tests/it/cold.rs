@@ -134,7 +134,14 @@ impl Logged {
     fn take_into(&self, view: &ViewState) {
         match self {
             Logged::Batch { base_offset, rows, times_us } => {
-                let batch = BatchRows { rows, base_offset: *base_offset, times_us, rejected: &[], deletes: &[] };
+                let batch = BatchRows {
+                    rows,
+                    base_offset: *base_offset,
+                    times_us,
+                    rejected: &[],
+                    deletes: &[],
+                    replaced: None,
+                };
                 assert!(view.apply(&batch).expect("applied").is_empty());
             }
             Logged::Frontier(to_us) => view.finish(*to_us, usize::MAX).expect("finished"),

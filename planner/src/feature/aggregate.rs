@@ -275,7 +275,7 @@ impl Aggregate {
 
     /// Follows its events in their order: one that goes from among them makes it begin again.
     pub fn is_ordered(self) -> bool {
-        matches!(self, Aggregate::MinBy | Aggregate::MaxBy) || self.only_grows()
+        matches!(self, Aggregate::MinBy | Aggregate::MaxBy | Aggregate::Increase) || self.only_grows()
     }
 
     /// Whether it keeps the distinct values of its frame and how often each is there.

@@ -183,7 +183,7 @@ fn describe(plan: &FeaturePlan, name: &str) -> String {
         .iter()
         .filter_map(|s| match s {
             Slot::Aggregate(call) => {
-                let unbounded = plan.frames[call.frame].is_unbounded();
+                let unbounded = plan.frames[call.frame].is_unbounded() && !plan.versions;
                 call.function.keeps_values(unbounded).then(|| call.function.name())
             }
             _ => None,
