@@ -29,6 +29,7 @@ const VIEW: &str = "CREATE FEATURE VIEW v AS SELECT grp, at,
     count(*) OVER (PARTITION BY grp ORDER BY at RANGE BETWEEN INTERVAL '25 microseconds' PRECEDING AND INTERVAL '5 microseconds' PRECEDING) AS older,
     first_value(id) OVER (PARTITION BY grp ORDER BY at) AS first,
     last_value(id) OVER (PARTITION BY grp ORDER BY at RANGE INTERVAL '20 microseconds' PRECEDING) AS last,
+    increase(x) OVER (PARTITION BY grp ORDER BY at ROWS 3 PRECEDING) AS up,
     id + 0 AS raw
     FROM t WHERE x <> 7";
 
@@ -72,6 +73,9 @@ fn aggregates(mut rows: Vec<(&Change, usize)>, at_us: i64) -> Vec<Option<i64>> {
         |rows: &[&Change], sign: i64| rows.iter().enumerate().max_by_key(|(i, r)| (sign * r.x, *i)).map(|(_, r)| r.id);
     let last_three = &rows[rows.len().saturating_sub(3)..];
     let before = &rows[rows.len().saturating_sub(4)..rows.len() - 1];
+    let last_four = &rows[rows.len().saturating_sub(4)..];
+    let ups = last_four.windows(2).map(|pair| pair[1].x - if pair[1].x < pair[0].x { 0 } else { pair[0].x });
+    let up = (last_four.len() > 1).then(|| ups.sum());
     let recent = within(20, 0);
     vec![
         Some(rows.len() as i64),
@@ -83,6 +87,7 @@ fn aggregates(mut rows: Vec<(&Change, usize)>, at_us: i64) -> Vec<Option<i64>> {
         Some(within(25, 5).len() as i64),
         rows.first().map(|r| r.id),
         recent.last().map(|r| r.id),
+        up,
         rows.last().map(|r| r.id),
     ]
 }
