@@ -305,6 +305,11 @@ impl Accumulator {
             Accumulator::Extreme(Some(_)) => size_of::<(Value, Value)>(),
             Accumulator::Bits(_) => size_of::<Bits>(),
             Accumulator::Distinct(sketch) => sketch.memory(),
+            Accumulator::Ranked(ranked) => ranked.memory(),
+            Accumulator::Increase(increase) => increase.memory(),
+            Accumulator::Vectors(vectors) => vectors.memory(),
+            Accumulator::Frequent(frequent) => frequent.memory(),
+            Accumulator::Quantiles(quantiles) => quantiles.memory(),
             _ => 0,
         }
     }

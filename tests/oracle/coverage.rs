@@ -31,27 +31,34 @@ impl Coverage {
         }
     }
 
-    /// Prints the table; the legal cells that are empty.
-    pub fn report(&self) -> Vec<String> {
-        let mut empty = Vec::new();
+    /// Prints the table.
+    pub fn report(&self) {
         println!(
             "{:<16} {:<22} {:>8} {:>8} {:>8} {:>8} {:>8}",
             "frame", "aggregate", "probes", "peers", "NULL", "late", "expired"
         );
-        for kind in Frame::KINDS {
-            for function in FUNCTIONS.into_iter().filter(|function| is_legal(function, kind)) {
-                let cell = self.cells.get(&(kind, function.to_owned())).copied().unwrap_or_default();
-                println!(
-                    "{kind:<16} {function:<22} {:>8} {:>8} {:>8} {:>8} {:>8}",
-                    cell[0], cell[1], cell[2], cell[3], cell[4]
-                );
-                for (circumstance, count) in CIRCUMSTANCES.iter().zip(&cell[1..]) {
-                    if *count == 0 {
-                        empty.push(format!("{kind} × {function} × {circumstance}"));
-                    }
-                }
-            }
+        for (kind, function, cell) in self.legal() {
+            println!(
+                "{kind:<16} {function:<22} {:>8} {:>8} {:>8} {:>8} {:>8}",
+                cell[0], cell[1], cell[2], cell[3], cell[4]
+            );
         }
-        empty
+    }
+
+    /// The legal cells that nothing has looked at.
+    pub fn empty(&self) -> Vec<String> {
+        let cells = self.legal().flat_map(|(kind, function, cell)| {
+            let empty = CIRCUMSTANCES.iter().zip(cell.into_iter().skip(1)).filter(|(_, count)| *count == 0);
+            empty.map(move |(circumstance, _)| format!("{kind} × {function} × {circumstance}"))
+        });
+        cells.collect()
+    }
+
+    fn legal(&self) -> impl Iterator<Item = (&'static str, &'static str, [usize; 5])> {
+        let pairs =
+            Frame::KINDS.into_iter().flat_map(|kind| FUNCTIONS.into_iter().map(move |function| (kind, function)));
+        pairs.filter(|(kind, function)| is_legal(function, kind)).map(|(kind, function)| {
+            (kind, function, self.cells.get(&(kind, function.to_owned())).copied().unwrap_or_default())
+        })
     }
 }

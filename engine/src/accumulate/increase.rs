@@ -77,6 +77,11 @@ impl Increase {
         }
     }
 
+    /// Bytes on the heap, nearly.
+    pub fn memory(&self) -> usize {
+        size_of::<Increase>() + self.readings.capacity() * size_of::<u64>()
+    }
+
     /// `None`: out of range.
     pub fn evaluate(&self, of: &Function) -> Option<Value> {
         match &of.arg {

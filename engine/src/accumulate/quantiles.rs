@@ -41,6 +41,11 @@ impl Quantiles {
         }
     }
 
+    /// Bytes on the heap, nearly: nodes of the tree are two thirds full.
+    pub fn memory(&self) -> usize {
+        size_of::<Quantiles>() + self.buckets.len() * (size_of::<(i64, u64)>() * 3 / 2)
+    }
+
     /// Between the two nearest values, linearly, as `percentile_cont`; `None` of no values.
     pub fn at(&self, p: f64) -> Option<f64> {
         let place = p * self.count.checked_sub(1)? as f64;

@@ -41,6 +41,12 @@ impl Vectors {
         }
     }
 
+    /// Bytes on the heap, nearly.
+    pub fn memory(&self) -> usize {
+        let of_length = |of: &OfLength| size_of::<OfLength>() * 3 / 2 + of.lanes.capacity() * size_of::<FloatSum>();
+        size_of::<Vectors>() + self.by_length.values().map(of_length).sum::<usize>()
+    }
+
     /// The array, and whether it cannot be: of several lengths, too long, or with an item out of range.
     pub fn evaluate(&self, function: Aggregate) -> (Value, bool) {
         let mut lengths = self.by_length.iter();
