@@ -57,7 +57,7 @@ impl Coverage {
     fn legal(&self) -> impl Iterator<Item = (&'static str, &'static str, [usize; 5])> {
         let pairs =
             Frame::KINDS.into_iter().flat_map(|kind| FUNCTIONS.into_iter().map(move |function| (kind, function)));
-        pairs.filter(|(kind, function)| is_legal(function, kind)).map(|(kind, function)| {
+        pairs.filter(|(kind, function)| is_legal(function, kind)).map(move |(kind, function)| {
             (kind, function, self.cells.get(&(kind, function.to_owned())).copied().unwrap_or_default())
         })
     }
