@@ -6,7 +6,7 @@ use anyhow::{Result, ensure};
 use rand::{Rng, SeedableRng, rngs::StdRng};
 
 /// Each has a state of its own kind to save: running numbers, values, events, extremes, sketches, open windows.
-const VIEWS: [(&str, &str); 10] = [
+const VIEWS: [(&str, &str); 12] = [
     (
         "running",
         "SELECT k, count(*) AS n, sum(x) AS s, min(x) AS low, max_by(w, x) AS best, count(DISTINCT w) AS words, \
