@@ -25,7 +25,8 @@ fn main() {
     let (events, keys, step, short, long) = (a[0], a[1], a[2] as i64, a[3] as i64, a[4] as i64);
     let mask = (keys * 2).next_power_of_two() - 1;
     let mut table = vec![(EMPTY, 0u32); mask as usize + 1];
-    let empty = Ring { times: [0; RING], prices: [0.0; RING], end: 0, short: 0, long: 0, total_short: 0.0, total_long: 0.0 };
+    let empty =
+        Ring { times: [0; RING], prices: [0.0; RING], end: 0, short: 0, long: 0, total_short: 0.0, total_long: 0.0 };
     let mut rings: Vec<Ring> = Vec::with_capacity(keys as usize);
     let (mut n, mut total, mut total_long, mut most_long) = (0u64, 0.0, 0.0, 0.0);
     let begun = Instant::now();

@@ -384,6 +384,12 @@ impl Engine {
     }
 }
 
+impl Drop for Engine {
+    fn drop(&mut self) {
+        self.sources.read().values().for_each(|source| source.let_go());
+    }
+}
+
 /// What a foreign reader needs to know of a base column.
 fn base_comment(compiled: &CompiledView, name: &str) -> String {
     let plan = &compiled.plan;

@@ -194,7 +194,25 @@ impl ViewState {
         self.frontier_us.store(frontier_us, Ordering::Release);
         // After a restart the log is replayed from before the last commit: steps below it are already in history.
         let committed_us = self.pending.lock().committed_us;
-        self.finish_cold(frontier_us, committed_us, rows)?;
+        let cold = self.cold.as_ref().filter(|cold| cold.has_any());
+        let from_us = cold.map_or(i64::MIN, |cold| cold.due.upto_us.load(Ordering::Relaxed));
+        loop {
+            if let Some(cold) = self.cold.as_ref().filter(|cold| cold.due.begins(frontier_us)) {
+                self.finish_cold(cold, from_us, frontier_us, committed_us, rows)?;
+            }
+            self.finish_in_memory(frontier_us, committed_us, rows)?;
+            // One that left memory just before the frontier moved may have been passed over.
+            if self.cold.as_ref().is_none_or(|cold| !cold.has_any() || !cold.due.waits_before(frontier_us)) {
+                break;
+            }
+        }
+        if let Some(cold) = &self.cold {
+            cold.due.upto_us.store(frontier_us, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    fn finish_in_memory(&self, frontier_us: i64, committed_us: i64, rows: usize) -> DfResult<()> {
         let finished = self.each_shard(rows, &self.shards, |shard| -> DfResult<Steps> {
             let mut steps = Steps::default();
             let mut shard = shard.lock();
@@ -267,37 +285,31 @@ impl ViewState {
     }
 
     /// The same for the keys that are due and not in memory; they come back into it.
-    fn finish_cold(&self, frontier_us: i64, committed_us: i64, rows: usize) -> DfResult<()> {
-        let Some(cold) = self.cold.as_ref().filter(|cold| cold.has_any()) else { return Ok(()) };
-        let from_us = cold.due.upto_us.load(Ordering::Relaxed);
-        if cold.due.begins(frontier_us) {
-            let mut after = cold.due_key(from_us, &[]);
-            loop {
-                let keys = cold.due_keys(&cold.due, &mut after, frontier_us).map_err(seam)?;
-                if keys.is_empty() {
-                    break;
-                }
-                let finished = self.each_shard_of(rows, keys, |shard, keys| -> DfResult<Steps> {
-                    let mut steps = Steps::default();
-                    let mut due = vec![];
-                    for (hash, key) in keys {
-                        // One in memory is due by the shard's own schedule.
-                        if shard.find(*hash, key).is_none()
-                            && let Some(id) = self.find_or_load(shard, *hash, key).map_err(seam)?
-                        {
-                            shard.mark_stale(id);
-                            due.push(id);
-                        }
-                    }
-                    self.finish_keys(shard, &due, frontier_us, committed_us, &mut steps)?;
-                    self.relieve(shard).map_err(seam)?;
-                    Ok(steps)
-                });
-                self.keep_steps(finished)?;
+    fn finish_cold(&self, cold: &Cold, from_us: i64, frontier_us: i64, committed_us: i64, rows: usize) -> DfResult<()> {
+        let mut after = cold.due_key(from_us, &[]);
+        loop {
+            let keys = cold.due_keys(&cold.due, &mut after, frontier_us).map_err(seam)?;
+            if keys.is_empty() {
+                return Ok(());
             }
+            let finished = self.each_shard_of(rows, keys, |shard, keys| -> DfResult<Steps> {
+                let mut steps = Steps::default();
+                let mut due = vec![];
+                for (hash, key) in keys {
+                    // One in memory is due by the shard's own schedule.
+                    if shard.find(*hash, key).is_none()
+                        && let Some(id) = self.find_or_load(shard, *hash, key).map_err(seam)?
+                    {
+                        shard.mark_stale(id);
+                        due.push(id);
+                    }
+                }
+                self.finish_keys(shard, &due, frontier_us, committed_us, &mut steps)?;
+                self.relieve(shard).map_err(seam)?;
+                Ok(steps)
+            });
+            self.keep_steps(finished)?;
         }
-        cold.due.upto_us.store(frontier_us, Ordering::Relaxed);
-        Ok(())
     }
 
     /// Works on some keys shard by shard.
@@ -334,6 +346,9 @@ impl ViewState {
         let id = shard.insert(hash, encoded.into(), state, changed);
         shard.schedule(id, walk);
         shard.schedule_online(id, walk);
+        if cold.may_be_behind() {
+            shard.mark_stale(id);
+        }
         shard.weigh(id);
         Ok(Some(id))
     }
@@ -353,7 +368,8 @@ impl ViewState {
             return Ok(());
         }
         let walk = &self.compiled.walk;
-        let victims = shard.victims(walk, cold.online.upto_us.load(Ordering::Acquire), cold.memory.is_far_over());
+        let online_us = cold.online.upto_us.load(Ordering::Acquire);
+        let victims = shard.victims(walk, self.frontier_us(), online_us, cold.memory.is_far_over());
         let mut spilled = vec![];
         for id in &victims {
             if let Some(entry) = shard.get(*id).filter(|_| shard.is_changed(*id)) {

@@ -66,7 +66,7 @@ impl Saving {
     /// The changed keys, and how far the view is.
     fn write(&self) -> SeamResult<WriteBatch> {
         let mut batch = self.view.state.take_frozen(&self.frozen)?;
-        let Frozen { generation, frontier_us, keys, events, stale } = &self.frozen;
+        let Frozen { generation, frontier_us, keys, events, stale, behind } = &self.frozen;
         let progress = ViewProgress {
             format: STATE_FORMAT,
             positions: self.positions.clone(),
@@ -75,6 +75,7 @@ impl Saving {
             keys: *keys,
             generation: *generation,
             stale: stale.clone(),
+            behind: *behind,
         };
         batch.puts.push(put(self.view.state.id, &progress)?);
         Ok(batch)

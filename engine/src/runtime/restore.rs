@@ -38,8 +38,9 @@ pub struct ViewProgress {
     pub keys: u64,
     /// The generation of changes that this checkpoint made count; see `engine/src/view/cold.rs`.
     pub generation: u64,
-    /// Keys whose values had not reached the online store; `None`: any might not.
-    pub stale: Option<Vec<Vec<u8>>>,
+    /// Keys whose values had not reached the online store; with `behind` those of any key may not have.
+    pub stale: Vec<Vec<u8>>,
+    pub behind: bool,
 }
 
 /// The key of the writer epoch in [`Keyspace::Progress`]; object ids are four bytes.
@@ -106,8 +107,8 @@ impl Engine {
         let cold = Some(self.cold(object.id));
         let state = ViewState::new(object.id, Arc::new(compiled), committed_us, self.seams.threads, cold);
         let mut from = source.log.range().await?.0;
-        if let Some(ViewProgress { format: _, positions, frontier_us, events, keys, generation, stale }) = progress {
-            state.recover(Frozen { generation, frontier_us, keys, events, stale }).await?;
+        if let Some(ViewProgress { positions, frontier_us, events, keys, generation, stale, behind, .. }) = progress {
+            state.recover(Frozen { generation, frontier_us, keys, events, stale, behind }).await?;
             from = positions;
         }
         let view = Arc::new(ViewRuntime {

@@ -211,6 +211,13 @@ impl SourceRuntime {
         *self.relation.write() = relation;
     }
 
+    /// Sources know their views and views their source: one of them has to let go, or neither ever ends.
+    pub(super) fn let_go(&self) {
+        if let Ok(mut inner) = self.inner.try_lock() {
+            inner.views.clear();
+        }
+    }
+
     pub async fn lock(&self) -> tokio::sync::MutexGuard<'_, Inner> {
         self.inner.lock().await
     }

@@ -37,6 +37,8 @@ pub struct Cold {
     pub(super) online: Watch,
     /// Keys have left memory before the online store had their values: it is to be filled from all keys once.
     pub(super) behind: AtomicBool,
+    /// It is being filled.
+    pub(super) catching_up: AtomicBool,
 }
 
 /// How far one reader of the index of dues is.
@@ -57,9 +59,13 @@ impl Watch {
         self.next_us.fetch_min(at_us, Ordering::AcqRel);
     }
 
+    pub fn waits_before(&self, before_us: i64) -> bool {
+        self.next_us.load(Ordering::Acquire) < before_us
+    }
+
     /// Whether there may be keys due before `before_us`; if so the caller reads all of them.
     pub fn begins(&self, before_us: i64) -> bool {
-        let begins = self.next_us.load(Ordering::Acquire) < before_us;
+        let begins = self.waits_before(before_us);
         if begins {
             // Keys that leave memory meanwhile are noted beside.
             self.next_us.store(i64::MAX, Ordering::Release);
@@ -94,6 +100,7 @@ impl Cold {
             due: Watch::new(),
             online: Watch::new(),
             behind: AtomicBool::new(false),
+            catching_up: AtomicBool::new(false),
         }
     }
 
@@ -103,6 +110,11 @@ impl Cold {
 
     pub(super) fn note_any(&self) {
         self.any.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the online store may not have the value of a key that comes into memory.
+    pub(super) fn may_be_behind(&self) -> bool {
+        self.behind.load(Ordering::Acquire) || self.catching_up.load(Ordering::Acquire)
     }
 
     pub fn state_key(&self, key: &[u8]) -> Vec<u8> {
@@ -149,6 +161,14 @@ impl Cold {
             self.spilled.fetch_sub(count, Ordering::Release);
         }
         written
+    }
+
+    /// Notes one more instant at which a key is to be looked at for the online store.
+    pub(super) fn expect(&self, at_us: i64, key: &[u8]) -> SeamResult<()> {
+        let puts = vec![(Keyspace::Due, self.due_key(at_us, key), vec![])];
+        self.store.spill(WriteBatch { puts, deletes: vec![] })?;
+        self.online.note(at_us);
+        Ok(())
     }
 
     /// The key is in memory again, and the record of the current generation is not the latest for long.

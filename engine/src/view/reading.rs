@@ -86,22 +86,35 @@ impl ViewState {
     /// there is nothing to make up for.
     pub fn catch_up(&self, at: &mut Option<ColdKeys>, at_us: i64) -> DfResult<Option<OnlineRows>> {
         let Some(cold) = &self.cold else { return Ok(None) };
+        let walk = &self.compiled.walk;
         if at.is_none() {
-            if !cold.behind.swap(false, Ordering::AcqRel) {
+            if !cold.behind.load(Ordering::Acquire) {
                 return Ok(None);
             }
+            cold.catching_up.store(true, Ordering::Release);
+            cold.behind.store(false, Ordering::Release);
             *at = Some(cold.keys(self.generation()));
         }
         let Some(keys) = at else { return Ok(None) };
         let page = cold.next_keys(keys).map_err(seam)?;
         if page.is_empty() {
             *at = None;
+            cold.catching_up.store(false, Ordering::Release);
             return Ok(None);
         }
         let mut rows = vec![];
         for key in page {
             let key: Encoded = key.into();
-            if let Some(row) = self.with_cold(&key, |state| self.read(state, at_us))? {
+            let read = |state: &mut KeyState| {
+                let row = self.read(state, at_us)?;
+                // The index has when history next changes. Where that is before now, it is to have what the store waits for too.
+                let is_ahead = state.next_instant(walk).is_some_and(|next| next <= at_us);
+                Ok((row, state.next_online_instant(walk).filter(|_| is_ahead)))
+            };
+            if let Some((row, next_us)) = self.with_cold(&key, read)? {
+                if let Some(next_us) = next_us {
+                    cold.expect(next_us, &key).map_err(seam)?;
+                }
                 rows.push((key, row));
             }
         }

@@ -24,8 +24,10 @@ pub struct Frozen {
     pub frontier_us: i64,
     pub keys: u64,
     pub events: u64,
-    /// The keys that the online store had not seen; `None`: too many.
-    pub stale: Option<Vec<Vec<u8>>>,
+    /// Keys that the online store had not seen: all, or where it is `behind`, those that are over.
+    pub stale: Vec<Vec<u8>>,
+    /// There are too many of the others to be named.
+    pub behind: bool,
 }
 
 impl ViewState {
@@ -35,20 +37,26 @@ impl ViewState {
 
     /// What has changed until now is for a checkpoint to take. To be called while nothing is applied or finished.
     pub fn freeze(&self) -> Frozen {
-        let mut stale: Vec<Encoded> = vec![];
+        let (mut stale, mut over): (Vec<Encoded>, Vec<Encoded>) = (vec![], vec![]);
         let mut generation = 0;
         for shard in &self.shards {
             let mut shard = shard.lock();
             generation = shard.generation;
-            stale.extend(shard.freeze());
+            let (of_shard, over_of_shard) = shard.freeze();
+            stale.extend(of_shard);
+            over.extend(over_of_shard);
         }
-        let behind = self.cold.as_ref().is_some_and(|cold| cold.behind.load(Ordering::Acquire));
+        let behind = self.cold.as_ref().is_some_and(Cold::may_be_behind) || stale.len() > STALE_MAX;
+        if behind {
+            stale.clear();
+        }
         Frozen {
             generation,
             frontier_us: self.frontier_us(),
             keys: self.counters.keys.load(Ordering::Relaxed),
             events: self.counters.events.load(Ordering::Relaxed),
-            stale: (!behind && stale.len() <= STALE_MAX).then(|| stale.iter().map(|key| key.to_vec()).collect()),
+            stale: stale.iter().chain(&over).map(|key| key.to_vec()).collect(),
+            behind,
         }
     }
 
@@ -166,12 +174,9 @@ impl ViewState {
         if frozen.keys > 0 {
             cold.note_any();
         }
-        match frozen.stale {
-            Some(stale) => self.mark_stale(stale.into_iter().map(Encoded::from)),
-            None => {
-                self.is_behind();
-                Ok(())
-            }
+        if frozen.behind {
+            self.is_behind();
         }
+        self.mark_stale(frozen.stale.into_iter().map(Encoded::from))
     }
 }

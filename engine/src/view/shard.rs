@@ -55,6 +55,8 @@ struct Frozen {
     done: usize,
     /// Those that have changed since, as they were.
     before: Vec<SavedKey>,
+    /// The keys that were over; some may have begun again since.
+    over: Vec<Encoded>,
 }
 
 /// A key on its way to the state store.
@@ -217,12 +219,13 @@ impl Shard {
     }
 
     /// The changes from here on belong to the next generation; what has changed before is for the checkpoint to take. Also
-    /// which keys the online store has not seen yet.
-    pub fn freeze(&mut self) -> Vec<Encoded> {
-        self.frozen = Frozen { ids: std::mem::take(&mut self.dirty), done: 0, before: vec![] };
+    /// which keys the online store has not seen yet, and which it does not know to be over.
+    pub fn freeze(&mut self) -> (Vec<Encoded>, Vec<Encoded>) {
+        let over = self.over.keys().cloned().collect();
+        self.frozen = Frozen { ids: std::mem::take(&mut self.dirty), done: 0, before: vec![], over };
         self.generation += 1;
         let stale = self.stale.iter().filter_map(|id| self.get(*id)).filter(|entry| entry.stale);
-        stale.map(|entry| entry.encoded.clone()).chain(self.over_stale.iter().cloned()).collect()
+        (stale.map(|entry| entry.encoded.clone()).collect(), self.over_stale.clone())
     }
 
     /// Some of the keys that a checkpoint has still to take, as they were when it began; empty: it has all.
@@ -244,9 +247,8 @@ impl Shard {
     }
 
     /// The keys that were over when the checkpoint began.
-    pub fn frozen_over(&self) -> Vec<Encoded> {
-        let over = self.over.iter().filter(|(_, generation)| **generation < self.generation);
-        over.map(|(key, _)| key.clone()).collect()
+    pub fn frozen_over(&mut self) -> Vec<Encoded> {
+        std::mem::take(&mut self.frozen.over)
     }
 
     /// The checkpoint of the generation before this one is in the store.
@@ -287,9 +289,9 @@ impl Shard {
         found.is_some()
     }
 
-    /// Some keys that may leave memory, by the clock algorithm: not those that have been asked for since it last came by. With
-    /// `forced` also those that the online store has not seen.
-    pub fn victims(&mut self, walk: &Walk, online_us: i64, forced: bool) -> Vec<u32> {
+    /// Some keys that may leave memory, by the clock algorithm: not those that are due before the frontier, nor those that have
+    /// been asked for since it last came by. With `forced` also these, and those that the online store has not seen.
+    pub fn victims(&mut self, walk: &Walk, frontier_us: i64, online_us: i64, forced: bool) -> Vec<u32> {
         let (most, steps) = ((self.len() / 8).max(64), (self.entries.len() / 2).max(1024));
         let mut victims = vec![];
         for _ in 0..steps.min(self.entries.len()) {
@@ -302,9 +304,10 @@ impl Shard {
             if in_flight || std::mem::take(&mut entry.recent) && !forced {
                 continue;
             }
+            let due_us = entry.state.next_instant(walk).unwrap_or(NEVER);
             // One whose events history has not finished changes for the online store at other instants than the index knows.
-            let settled = !entry.stale && entry.state.next_instant(walk).is_none_or(|at_us| at_us > online_us);
-            if settled || forced {
+            let settled = entry.is_online(due_us) && due_us > online_us;
+            if due_us >= frontier_us && (settled || forced) {
                 victims.push(self.hand as u32);
             }
         }
@@ -316,10 +319,11 @@ impl Shard {
         self.get(id).is_some_and(|entry| entry.changed > self.saved)
     }
 
-    /// The key leaves memory; when it is next due, and whether the online store has not seen it yet.
+    /// The key leaves memory; when it is next due, and whether there is something that the online store has not seen yet.
     pub fn evict(&mut self, id: u32, walk: &Walk) -> Option<(Option<i64>, bool)> {
         let entry = self.take(id)?;
-        Some((entry.state.next_instant(walk), entry.stale))
+        let due_us = entry.state.next_instant(walk);
+        Some((due_us, !entry.is_online(due_us.unwrap_or(NEVER))))
     }
 
     /// Whether the schedules have far more entries than keys: those of keys that came and went.
@@ -435,6 +439,11 @@ impl Shard {
 }
 
 impl Entry {
+    /// Whether the online store has everything that happened before the finished part is next due.
+    fn is_online(&self, due_us: i64) -> bool {
+        !self.stale && self.online_due_us >= due_us
+    }
+
     fn saved_key(&self, walk: &Walk) -> SavedKey {
         let (state, due_us) = (self.state.encode(walk), self.state.next_instant(walk));
         SavedKey { key: self.encoded.clone(), state, due_us }

@@ -167,6 +167,7 @@ struct World {
     /// The checkpoint that counts: how it stood and how much of the log it has.
     saved: Option<(Frozen, usize)>,
     online: [BTreeMap<Vec<u8>, Option<Vec<Value>>>; 2],
+    flushed_us: i64,
 }
 
 impl World {
@@ -190,6 +191,7 @@ impl World {
             committed_us: i64::MIN,
             saved: None,
             online: Default::default(),
+            flushed_us: i64::MIN,
         }
     }
 
@@ -249,7 +251,9 @@ impl World {
     }
 
     fn flush(&mut self, tenths: i64) {
-        let at_us = self.frontier_us + tenths * SECOND / 10;
+        // Now never goes back.
+        let at_us = (self.frontier_us + tenths * SECOND / 10).max(self.flushed_us);
+        self.flushed_us = at_us;
         for (view, online) in [&self.reference, &self.subject].into_iter().zip(&mut self.online) {
             let outputs = |row: Option<tidemark_engine::compiled::Row>| row.map(|row| row.outputs.into_vec());
             let mut put = |key: Encoded, row| online.insert(key.to_vec(), outputs(row));
@@ -307,9 +311,10 @@ impl World {
         self.subject = Self::subject(&self.compiled, &self.store, &self.memory, self.committed_us);
         let mut upto = 0;
         match &self.saved {
-            Some((Frozen { generation, frontier_us, keys, events, stale }, at)) => {
+            Some((Frozen { generation, frontier_us, keys, events, stale, behind }, at)) => {
                 let (generation, frontier_us, keys, events) = (*generation, *frontier_us, *keys, *events);
-                let frozen = Frozen { generation, frontier_us, keys, events, stale: stale.clone() };
+                let (stale, behind) = (stale.clone(), *behind);
+                let frozen = Frozen { generation, frontier_us, keys, events, stale, behind };
                 self.subject.recover(frozen).await.expect("recovered");
                 upto = *at;
             }
@@ -364,7 +369,7 @@ async fn run(query: &str, ttl: Option<&str>, ops: Vec<Op>) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 192, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: std::env::var("PROPTEST_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(256), ..ProptestConfig::default() })]
 
     #[test]
     fn a_view_with_no_room_says_what_one_with_all_its_keys_in_memory_says(
