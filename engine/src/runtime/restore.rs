@@ -107,9 +107,13 @@ impl Engine {
         let cold = Some(self.cold(object.id));
         let state = ViewState::new(object.id, Arc::new(compiled), committed_us, self.seams.threads, cold);
         let mut from = source.log.range().await?.0;
-        if let Some(ViewProgress { positions, frontier_us, events, keys, generation, stale, behind, .. }) = progress {
-            state.recover(Frozen { generation, frontier_us, keys, events, stale, behind }).await?;
-            from = positions;
+        match progress {
+            Some(ViewProgress { positions, frontier_us, events, keys, generation, stale, behind, .. }) => {
+                state.recover(Frozen { generation, frontier_us, keys, events, stale, behind }).await?;
+                from = positions;
+            }
+            // What has left memory before the first checkpoint counts for nothing.
+            None => self.forget_keys(object.id).await?,
         }
         let view = Arc::new(ViewRuntime {
             state,
