@@ -5,7 +5,7 @@ import sys
 
 from measure import machine_line
 
-ALL = ["lookup", "asof", "ingest"]
+ALL = ["lookup", "asof", "ingest", "windows", "scale", "memory", "backfill"]
 
 
 def main():
