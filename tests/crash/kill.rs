@@ -75,7 +75,8 @@ async fn kill_rounds(folder: &Folder, seed: u64, rounds: usize, may_end_early: b
             recovering.kill()?;
         }
         let recovery = Instant::now();
-        server = Server::start_with(folder, &arguments(round)).await.with_context(|| format!("restart of round {round}"))?;
+        server =
+            Server::start_with(folder, &arguments(round)).await.with_context(|| format!("restart of round {round}"))?;
         let recovery = recovery.elapsed();
         let found =
             verify::all(&server.connect().await?, &ledger.known()).await.with_context(|| format!("round {round}"))?;

@@ -1,6 +1,7 @@
 //! A store fails beneath a whole engine: what the engine has taken in stands, and none of it is lost or doubled.
 //!
-//! The parts are the embedded ones. The one fault so far: until it is lifted, the state store writes no dead letters.
+//! The parts are the embedded ones. The faults: until it is lifted, the state store writes no dead letters; the state of keys is
+//! damaged on disk.
 //!
 //! ```text
 //!   offset   0   1  │  2   3     4     5       from offset 2 on letters are refused
@@ -336,4 +337,40 @@ async fn when_too_many_letters_wait_nothing_more_is_taken_in() {
     assert_eq!(shown(&engine), ([Some(3), Some(1)], 4));
     assert_eq!(written(&engine).await, WAITING_MAX);
     assert_eq!(letters(&engine).await.len(), WAITING_MAX);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_view_whose_state_is_damaged_stands_still_alone_and_resumes_from_the_log() {
+    let world = World::new();
+    let engine = world.start().await;
+    ingest(&engine, &[(Some(1), 0), (Some(1), 10), (Some(2), 11)]).await.expect("rows");
+    engine.flush_online().await.expect("values");
+    engine.checkpoint().await.expect("a checkpoint");
+    drop(engine);
+    let store = FjallState::open(&world.folder.path().join("state")).expect("a state store");
+    let keys = store.page(Keyspace::Keys, &PER_USER.0.to_be_bytes(), None, 10).expect("the view's keys");
+    assert_eq!(keys.len(), 2);
+    let puts = keys.into_iter().map(|(key, _)| (Keyspace::Keys, key, vec![0xff; 3])).collect();
+    store.checkpoint(WriteBatch { puts, deletes: vec![] }).await.expect("damage");
+    drop(store);
+
+    // Nobody has needed a key yet.
+    let engine = world.start().await;
+    assert!(engine.failure(PER_USER).is_none());
+    // A row needs one. It is in the log, so the statement has succeeded; the view has not.
+    assert_eq!(ingest(&engine, &[(Some(1), 12)]).await.expect("a row").rows, 1);
+    let failure = engine.failure(PER_USER).expect("the view has failed");
+    assert!(failure.error.contains("per_user") && failure.error.contains("cannot be read"), "{}", failure.error);
+    assert_eq!(failure.positions.map(|positions| positions.get(0)), Some(3));
+    assert!(engine.view(PER_USER).is_none(), "nobody reads a view that has failed");
+    assert_eq!(ingest(&engine, &[(Some(2), 13)]).await.expect("its source goes on").rows, 1);
+    engine.checkpoint().await.expect("so do checkpoints");
+
+    assert!(engine.resume_view(&per_user(), &world.catalog).await.expect("it resumes"));
+    assert!(engine.failure(PER_USER).is_none());
+    assert_eq!(shown(&engine), ([Some(3), Some(2)], 5));
+    assert!(!engine.resume_view(&per_user(), &world.catalog).await.expect("it runs"));
+    engine.checkpoint().await.expect("a checkpoint");
+    drop(engine);
+    assert_eq!(shown(&world.start().await), ([Some(3), Some(2)], 5));
 }
