@@ -126,8 +126,11 @@ pub struct FeatureView {
     pub sql: String,
     /// The `SELECT` alone, as written; re-planned (purely) at every start.
     pub query: String,
-    /// The source or table it reads.
+    /// The source or table it reads; of several the first.
     pub relation: ObjectId,
+    /// The others.
+    #[serde(default)]
+    pub others: Vec<ObjectId>,
     /// The views through which it reads it.
     #[serde(default)]
     pub through: Vec<ObjectId>,
@@ -149,6 +152,13 @@ pub struct FeatureView {
     /// `None`: the view has seen all events its source ever admitted.
     #[serde(default)]
     pub history_start_us: Option<i64>,
+}
+
+impl FeatureView {
+    /// The sources and tables it reads, each once.
+    pub fn relations(&self) -> impl Iterator<Item = ObjectId> {
+        std::iter::once(self.relation).chain(self.others.iter().copied())
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -221,7 +231,7 @@ impl Object {
     pub fn reads(&self) -> Vec<ObjectId> {
         match &self.body {
             Body::Source(_) | Body::Table(_) => vec![],
-            Body::FeatureView(v) => std::iter::once(v.relation).chain(v.through.iter().copied()).collect(),
+            Body::FeatureView(v) => v.relations().chain(v.through.iter().copied()).collect(),
             Body::View(v) => v.reads.clone(),
         }
     }

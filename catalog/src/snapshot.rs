@@ -1,6 +1,6 @@
 //! One immutable picture of the catalog. Planning works on a snapshot and nothing else, so it is pure.
 
-use crate::{Object, ObjectId};
+use crate::{FeatureView, Object, ObjectId};
 use std::{collections::BTreeMap, sync::Arc};
 
 #[derive(Debug, Clone, Default)]
@@ -46,6 +46,12 @@ impl Snapshot {
     /// The objects that read `id` directly.
     pub fn readers(&self, id: ObjectId) -> impl Iterator<Item = &Arc<Object>> {
         self.objects().filter(move |o| o.reads().contains(&id))
+    }
+
+    /// The names of what a feature view reads, as a person lists them.
+    pub fn relation_names(&self, view: &FeatureView) -> String {
+        let names: Vec<&str> = view.relations().filter_map(|id| Some(self.get_id(id)?.name.as_str())).collect();
+        names.join(", ")
     }
 
     /// The snapshot after `changes`, one generation on.

@@ -5,6 +5,7 @@
 //! looked up, have an event, or are due.
 
 mod cold;
+mod joins;
 mod memory;
 mod reading;
 mod saving;
@@ -14,16 +15,18 @@ mod step;
 mod versions;
 
 pub use cold::Cold;
+pub use joins::Joins;
 pub use memory::Memory;
 pub use saving::Frozen;
 pub use shard::{Encoded, SavedKey};
 pub use step::{Op, SharedSteps, Step, Steps};
 
 use crate::{
-    compiled::{BatchRows, CompiledView, Row, RowFailure},
+    compiled::{BatchRows, CompiledView, Events, Row, RowFailure},
+    dimension::Dimension,
     key::{Instants, KeyState},
     parallel,
-    seam::{RejectReason, SeamError, SeamResult},
+    seam::{RejectReason, SeamError, SeamResult, SourceBatch},
     wording::{instant, span},
 };
 use datafusion::error::{DataFusionError, Result as DfResult};
@@ -31,7 +34,7 @@ use parking_lot::{Mutex, RwLock};
 use shard::{Shard, hash};
 use std::sync::{
     Arc,
-    atomic::{AtomicI64, AtomicU64, Ordering},
+    atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering},
 };
 use step::Outcomes;
 use tidemark_catalog::ObjectId;
@@ -54,12 +57,19 @@ pub struct ViewState {
     shards: Vec<Mutex<Shard>>,
     /// Where keys are that are not in memory; `None`: all are.
     cold: Option<Cold>,
+    /// Of a view that joins tables to its events.
+    joins: Option<Mutex<Joins>>,
     frontier_us: AtomicI64,
     pending: Mutex<Pending>,
+    /// In `pending`.
+    steps_waiting: AtomicUsize,
     /// Held for writing while steps move from the shards to `pending`, so that no reader sees them in neither.
     finishing: RwLock<()>,
     pub counters: Counters,
 }
+
+/// A row that cannot be used any more, now that a table has changed: of which source and batch.
+pub type Letter = (ObjectId, Arc<SourceBatch>, RowFailure);
 
 /// Keys with their rows, for the online store; `None`: the key is absent.
 pub type OnlineRows = Vec<(Encoded, Option<Row>)>;
@@ -85,6 +95,35 @@ pub struct Pending {
     pub chunks: Vec<Arc<Steps>>,
 }
 
+/// The entity keys of some events, by shard.
+struct Keyed {
+    bytes: Vec<u8>,
+    /// Where the key of each event ends in `bytes`.
+    ends: Vec<usize>,
+    /// Hash and number of each event.
+    by_shard: [Vec<(u64, u32)>; SHARDS],
+}
+
+impl Keyed {
+    fn of(events: &Events) -> Keyed {
+        let (mut bytes, mut ends) = (Vec::with_capacity(events.len() * 16), Vec::with_capacity(events.len()));
+        let mut by_shard: [Vec<(u64, u32)>; SHARDS] = Default::default();
+        for i in 0..events.len() {
+            let begin = bytes.len();
+            events.encode_key(i, &mut bytes);
+            ends.push(bytes.len());
+            let hash = hash(&bytes[begin..]);
+            by_shard[shard_of(hash)].push((hash, i as u32));
+        }
+        Keyed { bytes, ends, by_shard }
+    }
+
+    fn key(&self, i: u32) -> &[u8] {
+        let i = i as usize;
+        &self.bytes[if i == 0 { 0 } else { self.ends[i - 1] }..self.ends[i]]
+    }
+}
+
 fn shard_of(hash: u64) -> usize {
     // The table inside a shard uses the other bits.
     (hash >> 32) as usize % SHARDS
@@ -92,13 +131,14 @@ fn shard_of(hash: u64) -> usize {
 
 impl ViewState {
     /// An empty view. Steps below `committed_us` are already in the history table and are not written again.
-    /// Without `cold` all its keys stay in memory.
+    /// Without `cold` all its keys stay in memory. `tables`: those that it joins, without any rows.
     pub fn new(
         id: ObjectId,
         compiled: Arc<CompiledView>,
         committed_us: i64,
         threads: usize,
         cold: Option<Cold>,
+        tables: Vec<Dimension>,
     ) -> ViewState {
         ViewState {
             id,
@@ -106,8 +146,10 @@ impl ViewState {
             compiled,
             shards: (0..SHARDS).map(|_| Mutex::new(Shard::new())).collect(),
             cold,
+            joins: (!tables.is_empty()).then(|| Joins::new(tables)),
             frontier_us: AtomicI64::new(i64::MIN),
             pending: Mutex::new(Pending { committed_us, chunks: vec![] }),
+            steps_waiting: AtomicUsize::new(0),
             finishing: RwLock::new(()),
             counters: Counters::default(),
         }
@@ -125,27 +167,46 @@ impl ViewState {
 
     /// Takes the admitted rows of a batch; returns the rows this view cannot use.
     pub fn apply(&self, batch: &BatchRows<'_>) -> DfResult<Vec<RowFailure>> {
-        let (events, mut failures) = self.compiled.events(batch)?;
-        self.counters.events.fetch_add(events.len() as u64, Ordering::Relaxed);
-        let (mut keys, mut ends) = (Vec::with_capacity(events.len() * 16), Vec::with_capacity(events.len()));
-        let mut by_shard: [Vec<(u64, u32)>; SHARDS] = Default::default();
-        for i in 0..events.len() {
-            let begin = keys.len();
-            events.encode_key(i, &mut keys);
-            ends.push(keys.len());
-            let hash = hash(&keys[begin..]);
-            by_shard[shard_of(hash)].push((hash, i as u32));
+        let mut joins = self.joins();
+        if let Some(joins) = &joins {
+            self.check_open(joins, batch.times_us.len())?;
         }
+        let (events, mut failures) = self.compiled.events(batch, joins.as_deref())?;
+        self.counters.events.fetch_add(events.len() as u64, Ordering::Relaxed);
+        failures.extend(self.put(batch, None, &events)?);
+        if let Some(joins) = &mut joins {
+            self.keep_open(joins, batch)?;
+        }
+        drop(joins);
+        self.end_versions(batch)?;
+        failures.sort_by_key(|f| f.row);
+        self.counters.rows_failed.fetch_add(failures.len() as u64, Ordering::Relaxed);
+        Ok(failures)
+    }
+
+    /// Puts events in their places, and takes out first what they were `before`. A key's readers see both or neither.
+    fn put(&self, batch: &BatchRows<'_>, before: Option<&Events>, events: &Events) -> DfResult<Vec<RowFailure>> {
+        let keyed = Keyed::of(events);
+        let gone = before.map(|before| (before, Keyed::of(before)));
         let walk = &self.compiled.walk;
         let frontier_us = self.frontier_us();
-        let pieces: Vec<_> = self.shards.iter().zip(&by_shard).filter(|(_, of_shard)| !of_shard.is_empty()).collect();
-        let late = self.each_shard(events.len(), &pieces, |(shard, of_shard)| -> SeamResult<Vec<RowFailure>> {
+        let has_work = |i: &usize| {
+            !keyed.by_shard[*i].is_empty() || gone.as_ref().is_some_and(|(_, gone)| !gone.by_shard[*i].is_empty())
+        };
+        let pieces: Vec<usize> = (0..SHARDS).filter(has_work).collect();
+        let late = self.each_shard(events.len(), &pieces, |i| -> SeamResult<Vec<RowFailure>> {
             let mut failures = vec![];
             let mut event = walk.layout.row();
-            let mut shard = shard.lock();
-            for (hash, i) in of_shard.iter().copied() {
+            let mut shard = self.shards[*i].lock();
+            if let Some((before, gone)) = &gone {
+                for (hash, i) in gone.by_shard[*i].iter().copied() {
+                    let row = before.row(i as usize);
+                    self.take_out(&mut shard, hash, gone.key(i), batch.times_us[row], batch.mark(row))?;
+                }
+            }
+            for (hash, i) in keyed.by_shard[*i].iter().copied() {
+                let encoded = keyed.key(i);
                 let i = i as usize;
-                let encoded = &keys[if i == 0 { 0 } else { ends[i - 1] }..ends[i]];
                 let id = match self.find_or_load(&mut shard, hash, encoded)? {
                     Some(id) => id,
                     None => {
@@ -157,7 +218,7 @@ impl ViewState {
                 let row = events.row(i);
                 let time_us = batch.times_us[row];
                 let delete = batch.deletes.binary_search(&(row as u32)).is_ok();
-                event.reset(&walk.layout, time_us, batch.base_offset + row as u64, delete);
+                event.reset(&walk.layout, time_us, batch.mark(row), delete);
                 if walk.versions {
                     event.counts(&walk.layout);
                 }
@@ -176,13 +237,25 @@ impl ViewState {
             self.relieve(&mut shard)?;
             Ok(failures)
         });
+        let mut failures = vec![];
         for late in late {
             failures.extend(late.map_err(seam)?);
         }
-        self.end_versions(batch)?;
-        failures.sort_by_key(|f| f.row);
-        self.counters.rows_failed.fetch_add(failures.len() as u64, Ordering::Relaxed);
         Ok(failures)
+    }
+
+    /// An event was another than is known now.
+    fn take_out(&self, shard: &mut Shard, hash: u64, encoded: &[u8], time_us: i64, mark: u64) -> SeamResult<()> {
+        let walk = &self.compiled.walk;
+        let Some(id) = self.find_or_load(shard, hash, encoded)? else { return Ok(()) };
+        let Some(entry) = shard.change(id, walk) else { return Ok(()) };
+        if entry.state.remove(walk, time_us, mark) {
+            // Also a key without any event is looked at then, and goes.
+            shard.due_sooner(id, time_us);
+            shard.mark_stale(id);
+            shard.weigh(id);
+        }
+        Ok(())
     }
 
     /// The frontier has moved: everything below it becomes steps. `rows` say how much is likely to be due.
@@ -191,6 +264,10 @@ impl ViewState {
             return Ok(());
         }
         let _finishing = self.finishing.write();
+        // Another of its sources may have come first.
+        if frontier_us <= self.frontier_us() {
+            return Ok(());
+        }
         self.frontier_us.store(frontier_us, Ordering::Release);
         // After a restart the log is replayed from before the last commit: steps below it are already in history.
         let committed_us = self.pending.lock().committed_us;
@@ -236,6 +313,7 @@ impl ViewState {
             let steps = steps?;
             self.counters.steps.fetch_add(steps.len() as u64, Ordering::Relaxed);
             if !steps.is_empty() {
+                self.steps_waiting.fetch_add(steps.len(), Ordering::Relaxed);
                 self.pending.lock().chunks.push(Arc::new(steps));
             }
         }
@@ -420,10 +498,16 @@ impl ViewState {
         self.pending.lock().clone()
     }
 
+    /// How many steps wait for their commit.
+    pub fn steps_waiting(&self) -> usize {
+        self.steps_waiting.load(Ordering::Relaxed)
+    }
+
     /// The first `chunks` chunks are in the history table now, complete below `frontier_us`.
     pub fn committed(&self, chunks: usize, frontier_us: i64) {
         let mut pending = self.pending.lock();
-        pending.chunks.drain(..chunks);
+        let gone: usize = pending.chunks.drain(..chunks).map(|chunk| chunk.len()).sum();
+        self.steps_waiting.fetch_sub(gone, Ordering::Relaxed);
         pending.committed_us = pending.committed_us.max(frontier_us);
     }
 

@@ -49,6 +49,7 @@ pub mod sqlstate {
     pub const OUT_OF_RANGE: &str = "22003";
     pub const INVALID_TEXT: &str = "22P02";
     pub const DATETIME_OUT_OF_RANGE: &str = "22008";
+    pub const PROGRAM_LIMIT: &str = "54000";
     pub const INTERNAL: &str = "XX000";
 }
 

@@ -65,7 +65,7 @@ fn listed(database: &Database, object: &Object) -> Vec<Option<String>> {
             Some(names(&v.key)),
             Some(v.columns[v.time].name.clone()),
             Some(v.features.len().to_string()),
-            database.snapshot().get_id(v.relation).map(|r| r.name.clone()),
+            Some(database.snapshot().relation_names(v)),
             v.ttl_us.map(describe_duration),
             v.owner.clone(),
             (!v.tags.is_empty()).then(|| v.tags.join(", ")),

@@ -88,6 +88,7 @@ pub fn snapshot() -> Snapshot {
         version: 1,
         through: vec![],
         history_start_us: None,
+        others: vec![],
     };
     let service = View {
         sql: "CREATE VIEW service AS SELECT carrier FROM carrier_delays".into(),
