@@ -257,7 +257,8 @@ struct Reference {
 impl Reference {
     /// The table's row: price and group.
     fn item(&self, item: i64, at_us: i64, is_before: bool) -> Option<(i64, i64)> {
-        let counts = |row: &&(i64, [i64; 3])| row.1[0] == item && if is_before { row.0 < at_us } else { row.0 <= at_us };
+        let counts =
+            |row: &&(i64, [i64; 3])| row.1[0] == item && if is_before { row.0 < at_us } else { row.0 <= at_us };
         // A later one of the same time is later in the log.
         self.items.iter().filter(counts).max_by_key(|row| row.0).map(|row| (row.1[1], row.1[2]))
     }
@@ -268,7 +269,9 @@ impl Reference {
         let mut events = vec![];
         match view {
             "put_together" => {
-                events.extend(of_key(&self.a).into_iter().filter(|e| e.1[1] > 0).map(|e| (e.0, Some(e.1[1]), Some(e.1[1]))));
+                events.extend(
+                    of_key(&self.a).into_iter().filter(|e| e.1[1] > 0).map(|e| (e.0, Some(e.1[1]), Some(e.1[1]))),
+                );
                 events.extend(of_key(&self.b).into_iter().map(|e| (e.0, Some(-e.1[1]), Some(-e.1[1]))));
             }
             "as_of_each" => events.extend(of_key(&self.a).into_iter().map(|(at, [_, x, item])| {

@@ -72,7 +72,7 @@ pub(super) fn shortened_us(sources: &[Arc<SourceRuntime>]) -> Option<i64> {
 impl ViewRuntime {
     /// The first instant at which the view has values; `None` while its sources have had no event.
     pub fn history_start_us(&self) -> Option<i64> {
-        let beginnings = || self.sources.iter().filter_map(|reading| reading.source.beginning_us()).max();
+        let beginnings = || self.sources.iter().filter_map(|reading| reading.source.beginning_us()).min();
         self.history_start_us.or_else(beginnings)
     }
 
