@@ -41,7 +41,7 @@ use arrow::datatypes::SchemaRef;
 use parking_lot::RwLock;
 use serde::{Deserialize, Serialize};
 use std::{
-    collections::HashMap,
+    collections::BTreeMap,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -73,11 +73,12 @@ pub struct Seams {
 
 pub struct Engine {
     pub seams: Seams,
-    sources: RwLock<HashMap<ObjectId, Arc<SourceRuntime>>>,
+    /// In order, as the views: what is asked of the seams, and when, depends on nothing but what has happened.
+    sources: RwLock<BTreeMap<ObjectId, Arc<SourceRuntime>>>,
     /// Those that have failed since the start among them.
-    views: RwLock<HashMap<ObjectId, Arc<ViewRuntime>>>,
+    views: RwLock<BTreeMap<ObjectId, Arc<ViewRuntime>>>,
     /// Views that could not be started.
-    not_started: RwLock<HashMap<ObjectId, Failure>>,
+    not_started: RwLock<BTreeMap<ObjectId, Failure>>,
     /// Grows with every start; fences writers of earlier starts.
     epoch: u64,
     puts: AtomicU64,
@@ -307,20 +308,25 @@ impl Engine {
         let _flushing = self.flushing.lock().await;
         let stale = view.state.take_stale(now_us).map_err(SeamError::not_done)?;
         let keys: Vec<_> = stale.iter().map(|(key, _)| key.clone()).collect();
-        let mut flushed = keys.len();
+        let flushed = keys.len();
         if let Err(error) = self.put_online(view, stale).await {
-            view.state.mark_stale(keys)?;
+            view.state.mark_stale(keys);
             return Err(error);
         }
-        let mut at = None;
-        while let Some(rows) = view.state.catch_up(&mut at, now_us).map_err(SeamError::not_done)? {
-            flushed += rows.len();
-            if let Err(error) = self.put_online(view, rows).await {
-                view.state.is_behind();
-                return Err(error);
-            }
+        let caught_up = self.catch_up(view, now_us).await;
+        if caught_up.is_err() {
+            view.state.is_behind();
         }
-        Ok(flushed)
+        Ok(flushed + caught_up?)
+    }
+
+    async fn catch_up(&self, view: &ViewRuntime, now_us: i64) -> SeamResult<usize> {
+        let (mut at, mut put) = (None, 0);
+        while let Some(rows) = view.state.catch_up(&mut at, now_us).map_err(SeamError::not_done)? {
+            put += rows.len();
+            self.put_online(view, rows).await?;
+        }
+        Ok(put)
     }
 
     async fn put_online(&self, view: &ViewRuntime, rows: OnlineRows) -> SeamResult<()> {

@@ -31,6 +31,7 @@ use crate::{
 };
 use datafusion::error::{DataFusionError, Result as DfResult};
 use parking_lot::{Mutex, RwLock};
+use schedule::NEVER;
 use shard::{Shard, hash};
 use std::sync::{
     Arc,
@@ -356,6 +357,7 @@ impl ViewState {
                 shard.remove(*id, walk);
             } else {
                 shard.schedule(*id, walk);
+                shard.mark_overtaken(*id, frontier_us);
                 shard.weigh(*id);
             }
         }
@@ -419,7 +421,7 @@ impl ViewState {
         let walk = &self.compiled.walk;
         let state = self.decoded(&bytes)?;
         if changed == shard.generation {
-            cold.unspill(changed, encoded)?;
+            cold.unspill(changed, encoded);
         }
         let id = shard.insert(hash, encoded.into(), state, changed);
         shard.schedule(id, walk);
@@ -464,10 +466,14 @@ impl ViewState {
         }
         cold.note_any();
         for id in victims {
-            let Some((due_us, stale)) = shard.evict(id, walk) else { continue };
+            let Some((key, due_us, online_due_us, mut stale)) = shard.evict(id, walk) else { continue };
             if let Some(at_us) = due_us {
                 cold.due.note(at_us);
                 cold.online.note(at_us);
+                // The online store has passed what the index has of it, and goes by when it changes next.
+                if !stale && at_us <= online_us && online_due_us != NEVER {
+                    stale = cold.expect(online_due_us, &key).is_err();
+                }
             }
             if stale {
                 cold.behind.store(true, Ordering::Release);
@@ -549,6 +555,16 @@ impl ViewState {
         if !cold.online.begins(before_us) {
             return Ok(());
         }
+        let woken = self.wake_due(cold, from_us, before_us);
+        if woken.is_err() {
+            // Nobody knows which have not been woken: the next flush begins where this one did.
+            cold.online.upto_us.store(from_us, Ordering::Release);
+            cold.online.note(from_us);
+        }
+        woken
+    }
+
+    fn wake_due(&self, cold: &Cold, from_us: i64, before_us: i64) -> DfResult<()> {
         let mut after = cold.due_key(from_us, &[]);
         loop {
             let keys = cold.due_keys(&cold.online, &mut after, before_us).map_err(seam)?;
@@ -569,17 +585,17 @@ impl ViewState {
         }
     }
 
-    /// Marks keys whose values could not be put.
-    pub fn mark_stale(&self, keys: impl IntoIterator<Item = Encoded>) -> SeamResult<()> {
+    /// Marks keys whose values could not be put. Where one cannot be read now the store is to be filled from all keys.
+    pub fn mark_stale(&self, keys: impl IntoIterator<Item = Encoded>) {
         for key in keys {
             let hash = hash(&key);
             let mut shard = self.shards[shard_of(hash)].lock();
-            match self.find_or_load(&mut shard, hash, &key)? {
-                Some(id) => shard.mark_stale(id),
-                None => shard.still_over_stale(key),
+            match self.find_or_load(&mut shard, hash, &key) {
+                Ok(Some(id)) => shard.mark_stale(id),
+                Ok(None) => shard.still_over_stale(key),
+                Err(_) => self.is_behind(),
             }
         }
-        Ok(())
     }
 
     /// When the finished part of some key next changes; for those that are not in memory it may be too soon.

@@ -123,6 +123,13 @@ impl Saving {
         self.is_saved = true;
         self.view.state.set_saved(&self.frozen)
     }
+
+    /// Nobody can tell whether it was saved. To take it for lost would take its keys out of what a start may go by: the view stands
+    /// still until it is started again from what there is.
+    fn give_up(mut self, error: &SeamError, at_us: i64) {
+        self.is_saved = true;
+        self.view.fail(error, self.positions.clone(), at_us);
+    }
 }
 
 impl Drop for Saving {
@@ -266,23 +273,31 @@ impl Engine {
 
     async fn save(&self, Group { batch, saving, .. }: Group, checkpointed: &mut Vec<ObjectId>) -> SeamResult<()> {
         let saved = self.seams.state.checkpoint(batch).await;
+        let mut all = Ok(());
         for saving in saving {
-            let id = saving.view.state.id;
-            let is_saved = match &saved {
-                Ok(()) => true,
-                // Nobody could tell whether it happened: the store can.
-                Err(SeamError::Unknown(_)) => {
-                    let found: Option<ViewProgress> = self.progress(id)?;
-                    found.is_some_and(|found| found.generation == saving.frozen.generation)
+            match self.is_saved(&saved, &saving) {
+                Ok(true) => {
+                    checkpointed.push(saving.view.state.id);
+                    all = all.and(saving.saved());
                 }
-                Err(_) => false,
-            };
-            if is_saved {
-                saving.saved()?;
-                checkpointed.push(id);
+                Ok(false) => {}
+                Err(error) => saving.give_up(&error, self.seams.clock.now_us()),
             }
         }
-        saved
+        saved.and(all)
+    }
+
+    /// Whether a view is in what was written.
+    fn is_saved(&self, written: &SeamResult<()>, saving: &Saving) -> SeamResult<bool> {
+        match written {
+            Ok(()) => Ok(true),
+            // Nobody could tell whether it happened: the store can.
+            Err(SeamError::Unknown(_)) => {
+                let found: Option<ViewProgress> = self.progress(saving.view.state.id)?;
+                Ok(found.is_some_and(|found| found.generation == saving.frozen.generation))
+            }
+            Err(_) => Ok(false),
+        }
     }
 
     /// Appends a view's pending steps to its history; whether that went well is noted at the view, for people.

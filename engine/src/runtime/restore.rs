@@ -12,7 +12,7 @@ use crate::{
 use parking_lot::RwLock;
 use serde::{Deserialize, Serialize};
 use std::{
-    collections::HashMap,
+    collections::BTreeMap,
     sync::{Arc, atomic::AtomicU64},
 };
 use tidemark_catalog::{ObjectId, Snapshot};
@@ -66,9 +66,9 @@ impl Engine {
         seams.state.checkpoint(batch).await?;
         let engine = Engine {
             seams,
-            sources: RwLock::new(HashMap::new()),
-            views: RwLock::new(HashMap::new()),
-            not_started: RwLock::new(HashMap::new()),
+            sources: RwLock::new(BTreeMap::new()),
+            views: RwLock::new(BTreeMap::new()),
+            not_started: RwLock::new(BTreeMap::new()),
             epoch,
             puts: AtomicU64::new(0),
             checkpointing: tokio::sync::Mutex::new(()),
