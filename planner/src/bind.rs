@@ -145,10 +145,11 @@ impl<'a> Binder<'a> {
     ///
     /// Equal names of columns are told apart in the plan: [`names::shown_schema`] is what a client should see.
     pub fn query(&self, query: &ast::Query, parameter_types: &[Option<DataType>]) -> PlanResult<BoundQuery> {
-        crate::calls::check(query, self)?;
         crate::joins::check(query)?;
         let mut query = query.clone();
         names::name_columns(&mut query);
+        self.reads.add(crate::composed::write_out(&mut query, self.snapshot, self)?);
+        crate::calls::check(&query, self)?;
         crate::like::escape_by_backslash(&mut query)?;
         respell(&mut query);
         let plan = match self.plan(&query, parameter_types) {
@@ -248,6 +249,10 @@ impl<'a> Binder<'a> {
     fn object(&self, object: &Object) -> PlanResult<Arc<dyn TableSource>> {
         self.reads.add([object.id]);
         match &object.body {
+            Body::Aggregate(_) => {
+                let message = format!("\"{}\" is an aggregate, and no relation", object.name);
+                Err(PlanError::new(sqlstate::WRONG_OBJECT_TYPE, message))
+            }
             Body::Source(relation) | Body::Table(relation) => {
                 let steps = relation_steps(object);
                 Ok(source(ScanTarget::Relation(object.id), &object.name, relation.schema(), steps))

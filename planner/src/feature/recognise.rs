@@ -15,6 +15,7 @@ use super::{
 use crate::{
     PlanError, PlanResult,
     bind::{Binder, NoSystemTables},
+    composed,
     error::sqlstate,
     functions,
     parse::duration_us,
@@ -70,6 +71,7 @@ pub fn plan_feature_view(
 ) -> PlanResult<FeaturePlan> {
     check_options(name, options)?;
     check_syntax(name, query)?;
+    composed::check_over(name, query, snapshot)?;
     let state = functions::planning_state(time_zone);
     let bound = Binder::new(snapshot, &state, &NoSystemTables, 0).defining().query(query, &[])?;
     let options = &with_options_of_inner(name, options, &bound.reads, snapshot, time_zone)?;

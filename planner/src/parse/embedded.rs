@@ -5,7 +5,7 @@ use super::{
     dialect::{DIALECT, TidemarkDialect},
     ignored,
 };
-use crate::{PlanError, PlanResult, asof};
+use crate::{PlanError, PlanResult, asof, error::sqlstate::TOO_COMPLEX};
 use datafusion::sql::sqlparser::{
     ast,
     dialect::Dialect,
@@ -165,8 +165,6 @@ impl Cursor<'_> {
 
 /// Arrays in arrays: PostgreSQL's have six dimensions at most, and planning takes time by their depth.
 const BRACKETS_MAX: usize = 16;
-
-const TOO_COMPLEX: &str = "54001";
 
 /// `… at Line: 1, Column: 8`, taken apart.
 fn split_location(message: &str) -> (&str, Option<Location>) {
