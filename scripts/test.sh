@@ -4,7 +4,7 @@
 # A suite is `unit:CRATE` (tests beside the code), `CRATE:TARGET` (an integration-test binary), or one of the Python ones,
 # `python:NAME`; one half of such a name stands for all suites that have it.
 # --long looks for more of the same: another seed every time, ten times the oracle's views, the crashes and the simulated seeds,
-# sixteen times the cases of every property, seventy times the mutated statements. What it says at its beginning repeats it. A
+# sixteen times the cases of every property, two hundred times the mutated statements. What it says at its beginning repeats it. A
 # variable that is set already stays as it is.
 # Everything is built first, in one pass, exactly as scripts/lint.sh builds it.
 set -uo pipefail

@@ -1,7 +1,7 @@
 //! Whatever is sent as a statement is answered by a plan or by an error that says what is wrong with it: never by a panic, a
 //! stack that is too small, an error of ours (XX000) or work without an end.
 //!
-//! `TIDEMARK_FRONT_STATEMENTS` (default 3000) and `TIDEMARK_FRONT_SEED` (default 1) choose what is made of the corpus. A statement that
+//! `TIDEMARK_FRONT_STATEMENTS` (default 1000) and `TIDEMARK_FRONT_SEED` (default 1) choose what is made of the corpus. A statement that
 //! fails is made as short as it can be; what was found is kept in `front/found.sql`. Before each statement it is written to
 //! the file `TIDEMARK_FRONT_LAST`, if that is set: it is there after the process is gone, too.
 
@@ -82,7 +82,7 @@ fn on_a_servers_stack(test: fn()) {
 fn every_statement_is_planned_or_refused_with_a_reason() {
     on_a_servers_stack(|| {
         let corpus = Corpus::read();
-        let (count, seed) = (setting("TIDEMARK_FRONT_STATEMENTS", 3000), setting("TIDEMARK_FRONT_SEED", 1));
+        let (count, seed) = (setting("TIDEMARK_FRONT_STATEMENTS", 1000), setting("TIDEMARK_FRONT_SEED", 1));
         println!("TIDEMARK_FRONT_STATEMENTS={count} TIDEMARK_FRONT_SEED={seed}, {} to start from", corpus.seeds.len());
         let last = std::env::var("TIDEMARK_FRONT_LAST").ok();
         let mut chance = Chance(seed);

@@ -78,7 +78,8 @@ impl World {
                 let view = FeatureView {
                     sql: parsed.text.clone(),
                     query: create.query_text.clone(),
-                    relation: plan.relation,
+                    relation: plan.relations()[0],
+                    others: plan.relations()[1..].to_vec(),
                     through: plan.through.clone(),
                     columns,
                     key: plan.key_outputs(),
@@ -131,7 +132,7 @@ impl World {
             }
             Statement::CreateFeatureView(create) | Statement::ExplainFeatureView { create, .. } => {
                 let plan = self.feature_view(create)?;
-                if let Some(relation) = self.snapshot.get_id(plan.relation) {
+                for relation in plan.relations().into_iter().filter_map(|id| self.snapshot.get_id(id)) {
                     retention::check_view(&create.name, &plan, relation)?;
                 }
                 // What PostgreSQL has no counterpart of is refused, and nothing else.
