@@ -325,8 +325,8 @@ async fn check(engine: &Engine, world: &World, seed: u64) {
     let times = [&reference.a, &reference.b, &reference.items].into_iter().flatten().map(|row| row.0);
     let near = |us: i64| [us - 1, us, us + WINDOW_US, us + WINDOW_US + 1];
     let instants: BTreeSet<i64> = times.flat_map(near).collect();
-    for i in 0..world.views {
-        let (object, name) = (view(i), VIEWS[i].0);
+    for (i, (name, ..)) in VIEWS.iter().copied().enumerate().take(world.views) {
+        let object = view(i);
         let view = engine.view(object.id).expect("it runs");
         let now_us = view.now_us(0);
         let (committed_us, above) = view.state.steps_above_history(now_us, None).expect("steps");
