@@ -10,7 +10,7 @@ mod store;
 mod types;
 
 pub use object::{
-    Body, ClockMode, Column, ErrorPolicy, Feature, FeatureView, Object, ObjectId, ObjectKind, Relation, View,
+    Body, ClockMode, Column, ErrorPolicy, Feature, FeatureView, Include, Object, ObjectId, ObjectKind, Relation, View,
 };
 pub use snapshot::{Change, Snapshot};
 pub use store::{CatalogError, CatalogStore};

@@ -20,6 +20,7 @@ mod failed;
 mod letters;
 mod restore;
 mod source;
+mod topic;
 
 pub use failed::Failure;
 pub use letters::DeadLetter;
@@ -372,7 +373,7 @@ impl Engine {
         let source = self.source(id).ok_or_else(|| {
             IngestError::Seam(SeamError::NotDone("the source or table was dropped meanwhile".to_string()))
         })?;
-        source.ingest(batches, conflict, &self.seams).await
+        source.ingest(batches, None, conflict, &self.seams).await
     }
 
     /// `ALTER SOURCE … ADVANCE WATERMARK TO`.

@@ -6,6 +6,7 @@ use super::{
     extent::Extent,
     restore::{STATE_FORMAT, SourceProgress, ViewProgress},
     source::Inner,
+    topic::Origins,
 };
 use crate::{
     seam::{CommitTag, Keyspace, Positions, SeamError, SeamResult, WriteBatch},
@@ -26,6 +27,7 @@ const STEPS_PER_BATCH: usize = 65_536;
 struct Stand {
     progress: SourceProgress,
     extent: Extent,
+    origins: Origins,
     views: Vec<ViewStand>,
 }
 
@@ -46,7 +48,7 @@ impl Stand {
             rejected: count(&source.counters.rejected),
         };
         let views = inner.views.iter().map(|view| ViewStand { view: view.clone(), pending: view.state.pending() });
-        Stand { progress, extent: source.extent(), views: views.collect() }
+        Stand { progress, extent: source.extent(), origins: Origins::of(inner), views: views.collect() }
     }
 }
 
@@ -201,6 +203,7 @@ impl Engine {
         if all.is_ok() {
             group.batch.puts.push(put(source.id, &stand.progress)?);
             group.batch.puts.push(stand.extent.put(source.id)?);
+            group.batch.puts.extend(stand.origins.put(source.id)?);
         }
         all = all.and(self.save(group, &mut checkpointed).await);
         all?;
