@@ -1,5 +1,5 @@
-//! What exists: the names, types and definitions of sources, tables, feature views and views, and the durable store
-//! that keeps them. Nothing here knows SQL text beyond storing it, or any service.
+//! What exists: the names, types and definitions of sources, tables, feature views, views and aggregates, and the durable
+//! store that keeps them. Nothing here knows SQL text beyond storing it, or any service.
 //!
 //! A reader takes a [`Snapshot`] (immutable, cheap to clone) and works on it; a writer commits a list of [`Change`]s
 //! through the [`CatalogStore`], which is durable before the new snapshot becomes visible.
@@ -10,7 +10,8 @@ mod store;
 mod types;
 
 pub use object::{
-    Body, ClockMode, Column, ErrorPolicy, Feature, FeatureView, Include, Object, ObjectId, ObjectKind, Relation, View,
+    Aggregate, Body, ClockMode, Column, ErrorPolicy, Feature, FeatureView, Include, Object, ObjectId, ObjectKind,
+    Parameter, Relation, View,
 };
 pub use snapshot::{Change, Snapshot};
 pub use store::{CatalogError, CatalogStore};

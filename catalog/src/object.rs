@@ -36,6 +36,7 @@ pub enum Body {
     Table(Relation),
     FeatureView(FeatureView),
     View(View),
+    Aggregate(Aggregate),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -44,6 +45,7 @@ pub enum ObjectKind {
     Table,
     FeatureView,
     View,
+    Aggregate,
 }
 
 impl fmt::Display for ObjectKind {
@@ -53,7 +55,18 @@ impl fmt::Display for ObjectKind {
             ObjectKind::Table => "table",
             ObjectKind::FeatureView => "feature view",
             ObjectKind::View => "view",
+            ObjectKind::Aggregate => "aggregate",
         })
+    }
+}
+
+impl ObjectKind {
+    /// `a source`, `an aggregate`.
+    pub fn with_article(self) -> String {
+        match self {
+            ObjectKind::Aggregate => format!("an {self}"),
+            _ => format!("a {self}"),
+        }
     }
 }
 
@@ -145,9 +158,12 @@ pub struct FeatureView {
     pub sql: String,
     /// The `SELECT` alone, as written; re-planned (purely) at every start.
     pub query: String,
-    /// The source or table it reads.
+    /// The source or table it reads; of several the first.
     pub relation: ObjectId,
-    /// The views through which it reads it.
+    /// The others.
+    #[serde(default)]
+    pub others: Vec<ObjectId>,
+    /// The views through which it reads it, and the user's aggregates that it calls.
     #[serde(default)]
     pub through: Vec<ObjectId>,
     pub columns: Vec<Column>,
@@ -168,6 +184,13 @@ pub struct FeatureView {
     /// `None`: the view has seen all events its source ever admitted.
     #[serde(default)]
     pub history_start_us: Option<i64>,
+}
+
+impl FeatureView {
+    /// The sources and tables it reads, each once.
+    pub fn relations(&self) -> impl Iterator<Item = ObjectId> {
+        std::iter::once(self.relation).chain(self.others.iter().copied())
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -192,6 +215,33 @@ pub struct View {
     pub reads: Vec<ObjectId>,
 }
 
+/// An aggregate of the user's own: an expression over other aggregates of its parameters, written out where it is called.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Aggregate {
+    /// The statement that created it, as written.
+    pub sql: String,
+    /// The expression alone, as written.
+    pub expression: String,
+    pub parameters: Vec<Parameter>,
+    /// The type of its value.
+    pub returns: SqlType,
+    /// The user's aggregates that its expression calls.
+    pub reads: Vec<ObjectId>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Parameter {
+    pub name: String,
+    pub ty: SqlType,
+}
+
+impl Aggregate {
+    /// What it takes, as PostgreSQL shows it: `hits bigint, tries bigint`.
+    pub fn arguments(&self) -> String {
+        self.parameters.iter().map(|p| format!("{} {}", p.name, p.ty)).collect::<Vec<_>>().join(", ")
+    }
+}
+
 impl Object {
     pub fn kind(&self) -> ObjectKind {
         match self.body {
@@ -199,6 +249,7 @@ impl Object {
             Body::Table(_) => ObjectKind::Table,
             Body::FeatureView(_) => ObjectKind::FeatureView,
             Body::View(_) => ObjectKind::View,
+            Body::Aggregate(_) => ObjectKind::Aggregate,
         }
     }
 
@@ -224,11 +275,20 @@ impl Object {
         }
     }
 
+    pub fn aggregate(&self) -> Option<&Aggregate> {
+        match &self.body {
+            Body::Aggregate(a) => Some(a),
+            _ => None,
+        }
+    }
+
+    /// Its columns; an aggregate has none.
     pub fn columns(&self) -> &[Column] {
         match &self.body {
             Body::Source(r) | Body::Table(r) => &r.columns,
             Body::FeatureView(v) => &v.columns,
             Body::View(v) => &v.columns,
+            Body::Aggregate(_) => &[],
         }
     }
 
@@ -236,12 +296,13 @@ impl Object {
         Arc::new(Schema::new(self.columns().iter().map(Column::field).collect::<Vec<_>>()))
     }
 
-    /// The objects this one reads.
+    /// The objects this one reads or calls.
     pub fn reads(&self) -> Vec<ObjectId> {
         match &self.body {
             Body::Source(_) | Body::Table(_) => vec![],
-            Body::FeatureView(v) => std::iter::once(v.relation).chain(v.through.iter().copied()).collect(),
+            Body::FeatureView(v) => v.relations().chain(v.through.iter().copied()).collect(),
             Body::View(v) => v.reads.clone(),
+            Body::Aggregate(a) => a.reads.clone(),
         }
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! A commit is one SQLite transaction with `synchronous = FULL`; when it returns, the change survives a power cut.
 
-use crate::{Change, Object, ObjectId, Snapshot};
+use crate::{Change, Object, ObjectId, ObjectKind, Snapshot};
 use sqlx::{
     ConnectOptions, Row, SqliteConnection,
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous},
@@ -106,7 +106,7 @@ impl CatalogStore {
                     .map_err(|source| CatalogError::Definition { name: object.name.clone(), source })?;
                 sqlx::query("INSERT INTO objects (id, name, definition) VALUES (?, ?, ?)")
                     .bind(object.id.0 as i64)
-                    .bind(&object.name)
+                    .bind(unique_name(object))
                     .bind(definition)
                     .execute(&mut *tx)
                     .await?;
@@ -116,6 +116,14 @@ impl CatalogStore {
         tx.commit().await?;
         self.snapshot = next.clone();
         Ok(next)
+    }
+}
+
+/// What the store holds to be unique. Aggregates have names of their own: a NUL, which no name can have, tells them apart.
+fn unique_name(object: &Object) -> String {
+    match object.kind() {
+        ObjectKind::Aggregate => format!("{}\0aggregate", object.name),
+        _ => object.name.clone(),
     }
 }
 

@@ -7,7 +7,7 @@
 //!
 //! The log is the archive of the topic and the only place that knows how far it has been read: a start asks the log and
 //! assigns every partition from there. There is no consumer group, nothing is committed to the broker, and a crash at any
-//! moment finds rows and offsets either both there or both not (decision 0013).
+//! moment finds rows and offsets either both there or both not (decision 0014).
 
 mod batch;
 mod broker;

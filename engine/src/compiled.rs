@@ -5,13 +5,15 @@
 //! turned into the view's columns at once.
 
 mod events;
+mod joined;
 
 pub use events::Events;
+use joined::JoinedTable;
 
 use crate::{
     current::Replaced,
     key::Walk,
-    seam::RejectReason,
+    seam::{RejectReason, SourceBatch},
     value::{Value, array_of, canonical, values_of},
     view::Step,
 };
@@ -32,17 +34,19 @@ use datafusion::{
     physical_expr::{PhysicalExpr, create_physical_expr, expressions::BinaryExpr},
 };
 use std::sync::Arc;
-use tidemark_catalog::{Object, UTC};
+use tidemark_catalog::{Object, ObjectId, UTC};
 use tidemark_planner::{
     PlanError, PlanResult,
     bind::{history_schema, stored_fields},
-    feature::{FeaturePlan, NOW_COLUMN, OutputKind},
+    feature::{Branch, FeaturePlan, Joined, NOW_COLUMN, OutputKind},
 };
 
 pub struct CompiledView {
     pub name: String,
     pub plan: FeaturePlan,
     pub walk: Walk,
+    /// Of each branch, how its rows become the view's.
+    taken: Vec<Option<Taken>>,
     filter: Option<Arc<dyn PhysicalExpr>>,
     keys: Vec<Arc<dyn PhysicalExpr>>,
     inputs: Vec<Arc<dyn PhysicalExpr>>,
@@ -57,6 +61,13 @@ pub struct CompiledView {
     visible: Vec<Visible>,
     /// The schema of `history.<view>`.
     pub history_schema: SchemaRef,
+}
+
+/// A SELECT of UNION ALL, or one over joined tables.
+struct Taken {
+    joined: Vec<JoinedTable>,
+    filter: Option<Arc<dyn PhysicalExpr>>,
+    columns: Vec<Arc<dyn PhysicalExpr>>,
 }
 
 enum StoredOutput {
@@ -104,6 +115,10 @@ pub struct RowFailure {
 
 /// The rows to take from a batch: offset of row 0, times, which are admitted, which are deletes.
 pub struct BatchRows<'a> {
+    /// Index into the plan's branches: which of them the rows are of.
+    pub branch: usize,
+    /// The source and its batch, where they come as new ones: a view that joins tables keeps them for a while.
+    pub from: Option<(ObjectId, &'a SourceBatch)>,
     pub rows: &'a RecordBatch,
     pub base_offset: u64,
     /// One per row; the event time, or a changelog row's effective time.
@@ -116,16 +131,24 @@ pub struct BatchRows<'a> {
     pub replaced: Option<&'a Replaced>,
 }
 
+/// Bits of an event's mark that its offset has; above them is its branch.
+const OFFSET_BITS: u32 = 56;
+
 impl<'a> BatchRows<'a> {
+    /// What comes second in the order of a key's events, after the time (semantics, section 2): branch, then offset.
+    pub fn mark(&self, row: usize) -> u64 {
+        (self.branch as u64) << OFFSET_BITS | (self.base_offset + row as u64)
+    }
+
     /// All of these rows, at these times.
     pub fn all(rows: &'a RecordBatch, times_us: &'a [i64]) -> BatchRows<'a> {
-        BatchRows { rows, base_offset: 0, times_us, rejected: &[], deletes: &[], replaced: None }
+        BatchRows { branch: 0, from: None, rows, base_offset: 0, times_us, rejected: &[], deletes: &[], replaced: None }
     }
 }
 
 impl CompiledView {
     pub fn new(object: &Object, plan: FeaturePlan) -> PlanResult<CompiledView> {
-        let relation = DFSchema::try_from(plan.relation_schema.as_ref().clone())?;
+        let rows = DFSchema::try_from(plan.row_schema.as_ref().clone())?;
         let props = ExecutionProps::new();
         let physical = |expr: &Expr, schema: &DFSchema| -> PlanResult<Arc<dyn PhysicalExpr>> {
             // Not for speed: `coalesce` and its like exist only as what they simplify to.
@@ -133,9 +156,22 @@ impl CompiledView {
             let expr = ExprSimplifier::new(context).simplify(expr.clone())?;
             Ok(checked_arithmetic(create_physical_expr(&expr, schema, &props)?)?)
         };
-        let filter = plan.filter.as_ref().map(|f| physical(f, &relation)).transpose()?;
-        let keys = plan.key.iter().map(|k| physical(k, &relation)).collect::<PlanResult<Vec<_>>>()?;
-        let inputs = plan.inputs.iter().map(|i| physical(&i.expr, &relation)).collect::<PlanResult<Vec<_>>>()?;
+        let taken = |branch: &Branch| -> PlanResult<Option<Taken>> {
+            let Some(taken) = &branch.taken else { return Ok(None) };
+            let relation = DFSchema::try_from(taken.schema.as_ref().clone())?;
+            let joined = |joined: &Joined| -> PlanResult<JoinedTable> {
+                let key = joined.key.iter().map(|k| physical(k, &relation)).collect::<PlanResult<Vec<_>>>()?;
+                Ok(JoinedTable::new(joined, &taken.schema, key))
+            };
+            let joined = taken.joined.iter().map(joined).collect::<PlanResult<Vec<_>>>()?;
+            let filter = taken.filter.as_ref().map(|f| physical(f, &relation)).transpose()?;
+            let columns = taken.columns.iter().map(|c| physical(c, &relation)).collect::<PlanResult<Vec<_>>>()?;
+            Ok(Some(Taken { joined, filter, columns }))
+        };
+        let taken = plan.branches.iter().map(taken).collect::<PlanResult<Vec<_>>>()?;
+        let filter = plan.filter.as_ref().map(|f| physical(f, &rows)).transpose()?;
+        let keys = plan.key.iter().map(|k| physical(k, &rows)).collect::<PlanResult<Vec<_>>>()?;
+        let inputs = plan.inputs.iter().map(|i| physical(&i.expr, &rows)).collect::<PlanResult<Vec<_>>>()?;
         let slot_fields: Vec<Field> =
             plan.slots.iter().enumerate().map(|(i, s)| Field::new(format!("s{i}"), s.ty().clone(), true)).collect();
         let slot_schema = Arc::new(Schema::new(slot_fields.clone()));
@@ -183,6 +219,7 @@ impl CompiledView {
         Ok(CompiledView {
             name: object.name.clone(),
             walk: Walk::new(&plan),
+            taken,
             filter,
             keys,
             inputs,
@@ -346,7 +383,7 @@ impl CompiledView {
 
     /// Types of the entity key's columns.
     pub fn key_types(&self) -> DfResult<Vec<DataType>> {
-        self.keys.iter().map(|k| k.data_type(&self.plan.relation_schema)).collect()
+        self.keys.iter().map(|k| k.data_type(&self.plan.row_schema)).collect()
     }
 }
 

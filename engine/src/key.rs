@@ -17,6 +17,7 @@
 mod calendar;
 mod cursor;
 mod pane;
+mod partner;
 mod positional;
 mod ring;
 mod versions;
@@ -32,6 +33,7 @@ use crate::{
     value::Value,
 };
 use cursor::{Bounds, Position};
+use partner::Partner;
 use ring::{Ring, RingImage};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -70,6 +72,31 @@ impl KeyState {
         if let Some(online) = &mut self.online {
             online.follow_session(walk, &self.ring, index);
         }
+        true
+    }
+
+    /// The row of the joined table changes; `None`: it is deleted. `false`: that would be below the frontier.
+    pub fn pair(&mut self, effective_us: i64, row: Option<Arc<[Value]>>) -> bool {
+        if effective_us < self.done.position.upto_us {
+            return false;
+        }
+        let index = self.ring.partner.change(effective_us, row);
+        if self.online.as_ref().is_some_and(|o| index < o.position.partner || effective_us < o.position.upto_us) {
+            self.online = None;
+        }
+        true
+    }
+
+    /// Takes an event out again that the finished part has not come to; `false`: it is not there.
+    pub fn remove(&mut self, walk: &Walk, time_us: i64, mark: u64) -> bool {
+        let Some(index) = self.ring.version(&walk.layout, time_us, mark) else { return false };
+        if time_us < self.done.position.upto_us {
+            return false;
+        }
+        self.ring.remove(&walk.layout, index);
+        self.online = None;
+        // From the first on: the session may be two now.
+        self.done.follow_session(walk, &self.ring, self.ring.first());
         true
     }
 
@@ -124,6 +151,7 @@ impl KeyState {
             return;
         }
         self.ring.drop_before(&walk.layout, self.done.oldest_needed(walk).min(self.ring.end()));
+        self.ring.partner.drop_before(self.done.position.partner);
     }
 
     /// The cursor that stands after instant `at_us`, with the instants since the last such call (or the frontier).
@@ -161,7 +189,11 @@ impl KeyState {
 
     /// Absent, with nothing to come: the key can be forgotten.
     pub fn is_over(&self, walk: &Walk) -> bool {
-        !self.done.position.present && self.done.held.is_none() && self.next_instant(walk).is_none()
+        let Position { present, partner, .. } = self.done.position;
+        !present
+            && self.done.held.is_none()
+            && !self.ring.partner.is_needed(partner)
+            && self.next_instant(walk).is_none()
     }
 
     pub fn events(&self) -> usize {
@@ -181,6 +213,7 @@ impl KeyState {
         postcard::to_stdvec(&ImageOf {
             key: &self.key,
             ring: self.ring.image(&walk.layout),
+            partner: &self.ring.partner,
             position: &self.done.position,
             bounds: &self.done.bounds,
             unbounded: (0..walk.folds.len()).filter(unbounded).map(|i| &self.done.accumulators[i]).collect(),
@@ -191,7 +224,8 @@ impl KeyState {
     pub fn decode(walk: &Walk, bytes: &[u8]) -> Result<KeyState, postcard::Error> {
         let foreign = postcard::Error::DeserializeBadEncoding;
         let image: Image = postcard::from_bytes(bytes)?;
-        let ring = Ring::from_image(&walk.layout, image.ring).ok_or(foreign.clone())?;
+        let mut ring = Ring::from_image(&walk.layout, image.ring).ok_or(foreign.clone())?;
+        ring.partner = image.partner;
         let mut done = Cursor {
             position: image.position,
             bounds: image.bounds,
@@ -228,6 +262,7 @@ impl KeyState {
 struct ImageOf<'a> {
     key: &'a [Value],
     ring: RingImage,
+    partner: &'a Partner,
     position: &'a Position,
     bounds: &'a [Bounds],
     unbounded: Vec<&'a Accumulator>,
@@ -238,6 +273,7 @@ struct ImageOf<'a> {
 struct Image {
     key: Arc<[Value]>,
     ring: RingImage,
+    partner: Partner,
     position: Position,
     bounds: Box<[Bounds]>,
     unbounded: Vec<Accumulator>,

@@ -6,6 +6,7 @@ pub mod asof;
 pub mod cell;
 pub mod compiled;
 pub mod current;
+pub mod dimension;
 pub mod exact;
 pub mod key;
 pub mod parallel;

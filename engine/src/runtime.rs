@@ -18,12 +18,15 @@ mod checkpoint;
 mod extent;
 mod failed;
 mod letters;
+mod reading;
 mod restore;
 mod source;
 mod topic;
 
 pub use failed::Failure;
 pub use letters::DeadLetter;
+pub use reading::Reading;
+pub use restore::STATE_FORMAT;
 pub use source::{Conflict, IngestError, IngestReport, SourceRuntime};
 
 use crate::{
@@ -39,7 +42,7 @@ use arrow::datatypes::SchemaRef;
 use parking_lot::RwLock;
 use serde::{Deserialize, Serialize};
 use std::{
-    collections::HashMap,
+    collections::BTreeMap,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -60,6 +63,8 @@ pub struct Seams {
     pub threads: usize,
     /// What the keys of all views may take in memory.
     pub memory: Arc<Memory>,
+    /// With so many steps of one view in memory that wait for their history, they are committed before more rows are taken in.
+    pub steps_waiting_max: usize,
     pub clock: Arc<dyn Clock>,
     pub logs: Arc<dyn Logs>,
     pub state: Arc<dyn StateStore>,
@@ -69,11 +74,12 @@ pub struct Seams {
 
 pub struct Engine {
     pub seams: Seams,
-    sources: RwLock<HashMap<ObjectId, Arc<SourceRuntime>>>,
+    /// In order, as the views: what is asked of the seams, and when, depends on nothing but what has happened.
+    sources: RwLock<BTreeMap<ObjectId, Arc<SourceRuntime>>>,
     /// Those that have failed since the start among them.
-    views: RwLock<HashMap<ObjectId, Arc<ViewRuntime>>>,
+    views: RwLock<BTreeMap<ObjectId, Arc<ViewRuntime>>>,
     /// Views that could not be started.
-    not_started: RwLock<HashMap<ObjectId, Failure>>,
+    not_started: RwLock<BTreeMap<ObjectId, Failure>>,
     /// Grows with every start; fences writers of earlier starts.
     epoch: u64,
     puts: AtomicU64,
@@ -83,12 +89,13 @@ pub struct Engine {
     flushing: tokio::sync::Mutex<()>,
 }
 
-/// A feature view, its source, and its table in history.
+/// A feature view, its sources, and its table in history.
 pub struct ViewRuntime {
     pub state: ViewState,
-    pub source: Arc<SourceRuntime>,
+    /// Each once, in the order of their ids.
+    pub sources: Vec<Reading>,
     pub history: RwLock<HistoryTable>,
-    /// Where the source's log had been shortened before the view was made: the first instant with values.
+    /// Where a source's log had been shortened before the view was made: the first instant with values.
     history_start_us: Option<i64>,
     pub version: u32,
     /// Sequence number of the next history commit.
@@ -102,7 +109,8 @@ pub struct ViewRuntime {
 impl ViewRuntime {
     /// The view's now: one instant for one statement. `clock_us` is the server's clock, read once by the caller.
     pub fn now_us(&self, clock_us: i64) -> i64 {
-        self.source.now_us(clock_us).max(self.state.frontier_us())
+        let of_sources = self.sources.iter().map(|reading| reading.source.now_us(clock_us));
+        of_sources.fold(self.state.frontier_us(), i64::max)
     }
 }
 
@@ -180,20 +188,20 @@ impl Engine {
         }
     }
 
-    /// Builds a feature view from the beginning of its source's log, and keeps it current from then on. Returns when it
-    /// has caught up. The history table exists afterwards. Returns the first instant of its history if the log had been
+    /// Builds a feature view from the beginning of its sources' logs, and keeps it current from then on. Returns when it
+    /// has caught up. The history table exists afterwards. Returns the first instant of its history if a log had been
     /// shortened before: the catalog is to keep it.
     pub async fn create_view(&self, object: &Object, compiled: CompiledView) -> SeamResult<Option<i64>> {
-        let source = self.source(compiled.plan.relation).ok_or_else(|| {
-            SeamError::NotDone(format!("the source of feature view \"{}\" is not running", object.name))
-        })?;
+        let sources = self.readings(&object.name, &compiled.plan)?;
         let table = Self::history_table(object, &compiled);
         // A CREATE that a crash has cut leaves keys of a view that never was, and its number comes again.
         self.forget_keys(object.id).await?;
         self.seams.history.create(&table).await?;
         let version = object.feature_view().map_or(1, |v| v.version);
-        let mut inner = source.lock().await;
-        let history_start_us = source.extent().removed_us.and_then(|_| source.history_start_us());
+        let read = reading::sources_of(&sources);
+        let mut locked = reading::lock_all(&read).await;
+        let history_start_us = extent::shortened_us(&read);
+        let tables = reading::tables(&compiled.plan, &sources);
         let view = Arc::new(ViewRuntime {
             state: ViewState::new(
                 object.id,
@@ -201,8 +209,9 @@ impl Engine {
                 i64::MIN,
                 self.seams.threads,
                 Some(self.cold(object.id)),
+                tables,
             ),
-            source: source.clone(),
+            sources,
             history: RwLock::new(table),
             history_start_us,
             version,
@@ -210,20 +219,19 @@ impl Engine {
             last_error: RwLock::default(),
             failure: RwLock::default(),
         });
-        if let Err(error) = self.build(&source, &view).await {
+        if let Err(error) = self.build(&view).await {
             let name = view.history.read().name.clone();
             self.forget_view(object.id, &name).await?;
             return Err(error);
         }
-        inner.views.push(view.clone());
-        drop(inner);
+        locked.iter_mut().for_each(|inner| inner.views.push(view.clone()));
+        drop(locked);
         self.views.write().insert(object.id, view);
         Ok(history_start_us)
     }
 
-    async fn build(&self, source: &SourceRuntime, view: &Arc<ViewRuntime>) -> SeamResult<()> {
-        let (from, _) = source.log.range().await?;
-        let letters = source.replay_into(view, from).await?;
+    async fn build(&self, view: &ViewRuntime) -> SeamResult<()> {
+        let letters = view.replay(None).await?;
         self.keep_letters(letters).await
     }
 
@@ -238,17 +246,21 @@ impl Engine {
         let _quiet = self.checkpointing.lock().await;
         self.detach(&view).await;
         // Its dead letters go with it; the rows themselves are in the source.
-        let letters = [view.source.id.0.to_be_bytes(), id.0.to_be_bytes()].concat();
-        self.seams.state.remove(crate::seam::Keyspace::DeadLetters, &letters).await?;
+        for reading in &view.sources {
+            let letters = [reading.source.id.0.to_be_bytes(), id.0.to_be_bytes()].concat();
+            self.seams.state.remove(crate::seam::Keyspace::DeadLetters, &letters).await?;
+        }
         let name = view.history.read().name.clone();
         self.forget_view(id, &name).await
     }
 
     /// From here on nothing is applied to the view.
     async fn detach(&self, view: &ViewRuntime) {
-        let mut source = view.source.lock().await;
-        source.views.retain(|v| v.state.id != view.state.id);
-        source.waiting.retain(|letter| letter.view != Some(view.state.id));
+        for reading in &view.sources {
+            let mut source = reading.source.lock().await;
+            source.views.retain(|v| v.state.id != view.state.id);
+            source.waiting.retain(|letter| letter.view != Some(view.state.id));
+        }
     }
 
     async fn forget_view(&self, id: ObjectId, history: &str) -> SeamResult<()> {
@@ -297,20 +309,25 @@ impl Engine {
         let _flushing = self.flushing.lock().await;
         let stale = view.state.take_stale(now_us).map_err(SeamError::not_done)?;
         let keys: Vec<_> = stale.iter().map(|(key, _)| key.clone()).collect();
-        let mut flushed = keys.len();
+        let flushed = keys.len();
         if let Err(error) = self.put_online(view, stale).await {
-            view.state.mark_stale(keys)?;
+            view.state.mark_stale(keys);
             return Err(error);
         }
-        let mut at = None;
-        while let Some(rows) = view.state.catch_up(&mut at, now_us).map_err(SeamError::not_done)? {
-            flushed += rows.len();
-            if let Err(error) = self.put_online(view, rows).await {
-                view.state.is_behind();
-                return Err(error);
-            }
+        let caught_up = self.catch_up(view, now_us).await;
+        if caught_up.is_err() {
+            view.state.is_behind();
         }
-        Ok(flushed)
+        Ok(flushed + caught_up?)
+    }
+
+    async fn catch_up(&self, view: &ViewRuntime, now_us: i64) -> SeamResult<usize> {
+        let (mut at, mut put) = (None, 0);
+        while let Some(rows) = view.state.catch_up(&mut at, now_us).map_err(SeamError::not_done)? {
+            put += rows.len();
+            self.put_online(view, rows).await?;
+        }
+        Ok(put)
     }
 
     async fn put_online(&self, view: &ViewRuntime, rows: OnlineRows) -> SeamResult<()> {
@@ -373,7 +390,29 @@ impl Engine {
         let source = self.source(id).ok_or_else(|| {
             IngestError::Seam(SeamError::NotDone("the source or table was dropped meanwhile".to_string()))
         })?;
+        self.make_way(&source).await?;
         source.ingest(batches, None, conflict, &self.seams).await
+    }
+
+    /// Where too many steps wait for history, rows wait for their commit; where that fails they are refused.
+    async fn make_way(&self, source: &SourceRuntime) -> Result<(), IngestError> {
+        let crowded = || {
+            let is_crowded = |view: &&Arc<ViewRuntime>| {
+                view.state.steps_waiting() > self.seams.steps_waiting_max && view.reads(source.id) && !view.has_failed()
+            };
+            self.views.read().values().find(is_crowded).cloned()
+        };
+        if crowded().is_none() {
+            return Ok(());
+        }
+        let committed = self.commit_history().await;
+        let (Some(view), Err(error)) = (crowded(), committed) else { return Ok(()) };
+        let (name, waiting) = (view.history.read().name.clone(), view.state.steps_waiting());
+        let error = format!(
+            "\"{}\" takes no more rows: {waiting} steps of \"{name}\" wait for their history: {error}",
+            source.name.read()
+        );
+        Err(IngestError::Seam(SeamError::NotDone(error)))
     }
 
     /// `ALTER SOURCE … ADVANCE WATERMARK TO`.

@@ -5,6 +5,7 @@
 //! looked up, have an event, or are due.
 
 mod cold;
+mod joins;
 mod memory;
 mod reading;
 mod saving;
@@ -14,24 +15,27 @@ mod step;
 mod versions;
 
 pub use cold::Cold;
+pub use joins::Joins;
 pub use memory::Memory;
 pub use saving::Frozen;
 pub use shard::{Encoded, SavedKey};
 pub use step::{Op, SharedSteps, Step, Steps};
 
 use crate::{
-    compiled::{BatchRows, CompiledView, Row, RowFailure},
+    compiled::{BatchRows, CompiledView, Events, Row, RowFailure},
+    dimension::Dimension,
     key::{Instants, KeyState},
     parallel,
-    seam::{RejectReason, SeamError, SeamResult},
+    seam::{RejectReason, SeamError, SeamResult, SourceBatch},
     wording::{instant, span},
 };
 use datafusion::error::{DataFusionError, Result as DfResult};
 use parking_lot::{Mutex, RwLock};
+use schedule::NEVER;
 use shard::{Shard, hash};
 use std::sync::{
     Arc,
-    atomic::{AtomicI64, AtomicU64, Ordering},
+    atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering},
 };
 use step::Outcomes;
 use tidemark_catalog::ObjectId;
@@ -54,12 +58,19 @@ pub struct ViewState {
     shards: Vec<Mutex<Shard>>,
     /// Where keys are that are not in memory; `None`: all are.
     cold: Option<Cold>,
+    /// Of a view that joins tables to its events.
+    joins: Option<Mutex<Joins>>,
     frontier_us: AtomicI64,
     pending: Mutex<Pending>,
+    /// In `pending`.
+    steps_waiting: AtomicUsize,
     /// Held for writing while steps move from the shards to `pending`, so that no reader sees them in neither.
     finishing: RwLock<()>,
     pub counters: Counters,
 }
+
+/// A row that cannot be used any more, now that a table has changed: of which source and batch.
+pub type Letter = (ObjectId, Arc<SourceBatch>, RowFailure);
 
 /// Keys with their rows, for the online store; `None`: the key is absent.
 pub type OnlineRows = Vec<(Encoded, Option<Row>)>;
@@ -85,6 +96,35 @@ pub struct Pending {
     pub chunks: Vec<Arc<Steps>>,
 }
 
+/// The entity keys of some events, by shard.
+struct Keyed {
+    bytes: Vec<u8>,
+    /// Where the key of each event ends in `bytes`.
+    ends: Vec<usize>,
+    /// Hash and number of each event.
+    by_shard: [Vec<(u64, u32)>; SHARDS],
+}
+
+impl Keyed {
+    fn of(events: &Events) -> Keyed {
+        let (mut bytes, mut ends) = (Vec::with_capacity(events.len() * 16), Vec::with_capacity(events.len()));
+        let mut by_shard: [Vec<(u64, u32)>; SHARDS] = Default::default();
+        for i in 0..events.len() {
+            let begin = bytes.len();
+            events.encode_key(i, &mut bytes);
+            ends.push(bytes.len());
+            let hash = hash(&bytes[begin..]);
+            by_shard[shard_of(hash)].push((hash, i as u32));
+        }
+        Keyed { bytes, ends, by_shard }
+    }
+
+    fn key(&self, i: u32) -> &[u8] {
+        let i = i as usize;
+        &self.bytes[if i == 0 { 0 } else { self.ends[i - 1] }..self.ends[i]]
+    }
+}
+
 fn shard_of(hash: u64) -> usize {
     // The table inside a shard uses the other bits.
     (hash >> 32) as usize % SHARDS
@@ -92,13 +132,14 @@ fn shard_of(hash: u64) -> usize {
 
 impl ViewState {
     /// An empty view. Steps below `committed_us` are already in the history table and are not written again.
-    /// Without `cold` all its keys stay in memory.
+    /// Without `cold` all its keys stay in memory. `tables`: those that it joins, without any rows.
     pub fn new(
         id: ObjectId,
         compiled: Arc<CompiledView>,
         committed_us: i64,
         threads: usize,
         cold: Option<Cold>,
+        tables: Vec<Dimension>,
     ) -> ViewState {
         ViewState {
             id,
@@ -106,8 +147,10 @@ impl ViewState {
             compiled,
             shards: (0..SHARDS).map(|_| Mutex::new(Shard::new())).collect(),
             cold,
+            joins: (!tables.is_empty()).then(|| Joins::new(tables)),
             frontier_us: AtomicI64::new(i64::MIN),
             pending: Mutex::new(Pending { committed_us, chunks: vec![] }),
+            steps_waiting: AtomicUsize::new(0),
             finishing: RwLock::new(()),
             counters: Counters::default(),
         }
@@ -125,27 +168,46 @@ impl ViewState {
 
     /// Takes the admitted rows of a batch; returns the rows this view cannot use.
     pub fn apply(&self, batch: &BatchRows<'_>) -> DfResult<Vec<RowFailure>> {
-        let (events, mut failures) = self.compiled.events(batch)?;
-        self.counters.events.fetch_add(events.len() as u64, Ordering::Relaxed);
-        let (mut keys, mut ends) = (Vec::with_capacity(events.len() * 16), Vec::with_capacity(events.len()));
-        let mut by_shard: [Vec<(u64, u32)>; SHARDS] = Default::default();
-        for i in 0..events.len() {
-            let begin = keys.len();
-            events.encode_key(i, &mut keys);
-            ends.push(keys.len());
-            let hash = hash(&keys[begin..]);
-            by_shard[shard_of(hash)].push((hash, i as u32));
+        let mut joins = self.joins();
+        if let Some(joins) = &joins {
+            self.check_open(joins, batch.times_us.len())?;
         }
+        let (events, mut failures) = self.compiled.events(batch, joins.as_deref())?;
+        self.counters.events.fetch_add(events.len() as u64, Ordering::Relaxed);
+        failures.extend(self.put(batch, None, &events)?);
+        if let Some(joins) = &mut joins {
+            self.keep_open(joins, batch)?;
+        }
+        drop(joins);
+        self.end_versions(batch)?;
+        failures.sort_by_key(|f| f.row);
+        self.counters.rows_failed.fetch_add(failures.len() as u64, Ordering::Relaxed);
+        Ok(failures)
+    }
+
+    /// Puts events in their places, and takes out first what they were `before`. A key's readers see both or neither.
+    fn put(&self, batch: &BatchRows<'_>, before: Option<&Events>, events: &Events) -> DfResult<Vec<RowFailure>> {
+        let keyed = Keyed::of(events);
+        let gone = before.map(|before| (before, Keyed::of(before)));
         let walk = &self.compiled.walk;
         let frontier_us = self.frontier_us();
-        let pieces: Vec<_> = self.shards.iter().zip(&by_shard).filter(|(_, of_shard)| !of_shard.is_empty()).collect();
-        let late = self.each_shard(events.len(), &pieces, |(shard, of_shard)| -> SeamResult<Vec<RowFailure>> {
+        let has_work = |i: &usize| {
+            !keyed.by_shard[*i].is_empty() || gone.as_ref().is_some_and(|(_, gone)| !gone.by_shard[*i].is_empty())
+        };
+        let pieces: Vec<usize> = (0..SHARDS).filter(has_work).collect();
+        let late = self.each_shard(events.len(), &pieces, |i| -> SeamResult<Vec<RowFailure>> {
             let mut failures = vec![];
             let mut event = walk.layout.row();
-            let mut shard = shard.lock();
-            for (hash, i) in of_shard.iter().copied() {
+            let mut shard = self.shards[*i].lock();
+            if let Some((before, gone)) = &gone {
+                for (hash, i) in gone.by_shard[*i].iter().copied() {
+                    let row = before.row(i as usize);
+                    self.take_out(&mut shard, hash, gone.key(i), batch.times_us[row], batch.mark(row))?;
+                }
+            }
+            for (hash, i) in keyed.by_shard[*i].iter().copied() {
+                let encoded = keyed.key(i);
                 let i = i as usize;
-                let encoded = &keys[if i == 0 { 0 } else { ends[i - 1] }..ends[i]];
                 let id = match self.find_or_load(&mut shard, hash, encoded)? {
                     Some(id) => id,
                     None => {
@@ -157,7 +219,7 @@ impl ViewState {
                 let row = events.row(i);
                 let time_us = batch.times_us[row];
                 let delete = batch.deletes.binary_search(&(row as u32)).is_ok();
-                event.reset(&walk.layout, time_us, batch.base_offset + row as u64, delete);
+                event.reset(&walk.layout, time_us, batch.mark(row), delete);
                 if walk.versions {
                     event.counts(&walk.layout);
                 }
@@ -176,13 +238,25 @@ impl ViewState {
             self.relieve(&mut shard)?;
             Ok(failures)
         });
+        let mut failures = vec![];
         for late in late {
             failures.extend(late.map_err(seam)?);
         }
-        self.end_versions(batch)?;
-        failures.sort_by_key(|f| f.row);
-        self.counters.rows_failed.fetch_add(failures.len() as u64, Ordering::Relaxed);
         Ok(failures)
+    }
+
+    /// An event was another than is known now.
+    fn take_out(&self, shard: &mut Shard, hash: u64, encoded: &[u8], time_us: i64, mark: u64) -> SeamResult<()> {
+        let walk = &self.compiled.walk;
+        let Some(id) = self.find_or_load(shard, hash, encoded)? else { return Ok(()) };
+        let Some(entry) = shard.change(id, walk) else { return Ok(()) };
+        if entry.state.remove(walk, time_us, mark) {
+            // Also a key without any event is looked at then, and goes.
+            shard.due_sooner(id, time_us);
+            shard.mark_stale(id);
+            shard.weigh(id);
+        }
+        Ok(())
     }
 
     /// The frontier has moved: everything below it becomes steps. `rows` say how much is likely to be due.
@@ -191,6 +265,10 @@ impl ViewState {
             return Ok(());
         }
         let _finishing = self.finishing.write();
+        // Another of its sources may have come first.
+        if frontier_us <= self.frontier_us() {
+            return Ok(());
+        }
         self.frontier_us.store(frontier_us, Ordering::Release);
         // After a restart the log is replayed from before the last commit: steps below it are already in history.
         let committed_us = self.pending.lock().committed_us;
@@ -236,6 +314,7 @@ impl ViewState {
             let steps = steps?;
             self.counters.steps.fetch_add(steps.len() as u64, Ordering::Relaxed);
             if !steps.is_empty() {
+                self.steps_waiting.fetch_add(steps.len(), Ordering::Relaxed);
                 self.pending.lock().chunks.push(Arc::new(steps));
             }
         }
@@ -278,6 +357,7 @@ impl ViewState {
                 shard.remove(*id, walk);
             } else {
                 shard.schedule(*id, walk);
+                shard.mark_overtaken(*id, frontier_us);
                 shard.weigh(*id);
             }
         }
@@ -341,7 +421,7 @@ impl ViewState {
         let walk = &self.compiled.walk;
         let state = self.decoded(&bytes)?;
         if changed == shard.generation {
-            cold.unspill(changed, encoded)?;
+            cold.unspill(changed, encoded);
         }
         let id = shard.insert(hash, encoded.into(), state, changed);
         shard.schedule(id, walk);
@@ -386,10 +466,14 @@ impl ViewState {
         }
         cold.note_any();
         for id in victims {
-            let Some((due_us, stale)) = shard.evict(id, walk) else { continue };
+            let Some((key, due_us, online_due_us, mut stale)) = shard.evict(id, walk) else { continue };
             if let Some(at_us) = due_us {
                 cold.due.note(at_us);
                 cold.online.note(at_us);
+                // The online store has passed what the index has of it, and goes by when it changes next.
+                if !stale && at_us <= online_us && online_due_us != NEVER {
+                    stale = cold.expect(online_due_us, &key).is_err();
+                }
             }
             if stale {
                 cold.behind.store(true, Ordering::Release);
@@ -420,10 +504,16 @@ impl ViewState {
         self.pending.lock().clone()
     }
 
+    /// How many steps wait for their commit.
+    pub fn steps_waiting(&self) -> usize {
+        self.steps_waiting.load(Ordering::Relaxed)
+    }
+
     /// The first `chunks` chunks are in the history table now, complete below `frontier_us`.
     pub fn committed(&self, chunks: usize, frontier_us: i64) {
         let mut pending = self.pending.lock();
-        pending.chunks.drain(..chunks);
+        let gone: usize = pending.chunks.drain(..chunks).map(|chunk| chunk.len()).sum();
+        self.steps_waiting.fetch_sub(gone, Ordering::Relaxed);
         pending.committed_us = pending.committed_us.max(frontier_us);
     }
 
@@ -465,6 +555,16 @@ impl ViewState {
         if !cold.online.begins(before_us) {
             return Ok(());
         }
+        let woken = self.wake_due(cold, from_us, before_us);
+        if woken.is_err() {
+            // Nobody knows which have not been woken: the next flush begins where this one did.
+            cold.online.upto_us.store(from_us, Ordering::Release);
+            cold.online.note(from_us);
+        }
+        woken
+    }
+
+    fn wake_due(&self, cold: &Cold, from_us: i64, before_us: i64) -> DfResult<()> {
         let mut after = cold.due_key(from_us, &[]);
         loop {
             let keys = cold.due_keys(&cold.online, &mut after, before_us).map_err(seam)?;
@@ -485,17 +585,17 @@ impl ViewState {
         }
     }
 
-    /// Marks keys whose values could not be put.
-    pub fn mark_stale(&self, keys: impl IntoIterator<Item = Encoded>) -> SeamResult<()> {
+    /// Marks keys whose values could not be put. Where one cannot be read now the store is to be filled from all keys.
+    pub fn mark_stale(&self, keys: impl IntoIterator<Item = Encoded>) {
         for key in keys {
             let hash = hash(&key);
             let mut shard = self.shards[shard_of(hash)].lock();
-            match self.find_or_load(&mut shard, hash, &key)? {
-                Some(id) => shard.mark_stale(id),
-                None => shard.still_over_stale(key),
+            match self.find_or_load(&mut shard, hash, &key) {
+                Ok(Some(id)) => shard.mark_stale(id),
+                Ok(None) => shard.still_over_stale(key),
+                Err(_) => self.is_behind(),
             }
         }
-        Ok(())
     }
 
     /// When the finished part of some key next changes; for those that are not in memory it may be too soon.

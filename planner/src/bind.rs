@@ -36,7 +36,7 @@ use datafusion::{
     },
 };
 use std::{borrow::Cow, sync::Arc};
-use tidemark_catalog::{Body, Object, ObjectId, Snapshot};
+use tidemark_catalog::{Body, FeatureView, Object, ObjectId, Snapshot};
 
 /// The tables of the schemas `tidemark`, `pg_catalog` and `information_schema`, as far as binding needs them.
 pub trait SystemTables: Send + Sync {
@@ -71,6 +71,8 @@ pub struct Binder<'a> {
     now_us: i64,
     /// Whether `now()` becomes the statement's instant; a feature view's definition keeps it.
     bind_now: bool,
+    /// A feature view is defined: another in its place is written out, as it cannot be read before it is computed.
+    defining: bool,
     /// How many views deep this binding is; a cycle cannot be created, this is for depth only.
     depth: usize,
 }
@@ -122,6 +124,7 @@ impl<'a> Binder<'a> {
             reads: Default::default(),
             now_us,
             bind_now: true,
+            defining: false,
             depth,
         }
     }
@@ -132,14 +135,21 @@ impl<'a> Binder<'a> {
         self
     }
 
+    /// Writes feature views out: for the definition of one that reads others.
+    pub fn defining(mut self) -> Self {
+        self.defining = true;
+        self.keeping_now()
+    }
+
     /// Binds a query; `parameter_types` are the types declared for `$1`, `$2`, … (`None`: to be inferred).
     ///
     /// Equal names of columns are told apart in the plan: [`names::shown_schema`] is what a client should see.
     pub fn query(&self, query: &ast::Query, parameter_types: &[Option<DataType>]) -> PlanResult<BoundQuery> {
-        crate::calls::check(query, self)?;
         crate::joins::check(query)?;
         let mut query = query.clone();
         names::name_columns(&mut query);
+        self.reads.add(crate::composed::write_out(&mut query, self.snapshot, self)?);
+        crate::calls::check(&query, self)?;
         crate::like::escape_by_backslash(&mut query)?;
         respell(&mut query);
         let plan = match self.plan(&query, parameter_types) {
@@ -239,9 +249,17 @@ impl<'a> Binder<'a> {
     fn object(&self, object: &Object) -> PlanResult<Arc<dyn TableSource>> {
         self.reads.add([object.id]);
         match &object.body {
+            Body::Aggregate(_) => {
+                let message = format!("\"{}\" is an aggregate, and no relation", object.name);
+                Err(PlanError::new(sqlstate::WRONG_OBJECT_TYPE, message))
+            }
             Body::Source(relation) | Body::Table(relation) => {
                 let steps = relation_steps(object);
                 Ok(source(ScanTarget::Relation(object.id), &object.name, relation.schema(), steps))
+            }
+            Body::FeatureView(view) if self.defining => {
+                let plan = written_out(self.written(object, &view.query)?, object, view)?;
+                Ok(Arc::new(ViewSource { schema: Arc::new(plan.schema().as_arrow().clone()), plan }))
             }
             Body::FeatureView(_) => {
                 let plan = feature::plan_definition(object, self.snapshot)?;
@@ -249,22 +267,27 @@ impl<'a> Binder<'a> {
                 Ok(source(ScanTarget::CurrentRows(object.id), &object.name, object.schema(), Some(steps)))
             }
             Body::View(view) => {
-                if self.depth >= VIEW_DEPTH_MAX {
-                    return Err(PlanError::new("54001", format!("view \"{}\" is nested too deeply", object.name)));
-                }
-                let parsed = crate::parse::parse(&view.query)?;
-                let Some(crate::Statement::Query(query)) = parsed.first().map(|p| &p.statement) else {
-                    return Err(PlanError::new(sqlstate::INTERNAL, format!("view \"{}\" has no query", object.name)));
-                };
-                // Whoever reads the view says which instant its now() is.
-                let inner = Binder::nested(self.snapshot, self.state, self.system, self.now_us, self.depth + 1);
-                let inner = inner.keeping_now();
-                let bound = inner.query(query, &[])?;
-                self.reads.add(bound.reads.iter().copied());
-                let plan = rename_columns(bound.plan, object)?;
+                let plan = rename_columns(self.written(object, &view.query)?, object)?;
                 Ok(Arc::new(ViewSource { schema: object.schema(), plan }))
             }
         }
+    }
+
+    /// The query of a view, bound.
+    fn written(&self, object: &Object, query: &str) -> PlanResult<LogicalPlan> {
+        if self.depth >= VIEW_DEPTH_MAX {
+            return Err(PlanError::new("54001", format!("view \"{}\" is nested too deeply", object.name)));
+        }
+        let parsed = crate::parse::parse(query)?;
+        let Some(crate::Statement::Query(query)) = parsed.first().map(|p| &p.statement) else {
+            return Err(PlanError::new(sqlstate::INTERNAL, format!("view \"{}\" has no query", object.name)));
+        };
+        // Whoever reads the view says which instant its now() is.
+        let inner = Binder::nested(self.snapshot, self.state, self.system, self.now_us, self.depth + 1);
+        let inner = if self.defining { inner.defining() } else { inner.keeping_now() };
+        let bound = inner.query(query, &[])?;
+        self.reads.add(bound.reads.iter().copied());
+        Ok(bound.plan)
     }
 }
 
@@ -342,6 +365,25 @@ fn relation_steps(object: &Object) -> Option<Arc<StepsTable>> {
         key: relation.primary_key.iter().map(|i| relation.columns[*i].name.clone()).collect(),
         continuous: vec![],
     }))
+}
+
+/// A feature view's query under the names of its columns. Where it does not select the time column, that is added if it can be: it
+/// is not there beside what GROUP BY makes.
+fn written_out(plan: LogicalPlan, object: &Object, view: &FeatureView) -> PlanResult<LogicalPlan> {
+    let LogicalPlan::Projection(projection) = &plan else { return rename_columns(plan, object) };
+    let time = &object.columns()[view.time].name;
+    let selected = projection.expr.len();
+    let below = projection.input.schema().qualified_fields_with_unqualified_name(time);
+    match (selected < object.columns().len(), below.as_slice()) {
+        (true, [(qualifier, field)]) => {
+            let exprs = projection.expr.iter().cloned();
+            let exprs: Vec<Expr> =
+                exprs.chain([Expr::Column(datafusion::common::Column::from((*qualifier, *field)))]).collect();
+            let input = projection.input.as_ref().clone();
+            rename_columns(LogicalPlanBuilder::from(input).project(exprs)?.build()?, object)
+        }
+        _ => rename_columns(plan, object),
+    }
 }
 
 /// Gives the plan of a view's query the names its definition has, unqualified.

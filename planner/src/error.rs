@@ -49,6 +49,13 @@ pub mod sqlstate {
     pub const OUT_OF_RANGE: &str = "22003";
     pub const INVALID_TEXT: &str = "22P02";
     pub const DATETIME_OUT_OF_RANGE: &str = "22008";
+    pub const PROGRAM_LIMIT: &str = "54000";
+    pub const DUPLICATE_FUNCTION: &str = "42723";
+    pub const INVALID_FUNCTION_DEFINITION: &str = "42P13";
+    pub const INVALID_RECURSION: &str = "42P19";
+    pub const UNDEFINED_PARAMETER: &str = "42P02";
+    pub const TOO_COMPLEX: &str = "54001";
+    pub const TOO_MANY_ARGUMENTS: &str = "54023";
     pub const INTERNAL: &str = "XX000";
 }
 

@@ -5,20 +5,22 @@ use datafusion::logical_expr::Expr;
 use std::sync::Arc;
 use tidemark_catalog::ObjectId;
 
-/// A compiled feature view. Row expressions are over the relation's schema; output expressions over the slots.
+/// A compiled feature view. Row expressions are over the rows' schema; output expressions over the slots.
 #[derive(Debug, Clone)]
 pub struct FeaturePlan {
-    pub relation: ObjectId,
-    /// The views through which the query reads it.
+    /// What it reads: one relation, or those of UNION ALL in their order.
+    pub branches: Vec<Branch>,
+    /// A table with one row for each entity key: its columns are those of the version that counts at the instant.
+    pub beside: Option<Beside>,
+    /// The views through which the query reads them.
     pub through: Vec<ObjectId>,
-    /// The relation's name as the query writes it, and its schema.
-    pub relation_name: String,
-    pub relation_schema: SchemaRef,
-    /// Index of the event-time column in the relation's schema.
+    /// The rows that the view is over: those of its one relation, or what UNION ALL lines up.
+    pub row_schema: SchemaRef,
+    /// Index of the event-time column in the rows' schema.
     pub event_time: usize,
-    /// `WHERE`, over the relation's columns.
+    /// `WHERE`, over the rows' columns.
     pub filter: Option<Expr>,
-    /// The entity key, over the relation's columns, in the order of PARTITION BY (or of the `key` option).
+    /// The entity key, over the rows' columns, in the order of PARTITION BY (or of the `key` option).
     pub key: Vec<Expr>,
     /// Row-level expressions evaluated once per event: aggregate arguments, `FILTER` conditions, raw columns.
     pub inputs: Vec<Input>,
@@ -35,6 +37,57 @@ pub struct FeaturePlan {
     pub slide_us: Option<i64>,
     /// The events are versions of the rows of a changelog table: one counts until the next version of its row.
     pub versions: bool,
+}
+
+/// One relation that a view reads. The same one may be read by several.
+#[derive(Debug, Clone)]
+pub struct Branch {
+    pub relation: ObjectId,
+    pub relation_name: String,
+    /// Index of the event-time column in the relation's schema.
+    pub event_time: usize,
+    /// How its rows become the view's; `None`: they are as they are.
+    pub taken: Option<Taken>,
+}
+
+/// A SELECT of UNION ALL, or one over joined tables: expressions over the relation's columns and then those of each table.
+#[derive(Debug, Clone)]
+pub struct Taken {
+    pub schema: SchemaRef,
+    pub joined: Vec<Joined>,
+    pub filter: Option<Expr>,
+    /// One for each column of the rows' schema, of its type.
+    pub columns: Vec<Expr>,
+}
+
+/// `ASOF JOIN` to a changelog table: of each event the table's version as of the event's time.
+#[derive(Debug, Clone)]
+pub struct Joined {
+    pub table: ObjectId,
+    pub table_name: String,
+    /// For each column of its primary key the value to be equal to, over the columns before the table's.
+    pub key: Vec<Expr>,
+    /// `ASOF LEFT JOIN`: an event without a version stays, with NULLs.
+    pub is_left: bool,
+    /// `>`: the version before the event's time.
+    pub is_strict: bool,
+    /// Where the table's columns begin in the schema, and how many there are.
+    pub columns: std::ops::Range<usize>,
+}
+
+/// A plain join to a changelog table, on the entity key.
+#[derive(Debug, Clone)]
+pub struct Beside {
+    pub table: ObjectId,
+    pub table_name: String,
+    /// Without a row of the table the key is there, with NULLs.
+    pub is_left: bool,
+    /// The table's column for each column of the entity key.
+    pub key: Vec<usize>,
+    /// The table's columns that are read.
+    pub columns: Vec<usize>,
+    /// Its event-time column.
+    pub time: usize,
 }
 
 #[derive(Debug, Clone)]
@@ -76,6 +129,11 @@ pub enum Slot {
         input: usize,
         ty: DataType,
     },
+    /// A column of the table beside the events: index into [`Beside::columns`].
+    Beside {
+        column: usize,
+        ty: DataType,
+    },
     /// Where the shown window begins (or ends), of a view with a [`Pane`].
     Bound {
         end: bool,
@@ -87,7 +145,7 @@ impl Slot {
     pub fn ty(&self) -> &DataType {
         match self {
             Slot::Aggregate(call) => &call.ty,
-            Slot::Raw { ty, .. } | Slot::Bound { ty, .. } => ty,
+            Slot::Raw { ty, .. } | Slot::Beside { ty, .. } | Slot::Bound { ty, .. } => ty,
         }
     }
 }
@@ -120,6 +178,7 @@ pub enum OutputKind {
 pub const NOW_COLUMN: &str = "__now";
 
 mod aggregate;
+mod branches;
 mod call;
 mod pane;
 mod recognise;
@@ -134,7 +193,50 @@ pub(crate) use recognise::stored_type;
 pub use recognise::{plan_definition, plan_feature_view};
 pub use rewrite::{clock_function, is_now, rename_slots, slot_column};
 
+impl Branch {
+    pub fn joined(&self) -> &[Joined] {
+        self.taken.as_ref().map_or(&[], |taken| &taken.joined)
+    }
+}
+
 impl FeaturePlan {
+    /// The sources and tables it reads, each once.
+    pub fn relations(&self) -> Vec<ObjectId> {
+        let mut relations = vec![];
+        for branch in &self.branches {
+            for id in std::iter::once(branch.relation).chain(branch.joined().iter().map(|joined| joined.table)) {
+                if !relations.contains(&id) {
+                    relations.push(id);
+                }
+            }
+        }
+        if let Some(beside) = self.beside.as_ref().filter(|beside| !relations.contains(&beside.table)) {
+            relations.push(beside.table);
+        }
+        relations
+    }
+
+    /// Whether events have versions of tables beside them.
+    pub fn has_joins(&self) -> bool {
+        self.branches.iter().any(|branch| !branch.joined().is_empty())
+    }
+
+    /// Their names, as a person lists them.
+    pub fn relation_names(&self) -> String {
+        let mut names: Vec<&str> = vec![];
+        for branch in &self.branches {
+            let tables = branch.joined().iter().map(|joined| joined.table_name.as_str());
+            for name in std::iter::once(branch.relation_name.as_str()).chain(tables) {
+                if !names.contains(&name) {
+                    names.push(name);
+                }
+            }
+        }
+        let beside = self.beside.iter().map(|beside| beside.table_name.as_str());
+        names.extend(beside.filter(|name| !names.contains(name)).collect::<Vec<_>>());
+        names.join(", ")
+    }
+
     /// Index into `outputs` of the time column.
     pub fn time_output(&self) -> usize {
         self.outputs.iter().position(|o| matches!(o.kind, OutputKind::Time)).unwrap_or(0)

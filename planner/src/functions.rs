@@ -84,6 +84,7 @@ pub fn state_builder(config: SessionConfig) -> SessionStateBuilder {
     builder.aggregate_functions().get_or_insert_default().extend(panes::bounds().map(Arc::new));
     builder.scalar_functions().get_or_insert_default().extend(panes::panes().map(Arc::new));
     builder.scalar_functions().get_or_insert_default().extend(json_text::functions().map(Arc::new));
+    builder.expr_planners().get_or_insert_default().push(Arc::new(crate::composed::Arguments));
     builder.expr_planners().get_or_insert_default().push(Arc::new(json_text::JsonOperators));
     builder.expr_planners().get_or_insert_default().push(Arc::new(casts::NamedCasts));
     builder.expr_planners().get_or_insert_default().push(Arc::new(interval::IntervalOperators));

@@ -1,12 +1,17 @@
 //! `->`, `->>`, `#>` and `#>>` over text that is JSON, as PostgreSQL has them over `json`: values come as they are written.
 //!
-//! The functions behind them have PostgreSQL's names; `text::json` is `json(text)`, which checks a text and leaves it. With them the payload of a dead letter is taken apart and driven in again
+//! The functions behind them have PostgreSQL's names; `text::json` is `json(text)`, which checks a text and leaves it, and
+//! `text::jsonb` is `jsonb(text)`, the text that PostgreSQL shows of it ([`canonical`]), so that what is taken out of it comes as of `jsonb`. With them the payload of a dead letter is taken apart and driven in again
 //! with nothing but SQL, and a source may keep documents as they came.
 
+mod about;
+mod canonical;
 mod slice;
 
 use crate::{PlanError, PlanResult, error::sqlstate, words::full_type_name};
+use about::About;
 use arrow_schema::{DataType, Field};
+use canonical::Refused;
 use datafusion::{
     arrow::array::{Array, ArrayRef, AsArray, StringBuilder},
     arrow::datatypes::Int64Type,
@@ -18,7 +23,7 @@ use datafusion::{
     },
     sql::sqlparser::ast::{self, BinaryOperator},
 };
-use slice::Slice;
+use slice::{NO_ZERO, Slice};
 use std::{borrow::Cow, sync::Arc};
 use tidemark_catalog::SqlType;
 
@@ -29,6 +34,9 @@ pub struct JsonOperators;
 impl ExprPlanner for JsonOperators {
     fn plan_binary_op(&self, expr: RawBinaryExpr, schema: &DFSchema) -> Result<PlannerResult<RawBinaryExpr>> {
         let (path, as_text) = match expr.op {
+            BinaryOperator::Question => return sought(About::Has, expr, schema),
+            BinaryOperator::QuestionPipe => return sought(About::HasAny, expr, schema),
+            BinaryOperator::QuestionAnd => return sought(About::HasAll, expr, schema),
             BinaryOperator::Arrow => (false, false),
             BinaryOperator::LongArrow => (false, true),
             BinaryOperator::HashArrow => (true, false),
@@ -57,19 +65,98 @@ impl ExprPlanner for JsonOperators {
     }
 }
 
+/// `document ? text`, `document ?| texts` or `document ?& texts` as the call of the function behind it.
+fn sought(about: About, expr: RawBinaryExpr, schema: &DFSchema) -> Result<PlannerResult<RawBinaryExpr>> {
+    let of_array = about != About::Has;
+    let right = if of_array { path_of(expr.right)? } else { expr.right };
+    let type_of = |expr: &Expr| expr.get_type(schema).unwrap_or(DataType::Utf8);
+    let (document, wanted) = (type_of(&expr.left), type_of(&right));
+    let is_text = |ty: &DataType| SqlType::from_arrow(ty) == Some(SqlType::Text);
+    let fits = match &wanted {
+        DataType::List(item) => of_array && is_text(item.data_type()),
+        ty => !of_array && is_text(ty),
+    };
+    if !fits || !is_text(&document) {
+        let (document, wanted) = (full_type_name(&document), full_type_name(&wanted));
+        let message = format!("operator does not exist: {document} {} {wanted}", expr.op);
+        let hint = "? takes a text, ?| and ?& an array of texts, and all are asked of text that is JSON";
+        return Err(PlanError::new(sqlstate::UNDEFINED_FUNCTION, message).hint(hint).into());
+    }
+    Ok(PlannerResult::Planned(about.function().call(vec![expr.left, right])))
+}
+
 /// The functions, for those who call them by name.
 pub fn functions() -> impl Iterator<Item = ScalarUDF> {
     let each = [By::Name, By::Place, By::Path].into_iter().flat_map(|by| [Part::new(by, false), Part::new(by, true)]);
-    let checked = Checked { signature: Signature::exact(vec![DataType::Utf8], Volatility::Immutable) };
-    each.map(ScalarUDF::new_from_impl).chain([ScalarUDF::new_from_impl(checked)])
+    let read = [Read::new(false), Read::new(true)].map(ScalarUDF::new_from_impl);
+    each.map(ScalarUDF::new_from_impl).chain(read).chain(About::ALL.map(About::function))
 }
 
-/// `text::json`, a call of [`JSON`].
+/// Reads `text::json` and `json 'text'` as calls of [`JSON`], those of `jsonb` as calls of [`JSONB`], and
+/// `json_extract_path(document, 'a', 'b')` as `document #> ARRAY['a', 'b']`.
 pub fn call_json(expr: &mut ast::Expr) {
-    if let ast::Expr::Cast { expr: text, data_type: ast::DataType::JSON, .. } = expr {
-        let null = ast::Expr::value(ast::Value::Null);
-        *expr = crate::respelled::call(JSON, [std::mem::replace(text.as_mut(), null)]);
+    let read = |data_type: &ast::DataType| match data_type {
+        ast::DataType::JSON => Some(JSON),
+        ast::DataType::JSONB => Some(JSONB),
+        _ => None,
+    };
+    let called = match expr {
+        ast::Expr::Cast { expr: text, data_type, .. } => {
+            read(data_type).map(|function| crate::respelled::call(function, [taken(text)]))
+        }
+        ast::Expr::TypedString(typed) => read(&typed.data_type)
+            .map(|function| crate::respelled::call(function, [ast::Expr::Value(typed.value.clone())])),
+        ast::Expr::Function(call) => path_call(call),
+        _ => None,
+    };
+    if let Some(called) = called {
+        *expr = called;
     }
+}
+
+fn taken(expr: &mut ast::Expr) -> ast::Expr {
+    std::mem::replace(expr, ast::Expr::value(ast::Value::Null))
+}
+
+/// A call of `json_extract_path` and its like with the steps one by one.
+fn path_call(call: &mut ast::Function) -> Option<ast::Expr> {
+    let (binary, op) = match call.name.to_string().to_lowercase().as_str() {
+        "json_extract_path" => (false, BinaryOperator::HashArrow),
+        "json_extract_path_text" => (false, BinaryOperator::HashLongArrow),
+        "jsonb_extract_path" => (true, BinaryOperator::HashArrow),
+        "jsonb_extract_path_text" => (true, BinaryOperator::HashLongArrow),
+        _ => return None,
+    };
+    let is_plain = call.over.is_none() && call.filter.is_none() && call.within_group.is_empty();
+    let ast::FunctionArguments::List(list) = &mut call.args else { return None };
+    let mut given = vec![];
+    for argument in &mut list.args {
+        let ast::FunctionArg::Unnamed(ast::FunctionArgExpr::Expr(argument)) = argument else { return None };
+        given.push(argument);
+    }
+    // One array of them is what the operator takes.
+    if !is_plain || given.len() < 2 || matches!(given[1], ast::Expr::Array(_)) {
+        return None;
+    }
+    let mut given = given.into_iter().map(taken);
+    let document = given.next()?;
+    let document =
+        if binary { crate::respelled::call(JSONB, [document]) } else { ast::Expr::Nested(Box::new(document)) };
+    let text = |step: ast::Expr| ast::Expr::Cast {
+        kind: ast::CastKind::Cast,
+        expr: Box::new(step),
+        data_type: ast::DataType::Text,
+        array: false,
+        format: None,
+    };
+    let path = ast::Expr::Array(ast::Array { elem: given.map(text).collect(), named: true });
+    let part = ast::Expr::BinaryOp { left: Box::new(document), op, right: Box::new(path) };
+    Some(ast::Expr::Nested(Box::new(part)))
+}
+
+/// The operator of `jsonb` that a function is behind.
+pub fn binary_operator(function: &str) -> Option<&'static str> {
+    About::ALL.into_iter().find(|about| about.name() == function)?.operator()
 }
 
 /// The operator that a function is behind.
@@ -228,12 +315,15 @@ impl ScalarUDFImpl for Part {
         let documents = documents.as_string::<i32>();
         let mut parts = StringBuilder::with_capacity(documents.len(), documents.len() * 8);
         for row in 0..documents.len() {
-            if documents.is_null(row) || by.is_null(row) {
+            // A path with a NULL in it leads nowhere, whatever the document is.
+            let is_known = self.by != By::Path || by.is_null(row) || by.as_list::<i32>().value(row).null_count() == 0;
+            if documents.is_null(row) || by.is_null(row) || !is_known {
                 parts.append_null();
                 continue;
             }
             let document = documents.value(row);
-            let part = self.of(Slice::of(document).map_err(|error| invalid(document, &error))?, by, row);
+            let whole = Slice::of(document).and_then(|whole| whole.check_texts().map(|()| whole));
+            let part = self.of(whole.map_err(|error| invalid(document, &error))?, by, row);
             parts.append_option(match part {
                 Some(part) if self.as_text => part.text().map_err(|error| invalid(document, &error))?,
                 Some(part) => Some(Cow::Borrowed(part.as_written())),
@@ -246,15 +336,24 @@ impl ScalarUDFImpl for Part {
 
 /// The function that makes sure that a text is JSON.
 pub const JSON: &str = "json";
+/// The function that shows a text that is JSON as `jsonb`.
+pub const JSONB: &str = "jsonb";
 
 #[derive(Debug, PartialEq, Eq, Hash)]
-struct Checked {
+struct Read {
+    canonical: bool,
     signature: Signature,
 }
 
-impl ScalarUDFImpl for Checked {
+impl Read {
+    fn new(canonical: bool) -> Read {
+        Read { canonical, signature: Signature::exact(vec![DataType::Utf8], Volatility::Immutable) }
+    }
+}
+
+impl ScalarUDFImpl for Read {
     fn name(&self) -> &str {
-        JSON
+        if self.canonical { JSONB } else { JSON }
     }
 
     fn signature(&self) -> &Signature {
@@ -267,11 +366,26 @@ impl ScalarUDFImpl for Checked {
 
     fn invoke_with_args(&self, arguments: ScalarFunctionArgs) -> Result<ColumnarValue> {
         let arrays = ColumnarValue::values_to_arrays(&arguments.args)?;
-        let [documents] = arrays.as_slice() else { return exec_err!("json takes a text") };
-        for document in documents.as_string::<i32>().iter().flatten() {
-            Slice::of(document).map_err(|error| invalid(document, &error))?;
+        let [documents] = arrays.as_slice() else { return exec_err!("{} takes a text", self.name()) };
+        let mut shown = StringBuilder::new();
+        for document in documents.as_string::<i32>() {
+            let Some(document) = document else {
+                shown.append_null();
+                continue;
+            };
+            let parsed = Slice::of(document).map_err(|error| invalid(document, &error))?;
+            let mut text = String::new();
+            if self.canonical {
+                canonical::write(parsed, &mut text).map_err(|refused| match refused {
+                    Refused::Text(error) => invalid(document, &error),
+                    Refused::Number => PlanError::new(sqlstate::OUT_OF_RANGE, "value overflows numeric format"),
+                })?;
+            } else {
+                text.push_str(document);
+            }
+            shown.append_value(text);
         }
-        Ok(ColumnarValue::Array(documents.clone()))
+        Ok(ColumnarValue::Array(Arc::new(shown.finish())))
     }
 }
 
@@ -280,6 +394,10 @@ fn invalid(document: &str, error: &serde_json::Error) -> PlanError {
     const SHOWN: usize = 100;
     let shown: String = document.chars().take(SHOWN).collect();
     let more = if shown.len() < document.len() { "…" } else { "" };
+    if error.to_string().starts_with(NO_ZERO) {
+        return PlanError::new("22P05", "unsupported Unicode escape sequence")
+            .detail(format!("{NO_ZERO}, in {shown}{more}"));
+    }
     PlanError::new(sqlstate::INVALID_TEXT, "invalid input syntax for type json")
         .detail(format!("{error}, in {shown}{more}"))
         .hint("-> and ->> read text that is JSON")

@@ -7,6 +7,7 @@ mod any_parameter;
 pub mod asof;
 pub mod bind;
 mod calls;
+pub mod composed;
 pub mod each_expression;
 pub mod error;
 pub mod exact;

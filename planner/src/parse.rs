@@ -2,6 +2,7 @@
 //! is recognised by its first words. What is ours, or what PostgreSQL clients send and sqlparser reads differently, is
 //! read here by recursive descent; the queries and expressions inside are sqlparser's. Nothing is bound to a catalog.
 
+mod aggregate;
 mod copy;
 mod cursor;
 mod dialect;
@@ -23,14 +24,16 @@ mod tests;
 
 pub use dialect::TidemarkDialect;
 pub use duration::duration_us;
-pub use renamed::under_name;
+pub(crate) use name::quoted;
+pub use renamed::{calling_by_name, under_name};
+pub(crate) use types::written_type;
 
 use crate::{
     PlanError, PlanResult,
     statement::{Parsed, Statement},
 };
 use cursor::Cursor;
-use datafusion::sql::sqlparser::tokenizer::Token;
+use datafusion::sql::sqlparser::{ast, tokenizer::Token};
 use text::Text;
 
 /// The statements of a text, in order; empty ones are dropped. Every error has the position of the offending
@@ -49,6 +52,13 @@ pub fn parse(sql: &str) -> PlanResult<Vec<Parsed>> {
         }
     }
     Ok(statements)
+}
+
+/// An expression alone, as a definition keeps it.
+pub fn parse_expression(sql: &str) -> PlanResult<ast::Expr> {
+    let text = Text::new(sql);
+    let tokens = text.tokens()?;
+    Cursor::new(&text, &tokens, 0, tokens.len()).expr()
 }
 
 /// One statement, which must fill the cursor.
@@ -159,15 +169,16 @@ fn create(c: &mut Cursor<'_>) -> PlanResult<Statement> {
     } else if c.eat("VIEW") {
         refuse_replace("VIEW")?;
         view::create_view(c)
+    } else if c.eat("AGGREGATE") {
+        Ok(Statement::CreateAggregate(aggregate::create(c, or_replace)?))
     } else {
         let what = ["MATERIALIZED", "INDEX", "UNIQUE", "SCHEMA", "ROLE", "USER", "TRAINING", "DATABASE", "FUNCTION"];
-        let what =
-            what.iter().chain(&["TYPE", "SEQUENCE", "EXTENSION", "TRIGGER", "PROCEDURE", "AGGREGATE", "UNLOGGED"]);
+        let what = what.iter().chain(&["TYPE", "SEQUENCE", "EXTENSION", "TRIGGER", "PROCEDURE", "UNLOGGED"]);
         for word in what {
             if c.at(word) {
                 return Err(c.place(
                     PlanError::unsupported(format!("CREATE {word} is not supported"))
-                        .hint("CREATE SOURCE, TABLE, FEATURE VIEW and VIEW are"),
+                        .hint("CREATE SOURCE, TABLE, FEATURE VIEW, VIEW and AGGREGATE are"),
                 ));
             }
         }

@@ -23,9 +23,15 @@ mod expression;
 /// Result: the columns of `probes`, then `_event_time` (time of the key's latest event; NULL where `V` is absent), then
 /// the view's columns in order, without the entity key and the time column.
 pub fn probes_sql(plan: &FeaturePlan, view_name: &str) -> PlanResult<String> {
-    let relation = df_schema(plan.relation_schema.fields().iter().map(|f| f.as_ref().clone()))?;
+    if plan.has_joins() || plan.beside.is_some() {
+        return Err(PlanError::unsupported(format!(
+            "feature view \"{view_name}\" joins tables: its probes are not printed"
+        ))
+        .hint("leave (FORMAT PROBES) out"));
+    }
+    let relation = df_schema(plan.row_schema.fields().iter().map(|f| f.as_ref().clone()))?;
     let row = Printer::new(&relation, &|name| identifier(name));
-    let event_time = plan.relation_schema.field(plan.event_time);
+    let event_time = plan.row_schema.field(plan.event_time);
     let key_types = plan.key.iter().map(|key| type_of(key, &relation)).collect::<PlanResult<Vec<_>>>()?;
     let keys: Vec<String> = (0..key_types.len()).map(|i| format!("k{i}")).collect();
 
@@ -34,7 +40,11 @@ pub fn probes_sql(plan: &FeaturePlan, view_name: &str) -> PlanResult<String> {
     let has_lives = plan.ttl_us.is_some() && !plan.versions;
     let events = if has_lives { "lives" } else { "filtered" };
 
-    sql.push_str("WITH filtered AS MATERIALIZED (\n  SELECT ");
+    sql.push_str("WITH ");
+    if plan.branches.iter().any(|branch| branch.taken.is_some()) {
+        sql.push_str(&union(plan)?);
+    }
+    sql.push_str("filtered AS MATERIALIZED (\n  SELECT ");
     for (i, key) in plan.key.iter().enumerate() {
         write_to(&mut sql, format_args!("{} AS k{i}, ", row.print(key)?));
     }
@@ -162,6 +172,27 @@ pub fn probes_sql(plan: &FeaturePlan, view_name: &str) -> PlanResult<String> {
     Ok(sql)
 }
 
+/// `events`, of the tables of the branches. Among events of one time the branch comes first, then the order of arrival.
+fn union(plan: &FeaturePlan) -> PlanResult<String> {
+    let mut selects = vec![];
+    for (i, branch) in plan.branches.iter().enumerate() {
+        let Some(taken) = &branch.taken else { continue };
+        let relation = df_schema(taken.schema.fields().iter().map(|f| f.as_ref().clone()))?;
+        let row = Printer::new(&relation, &|name| identifier(name));
+        let mut columns = vec![];
+        for (expr, field) in taken.columns.iter().zip(plan.row_schema.fields()) {
+            columns.push(format!("{} AS {}", row.print(expr)?, identifier(field.name())));
+        }
+        let filter = taken.filter.as_ref().map(|filter| row.print(filter)).transpose()?;
+        let filter = filter.map(|filter| format!(" WHERE {filter}")).unwrap_or_default();
+        selects.push(format!(
+            "  SELECT {}, ({i}::bigint << 40) + _seq AS _seq FROM events_{i}{filter}",
+            columns.join(", ")
+        ));
+    }
+    Ok(format!("events AS MATERIALIZED (\n{}\n), ", selects.join("\n  UNION ALL\n")))
+}
+
 /// The last window that is over at `p.t` and not empty: its bounds, and the time of its last event.
 fn shown_window(pane: Pane, events: &str, same_key: &str) -> String {
     match pane {
@@ -200,26 +231,38 @@ fn head(plan: &FeaturePlan, view_name: &str, key_types: &[DataType]) -> String {
             "-- Feature view {}: its value V(k, t) at every probe, by definition. For PostgreSQL 15 or later.\n\
              -- _event_time is the time of the key's latest event; where it is NULL, V is absent.\n\
              -- Sums of doubles are exact for values of at most 15 significant decimal digits.\n--\n\
-             --   SET TimeZone = {};\n\
-             --   -- the admitted rows of {}; _seq is the order of arrival{}\n",
+             --   SET TimeZone = {};\n",
             identifier(view_name),
             text(&plan.time_zone),
-            plan.relation_name,
-            match plan.versions {
-                true => ", and _until when the next\n--   -- version of the row counts, 'infinity' of the current one",
-                false => "",
-            }
         ),
     );
-    let mut columns: Vec<String> = Vec::new();
-    for field in plan.relation_schema.fields() {
-        columns.push(format!("{} {}", identifier(field.name()), pg_type(field.data_type())));
+    for (i, branch) in plan.branches.iter().enumerate() {
+        let (schema, table) = match &branch.taken {
+            Some(taken) => (&taken.schema, format!("events_{i}")),
+            None => (&plan.row_schema, "events".to_owned()),
+        };
+        let mut columns: Vec<String> = Vec::new();
+        for field in schema.fields() {
+            columns.push(format!("{} {}", identifier(field.name()), pg_type(field.data_type())));
+        }
+        columns.push("_seq bigint".to_owned());
+        if plan.versions {
+            columns.push("_until timestamptz".to_owned());
+        }
+        write_to(
+            &mut sql,
+            format_args!(
+                "--   -- the admitted rows of {}; _seq is the order of arrival{}\n--   CREATE TABLE {table} ({});\n",
+                branch.relation_name,
+                match plan.versions {
+                    true =>
+                        ", and _until when the next\n--   -- version of the row counts, 'infinity' of the current one",
+                    false => "",
+                },
+                columns.join(", ")
+            ),
+        );
     }
-    columns.push("_seq bigint".to_owned());
-    if plan.versions {
-        columns.push("_until timestamptz".to_owned());
-    }
-    write_to(&mut sql, format_args!("--   CREATE TABLE events ({});\n", columns.join(", ")));
     let keys: Vec<String> = key_types.iter().enumerate().map(|(i, ty)| format!("k{i} {}", pg_type(ty))).collect();
     let key_names: Vec<String> = plan
         .outputs
@@ -249,6 +292,7 @@ fn reading_column(plan: &FeaturePlan, name: &str) -> String {
     match slot {
         Some(Slot::Aggregate(call)) => format!("f{}.{name}", call.frame),
         Some(Slot::Raw { input, .. }) => format!("l.a{input}"),
+        Some(Slot::Beside { .. }) => "NULL".to_owned(),
         Some(Slot::Bound { end, .. }) => format!("l.window_{}", if *end { "end" } else { "start" }),
         None => format!("p.{name}"),
     }

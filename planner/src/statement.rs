@@ -2,7 +2,7 @@
 
 use datafusion::sql::sqlparser::ast;
 use std::collections::BTreeMap;
-use tidemark_catalog::{Include, ObjectKind, SqlType};
+use tidemark_catalog::{Include, ObjectKind, Parameter, SqlType};
 
 /// One parsed statement with its own text.
 #[derive(Debug, Clone, PartialEq)]
@@ -29,14 +29,15 @@ pub enum Statement {
         query: Box<ast::Query>,
         query_text: String,
     },
-    /// `DROP {SOURCE | TABLE | FEATURE VIEW | VIEW} [IF EXISTS] name [, …] [CASCADE | RESTRICT]`
+    CreateAggregate(CreateAggregate),
+    /// `DROP {SOURCE | TABLE | FEATURE VIEW | VIEW | AGGREGATE} [IF EXISTS] name [, …] [CASCADE | RESTRICT]`
     Drop {
         kind: ObjectKind,
         if_exists: bool,
         names: Vec<String>,
         cascade: bool,
     },
-    /// `ALTER {SOURCE | TABLE | FEATURE VIEW | VIEW} [IF EXISTS] name RENAME TO to`
+    /// `ALTER {SOURCE | TABLE | FEATURE VIEW | VIEW | AGGREGATE} [IF EXISTS] name RENAME TO to`
     Rename {
         kind: ObjectKind,
         if_exists: bool,
@@ -62,7 +63,7 @@ pub enum Statement {
         if_exists: bool,
         name: String,
     },
-    /// `COMMENT ON {SOURCE | TABLE | FEATURE VIEW | VIEW} name IS 'text' | NULL` (`column` set: `COMMENT ON COLUMN name.column`;
+    /// `COMMENT ON {SOURCE | TABLE | FEATURE VIEW | VIEW | AGGREGATE} name IS 'text' | NULL` (`column` set: `COMMENT ON COLUMN name.column`;
     /// kind is then `None`)
     Comment {
         kind: Option<ObjectKind>,
@@ -70,9 +71,9 @@ pub enum Statement {
         column: Option<String>,
         text: Option<String>,
     },
-    /// `SHOW SOURCES | TABLES | FEATURE VIEWS | VIEWS`
+    /// `SHOW SOURCES | TABLES | FEATURE VIEWS | VIEWS | AGGREGATES`
     ShowObjects(ObjectKind),
-    /// `SHOW CREATE {SOURCE | TABLE | FEATURE VIEW | VIEW} name`
+    /// `SHOW CREATE {SOURCE | TABLE | FEATURE VIEW | VIEW | AGGREGATE} name`
     ShowCreate {
         kind: ObjectKind,
         name: String,
@@ -206,6 +207,16 @@ pub struct CreateFeatureView {
     pub options: BTreeMap<String, String>,
     pub query: Box<ast::Query>,
     pub query_text: String,
+}
+
+/// `CREATE [OR REPLACE] AGGREGATE name ( parameter type, … ) AS expression`
+#[derive(Debug, Clone, PartialEq)]
+pub struct CreateAggregate {
+    pub or_replace: bool,
+    pub name: String,
+    pub parameters: Vec<Parameter>,
+    pub expression: Box<ast::Expr>,
+    pub expression_text: String,
 }
 
 /// `INSERT INTO name [(columns)] { VALUES … | query } [ON CONFLICT …]`

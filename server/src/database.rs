@@ -170,6 +170,13 @@ impl Database {
 
 /// The object of that name and kind, or the error that says what there is instead.
 pub fn find<'a>(snapshot: &'a Snapshot, kind: ObjectKind, name: &str) -> Result<&'a Arc<Object>, PlanError> {
+    if kind == ObjectKind::Aggregate {
+        let missing = || {
+            PlanError::new("42883", format!("aggregate \"{name}\" does not exist"))
+                .hint("SHOW AGGREGATES lists what there is")
+        };
+        return snapshot.aggregate(name).ok_or_else(missing);
+    }
     match snapshot.get(name) {
         Some(object) if object.kind() == kind => Ok(object),
         Some(object) => {

@@ -130,7 +130,10 @@ async fn open(settings: &Settings, data: &Path, clock: Arc<dyn Clock>) -> Result
     };
     let threads = settings.worker_threads.or_else(|| std::thread::available_parallelism().ok().map(Into::into));
     let threads = threads.unwrap_or(1);
+    // Some 200 bytes each.
+    const STEPS_WAITING_MAX: usize = 4 << 20;
     let seams = Seams {
+        steps_waiting_max: STEPS_WAITING_MAX,
         threads,
         memory: Arc::new(Memory::new(settings.state_memory)),
         clock: clock.clone(),

@@ -5,6 +5,7 @@ mod assign;
 mod comment;
 mod copy_from;
 mod copy_to;
+mod create_aggregate;
 mod create_feature_view;
 mod create_relation;
 mod create_table_as;
@@ -19,6 +20,7 @@ mod parquet_columns;
 mod prepare;
 pub mod query;
 mod rename;
+mod rename_aggregate;
 mod resume;
 mod set_options;
 mod settings;
@@ -81,8 +83,14 @@ pub async fn execute(
             let view = create_view::NewView { name, columns, query, query_text, sql: &parsed.text };
             create_view::execute(database, session, view, *if_not_exists).await
         }
+        Statement::CreateAggregate(statement) => {
+            create_aggregate::execute(database, session, statement, &parsed.text).await
+        }
         Statement::Drop { kind, if_exists, names, cascade } => {
             drop::execute(database, session, *kind, *if_exists, names, *cascade).await
+        }
+        Statement::Rename { kind: ObjectKind::Aggregate, if_exists, name, to } => {
+            rename_aggregate::execute(database, session, *if_exists, name, to).await
         }
         Statement::Rename { kind, if_exists, name, to } => {
             rename::execute(database, session, *kind, *if_exists, name, to).await
@@ -176,6 +184,7 @@ fn changes(statement: &Statement) -> Option<Cow<'static, str>> {
         Statement::CreateTableAs { .. } => Some("CREATE TABLE AS".into()),
         Statement::CreateFeatureView(_) => of("CREATE", ObjectKind::FeatureView),
         Statement::CreateView { .. } => of("CREATE", ObjectKind::View),
+        Statement::CreateAggregate(_) => of("CREATE", ObjectKind::Aggregate),
         Statement::Drop { kind, .. } => of("DROP", *kind),
         Statement::Rename { kind, .. } | Statement::SetOptions { kind, .. } => of("ALTER", *kind),
         Statement::AdvanceWatermark { .. } => of("ALTER", ObjectKind::Source),

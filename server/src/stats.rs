@@ -14,7 +14,7 @@ use std::sync::{Arc, atomic::Ordering};
 use tidemark_catalog::{ObjectId, Snapshot, UTC};
 use tidemark_connectors::kafka::Status;
 use tidemark_engine::{
-    runtime::{DeadLetter, Engine},
+    runtime::{DeadLetter, Engine, Reading, ViewRuntime},
     seam::{Clock, SeamError, SeamResult},
 };
 
@@ -28,6 +28,15 @@ pub struct EngineStats {
 /// `i64::MIN` stands for "not yet".
 fn known(us: i64) -> Option<i64> {
     (us != i64::MIN).then_some(us)
+}
+
+/// In the logs of its sources, with their names where it reads several.
+fn positions(view: &ViewRuntime) -> Option<String> {
+    if let [reading] = view.sources.as_slice() {
+        return reading.source.position().map(|p| format!("0:{p}"));
+    }
+    let of = |reading: &Reading| Some(format!("{} 0:{}", reading.source.name.read(), reading.source.position()?));
+    view.sources.iter().map(of).collect::<Option<Vec<_>>>().map(|each| each.join(", "))
 }
 
 impl Stats for EngineStats {
@@ -63,7 +72,7 @@ impl Stats for EngineStats {
         Some(ViewStats {
             frontier_us: known(view.state.frontier_us()),
             now_us: known(now_us),
-            watermark_us: known(view.source.frontier_us()),
+            watermark_us: view.sources.iter().map(|reading| reading.source.frontier_us()).min().and_then(known),
             committed_us: known(pending.committed_us),
             history_start_us: view.history_start_us(),
             complete_from_us: view.complete_from_us(),
@@ -74,7 +83,7 @@ impl Stats for EngineStats {
             rows_failed: Some(counters.rows_failed.load(Ordering::Relaxed)),
             values_failed: Some(counters.values_failed.load(Ordering::Relaxed)),
             steps_pending: Some(pending.chunks.iter().map(|c| c.len() as u64).sum()),
-            positions: view.source.position().map(|p| format!("0:{p}")),
+            positions: positions(&view),
             state: String::new(),
             last_error: view.last_error.read().clone(),
         })

@@ -12,6 +12,7 @@ mod server;
 
 mod beside;
 mod born_late;
+mod composed;
 mod events;
 mod kill;
 mod limits;

@@ -100,7 +100,7 @@ async fn stream(
     for batch in batches(&source.rows[later..]) {
         system.ingest(name, source, batch).await?;
     }
-    let count = system.admitted(name).await?;
+    let count = system.admitted(name, source).await?;
     let expected = match &source.primary_key {
         Some(key) => {
             let key = source.column(key);

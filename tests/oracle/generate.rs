@@ -11,6 +11,8 @@ use std::collections::BTreeSet;
 pub const PROBES: usize = 48;
 const EVENTS: std::ops::Range<usize> = 60..160;
 
+/// How many streams are two sources.
+const SPLIT: f64 = 0.2;
 /// How many of the cases are tables whose rows replace one another.
 const CHANGELOGS: f64 = 0.08;
 
@@ -230,17 +232,21 @@ fn source(rng: &mut StdRng, time: &Scale) -> Source {
                 50..92 => rng.random_range(0..=delay_us),
                 _ => delay_us + rng.random_range(1..=6 * time.unit_us),
             };
-            arrivals.push((at_us + delayed, Row { event_time_us: at_us, cells }));
+            arrivals.push((at_us + delayed, Row { event_time_us: at_us, cells, second: false }));
         }
     }
     arrivals.sort_by_key(|(arrival_us, _)| *arrival_us);
+    let is_split = primary_key.is_none() && rng.random_bool(SPLIT);
+    if is_split {
+        arrivals.iter_mut().for_each(|(_, row)| row.second = rng.random_bool(0.4));
+    }
     let mut rows: Vec<Row> = arrivals.into_iter().map(|(_, row)| row).collect();
 
     // One last event of a key of its own carries the event clock past every window and TTL.
     let last_us = rows.iter().map(|r| r.event_time_us).max().unwrap_or(time.start_us) + 200 * time.unit_us;
     let cells = columns.iter().map(|(name, ty)| cell(rng, name, *ty, 9, last_us, false, 0.0)).collect();
-    rows.push(Row { event_time_us: last_us, cells });
-    Source { columns, primary_key, delay_us, rows }
+    rows.push(Row { event_time_us: last_us, cells, second: false });
+    Source { columns, primary_key, delay_us, is_split, rows }
 }
 
 fn cell(rng: &mut StdRng, name: &str, ty: Ty, user: usize, at_us: i64, wild: bool, nulls: f64) -> Cell {

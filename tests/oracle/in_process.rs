@@ -63,7 +63,16 @@ impl Running {
         };
         let rejected: Vec<u32> = decision.rejected.iter().map(|r| r.row).collect();
         let replaced = self.replaced.get(batch);
-        let taken = BatchRows { rows, base_offset, times_us: &times_us, rejected: &rejected, deletes: &[], replaced };
+        let taken = BatchRows {
+            branch: 0,
+            from: None,
+            rows,
+            base_offset,
+            times_us: &times_us,
+            rejected: &rejected,
+            deletes: &[],
+            replaced,
+        };
         let failures = view.apply(&taken)?;
         // Generated expressions cannot fail on a row.
         if let Some(failure) = failures.iter().find(|failure| failure.reason == RejectReason::Expression) {
@@ -213,7 +222,8 @@ impl UnderTest for InProcess {
         let body = FeatureView {
             sql: String::new(),
             query: String::new(),
-            relation: plan.relation,
+            relation: plan.relations()[0],
+            others: plan.relations()[1..].to_vec(),
             columns: columns.collect::<Result<_>>()?,
             key: plan.key_outputs(),
             time: plan.time_output(),
@@ -231,7 +241,7 @@ impl UnderTest for InProcess {
         let object =
             Object { id, name: view.name.clone(), created_us: 0, comment: None, body: Body::FeatureView(body) };
         let running = self.sources.get_mut(source_name).context("no such source")?;
-        let state = ViewState::new(id, Arc::new(CompiledView::new(&object, plan)?), i64::MIN, THREADS, None);
+        let state = ViewState::new(id, Arc::new(CompiledView::new(&object, plan)?), i64::MIN, THREADS, None, vec![]);
         for batch in 0..running.log.len() {
             running.take(&state, batch)?;
         }
@@ -270,7 +280,7 @@ impl UnderTest for InProcess {
         Ok(())
     }
 
-    async fn admitted(&mut self, name: &str) -> Result<usize> {
+    async fn admitted(&mut self, name: &str, _: &Source) -> Result<usize> {
         let running = self.sources.get(name).context("no such source")?;
         if running.object.relation().is_some_and(|relation| relation.upsert) {
             return Ok(running.changed_us.len());
@@ -349,7 +359,7 @@ async fn the_engine_alone_agrees_with_the_definition() -> Result<()> {
     let mut coverage = Coverage::default();
     let mut wrong = Vec::new();
     for seed in 1000..1000 + CASES {
-        let case = generate::case(seed, VIEWS);
+        let case = generate::case(seed, VIEWS).in_one();
         for failure in check::check(&case, &format!("e{seed}"), &postgres, &mut system, &mut coverage).await {
             wrong.push(crate::report(&case, failure.view, &failure.error));
             if let (Some(view), 1) = (failure.view, wrong.len()) {

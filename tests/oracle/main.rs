@@ -14,6 +14,7 @@ mod coverage;
 mod definition;
 mod generate;
 mod in_process;
+mod json;
 mod model;
 mod plan;
 mod postgres;

@@ -55,6 +55,9 @@ pub struct Row {
     pub event_time_us: i64,
     /// In the order of the source's columns.
     pub cells: Vec<Cell>,
+    /// Of a source that is split in two: it comes in the second.
+    #[serde(default)]
+    pub second: bool,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -64,6 +67,9 @@ pub struct Source {
     #[serde(default)]
     pub primary_key: Option<String>,
     pub delay_us: i64,
+    /// Two sources of the same columns, which views put together by UNION ALL.
+    #[serde(default)]
+    pub is_split: bool,
     /// In order of arrival.
     pub rows: Vec<Row>,
 }
@@ -85,6 +91,22 @@ impl Source {
             self.delay_us,
             if self.primary_key.is_some() { " FORMAT UPSERT" } else { "" }
         )
+    }
+
+    /// The names of what it is made of.
+    pub fn parts(&self, name: &str) -> Vec<String> {
+        match self.is_split {
+            true => vec![format!("{name}_a"), format!("{name}_b")],
+            false => vec![name.to_owned()],
+        }
+    }
+
+    /// What a view has in FROM.
+    pub fn in_from(&self, name: &str) -> String {
+        match self.is_split {
+            true => format!("(SELECT * FROM {name}_a UNION ALL SELECT * FROM {name}_b) AS e"),
+            false => name.to_owned(),
+        }
     }
 
     /// What `ALTER` and `DROP` call it.
@@ -366,6 +388,15 @@ pub struct Case {
     pub seed: u64,
     pub source: Source,
     pub views: Vec<(View, Vec<Probe>)>,
+}
+
+impl Case {
+    /// The same from one source.
+    pub fn in_one(mut self) -> Case {
+        self.source.is_split = false;
+        self.source.rows.iter_mut().for_each(|row| row.second = false);
+        self
+    }
 }
 
 /// An instant as both systems read it.

@@ -20,7 +20,7 @@ async fn explain_format_probes_prints_the_definition() -> Result<()> {
     let postgres = Postgres::start().await?;
     let mut wrong = Vec::new();
     for seed in 0..CASES {
-        let case = generate::case(seed, VIEWS);
+        let case = generate::case(seed, VIEWS).in_one();
         let admitted = admission::admitted(&case.source);
         postgres.load(&case.source, admitted.iter().flatten()).await?;
         for i in 0..case.views.len() {

@@ -35,14 +35,17 @@ impl Postgres {
         Ok(Postgres { folder, client })
     }
 
-    /// Makes `events` hold exactly these rows, in order of arrival, each with the time of the next row of its primary key.
+    /// Makes `events` hold exactly these rows, those of the first part of a source before the second, in order of arrival; `events_0`
+    /// and `events_1` have the parts. Each row is with the time of the next row of its primary key.
     pub async fn load<'a>(&self, source: &Source, rows: impl Iterator<Item = &'a Row>) -> Result<()> {
         let columns: Vec<String> = source.columns.iter().map(|(n, ty)| format!("{n} {}", ty.sql())).collect();
         let mut sql = format!(
-            "DROP TABLE IF EXISTS events; CREATE UNLOGGED TABLE events ({}, _seq bigint, _until timestamptz);",
+            "DROP TABLE IF EXISTS events, events_0, events_1; CREATE UNLOGGED TABLE events ({}, _seq bigint, _until timestamptz);",
             columns.join(", ")
         );
-        let rows: Vec<&Row> = rows.collect();
+        let mut rows: Vec<&Row> = rows.collect();
+        rows.sort_by_key(|row| row.second);
+        let first = rows.iter().filter(|row| !row.second).count();
         let until = admission::until(source, &rows);
         let values: Vec<String> = rows
             .iter()
@@ -56,6 +59,12 @@ impl Postgres {
             .collect();
         if !values.is_empty() {
             sql.push_str(&format!("INSERT INTO events VALUES {}; ANALYZE events", values.join(", ")));
+        }
+        if source.is_split {
+            sql.push_str(&format!(
+                "; CREATE UNLOGGED TABLE events_0 AS SELECT * FROM events WHERE _seq < {first}; \
+                 CREATE UNLOGGED TABLE events_1 AS SELECT * FROM events WHERE _seq >= {first}"
+            ));
         }
         self.client.batch_execute(&sql).await.context("loading events")
     }

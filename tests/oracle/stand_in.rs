@@ -56,7 +56,7 @@ impl UnderTest for StandIn {
         Ok(())
     }
 
-    async fn admitted(&mut self, name: &str) -> Result<usize> {
+    async fn admitted(&mut self, name: &str, _: &Source) -> Result<usize> {
         let source = self.sources.get(name).context("no such source")?;
         let admitted = admission::admitted(source);
         Ok(match &source.primary_key {
@@ -150,7 +150,7 @@ async fn the_oracle_accepts_the_definition_and_catches_one_microsecond() -> Resu
         finished_us: BTreeMap::new(),
         shift_us: 0,
     };
-    let case = generate::case(3, 6);
+    let case = generate::case(3, 6).in_one();
     let failures = check::check(&case, "right", &postgres, &mut system, &mut Coverage::default()).await;
     assert!(failures.is_empty(), "{failures:?}");
 

@@ -36,7 +36,7 @@ pub trait UnderTest {
     async fn probes_sql(&mut self, source_name: &str, view: &Named<'_>) -> Result<String>;
     async fn ingest(&mut self, name: &str, source: &Source, rows: &[Row]) -> Result<()>;
     /// How many rows the source has admitted; of a table with a primary key, how many it has.
-    async fn admitted(&mut self, name: &str) -> Result<usize>;
+    async fn admitted(&mut self, name: &str, source: &Source) -> Result<usize>;
     /// Plain lookups, evaluated at the event clock's now.
     async fn lookup_now(&mut self, view: &Named<'_>, keys: &[Vec<String>]) -> Result<Vec<Answer>>;
     /// `FOR SYSTEM_TIME AS OF`, one probe each.
@@ -98,6 +98,39 @@ impl Tidemark {
     async fn rows(&self, sql: &str) -> Result<Vec<SimpleQueryRow>> {
         rows(&self.client, sql).await.with_context(|| sql.to_owned())
     }
+
+    /// Alternates between COPY and INSERT by the number of rows, so that both are used.
+    async fn ingest_part(&self, name: &str, source: &Source, rows: &[&Row]) -> Result<()> {
+        if rows.is_empty() {
+            return Ok(());
+        }
+        if rows.len() % 2 == 1 {
+            let values: Vec<String> = rows
+                .iter()
+                .map(|row| {
+                    let cells = row.cells.iter().zip(&source.columns).map(|(cell, (_, ty))| match cell {
+                        Some(text) => format!("{}::{}", quoted(text), ty.sql()),
+                        None => "NULL".to_owned(),
+                    });
+                    format!("({})", cells.collect::<Vec<_>>().join(", "))
+                })
+                .collect();
+            return self.run(&format!("INSERT INTO {name} VALUES {}", values.join(", "))).await;
+        }
+        let text: String = rows
+            .iter()
+            .map(|row| {
+                let escaped = |text: &String| text.replace('\\', "\\\\");
+                let cells = row.cells.iter().map(|cell| cell.as_ref().map_or("\\N".to_owned(), escaped));
+                cells.collect::<Vec<_>>().join("\t") + "\n"
+            })
+            .collect();
+        let sink = self.client.copy_in(&format!("COPY {name} FROM STDIN")).await.context("COPY")?;
+        let mut sink = std::pin::pin!(sink);
+        sink.send(bytes::Bytes::from(text)).await.context("COPY")?;
+        sink.finish().await.with_context(|| format!("COPY {name}"))?;
+        Ok(())
+    }
 }
 
 impl Drop for Tidemark {
@@ -143,58 +176,40 @@ fn key_is(view: &Named<'_>, key: &[String]) -> String {
 #[async_trait]
 impl UnderTest for Tidemark {
     async fn create_source(&mut self, name: &str, source: &Source) -> Result<()> {
-        self.run(&source.create_sql(name)).await
+        for part in source.parts(name) {
+            self.run(&source.create_sql(&part)).await?;
+        }
+        Ok(())
     }
 
     async fn create_view(&mut self, source_name: &str, view: &Named<'_>) -> Result<()> {
-        self.run(&view.view.create_sql(&view.name, source_name)).await
+        self.run(&view.view.create_sql(&view.name, &view.source.in_from(source_name))).await
     }
 
     async fn probes_sql(&mut self, source_name: &str, view: &Named<'_>) -> Result<String> {
-        let create = view.view.create_sql(&format!("{}_x", view.name), source_name);
+        let create = view.view.create_sql(&format!("{}_x", view.name), &view.source.in_from(source_name));
         let rows = self.rows(&format!("EXPLAIN (FORMAT PROBES) {create}")).await?;
         let lines: Result<Vec<&str>, _> =
             rows.iter().map(|row| row.try_get(0).map(Option::unwrap_or_default)).collect();
         Ok(lines?.join("\n"))
     }
 
-    /// Alternates between COPY and INSERT by the number of rows, so that both are used.
     async fn ingest(&mut self, name: &str, source: &Source, rows: &[Row]) -> Result<()> {
-        if rows.is_empty() {
-            return Ok(());
+        for (part, second) in source.parts(name).iter().zip([false, true]) {
+            let rows: Vec<&Row> = rows.iter().filter(|row| row.second == second).collect();
+            self.ingest_part(part, source, &rows).await?;
         }
-        if rows.len() % 2 == 1 {
-            let values: Vec<String> = rows
-                .iter()
-                .map(|row| {
-                    let cells = row.cells.iter().zip(&source.columns).map(|(cell, (_, ty))| match cell {
-                        Some(text) => format!("{}::{}", quoted(text), ty.sql()),
-                        None => "NULL".to_owned(),
-                    });
-                    format!("({})", cells.collect::<Vec<_>>().join(", "))
-                })
-                .collect();
-            return self.run(&format!("INSERT INTO {name} VALUES {}", values.join(", "))).await;
-        }
-        let text: String = rows
-            .iter()
-            .map(|row| {
-                let escaped = |text: &String| text.replace('\\', "\\\\");
-                let cells = row.cells.iter().map(|cell| cell.as_ref().map_or("\\N".to_owned(), escaped));
-                cells.collect::<Vec<_>>().join("\t") + "\n"
-            })
-            .collect();
-        let sink = self.client.copy_in(&format!("COPY {name} FROM STDIN")).await.context("COPY")?;
-        let mut sink = std::pin::pin!(sink);
-        sink.send(bytes::Bytes::from(text)).await.context("COPY")?;
-        sink.finish().await.with_context(|| format!("COPY {name}"))?;
         Ok(())
     }
 
-    async fn admitted(&mut self, name: &str) -> Result<usize> {
-        let rows = self.rows(&format!("SELECT count(*) FROM {name}")).await?;
-        let count = rows.first().and_then(|row| row.get(0)).context("no count")?;
-        Ok(count.parse()?)
+    async fn admitted(&mut self, name: &str, source: &Source) -> Result<usize> {
+        let mut admitted = 0;
+        for part in source.parts(name) {
+            let rows = self.rows(&format!("SELECT count(*) FROM {part}")).await?;
+            let count: usize = rows.first().and_then(|row| row.get(0)).context("no count")?.parse()?;
+            admitted += count;
+        }
+        Ok(admitted)
     }
 
     async fn lookup_now(&mut self, view: &Named<'_>, keys: &[Vec<String>]) -> Result<Vec<Answer>> {
@@ -262,7 +277,9 @@ impl UnderTest for Tidemark {
 
     async fn finish(&mut self, source_name: &str, source: &Source, to_us: i64) -> Result<()> {
         let (kind, to) = (source.kind(), instant(to_us));
-        self.run(&format!("ALTER {kind} {source_name} ADVANCE WATERMARK TO TIMESTAMPTZ '{to}'")).await?;
+        for part in source.parts(source_name) {
+            self.run(&format!("ALTER {kind} {part} ADVANCE WATERMARK TO TIMESTAMPTZ '{to}'")).await?;
+        }
         self.run("CHECKPOINT").await
     }
 
@@ -302,7 +319,10 @@ impl UnderTest for Tidemark {
     }
 
     async fn drop_case(&mut self, source_name: &str, case: &Case) -> Result<()> {
-        self.run(&format!("DROP {} {source_name} CASCADE", case.source.kind())).await
+        for part in case.source.parts(source_name) {
+            self.run(&format!("DROP {} {part} CASCADE", case.source.kind())).await?;
+        }
+        Ok(())
     }
 
     fn is_alive(&self) -> bool {

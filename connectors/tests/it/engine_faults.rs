@@ -1,7 +1,7 @@
 //! A store fails beneath a whole engine: what the engine has taken in stands, and none of it is lost or doubled.
 //!
-//! The parts are the embedded ones. The faults: until it is lifted, the state store writes no dead letters; the state of keys is
-//! damaged on disk.
+//! The parts are the embedded ones. The faults: until it is lifted, the state store writes no dead letters, or history no steps; the
+//! state of keys is damaged on disk, or of another version's format.
 //!
 //! ```text
 //!   offset   0   1  │  2   3     4     5       from offset 2 on letters are refused
@@ -16,8 +16,9 @@ use arrow::{
     record_batch::RecordBatch,
 };
 use async_trait::async_trait;
+use datafusion::catalog::TableProvider;
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     path::PathBuf,
     sync::{
         Arc,
@@ -33,8 +34,11 @@ use tidemark_connectors::{
     state::FjallState,
 };
 use tidemark_engine::{
-    runtime::{Conflict, Engine, IngestError, IngestReport, Logs, Seams},
-    seam::{Clock, Keyspace, RejectReason, SeamError, SeamResult, Source, StateStore, WriteBatch},
+    runtime::{Conflict, Engine, IngestError, IngestReport, Logs, STATE_FORMAT, Seams},
+    seam::{
+        Clock, CommitTag, HistoryStore, HistoryTable, Keyspace, RejectReason, SeamError, SeamResult, Source,
+        StateStore, WriteBatch,
+    },
     value::{Value, encode_row},
     view::Memory,
 };
@@ -48,6 +52,9 @@ const TEN_US: i64 = 1_772_445_600_000_000;
 
 /// How many dead letters may wait, as `engine/src/runtime/source.rs` has it.
 const WAITING_MAX: usize = 65_536;
+
+/// How many steps may wait for history.
+const STEPS_WAITING_MAX: usize = 5;
 
 /// View, offset and reason of the letters of [`World::with_two_waiting`].
 const TWO: [(Option<ObjectId>, u64, RejectReason); 2] =
@@ -92,11 +99,51 @@ impl StateStore for FaultyState {
     }
 }
 
-struct LogsIn(PathBuf);
+/// The embedded history, with a fault.
+struct FaultyHistory {
+    store: IcebergHistory,
+    refuses_steps: Arc<AtomicBool>,
+}
+
+#[async_trait]
+impl HistoryStore for FaultyHistory {
+    async fn create(&self, table: &HistoryTable) -> SeamResult<()> {
+        self.store.create(table).await
+    }
+
+    async fn drop(&self, name: &str) -> SeamResult<()> {
+        HistoryStore::drop(&self.store, name).await
+    }
+
+    async fn retain(&self, views: &BTreeSet<ObjectId>) -> SeamResult<()> {
+        self.store.retain(views).await
+    }
+
+    async fn rename(&self, from: &str, to: &str) -> SeamResult<()> {
+        self.store.rename(from, to).await
+    }
+
+    async fn append(&self, table: &HistoryTable, steps: Vec<RecordBatch>, tag: &CommitTag) -> SeamResult<()> {
+        match self.refuses_steps.load(Ordering::Relaxed) {
+            true => Err(SeamError::NotDone("no steps today".to_string())),
+            false => self.store.append(table, steps, tag).await,
+        }
+    }
+
+    async fn last_tag(&self, name: &str) -> SeamResult<Option<CommitTag>> {
+        self.store.last_tag(name).await
+    }
+
+    async fn provider(&self, table: &HistoryTable) -> SeamResult<Arc<dyn TableProvider>> {
+        self.store.provider(table).await
+    }
+}
+
+pub struct LogsIn(pub PathBuf, pub LogSettings);
 
 impl Logs for LogsIn {
     fn open(&self, id: ObjectId, schema: SchemaRef) -> SeamResult<Arc<dyn Source>> {
-        Ok(Arc::new(EmbeddedLog::open(&self.0.join(id.to_string()), schema, LogSettings::default())?))
+        Ok(Arc::new(EmbeddedLog::open(&self.0.join(id.to_string()), schema, self.1.clone())?))
     }
 
     fn remove(&self, id: ObjectId) -> SeamResult<()> {
@@ -111,6 +158,7 @@ struct World {
     clock: Arc<dyn Clock>,
     catalog: Snapshot,
     refuses_letters: Arc<AtomicBool>,
+    refuses_steps: Arc<AtomicBool>,
 }
 
 impl World {
@@ -120,6 +168,7 @@ impl World {
             clock: TestClock::seeded(1),
             catalog: Snapshot::new(1, [clicks(), per_user()]),
             refuses_letters: Arc::default(),
+            refuses_steps: Arc::default(),
         }
     }
 
@@ -134,12 +183,13 @@ impl World {
         let history = IcebergHistory::open(&part("warehouse"), self.clock.clone()).await.expect("a history store");
         let seams = Seams {
             threads: 2,
+            steps_waiting_max: STEPS_WAITING_MAX,
             memory: Arc::new(Memory::unlimited()),
             clock: self.clock.clone(),
-            logs: Arc::new(LogsIn(part("log"))),
+            logs: Arc::new(LogsIn(part("log"), LogSettings::default())),
             state: Arc::new(FaultyState { store, refuses_letters: self.refuses_letters.clone() }),
             online: Arc::new(FjallOnline::open(&part("online")).expect("an online store")),
-            history: Arc::new(history),
+            history: Arc::new(FaultyHistory { store: history, refuses_steps: self.refuses_steps.clone() }),
         };
         Engine::start(seams, &self.catalog).await.expect("it recovers")
     }
@@ -184,6 +234,7 @@ fn per_user() -> Object {
         sql: String::new(),
         query: "SELECT user_id, at, count(*) OVER (PARTITION BY user_id ORDER BY at) AS n FROM clicks".to_string(),
         relation: CLICKS,
+        others: vec![],
         columns: vec![column("user_id", SqlType::Int8), column("at", SqlType::TimestampTz), column("n", SqlType::Int8)],
         key: vec![0],
         time: 1,
@@ -374,4 +425,57 @@ async fn a_view_whose_state_is_damaged_stands_still_alone_and_resumes_from_the_l
     engine.checkpoint().await.expect("a checkpoint");
     drop(engine);
     assert_eq!(shown(&world.start().await), ([Some(3), Some(2)], 5));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_state_of_another_version_is_built_anew_from_the_log() {
+    let world = World::new();
+    let engine = world.start().await;
+    ingest(&engine, &[(Some(1), 0), (Some(1), 10), (Some(2), 11)]).await.expect("rows");
+    engine.flush_online().await.expect("values");
+    engine.checkpoint().await.expect("a checkpoint");
+    drop(engine);
+    // The number of the format comes first, and what a key is in it nobody knows.
+    let store = FjallState::open(&world.folder.path().join("state")).expect("a state store");
+    let id = PER_USER.0.to_be_bytes();
+    let mut progress = store.get(Keyspace::Progress, &id).expect("a store").expect("how far the view is");
+    assert_eq!(u32::from(progress[0]), STATE_FORMAT);
+    progress[0] -= 1;
+    let mut puts = vec![(Keyspace::Progress, id.to_vec(), progress)];
+    let keys = store.page(Keyspace::Keys, &id, None, 10).expect("the view's keys");
+    puts.extend(keys.into_iter().map(|(key, _)| (Keyspace::Keys, key, vec![0xff; 3])));
+    store.checkpoint(WriteBatch { puts, deletes: vec![] }).await.expect("another format");
+    drop(store);
+
+    let engine = world.start().await;
+    assert!(engine.failure(PER_USER).is_none());
+    assert_eq!(shown(&engine), ([Some(2), Some(1)], 3));
+    ingest(&engine, &[(Some(2), 12)]).await.expect("a row");
+    engine.checkpoint().await.expect("a checkpoint");
+    drop(engine);
+    assert_eq!(shown(&world.start().await), ([Some(2), Some(2)], 4));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rows_wait_for_history_where_too_many_steps_do_and_are_refused_where_it_cannot_be_written() {
+    let world = World::new();
+    let engine = world.start().await;
+    world.refuses_steps.store(true, Ordering::Relaxed);
+    // Each is a step once the next has moved the watermark past it.
+    for minute in 0..7 {
+        ingest(&engine, &[(Some(1), 2 * minute)]).await.expect("a row");
+    }
+    let view = engine.view(PER_USER).expect("the view runs");
+    assert!(view.state.steps_waiting() > STEPS_WAITING_MAX, "{}", view.state.steps_waiting());
+    let before = engine.source(CLICKS).expect("the source runs").position();
+    let refused = ingest(&engine, &[(Some(1), 20)]).await.expect_err("a row more").to_string();
+    assert!(refused.contains("\"clicks\" takes no more rows") && refused.contains("\"per_user\""), "{refused}");
+    assert_eq!(engine.source(CLICKS).expect("the source runs").position(), before);
+    assert_eq!(shown(&engine), ([Some(7), None], 7));
+
+    world.refuses_steps.store(false, Ordering::Relaxed);
+    ingest(&engine, &[(Some(1), 20)]).await.expect("a row");
+    // What waited has been committed before; the new row has made one or two.
+    assert!(view.state.steps_waiting() <= 2, "{}", view.state.steps_waiting());
+    assert_eq!(shown(&engine), ([Some(8), None], 8));
 }

@@ -12,6 +12,7 @@ mod contract_online;
 mod contract_source;
 mod contract_state;
 mod engine_faults;
+mod several_sources;
 mod test_clock;
 
 /// A test cannot run for want of a tool or a place: said where it is read, for the test harness would keep it to itself.

@@ -1,14 +1,15 @@
 //! The rows of a batch as a view's events, still in columns: nothing is allocated per event.
 
-use super::{BatchRows, CompiledView, Failed, RowFailure, canonical_floats, evaluate_rows};
+use super::{BatchRows, CompiledView, Failed, RowFailure, Taken, canonical_floats, evaluate_rows};
 use crate::{
     cell::Cell,
     key::{Layout, NewEvent},
     seam::RejectReason,
     value::{Value, canonical, values_of},
+    view::Joins,
 };
 use arrow::{
-    array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, TimestampMicrosecondArray},
+    array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, RecordBatchOptions, TimestampMicrosecondArray},
     buffer::NullBuffer,
     compute::{cast, filter_record_batch},
     datatypes::{DataType, Float64Type, Int32Type, Int64Type, SchemaRef, TimeUnit, TimestampMicrosecondType},
@@ -105,8 +106,9 @@ impl Events {
 }
 
 impl CompiledView {
-    /// Reduces the admitted rows of a batch to events; rows that cannot be used are reported.
-    pub fn events(&self, batch: &BatchRows<'_>) -> DfResult<(Events, Vec<RowFailure>)> {
+    /// Reduces the admitted rows of a batch to events; rows that cannot be used are reported. `joins` has the tables of a view
+    /// that joins some.
+    pub fn events(&self, batch: &BatchRows<'_>, joins: Option<&Joins>) -> DfResult<(Events, Vec<RowFailure>)> {
         let mut failures = vec![];
         let mut taken: Vec<bool> = vec![true; batch.rows.num_rows()];
         batch.rejected.iter().for_each(|r| taken[*r as usize] = false);
@@ -123,14 +125,12 @@ impl CompiledView {
             rows = filter_record_batch(&rows, &BooleanArray::from(taken))?;
         }
         rows = canonical_floats(&rows)?;
+        if let Some(taken) = &self.taken[batch.branch] {
+            rows = self.join(taken, rows, batch.times_us, joins, &mut index, &mut failures)?;
+            rows = self.take(taken, rows, &mut index, &mut failures)?;
+        }
         if let Some(filter) = &self.filter {
-            let (kept, failed) = evaluate_rows(filter, &rows, &DataType::Boolean)?;
-            let kept = kept.as_boolean();
-            let mask: BooleanArray =
-                (0..kept.len()).map(|i| Some(kept.is_valid(i) && kept.value(i) && !failed.contains(i))).collect();
-            failed.report(&index, RejectReason::Expression, &mut failures);
-            index = (0..index.len()).filter(|i| mask.value(*i)).map(|i| index[i]).collect();
-            rows = filter_record_batch(&rows, &mask)?;
+            rows = kept(filter, &rows, &mut index, &mut failures)?;
         }
         let mut bad = vec![false; index.len()];
         let schema = rows.schema();
@@ -159,6 +159,33 @@ impl CompiledView {
         Ok((events, failures))
     }
 
+    /// What a SELECT of UNION ALL makes of a relation's rows, with the tables beside them.
+    fn take(
+        &self,
+        taken: &Taken,
+        mut rows: RecordBatch,
+        index: &mut Vec<usize>,
+        failures: &mut Vec<RowFailure>,
+    ) -> DfResult<RecordBatch> {
+        if let Some(filter) = &taken.filter {
+            rows = kept(filter, &rows, index, failures)?;
+        }
+        let mut bad = vec![false; index.len()];
+        let schema = rows.schema();
+        let columns = evaluate(&taken.columns, &schema, &rows, index, &mut bad, failures)?;
+        let schema = self.plan.row_schema.clone();
+        let options = RecordBatchOptions::new().with_row_count(Some(rows.num_rows()));
+        rows = RecordBatch::try_new_with_options(schema, columns, &options)?;
+        if bad.contains(&true) {
+            index.retain({
+                let mut of_row = bad.iter();
+                move |_| of_row.next() == Some(&false)
+            });
+            rows = filter_record_batch(&rows, &bad.into_iter().map(|bad| Some(!bad)).collect())?;
+        }
+        canonical_floats(&rows)
+    }
+
     /// The rows of a changelog with the times at which they count in their event-time column.
     fn at_effective_times(&self, batch: &BatchRows<'_>) -> DfResult<RecordBatch> {
         let mut columns = batch.rows.columns().to_vec();
@@ -169,8 +196,24 @@ impl CompiledView {
     }
 }
 
+/// The rows that a condition lets through; `index` are their numbers in the batch.
+fn kept(
+    filter: &Arc<dyn PhysicalExpr>,
+    rows: &RecordBatch,
+    index: &mut Vec<usize>,
+    failures: &mut Vec<RowFailure>,
+) -> DfResult<RecordBatch> {
+    let (kept, failed) = evaluate_rows(filter, rows, &DataType::Boolean)?;
+    let kept = kept.as_boolean();
+    let mask: BooleanArray =
+        (0..kept.len()).map(|i| Some(kept.is_valid(i) && kept.value(i) && !failed.contains(i))).collect();
+    failed.report(index, RejectReason::Expression, failures);
+    *index = (0..index.len()).filter(|i| mask.value(*i)).map(|i| index[i]).collect();
+    Ok(filter_record_batch(rows, &mask)?)
+}
+
 /// The expressions over the rows; the rows on which one fails are marked and reported once.
-fn evaluate(
+pub(super) fn evaluate(
     exprs: &[Arc<dyn PhysicalExpr>],
     schema: &SchemaRef,
     rows: &RecordBatch,

@@ -57,6 +57,8 @@ pub(super) struct Position {
     /// session.
     pub pane_end_us: i64,
     pub session: u64,
+    /// Index of the first version of the joined table's row that has not begun.
+    pub partner: u64,
 }
 
 /// What happened at some instants, before the outputs are computed from the slots.
@@ -90,6 +92,7 @@ impl Cursor {
                 present: false,
                 pane_end_us: i64::MIN,
                 session: 0,
+                partner: 0,
             },
             bounds: walk.frames.iter().map(|_| Bounds { lo: 0, hi: 0, next_us: i64::MAX }).collect(),
             accumulators: walk.accumulators(),
@@ -111,8 +114,9 @@ impl Cursor {
         if let Some(pane) = walk.pane {
             return self.next_of_pane(walk, ring, pane);
         }
-        let Position { next, present, month_us, .. } = self.position;
+        let Position { next, present, month_us, partner, .. } = self.position;
         let mut at = if next < ring.end() { ring.time(&walk.layout, next) } else { i64::MAX };
+        at = at.min(ring.partner.time(partner));
         if present {
             at = self.bounds.iter().fold(at.min(month_us), |at, b| at.min(b.next_us));
             if let Some(ttl) = walk.ttl_us {
@@ -133,8 +137,12 @@ impl Cursor {
             return self.apply_to_versions(walk, ring, at, out);
         }
         let layout = &walk.layout;
-        let was_present = self.position.present;
-        let mut arrived = false;
+        let was_shown = self.is_shown(walk, ring);
+        let (mut arrived, mut turned) = (false, false);
+        while ring.partner.time(self.position.partner) == at {
+            self.position.partner += 1;
+            turned = true;
+        }
         while self.position.next < ring.end() && ring.time(layout, self.position.next) == at {
             let Position { next, life, .. } = self.position;
             if let Some(ttl) = walk.ttl_us
@@ -147,7 +155,7 @@ impl Cursor {
             self.position.next += 1;
             arrived = true;
         }
-        let event_us = ring.time(layout, self.position.next - 1);
+        let event_us = ring.time(layout, self.position.next.wrapping_sub(1));
         if !arrived && self.position.present && walk.ttl_us.is_some_and(|ttl| at > event_us.saturating_add(ttl)) {
             self.position.present = false;
             self.begin_life(walk);
@@ -156,24 +164,30 @@ impl Cursor {
         if at >= self.position.month_us {
             self.position.month_us = next_month(at);
         }
+        let is_shown = self.is_shown(walk, ring);
+        if !is_shown && was_shown {
+            out.each.push(Instant { at_us: at, present: false, event_us, month: false, out_of_range: false });
+            out.slots.resize(out.slots.len() + walk.slots.len(), Value::Null);
+        }
         if !self.position.present {
-            if was_present {
-                out.each.push(Instant { at_us: at, present: false, event_us, month: false, out_of_range: false });
-                out.slots.resize(out.slots.len() + walk.slots.len(), Value::Null);
-            }
             return;
         }
-        let mut moved = arrived || month;
+        let mut moved = arrived || month || turned;
         for f in 0..self.bounds.len() {
             if arrived || self.bounds[f].next_us <= at {
                 self.move_frame(walk, ring, f, at);
                 moved = true;
             }
         }
-        if moved {
+        if moved && is_shown {
             let out_of_range = self.evaluate(walk, ring, self.position.next - 1, at, &mut out.slots);
             out.each.push(Instant { at_us: at, present: true, event_us, month, out_of_range });
         }
+    }
+
+    /// Whether readers see the key: it is there, and in an inner join the table has its row.
+    fn is_shown(&self, walk: &Walk, ring: &Ring) -> bool {
+        self.position.present && (!walk.needs_partner || ring.partner.is_there(self.position.partner))
     }
 
     /// What came before contributes nothing from here on.
@@ -268,6 +282,7 @@ impl Cursor {
         let mut out_of_range = false;
         out.extend(walk.slots.iter().map(|source| match source {
             SlotSource::Raw(input) => ring.cell(&walk.layout, latest, *input).to_value(),
+            SlotSource::Partner(column) => ring.partner.cell(self.position.partner, *column).to_value(),
             SlotSource::Bound { end } => Value::Int(self.window_bound(walk, ring, *end)),
             SlotSource::Fold(i) => {
                 let (value, beyond) = self.value(walk, ring, *i, at);

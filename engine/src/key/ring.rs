@@ -5,6 +5,7 @@
 //! beside   values that are no words: texts, bytes, intervals
 //! ```
 
+use super::partner::Partner;
 use crate::{
     cell::{Cell, Kind},
     value::Value,
@@ -135,6 +136,8 @@ pub struct Ring {
     beside: VecDeque<Value>,
     /// Bytes that the values beside point to.
     beside_bytes: usize,
+    /// The row of a joined table beside the events.
+    pub(super) partner: Partner,
 }
 
 /// Rows a ring begins with; it grows by half.
@@ -155,7 +158,8 @@ impl Ring {
 
     /// Bytes on the heap.
     pub fn memory(&self) -> usize {
-        size_of_val(&*self.words) + self.beside.capacity() * size_of::<Value>() + self.beside_bytes
+        let events = size_of_val(&*self.words) + self.beside.capacity() * size_of::<Value>() + self.beside_bytes;
+        events + self.partner.memory()
     }
 
     fn capacity(&self, layout: &Layout) -> usize {
@@ -232,6 +236,18 @@ impl Ring {
             self.beside.insert(at * layout.beside + i, value.clone());
         }
         self.first + at as u64
+    }
+
+    /// Takes an event out. Moves as many rows as come after it.
+    pub fn remove(&mut self, layout: &Layout, index: u64) {
+        let at = (index - self.first) as usize;
+        for i in at + 1..self.len {
+            let (from, to) = (self.start(layout, i), self.start(layout, i - 1));
+            self.words.copy_within(from..from + layout.stride, to);
+        }
+        self.len -= 1;
+        let beside = self.beside.drain(at * layout.beside..(at + 1) * layout.beside);
+        self.beside_bytes -= beside.map(|value| value.encoded_len()).sum::<usize>();
     }
 
     /// Forgets the events before `index`.
@@ -385,7 +401,8 @@ impl Ring {
             words.extend_from_slice(&image.words[i * rest..(i + 1) * rest]);
         }
         let beside_bytes = image.beside.iter().map(Value::encoded_len).sum();
-        Some(Ring { first: image.first, words: words.into(), head: 0, len, beside: image.beside.into(), beside_bytes })
+        let (words, beside, partner) = (words.into(), image.beside.into(), Partner::default());
+        Some(Ring { first: image.first, words, head: 0, len, beside, beside_bytes, partner })
     }
 }
 

@@ -19,6 +19,8 @@ pub struct Walk {
     pub(super) pane: Option<Pane>,
     /// The events are versions of a changelog's rows (`versions.rs`).
     pub versions: bool,
+    /// Without a row of the joined table the key is not shown.
+    pub(super) needs_partner: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -46,6 +48,8 @@ pub(super) enum SlotSource {
     Fold(usize),
     /// The input of the key's latest event.
     Raw(usize),
+    /// A column of the joined table's row.
+    Partner(usize),
     /// Where the shown window begins or ends.
     Bound {
         end: bool,
@@ -80,6 +84,7 @@ impl Walk {
         for (slot, source) in plan.slots.iter().zip(&mut slots) {
             match slot {
                 Slot::Raw { input, .. } => *source = SlotSource::Raw(*input),
+                Slot::Beside { column, .. } => *source = SlotSource::Partner(*column),
                 Slot::Bound { end, .. } => *source = SlotSource::Bound { end: *end },
                 Slot::Aggregate(_) => {}
             }
@@ -93,6 +98,7 @@ impl Walk {
             slide_us: plan.slide_us.unwrap_or(1),
             pane: plan.pane(),
             versions: plan.versions,
+            needs_partner: plan.beside.as_ref().is_some_and(|beside| !beside.is_left),
         }
     }
 

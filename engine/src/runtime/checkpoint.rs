@@ -4,6 +4,7 @@
 use super::{
     Engine, SourceRuntime, ViewRuntime,
     extent::Extent,
+    reading::lock_all,
     restore::{STATE_FORMAT, SourceProgress, ViewProgress},
     source::Inner,
     topic::Origins,
@@ -19,25 +20,60 @@ use std::sync::{
     atomic::{AtomicU64, Ordering},
 };
 use tidemark_catalog::ObjectId;
+use tokio::sync::MutexGuard;
 
 /// Steps per batch handed to history.
 const STEPS_PER_BATCH: usize = 65_536;
 
-/// A source and its views as they stand at one moment, noted under the source's lock.
+/// Sources and the views over them as they stand at one moment, noted under the sources' locks.
 struct Stand {
+    sources: Vec<SourceStand>,
+    views: Vec<ViewStand>,
+}
+
+struct SourceStand {
+    id: ObjectId,
     progress: SourceProgress,
     extent: Extent,
     origins: Origins,
-    views: Vec<ViewStand>,
 }
 
 struct ViewStand {
     view: Arc<ViewRuntime>,
     pending: Pending,
+    frontier_us: i64,
+    positions: Positions,
+    open: Positions,
 }
 
 impl Stand {
-    fn of(source: &SourceRuntime, inner: &Inner) -> Stand {
+    fn of(sources: &[Arc<SourceRuntime>], locked: &[MutexGuard<'_, Inner>]) -> Stand {
+        let (mut stands, mut views) = (vec![], Vec::<ViewStand>::new());
+        for (source, inner) in sources.iter().zip(locked) {
+            stands.push(SourceStand::of(source, inner));
+            for view in &inner.views {
+                // One that was made meanwhile over a further source does not stand still.
+                if view.is_over(sources)
+                    && !view.has_failed()
+                    && views.iter().all(|at| at.view.state.id != view.state.id)
+                {
+                    let end = |id| sources.iter().position(|source| source.id == id).map(|i| locked[i].end.clone());
+                    views.push(ViewStand {
+                        view: view.clone(),
+                        pending: view.state.pending(),
+                        frontier_us: view.state.frontier_us(),
+                        positions: view.positions(|source| end(source.id).unwrap_or_default()),
+                        open: view.open_from(),
+                    });
+                }
+            }
+        }
+        Stand { sources: stands, views }
+    }
+}
+
+impl SourceStand {
+    fn of(source: &SourceRuntime, inner: &Inner) -> SourceStand {
         let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let (frontier_us, max_event_us) = inner.clocks();
         let progress = SourceProgress {
@@ -47,8 +83,7 @@ impl Stand {
             rows: count(&source.counters.rows),
             rejected: count(&source.counters.rejected),
         };
-        let views = inner.views.iter().map(|view| ViewStand { view: view.clone(), pending: view.state.pending() });
-        Stand { progress, extent: source.extent(), origins: Origins::of(inner), views: views.collect() }
+        SourceStand { id: source.id, progress, extent: source.extent(), origins: Origins::of(inner) }
     }
 }
 
@@ -57,12 +92,14 @@ struct Saving {
     view: Arc<ViewRuntime>,
     frozen: Frozen,
     positions: Positions,
+    open: Positions,
     is_saved: bool,
 }
 
 impl Saving {
-    fn begin(view: &Arc<ViewRuntime>, positions: &Positions) -> Saving {
-        Saving { view: view.clone(), frozen: view.state.freeze(), positions: positions.clone(), is_saved: false }
+    fn begin(at: &ViewStand) -> Saving {
+        let (view, positions, open) = (at.view.clone(), at.positions.clone(), at.open.clone());
+        Saving { frozen: view.state.freeze(), view, positions, open, is_saved: false }
     }
 
     /// The changed keys, and how far the view is.
@@ -72,6 +109,7 @@ impl Saving {
         let progress = ViewProgress {
             format: STATE_FORMAT,
             positions: self.positions.clone(),
+            open: self.open.clone(),
             frontier_us: *frontier_us,
             events: *events,
             keys: *keys,
@@ -86,6 +124,13 @@ impl Saving {
     fn saved(mut self) -> SeamResult<()> {
         self.is_saved = true;
         self.view.state.set_saved(&self.frozen)
+    }
+
+    /// Nobody can tell whether it was saved. To take it for lost would take its keys out of what a start may go by: the view stands
+    /// still until it is started again from what there is.
+    fn give_up(mut self, error: &SeamError, at_us: i64) {
+        self.is_saved = true;
+        self.view.fail(error, self.positions.clone(), at_us);
     }
 }
 
@@ -118,6 +163,14 @@ impl Group {
     }
 }
 
+/// What is saved must never be ahead of the logs.
+async fn sync(sources: &[Arc<SourceRuntime>]) -> SeamResult<()> {
+    for source in sources {
+        source.log.sync().await?;
+    }
+    Ok(())
+}
+
 /// How far a source or view is, as one of the puts of a checkpoint.
 fn put(id: ObjectId, progress: &impl Serialize) -> SeamResult<(Keyspace, Vec<u8>, Vec<u8>)> {
     let bytes = postcard::to_stdvec(progress).map_err(SeamError::not_done)?;
@@ -131,9 +184,11 @@ impl Engine {
     pub async fn checkpoint(&self) -> SeamResult<()> {
         let _one = self.checkpointing.lock().await;
         let mut all = Ok(());
-        for source in self.sources() {
-            let saved = self.checkpoint_source(&source).await;
-            *source.last_error.write() = saved.as_ref().err().map(|error| error.to_string());
+        for sources in self.neighbours() {
+            let saved = self.checkpoint_sources(&sources).await;
+            for source in sources {
+                *source.last_error.write() = saved.as_ref().err().map(|error| error.to_string());
+            }
             all = all.and(saved);
         }
         all
@@ -143,52 +198,52 @@ impl Engine {
     pub async fn commit_history(&self) -> SeamResult<()> {
         let _one = self.checkpointing.lock().await;
         let mut all = Ok(());
-        for source in self.sources() {
-            let committed = self.commit_source(&source).await;
+        for sources in self.neighbours() {
+            let committed = self.commit_sources(&sources).await;
             if let Err(error) = &committed {
-                *source.last_error.write() = Some(error.to_string());
+                sources.iter().for_each(|source| *source.last_error.write() = Some(error.to_string()));
             }
             all = all.and(committed);
         }
         all
     }
 
-    async fn commit_source(&self, source: &SourceRuntime) -> SeamResult<()> {
-        let stand = Stand::of(source, &*source.lock().await);
-        // What is saved must never be ahead of the log.
-        source.log.sync().await?;
+    async fn commit_sources(&self, sources: &[Arc<SourceRuntime>]) -> SeamResult<()> {
+        let stand = Stand::of(sources, &lock_all(sources).await);
+        sync(sources).await?;
         let mut all = Ok(());
         for at in &stand.views {
-            let committed = self.commit_steps(at, &stand.progress).await;
+            let committed = self.commit_steps(at).await;
             all = all.and(committed);
         }
         all
     }
 
-    /// Everything that takes long happens beside the source's work: its lock is held only to note how things stand.
-    async fn checkpoint_source(&self, source: &SourceRuntime) -> SeamResult<()> {
-        for view in self.views().iter().filter(|view| view.source.id == source.id) {
+    /// Everything that takes long happens beside the sources' work: their locks are held only to note how things stand.
+    async fn checkpoint_sources(&self, sources: &[Arc<SourceRuntime>]) -> SeamResult<()> {
+        for view in self.views().iter().filter(|view| view.is_over(sources)) {
             view.state.prepare()?;
+            view.state.tidy_tables();
         }
         let flushing = self.flushing.lock().await;
-        let mut inner = source.lock().await;
+        let mut locked = lock_all(sources).await;
         // Positions must not pass a record whose dead letter is only in memory.
-        source.keep_waiting(&mut inner, &self.seams).await?;
-        let stand = Stand::of(source, &inner);
-        let saving = stand.views.iter().map(|at| Saving::begin(&at.view, &stand.progress.positions));
-        let saving: Vec<Saving> = saving.collect();
-        drop(inner);
+        for (source, inner) in sources.iter().zip(&mut locked) {
+            source.keep_waiting(inner, &self.seams).await?;
+        }
+        let stand = Stand::of(sources, &locked);
+        let saving: Vec<Saving> = stand.views.iter().map(Saving::begin).collect();
+        drop(locked);
         drop(flushing);
         // Before history, which takes long: until they are taken, keys that change are copied first.
         let writes: Vec<_> = saving.iter().map(Saving::write).collect();
-        // What is saved must never be ahead of the log.
-        source.log.sync().await?;
+        sync(sources).await?;
         let mut all = Ok(());
         let mut checkpointed = vec![];
         let mut group = Group::default();
         for ((at, saving), write) in stand.views.iter().zip(saving).zip(writes) {
             let committed = match write {
-                Ok(write) => self.commit_steps(at, &stand.progress).await.map(|()| write),
+                Ok(write) => self.commit_steps(at).await.map(|()| write),
                 Err(error) => Err(error),
             };
             match committed {
@@ -201,51 +256,69 @@ impl Engine {
             }
         }
         if all.is_ok() {
-            group.batch.puts.push(put(source.id, &stand.progress)?);
-            group.batch.puts.push(stand.extent.put(source.id)?);
-            group.batch.puts.extend(stand.origins.put(source.id)?);
+            for at in &stand.sources {
+                group.batch.puts.push(put(at.id, &at.progress)?);
+                group.batch.puts.push(at.extent.put(at.id)?);
+                group.batch.puts.extend(at.origins.put(at.id)?);
+            }
         }
         all = all.and(self.save(group, &mut checkpointed).await);
         all?;
-        self.shorten(source, &stand.progress.positions, &checkpointed).await
+        for (source, at) in sources.iter().zip(&stand.sources) {
+            let mut positions = at.progress.positions.clone();
+            for view in stand.views.iter().filter(|at| at.view.reads(source.id)) {
+                positions = view.view.least_in(source.id, &view.open, positions);
+            }
+            self.shorten(source, &positions, &checkpointed).await?;
+        }
+        Ok(())
     }
 
     async fn save(&self, Group { batch, saving, .. }: Group, checkpointed: &mut Vec<ObjectId>) -> SeamResult<()> {
         let saved = self.seams.state.checkpoint(batch).await;
+        let mut all = Ok(());
         for saving in saving {
-            let id = saving.view.state.id;
-            let is_saved = match &saved {
-                Ok(()) => true,
-                // Nobody could tell whether it happened: the store can.
-                Err(SeamError::Unknown(_)) => {
-                    let found: Option<ViewProgress> = self.progress(id)?;
-                    found.is_some_and(|found| found.generation == saving.frozen.generation)
+            match self.is_saved(&saved, &saving) {
+                Ok(true) => {
+                    checkpointed.push(saving.view.state.id);
+                    all = all.and(saving.saved());
                 }
-                Err(_) => false,
-            };
-            if is_saved {
-                saving.saved()?;
-                checkpointed.push(id);
+                Ok(false) => {}
+                Err(error) => saving.give_up(&error, self.seams.clock.now_us()),
             }
         }
-        saved
+        saved.and(all)
+    }
+
+    /// Whether a view is in what was written.
+    fn is_saved(&self, written: &SeamResult<()>, saving: &Saving) -> SeamResult<bool> {
+        match written {
+            Ok(()) => Ok(true),
+            // Nobody could tell whether it happened: the store can.
+            Err(SeamError::Unknown(_)) => {
+                let found: Option<ViewProgress> = self.progress(saving.view.state.id)?;
+                Ok(found.is_some_and(|found| found.generation == saving.frozen.generation))
+            }
+            Err(_) => Ok(false),
+        }
     }
 
     /// Appends a view's pending steps to its history; whether that went well is noted at the view, for people.
-    async fn commit_steps(&self, at: &ViewStand, source: &SourceProgress) -> SeamResult<()> {
-        let ViewStand { view, pending, .. } = at;
-        let committed = self.append_steps(view, pending, source).await;
+    async fn commit_steps(&self, at: &ViewStand) -> SeamResult<()> {
+        let committed = self.append_steps(at).await;
+        let view = &at.view;
         *view.last_error.write() = committed.as_ref().err().map(|error| format!("history: {error}"));
         committed
     }
 
-    async fn append_steps(&self, view: &ViewRuntime, pending: &Pending, source: &SourceProgress) -> SeamResult<()> {
-        if pending.chunks.is_empty() && source.frontier_us <= pending.committed_us {
+    async fn append_steps(&self, at: &ViewStand) -> SeamResult<()> {
+        let ViewStand { view, pending, frontier_us, positions, .. } = at;
+        if pending.chunks.is_empty() && *frontier_us <= pending.committed_us {
             return Ok(());
         }
         let tag = CommitTag {
-            frontier_us: source.frontier_us,
-            positions: source.positions.clone(),
+            frontier_us: *frontier_us,
+            positions: positions.clone(),
             view_version: view.version,
             writer_epoch: self.epoch,
             sequence: view.sequence.load(Ordering::Relaxed),

@@ -13,6 +13,7 @@
 use super::{Engine, Seams, SourceRuntime, ViewRuntime, event_clock};
 use crate::seam::{Keyspace, Positions, SeamError, SeamResult, WriteBatch};
 use serde::{Deserialize, Serialize};
+use std::sync::Arc;
 use tidemark_catalog::ObjectId;
 
 /// Event times, microseconds.
@@ -62,10 +63,17 @@ impl SourceRuntime {
     }
 }
 
+/// The instant from which the logs have all events, if one of them has been shortened.
+pub(super) fn shortened_us(sources: &[Arc<SourceRuntime>]) -> Option<i64> {
+    let shortened = sources.iter().filter(|source| source.extent().removed_us.is_some());
+    shortened.filter_map(|source| source.history_start_us()).max()
+}
+
 impl ViewRuntime {
-    /// The first instant at which the view has values; `None` while its source has had no event.
+    /// The first instant at which the view has values; `None` while its sources have had no event.
     pub fn history_start_us(&self) -> Option<i64> {
-        self.history_start_us.or_else(|| self.source.beginning_us())
+        let beginnings = || self.sources.iter().filter_map(|reading| reading.source.beginning_us()).min();
+        self.history_start_us.or_else(beginnings)
     }
 
     /// The instant from which every bounded `RANGE` frame lies wholly behind `history_start`. Frames of rows and unbounded

@@ -1,6 +1,9 @@
 //! Coming back: state from the last checkpoint, then the log from where that stood.
 
-use super::{Engine, Seams, SourceRuntime, ViewRuntime};
+use super::{
+    Engine, Reading, Seams, SourceRuntime, ViewRuntime,
+    reading::{lock_all, sources_of, tables},
+};
 use crate::{
     compiled::CompiledView,
     seam::{Keyspace, Positions, SeamError, SeamResult, WriteBatch},
@@ -9,7 +12,7 @@ use crate::{
 use parking_lot::RwLock;
 use serde::{Deserialize, Serialize};
 use std::{
-    collections::HashMap,
+    collections::BTreeMap,
     sync::{Arc, atomic::AtomicU64},
 };
 use tidemark_catalog::{ObjectId, Snapshot};
@@ -25,7 +28,7 @@ pub struct SourceProgress {
 }
 
 /// The way the state of keys is written. A view whose state is of another is built anew from its log.
-pub const STATE_FORMAT: u32 = 3;
+pub const STATE_FORMAT: u32 = 4;
 
 /// Where a view stood at the last checkpoint.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -33,6 +36,8 @@ pub struct ViewProgress {
     /// [`STATE_FORMAT`]; first, so that it can be read whatever follows.
     pub format: u32,
     pub positions: Positions,
+    /// Where the events begin that a joined table may still change.
+    pub open: Positions,
     pub frontier_us: i64,
     pub events: u64,
     pub keys: u64,
@@ -61,9 +66,9 @@ impl Engine {
         seams.state.checkpoint(batch).await?;
         let engine = Engine {
             seams,
-            sources: RwLock::new(HashMap::new()),
-            views: RwLock::new(HashMap::new()),
-            not_started: RwLock::new(HashMap::new()),
+            sources: RwLock::new(BTreeMap::new()),
+            views: RwLock::new(BTreeMap::new()),
+            not_started: RwLock::new(BTreeMap::new()),
             epoch,
             puts: AtomicU64::new(0),
             checkpointing: tokio::sync::Mutex::new(()),
@@ -93,31 +98,30 @@ impl Engine {
         compiled: CompiledView,
         from_log: bool,
     ) -> SeamResult<()> {
-        let source = self
-            .source(compiled.plan.relation)
-            .ok_or_else(|| SeamError::NotDone(format!("feature view \"{}\" has no source", object.name)))?;
+        let sources = self.readings(&object.name, &compiled.plan)?;
         let table = Self::history_table(object, &compiled);
         self.seams.history.create(&table).await?;
         let tag = self.seams.history.last_tag(&table.name).await?;
         let progress = match from_log {
-            true => self.begin_anew(object, &source, "cannot be read").await?,
-            false => self.view_progress(object, &source).await?,
+            true => self.begin_anew(object, &sources, "cannot be read").await?,
+            false => self.view_progress(object, &sources).await?,
         };
         let committed_us = tag.as_ref().map_or(i64::MIN, |t| t.frontier_us);
         let cold = Some(self.cold(object.id));
-        let state = ViewState::new(object.id, Arc::new(compiled), committed_us, self.seams.threads, cold);
-        let mut from = source.log.range().await?.0;
+        let tables = tables(&compiled.plan, &sources);
+        let state = ViewState::new(object.id, Arc::new(compiled), committed_us, self.seams.threads, cold, tables);
+        let mut from = None;
         match progress {
-            Some(ViewProgress { positions, frontier_us, events, keys, generation, stale, behind, .. }) => {
+            Some(ViewProgress { positions, open, frontier_us, events, keys, generation, stale, behind, .. }) => {
                 state.recover(Frozen { generation, frontier_us, keys, events, stale, behind }).await?;
-                from = positions;
+                from = Some((positions, open));
             }
             // What has left memory before the first checkpoint counts for nothing.
             None => self.forget_keys(object.id).await?,
         }
         let view = Arc::new(ViewRuntime {
             state,
-            source: source.clone(),
+            sources,
             history: RwLock::new(table),
             history_start_us: object.feature_view().and_then(|v| v.history_start_us),
             version: object.feature_view().map_or(1, |v| v.version),
@@ -125,43 +129,49 @@ impl Engine {
             last_error: RwLock::default(),
             failure: RwLock::default(),
         });
-        let mut inner = source.lock().await;
-        let letters = source.replay_into(&view, from).await?;
+        let read = sources_of(&view.sources);
+        let mut locked = lock_all(&read).await;
+        if let Some((positions, open)) = &from {
+            view.recover_joins(positions, open).await?;
+        }
+        let letters = view.replay(from.as_ref().map(|(positions, _)| positions)).await?;
         self.keep_letters(letters).await?;
-        // A control record may stand behind the last checkpoint of a source without views.
-        view.state.finish(inner.clocks().0, usize::MAX).map_err(SeamError::not_done)?;
-        inner.views.push(view.clone());
-        drop(inner);
+        for (reading, inner) in view.sources.iter().zip(&mut locked) {
+            // Its last record may stand before the checkpoint, a control record behind that of a source without views.
+            view.advance(reading.source.id, inner.clocks().0, usize::MAX).map_err(SeamError::not_done)?;
+            inner.views.push(view.clone());
+        }
+        drop(locked);
         self.views.write().insert(object.id, view);
         Ok(())
     }
 
-    /// Where the view stood, unless its state is in a format of another version: then it begins anew, if its log still has
+    /// Where the view stood, unless its state is in a format of another version: then it begins anew, if their logs still have
     /// all that it has seen.
     async fn view_progress(
         &self,
         object: &tidemark_catalog::Object,
-        source: &SourceRuntime,
+        sources: &[Reading],
     ) -> SeamResult<Option<ViewProgress>> {
         let Some(bytes) = read(&self.seams, &object.id.0.to_be_bytes())? else { return Ok(None) };
         let (format, _) = postcard::take_from_bytes::<u32>(&bytes).map_err(SeamError::not_done)?;
         if format == STATE_FORMAT {
             return postcard::from_bytes(&bytes).map(Some).map_err(SeamError::not_done);
         }
-        self.begin_anew(object, source, "was written by another version of Tidemark").await
+        self.begin_anew(object, sources, "was written by another version of Tidemark").await
     }
 
-    /// The view has no checkpoint that would do: it begins anew, if its log still has all that it has seen.
+    /// The view has no checkpoint that would do: it begins anew, if the logs still have all that it has seen.
     async fn begin_anew(
         &self,
         object: &tidemark_catalog::Object,
-        source: &SourceRuntime,
+        sources: &[Reading],
         why: &str,
     ) -> SeamResult<Option<ViewProgress>> {
         let name = &object.name;
-        if source.extent().removed_us.is_some() {
+        if sources.iter().any(|reading| reading.source.extent().removed_us.is_some()) {
             return Err(SeamError::NotDone(format!(
-                "the state of feature view \"{name}\" {why}, and its source's log has been shortened since: start the version that \
+                "the state of feature view \"{name}\" {why}, and a log that it reads has been shortened since: start the version that \
                  wrote it, restore a backup, or drop the view and create it again"
             )));
         }

@@ -4,6 +4,7 @@ use super::{
     DeadLetter, Seams, ViewRuntime, event_clock,
     extent::Extent,
     letters::{keep, payload},
+    reading::REPLAY_ROWS,
     topic::Origins,
 };
 use crate::{
@@ -13,6 +14,7 @@ use crate::{
     seam::{AdmittedBatch, Origin, Positions, Reject, RejectReason, SeamError, SeamResult, Source, SourceBatch},
 };
 use arrow::{array::BooleanArray, compute::filter_record_batch, datatypes::SchemaRef, record_batch::RecordBatch};
+use datafusion::error::Result as DfResult;
 use parking_lot::RwLock;
 use std::{
     collections::HashMap,
@@ -22,9 +24,7 @@ use std::{
     },
 };
 use tidemark_catalog::{Object, ObjectId, Relation};
-
-/// Rows read from the log at a time: enough to amortise a batch, small enough to stay in cache.
-pub(super) const REPLAY_ROWS: usize = 8192;
+use tidemark_planner::feature::Branch;
 
 /// An idle source's frontier is recorded at most this often when no view waits for it, microseconds.
 const IDLE_RECORD_US: i64 = 60_000_000;
@@ -341,6 +341,8 @@ impl SourceRuntime {
                 report.reject(RejectReason::Decode.as_str(), undecoded);
             }
             letters.extend(self.rejected(&batch, &decision));
+            // One that failed on another of its sources is no longer at work here either.
+            inner.views.retain(|view| !view.has_failed());
             inner.views.retain(|view| match self.apply(view, &batch, replaced.as_ref()) {
                 Ok(unusable) => {
                     letters.extend(unusable);
@@ -389,37 +391,64 @@ impl SourceRuntime {
     }
 
     /// One batch into one view, and the view's frontier after it.
-    fn apply(
+    pub(super) fn apply(
         &self,
         view: &ViewRuntime,
         batch: &SourceBatch,
         replaced: Option<&Replaced>,
-    ) -> Result<Vec<DeadLetter>, datafusion::error::DataFusionError> {
+    ) -> DfResult<Vec<DeadLetter>> {
         let decision = batch.admission.clone().unwrap_or_default();
         let mut letters = vec![];
-        if batch.rows.num_rows() > 0 {
-            let times: Vec<i64> = match decision.effective_us.is_empty() {
+        self.each_branch(view, batch, &decision, replaced, |rows| {
+            for failure in view.state.apply(rows)? {
+                letters.push(self.letter(batch, Some(view.state.id), failure.row, failure.reason, failure.error));
+            }
+            Ok(())
+        })?;
+        for (source, batch, failure) in view.state.change_table(self.id, batch, &decision)? {
+            if let Some(reading) = view.sources.iter().find(|reading| reading.source.id == source) {
+                let letter = |r: &SourceRuntime| {
+                    r.letter(&batch, Some(view.state.id), failure.row, failure.reason, failure.error.clone())
+                };
+                letters.push(letter(&reading.source));
+            }
+        }
+        view.state.pair(self.id, batch, &decision)?;
+        view.advance(self.id, decision.frontier_us, batch.rows.num_rows())?;
+        Ok(letters)
+    }
+
+    /// The rows of a batch, for each of the view's branches that reads them.
+    pub(super) fn each_branch(
+        &self,
+        view: &ViewRuntime,
+        batch: &SourceBatch,
+        decision: &AdmittedBatch,
+        replaced: Option<&Replaced>,
+        mut work: impl FnMut(&BatchRows<'_>) -> DfResult<()>,
+    ) -> DfResult<()> {
+        let of_self = |branch: &(usize, &Branch)| branch.1.relation == self.id && batch.rows.num_rows() > 0;
+        let rejected: Vec<u32> = decision.rejected.iter().map(|r| r.row).collect();
+        for (i, branch) in view.state.compiled.plan.branches.iter().enumerate().filter(of_self) {
+            let times_us: Vec<i64> = match decision.effective_us.is_empty() {
                 false => decision.effective_us.clone(),
-                true => event_times(&batch.rows, view.state.compiled.plan.event_time)?
-                    .into_iter()
-                    .map(|t| t.unwrap_or_default())
-                    .collect(),
+                true => {
+                    let times = event_times(&batch.rows, branch.event_time)?;
+                    times.into_iter().map(|time| time.unwrap_or_default()).collect()
+                }
             };
-            let rejected: Vec<u32> = decision.rejected.iter().map(|r| r.row).collect();
-            let failures = view.state.apply(&BatchRows {
+            work(&BatchRows {
+                branch: i,
+                from: Some((self.id, batch)),
                 rows: &batch.rows,
                 base_offset: batch.base_offset,
-                times_us: &times,
+                times_us: &times_us,
                 rejected: &rejected,
                 deletes: &decision.deletes,
                 replaced,
             })?;
-            for failure in failures {
-                letters.push(self.letter(batch, Some(view.state.id), failure.row, failure.reason, failure.error));
-            }
         }
-        view.state.finish(decision.frontier_us, batch.rows.num_rows())?;
-        Ok(letters)
+        Ok(())
     }
 
     /// A full log is the source's: whoever reads the error knows that name, not the folder's.
@@ -458,30 +487,6 @@ impl SourceRuntime {
         }
     }
 
-    /// Applies everything from `from` to the end of the log to one view. The caller holds the lock.
-    pub(super) async fn replay_into(&self, view: &ViewRuntime, mut from: Positions) -> SeamResult<Vec<DeadLetter>> {
-        let mut letters = vec![];
-        let mut current = None;
-        loop {
-            let batches = self.log.poll(&from, REPLAY_ROWS).await?;
-            if batches.is_empty() {
-                return Ok(letters);
-            }
-            if view.state.compiled.walk.versions && current.is_none() {
-                current = Some(self.current_rows_at(&from).await?);
-            }
-            for batch in batches {
-                from.set(batch.partition, batch.end_offset());
-                let decision = batch.admission.clone().unwrap_or_default();
-                let replaced = current.as_mut().map(|current: &mut CurrentRows| current.take(&batch, &decision, true));
-                let replaced = replaced.transpose().map_err(SeamError::not_done)?;
-                letters.extend(self.apply(view, &batch, replaced.as_ref()).map_err(SeamError::not_done)?);
-            }
-            // A long recovery must not keep the thread to itself: somebody may want to stop it.
-            tokio::task::yield_now().await;
-        }
-    }
-
     /// Moves the frontier by hand.
     pub(super) async fn advance(&self, to_us: i64, now_us: i64) -> SeamResult<()> {
         let mut inner = self.lock().await;
@@ -508,7 +513,7 @@ impl SourceRuntime {
         let end = inner.end.clone();
         inner.views.retain(|view| {
             // Time alone may bring any number of departures.
-            let finished = view.state.finish(frontier_us, usize::MAX);
+            let finished = view.advance(self.id, frontier_us, usize::MAX);
             if let Err(error) = &finished {
                 view.fail(error, end.clone(), now_us);
             }
@@ -608,7 +613,7 @@ impl SourceRuntime {
     }
 
     /// The rows of the table as they were at a position of the log.
-    async fn current_rows_at(&self, position: &Positions) -> SeamResult<CurrentRows> {
+    pub(super) async fn current_rows_at(&self, position: &Positions) -> SeamResult<CurrentRows> {
         let mut current = CurrentRows::new(&self.relation.read().primary_key);
         let mut from = self.log.range().await?.0;
         loop {

@@ -3,7 +3,7 @@
 //! Records, their admission and the offsets they came from are one append to the source's log, so "taken" and "kept" cannot
 //! differ. A checkpoint keeps the partitions beside the positions, and a start reads on from there in the log.
 
-use super::{Conflict, Engine, IngestError, IngestReport, Seams, SourceRuntime, source::Inner};
+use super::{Conflict, DeadLetter, Engine, IngestError, IngestReport, Seams, SourceRuntime, source::Inner};
 use crate::{
     admission::Partitions,
     seam::{Keyspace, Origin, SeamError, SeamResult, Undecoded},
@@ -11,8 +11,6 @@ use crate::{
 use arrow::record_batch::RecordBatch;
 use std::collections::BTreeMap;
 use tidemark_catalog::ObjectId;
-
-use super::DeadLetter;
 
 /// The partitions of a source's topic as a checkpoint keeps them.
 pub(super) struct Origins(Partitions);
@@ -79,6 +77,7 @@ impl Engine {
         let source = self
             .source(id)
             .ok_or_else(|| IngestError::Seam(SeamError::NotDone("the source was dropped meanwhile".to_string())))?;
+        self.make_way(&source).await?;
         source.ingest(vec![rows], Some(origin), Conflict::Error, &self.seams).await
     }
 

@@ -11,10 +11,14 @@
 //! checkpoint is one small atomic write however many keys it is about, and nothing has to be listed at a start.
 
 use super::Memory;
-use crate::seam::{Keyspace, SeamResult, StateStore, WriteBatch};
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, AtomicI64, Ordering},
+use crate::seam::{Keyspace, SeamError, SeamResult, StateStore, WriteBatch};
+use parking_lot::Mutex;
+use std::{
+    collections::BTreeSet,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicI64, Ordering},
+    },
 };
 use tidemark_catalog::ObjectId;
 
@@ -30,8 +34,11 @@ pub struct Cold {
     pub memory: Arc<Memory>,
     /// Whether the store may have keys that memory has not.
     any: AtomicBool,
-    /// Records in `Spilled`; while there are none nobody looks there.
+    /// Records in `Spilled`, or more; while there are none nobody looks there.
     spilled: AtomicI64,
+    /// Generation and key of records in `Spilled` that may be there and are not the latest: the store would not, or could not say
+    /// whether it did. The checkpoint of their generation removes them in the same write.
+    left: Mutex<BTreeSet<(u64, Vec<u8>)>>,
     /// What the index says of instants before has been seen to: by history, and by the online store.
     pub(super) due: Watch,
     pub(super) online: Watch,
@@ -97,6 +104,7 @@ impl Cold {
             memory,
             any: AtomicBool::new(false),
             spilled: AtomicI64::new(0),
+            left: Mutex::default(),
             due: Watch::new(),
             online: Watch::new(),
             behind: AtomicBool::new(false),
@@ -151,14 +159,20 @@ impl Cold {
     pub(super) fn spill(&self, generation: u64, keys: Vec<(&[u8], Vec<u8>, Option<i64>)>) -> SeamResult<()> {
         let mut batch = WriteBatch::default();
         let count = keys.len() as i64;
+        let records: Vec<(u64, Vec<u8>)> = keys.iter().map(|(key, ..)| (generation, key.to_vec())).collect();
         for (key, bytes, due_us) in keys {
             batch.puts.extend(due_us.map(|at_us| (Keyspace::Due, self.due_key(at_us, key), vec![])));
             batch.puts.push((Keyspace::Spilled, self.spilled_key(generation, key), bytes));
         }
         self.spilled.fetch_add(count, Ordering::Release);
         let written = self.store.spill(batch);
-        if written.is_err() {
-            self.spilled.fetch_sub(count, Ordering::Release);
+        let mut left = self.left.lock();
+        match &written {
+            Ok(()) => left.retain(|record| !records.contains(record)),
+            Err(SeamError::Unknown(_)) => left.extend(records),
+            Err(_) => {
+                self.spilled.fetch_sub(count, Ordering::Release);
+            }
         }
         written
     }
@@ -171,12 +185,27 @@ impl Cold {
         Ok(())
     }
 
-    /// The key is in memory again, and the record of the current generation is not the latest for long.
-    pub(super) fn unspill(&self, generation: u64, key: &[u8]) -> SeamResult<()> {
+    /// The key is in memory again, and the record of the current generation is not the latest for long. Where it cannot be removed
+    /// now, the checkpoint does it: a key that has been read must not be lost.
+    pub(super) fn unspill(&self, generation: u64, key: &[u8]) {
         let deletes = vec![(Keyspace::Spilled, self.spilled_key(generation, key))];
-        self.store.spill(WriteBatch { puts: vec![], deletes })?;
-        self.spilled.fetch_sub(1, Ordering::Release);
-        Ok(())
+        match self.store.spill(WriteBatch { puts: vec![], deletes }) {
+            Ok(()) => {
+                self.spilled.fetch_sub(1, Ordering::Release);
+            }
+            Err(_) => {
+                self.left.lock().insert((generation, key.to_vec()));
+            }
+        }
+    }
+
+    /// Removes with the checkpoint of a generation what is left of records that are not the latest.
+    pub(super) fn remove_left(&self, generation: u64, write: &mut WriteBatch) {
+        let mut left = self.left.lock();
+        // Of a checkpoint that has failed nothing is left: its records have been gone through.
+        left.retain(|(of, _)| *of >= generation);
+        let of_checkpoint = left.iter().filter(|(of, _)| *of == generation);
+        write.deletes.extend(of_checkpoint.map(|(of, key)| (Keyspace::Spilled, self.spilled_key(*of, key))));
     }
 
     /// Keys that may be due before `before_us`: some of them, and `after` then stands behind them; empty: there are no more, and

@@ -93,6 +93,7 @@ impl ViewState {
             write.puts.extend(due_us.map(|at_us| (Keyspace::Due, cold.due_key(at_us, &key), vec![])));
             write.puts.push((Keyspace::Keys, cold.state_key(&key), state));
         }
+        cold.remove_left(frozen.generation, &mut write);
         Ok(write)
     }
 
@@ -177,6 +178,7 @@ impl ViewState {
         if frozen.behind {
             self.is_behind();
         }
-        self.mark_stale(frozen.stale.into_iter().map(Encoded::from))
+        self.mark_stale(frozen.stale.into_iter().map(Encoded::from));
+        Ok(())
     }
 }

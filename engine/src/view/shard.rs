@@ -319,11 +319,13 @@ impl Shard {
         self.get(id).is_some_and(|entry| entry.changed > self.saved)
     }
 
-    /// The key leaves memory; when it is next due, and whether there is something that the online store has not seen yet.
-    pub fn evict(&mut self, id: u32, walk: &Walk) -> Option<(Option<i64>, bool)> {
+    /// The key leaves memory: when it is next due, by history and for the online store, and whether there is something that the
+    /// online store has not seen yet.
+    pub fn evict(&mut self, id: u32, walk: &Walk) -> Option<(Encoded, Option<i64>, i64, bool)> {
         let entry = self.take(id)?;
         let due_us = entry.state.next_instant(walk);
-        Some((due_us, !entry.is_online(due_us.unwrap_or(NEVER))))
+        let is_online = entry.is_online(due_us.unwrap_or(NEVER));
+        Some((entry.encoded, due_us, entry.online_due_us, !is_online))
     }
 
     /// Whether the schedules have far more entries than keys: those of keys that came and went.
@@ -401,6 +403,13 @@ impl Shard {
             && !std::mem::replace(&mut entry.stale, true)
         {
             self.stale.push(id);
+        }
+    }
+
+    /// History has finished what the online store has not come to: after a crash nothing else would tell.
+    pub fn mark_overtaken(&mut self, id: u32, frontier_us: i64) {
+        if self.get(id).is_some_and(|entry| entry.online_due_us < frontier_us) {
+            self.mark_stale(id);
         }
     }
 

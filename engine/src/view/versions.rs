@@ -1,6 +1,6 @@
 //! What a batch of a changelog takes out of a view: the versions that its rows replace or delete.
 
-use super::{SHARDS, ViewState, seam, shard::hash, shard_of};
+use super::{Keyed, ViewState, seam};
 use crate::{compiled::BatchRows, current::Replaced, seam::SeamResult};
 use datafusion::error::Result as DfResult;
 
@@ -13,29 +13,20 @@ impl ViewState {
         let Some(replaced) = batch.replaced.filter(has_ends) else { return Ok(()) };
         let rows = replaced.batch(&batch.rows.schema())?;
         let times_us: Vec<i64> = (0..rows.num_rows()).map(|i| replaced.time_us(i)).collect();
-        let (versions, _) = self.compiled.events(&BatchRows::all(&rows, &times_us))?;
-        let (mut keys, mut ends) = (vec![], vec![]);
-        let mut by_shard: [Vec<(u64, u32)>; SHARDS] = Default::default();
-        for i in 0..versions.len() {
-            let begin = keys.len();
-            versions.encode_key(i, &mut keys);
-            ends.push(keys.len());
-            let hash = hash(&keys[begin..]);
-            by_shard[shard_of(hash)].push((hash, i as u32));
-        }
+        let (versions, _) = self.compiled.events(&BatchRows::all(&rows, &times_us), None)?;
+        let keyed = Keyed::of(&versions);
         let walk = &self.compiled.walk;
-        let pieces: Vec<_> = self.shards.iter().zip(&by_shard).filter(|(_, of_shard)| !of_shard.is_empty()).collect();
+        let pieces: Vec<_> =
+            self.shards.iter().zip(&keyed.by_shard).filter(|(_, of_shard)| !of_shard.is_empty()).collect();
         let ended = self.each_shard(versions.len(), &pieces, |(shard, of_shard)| -> SeamResult<()> {
             let mut end = walk.layout.row();
             let mut shard = shard.lock();
             for (hash, i) in of_shard.iter().copied() {
-                let i = i as usize;
-                let encoded = &keys[if i == 0 { 0 } else { ends[i - 1] }..ends[i]];
-                let Some(id) = self.find_or_load(&mut shard, hash, encoded)? else { continue };
-                let version = versions.row(i);
+                let Some(id) = self.find_or_load(&mut shard, hash, keyed.key(i))? else { continue };
+                let version = versions.row(i as usize);
                 let by = replaced.by(version);
                 let until_us = batch.times_us[by];
-                end.reset(&walk.layout, until_us, batch.base_offset + by as u64, true);
+                end.reset(&walk.layout, until_us, batch.mark(by), true);
                 let (time_us, offset) = (times_us[version], replaced.offset(version));
                 if shard.change(id, walk).is_some_and(|entry| entry.state.end(walk, time_us, offset, &mut end)) {
                     shard.due_sooner(id, until_us);

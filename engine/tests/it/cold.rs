@@ -107,7 +107,8 @@ fn compiled(query: &str, ttl: Option<&str>) -> Arc<CompiledView> {
     let body = FeatureView {
         sql: String::new(),
         query: String::new(),
-        relation: plan.relation,
+        relation: plan.relations()[0],
+        others: plan.relations()[1..].to_vec(),
         columns: columns.collect(),
         key: plan.key_outputs(),
         time: plan.time_output(),
@@ -136,6 +137,8 @@ impl Logged {
         match self {
             Logged::Batch { base_offset, rows, times_us } => {
                 let batch = BatchRows {
+                    branch: 0,
+                    from: None,
                     rows,
                     base_offset: *base_offset,
                     times_us,
@@ -177,7 +180,7 @@ impl World {
         let store = Arc::new(Store::default());
         // Room for no key at all.
         let memory = Arc::new(Memory::new(2048));
-        let reference = ViewState::new(VIEW, compiled.clone(), i64::MIN, 1, None);
+        let reference = ViewState::new(VIEW, compiled.clone(), i64::MIN, 1, None, vec![]);
         let subject = Self::subject(&compiled, &store, &memory, i64::MIN);
         World {
             compiled,
@@ -199,7 +202,7 @@ impl World {
     fn subject(compiled: &Arc<CompiledView>, store: &Arc<Store>, memory: &Arc<Memory>, committed_us: i64) -> ViewState {
         let store: Arc<dyn StateStore> = store.clone();
         let cold = Cold::new(VIEW, store, memory.clone());
-        ViewState::new(VIEW, compiled.clone(), committed_us, 1, Some(cold))
+        ViewState::new(VIEW, compiled.clone(), committed_us, 1, Some(cold), vec![])
     }
 
     fn happens(&mut self, logged: Logged) {
@@ -215,7 +218,7 @@ impl World {
             Arc::new(Float64Array::from_iter_values(events.iter().map(|(.., x)| *x))),
             Arc::new(TimestampMicrosecondArray::from_iter_values(times_us.iter().copied()).with_timezone(UTC)),
         ];
-        let rows = RecordBatch::try_new(self.compiled.plan.relation_schema.clone(), columns).expect("a batch");
+        let rows = RecordBatch::try_new(self.compiled.plan.row_schema.clone(), columns).expect("a batch");
         let base_offset = self.offset;
         self.offset += events.len() as u64;
         self.happens(Logged::Batch { base_offset, rows, times_us });

@@ -5,5 +5,6 @@
 
 mod asof;
 mod cold;
+mod simulation;
 mod store;
 mod versions;

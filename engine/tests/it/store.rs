@@ -21,6 +21,8 @@ type Entries = BTreeMap<(Keyspace, Vec<u8>), Vec<u8>>;
 pub struct Store {
     visible: Mutex<Entries>,
     durable: Mutex<Entries>,
+    /// Written, and not durable yet; oldest first.
+    unsynced: Mutex<Vec<WriteBatch>>,
     fault: Mutex<Fault>,
 }
 
@@ -31,9 +33,18 @@ impl Store {
 
     /// The process ends; a write that was not synced may have reached the disk all the same.
     pub fn crash(&self, unsynced_survives: bool) {
-        if !unsynced_survives {
-            *self.visible.lock() = self.durable.lock().clone();
-        }
+        self.crash_keeping(if unsynced_survives { usize::MAX } else { 0 });
+    }
+
+    /// The same, and so many of the writes that were not synced have reached the disk, the oldest ones.
+    pub fn crash_keeping(&self, writes: usize) {
+        self.unsynced.lock().truncate(writes);
+        self.sync();
+        *self.visible.lock() = self.durable.lock().clone();
+    }
+
+    pub fn unsynced(&self) -> usize {
+        self.unsynced.lock().len()
     }
 
     pub fn entries(&self, keyspace: Keyspace) -> usize {
@@ -41,13 +52,22 @@ impl Store {
     }
 
     fn write(&self, batch: WriteBatch) {
-        let mut visible = self.visible.lock();
-        for key in batch.deletes {
-            visible.remove(&key);
-        }
-        for (keyspace, key, value) in batch.puts {
-            visible.insert((keyspace, key), value);
-        }
+        apply(&mut self.visible.lock(), batch.clone());
+        self.unsynced.lock().push(batch);
+    }
+
+    fn sync(&self) {
+        let mut durable = self.durable.lock();
+        self.unsynced.lock().drain(..).for_each(|batch| apply(&mut durable, batch));
+    }
+}
+
+fn apply(entries: &mut Entries, batch: WriteBatch) {
+    for key in batch.deletes {
+        entries.remove(&key);
+    }
+    for (keyspace, key, value) in batch.puts {
+        entries.insert((keyspace, key), value);
     }
 }
 
@@ -57,8 +77,7 @@ impl StateStore for Store {
         let fault = *self.fault.lock();
         if matches!(fault, Fault::None | Fault::UnknownDone) {
             self.write(batch);
-            let visible = self.visible.lock().clone();
-            *self.durable.lock() = visible;
+            self.sync();
         }
         match fault {
             Fault::None => Ok(()),
@@ -94,11 +113,10 @@ impl StateStore for Store {
     }
 
     async fn remove(&self, keyspace: Keyspace, prefix: &[u8]) -> SeamResult<()> {
-        let mut visible = self.visible.lock();
-        visible.retain(|(of, key), _| *of != keyspace || !key.starts_with(prefix));
-        let left = visible.clone();
-        drop(visible);
-        *self.durable.lock() = left;
+        let gone = |(of, key): &&(Keyspace, Vec<u8>)| *of == keyspace && key.starts_with(prefix);
+        let deletes = self.visible.lock().keys().filter(gone).cloned().collect();
+        self.write(WriteBatch { puts: vec![], deletes });
+        self.sync();
         Ok(())
     }
 }

@@ -132,7 +132,8 @@ fn compiled(table: &Object) -> CompiledView {
     let body = FeatureView {
         sql: String::new(),
         query: String::new(),
-        relation: plan.relation,
+        relation: plan.relations()[0],
+        others: plan.relations()[1..].to_vec(),
         columns: columns.collect(),
         key: plan.key_outputs(),
         time: plan.time_output(),
@@ -172,7 +173,7 @@ fn check(changes: &[Change], sizes: &[(usize, bool)], lag_us: i64, is_cold: bool
     let compiled = Arc::new(compiled(&object));
     let id = ObjectId(ObjectId::FIRST.0 + 1);
     let cold = is_cold.then(|| Cold::new(id, Arc::new(Store::default()), Arc::new(Memory::new(1))));
-    let state = ViewState::new(id, compiled, i64::MIN, 2, cold);
+    let state = ViewState::new(id, compiled, i64::MIN, 2, cold, vec![]);
     let mut current = CurrentRows::new(&[0]);
     let mut steps: BTreeMap<(i64, i64), Option<Vec<Option<i64>>>> = BTreeMap::new();
     let (mut done, mut size) = (0, 0);
@@ -194,6 +195,8 @@ fn check(changes: &[Change], sizes: &[(usize, bool)], lag_us: i64, is_cold: bool
         };
         let replaced = current.take(&stored, &decision, true).expect("rows of the table");
         let failures = state.apply(&BatchRows {
+            branch: 0,
+            from: None,
             rows: &stored.rows,
             base_offset: stored.base_offset,
             times_us: &decision.effective_us,

@@ -108,8 +108,7 @@ fn types(text: &str) -> Option<PlanError> {
     }
     if text.starts_with("Unsupported SQL type JSONB") {
         return Some(
-            PlanError::unsupported("type jsonb is not available")
-                .hint("cast to json: text that is JSON, as it is written"),
+            PlanError::unsupported("type jsonb is not available here").hint("it is for a cast of a text: x::jsonb"),
         );
     }
     if let Some(types) = between(text, "Previous inputs were of type ", " on column") {

@@ -4,7 +4,9 @@
 //! slots over frames, and what is left of each projection becomes an output.
 
 use super::{
-    FeaturePlan, Frame, Input, NOW_COLUMN, Output, OutputKind, Slot, describe_duration, is_now,
+    Beside, FeaturePlan, Frame, Input, NOW_COLUMN, Output, OutputKind, Slot,
+    branches::{Paired, Rows, with_row_names},
+    describe_duration, is_now,
     pane::{Pane, WINDOW_END, WINDOW_START},
     shape::{Shape, unqualified},
     slot_column,
@@ -13,6 +15,7 @@ use super::{
 use crate::{
     PlanError, PlanResult,
     bind::{Binder, NoSystemTables},
+    composed,
     error::sqlstate,
     functions,
     parse::duration_us,
@@ -27,13 +30,14 @@ use datafusion::{
         tree_node::{Transformed, TreeNode, TreeNodeRecursion},
     },
     logical_expr::{
-        Expr, ExprSchemable, Volatility, WindowFrame, WindowFrameBound, WindowFrameUnits, expr::WindowFunction,
+        Expr, ExprSchemable, LogicalPlan, Volatility, WindowFrame, WindowFrameBound, WindowFrameUnits,
+        expr::WindowFunction,
     },
     optimizer::AnalyzerRule,
     sql::sqlparser::ast,
 };
 use std::collections::{BTreeMap, HashMap};
-use tidemark_catalog::{Object, Snapshot};
+use tidemark_catalog::{Object, ObjectId, Snapshot};
 
 /// 20,000 days: sums of it and of any event time stay within 64 bits.
 const DURATION_MAX_US: i64 = 20_000 * 86_400_000_000;
@@ -67,32 +71,26 @@ pub fn plan_feature_view(
 ) -> PlanResult<FeaturePlan> {
     check_options(name, options)?;
     check_syntax(name, query)?;
+    composed::check_over(name, query, snapshot)?;
     let state = functions::planning_state(time_zone);
-    let bound = Binder::new(snapshot, &state, &NoSystemTables, 0).keeping_now().query(query, &[])?;
+    let bound = Binder::new(snapshot, &state, &NoSystemTables, 0).defining().query(query, &[])?;
+    let options = &with_options_of_inner(name, options, &bound.reads, snapshot, time_zone)?;
+    if bound.reads.iter().any(|id| snapshot.get_id(*id).is_some_and(|object| object.feature_view().is_some())) {
+        let outer = Binder::new(snapshot, &state, &NoSystemTables, 0).keeping_now().query(query, &[])?;
+        let aggregates = |node: &LogicalPlan| Ok(matches!(node, LogicalPlan::Window(_) | LogicalPlan::Aggregate(_)));
+        if outer.plan.exists(aggregates)? {
+            return Err(refused(name, "it aggregates what is aggregated already")
+                .hint("its rows are those of a feature view, and no events: aggregate over the source's own rows"));
+        }
+    }
     let coerced = datafusion::optimizer::analyzer::type_coercion::TypeCoercion::new()
         .analyze(crate::zone::typed_times(bound.plan.clone())?, state.config_options())?;
     let coerced = functions::rounded::rounded_casts(crate::zone::in_zone(coerced, time_zone)?)?;
     let coerced = functions::span::by_length(coerced)?;
-    let shape = Shape::take(name, &coerced)?;
-    let relation = snapshot.get_id(shape.relation()?).ok_or_else(|| refused(name, "its source does not exist"))?;
-    let definition = relation.relation().ok_or_else(|| {
-        refused(name, &format!("it reads {} \"{}\"", relation.kind(), relation.name))
-            .hint("a feature view reads one source or table; views over feature views are not maintained")
-    })?;
-    let event_time = definition.event_time.ok_or_else(|| {
-        PlanError::new(
-            sqlstate::INVALID_DEFINITION,
-            format!(
-                "{} \"{}\" has no watermark, so feature view \"{name}\" cannot be kept current",
-                relation.kind(),
-                relation.name
-            ),
-        )
-        .hint("declare WATERMARK FOR column AS column - INTERVAL '…' in the source")
-    })?;
-    let changelog = !definition.primary_key.is_empty();
-    let schema = definition.schema();
-    let time_name = definition.columns[event_time].name.clone();
+    let shape = Shape::take(name, &with_row_names(coerced)?)?;
+    let Rows { branches, schema, event_time, only, beside } = Rows::of(name, shape.rows()?, snapshot)?;
+    let changelog = only.and_then(Object::relation).filter(|relation| !relation.primary_key.is_empty());
+    let time_name = schema.field(event_time).name().clone();
 
     let (projection, projection_types) = (shape.projection.clone(), shape.projection_types.clone());
     let filter = shape.filter.clone();
@@ -106,12 +104,19 @@ pub fn plan_feature_view(
         inputs: vec![],
         frames: vec![],
         slots: vec![],
-        changelog,
+        changelog: changelog.is_some(),
+        beside: beside.as_ref().map(|paired| paired.columns.clone()).unwrap_or_default(),
+        beside_read: vec![],
     };
-    if pane.is_some() && changelog {
+    if let Some(paired) = beside.as_ref().filter(|_| pane.is_some()) {
+        let table = &paired.beside.table_name;
+        return Err(refused(name, &format!("it joins table \"{table}\" to TUMBLE, HOP or SESSION"))
+            .hint("join the view to the table where you look up; or ASOF JOIN takes the table as of each event"));
+    }
+    if let Some(table) = only.filter(|_| pane.is_some() && changelog.is_some()) {
         return Err(refused(
             name,
-            &format!("TUMBLE, HOP and SESSION over table \"{}\" with a primary key are not maintained", relation.name),
+            &format!("TUMBLE, HOP and SESSION over table \"{}\" with a primary key are not maintained", table.name),
         )
         .hint(
             "a row that changes later would change a window that is over: write GROUP BY without them, or a window \
@@ -119,8 +124,10 @@ pub fn plan_feature_view(
         ));
     }
 
-    let key = build.key(options, definition)?;
-    for expr in key.iter().chain(filter.iter()) {
+    let key = build.key(options, changelog)?;
+    let of_branches = branches.iter().filter_map(|branch| branch.taken.as_ref());
+    let of_branches = of_branches.flat_map(|taken| taken.columns.iter().chain(&taken.filter));
+    for expr in key.iter().chain(filter.iter()).chain(of_branches) {
         build.check_row_level(expr)?;
     }
 
@@ -196,11 +203,12 @@ pub fn plan_feature_view(
             ));
         }
     }
+    let beside = beside.map(|paired| build.paired(paired, &key)).transpose()?;
     let plan = FeaturePlan {
-        relation: relation.id,
-        through: bound.reads.into_iter().filter(|id| *id != relation.id).collect(),
-        relation_name: relation.name.clone(),
-        relation_schema: schema.clone(),
+        beside,
+        through: bound.reads.into_iter().filter(|id| branches.iter().all(|branch| branch.relation != *id)).collect(),
+        branches,
+        row_schema: schema.clone(),
         event_time,
         filter,
         key,
@@ -213,7 +221,7 @@ pub fn plan_feature_view(
         slide_us: options.get("slide").map(|t| duration_us(t)).transpose()?,
         versions: false,
     };
-    let plan = FeaturePlan { versions: changelog && !plan.reads_latest_row(definition), ..plan };
+    let plan = FeaturePlan { versions: changelog.is_some_and(|table| !plan.reads_latest_row(table)), ..plan };
     if let Some(slide) = plan.slide_us {
         check_slide(name, slide, &plan.frames)?;
     }
@@ -247,6 +255,39 @@ pub fn plan_feature_view(
         }
     }
     Ok(plan)
+}
+
+/// A view over a feature view has its key, ttl and slide: it is the same rows, with other columns.
+fn with_options_of_inner(
+    name: &str,
+    options: &BTreeMap<String, String>,
+    reads: &[ObjectId],
+    snapshot: &Snapshot,
+    time_zone: &str,
+) -> PlanResult<BTreeMap<String, String>> {
+    let mut all = options.clone();
+    for (inner, view) in reads.iter().filter_map(|id| snapshot.get_id(*id)).filter_map(|o| Some((o, o.feature_view()?)))
+    {
+        if view.time_zone != time_zone {
+            return Err(refused(name, &format!("feature view \"{}\" is of time zone {}", inner.name, view.time_zone))
+                .detail(format!("the session's is {time_zone}: its expressions would mean something else"))
+                .hint(format!("SET TIME ZONE '{}' before creating the view", view.time_zone)));
+        }
+        for option in ["key", "ttl", "slide"] {
+            if options.contains_key(option) {
+                let message = format!(
+                    "feature view \"{name}\" has an option \"{option}\", and is over feature view \"{}\"",
+                    inner.name
+                );
+                return Err(PlanError::new(sqlstate::INVALID_PARAMETER, message)
+                    .hint("leave it out: it is that of the view it is over"));
+            }
+            if let Some(value) = view.options.get(option) {
+                all.insert(option.to_string(), value.clone());
+            }
+        }
+    }
+    Ok(all)
 }
 
 /// A slide is a grid that every bounded RANGE frame is a whole number of.
@@ -299,11 +340,19 @@ pub(super) struct Build<'a> {
     pub(super) slots: Vec<Slot>,
     /// Its events are versions of a table's rows: any of them may be taken out again.
     pub(super) changelog: bool,
+    /// The columns of a table beside the entity key: by name, its column.
+    beside: Vec<(String, usize, DataType)>,
+    /// Those of them that outputs read, by their column.
+    beside_read: Vec<usize>,
 }
 
 impl Build<'_> {
     /// The entity key: PARTITION BY, or the `key` option, or the table's primary key.
-    fn key(&self, options: &BTreeMap<String, String>, relation: &tidemark_catalog::Relation) -> PlanResult<Vec<Expr>> {
+    fn key(
+        &self,
+        options: &BTreeMap<String, String>,
+        changelog: Option<&tidemark_catalog::Relation>,
+    ) -> PlanResult<Vec<Expr>> {
         let mut partition: Option<Vec<Expr>> = None;
         let mut functions: Vec<&WindowFunction> = self.windows.values().collect();
         functions.sort_by_key(|f| f.fun.name().to_string());
@@ -355,8 +404,8 @@ impl Build<'_> {
             )
             .hint("leave the key option out: PARTITION BY names the entity key")),
             (Some(key), _) | (None, Some(key)) => Ok(key),
-            (None, None) if !relation.primary_key.is_empty() => {
-                Ok(relation.primary_key.iter().map(|i| column(&relation.columns[*i].name)).collect())
+            (None, None) if let Some(table) = changelog => {
+                Ok(table.primary_key.iter().map(|i| column(&table.columns[*i].name)).collect())
             }
             (None, None) => Err(PlanError::new(
                 sqlstate::INVALID_DEFINITION,
@@ -379,6 +428,14 @@ impl Build<'_> {
             }
             Ok(if bad.is_some() { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
         })?;
+        if let Some(c) = expr.column_refs().into_iter().find(|c| self.beside.iter().any(|(name, ..)| *name == c.name)) {
+            return Err(refused(
+                self.name,
+                &format!("{c} of the joined table stands in an aggregate, a condition or the key"),
+            )
+            .detail("the join gives the row of the table at the instant of the reading, not one for each event")
+            .hint("ASOF JOIN takes the table as of each event; or select the column outside the aggregates"));
+        }
         match bad {
             None => Ok(()),
             Some(function) => Err(refused(self.name, &format!("{function} stands where its value would not be one"))
@@ -419,7 +476,57 @@ impl Build<'_> {
         }
     }
 
+    /// The column of the table beside the entity key that this is.
+    fn beside_column(&self, expr: &Expr) -> Option<(usize, DataType)> {
+        let Expr::Column(column) = expr else { return None };
+        let found = self.beside.iter().find(|(name, ..)| *name == column.name)?;
+        Some((found.1, found.2.clone()))
+    }
+
+    /// The join is on the entity key, all of it.
+    fn paired(&self, paired: Paired, key: &[Expr]) -> PlanResult<Beside> {
+        let of_key = |k: &Expr| paired.on.iter().find(|(l, _)| l == k).map(|(_, at)| *at);
+        let columns: Option<Vec<usize>> = key.iter().map(of_key).collect();
+        match columns.filter(|columns| columns.len() == paired.on.len()) {
+            Some(columns) => {
+                let rows = datafusion::common::DFSchema::try_from(self.schema.as_ref().clone())?;
+                for (k, at) in key.iter().zip(&columns) {
+                    let (own, other) = (k.get_type(&rows)?, &self.beside[*at].2);
+                    if own != *other && !(own.is_integer() && other.is_integer()) {
+                        let why = format!(
+                            "its key {k} is {}, that of the joined table {}",
+                            type_name(&own),
+                            type_name(other)
+                        );
+                        return Err(refused(self.name, &why).hint("give both the same type"));
+                    }
+                }
+                Ok(Beside { key: columns, columns: self.beside_read.clone(), ..paired.beside })
+            }
+            None => {
+                let list = |exprs: Vec<&Expr>| exprs.into_iter().map(|e| e.to_string()).collect::<Vec<_>>().join(", ");
+                Err(refused(
+                    self.name,
+                    &format!("table \"{}\" is not joined on its entity key", paired.beside.table_name),
+                )
+                .detail(format!(
+                    "the join is on {}, the entity key is {}",
+                    list(paired.on.iter().map(|(l, _)| l).collect()),
+                    list(key.iter().collect())
+                ))
+                .hint("ASOF JOIN takes a table as of each event, by any column"))
+            }
+        }
+    }
+
     fn raw(&mut self, expr: Expr) -> PlanResult<usize> {
+        if let Some((column, ty)) = self.beside_column(&expr) {
+            let at = self.beside_read.iter().position(|read| *read == column).unwrap_or(self.beside_read.len());
+            if at == self.beside_read.len() {
+                self.beside_read.push(column);
+            }
+            return Ok(self.slot(Slot::Beside { column: at, ty }));
+        }
         if let Expr::Column(column) = &expr
             && matches!(column.name.as_str(), WINDOW_START | WINDOW_END)
         {
@@ -450,10 +557,12 @@ impl Build<'_> {
         let is_bound = |name: &str| matches!(name, WINDOW_START | WINDOW_END);
         expr.apply(|e| {
             has_window |= matches!(e, Expr::Column(c) if self.windows.contains_key(&c.name) || is_bound(&c.name));
+            has_window |= self.beside_column(e).is_some();
             has_now |= is_now(e);
             Ok(TreeNodeRecursion::Continue)
         })?;
-        if (!has_window || matches!(expr, Expr::Column(c) if is_bound(&c.name))) && !has_now {
+        let is_alone = |c: &Column| is_bound(&c.name) || self.beside_column(expr).is_some();
+        if (!has_window || matches!(expr, Expr::Column(c) if is_alone(c))) && !has_now {
             return Ok(OutputKind::Slot(self.raw(expr.clone())?));
         }
         // Window functions and columns become slots; `now()` becomes a column.

@@ -4,18 +4,15 @@
 //! Projection(Window*(Filter*(Scan)))             SELECT … OVER … FROM s WHERE …
 //! Projection(Aggregate(Filter*(Scan)))           SELECT … FROM s GROUP BY key: running, as OVER (… RANGE UNBOUNDED PRECEDING)
 //! … with Projection and Filter in between        FROM (SELECT … FROM s WHERE …), WITH, CREATE VIEW: written out
+//! … with a Union or ASOF JOIN for the Scan       FROM (SELECT … UNION ALL SELECT …), see [`super::branches`]
 //! ```
 
 use super::{
+    branches::gives_rows,
     pane::{Pane, WINDOW_END, WINDOW_START, pane},
     recognise::refused,
 };
-use crate::{
-    PlanError, PlanResult,
-    error::sqlstate,
-    names,
-    table::{ScanTarget, TidemarkTable},
-};
+use crate::{PlanError, PlanResult, error::sqlstate, names};
 use arrow_schema::DataType;
 use datafusion::{
     common::{
@@ -30,7 +27,6 @@ use datafusion::{
     },
 };
 use std::collections::HashMap;
-use tidemark_catalog::ObjectId;
 
 /// Every expression has unqualified columns of the relation.
 pub(super) struct Shape<'a> {
@@ -43,7 +39,8 @@ pub(super) struct Shape<'a> {
     grouped: Option<Grouped>,
     /// TUMBLE, HOP or SESSION in GROUP BY, and the time it is over.
     pane: Option<(Expr, Pane)>,
-    scan: Option<LogicalPlan>,
+    /// What gives the rows: a scan or a union.
+    rows: Option<LogicalPlan>,
 }
 
 /// GROUP BY, and its aggregates by the column name they appear under.
@@ -63,7 +60,7 @@ impl<'a> Shape<'a> {
             filter: None,
             grouped: None,
             pane: None,
-            scan: None,
+            rows: None,
         };
         for (expr, field) in projection.expr.iter().zip(projection.schema.fields()) {
             shape.projection_types.push(field.data_type().clone());
@@ -73,7 +70,20 @@ impl<'a> Shape<'a> {
         while let Some(input) = shape.descend(node)? {
             node = input;
         }
+        let of_window = |column: &&Column| shape.windows.contains_key(&column.name);
+        let read = shape.windows.values().flat_map(|function| {
+            let params = &function.params;
+            params.args.iter().chain(&params.partition_by).chain(params.filter.as_deref())
+        });
+        if read.flat_map(|expr| expr.column_refs()).any(|column| of_window(&column)) {
+            return Err(shape.twice());
+        }
         Ok(shape)
+    }
+
+    fn twice(&self) -> PlanError {
+        refused(self.name, "it aggregates what is aggregated already")
+            .hint("write one GROUP BY, or windows, over the source's own rows")
     }
 
     /// Takes one node apart; what is below it.
@@ -81,6 +91,9 @@ impl<'a> Shape<'a> {
         match node {
             LogicalPlan::Window(window) => {
                 self.check_undivided()?;
+                if self.grouped.is_some() {
+                    return Err(self.twice());
+                }
                 for expr in &window.window_expr {
                     let column = expr.schema_name().to_string();
                     match expr.clone().unalias() {
@@ -95,8 +108,7 @@ impl<'a> Shape<'a> {
             LogicalPlan::Aggregate(aggregate) => {
                 self.check_undivided()?;
                 if !self.windows.is_empty() || self.grouped.is_some() {
-                    return Err(refused(self.name, "it aggregates what is aggregated already")
-                        .hint("write one GROUP BY, or windows, over the source's own rows"));
+                    return Err(self.twice());
                 }
                 self.group(aggregate)?;
                 Ok(Some(&aggregate.input))
@@ -110,6 +122,10 @@ impl<'a> Shape<'a> {
                 });
                 Ok(Some(&filter.input))
             }
+            rows if gives_rows(rows) => {
+                self.rows = Some(rows.clone());
+                Ok(None)
+            }
             LogicalPlan::Projection(projection) => {
                 let names = projection.schema.fields().iter().map(|field| field.name().clone());
                 let exprs = projection.expr.iter().cloned().map(unqualified).collect::<PlanResult<Vec<_>>>()?;
@@ -117,13 +133,6 @@ impl<'a> Shape<'a> {
                 Ok(Some(&projection.input))
             }
             LogicalPlan::SubqueryAlias(alias) => Ok(Some(&alias.input)),
-            LogicalPlan::TableScan(_) => {
-                self.scan = Some(node.clone());
-                Ok(None)
-            }
-            LogicalPlan::Union(_) => Err(refused(self.name, "it reads several relations by UNION ALL").hint(
-                "insert the rows of all into one source; or make a view of each, by the same key, and add up where you look up or train",
-            )),
             other => {
                 let what = other.display().to_string();
                 let what = what.split([':', '(']).next().unwrap_or_default().trim().to_string();
@@ -252,17 +261,9 @@ impl<'a> Shape<'a> {
         Ok(())
     }
 
-    /// The source or table that it reads.
-    pub fn relation(&self) -> PlanResult<ObjectId> {
-        if let Some(LogicalPlan::TableScan(scan)) = &self.scan
-            && let Some(table) = TidemarkTable::of(&scan.source)
-        {
-            return match &table.target {
-                ScanTarget::Relation(id) | ScanTarget::CurrentRows(id) => Ok(*id),
-                _ => Err(refused(self.name, &format!("it reads \"{}\"", table.name)).hint("read a source or table")),
-            };
-        }
-        Err(refused(self.name, "it does not read a source"))
+    /// What gives the rows: a scan or a union.
+    pub fn rows(&self) -> PlanResult<&LogicalPlan> {
+        self.rows.as_ref().ok_or_else(|| refused(self.name, "it does not read a source"))
     }
 
     /// The windows of GROUP BY. They are over the event time.

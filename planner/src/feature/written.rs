@@ -29,7 +29,7 @@ pub(super) fn check_options(name: &str, options: &BTreeMap<String, String>) -> P
 pub(super) fn check_syntax(name: &str, query: &ast::Query) -> PlanResult<()> {
     let ast::SetExpr::Select(select) = query.body.as_ref() else {
         return Err(refused(name, "it is not a plain SELECT").hint(
-            "UNION, VALUES and parentheses are not maintained; write one SELECT over one source, and combine views where you look up or train",
+            "write one SELECT; UNION ALL of sources goes into its FROM: SELECT … FROM (SELECT … UNION ALL SELECT …) e",
         ));
     };
     if query.order_by.is_some() || query.limit_clause.is_some() || query.fetch.is_some() {
@@ -44,9 +44,10 @@ pub(super) fn check_syntax(name: &str, query: &ast::Query) -> PlanResult<()> {
         return Err(refused(name, "HAVING has no meaning for it")
             .hint("a key stays, whatever its values; put conditions on values where you read"));
     }
-    if select.from.len() != 1 || !select.from[0].joins.is_empty() {
-        return Err(refused(name, "it reads more than one relation")
-            .hint("read one source per feature view and join the views where you look up or train"));
+    if select.from.len() != 1 {
+        return Err(refused(name, "it reads more than one relation").hint(
+            "put sources together by UNION ALL, take a table as of each event by ASOF JOIN, or join views where you look up or train",
+        ));
     }
     check_ranges(name, query)
 }

@@ -23,36 +23,77 @@ impl<'a> Slice<'a> {
         self.0
     }
 
-    /// The last field of that name, if it is an object.
-    pub fn field(self, name: &str) -> Option<Slice<'a>> {
-        let mut rest = Rest(self.0.strip_prefix('{')?);
-        let mut found = None;
-        while let Some(key) = rest.next() {
+    /// PostgreSQL's word for what it is.
+    pub fn kind(self) -> &'static str {
+        match self.0.as_bytes().first() {
+            Some(b'{') => "object",
+            Some(b'[') => "array",
+            Some(b'"') => "string",
+            Some(b't' | b'f') => "boolean",
+            Some(b'n') => "null",
+            _ => "number",
+        }
+    }
+
+    /// Names and values of the fields; none if it is no object.
+    pub fn fields(self) -> impl Iterator<Item = (Slice<'a>, Slice<'a>)> {
+        let mut rest = self.0.strip_prefix('{').map(Rest);
+        std::iter::from_fn(move || {
+            let rest = rest.as_mut()?;
+            let name = rest.next()?;
             rest.skip(':');
             let value = rest.next()?;
             rest.skip(',');
-            if key.is_string(name) {
-                found = Some(value);
-            }
-        }
-        found
+            Some((name, value))
+        })
+    }
+
+    /// The items; none if it is no array.
+    pub fn items(self) -> impl Iterator<Item = Slice<'a>> {
+        let mut rest = self.0.strip_prefix('[').map(Rest);
+        std::iter::from_fn(move || {
+            let rest = rest.as_mut()?;
+            let item = rest.next()?;
+            rest.skip(',');
+            Some(item)
+        })
+    }
+
+    /// The last field of that name, if it is an object.
+    pub fn field(self, name: &str) -> Option<Slice<'a>> {
+        self.fields().filter(|(key, _)| key.is_string(name)).last().map(|(_, value)| value)
     }
 
     /// The item of that place, from 0, or from the end for a negative one; if it is an array.
     pub fn element(self, place: i64) -> Option<Slice<'a>> {
-        let mut rest = Rest(self.0.strip_prefix('[')?);
-        let mut items = std::iter::from_fn(|| {
-            let item = rest.next()?;
-            rest.skip(',');
-            Some(item)
-        });
         match usize::try_from(place) {
-            Ok(place) => items.nth(place),
+            Ok(place) => self.items().nth(place),
             Err(_) => {
-                let items: Vec<Slice<'a>> = items.collect();
+                let items: Vec<Slice<'a>> = self.items().collect();
                 items.len().checked_sub(usize::try_from(place.unsigned_abs()).ok()?).map(|place| items[place])
             }
         }
+    }
+
+    /// What `?` asks: a field of that name, such a string among the items, or that string itself.
+    pub fn has(self, name: &str) -> bool {
+        match self.kind() {
+            "object" => self.fields().any(|(key, _)| key.is_string(name)),
+            "array" => self.items().any(|item| item.is_string(name)),
+            _ => self.is_string(name),
+        }
+    }
+
+    /// Whether every string in it is one that a text can be. PostgreSQL looks at all of them whenever it takes out a part.
+    pub fn check_texts(self) -> Result<(), serde_json::Error> {
+        let mut rest = if self.0.contains("\\u") { self.0 } else { "" };
+        while let Some(start) = rest.find('"') {
+            let length = string(&rest[start..]);
+            let (found, behind) = rest[start..].split_at(length);
+            Slice(found).text()?;
+            rest = behind;
+        }
+        Ok(())
     }
 
     /// The field or the item that a step of a path names.
@@ -76,13 +117,16 @@ impl<'a> Slice<'a> {
     }
 
     fn is_string(self, wanted: &str) -> bool {
-        self.text().is_ok_and(|text| text.is_some_and(|text| text == wanted))
+        self.0.starts_with('"') && self.text().is_ok_and(|text| text.is_some_and(|text| text == wanted))
     }
 }
 
+/// Why a string with that escape is no text.
+pub const NO_ZERO: &str = "\\u0000 cannot be converted to text";
+
 fn without_zero(text: String) -> Result<String, serde_json::Error> {
     match text.contains('\0') {
-        true => Err(serde::de::Error::custom("\\u0000 cannot be converted to text")),
+        true => Err(serde::de::Error::custom(NO_ZERO)),
         false => Ok(text),
     }
 }

@@ -1,18 +1,40 @@
-//! PostgreSQL's dialect, and the same with `FOR SYSTEM_TIME AS OF` behind a table's name.
+//! PostgreSQL's dialect, and the same with `FOR SYSTEM_TIME AS OF` behind a table's name and an end to the parser's work.
 
 use datafusion::sql::sqlparser::{
+    ast::Expr,
     dialect::{Dialect, PostgreSqlDialect, Precedence},
     keywords::Keyword,
     parser::{Parser, ParserError},
 };
-use std::any::TypeId;
+use std::{
+    any::TypeId,
+    sync::atomic::{AtomicUsize, Ordering},
+};
 
 pub(super) static DIALECT: PostgreSqlDialect = PostgreSqlDialect {};
 
-/// PostgreSQL with table versions. Only for statements that have the clause: it also turns `at`, `before`, `changes`
-/// and the like into keywords where an alias may stand.
-#[derive(Debug, Default, Clone, Copy)]
-pub struct TidemarkDialect;
+/// PostgreSQL with table versions, and with a bound on how often an expression is begun.
+///
+/// Where something does not parse, sqlparser goes back and tries it as something else, at every level of nesting again: sixty
+/// `f(SELECT (SELECT (…` without an end would take it longer than anybody waits.
+#[derive(Debug)]
+pub struct TidemarkDialect {
+    /// Only for statements that have the clause: it also turns `at`, `before`, `changes` and the like into keywords where an alias
+    /// may stand.
+    versioned: bool,
+    /// How many expressions may still be begun.
+    left: AtomicUsize,
+}
+
+/// For each token, and to begin with; a statement that parses begins few of them twice.
+const BEGINNINGS_PER_TOKEN_MAX: usize = 100;
+
+impl TidemarkDialect {
+    /// For one statement of so many tokens.
+    pub fn of(versioned: bool, tokens: usize) -> Self {
+        TidemarkDialect { versioned, left: AtomicUsize::new((tokens + 100).saturating_mul(BEGINNINGS_PER_TOKEN_MAX)) }
+    }
+}
 
 macro_rules! as_in_postgresql {
     ($($capability:ident)*) => { $(fn $capability(&self) -> bool { DIALECT.$capability() })* };
@@ -25,7 +47,13 @@ impl Dialect for TidemarkDialect {
     }
 
     fn supports_table_versioning(&self) -> bool {
-        true
+        self.versioned
+    }
+
+    fn parse_prefix(&self, _: &mut Parser) -> Option<Result<Expr, ParserError>> {
+        let spent = self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
+        // The one error that is not taken for a reason to try something else.
+        spent.is_err().then_some(Err(ParserError::RecursionLimitExceeded))
     }
 
     fn identifier_quote_style(&self, identifier: &str) -> Option<char> {

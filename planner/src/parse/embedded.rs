@@ -1,14 +1,9 @@
 //! Queries and expressions inside a statement: handed to sqlparser as tokens, and its errors turned into PostgreSQL's.
 
-use super::{
-    cursor::Cursor,
-    dialect::{DIALECT, TidemarkDialect},
-    ignored,
-};
-use crate::{PlanError, PlanResult, asof};
+use super::{cursor::Cursor, dialect::TidemarkDialect, ignored};
+use crate::{PlanError, PlanResult, asof, error::sqlstate::TOO_COMPLEX};
 use datafusion::sql::sqlparser::{
     ast,
-    dialect::Dialect,
     keywords::Keyword,
     parser::{Parser, ParserError},
     tokenizer::{Location, Span, Token, TokenWithSpan},
@@ -51,8 +46,8 @@ impl Cursor<'_> {
         table_as_select(&mut tokens);
         asof::mark_asof_tokens(&mut tokens)?;
         let versioned = (self.at..self.end).any(|at| Cursor { at, ..*self }.at_all(&["FOR", "SYSTEM_TIME"]));
-        let dialect: &dyn Dialect = if versioned { &TidemarkDialect } else { &DIALECT };
-        let mut parser = Parser::new(dialect).with_recursion_limit(DEPTH_MAX).with_tokens_with_locations(tokens);
+        let dialect = TidemarkDialect::of(versioned, tokens.len());
+        let mut parser = Parser::new(&dialect).with_recursion_limit(DEPTH_MAX).with_tokens_with_locations(tokens);
         let parsed = rule(&mut parser);
         let next = parser.peek_token();
         match parsed {
@@ -165,8 +160,6 @@ impl Cursor<'_> {
 
 /// Arrays in arrays: PostgreSQL's have six dimensions at most, and planning takes time by their depth.
 const BRACKETS_MAX: usize = 16;
-
-const TOO_COMPLEX: &str = "54001";
 
 /// `… at Line: 1, Column: 8`, taken apart.
 fn split_location(message: &str) -> (&str, Option<Location>) {

@@ -122,7 +122,7 @@ pub(super) fn fold(word: &Word) -> String {
 }
 
 /// The name as it has to be written: in quotes where without them it would be folded or read as a word of the language.
-pub(super) fn quoted(name: &str) -> String {
+pub(crate) fn quoted(name: &str) -> String {
     let mut letters = name.chars();
     let plain = letters.next().is_some_and(|c| c.is_ascii_lowercase() || c == '_')
         && letters.all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')

@@ -5,7 +5,7 @@ use crate::{PlanError, PlanResult, statement::Statement};
 use datafusion::sql::sqlparser::tokenizer::Token;
 use tidemark_catalog::ObjectKind;
 
-/// `SOURCE`, `TABLE`, `FEATURE VIEW` or `VIEW`, if that is what is here.
+/// `SOURCE`, `TABLE`, `FEATURE VIEW`, `VIEW` or `AGGREGATE`, if that is what is here.
 pub(super) fn kind(c: &mut Cursor<'_>) -> Option<ObjectKind> {
     if c.eat("SOURCE") {
         Some(ObjectKind::Source)
@@ -15,6 +15,8 @@ pub(super) fn kind(c: &mut Cursor<'_>) -> Option<ObjectKind> {
         Some(ObjectKind::FeatureView)
     } else if c.eat("VIEW") {
         Some(ObjectKind::View)
+    } else if c.eat("AGGREGATE") {
+        Some(ObjectKind::Aggregate)
     } else {
         None
     }
@@ -34,7 +36,6 @@ const UNKNOWN_KINDS: &[&str] = &[
     "EXTENSION",
     "TRIGGER",
     "PROCEDURE",
-    "AGGREGATE",
     "DOMAIN",
     "POLICY",
     "SYSTEM",
@@ -51,19 +52,28 @@ fn expect_kind(c: &mut Cursor<'_>, verb: &str) -> PlanResult<ObjectKind> {
     Err(match c.keyword(0).filter(|word| UNKNOWN_KINDS.contains(&word.as_str())) {
         Some(word) => c.place(
             PlanError::unsupported(format!("{verb} {word} is not supported"))
-                .hint(format!("{verb} SOURCE, TABLE, FEATURE VIEW and VIEW are")),
+                .hint(format!("{verb} SOURCE, TABLE, FEATURE VIEW, VIEW and AGGREGATE are")),
         ),
         None => c.unexpected(),
     })
+}
+
+/// The name of an object that exists. PostgreSQL writes an aggregate's arguments behind it; here they tell nothing.
+fn existing(c: &mut Cursor<'_>, kind: ObjectKind) -> PlanResult<String> {
+    let name = c.object_name()?;
+    if kind == ObjectKind::Aggregate && c.at_token(&Token::LParen) {
+        return Err(c.unexpected().hint("no two aggregates have one name: write it without its arguments"));
+    }
+    Ok(name)
 }
 
 pub(super) fn drop(c: &mut Cursor<'_>) -> PlanResult<Statement> {
     c.expect("DROP")?;
     let kind = expect_kind(c, "DROP")?;
     let if_exists = c.if_exists();
-    let mut names = vec![c.object_name()?];
+    let mut names = vec![existing(c, kind)?];
     while c.eat_token(&Token::Comma) {
-        names.push(c.object_name()?);
+        names.push(existing(c, kind)?);
     }
     let cascade = c.eat("CASCADE");
     if !cascade {
@@ -76,21 +86,23 @@ pub(super) fn alter(c: &mut Cursor<'_>) -> PlanResult<Statement> {
     c.expect("ALTER")?;
     let kind = expect_kind(c, "ALTER")?;
     let if_exists = c.if_exists();
-    let name = c.object_name()?;
+    let name = existing(c, kind)?;
     let action = *c;
     if c.eat_all(&["RENAME", "TO"]) {
         let to = c.identifier()?;
         return Ok(Statement::Rename { kind, if_exists, name, to });
     }
-    if c.at("SET") && c.peek(1) == Some(&Token::LParen) && kind != ObjectKind::View {
+    let has_options = !matches!(kind, ObjectKind::View | ObjectKind::Aggregate);
+    if c.at("SET") && c.peek(1) == Some(&Token::LParen) && has_options {
         c.skip();
         let options = c.options()?;
         return Ok(Statement::SetOptions { kind, if_exists, name, options });
     }
     if c.eat_all(&["ADVANCE", "WATERMARK", "TO"]) {
         if !matches!(kind, ObjectKind::Source | ObjectKind::Table) {
+            let kind = kind.with_article();
             return Err(action.place(
-                PlanError::unsupported(format!("a {kind} has no watermark of its own"))
+                PlanError::unsupported(format!("{kind} has no watermark of its own"))
                     .hint("ALTER SOURCE … ADVANCE WATERMARK TO … on the source that it reads"),
             ));
         }
@@ -108,7 +120,7 @@ pub(super) fn alter(c: &mut Cursor<'_>) -> PlanResult<Statement> {
             Err(action.place(
                 PlanError::unsupported(format!("ALTER {verb} … {word} is not supported in this form")).hint(
                     match kind {
-                        ObjectKind::View => format!("ALTER {verb} … RENAME TO is"),
+                        ObjectKind::View | ObjectKind::Aggregate => format!("ALTER {verb} … RENAME TO is"),
                         ObjectKind::FeatureView => {
                             format!("ALTER {verb} … RENAME TO, SET ( option = value ) and RESUME are")
                         }
@@ -133,7 +145,8 @@ pub(super) fn comment(c: &mut Cursor<'_>) -> PlanResult<Statement> {
         }
         (None, in_public(parts).map_err(|error| start.place(error))?, column)
     } else {
-        (Some(expect_kind(c, "COMMENT ON")?), c.object_name()?, None)
+        let kind = expect_kind(c, "COMMENT ON")?;
+        (Some(kind), existing(c, kind)?, None)
     };
     c.expect("IS")?;
     let text = if c.eat("NULL") { None } else { Some(c.string()?) };
@@ -146,7 +159,13 @@ pub(super) fn describe(c: &mut Cursor<'_>) -> PlanResult<Statement> {
     c.skip();
     // an object may itself be called "source" or "view"
     if c.peek(1).is_some_and(|next| *next != Token::Period) {
-        kind(c);
+        let start = *c;
+        if kind(c) == Some(ObjectKind::Aggregate) {
+            return Err(start.place(
+                PlanError::unsupported("DESCRIBE AGGREGATE is not supported: an aggregate has no columns")
+                    .hint("SHOW AGGREGATES and SHOW CREATE AGGREGATE say what it is"),
+            ));
+        }
     }
     Ok(Statement::Describe { name: c.object_name()? })
 }

@@ -1,8 +1,13 @@
 //! A definition is kept as it was written, comments and all. After a RENAME its name is another: only that is put in
 //! its place.
 
-use super::{cursor::Cursor, name::quoted, object, text::Text};
-use crate::PlanResult;
+use super::{cursor::Cursor, name::quoted, object, parse, text::Text};
+use crate::{PlanError, PlanResult, Statement, composed::own_name, error::sqlstate};
+use datafusion::sql::sqlparser::{
+    ast::{Expr, visit_expressions},
+    tokenizer::Span,
+};
+use std::ops::ControlFlow;
 
 /// The `CREATE` statement `sql` with `name` in the place of the name it gives (qualifiers go: there is one schema).
 pub fn under_name(sql: &str, name: &str) -> PlanResult<String> {
@@ -17,6 +22,37 @@ pub fn under_name(sql: &str, name: &str) -> PlanResult<String> {
     c.object_name()?;
     let (from, to) = (text.offset(tokens[first].span.start), text.offset(tokens[c.at - 1].span.end));
     Ok([&sql[..from], quoted(name).as_str(), &sql[to..]].concat())
+}
+
+/// The statement `sql`, a query or the `CREATE` of a view or aggregate, calling `to` where it calls `from`.
+pub fn calling_by_name(sql: &str, from: &str, to: &str) -> PlanResult<String> {
+    let parsed = parse(sql)?.into_iter().next().map(|parsed| parsed.statement);
+    let mut names: Vec<Span> = vec![];
+    let mut note = |expr: &Expr| {
+        if let Expr::Function(call) = expr
+            && own_name(&call.name).as_deref() == Some(from)
+            && let Some(name) = call.name.0.last().and_then(|part| part.as_ident())
+        {
+            names.push(name.span);
+        }
+        ControlFlow::<()>::Continue(())
+    };
+    let _ = match &parsed {
+        Some(Statement::Query(query) | Statement::CreateView { query, .. }) => visit_expressions(query, &mut note),
+        Some(Statement::CreateFeatureView(create)) => visit_expressions(&create.query, &mut note),
+        Some(Statement::CreateAggregate(create)) => visit_expressions(&create.expression, &mut note),
+        _ => return Err(PlanError::new(sqlstate::INTERNAL, format!("a definition cannot be read again: {sql}"))),
+    };
+    let text = Text::new(sql);
+    let mut places: Vec<(usize, usize)> =
+        names.iter().map(|span| (text.offset(span.start), text.offset(span.end))).collect();
+    places.sort_unstable();
+    places.dedup();
+    let mut renamed = sql.to_string();
+    for (start, end) in places.into_iter().rev() {
+        renamed.replace_range(start..end, &quoted(to));
+    }
+    Ok(renamed)
 }
 
 #[cfg(test)]
@@ -40,5 +76,23 @@ mod tests {
             assert_eq!(under_name(sql, name).as_deref(), Ok(expected));
         }
         assert!(under_name("SELECT 1", "b").is_err());
+    }
+
+    #[test]
+    fn only_calls_of_that_name_change() {
+        let cases = [
+            ("SELECT a(a), 'a(a)', \"a\"(b) FROM a -- a(b)", "SELECT b(a), 'a(a)', b(b) FROM a -- a(b)"),
+            (
+                "CREATE FEATURE VIEW a AS\nSELECT k, /* é */ Public.A (x) FILTER (WHERE a(y) > 1) OVER w + \"A\"(x) FROM s\n WINDOW w AS (PARTITION BY k)",
+                "CREATE FEATURE VIEW a AS\nSELECT k, /* é */ Public.b (x) FILTER (WHERE b(y) > 1) OVER w + \"A\"(x) FROM s\n WINDOW w AS (PARTITION BY k)",
+            ),
+            ("CREATE AGGREGATE c (a bigint) AS a(a) + sum(a)", "CREATE AGGREGATE c (a bigint) AS b(a) + sum(a)"),
+            ("WITH a (a) AS (SELECT a(1)) SELECT * FROM a a (a)", "WITH a (a) AS (SELECT b(1)) SELECT * FROM a a (a)"),
+            ("SELECT 1", "SELECT 1"),
+        ];
+        for (sql, expected) in cases {
+            assert_eq!(calling_by_name(sql, "a", "b").as_deref(), Ok(expected));
+        }
+        assert_eq!(calling_by_name("SELECT a(1)", "a", "B c").as_deref(), Ok("SELECT \"B c\"(1)"));
     }
 }

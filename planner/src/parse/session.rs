@@ -17,6 +17,7 @@ pub(super) fn show(c: &mut Cursor<'_>) -> PlanResult<Statement> {
         (&["TABLES"][..], ObjectKind::Table),
         (&["FEATURE", "VIEWS"][..], ObjectKind::FeatureView),
         (&["VIEWS"][..], ObjectKind::View),
+        (&["AGGREGATES"][..], ObjectKind::Aggregate),
     ];
     for (words, kind) in objects {
         if c.eat_all(words) {

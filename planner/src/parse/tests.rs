@@ -743,6 +743,8 @@ fn a_long_or_deep_statement_is_refused_before_it_exhausts_the_stack() {
             format!("SELECT 1{}", "::int".repeat(100_000)),
             format!("SELECT {}1", "- ".repeat(100_000)),
             format!("SELECT a{}", "[1]".repeat(100_000)),
+            // Which sqlparser would try twice at every level.
+            format!("SELECT f(SELECT {}){}'a')", "(SELECT ".repeat(60), ")".repeat(60)),
         ] {
             assert_eq!(parse(&sql).map_err(|error| error.sqlstate), Err("54001"));
         }

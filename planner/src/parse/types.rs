@@ -1,12 +1,18 @@
 //! Column types by PostgreSQL's names.
 
-use super::cursor::Cursor;
+use super::{cursor::Cursor, dialect::DIALECT};
 use crate::{PlanError, PlanResult, error::sqlstate};
-use datafusion::sql::sqlparser::tokenizer::Token;
+use datafusion::sql::sqlparser::{ast, parser::Parser, tokenizer::Token};
 use tidemark_catalog::SqlType;
 
 /// Arrow's 128-bit decimals hold this many digits.
 const NUMERIC_PRECISION_MAX: u8 = 38;
+
+/// A type as a statement writes it.
+pub(crate) fn written_type(ty: &SqlType) -> PlanResult<ast::DataType> {
+    let parsed = Parser::new(&DIALECT).try_with_sql(&ty.to_string()).and_then(|mut parser| parser.parse_data_type());
+    parsed.map_err(|error| PlanError::new(sqlstate::INTERNAL, format!("type {ty} cannot be written: {error}")))
+}
 
 impl Cursor<'_> {
     pub fn sql_type(&mut self) -> PlanResult<SqlType> {

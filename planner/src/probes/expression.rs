@@ -208,7 +208,16 @@ impl<'a> Printer<'a> {
             crate::zone::INSTANT_OF => format!("({listed})::timestamp with time zone"),
             crate::zone::TIMEZONE => format!("timezone({listed})"),
             name if crate::json_text::operator(name).is_some() => self.part_of_json(call, &args)?,
+            name if crate::json_text::binary_operator(name).is_some() => {
+                let operator = crate::json_text::binary_operator(name).unwrap_or_default();
+                match args.as_slice() {
+                    [document, wanted] => format!("(({document})::jsonb {operator} {wanted})"),
+                    _ => return Err(no_counterpart(&format!("{name}({listed})"))),
+                }
+            }
             crate::json_text::JSON => format!("({listed})::json::text"),
+            crate::json_text::JSONB => format!("({listed})::jsonb::text"),
+            name @ ("json_typeof" | "json_array_length") => format!("{name}(({listed})::json)"),
             "make_array" => format!("ARRAY[{listed}]"),
             "array_element" => match args.as_slice() {
                 [array, place] => format!("({array})[({place})::integer]"),

@@ -50,7 +50,7 @@ pub fn plan(snapshot: &Snapshot, session: &Session, create: &CreateFeatureView) 
     }
     let zone = session.get("timezone").unwrap_or("UTC");
     let plan = plan_feature_view(&create.name, &create.query, &create.options, snapshot, zone)?;
-    if let Some(relation) = snapshot.get_id(plan.relation) {
+    for relation in plan.relations().into_iter().filter_map(|id| snapshot.get_id(id)) {
         retention::check_view(&create.name, &plan, relation)?;
     }
     Ok(plan)
@@ -78,10 +78,12 @@ fn object(
         }
     }
     let text = |name: &str| create.options.get(name).cloned();
+    let relations = plan.relations();
     let view = FeatureView {
         sql: sql.to_string(),
         query: create.query_text.clone(),
-        relation: plan.relation,
+        relation: relations[0],
+        others: relations[1..].to_vec(),
         through: plan.through.clone(),
         columns,
         key: plan.key_outputs(),

@@ -23,7 +23,7 @@ pub async fn execute(
         match find(&snapshot, kind, name) {
             Ok(object) if !doomed.iter().any(|d| d.id == object.id) => doomed.push(object.clone()),
             Ok(_) => {}
-            Err(error) if if_exists && error.sqlstate == "42P01" => {
+            Err(error) if if_exists && matches!(error.sqlstate, "42P01" | "42883") => {
                 session.notice(format!("{kind} \"{name}\" does not exist, skipping"));
             }
             Err(error) => return Err(error.into()),
@@ -56,7 +56,7 @@ pub async fn execute(
                     database.feeds.stop(object.id).await;
                     database.engine.drop_source(object.id).await?;
                 }
-                Body::View(_) => {}
+                Body::View(_) | Body::Aggregate(_) => {}
             }
         }
     }

@@ -112,9 +112,18 @@ fn event_bytes(plan: &FeaturePlan) -> usize {
 fn describe(plan: &FeaturePlan, name: &str) -> String {
     let mut text = format!("Feature view {name}\n");
     let mut line = |label: &str, value: String| text.push_str(&format!("  {label:<14}{value}\n"));
-    line("source", plan.relation_name.clone());
+    let streams: Vec<&str> = plan.branches.iter().map(|branch| branch.relation_name.as_str()).collect();
+    line("source", streams.join(" UNION ALL "));
+    let joined: Vec<_> = plan.branches.iter().flat_map(|branch| branch.joined()).collect();
+    for table in &joined {
+        let key: Vec<String> = table.key.iter().map(|k| in_sql(&k.to_string())).collect();
+        line("joined", format!("{}, as of each event, by {}", table.table_name, key.join(", ")));
+    }
+    if let Some(beside) = &plan.beside {
+        line("joined", format!("{}, as of the reading, by the entity key", beside.table_name));
+    }
     line("entity key", plan.key.iter().map(|k| k.to_string()).collect::<Vec<_>>().join(", "));
-    line("event time", plan.relation_schema.field(plan.event_time).name().clone());
+    line("event time", plan.row_schema.field(plan.event_time).name().clone());
     if let Some(filter) = &plan.filter {
         line("filter", in_sql(&filter.to_string()));
     }
@@ -167,6 +176,9 @@ fn describe(plan: &FeaturePlan, name: &str) -> String {
         (None, _) => "the last events of ROWS windows and of the watermark delay".to_string(),
     };
     line("kept per key", format!("{kept}, about {} bytes each", event_bytes(plan)));
+    if !joined.is_empty() {
+        line("in memory", "the joined tables' versions, and the events after their watermarks".into());
+    }
     let remade: Vec<_> = plan
         .slots
         .iter()
@@ -209,6 +221,31 @@ fn describe(plan: &FeaturePlan, name: &str) -> String {
             ),
         );
     }
+    if let Some(slide_us) = cheaper_slide(plan) {
+        let slide = describe_duration(slide_us);
+        line(
+            "cheaper",
+            format!("WITH (slide = '{slide}'): events leave together, every {slide}, in place of a step for each"),
+        );
+    }
     line("shared", "events are kept once per view, for all its windows".into());
     text
+}
+
+/// A grid that a long view's windows could leave events on: about a thousandth of the longest.
+fn cheaper_slide(plan: &FeaturePlan) -> Option<i64> {
+    const MINUTE_US: i64 = 60_000_000;
+    const DAY_US: i64 = 24 * 60 * MINUTE_US;
+    let longest_us = plan.longest_range_us().filter(|us| *us >= DAY_US && plan.slide_us.is_none() && !plan.versions)?;
+    let grids = [60 * MINUTE_US, 10 * MINUTE_US, MINUTE_US];
+    let bounds: Vec<i64> = plan
+        .frames
+        .iter()
+        .filter_map(|frame| match frame {
+            Frame::Range { start_us, .. } => *start_us,
+            Frame::Rows { .. } | Frame::Pane(_) => None,
+        })
+        .collect();
+    let fits = |grid: &i64| longest_us / grid >= 700 && bounds.iter().all(|us| us % grid == 0);
+    (!bounds.is_empty()).then(|| grids.into_iter().find(fits)).flatten()
 }

@@ -47,6 +47,7 @@ pub async fn execute(
         Body::Source(relation) | Body::Table(relation) => relation.sql = under_name(&relation.sql, to)?,
         Body::FeatureView(view) => view.sql = under_name(&view.sql, to)?,
         Body::View(view) => view.sql = under_name(&view.sql, to)?,
+        Body::Aggregate(aggregate) => aggregate.sql = under_name(&aggregate.sql, to)?,
     }
     if kind == ObjectKind::FeatureView {
         database.engine.rename_view(object.id, to).await?;

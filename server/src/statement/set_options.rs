@@ -76,7 +76,9 @@ pub async fn execute(
                 view.options.insert(option.clone(), value.clone());
             }
         }
-        Body::View(_) => return Err(PgError::error("22023", format!("view \"{name}\" has no options"))),
+        Body::View(_) | Body::Aggregate(_) => {
+            return Err(PgError::error("22023", format!("{kind} \"{name}\" has no options")));
+        }
     }
     let relation = changed.relation().cloned();
     let another_client = options.keys().any(|option| option.starts_with("properties."));

@@ -1,4 +1,4 @@
-//! `SHOW SOURCES | TABLES | FEATURE VIEWS | VIEWS`, `SHOW CREATE …`, `DESCRIBE …`.
+//! `SHOW SOURCES | TABLES | FEATURE VIEWS | VIEWS | AGGREGATES`, `SHOW CREATE …`, `DESCRIBE …`.
 
 use super::{text_rows, text_schema};
 use crate::{
@@ -15,6 +15,9 @@ pub fn schema(statement: &Statement) -> SchemaRef {
             text_schema(&["name", "key", "time", "features", "source", "ttl", "owner", "tags", "comment"])
         }
         Statement::ShowObjects(ObjectKind::View) => text_schema(&["name", "columns", "comment"]),
+        Statement::ShowObjects(ObjectKind::Aggregate) => {
+            text_schema(&["name", "arguments", "returns", "expression", "comment"])
+        }
         Statement::ShowObjects(_) => text_schema(&["name", "columns", "primary key", "watermark", "clock", "comment"]),
         Statement::ShowCreate { .. } => text_schema(&["name", "statement"]),
         _ => text_schema(&["column", "type", "nullable", "role", "definition", "comment"]),
@@ -24,6 +27,7 @@ pub fn schema(statement: &Statement) -> SchemaRef {
 pub fn rows(database: &Database, statement: &Statement) -> Result<RecordBatch, PgError> {
     let snapshot = database.snapshot();
     let rows: Vec<Vec<Option<String>>> = match statement {
+        Statement::ShowObjects(ObjectKind::Aggregate) => snapshot.aggregates().map(|o| listed(database, o)).collect(),
         Statement::ShowObjects(kind) => {
             snapshot.objects().filter(|o| o.kind() == *kind).map(|o| listed(database, o)).collect()
         }
@@ -33,6 +37,7 @@ pub fn rows(database: &Database, statement: &Statement) -> Result<RecordBatch, P
                 Body::Source(r) | Body::Table(r) => &r.sql,
                 Body::FeatureView(v) => &v.sql,
                 Body::View(v) => &v.sql,
+                Body::Aggregate(a) => &a.sql,
             };
             vec![vec![Some(object.name.clone()), Some(sql.clone())]]
         }
@@ -65,13 +70,20 @@ fn listed(database: &Database, object: &Object) -> Vec<Option<String>> {
             Some(names(&v.key)),
             Some(v.columns[v.time].name.clone()),
             Some(v.features.len().to_string()),
-            database.snapshot().get_id(v.relation).map(|r| r.name.clone()),
+            Some(database.snapshot().relation_names(v)),
             v.ttl_us.map(describe_duration),
             v.owner.clone(),
             (!v.tags.is_empty()).then(|| v.tags.join(", ")),
             object.comment.clone(),
         ],
         Body::View(v) => vec![name, Some(v.columns.len().to_string()), object.comment.clone()],
+        Body::Aggregate(a) => vec![
+            name,
+            Some(a.arguments()),
+            Some(a.returns.to_string()),
+            Some(a.expression.clone()),
+            object.comment.clone(),
+        ],
     }
 }
 
@@ -98,7 +110,7 @@ fn described(object: &Object) -> Vec<Vec<Option<String>>> {
                     };
                     (Some(role), v.features.iter().find(|f| f.column == i).map(|f| f.expression.clone()))
                 }
-                Body::View(_) => (None, None),
+                Body::View(_) | Body::Aggregate(_) => (None, None),
             };
             vec![
                 Some(column.name.clone()),

@@ -227,10 +227,22 @@ fn about_relations(system: &Current) -> Vec<Arc<ScalarUDF>> {
             Some(format!("PRIMARY KEY ({})", relation.key_columns()))
         }),
         of_inventory(system, "obj_description", |inventory, args| {
+            if args.text(1) == Some("pg_proc") {
+                return inventory.aggregate(args.int(0)?)?.comment.clone();
+            }
             if args.text(1).is_some_and(|catalog| catalog != "pg_class") {
                 return None;
             }
             inventory.by_oid(args.int(0)?)?.comment.clone()
+        }),
+        of_inventory(system, "pg_get_function_arguments", |inventory, args| {
+            Some(inventory.aggregate(args.int(0)?)?.aggregate()?.arguments())
+        }),
+        of_inventory(system, "pg_get_function_identity_arguments", |inventory, args| {
+            Some(inventory.aggregate(args.int(0)?)?.aggregate()?.arguments())
+        }),
+        of_inventory(system, "pg_get_function_result", |inventory, args| {
+            Some(inventory.aggregate(args.int(0)?)?.aggregate()?.returns.to_string())
         }),
         of_inventory(system, "col_description", |inventory, args| {
             let column = usize::try_from(args.int(1)? - 1).ok()?;
@@ -422,9 +434,6 @@ fn constants() -> Vec<Arc<ScalarUDF>> {
         "pg_get_triggerdef",
         "pg_get_ruledef",
         "pg_get_functiondef",
-        "pg_get_function_result",
-        "pg_get_function_arguments",
-        "pg_get_function_identity_arguments",
         "pg_get_function_arg_default",
         "pg_get_function_sqlbody",
         "pg_get_statisticsobjdef",

@@ -138,6 +138,8 @@ impl Relation {
 pub struct Inventory {
     /// The user's objects and their history tables by name, then the system's tables.
     pub relations: Vec<Relation>,
+    /// The user's aggregates, by name: what `pg_proc` has.
+    pub aggregates: Vec<Arc<Object>>,
 }
 
 impl Inventory {
@@ -158,7 +160,12 @@ impl Inventory {
                 reads: vec![],
             }));
         }
-        Inventory { relations }
+        Inventory { relations, aggregates: snapshot.aggregates().cloned().collect() }
+    }
+
+    /// The user's aggregate with this OID.
+    pub fn aggregate(&self, oid: i64) -> Option<&Arc<Object>> {
+        self.aggregates.iter().find(|object| object.id.0 as i64 == oid)
     }
 
     pub fn by_oid(&self, oid: i64) -> Option<&Relation> {
@@ -208,6 +215,8 @@ fn user_relation(object: &Arc<Object>) -> Relation {
         Body::Source(r) | Body::Table(r) => ("r", r.primary_key.clone(), None),
         Body::FeatureView(v) => ("v", v.key.clone(), Some(v.query.clone())),
         Body::View(v) => ("v", vec![], Some(v.query.clone())),
+        // Never among the relations.
+        Body::Aggregate(_) => ("v", vec![], None),
     };
     Relation {
         oid: object.id.0 as i64,

@@ -65,7 +65,6 @@ fn source_pipeline(system: &SystemTablesOf, object: &Object, rows: &mut Rows) {
 
 fn feature_view(system: &SystemTablesOf, object: &Object, v: &FeatureView, rows: &mut Rows) {
     let stats = system.stats().view(object.id).unwrap_or_default();
-    let source = system.snapshot().get_id(v.relation).map(|o| o.name.clone()).unwrap_or_default();
     let names = |columns: &[Column], positions: &[usize]| {
         let names: Vec<&str> = positions.iter().filter_map(|i| columns.get(*i)).map(|c| c.name.as_str()).collect();
         names.join(", ")
@@ -78,7 +77,7 @@ fn feature_view(system: &SystemTablesOf, object: &Object, v: &FeatureView, rows:
         ("tags", v.tags.clone().into()),
         ("key", names(&v.columns, &v.key).into()),
         ("time_column", names(&v.columns, &[v.time]).into()),
-        ("source", source.into()),
+        ("source", system.snapshot().relation_names(v).into()),
         ("ttl", v.ttl_us.into()),
         ("time_zone", (&v.time_zone).into()),
         ("frontier", instant(stats.frontier_us)),

@@ -4,11 +4,12 @@ use super::{
     SystemTablesOf,
     columns::{Cell, Rows},
     inventory::{
-        CONSTRAINT, DATABASE, DATABASE_OID, INDEX, INFORMATION_SCHEMA, OWNER, OWNER_NAME, PG_CATALOG, Relation,
+        CONSTRAINT, DATABASE, DATABASE_OID, INDEX, INFORMATION_SCHEMA, OWNER, OWNER_NAME, PG_CATALOG, PUBLIC, Relation,
         SCHEMAS, TIDEMARK, collation,
     },
 };
-use crate::wire::types::{PgType, TYPES, TypeEntry, element_oid, oid};
+use crate::wire::types::{PgType, TYPES, TypeEntry, element_oid, oid, pg_type};
+use tidemark_catalog::{Object, SqlType};
 
 /// `pg_roles`, `information_schema.tables` and the like are views in PostgreSQL too.
 pub fn is_view(schema: i64, table: &str) -> bool {
@@ -28,7 +29,7 @@ pub fn is_view(schema: i64, table: &str) -> bool {
     schema == INFORMATION_SCHEMA || schema == TIDEMARK || VIEWS.contains(&table)
 }
 
-const FILLED: [&str; 25] = [
+const FILLED: [&str; 26] = [
     "pg_namespace",
     "pg_class",
     "pg_attribute",
@@ -51,6 +52,7 @@ const FILLED: [&str; 25] = [
     "pg_tablespace",
     "pg_language",
     "pg_proc",
+    "pg_aggregate",
     "pg_collation",
     "pg_range",
     "pg_matviews",
@@ -59,7 +61,7 @@ const FILLED: [&str; 25] = [
 /// Tables that are empty whatever exists: nothing of what they list is supported so far. What reads one of them by an
 /// inner join has no rows, which the rewriting of queries uses.
 pub fn is_always_empty(table: &str) -> bool {
-    const EMPTY: [&str; 5] = ["pg_proc", "pg_range", "pg_collation", "pg_matviews", "pg_shdescription"];
+    const EMPTY: [&str; 4] = ["pg_range", "pg_collation", "pg_matviews", "pg_shdescription"];
     EMPTY.contains(&table) || (table.starts_with("pg_") && !FILLED.contains(&table))
 }
 
@@ -107,6 +109,27 @@ pub fn fill(system: &SystemTablesOf, table: &str, rows: &mut Rows) {
                         ]);
                     }
                 }
+            }
+            for object in &inventory.aggregates {
+                if let Some(comment) = &object.comment {
+                    rows.add([
+                        ("objoid", object.id.0.into()),
+                        ("classoid", PG_PROC.into()),
+                        ("objsubid", 0i64.into()),
+                        ("description", comment.into()),
+                    ]);
+                }
+            }
+        }
+        "pg_proc" => inventory.aggregates.iter().for_each(|object| procedure(object, rows)),
+        "pg_aggregate" => {
+            for object in &inventory.aggregates {
+                rows.add([
+                    ("aggfnoid", (&object.name).into()),
+                    ("aggkind", "n".into()),
+                    ("aggtransfn", "-".into()),
+                    ("aggfinalfn", "-".into()),
+                ]);
             }
         }
         "pg_am" => {
@@ -363,15 +386,44 @@ pub fn index_definition(r: &Relation) -> String {
     format!("CREATE UNIQUE INDEX {name} ON {}.{table} USING btree ({})", r.schema_name(), r.key_columns())
 }
 
+/// The OID of `pg_proc`, the class of an aggregate.
+pub const PG_PROC: i64 = 1255;
+
+/// An aggregate of the user's.
+fn procedure(object: &Object, rows: &mut Rows) {
+    let Some(aggregate) = object.aggregate() else { return };
+    let oid_of = |ty: &SqlType| i64::from(pg_type(&ty.arrow()).oid);
+    let types: Vec<i64> = aggregate.parameters.iter().map(|parameter| oid_of(&parameter.ty)).collect();
+    let names: Vec<String> = aggregate.parameters.iter().map(|parameter| parameter.name.clone()).collect();
+    rows.add([
+        ("oid", object.id.0.into()),
+        ("proname", (&object.name).into()),
+        ("pronamespace", PUBLIC.into()),
+        ("proowner", OWNER.into()),
+        ("prolang", 14i64.into()),
+        ("procost", Cell::Real(1.0)),
+        ("prosupport", "-".into()),
+        ("prokind", "a".into()),
+        ("provolatile", "i".into()),
+        ("proparallel", "s".into()),
+        ("pronargs", types.len().into()),
+        ("prorettype", oid_of(&aggregate.returns).into()),
+        ("proargtypes", types.into()),
+        ("proargnames", names.into()),
+        ("prosrc", (&aggregate.expression).into()),
+    ]);
+}
+
 /// What a view reads, as PostgreSQL records it: its rule depends on each relation, and on the view itself.
 fn depend(system: &SystemTablesOf, rows: &mut Rows) {
     for r in system.inventory().relations.iter().filter(|r| r.query.is_some()) {
         let on = r.reads.iter().map(|id| (id.0 as i64, "n")).chain([(r.oid, "i")]);
         for (referenced, kind) in on {
+            let class = if system.inventory().aggregate(referenced).is_some() { PG_PROC } else { 1259 };
             rows.add([
                 ("classid", 2618i64.into()),
                 ("objid", rule_oid(r).into()),
-                ("refclassid", 1259i64.into()),
+                ("refclassid", class.into()),
                 ("refobjid", referenced.into()),
                 ("deptype", kind.into()),
             ]);

@@ -15,7 +15,7 @@ pub enum Reg {
     Type,
     Namespace,
     Role,
-    /// Functions, operators, text search: none of ours can be looked up.
+    /// Functions, operators, text search: of ours only the user's aggregates can be looked up.
     Proc,
 }
 
@@ -72,7 +72,10 @@ impl Reg {
                 name if name == user => Some(ASKING),
                 _ => None,
             },
-            Reg::Proc => None,
+            Reg::Proc => {
+                let name = split_name(written.split('(').next()?).pop()?;
+                inventory.aggregates.iter().find(|object| object.name == name).map(|object| object.id.0 as i64)
+            }
         }
     }
 
@@ -87,7 +90,8 @@ impl Reg {
             Reg::Namespace => schema_name(oid).map(str::to_string),
             Reg::Role if oid == OWNER => Some(OWNER_NAME.to_string()),
             Reg::Role if oid == ASKING => Some(quote_ident(user)),
-            Reg::Role | Reg::Proc => None,
+            Reg::Role => None,
+            Reg::Proc => inventory.aggregate(oid).map(|object| quote_ident(&object.name)),
         };
         name.unwrap_or_else(|| oid.to_string())
     }

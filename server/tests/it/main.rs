@@ -5,6 +5,7 @@
 
 mod client;
 mod clock;
+mod front;
 mod pg;
 mod settings;
 mod system;

@@ -1,6 +1,6 @@
 //! What clients ask of the catalog, planned and run over a small one: psql's own statements and drivers' questions.
 
-mod catalog;
+pub mod catalog;
 mod clients;
 mod own;
 mod psql;

@@ -26,6 +26,7 @@ fn view(id: u32, name: &str, key: Vec<usize>) -> Object {
         version: 1,
         through: vec![],
         history_start_us: None,
+        others: vec![],
     };
     Object { id: ObjectId(id), name: name.into(), created_us: 0, comment: None, body: Body::FeatureView(view) }
 }

@@ -89,6 +89,7 @@ pub fn snapshot() -> Snapshot {
         version: 1,
         through: vec![],
         history_start_us: None,
+        others: vec![],
     };
     let service = View {
         sql: "CREATE VIEW service AS SELECT carrier FROM carrier_delays".into(),
@@ -119,12 +120,13 @@ impl Settings for Fixed {
     }
 }
 
-fn tables() -> SystemTablesOf {
-    SystemTablesOf::new(Arc::new(snapshot()), Arc::new(NoStats))
-        .for_session("ada", vec![("TimeZone".into(), "UTC".into())])
+/// The system's tables over a catalog.
+pub fn tables(snapshot: Arc<Snapshot>) -> SystemTablesOf {
+    SystemTablesOf::new(snapshot, Arc::new(NoStats)).for_session("ada", vec![("TimeZone".into(), "UTC".into())])
 }
 
-fn state(tables: &SystemTablesOf) -> SessionState {
+/// A session's functions over them.
+pub fn state(tables: &SystemTablesOf) -> SessionState {
     let session = SessionFacts { user: "ada".into(), backend_pid: 7, server_start_us: 0, settings: Arc::new(Fixed) };
     let current = tables.clone();
     let context = SessionContext::new_with_state(functions::planning_state("UTC"));
@@ -136,7 +138,7 @@ fn state(tables: &SystemTablesOf) -> SessionState {
 
 /// The rows of one statement.
 pub async fn batches(sql: &str, parameters: &[ScalarValue]) -> Result<Vec<RecordBatch>, String> {
-    let tables = tables();
+    let tables = tables(Arc::new(snapshot()));
     let state = state(&tables);
     let mut statements = parse(sql).map_err(|e| format!("parse: {e}: {:?}", e.detail))?;
     let Some(Statement::Query(mut query)) = statements.pop().map(|p| p.statement) else {

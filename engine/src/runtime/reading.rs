@@ -1,0 +1,232 @@
+//! What a view reads: its sources, how far each of them is, and their logs applied to it.
+//!
+//! ```text
+//! a ──batch──▶ ┐                         frontier of the view = the least of its sources'
+//!              ├─ view (its own locks)   order of a key's events = (time, branch, offset), whoever comes first
+//! b ──batch──▶ ┘
+//! ```
+//!
+//! Each source applies its batches under its own lock; whoever wants to see a view stand still holds those of all its
+//! sources, taken in the order of [`ViewRuntime::sources`].
+
+use super::{DeadLetter, Engine, SourceRuntime, ViewRuntime, source::Inner};
+use crate::{
+    current::CurrentRows,
+    dimension::Dimension,
+    seam::{Positions, SeamError, SeamResult},
+};
+use datafusion::error::Result as DfResult;
+use std::sync::{
+    Arc,
+    atomic::{AtomicI64, Ordering},
+};
+use tidemark_catalog::ObjectId;
+use tidemark_planner::feature::FeaturePlan;
+use tokio::sync::MutexGuard;
+
+/// Rows read from the log at a time: enough to amortise a batch, small enough to stay in cache.
+pub(super) const REPLAY_ROWS: usize = 8192;
+
+/// One source of a view.
+pub struct Reading {
+    pub source: Arc<SourceRuntime>,
+    /// The source's frontier, as far as the view has its records.
+    frontier_us: AtomicI64,
+}
+
+/// Above the bits of a partition's number stands, in the positions of a view, which of its sources it is of.
+const PARTITION_BITS: u32 = 16;
+
+/// Holds sources still that are ordered by their ids.
+pub(super) async fn lock_all(sources: &[Arc<SourceRuntime>]) -> Vec<MutexGuard<'_, Inner>> {
+    let mut locked = Vec::with_capacity(sources.len());
+    for source in sources {
+        locked.push(source.lock().await);
+    }
+    locked
+}
+
+pub(super) fn sources_of(readings: &[Reading]) -> Vec<Arc<SourceRuntime>> {
+    readings.iter().map(|reading| reading.source.clone()).collect()
+}
+
+/// The tables that a view joins, without any rows.
+pub(super) fn tables(plan: &FeaturePlan, sources: &[Reading]) -> Vec<Dimension> {
+    let joined =
+        |id: ObjectId| plan.branches.iter().flat_map(|branch| branch.joined()).any(|joined| joined.table == id);
+    let tables = sources.iter().map(|reading| &reading.source).filter(|source| joined(source.id));
+    tables.map(|table| Dimension::new(table.id, &table.relation.read())).collect()
+}
+
+impl Engine {
+    /// The sources of a view, ordered by their ids.
+    pub(super) fn readings(&self, view: &str, plan: &FeaturePlan) -> SeamResult<Vec<Reading>> {
+        let mut relations = plan.relations();
+        relations.sort();
+        let reading = |id: ObjectId| {
+            let source = self
+                .source(id)
+                .ok_or_else(|| SeamError::NotDone(format!("a source of feature view \"{view}\" is not running")))?;
+            Ok(Reading { source, frontier_us: AtomicI64::new(i64::MIN) })
+        };
+        relations.into_iter().map(reading).collect()
+    }
+
+    /// All sources, those together that some view reads together: such a view stands still only if all of them do.
+    pub(super) fn neighbours(&self) -> Vec<Vec<Arc<SourceRuntime>>> {
+        let mut groups: Vec<Vec<Arc<SourceRuntime>>> = self.sources().into_iter().map(|source| vec![source]).collect();
+        for view in self.views().iter().filter(|view| view.sources.len() > 1) {
+            let is_read = |group: &Vec<Arc<SourceRuntime>>| group.iter().any(|source| view.reads(source.id));
+            let (joined, others): (Vec<_>, Vec<_>) = groups.into_iter().partition(is_read);
+            groups = others;
+            groups.push(joined.concat());
+        }
+        groups.iter_mut().for_each(|group| group.sort_by_key(|source| source.id));
+        groups
+    }
+}
+
+impl ViewRuntime {
+    /// Whether all of its sources are among these.
+    pub(super) fn is_over(&self, sources: &[Arc<SourceRuntime>]) -> bool {
+        self.sources.iter().all(|reading| sources.iter().any(|source| source.id == reading.source.id))
+    }
+
+    pub(super) fn reads(&self, source: ObjectId) -> bool {
+        self.sources.iter().any(|reading| reading.source.id == source)
+    }
+
+    /// A source has come so far, and the view has all its records before that.
+    pub(super) fn advance(&self, source: ObjectId, frontier_us: i64, rows: usize) -> DfResult<()> {
+        let mut least_us = i64::MAX;
+        for reading in &self.sources {
+            let of_source = match reading.source.id == source {
+                true => reading.frontier_us.fetch_max(frontier_us, Ordering::AcqRel).max(frontier_us),
+                false => reading.frontier_us.load(Ordering::Acquire),
+            };
+            least_us = least_us.min(of_source);
+        }
+        if self.state.compiled.plan.has_joins() {
+            let tables = self.sources.iter().filter(|reading| self.is_joined(reading.source.id));
+            let closed_us = tables.map(|reading| reading.frontier_us.load(Ordering::Acquire)).min();
+            self.state.close_before(closed_us.unwrap_or(i64::MIN));
+        }
+        self.state.finish(least_us, rows)
+    }
+
+    fn is_joined(&self, table: ObjectId) -> bool {
+        let mut joined = self.state.compiled.plan.branches.iter().flat_map(|branch| branch.joined());
+        joined.any(|joined| joined.table == table)
+    }
+
+    /// For each of its sources where the events begin that are still open (`engine/src/view/joins.rs`).
+    pub(super) fn open_from(&self) -> Positions {
+        self.positions(|source| self.state.open_from(source.id).unwrap_or_default())
+    }
+
+    /// The tables as they were at a checkpoint, and the events that were open.
+    pub(super) async fn recover_joins(&self, positions: &Positions, open: &Positions) -> SeamResult<()> {
+        for (i, reading) in self.sources.iter().enumerate() {
+            let (source, end) = (&reading.source, self.positions_in(i, positions));
+            let is_table = self.is_joined(source.id);
+            let mut from = match is_table {
+                true => source.log.range().await?.0,
+                false => self.positions_in(i, open),
+            };
+            while !from.0.is_empty() && from.get(0) < end.get(0) {
+                let batches = source.log.poll(&from, REPLAY_ROWS).await?;
+                if batches.is_empty() {
+                    break;
+                }
+                for batch in batches.iter().take_while(|batch| batch.base_offset < end.get(batch.partition)) {
+                    let decision = batch.admission.clone().unwrap_or_default();
+                    let again = match is_table {
+                        true => self.state.recover_table(source.id, batch, &decision),
+                        false => source.each_branch(self, batch, &decision, None, |rows| self.state.reopen(rows)),
+                    };
+                    again.map_err(SeamError::not_done)?;
+                }
+                batches.iter().for_each(|batch| from.set(batch.partition, batch.end_offset()));
+                tokio::task::yield_now().await;
+            }
+        }
+        Ok(())
+    }
+
+    /// Positions in the logs of its sources, one for each of them, as one.
+    pub(super) fn positions(&self, of_source: impl Fn(&SourceRuntime) -> Positions) -> Positions {
+        let mut all = Positions::default();
+        for (i, reading) in self.sources.iter().enumerate() {
+            for (partition, offset) in of_source(&reading.source).0 {
+                all.set((i as u32) << PARTITION_BITS | partition, offset);
+            }
+        }
+        all
+    }
+
+    /// The earlier of two positions of a source, one of them among those of the view.
+    pub(super) fn least_in(&self, source: ObjectId, all: &Positions, mut position: Positions) -> Positions {
+        let Some(i) = self.sources.iter().position(|reading| reading.source.id == source) else { return position };
+        for (partition, offset) in self.positions_in(i, all).0 {
+            position.set(partition, offset.min(position.get(partition)));
+        }
+        position
+    }
+
+    /// The part of a view's positions that is of its source number `i`.
+    fn positions_in(&self, i: usize, all: &Positions) -> Positions {
+        let mine = all.0.iter().filter(|(at, _)| **at >> PARTITION_BITS == i as u32);
+        Positions(mine.map(|(at, offset)| (at & ((1 << PARTITION_BITS) - 1), *offset)).collect())
+    }
+
+    /// Applies everything from `from` (or the beginnings) to the ends of the logs. The caller holds the locks of all its sources.
+    pub(super) async fn replay(&self, from: Option<&Positions>) -> SeamResult<Vec<DeadLetter>> {
+        let mut letters = vec![];
+        let mut logs = vec![];
+        for (i, reading) in self.sources.iter().enumerate() {
+            let begin = reading.source.log.range().await?.0;
+            let from = from.map(|all| self.positions_in(i, all)).filter(|mine| !mine.0.is_empty());
+            logs.push(Replay { reading, from: from.unwrap_or(begin), current: None, is_over: false });
+        }
+        // The one that is furthest behind goes on: so few events wait in memory for the others.
+        // Tables first: what events look up is there then.
+        let rank = |log: &&mut Replay<'_>| {
+            (log.reading.frontier_us.load(Ordering::Relaxed), !self.is_joined(log.reading.source.id))
+        };
+        while let Some(log) = logs.iter_mut().filter(|log| !log.is_over).min_by_key(rank) {
+            log.step(self, &mut letters).await?;
+            // A long recovery must not keep the thread to itself: somebody may want to stop it.
+            tokio::task::yield_now().await;
+        }
+        Ok(letters)
+    }
+}
+
+/// How far the log of one source has been applied to a view.
+struct Replay<'a> {
+    reading: &'a Reading,
+    from: Positions,
+    /// The rows of a table as they were there, for a view over its versions.
+    current: Option<CurrentRows>,
+    is_over: bool,
+}
+
+impl Replay<'_> {
+    async fn step(&mut self, view: &ViewRuntime, letters: &mut Vec<DeadLetter>) -> SeamResult<()> {
+        let source = &self.reading.source;
+        let batches = source.log.poll(&self.from, REPLAY_ROWS).await?;
+        self.is_over = batches.is_empty();
+        if view.state.compiled.walk.versions && self.current.is_none() && !self.is_over {
+            self.current = Some(source.current_rows_at(&self.from).await?);
+        }
+        for batch in batches {
+            self.from.set(batch.partition, batch.end_offset());
+            let decision = batch.admission.clone().unwrap_or_default();
+            let current = self.current.as_mut();
+            let replaced = current.map(|current| current.take(&batch, &decision, true));
+            let replaced = replaced.transpose().map_err(SeamError::not_done)?;
+            letters.extend(source.apply(view, &batch, replaced.as_ref()).map_err(SeamError::not_done)?);
+        }
+        Ok(())
+    }
+}
