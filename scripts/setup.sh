@@ -16,6 +16,7 @@ has_venv() { python3 -c 'import ensurepip, venv' 2>/dev/null; }
 has_zones() { python3 -c 'import zoneinfo; zoneinfo.ZoneInfo("America/New_York")' 2>/dev/null; }
 # A compiler too: benches/FlinkSql.java is started as a source file.
 has_java() { has javac && [ "$(javac -version 2>&1 | sed 's/[^0-9]*\([0-9]*\).*/\1/')" -ge 17 ]; }
+has_jre() { has java && [ "$(java -version 2>&1 | sed -n 's/.*version "\([0-9]*\).*/\1/p')" -ge 17 ]; }
 has_python() { has python3 && python3 -c 'import sys; sys.exit(sys.version_info < tuple(map(int, sys.argv[1].split("."))))' "$1"; }
 # The pinned channel, where rustup is: it fetches it itself (and says so, unless RUSTUP_AUTO_INSTALL=0); else any as new.
 rust=$(sed -n 's/^channel = "\(.*\)"/\1/p' rust-toolchain.toml)
@@ -34,6 +35,7 @@ test | bench)
   needs+=("Python's venv|has_venv|python3-venv" "psql|has psql|postgresql-client"
     "PostgreSQL's server programs|has_server|postgresql" "pgbench|has pgbench|postgresql") ;;
 esac
+if [ "$mode" = test ]; then needs+=("Java 17 or newer|has_jre|default-jre-headless" "Maven|has mvn|maven"); fi
 if [ "$mode" = bench ]; then needs+=("Java 17 or newer|has_java|default-jdk-headless" "Maven|has mvn|maven"); fi
 
 missing() {
@@ -97,12 +99,8 @@ python_environment() {
   cp "$requirements" "$folder/requirements.installed"
 }
 
-if [ "$mode" = test ]; then
-  python_environment .venv-flights sql_examples/flights/requirements.txt
-  python_environment .venv-lake tests/python/requirements-lake.txt
-fi
-# The jars of Flink, an anchor of the benchmarks, in a folder; fetched again only when the list of them changes.
-flink_jars() {
+# Jars in a folder; fetched again only when the list of them changes.
+jars() {
   local folder=$1 list=$2
   if cmp -s "$list" "$folder/list.installed"; then return; fi
   echo "setup: the jars of $list into $folder"
@@ -111,7 +109,13 @@ flink_jars() {
   cp "$list" "$folder/list.installed"
 }
 
+if [ "$mode" = test ]; then
+  python_environment .venv-flights sql_examples/flights/requirements.txt
+  python_environment .venv-lake tests/python/requirements-lake.txt
+  jars tests/services/.kafka tests/services/kafka.pom.xml
+fi
 if [ "$mode" = bench ]; then
   python_environment .venv-bench benches/requirements.txt
-  flink_jars benches/.flink benches/flink.pom.xml
+  # An anchor of the benchmarks.
+  jars benches/.flink benches/flink.pom.xml
 fi

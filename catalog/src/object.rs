@@ -122,11 +122,30 @@ pub struct Relation {
     pub dead_letter_retention_us: Option<i64>,
     /// The `WITH` options as written, for `SHOW CREATE` and `DESCRIBE`.
     pub options: BTreeMap<String, String>,
+    /// Columns that tell about a message and are not in it (`INCLUDE`), as indices into `columns`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub includes: Vec<(usize, Include)>,
     /// The statement that created it, as written.
     pub sql: String,
 }
 
+/// What a broker knows of a message beside its payload.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Include {
+    Key,
+    Timestamp,
+    Partition,
+    Offset,
+    Header(String),
+}
+
 impl Relation {
+    /// The topic that feeds it, empty where none is given; `None`: statements do.
+    pub fn topic(&self) -> Option<&str> {
+        let is_kafka = self.options.get("connector").is_some_and(|connector| connector == "kafka");
+        is_kafka.then(|| self.options.get("topic").map_or("", String::as_str))
+    }
+
     pub fn schema(&self) -> SchemaRef {
         Arc::new(Schema::new(self.columns.iter().map(Column::field).collect::<Vec<_>>()))
     }

@@ -3,6 +3,8 @@
 pub mod clock;
 mod fjall_db;
 pub mod iceberg;
+pub mod json;
+pub mod kafka;
 pub mod lock;
 pub mod log;
 pub mod online;

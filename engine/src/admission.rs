@@ -2,10 +2,15 @@
 //!
 //! Semantics, section 3. Checks in this order, the first that fails rejects: event time present and finite, `future`,
 //! `late`. Only admitted records move the watermark. With one partition the source frontier is the greatest of the
-//! partition's watermark and every floor so far, so "late" is "below the frontier before this record".
+//! partition's watermark and every floor so far, so "late" is "below the frontier before this record". With the
+//! partitions of a topic it is "below that or the partition's own watermark" (`admission/partitions.rs`).
+
+mod partitions;
+
+pub use partitions::{Partition, Partitions};
 
 use crate::{
-    seam::{AdmittedBatch, Reject, RejectReason},
+    seam::{AdmittedBatch, Origin, Reject, RejectReason},
     wording::{instant, span},
 };
 use arrow::{
@@ -20,7 +25,7 @@ use tidemark_catalog::{ClockMode, Relation, UTC};
 /// thousands of them for each of its keys (decision 0007).
 pub const EVENT_TIMES_US: std::ops::Range<i64> = -2_208_988_800_000_000..7_258_118_400_000_000;
 
-/// The clocks of one source with one partition.
+/// The clocks of one source.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Admission {
     event_time: Option<usize>,
@@ -29,6 +34,9 @@ pub struct Admission {
     clock: ClockMode,
     /// A relation with a primary key: never late, log order wins.
     changelog: bool,
+    idle_timeout_us: i64,
+    /// Those of a topic; none where statements feed the source.
+    pub partitions: Partitions,
     pub frontier_us: i64,
     /// The greatest admitted event time.
     pub max_event_us: i64,
@@ -44,6 +52,8 @@ impl Admission {
             max_ahead_us: relation.max_ahead_us,
             clock: relation.clock,
             changelog: !relation.primary_key.is_empty(),
+            idle_timeout_us: relation.idle_timeout_us,
+            partitions: Partitions::default(),
             frontier_us: i64::MIN,
             max_event_us: i64::MIN,
             first_event_us: None,
@@ -51,21 +61,34 @@ impl Admission {
     }
 
     /// Decides on the rows of one batch. `previous` gives the effective time of the key's previous change, by row, for
-    /// changelog tables (and is told the new one).
+    /// changelog tables (and is told the new one). `origin`: they were taken from a topic just now.
     pub fn decide(
         &mut self,
         rows: &RecordBatch,
-        append_us: i64,
+        now_us: i64,
+        origin: Option<Origin>,
         mut previous: impl FnMut(usize, i64) -> i64,
     ) -> DfResult<AdmittedBatch> {
-        let mut decision = AdmittedBatch::default();
-        let Some(event_time) = self.event_time else {
-            decision.frontier_us = self.frontier_us;
-            decision.max_event_us = self.max_event_us;
-            return Ok(decision);
+        let mut decision = AdmittedBatch { origin, ..AdmittedBatch::default() };
+        if let Some(origin) = &decision.origin {
+            self.partitions.took(origin, now_us);
+        }
+        let times = match self.event_time.filter(|_| rows.num_rows() > 0) {
+            Some(event_time) => event_times(rows, event_time)?,
+            None => vec![],
         };
-        let times = event_times(rows, event_time)?;
+        let mut runs = decision.origin.as_ref().map_or(&[][..], |origin| origin.runs.as_slice()).iter().peekable();
+        let mut partition = None;
+        let mut append_us = now_us;
         for (row, time) in times.into_iter().enumerate() {
+            if let Some(run) = runs.next_if(|run| run.row as usize == row) {
+                partition = Some(run.partition);
+                append_us = run.append_us;
+            }
+            let floor_us = match partition {
+                None => self.frontier_us,
+                Some(partition) => self.frontier_us.max(self.partitions.watermark_us(partition)),
+            };
             let mut reject = |reason, error: String| decision.rejected.push(Reject { row: row as u32, reason, error });
             let time = match time {
                 Some(time) if EVENT_TIMES_US.contains(&time) => time,
@@ -105,14 +128,14 @@ impl Admission {
             if self.changelog {
                 effective = previous(row, time.max(self.frontier_us)).max(time).max(self.frontier_us);
                 decision.effective_us.push(effective);
-            } else if time < self.frontier_us {
+            } else if time < floor_us {
                 reject(
                     RejectReason::Late,
                     format!(
                         "event time {} lies {} below the watermark {}",
                         instant(time),
-                        span(time.abs_diff(self.frontier_us)),
-                        instant(self.frontier_us)
+                        span(time.abs_diff(floor_us)),
+                        instant(floor_us)
                     ),
                 );
                 continue;
@@ -120,7 +143,17 @@ impl Admission {
             self.max_event_us = self.max_event_us.max(effective);
             self.note_first(effective);
             let moves = if event_clock { time } else { time.min(append_us) };
-            self.frontier_us = self.frontier_us.max(moves.saturating_sub(self.delay_us));
+            let watermark_us = moves.saturating_sub(self.delay_us);
+            match partition {
+                None => self.frontier_us = self.frontier_us.max(watermark_us),
+                Some(partition) => self.partitions.saw(partition, watermark_us),
+            }
+        }
+        if let Some(origin) = &mut decision.origin {
+            self.partitions.note(origin);
+            if let Some(least_us) = self.partitions.least_us(now_us, self.idle_timeout_us) {
+                self.frontier_us = self.frontier_us.max(least_us);
+            }
         }
         decision.frontier_us = self.frontier_us;
         decision.max_event_us = self.max_event_us;
@@ -128,8 +161,22 @@ impl Admission {
     }
 
     /// Takes over settings that may change while the source runs.
-    pub fn set_max_ahead(&mut self, max_ahead_us: i64) {
-        self.max_ahead_us = max_ahead_us;
+    pub fn set_limits(&mut self, relation: &Relation) {
+        self.max_ahead_us = relation.max_ahead_us;
+        self.idle_timeout_us = relation.idle_timeout_us;
+    }
+
+    /// How far the frontier of a topic may be now that some of its partitions, or all, have nothing to tell; `None`: no
+    /// further, or there is no topic.
+    pub fn idle_us(&self, now_us: i64) -> Option<i64> {
+        if self.partitions.is_empty() {
+            return None;
+        }
+        let least_us = self.partitions.least_us(now_us, self.idle_timeout_us).unwrap_or_else(|| {
+            let now_us = if self.clock == ClockMode::Event { self.max_event_us } else { now_us };
+            now_us.saturating_sub(self.delay_us)
+        });
+        (least_us > self.frontier_us).then_some(least_us)
     }
 
     /// Moves the frontier by hand or because the source is idle; it never goes back.
@@ -140,6 +187,9 @@ impl Admission {
 
     /// Takes over what a stored decision says of the clocks, and the times of the rows it admitted.
     pub fn replay(&mut self, rows: &RecordBatch, decision: &AdmittedBatch) -> DfResult<()> {
+        if let Some(origin) = &decision.origin {
+            self.partitions.replay(origin);
+        }
         self.frontier_us = self.frontier_us.max(decision.frontier_us);
         self.max_event_us = self.max_event_us.max(decision.max_event_us);
         let Some(event_time) = self.event_time.filter(|_| rows.num_rows() > 0) else { return Ok(()) };
@@ -177,6 +227,7 @@ pub fn event_times(rows: &RecordBatch, column: usize) -> DfResult<Vec<Option<i64
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::seam::{Run, Taken};
     use arrow::{
         array::TimestampMicrosecondArray,
         datatypes::{Field, Schema},
@@ -190,6 +241,8 @@ mod tests {
             max_ahead_us: 100,
             clock,
             changelog: false,
+            idle_timeout_us: 1000,
+            partitions: Partitions::default(),
             frontier_us: i64::MIN,
             max_event_us: i64::MIN,
             first_event_us: None,
@@ -205,7 +258,7 @@ mod tests {
 
     fn check(clock: ClockMode, append_us: i64, times: &[Option<i64>], rejected: &[(u32, RejectReason)], frontier: i64) {
         let mut admission = admission(clock);
-        let decision = admission.decide(&rows(times), append_us, |_, t| t).expect("decision");
+        let decision = admission.decide(&rows(times), append_us, None, |_, t| t).expect("decision");
         let got: Vec<_> = decision.rejected.iter().map(|r| (r.row, r.reason)).collect();
         assert_eq!(got, rejected);
         assert_eq!(decision.frontier_us, frontier);
@@ -227,7 +280,7 @@ mod tests {
     fn a_refusal_names_both_instants_and_the_time_between_them() {
         let said = |clock, append_us, times: &[Option<i64>]| -> Vec<String> {
             let mut admission = Admission { delay_us: 0, max_ahead_us: 3_600_000_000, ..admission(clock) };
-            let decision = admission.decide(&rows(times), append_us, |_, t| t).expect("decision");
+            let decision = admission.decide(&rows(times), append_us, None, |_, t| t).expect("decision");
             decision.rejected.into_iter().map(|r| r.error).collect()
         };
         let noon = 1_793_534_400_000_000;
@@ -253,7 +306,7 @@ mod tests {
     fn a_replay_finds_the_same_clocks_and_the_same_first_event() {
         let times = [Some(100), None, Some(95), Some(89), Some(130)];
         let mut lived = admission(ClockMode::Event);
-        let decision = lived.decide(&rows(&times), 0, |_, t| t).expect("decision");
+        let decision = lived.decide(&rows(&times), 0, None, |_, t| t).expect("decision");
         assert_eq!(lived.first_event_us, Some(95));
         let mut replayed = admission(ClockMode::Event);
         replayed.replay(&rows(&times), &decision).expect("replay");
@@ -272,5 +325,85 @@ mod tests {
         let times = [Some(151), None, Some(i64::MAX), Some(150)];
         check(ClockMode::System, 50, &times, &[(0, Future), (1, EventTime), (2, EventTime)], 40);
         check(ClockMode::Event, 50, &times[..1], &[], 141);
+    }
+
+    /// Rows of a topic as (partition, event time), with consecutive offsets from `next` on.
+    fn taken(admission: &mut Admission, now_us: i64, rows_of: &[(u32, i64)]) -> AdmittedBatch {
+        let mut origin = Origin::default();
+        let mut next = admission.partitions.next();
+        for (row, (partition, _)) in rows_of.iter().enumerate() {
+            let offset = next.entry(*partition).or_insert(0);
+            origin.runs.push(Run { row: row as u32, partition: *partition, offset: *offset, append_us: now_us });
+            *offset += 1;
+        }
+        let said = next.iter().filter(|(partition, _)| rows_of.iter().any(|(of, _)| of == *partition));
+        origin.taken = said.map(|(p, next)| Taken { partition: *p, next: *next, watermark_us: i64::MIN }).collect();
+        let times: Vec<_> = rows_of.iter().map(|(_, time)| Some(*time)).collect();
+        admission.decide(&rows(&times), now_us, Some(origin), |_, t| t).expect("decision")
+    }
+
+    fn late(decision: &AdmittedBatch) -> Vec<u32> {
+        assert!(decision.rejected.iter().all(|reject| reject.reason == RejectReason::Late));
+        decision.rejected.iter().map(|reject| reject.row).collect()
+    }
+
+    #[test]
+    fn each_partition_is_late_by_its_own_watermark_and_the_least_is_the_frontier() {
+        let mut topic = admission(ClockMode::Event);
+        let decision = taken(&mut topic, 0, &[(0, 500), (1, 100), (1, 95), (0, 490), (0, 489), (1, 89)]);
+        assert_eq!(late(&decision), [4, 5]);
+        assert_eq!((decision.frontier_us, decision.max_event_us), (90, 500));
+        // One that has only just been found holds the frontier where it is.
+        let decision = taken(&mut topic, 1, &[(1, 600), (2, 91)]);
+        assert_eq!((late(&decision), decision.frontier_us), (vec![], 90));
+        let decision = taken(&mut topic, 2, &[(2, 300), (2, 289)]);
+        assert_eq!((late(&decision), decision.frontier_us), (vec![1], 290));
+    }
+
+    #[test]
+    fn a_silent_partition_holds_nobody_back_and_begins_at_the_frontier_when_it_speaks_again() {
+        let mut topic = admission(ClockMode::System);
+        taken(&mut topic, 1000, &[(0, 1000), (1, 500)]);
+        assert_eq!((topic.frontier_us, topic.idle_us(1999)), (490, None));
+        taken(&mut topic, 1900, &[(0, 1900)]);
+        // Partition 1 has been silent for the timeout.
+        assert_eq!(topic.idle_us(2000), Some(1890));
+        // As long as somebody knows of more, it is no silence.
+        topic.partitions.wait_for(&[1], 1950);
+        assert_eq!(topic.idle_us(2000), None);
+        let decision = taken(&mut topic, 2960, &[(0, 2899)]);
+        assert_eq!(decision.frontier_us, 2889);
+        let decision = taken(&mut topic, 2970, &[(1, 2888), (1, 2889), (0, 2960)]);
+        assert_eq!((late(&decision), decision.frontier_us), (vec![0], 2889));
+        // When all are silent, time goes on.
+        assert_eq!(topic.idle_us(3969), None);
+        assert_eq!(topic.idle_us(3970), Some(3960));
+    }
+
+    #[test]
+    fn a_replay_finds_the_same_partitions() {
+        let mut lived = admission(ClockMode::Event);
+        let batches = [vec![(0, 500), (1, 100)], vec![(1, 90), (1, 89)], vec![(2, 300), (0, 700), (1, 400)]];
+        let mut replayed = admission(ClockMode::Event);
+        for batch in &batches {
+            let decision = taken(&mut lived, 0, batch);
+            let times: Vec<_> = batch.iter().map(|(_, time)| Some(*time)).collect();
+            replayed.replay(&rows(&times), &decision).expect("replay");
+        }
+        replayed.partitions.begin(0);
+        assert_eq!(replayed, lived);
+    }
+
+    #[test]
+    fn a_topic_that_knows_when_it_was_written_is_judged_by_that() {
+        let mut topic = admission(ClockMode::System);
+        let run = |row, append_us| Run { row, partition: 0, offset: u64::from(row), append_us };
+        let taken = vec![Taken { partition: 0, next: 3, watermark_us: i64::MIN }];
+        let origin = Origin { runs: vec![run(0, 50), run(1, 200)], taken, ..Origin::default() };
+        let times = [Some(151), Some(151), Some(300)];
+        let decision = topic.decide(&rows(&times), 10_000, Some(origin), |_, t| t).expect("decision");
+        let rejected: Vec<_> = decision.rejected.iter().map(|r| (r.row, r.reason)).collect();
+        assert_eq!(rejected, [(0, RejectReason::Future)]);
+        assert_eq!(decision.frontier_us, 190);
     }
 }

@@ -21,6 +21,7 @@ mod letters;
 mod reading;
 mod restore;
 mod source;
+mod topic;
 
 pub use failed::Failure;
 pub use letters::DeadLetter;
@@ -390,7 +391,7 @@ impl Engine {
             IngestError::Seam(SeamError::NotDone("the source or table was dropped meanwhile".to_string()))
         })?;
         self.make_way(&source).await?;
-        source.ingest(batches, conflict, &self.seams).await
+        source.ingest(batches, None, conflict, &self.seams).await
     }
 
     /// Where too many steps wait for history, rows wait for their commit; where that fails they are refused.

@@ -13,7 +13,7 @@ mod state;
 pub use clock::Clock;
 pub use history::{CommitTag, HistoryStore, HistoryTable};
 pub use online::{OnlineStore, OnlineValue, PutVersion};
-pub use source::{AdmittedBatch, Positions, Reject, RejectReason, Source, SourceBatch};
+pub use source::{AdmittedBatch, Origin, Positions, Reject, RejectReason, Run, Source, SourceBatch, Taken, Undecoded};
 pub use state::{Keyspace, StateStore, WriteBatch};
 
 /// An error at a seam.

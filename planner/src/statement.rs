@@ -2,7 +2,7 @@
 
 use datafusion::sql::sqlparser::ast;
 use std::collections::BTreeMap;
-use tidemark_catalog::{ObjectKind, Parameter, SqlType};
+use tidemark_catalog::{Include, ObjectKind, Parameter, SqlType};
 
 /// One parsed statement with its own text.
 #[derive(Debug, Clone, PartialEq)]
@@ -172,13 +172,15 @@ pub enum ExplainFormat {
 }
 
 /// `CREATE SOURCE | TABLE [IF NOT EXISTS] name ( columns, WATERMARK FOR c AS c - INTERVAL '…', PRIMARY KEY (…) )
-///  [WITH ( … )] [FORMAT …]`
+///  [INCLUDE … AS name]… [WITH ( … )] [FORMAT …]`
 #[derive(Debug, Clone, PartialEq)]
 pub struct CreateRelation {
     pub kind: ObjectKind,
     pub name: String,
     pub if_not_exists: bool,
     pub columns: Vec<ColumnDef>,
+    /// Those of `INCLUDE`, which come behind the others, as indices into `columns`.
+    pub includes: Vec<(usize, Include)>,
     /// From a column's `PRIMARY KEY` or the table constraint.
     pub primary_key: Vec<String>,
     /// Column and delay in microseconds.

@@ -1,7 +1,8 @@
 //! What all sessions share: the catalog, the engine, the base of every session's state.
 
 use crate::{
-    pg::PgError, prepared::Prepared, queries::Queries, session::Session, stats::EngineStats, system::SystemTablesOf,
+    feeds::Feeds, pg::PgError, prepared::Prepared, queries::Queries, session::Session, stats::EngineStats,
+    system::SystemTablesOf,
 };
 use ahash::AHashMap;
 use datafusion::execution::SessionState;
@@ -33,6 +34,7 @@ type Templates = AHashMap<Box<[u8]>, Option<Arc<PreparedTemplate>>>;
 
 pub struct Database {
     pub engine: Arc<Engine>,
+    pub feeds: Arc<Feeds>,
     pub clock: Arc<dyn Clock>,
     /// Held for the whole of a catalog change: changes happen one after the other.
     pub catalog: tokio::sync::Mutex<CatalogStore>,
@@ -59,8 +61,10 @@ impl Database {
     ) -> Database {
         let snapshot = RwLock::new(Arc::new(catalog.snapshot().clone()));
         let catalog = tokio::sync::Mutex::new(catalog);
+        let feeds = Arc::new(Feeds::new(engine.clone(), clock.clone()));
         Database {
             engine,
+            feeds,
             clock,
             catalog,
             snapshot,
@@ -94,7 +98,12 @@ impl Database {
         {
             return system.clone();
         }
-        let stats = EngineStats { engine: self.engine.clone(), clock: self.clock.clone(), snapshot: snapshot.clone() };
+        let stats = EngineStats {
+            engine: self.engine.clone(),
+            feeds: self.feeds.clone(),
+            clock: self.clock.clone(),
+            snapshot: snapshot.clone(),
+        };
         let system = SystemTablesOf::new(snapshot, Arc::new(stats));
         *self.system.write() = Some(system.clone());
         system

@@ -6,6 +6,7 @@ pub mod client;
 mod database;
 pub mod demo;
 mod errors;
+mod feeds;
 pub mod in_process;
 pub mod logging;
 pub mod pg;

@@ -90,6 +90,7 @@ pub async fn start_on(settings: &Settings, clock: Arc<dyn Clock>) -> Result<Runn
     let server = pg::Server::new(backend, clock.clone(), limits);
     let (stop, stopping) = watch::channel(false);
     let (finished, stopped) = tokio::sync::oneshot::channel();
+    database.feeds.start_all(&database.snapshot());
     background(&database, settings, stopping.clone());
     let last = database.clone();
     clock.spawn(
@@ -100,6 +101,7 @@ pub async fn start_on(settings: &Settings, clock: Arc<dyn Clock>) -> Result<Runn
                 let _ = stopping.wait_for(|stop| *stop).await;
             };
             server.serve(listener, shutdown).await;
+            last.feeds.stop_all().await;
             // Everybody has left: what is in memory becomes durable.
             if let Err(error) = last.engine.flush_online().await {
                 tracing::error!(%error, "the online store could not be brought level");

@@ -127,8 +127,11 @@ pub async fn execute(
             database.engine.checkpoint().await?;
             done("CHECKPOINT")
         }
-        // Embedded sources are applied before INSERT and COPY return: there is nothing to wait for.
-        Statement::Flush => done("FLUSH"),
+        // INSERT and COPY have applied what they say when they return: only topics are waited for.
+        Statement::Flush => {
+            database.feeds.flush(&database.snapshot()).await?;
+            done("FLUSH")
+        }
         Statement::CopyFrom { table, columns, options } => {
             copy_from::execute(database, session, table, columns, options)
         }

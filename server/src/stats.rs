@@ -1,13 +1,18 @@
 //! The engine's numbers, as the catalog's tables show them.
 
-use crate::system::{SourceStats, Stats, ViewStats, dead_letters_schema};
+use crate::{
+    feeds::Feeds,
+    system::{SourceStats, Stats, ViewStats, dead_letters_schema},
+};
 use arrow::{
     array::{Array, ArrayRef, Int32Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray},
     compute::cast,
 };
 use futures::future::BoxFuture;
+use serde_json::{Value, json};
 use std::sync::{Arc, atomic::Ordering};
 use tidemark_catalog::{ObjectId, Snapshot, UTC};
+use tidemark_connectors::kafka::Status;
 use tidemark_engine::{
     runtime::{DeadLetter, Engine, Reading, ViewRuntime},
     seam::{Clock, SeamError, SeamResult},
@@ -15,6 +20,7 @@ use tidemark_engine::{
 
 pub struct EngineStats {
     pub engine: Arc<Engine>,
+    pub feeds: Arc<Feeds>,
     pub clock: Arc<dyn Clock>,
     pub snapshot: Arc<Snapshot>,
 }
@@ -36,15 +42,19 @@ fn positions(view: &ViewRuntime) -> Option<String> {
 impl Stats for EngineStats {
     fn source(&self, id: ObjectId) -> Option<SourceStats> {
         let source = self.engine.source(id)?;
+        let feed = self.feeds.status(id);
+        let failed = feed.as_ref().is_some_and(|feed| feed.has_failed());
+        let topic_error = feed.as_ref().and_then(|feed| feed.error()).map(|error| error.to_string());
         Some(SourceStats {
+            partitions: feed.map(|feed| partitions(&feed)),
             rows: Some(source.rows()),
             events: Some(source.counters.rows.load(Ordering::Relaxed)),
             watermark_us: known(source.frontier_us()),
             frontier_us: known(source.frontier_us()),
             history_start_us: source.history_start_us(),
             positions: source.position().map(|p| format!("0:{p}")),
-            state: String::new(),
-            last_error: source.last_error.read().clone(),
+            state: if failed { "failed".to_string() } else { String::new() },
+            last_error: topic_error.or_else(|| source.last_error.read().clone()),
         })
     }
 
@@ -87,6 +97,14 @@ impl Stats for EngineStats {
             Ok(vec![self.batch(&letters)?])
         })
     }
+}
+
+/// Each partition of a topic: the next offset to take, the end when last asked, and what lies between.
+fn partitions(feed: &Status) -> String {
+    let each = feed.partitions().into_iter().map(|(partition, next, end)| {
+        json!({ "partition": partition, "next": next, "end": end, "lag": end.map(|end| end.saturating_sub(next)) })
+    });
+    Value::Array(each.collect()).to_string()
 }
 
 impl EngineStats {

@@ -55,6 +55,8 @@ pub struct SourceStats {
     pub history_start_us: Option<i64>,
     /// Where reading stands, e.g. `0:1234`.
     pub positions: Option<String>,
+    /// Of the topic that feeds it, as JSON; `None`: no topic does.
+    pub partitions: Option<String>,
     /// Empty means `running`.
     pub state: String,
     pub last_error: Option<String>,

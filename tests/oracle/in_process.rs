@@ -260,7 +260,7 @@ impl UnderTest for InProcess {
         let schema = running.object.schema();
         let batch = RecordBatch::try_new(schema, columns.collect::<Result<_>>()?)?;
         let key = source.primary_key.as_ref().map(|name| source.column(name));
-        let decision = running.admission.decide(&batch, 0, |row, time| {
+        let decision = running.admission.decide(&batch, 0, None, |row, time| {
             let Some(key) = key.and_then(|key| rows[row].cells[key].clone()) else { return time };
             let changed_us = running.changed_us.entry(key).or_insert(time);
             *changed_us = time.max(*changed_us);

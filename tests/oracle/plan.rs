@@ -94,6 +94,7 @@ pub fn object(source: &Source) -> Object {
             idle_timeout_us: 0,
             retention_us: None,
             dead_letter_retention_us: None,
+            includes: vec![],
             options: BTreeMap::new(),
             sql: String::new(),
         }),

@@ -6,18 +6,28 @@
 //! u32 deletes, each: u32 row
 //! u32 effective times, each: i64
 //! ```
+//! Where the highest bit of the rejects' number is set, the rows were taken from a topic, and it goes on:
+//!
+//! ```text
+//! u32 runs, each: u32 row · u32 partition · u64 offset · i64 append time
+//! u32 undecoded, each: u32 partition · u64 offset · i64 append time · u32 length · error · u32 length · payload
+//! u32 taken, each: u32 partition · u64 next offset · i64 watermark
+//! ```
 
-use tidemark_engine::seam::{AdmittedBatch, Reject, RejectReason};
+use tidemark_engine::seam::{AdmittedBatch, Origin, Reject, RejectReason, Run, Taken, Undecoded};
+
+/// In the number of rejects: an origin follows.
+const HAS_ORIGIN: u32 = 1 << 31;
 
 pub(super) fn encode(out: &mut Vec<u8>, admitted: &AdmittedBatch) {
     out.extend_from_slice(&admitted.frontier_us.to_le_bytes());
     out.extend_from_slice(&admitted.max_event_us.to_le_bytes());
-    count(out, admitted.rejected.len());
+    let has_origin = if admitted.origin.is_some() { HAS_ORIGIN } else { 0 };
+    out.extend_from_slice(&(admitted.rejected.len() as u32 | has_origin).to_le_bytes());
     for reject in &admitted.rejected {
         out.extend_from_slice(&reject.row.to_le_bytes());
         out.push(code(reject.reason));
-        count(out, reject.error.len());
-        out.extend_from_slice(reject.error.as_bytes());
+        text(out, &reject.error);
     }
     count(out, admitted.deletes.len());
     for row in &admitted.deletes {
@@ -27,6 +37,63 @@ pub(super) fn encode(out: &mut Vec<u8>, admitted: &AdmittedBatch) {
     for time in &admitted.effective_us {
         out.extend_from_slice(&time.to_le_bytes());
     }
+    if let Some(origin) = &admitted.origin {
+        encode_origin(out, origin);
+    }
+}
+
+fn encode_origin(out: &mut Vec<u8>, origin: &Origin) {
+    count(out, origin.runs.len());
+    for run in &origin.runs {
+        out.extend_from_slice(&run.row.to_le_bytes());
+        out.extend_from_slice(&run.partition.to_le_bytes());
+        out.extend_from_slice(&run.offset.to_le_bytes());
+        out.extend_from_slice(&run.append_us.to_le_bytes());
+    }
+    count(out, origin.undecoded.len());
+    for message in &origin.undecoded {
+        out.extend_from_slice(&message.partition.to_le_bytes());
+        out.extend_from_slice(&message.offset.to_le_bytes());
+        out.extend_from_slice(&message.append_us.to_le_bytes());
+        text(out, &message.error);
+        text(out, &message.payload);
+    }
+    count(out, origin.taken.len());
+    for taken in &origin.taken {
+        out.extend_from_slice(&taken.partition.to_le_bytes());
+        out.extend_from_slice(&taken.next.to_le_bytes());
+        out.extend_from_slice(&taken.watermark_us.to_le_bytes());
+    }
+}
+
+fn decode_origin(rest: &mut &[u8]) -> Option<Origin> {
+    let runs = (0..length(rest)?).map(|_| {
+        Some(Run {
+            row: u32::from_le_bytes(take(rest)?),
+            partition: u32::from_le_bytes(take(rest)?),
+            offset: u64::from_le_bytes(take(rest)?),
+            append_us: i64::from_le_bytes(take(rest)?),
+        })
+    });
+    let runs = runs.collect::<Option<_>>()?;
+    let undecoded = (0..length(rest)?).map(|_| {
+        Some(Undecoded {
+            partition: u32::from_le_bytes(take(rest)?),
+            offset: u64::from_le_bytes(take(rest)?),
+            append_us: i64::from_le_bytes(take(rest)?),
+            error: take_text(rest)?,
+            payload: take_text(rest)?,
+        })
+    });
+    let undecoded = undecoded.collect::<Option<_>>()?;
+    let taken = (0..length(rest)?).map(|_| {
+        Some(Taken {
+            partition: u32::from_le_bytes(take(rest)?),
+            next: u64::from_le_bytes(take(rest)?),
+            watermark_us: i64::from_le_bytes(take(rest)?),
+        })
+    });
+    Some(Origin { runs, undecoded, taken: taken.collect::<Option<_>>()? })
 }
 
 /// `None` when the bytes are not exactly one decision.
@@ -34,26 +101,37 @@ pub(super) fn decode(bytes: &[u8]) -> Option<AdmittedBatch> {
     let mut rest = bytes;
     let frontier_us = i64::from_le_bytes(take(&mut rest)?);
     let max_event_us = i64::from_le_bytes(take(&mut rest)?);
-    let rejected = (0..length(&mut rest)?)
+    let rejects = u32::from_le_bytes(take(&mut rest)?);
+    let rejected = (0..rejects & !HAS_ORIGIN)
         .map(|_| {
             let row = u32::from_le_bytes(take(&mut rest)?);
             let [code] = take(&mut rest)?;
-            let error_bytes = length(&mut rest)?;
-            let (error, after) = rest.split_at_checked(error_bytes)?;
-            rest = after;
-            Some(Reject { row, reason: reason(code)?, error: std::str::from_utf8(error).ok()?.to_string() })
+            Some(Reject { row, reason: reason(code)?, error: take_text(&mut rest)? })
         })
         .collect::<Option<Vec<_>>>()?;
     let deletes =
         (0..length(&mut rest)?).map(|_| take(&mut rest).map(u32::from_le_bytes)).collect::<Option<Vec<_>>>()?;
     let effective_us =
         (0..length(&mut rest)?).map(|_| take(&mut rest).map(i64::from_le_bytes)).collect::<Option<Vec<_>>>()?;
-    rest.is_empty().then_some(AdmittedBatch { rejected, frontier_us, max_event_us, effective_us, deletes })
+    let origin = if rejects & HAS_ORIGIN == 0 { None } else { Some(decode_origin(&mut rest)?) };
+    rest.is_empty().then_some(AdmittedBatch { rejected, frontier_us, max_event_us, effective_us, deletes, origin })
 }
 
 /// Rows of one batch are counted in u32, and a frame is far below 4 GiB.
 fn count(out: &mut Vec<u8>, n: usize) {
     out.extend_from_slice(&(n as u32).to_le_bytes());
+}
+
+fn text(out: &mut Vec<u8>, text: &str) {
+    count(out, text.len());
+    out.extend_from_slice(text.as_bytes());
+}
+
+fn take_text(rest: &mut &[u8]) -> Option<String> {
+    let bytes = length(rest)?;
+    let (text, after) = rest.split_at_checked(bytes)?;
+    *rest = after;
+    Some(std::str::from_utf8(text).ok()?.to_string())
 }
 
 fn length(rest: &mut &[u8]) -> Option<usize> {
@@ -94,6 +172,18 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    fn any_origin() -> impl Strategy<Value = Origin> {
+        let run = (any::<u32>(), any::<u32>(), any::<u64>(), any::<i64>());
+        let run = run.prop_map(|(row, partition, offset, append_us)| Run { row, partition, offset, append_us });
+        let undecoded = (any::<u32>(), any::<u64>(), any::<i64>(), "\\PC{0,9}", "\\PC{0,9}").prop_map(
+            |(partition, offset, append_us, error, payload)| Undecoded { partition, offset, append_us, error, payload },
+        );
+        let taken = (any::<u32>(), any::<u64>(), any::<i64>());
+        let taken = taken.prop_map(|(partition, next, watermark_us)| Taken { partition, next, watermark_us });
+        (prop::collection::vec(run, 0..3), prop::collection::vec(undecoded, 0..3), prop::collection::vec(taken, 0..3))
+            .prop_map(|(runs, undecoded, taken)| Origin { runs, undecoded, taken })
+    }
+
     fn any_admission() -> impl Strategy<Value = AdmittedBatch> {
         let reject = (any::<u32>(), 1u8..=6, "\\PC{0,12}").prop_map(|(row, code, error)| Reject {
             row,
@@ -106,13 +196,15 @@ mod tests {
             any::<i64>(),
             prop::collection::vec(any::<i64>(), 0..5),
             prop::collection::vec(any::<u32>(), 0..5),
+            prop::option::of(any_origin()),
         )
-            .prop_map(|(rejected, frontier_us, max_event_us, effective_us, deletes)| AdmittedBatch {
+            .prop_map(|(rejected, frontier_us, max_event_us, effective_us, deletes, origin)| AdmittedBatch {
                 rejected,
                 frontier_us,
                 max_event_us,
                 effective_us,
                 deletes,
+                origin,
             })
     }
 

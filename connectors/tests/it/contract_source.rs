@@ -192,6 +192,7 @@ fn admission(rows: i64) -> AdmittedBatch {
         max_event_us: 1 << 50,
         effective_us: (0..rows).map(|i| i * 10).collect(),
         deletes: vec![0, 2, 3],
+        origin: None,
     }
 }
 
@@ -215,6 +216,7 @@ async fn the_admission_of_a_batch_is_stored_and_follows_its_rows() {
         rejected: vec![Reject { row: 0, ..admission(5).rejected[1].clone() }],
         effective_us: vec![20, 30, 40],
         deletes: vec![0, 1],
+        origin: None,
         ..admission(5)
     };
     assert_eq!((rest.base_offset, rest.rows.num_rows()), (2, 3));

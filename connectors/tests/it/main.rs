@@ -3,8 +3,11 @@
 // The seams rule the product; a test may spawn and wait.
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)]
 
+#[path = "../../../tests/broker/mod.rs"]
+mod broker;
 mod contract_clock;
 mod contract_history;
+mod contract_kafka;
 mod contract_online;
 mod contract_source;
 mod contract_state;

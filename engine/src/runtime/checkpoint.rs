@@ -7,6 +7,7 @@ use super::{
     reading::lock_all,
     restore::{STATE_FORMAT, SourceProgress, ViewProgress},
     source::Inner,
+    topic::Origins,
 };
 use crate::{
     seam::{CommitTag, Keyspace, Positions, SeamError, SeamResult, WriteBatch},
@@ -34,6 +35,7 @@ struct SourceStand {
     id: ObjectId,
     progress: SourceProgress,
     extent: Extent,
+    origins: Origins,
 }
 
 struct ViewStand {
@@ -81,7 +83,7 @@ impl SourceStand {
             rows: count(&source.counters.rows),
             rejected: count(&source.counters.rejected),
         };
-        SourceStand { id: source.id, progress, extent: source.extent() }
+        SourceStand { id: source.id, progress, extent: source.extent(), origins: Origins::of(inner) }
     }
 }
 
@@ -257,6 +259,7 @@ impl Engine {
             for at in &stand.sources {
                 group.batch.puts.push(put(at.id, &at.progress)?);
                 group.batch.puts.push(at.extent.put(at.id)?);
+                group.batch.puts.extend(at.origins.put(at.id)?);
             }
         }
         all = all.and(self.save(group, &mut checkpointed).await);

@@ -5,12 +5,13 @@ use super::{
     extent::Extent,
     letters::{keep, payload},
     reading::REPLAY_ROWS,
+    topic::Origins,
 };
 use crate::{
     admission::{Admission, event_times},
     compiled::BatchRows,
     current::{CurrentRows, Replaced},
-    seam::{AdmittedBatch, Positions, Reject, SeamError, SeamResult, Source, SourceBatch},
+    seam::{AdmittedBatch, Origin, Positions, Reject, RejectReason, SeamError, SeamResult, Source, SourceBatch},
 };
 use arrow::{array::BooleanArray, compute::filter_record_batch, datatypes::SchemaRef, record_batch::RecordBatch};
 use datafusion::error::Result as DfResult;
@@ -56,7 +57,7 @@ pub struct SourceCounters {
 }
 
 pub struct Inner {
-    admission: Admission,
+    pub(super) admission: Admission,
     pub views: Vec<Arc<ViewRuntime>>,
     pub end: Positions,
     last_append_us: i64,
@@ -144,6 +145,7 @@ impl SourceRuntime {
         {
             admission.frontier_us = progress.frontier_us;
             admission.max_event_us = progress.max_event_us;
+            admission.partitions = Origins::read(seams, object.id)?;
             counters.rows.store(progress.rows, Ordering::Relaxed);
             counters.rejected.store(progress.rejected, Ordering::Relaxed);
             from = progress.positions.clone();
@@ -207,7 +209,7 @@ impl SourceRuntime {
 
     /// The definition's settings have changed (`ALTER … SET`).
     pub async fn reconfigure(&self, relation: Relation) {
-        self.lock().await.admission.set_max_ahead(relation.max_ahead_us);
+        self.lock().await.admission.set_limits(&relation);
         *self.relation.write() = relation;
     }
 
@@ -269,21 +271,23 @@ impl SourceRuntime {
     }
 
     fn count(&self, batch: &SourceBatch, decision: &AdmittedBatch) {
+        let undecoded = decision.origin.as_ref().map_or(0, |origin| origin.undecoded.len());
         self.counters.rows.fetch_add((batch.rows.num_rows() - decision.rejected.len()) as u64, Ordering::Relaxed);
-        self.counters.rejected.fetch_add(decision.rejected.len() as u64, Ordering::Relaxed);
+        self.counters.rejected.fetch_add((decision.rejected.len() + undecoded) as u64, Ordering::Relaxed);
     }
 
-    /// Appends, admits and applies; see [`super::Engine::ingest`].
+    /// Appends, admits and applies; see [`super::Engine::ingest`]. `origin`: the one batch was taken from a topic.
     pub(super) async fn ingest(
         &self,
         batches: Vec<RecordBatch>,
+        mut origin: Option<Origin>,
         conflict: Conflict,
         seams: &Seams,
     ) -> Result<IngestReport, IngestError> {
         let now_us = seams.clock.now_us();
         let mut inner = self.lock().await;
         let mut batches = self.resolve_conflicts(batches, conflict)?;
-        batches.retain(|batch| batch.num_rows() > 0);
+        batches.retain(|batch| batch.num_rows() > 0 || origin.is_some());
         let mut report = IngestReport::default();
         if batches.is_empty() {
             return Ok(report);
@@ -298,7 +302,7 @@ impl SourceRuntime {
         for rows in batches {
             report.rows += rows.num_rows();
             let keys = self.primary_keys(&rows)?;
-            let decision = admission.decide(&rows, now_us, |row, own| {
+            let decision = admission.decide(&rows, now_us, origin.take(), |row, own| {
                 let Some(key) = keys.get(row) else { return own };
                 let before = overlay.get(key).copied().or_else(|| self.table.as_ref()?.read().effective_us(key));
                 let effective = own.max(before.unwrap_or(i64::MIN));
@@ -315,8 +319,8 @@ impl SourceRuntime {
         }
         let end = self.log.append(group.clone()).await.map_err(|error| self.named(error))?;
         // From here on it has happened. Offsets are consecutive up to the end.
-        let rows: u64 = group.iter().map(|b| b.rows.num_rows() as u64).sum();
-        let mut offset = end.get(0) - rows;
+        let offsets: u64 = group.iter().map(SourceBatch::end_offset).sum();
+        let mut offset = end.get(0) - offsets;
         inner.admission = admission;
         inner.end = end;
         inner.last_append_us = now_us;
@@ -325,7 +329,7 @@ impl SourceRuntime {
         let wanted = inner.views.iter().any(|view| view.state.compiled.walk.versions);
         for mut batch in group {
             batch.base_offset = offset;
-            offset += batch.rows.num_rows() as u64;
+            offset = batch.end_offset();
             let decision = batch.admission.clone().unwrap_or_default();
             self.count(&batch, &decision);
             let replaced = self.remember_rows(&batch, &decision, wanted).unwrap_or_else(|error| {
@@ -333,6 +337,9 @@ impl SourceRuntime {
                 None
             });
             decision.rejected.iter().for_each(|reject| report.reject(reject.reason.as_str(), 1));
+            if let Some(undecoded) = decision.origin.as_ref().map(|origin| origin.undecoded.len()).filter(|n| *n > 0) {
+                report.reject(RejectReason::Decode.as_str(), undecoded);
+            }
             letters.extend(self.rejected(&batch, &decision));
             // One that failed on another of its sources is no longer at work here either.
             inner.views.retain(|view| !view.has_failed());
@@ -455,7 +462,8 @@ impl SourceRuntime {
     /// The letters of what the source itself did not admit.
     fn rejected(&self, batch: &SourceBatch, decision: &AdmittedBatch) -> Vec<DeadLetter> {
         let letter = |r: &Reject| self.letter(batch, None, r.row as usize, r.reason, r.error.clone());
-        decision.rejected.iter().map(letter).collect()
+        let undecoded = decision.origin.iter().flat_map(|origin| &origin.undecoded);
+        decision.rejected.iter().map(letter).chain(undecoded.map(|message| self.undecoded(message))).collect()
     }
 
     fn letter(
@@ -463,15 +471,16 @@ impl SourceRuntime {
         batch: &SourceBatch,
         view: Option<ObjectId>,
         row: usize,
-        reason: crate::seam::RejectReason,
+        reason: RejectReason,
         error: String,
     ) -> DeadLetter {
+        let (partition, offset, append_us) = batch.place(row);
         DeadLetter {
             source: self.id,
             view,
-            partition: batch.partition,
-            offset: batch.base_offset + row as u64,
-            append_us: batch.append_time_us,
+            partition,
+            offset,
+            append_us,
             reason,
             error,
             payload: payload(&batch.rows, row),
@@ -524,14 +533,15 @@ impl SourceRuntime {
             (relation.clock, relation.idle_timeout_us, relation.delay_us)
         };
         let now_us = seams.clock.now_us();
-        if event_clock(clock) {
+        if event_clock(clock) && !self.is_archive() {
             return Ok(false);
         }
         let mut inner = self.lock().await;
-        let to_us = now_us.saturating_sub(delay_us);
-        if now_us - inner.last_append_us < timeout_us || to_us <= inner.admission.frontier_us {
-            return Ok(false);
-        }
+        let to_us = match self.is_archive() {
+            true => inner.admission.idle_us(now_us),
+            false => Some(now_us.saturating_sub(delay_us)).filter(|_| now_us - inner.last_append_us >= timeout_us),
+        };
+        let Some(to_us) = to_us.filter(|to_us| *to_us > inner.admission.frontier_us) else { return Ok(false) };
         let waited_for = inner.views.iter().any(|v| v.state.earliest_due().is_some_and(|due| due < to_us));
         if !waited_for && now_us.saturating_sub(inner.last_idle_us) < IDLE_RECORD_US {
             return Ok(false);

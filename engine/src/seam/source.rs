@@ -52,6 +52,17 @@ impl SourceBatch {
     pub fn end_offset(&self) -> u64 {
         self.base_offset + (self.rows.num_rows() as u64).max(1)
     }
+
+    /// Where a row came from, for people: partition, offset and append time; those of the topic where the log is the
+    /// archive of one.
+    pub fn place(&self, row: usize) -> (u32, u64, i64) {
+        let origin = self.admission.as_ref().and_then(|admission| admission.origin.as_ref());
+        let run = origin.and_then(|origin| origin.runs.iter().rev().find(|run| run.row as usize <= row));
+        match run {
+            Some(run) => (run.partition, run.offset + (row as u64 - u64::from(run.row)), run.append_us),
+            None => (self.partition, self.base_offset + row as u64, self.append_time_us),
+        }
+    }
 }
 
 /// What admission decided about one batch (semantics, section 3), and the source's clocks after it.
@@ -67,6 +78,51 @@ pub struct AdmittedBatch {
     pub effective_us: Vec<i64>,
     /// For a changelog table: which rows are deletes, as row numbers ascending; empty otherwise.
     pub deletes: Vec<u32>,
+    /// Where the rows were taken from, if the log is the archive of another system's topic.
+    pub origin: Option<Origin>,
+}
+
+/// Where the rows of a batch were taken from. Stored in the append that stores the rows, so that what was read from the
+/// topic and what is kept here cannot differ: after a crash reading goes on exactly behind the last of them.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Origin {
+    /// Ascending by row; the first begins with row 0 where there are rows.
+    pub runs: Vec<Run>,
+    /// Messages that could not be decoded. They have no row.
+    pub undecoded: Vec<Undecoded>,
+    /// Each partition that the batch has something of, once, as it stands after the batch.
+    pub taken: Vec<Taken>,
+}
+
+/// Rows with consecutive offsets in one partition and one append time.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Run {
+    /// The first row.
+    pub row: u32,
+    pub partition: u32,
+    /// Of the first row.
+    pub offset: u64,
+    /// The broker's, where the topic has the time of its appends; else that of reading it.
+    pub append_us: i64,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Undecoded {
+    pub partition: u32,
+    pub offset: u64,
+    pub append_us: i64,
+    pub error: String,
+    /// As it came; bytes that are no UTF-8 as `\x` and hexadecimal digits.
+    pub payload: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Taken {
+    pub partition: u32,
+    /// The offset to go on from.
+    pub next: u64,
+    /// The partition's watermark, microseconds; admission sets it.
+    pub watermark_us: i64,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

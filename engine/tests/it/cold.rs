@@ -88,6 +88,7 @@ fn compiled(query: &str, ttl: Option<&str>) -> Arc<CompiledView> {
         idle_timeout_us: 0,
         retention_us: None,
         dead_letter_retention_us: None,
+        includes: vec![],
         options: BTreeMap::new(),
         sql: String::new(),
     };

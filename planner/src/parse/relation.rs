@@ -7,7 +7,7 @@ use crate::{
     statement::{ColumnDef, CreateRelation, Statement},
 };
 use datafusion::sql::sqlparser::tokenizer::Token;
-use tidemark_catalog::{ObjectKind, SqlType};
+use tidemark_catalog::{Include, ObjectKind, SqlType};
 
 /// Behind `CREATE SOURCE | TABLE`.
 pub(super) fn create(c: &mut Cursor<'_>, kind: ObjectKind) -> PlanResult<Statement> {
@@ -22,6 +22,7 @@ pub(super) fn create(c: &mut Cursor<'_>, kind: ObjectKind) -> PlanResult<Stateme
         name,
         if_not_exists,
         columns: vec![],
+        includes: vec![],
         primary_key: vec![],
         watermark: None,
         options: Default::default(),
@@ -34,6 +35,10 @@ pub(super) fn create(c: &mut Cursor<'_>, kind: ObjectKind) -> PlanResult<Stateme
             PlanError::unsupported("a column list in CREATE TABLE AS is not supported")
                 .hint("name the columns in the query: SELECT … AS name"),
         ));
+    }
+    while c.at("INCLUDE") {
+        include(c, &mut relation)?;
+        c.eat_token(&Token::Comma);
     }
     resolve(&mut relation, start)?;
     let mut has_options = false;
@@ -172,6 +177,45 @@ fn refuse_constraint(c: &Cursor<'_>) -> PlanResult<()> {
             return Err(c.place(PlanError::unsupported(format!("{word} is not supported in a definition")).hint(hint)));
         }
     }
+    Ok(())
+}
+
+/// `INCLUDE KEY [type] | HEADER 'name' [type] | TIMESTAMP | PARTITION | OFFSET AS name`
+fn include(c: &mut Cursor<'_>, relation: &mut CreateRelation) -> PlanResult<()> {
+    c.expect("INCLUDE")?;
+    let start = *c;
+    let word = c.keyword(0).ok_or_else(|| c.unexpected())?;
+    c.skip();
+    let (include, ty) = match word.as_str() {
+        "KEY" => (Include::Key, SqlType::Bytea),
+        "HEADER" => (Include::Header(c.string()?), SqlType::Bytea),
+        "TIMESTAMP" => (Include::Timestamp, SqlType::TimestampTz),
+        "PARTITION" => (Include::Partition, SqlType::Int4),
+        "OFFSET" => (Include::Offset, SqlType::Int8),
+        _ => {
+            let error = PlanError::unsupported(format!("INCLUDE {word} is not supported"));
+            return Err(start.place(error.hint("KEY, TIMESTAMP, PARTITION, OFFSET and HEADER 'name' are")));
+        }
+    };
+    let bytes = matches!(include, Include::Key | Include::Header(_));
+    let typed = *c;
+    let ty = if bytes && !c.done() && !["AS", "INCLUDE", "WITH", "FORMAT"].iter().any(|word| c.at(word)) {
+        c.sql_type()?
+    } else {
+        ty
+    };
+    if bytes && !matches!(ty, SqlType::Bytea | SqlType::Text) {
+        let error = PlanError::unsupported(format!("INCLUDE {word} as {ty} is not supported"));
+        return Err(typed.place(error.hint("text and bytea are; cast it in the SELECT")));
+    }
+    c.expect("AS")?;
+    let name = c.identifier()?;
+    if relation.columns.iter().any(|column| column.name == name) {
+        return Err(start
+            .place(PlanError::new(sqlstate::DUPLICATE_COLUMN, format!("column \"{name}\" specified more than once"))));
+    }
+    relation.includes.push((relation.columns.len(), include));
+    relation.columns.push(ColumnDef { name, ty, not_null: false });
     Ok(())
 }
 

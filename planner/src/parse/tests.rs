@@ -5,7 +5,7 @@ use crate::{PlanError, PlanResult, statement::*};
 use datafusion::sql::sqlparser::tokenizer::Tokenizer;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
-use tidemark_catalog::{ObjectKind, SqlType};
+use tidemark_catalog::{Include, ObjectKind, SqlType};
 
 const SECOND: i64 = 1_000_000;
 
@@ -48,6 +48,7 @@ fn relation(kind: ObjectKind, name: &str) -> CreateRelation {
         name: name.into(),
         if_not_exists: false,
         columns: vec![],
+        includes: vec![],
         primary_key: vec![],
         watermark: None,
         options: BTreeMap::new(),
@@ -80,6 +81,38 @@ fn a_source_has_columns_a_watermark_and_options() {
             ..relation(ObjectKind::Source, "clicks")
         }),
     );
+}
+
+#[test]
+fn a_source_includes_what_a_broker_knows_of_a_message() {
+    check(
+        "CREATE SOURCE s (x int) INCLUDE key AS k INCLUDE header 'trace' text AS trace INCLUDE timestamp AS at,
+         INCLUDE offset AS \"Offset\" WITH (connector = 'kafka')",
+        Statement::CreateRelation(CreateRelation {
+            columns: vec![
+                column("x", SqlType::Int4, false),
+                column("k", SqlType::Bytea, false),
+                column("trace", SqlType::Text, false),
+                column("at", SqlType::TimestampTz, false),
+                column("Offset", SqlType::Int8, false),
+            ],
+            includes: vec![
+                (1, Include::Key),
+                (2, Include::Header("trace".into())),
+                (3, Include::Timestamp),
+                (4, Include::Offset),
+            ],
+            options: options(&[("connector", "kafka")]),
+            ..relation(ObjectKind::Source, "s")
+        }),
+    );
+    check_error(
+        "CREATE SOURCE s (x int) INCLUDE key int AS k",
+        "0A000",
+        "INCLUDE KEY as integer is not supported",
+        "int AS",
+    );
+    check_error("CREATE SOURCE s (x int) INCLUDE key AS x", "42701", "column \"x\" specified more than once", "key AS");
 }
 
 #[test]

@@ -3,7 +3,7 @@
 //! Into a table all rows go in together. Into a source they go in by chunks as they arrive: it is a stream, lookups move
 //! while it is loaded, and memory stays bounded; an error then says how many rows are already in.
 
-use super::insert::{column_map, fit, rejected, target};
+use super::insert::{column_map, fit, rejected, writable};
 use crate::{
     database::Database,
     pg::{Copied, CopyInSink, CopyLayout, Hold, Outcome, PgError},
@@ -31,7 +31,7 @@ pub fn execute(
     options: &CopyOptions,
 ) -> Result<Outcome, PgError> {
     let snapshot = database.snapshot();
-    let object = target(&snapshot, table)?.clone();
+    let object = writable(&snapshot, table)?.clone();
     let map = column_map(&object, columns)?;
     let decoder = CopyDecoder::new(table, options, object.schema(), &map, session.format.time_zone, BATCH_ROWS)?;
     let layout = CopyLayout { binary: options.format == CopyFormat::Binary, columns: map.len() as i16 };

@@ -1,13 +1,15 @@
-//! `CREATE SOURCE` and `CREATE TABLE`: an embedded durable log and its definition.
+//! `CREATE SOURCE` and `CREATE TABLE`: an embedded durable log and its definition; and the topic that feeds it, if one does.
 
 use super::done;
 use crate::{
     database::Database,
+    feeds,
     pg::{Outcome, PgError},
     session::Session,
 };
 use std::{collections::BTreeMap, sync::Arc};
 use tidemark_catalog::{Body, Change, ClockMode, Column, Object, ObjectKind, Relation};
+use tidemark_connectors::kafka;
 use tidemark_planner::{PlanError, parse::duration_us, statement::CreateRelation};
 
 /// An event may lie an hour ahead of its arrival before it is taken for a mistake.
@@ -23,12 +25,20 @@ pub async fn execute(
     create: &CreateRelation,
     sql: &str,
 ) -> Result<Outcome, PgError> {
-    let mut catalog = database.catalog.lock().await;
     let tag = if create.kind == ObjectKind::Source { "CREATE SOURCE" } else { "CREATE TABLE" };
     if let Some(existing) = database.snapshot().get(&create.name) {
         return exists(session, existing, create.if_not_exists, tag);
     }
     let relation = relation(create, sql)?;
+    // Before anything is locked: a broker may take seconds to answer, or not to.
+    let beginning = match relation.topic() {
+        Some(_) => Some(feeds::ask(&create.name, &relation).await?),
+        None => None,
+    };
+    let mut catalog = database.catalog.lock().await;
+    if let Some(existing) = database.snapshot().get(&create.name) {
+        return exists(session, existing, create.if_not_exists, tag);
+    }
     let id = catalog.allocate_id().await?;
     let body = match create.kind {
         ObjectKind::Source => Body::Source(relation),
@@ -37,10 +47,17 @@ pub async fn execute(
     let object = Object { id, name: create.name.clone(), created_us: database.clock.now_us(), comment: None, body };
     // The log first: a crash between the two leaves an unused folder, never a definition without its log.
     database.engine.create_source(&object).await?;
-    if let Err(error) = database.commit(&mut catalog, &[Change::Put(object)]).await {
+    let committed = async {
+        if let Some(beginning) = &beginning {
+            database.feeds.begin(&object, beginning).await?;
+        }
+        database.commit(&mut catalog, &[Change::Put(object.clone())]).await
+    };
+    if let Err(error) = committed.await {
         database.engine.drop_source(id).await?;
         return Err(error);
     }
+    database.feeds.start(&object)?;
     done(tag)
 }
 
@@ -80,6 +97,7 @@ fn relation(create: &CreateRelation, sql: &str) -> Result<Relation, PgError> {
         idle_timeout_us: IDLE_TIMEOUT_US,
         retention_us: None,
         dead_letter_retention_us: None,
+        includes: create.includes.clone(),
         options: BTreeMap::new(),
         sql: sql.to_string(),
     };
@@ -99,7 +117,17 @@ fn relation(create: &CreateRelation, sql: &str) -> Result<Relation, PgError> {
         return Err(PgError::error("42P16", format!("source \"{}\" cannot have a primary key", create.name))
             .hint("a source is a stream of events; CREATE TABLE … FORMAT UPSERT keeps one row per key"));
     }
+    if let Some(connector) = create.options.get("connector") {
+        relation.options.insert("connector".to_string(), connector.clone());
+    }
     apply_options(&mut relation, create.kind, &create.name, &create.options)?;
+    if !relation.includes.is_empty() && relation.topic().is_none() {
+        return Err(PgError::error(
+            "0A000",
+            format!("{} \"{}\" has no messages to INCLUDE from", create.kind, create.name),
+        )
+        .hint("INCLUDE goes with connector = 'kafka'"));
+    }
     Ok(relation)
 }
 
@@ -110,6 +138,7 @@ pub fn apply_options(
     name: &str,
     options: &BTreeMap<String, String>,
 ) -> Result<(), PgError> {
+    let is_kafka = relation.options.get("connector").is_some_and(|connector| connector == "kafka");
     for (option, value) in options {
         let duration = || -> Result<i64, PgError> {
             duration_us(value).map_err(|e: PlanError| {
@@ -140,16 +169,23 @@ pub fn apply_options(
             "retention" => relation.retention_us = Some(duration()?),
             "dead_letter_retention" => relation.dead_letter_retention_us = Some(duration()?),
             "connector" if value == "embedded" => {}
+            "connector" if value == "kafka" && kind == ObjectKind::Source => {}
+            "connector" if value == "kafka" => {
+                return Err(PgError::error("0A000", format!("{kind} \"{name}\" cannot be fed by Kafka yet"))
+                    .hint("CREATE SOURCE … WITH (connector = 'kafka', …) can"));
+            }
+            ours if is_kafka && kafka::is_option(ours) => {}
             "connector" => {
                 return Err(PgError::error(
                     "0A000",
                     format!("{kind} \"{name}\": connector '{value}' is not available"),
                 )
-                .hint("leave the connector out: INSERT and COPY feed the embedded durable log"));
+                .hint("'kafka' is; or leave the connector out: INSERT and COPY feed the embedded durable log"));
             }
             other => {
+                let ours: &[&str] = if is_kafka { &kafka::OPTIONS } else { &[] };
                 return Err(PgError::error("22023", format!("{kind} \"{name}\" has no option \"{other}\""))
-                    .hint(format!("options are {}", OPTIONS.join(", "))));
+                    .hint(format!("options are {}", [&OPTIONS[..], ours].concat().join(", "))));
             }
         }
         relation.options.insert(option.clone(), value.clone());

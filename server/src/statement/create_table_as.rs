@@ -58,6 +58,7 @@ pub async fn execute(
         idle_timeout_us: 0,
         retention_us: None,
         dead_letter_retention_us: None,
+        includes: vec![],
         options: BTreeMap::new(),
         sql: sql.to_string(),
     };

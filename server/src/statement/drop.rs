@@ -52,7 +52,10 @@ pub async fn execute(
         for object in doomed.iter().rev() {
             match &object.body {
                 Body::FeatureView(_) => database.engine.drop_view(object.id).await?,
-                Body::Source(_) | Body::Table(_) => database.engine.drop_source(object.id).await?,
+                Body::Source(_) | Body::Table(_) => {
+                    database.feeds.stop(object.id).await;
+                    database.engine.drop_source(object.id).await?;
+                }
                 Body::View(_) | Body::Aggregate(_) => {}
             }
         }

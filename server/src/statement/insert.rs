@@ -15,7 +15,7 @@ use arrow::{
 use datafusion::{scalar::ScalarValue, sql::sqlparser::ast};
 use futures::TryStreamExt;
 use std::{borrow::Cow, collections::BTreeSet, sync::Arc};
-use tidemark_catalog::{Object, Snapshot};
+use tidemark_catalog::{Object, Relation, Snapshot};
 use tidemark_engine::runtime::{Conflict, IngestReport};
 use tidemark_planner::{
     error::missing_object,
@@ -33,6 +33,16 @@ pub fn target<'a>(snapshot: &'a Snapshot, name: &str) -> Result<&'a Arc<Object>,
                 .hint("rows go into its source; a view follows by itself"))
         }
         Some(object) => Ok(object),
+    }
+}
+
+/// One that statements may feed.
+pub fn writable<'a>(snapshot: &'a Snapshot, name: &str) -> Result<&'a Arc<Object>, PgError> {
+    let object = target(snapshot, name)?;
+    match object.relation().and_then(Relation::topic) {
+        None => Ok(object),
+        Some(topic) => Err(PgError::error("0A000", format!("source \"{name}\" is fed by the Kafka topic \"{topic}\""))
+            .hint("write to the topic with a producer of Kafka's: INSERT and COPY into it come later")),
     }
 }
 
@@ -104,7 +114,7 @@ pub async fn execute(
     parameters: &[ScalarValue],
 ) -> Result<Outcome, PgError> {
     let snapshot = database.snapshot();
-    let object = target(&snapshot, &insert.table)?.clone();
+    let object = writable(&snapshot, &insert.table)?.clone();
     let map = column_map(&object, &insert.columns)?;
     let relation = object.relation().ok_or_else(|| PgError::error("XX000", "not a relation"))?;
     let conflict = match &insert.on_conflict {

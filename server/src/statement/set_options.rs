@@ -3,11 +3,13 @@
 use super::create_relation::apply_options;
 use crate::{
     database::{Database, find},
+    feeds,
     pg::{Outcome, PgError},
     session::Session,
 };
 use std::{collections::BTreeMap, sync::Arc};
 use tidemark_catalog::{Body, Change, ObjectKind};
+use tidemark_connectors::kafka;
 use tidemark_planner::feature::retention;
 
 pub async fn execute(
@@ -38,6 +40,11 @@ pub async fn execute(
                     format!("clock and connector of {kind} \"{name}\" cannot be changed"),
                 )
                 .hint("its history was made with them; create another and copy the rows"));
+            }
+            let fixed = |option: &str| kafka::is_option(option) && !option.starts_with("properties.");
+            if let Some(option) = options.keys().find(|option| relation.topic().is_some() && fixed(option)) {
+                return Err(PgError::error("0A000", format!("{option} of {kind} \"{name}\" cannot be changed"))
+                    .hint("properties.* can; for another topic or format create another source"));
             }
             apply_options(relation, kind, name, options)?;
             if let Some(retention_us) = relation.retention_us.filter(|_| options.contains_key("retention")) {
@@ -74,9 +81,17 @@ pub async fn execute(
         }
     }
     let relation = changed.relation().cloned();
-    database.commit(&mut catalog, &[Change::Put(changed)]).await?;
+    let another_client = options.keys().any(|option| option.starts_with("properties."));
+    if let Some(relation) = relation.as_ref().filter(|relation| another_client && relation.topic().is_some()) {
+        feeds::ask(name, relation).await?;
+    }
+    database.commit(&mut catalog, &[Change::Put(changed.clone())]).await?;
     if let (Some(source), Some(relation)) = (database.engine.source(object.id), relation) {
         source.reconfigure(relation).await;
+    }
+    if another_client {
+        database.feeds.stop(object.id).await;
+        database.feeds.start(&changed)?;
     }
     Ok(Outcome::Done { tag: tag.into() })
 }

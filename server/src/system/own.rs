@@ -59,6 +59,7 @@ fn source_pipeline(system: &SystemTablesOf, object: &Object, rows: &mut Rows) {
         ("watermark", instant(stats.watermark_us)),
         ("frontier", instant(stats.frontier_us)),
         ("last_error", stats.last_error.into()),
+        ("partitions", stats.partitions.into()),
     ]);
 }
 

@@ -35,6 +35,7 @@ fn relation(columns: Vec<Column>, primary_key: Vec<usize>, event_time: Option<us
         idle_timeout_us: 0,
         retention_us: None,
         dead_letter_retention_us: None,
+        includes: vec![],
         options: BTreeMap::new(),
         sql: "CREATE …".into(),
     }

@@ -1,0 +1,542 @@
+//! JSON messages into columns: one message is one row, or an error and no row.
+//!
+//! A message's fields come in any order, extra ones are skipped, and one that is missing is NULL. What a number means for a
+//! time is said by an option; a text is read as ISO 8601. Numbers are read digit by digit, so a decimal is what was written.
+
+mod decimal;
+mod scan;
+
+use arrow::{
+    array::{
+        ArrayRef, BinaryBuilder, BooleanBuilder, Date32Builder, Decimal128Builder, Float32Builder, Float64Builder,
+        Int16Builder, Int32Builder, Int64Builder, StringBuilder, Time64MicrosecondBuilder, TimestampMicrosecondBuilder,
+    },
+    compute::kernels::cast_utils::{Parser, string_to_datetime},
+    datatypes::{DataType, Date32Type, Time64MicrosecondType},
+};
+use chrono::Utc;
+use scan::{Scanner, Token, unescaped};
+use std::{borrow::Cow, sync::Arc};
+use tidemark_catalog::{Column, SqlType};
+use tidemark_engine::value::{Value, array_of};
+
+/// What a number says where a time is wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Epoch {
+    Seconds,
+    Millis,
+    Micros,
+}
+
+impl Epoch {
+    pub fn of(name: &str) -> Option<Epoch> {
+        Some(match name {
+            "s" => Epoch::Seconds,
+            "ms" => Epoch::Millis,
+            "us" => Epoch::Micros,
+            _ => return None,
+        })
+    }
+
+    /// Decimal places to microseconds.
+    fn scale(self) -> i8 {
+        match self {
+            Epoch::Seconds => 6,
+            Epoch::Millis => 3,
+            Epoch::Micros => 0,
+        }
+    }
+}
+
+/// One column and where in a message it is found.
+#[derive(Debug, Clone)]
+pub struct Field {
+    pub column: Column,
+    /// The names on the way to it.
+    pub path: Vec<String>,
+    /// `None`: numbers are no times.
+    pub epoch: Option<Epoch>,
+}
+
+/// Whether values of this type can be in JSON.
+pub fn has(ty: &SqlType) -> bool {
+    match ty {
+        SqlType::Interval => false,
+        SqlType::Array(item) => has(item),
+        _ => true,
+    }
+}
+
+/// The fields on a way: those that end in a column, those that lead on.
+#[derive(Debug, Default)]
+struct Fields(Vec<(String, Place)>);
+
+#[derive(Debug)]
+enum Place {
+    Column(usize),
+    Inside(Fields),
+}
+
+impl Fields {
+    fn add(&mut self, path: &[String], column: usize) -> Result<(), String> {
+        let [name, rest @ ..] = path else { return Err("a path has no names".to_string()) };
+        let known = self.0.iter_mut().find(|(known, _)| known == name);
+        match (known, rest) {
+            (None, []) => self.0.push((name.clone(), Place::Column(column))),
+            (None, rest) => {
+                let mut inside = Fields::default();
+                inside.add(rest, column)?;
+                self.0.push((name.clone(), Place::Inside(inside)));
+            }
+            (Some((_, Place::Inside(inside))), [_, ..]) => inside.add(rest, column)?,
+            _ => return Err(format!("two columns are at \"{name}\"")),
+        }
+        Ok(())
+    }
+
+    /// Where a field belongs. Messages of one writer have their fields in one order: `guess` is the place after the last.
+    fn find(&self, name: &str, guess: &mut usize) -> Option<&Place> {
+        let at = match self.0.get(*guess) {
+            Some((known, _)) if known == name => *guess,
+            _ => self.0.iter().position(|(known, _)| known == name)?,
+        };
+        *guess = at + 1;
+        Some(&self.0[at].1)
+    }
+}
+
+/// A value on its way from a message to its column.
+#[derive(Debug, Clone)]
+enum Cell<'a> {
+    Null,
+    Bool(bool),
+    Int(i64),
+    Float(f64),
+    Decimal(i128),
+    Text(Cow<'a, str>),
+    Bytes(Vec<u8>),
+    List(Arc<[Value]>),
+}
+
+impl Cell<'_> {
+    fn value(self) -> Value {
+        match self {
+            Cell::Null => Value::Null,
+            Cell::Bool(b) => Value::Bool(b),
+            Cell::Int(i) => Value::Int(i),
+            Cell::Float(x) => Value::float(x),
+            Cell::Decimal(d) => Value::Decimal(d),
+            Cell::Text(text) => Value::Text(text.into()),
+            Cell::Bytes(bytes) => Value::Bytes(bytes.into()),
+            Cell::List(items) => Value::List(items),
+        }
+    }
+}
+
+/// Gathers rows; [`JsonRows::finish`] gives their columns.
+pub struct JsonRows {
+    columns: Vec<Field>,
+    fields: Fields,
+    builders: Vec<Builder>,
+    rows: usize,
+}
+
+impl JsonRows {
+    /// # Errors
+    /// Two columns are found at one place, or one inside another.
+    pub fn new(columns: Vec<Field>) -> Result<JsonRows, String> {
+        let mut fields = Fields::default();
+        for (at, field) in columns.iter().enumerate() {
+            fields.add(&field.path, at).map_err(|error| format!("column \"{}\": {error}", field.column.name))?;
+        }
+        let builders = columns.iter().map(|field| Builder::of(&field.column.ty)).collect();
+        Ok(JsonRows { columns, fields, builders, rows: 0 })
+    }
+
+    pub fn len(&self) -> usize {
+        self.rows
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.rows == 0
+    }
+
+    /// Takes a message as one more row.
+    ///
+    /// # Errors
+    /// It is none, with the reason; the rows are as before.
+    pub fn push(&mut self, message: &[u8]) -> Result<(), String> {
+        let text = std::str::from_utf8(message).map_err(|error| format!("not JSON: {error}"))?;
+        let mut tokens: Vec<Option<Token<'_>>> = vec![None; self.columns.len()];
+        let mut scanner = Scanner::new(text);
+        if !scanner.at_object() {
+            let kind = scanner.value()?.kind();
+            return Err(format!("a row is a JSON object, this is {kind}"));
+        }
+        gather(&mut scanner, &self.fields, &mut tokens)?;
+        scanner.end()?;
+        let mut cells = Vec::with_capacity(tokens.len());
+        for (field, token) in self.columns.iter().zip(tokens) {
+            let column = &field.column;
+            let cell = match token {
+                None | Some(Token::Null) if column.not_null => {
+                    let what = if token.is_none() { "is missing" } else { "is null" };
+                    return Err(format!("column \"{}\" {what}, and is NOT NULL", column.name));
+                }
+                None => Cell::Null,
+                Some(token) => cell(token, &column.ty, field.epoch)
+                    .map_err(|error| format!("column \"{}\": {error}", column.name))?,
+            };
+            cells.push(cell);
+        }
+        self.builders.iter_mut().zip(cells).for_each(|(builder, cell)| builder.push(cell));
+        self.rows += 1;
+        Ok(())
+    }
+
+    /// The columns of the rows so far, in order; begins anew.
+    pub fn finish(&mut self) -> Result<Vec<ArrayRef>, String> {
+        self.rows = 0;
+        let finished = self.builders.iter_mut().zip(&self.columns);
+        finished.map(|(builder, field)| builder.finish(&field.column.ty.arrow())).collect()
+    }
+}
+
+/// Of fields of one name the last counts, as for PostgreSQL.
+fn gather<'a>(scanner: &mut Scanner<'a>, fields: &Fields, tokens: &mut [Option<Token<'a>>]) -> Result<(), String> {
+    let mut guess = 0;
+    scanner.object(|scanner, name| {
+        match fields.find(&unescaped(name), &mut guess) {
+            Some(Place::Inside(fields)) if scanner.at_object() => gather(scanner, fields, tokens),
+            Some(Place::Column(column)) => {
+                tokens[*column] = Some(scanner.value()?);
+                Ok(())
+            }
+            // What is not wanted; and where an object is, something else: what lies in it is missing.
+            None | Some(Place::Inside(_)) => scanner.value().map(|_| ()),
+        }
+    })
+}
+
+fn cell<'a>(token: Token<'a>, ty: &SqlType, epoch: Option<Epoch>) -> Result<Cell<'a>, String> {
+    let unfit = || format!("{} is no {ty}", token.kind());
+    // Numbers may come as texts: not every writer's numbers hold a bigint.
+    let number = || match token {
+        Token::Number(digits) => Ok(digits),
+        Token::Text(digits) if !digits.contains('\\') => Ok(digits.trim()),
+        _ => Err(unfit()),
+    };
+    let written = |digits: &str| format!("{digits:?} is no {ty}");
+    let text = || match token {
+        Token::Text(text) => Ok(unescaped(text)),
+        _ => Err(unfit()),
+    };
+    Ok(match ty {
+        _ if token == Token::Null => Cell::Null,
+        SqlType::Bool => match token {
+            Token::Bool(b) => Cell::Bool(b),
+            Token::Text("true" | "t") => Cell::Bool(true),
+            Token::Text("false" | "f") => Cell::Bool(false),
+            _ => return Err(unfit()),
+        },
+        SqlType::Int2 | SqlType::Int4 | SqlType::Int8 => {
+            let digits = number()?;
+            let whole = match digits.parse::<i64>() {
+                Ok(whole) => whole,
+                // 1.0 and 1e3 are whole too.
+                Err(_) => {
+                    let whole = decimal::exact(digits, 0).ok_or_else(|| written(digits))?;
+                    i64::try_from(whole).map_err(|_| out_of_range(digits, ty))?
+                }
+            };
+            let (least, greatest) = match ty {
+                SqlType::Int2 => (i64::from(i16::MIN), i64::from(i16::MAX)),
+                SqlType::Int4 => (i64::from(i32::MIN), i64::from(i32::MAX)),
+                _ => (i64::MIN, i64::MAX),
+            };
+            if !(least..=greatest).contains(&whole) {
+                return Err(out_of_range(digits, ty));
+            }
+            Cell::Int(whole)
+        }
+        SqlType::Float4 | SqlType::Float8 => {
+            let digits = number()?;
+            let x: f64 = digits.parse().map_err(|_| written(digits))?;
+            let is_written_infinite = matches!(token, Token::Text(_));
+            if (x.is_infinite() || *ty == SqlType::Float4 && (x as f32).is_infinite()) && !is_written_infinite {
+                return Err(out_of_range(digits, ty));
+            }
+            Cell::Float(x)
+        }
+        SqlType::Numeric { precision, scale } => {
+            let digits = number()?;
+            let unscaled = decimal::rounded(digits, *scale).ok_or_else(|| written(digits))?;
+            if unscaled.unsigned_abs() >= 10u128.pow(u32::from(*precision)) {
+                return Err(out_of_range(digits, ty));
+            }
+            Cell::Decimal(unscaled)
+        }
+        SqlType::Text => match token {
+            Token::Text(text) => Cell::Text(unescaped(text)),
+            Token::Number(written) | Token::Object(written) | Token::Array(written) => Cell::Text(written.into()),
+            Token::Bool(b) => Cell::Text(if b { "true" } else { "false" }.into()),
+            Token::Null => Cell::Null,
+        },
+        SqlType::Bytea => {
+            let text = text()?;
+            Cell::Bytes(bytes(&text).ok_or_else(|| format!("{text:?} is no bytea (\\x and hexadecimal digits)"))?)
+        }
+        SqlType::Date => {
+            let text = text()?;
+            Cell::Int(Date32Type::parse(&text).ok_or_else(|| written(&text))?.into())
+        }
+        SqlType::Time => {
+            let text = text()?;
+            Cell::Int(Time64MicrosecondType::parse(&text).ok_or_else(|| written(&text))?)
+        }
+        SqlType::Timestamp | SqlType::TimestampTz => Cell::Int(match (token, epoch) {
+            (Token::Number(digits), Some(epoch)) => {
+                let us = decimal::floored(digits, epoch.scale()).ok_or_else(|| written(digits))?;
+                i64::try_from(us).map_err(|_| out_of_range(digits, ty))?
+            }
+            (Token::Number(_), None) => {
+                return Err("a number is no time (json.timestamp = 's', 'ms' or 'us' says how to read it)".to_string());
+            }
+            _ => {
+                let text = text()?;
+                string_to_datetime(&Utc, text.trim()).map_err(|_| written(&text))?.timestamp_micros()
+            }
+        }),
+        SqlType::Interval => return Err(unfit()),
+        SqlType::Array(item) => {
+            let Token::Array(text) = token else { return Err(unfit()) };
+            let mut items = vec![];
+            Scanner::new(text).array(|scanner| {
+                items.push(cell(scanner.value()?, item, epoch)?.value());
+                Ok(())
+            })?;
+            Cell::List(items.into())
+        }
+    })
+}
+
+fn out_of_range(digits: &str, ty: &SqlType) -> String {
+    format!("{digits} is out of range for type {ty}")
+}
+
+fn bytes(text: &str) -> Option<Vec<u8>> {
+    let digits = text.strip_prefix("\\x").filter(|digits| digits.len() % 2 == 0 && digits.is_ascii())?;
+    (0..digits.len() / 2).map(|at| u8::from_str_radix(&digits[at * 2..at * 2 + 2], 16).ok()).collect()
+}
+
+/// A column while it grows.
+enum Builder {
+    Bool(BooleanBuilder),
+    Int2(Int16Builder),
+    Int4(Int32Builder),
+    Int8(Int64Builder),
+    Float4(Float32Builder),
+    Float8(Float64Builder),
+    Numeric(Decimal128Builder),
+    Text(StringBuilder),
+    Bytea(BinaryBuilder),
+    Date(Date32Builder),
+    Time(Time64MicrosecondBuilder),
+    Timestamp(TimestampMicrosecondBuilder),
+    Array(Vec<Value>),
+}
+
+impl Builder {
+    fn of(ty: &SqlType) -> Builder {
+        match ty {
+            SqlType::Bool => Builder::Bool(BooleanBuilder::new()),
+            SqlType::Int2 => Builder::Int2(Int16Builder::new()),
+            SqlType::Int4 => Builder::Int4(Int32Builder::new()),
+            SqlType::Int8 => Builder::Int8(Int64Builder::new()),
+            SqlType::Float4 => Builder::Float4(Float32Builder::new()),
+            SqlType::Float8 => Builder::Float8(Float64Builder::new()),
+            SqlType::Numeric { .. } => Builder::Numeric(Decimal128Builder::new().with_data_type(ty.arrow())),
+            SqlType::Text => Builder::Text(StringBuilder::new()),
+            SqlType::Bytea => Builder::Bytea(BinaryBuilder::new()),
+            SqlType::Date => Builder::Date(Date32Builder::new()),
+            SqlType::Time => Builder::Time(Time64MicrosecondBuilder::new()),
+            SqlType::Timestamp | SqlType::TimestampTz => {
+                Builder::Timestamp(TimestampMicrosecondBuilder::new().with_data_type(ty.arrow()))
+            }
+            SqlType::Array(_) | SqlType::Interval => Builder::Array(vec![]),
+        }
+    }
+
+    fn push(&mut self, cell: Cell<'_>) {
+        match (self, cell) {
+            (Builder::Bool(b), Cell::Bool(x)) => b.append_value(x),
+            (Builder::Bool(b), _) => b.append_null(),
+            // `cell` has checked the ranges.
+            (Builder::Int2(b), Cell::Int(x)) => b.append_value(x as i16),
+            (Builder::Int2(b), _) => b.append_null(),
+            (Builder::Int4(b), Cell::Int(x)) => b.append_value(x as i32),
+            (Builder::Int4(b), _) => b.append_null(),
+            (Builder::Int8(b), Cell::Int(x)) => b.append_value(x),
+            (Builder::Int8(b), _) => b.append_null(),
+            (Builder::Float4(b), Cell::Float(x)) => b.append_value(x as f32),
+            (Builder::Float4(b), _) => b.append_null(),
+            (Builder::Float8(b), Cell::Float(x)) => b.append_value(x),
+            (Builder::Float8(b), _) => b.append_null(),
+            (Builder::Numeric(b), Cell::Decimal(x)) => b.append_value(x),
+            (Builder::Numeric(b), _) => b.append_null(),
+            (Builder::Text(b), Cell::Text(x)) => b.append_value(x),
+            (Builder::Text(b), _) => b.append_null(),
+            (Builder::Bytea(b), Cell::Bytes(x)) => b.append_value(x),
+            (Builder::Bytea(b), _) => b.append_null(),
+            (Builder::Date(b), Cell::Int(x)) => b.append_value(x as i32),
+            (Builder::Date(b), _) => b.append_null(),
+            (Builder::Time(b), Cell::Int(x)) => b.append_value(x),
+            (Builder::Time(b), _) => b.append_null(),
+            (Builder::Timestamp(b), Cell::Int(x)) => b.append_value(x),
+            (Builder::Timestamp(b), _) => b.append_null(),
+            (Builder::Array(values), cell) => values.push(cell.value()),
+        }
+    }
+
+    fn finish(&mut self, ty: &DataType) -> Result<ArrayRef, String> {
+        Ok(match self {
+            Builder::Bool(b) => Arc::new(b.finish()),
+            Builder::Int2(b) => Arc::new(b.finish()),
+            Builder::Int4(b) => Arc::new(b.finish()),
+            Builder::Int8(b) => Arc::new(b.finish()),
+            Builder::Float4(b) => Arc::new(b.finish()),
+            Builder::Float8(b) => Arc::new(b.finish()),
+            Builder::Numeric(b) => Arc::new(b.finish()),
+            Builder::Text(b) => Arc::new(b.finish()),
+            Builder::Bytea(b) => Arc::new(b.finish()),
+            Builder::Date(b) => Arc::new(b.finish()),
+            Builder::Time(b) => Arc::new(b.finish()),
+            Builder::Timestamp(b) => Arc::new(b.finish()),
+            Builder::Array(values) => array_of(ty, std::mem::take(values).iter()).map_err(|error| error.to_string())?,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use arrow::{array::RecordBatch, util::display::array_value_to_string};
+
+    fn column(name: &str, ty: SqlType) -> Field {
+        let column = Column { name: name.to_string(), ty, not_null: false, comment: None };
+        Field { column, path: vec![name.to_string()], epoch: None }
+    }
+
+    /// What one message makes of one column `x`.
+    fn read(ty: SqlType, epoch: Option<Epoch>, value: &str) -> Result<String, String> {
+        let mut rows = JsonRows::new(vec![Field { epoch, ..column("x", ty) }]).expect("a column");
+        rows.push(format!("{{\"x\": {value}}}").as_bytes())?;
+        let columns = rows.finish().expect("an array");
+        Ok(if columns[0].is_null(0) { "NULL".into() } else { array_value_to_string(&columns[0], 0).expect("text") })
+    }
+
+    #[test]
+    fn every_type_is_read_as_it_is_written_in_json() {
+        use SqlType::*;
+        let numeric = || Numeric { precision: 10, scale: 2 };
+        let cases = [
+            (Bool, "true", "true"),
+            (Bool, "\"f\"", "false"),
+            (Int2, "-32768", "-32768"),
+            (Int4, "1e3", "1000"),
+            (Int8, "\"9223372036854775807\"", "9223372036854775807"),
+            (Int8, "7.0", "7"),
+            (Float8, "0.1", "0.1"),
+            (Float8, "\"NaN\"", "NaN"),
+            (Float4, "1.5", "1.5"),
+            (numeric(), "12.345", "12.35"),
+            (numeric(), "-0.005", "-0.01"),
+            (numeric(), "\"12345678.9\"", "12345678.90"),
+            (Text, "\"a\\u00e9\\n\"", "aé\n"),
+            (Text, "{\"b\": [1, 2]}", "{\"b\": [1, 2]}"),
+            (Text, "1.50", "1.50"),
+            (Bytea, "\"\\\\x00ff\"", "00ff"),
+            (Date, "\"2026-11-01\"", "2026-11-01"),
+            (Time, "\"12:30:00.5\"", "12:30:00.500"),
+            (TimestampTz, "\"2026-11-01T12:00:00.123456789Z\"", "2026-11-01T12:00:00.123456Z"),
+            (TimestampTz, "\"2026-11-01 13:00:00+01:00\"", "2026-11-01T12:00:00Z"),
+            (Timestamp, "\"2026-11-01T12:00:00\"", "2026-11-01T12:00:00"),
+            (Array(Box::new(Int8)), "[1, null, \"3\"]", "[1, , 3]"),
+            (Int4, "null", "NULL"),
+        ];
+        for (ty, value, expected) in cases {
+            assert_eq!(read(ty.clone(), None, value), Ok(expected.to_string()), "{ty} {value}");
+        }
+    }
+
+    #[test]
+    fn numbers_are_times_in_the_unit_that_the_option_names() {
+        let at = |epoch, value| read(SqlType::TimestampTz, Some(epoch), value);
+        assert_eq!(at(Epoch::Seconds, "1793534400.25"), Ok("2026-11-01T12:00:00.250Z".into()));
+        assert_eq!(at(Epoch::Millis, "1793534400001"), Ok("2026-11-01T12:00:00.001Z".into()));
+        assert_eq!(at(Epoch::Micros, "-1.5"), Ok("1969-12-31T23:59:59.999998Z".into()));
+        assert_eq!(at(Epoch::Millis, "\"2026-11-01T12:00:00Z\""), Ok("2026-11-01T12:00:00Z".into()));
+    }
+
+    #[test]
+    fn what_does_not_fit_is_an_error_that_names_the_column() {
+        use SqlType::*;
+        let cases = [
+            (Int2, "32768", "column \"x\": 32768 is out of range for type smallint"),
+            (Int8, "1.5", "column \"x\": \"1.5\" is no bigint"),
+            (Int4, "\"a\"", "column \"x\": \"a\" is no integer"),
+            (Int4, "[1]", "column \"x\": an array is no integer"),
+            (Float8, "1e999", "column \"x\": 1e999 is out of range for type double precision"),
+            (Numeric { precision: 3, scale: 1 }, "99.95", "column \"x\": 99.95 is out of range for type numeric(3,1)"),
+            (Bool, "1", "column \"x\": a number is no boolean"),
+            (
+                TimestampTz,
+                "1793534400",
+                "column \"x\": a number is no time (json.timestamp = 's', 'ms' or 'us' says how to read it)",
+            ),
+            (TimestampTz, "\"yesterday\"", "column \"x\": \"yesterday\" is no timestamp with time zone"),
+            (Int4, "1}", "not JSON: unexpected '}' at byte 8"),
+        ];
+        for (ty, value, expected) in cases {
+            assert_eq!(read(ty.clone(), None, value), Err(expected.to_string()), "{ty} {value}");
+        }
+    }
+
+    #[test]
+    fn a_message_that_is_none_leaves_the_rows_as_they_were() {
+        let nested = Field { path: vec!["item".into(), "price".into()], ..column("price", SqlType::Float8) };
+        let mut id = column("id", SqlType::Int8);
+        id.column.not_null = true;
+        let mut rows = JsonRows::new(vec![id, nested]).expect("columns");
+        let messages = [
+            (r#"{"item": {"price": 1.5, "more": [{}]}, "id": 1}"#, None),
+            (r#"{"id": 2}"#, None),
+            (r#"{"id": 3, "item": 7, "other": null}"#, None),
+            (r#"{"id": 4, "item": {"price": "dear"}}"#, Some("column \"price\": \"dear\" is no double precision")),
+            (r#"{"item": {"price": 1.5}}"#, Some("column \"id\" is missing, and is NOT NULL")),
+            (r#"{"id": null}"#, Some("column \"id\" is null, and is NOT NULL")),
+            ("[1]", Some("a row is a JSON object, this is an array")),
+            (r#"{"id": 5, "\u0069d": 6}"#, None),
+        ];
+        for (message, expected) in messages {
+            assert_eq!(rows.push(message.as_bytes()).err().as_deref(), expected, "{message}");
+        }
+        assert_eq!(
+            rows.push(b"{\"id\": \"\xff\"}").err().map(|e| e.starts_with("not JSON: invalid utf-8")),
+            Some(true)
+        );
+        let columns = rows.finish().expect("arrays");
+        let batch = RecordBatch::try_from_iter([("id", columns[0].clone()), ("price", columns[1].clone())]);
+        let shown = arrow::util::pretty::pretty_format_batches(&[batch.expect("rows")]);
+        let shown: Vec<String> =
+            shown.map(|table| table.to_string().lines().map(str::to_string).collect()).expect("text");
+        assert_eq!(shown[3..shown.len() - 1], ["| 1  | 1.5   |", "| 2  |       |", "| 3  |       |", "| 6  |       |"]);
+    }
+
+    #[test]
+    fn two_columns_cannot_be_at_one_place() {
+        let inside = Field { path: vec!["a".into(), "b".into()], ..column("b", SqlType::Text) };
+        let error = JsonRows::new(vec![column("a", SqlType::Text), inside]).err();
+        assert_eq!(error.as_deref(), Some("column \"b\": two columns are at \"a\""));
+    }
+}

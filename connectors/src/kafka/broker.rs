@@ -1,0 +1,243 @@
+//! What is asked of a broker beside records: whether it answers, the topic's partitions, where they begin and end.
+//!
+//! librdkafka answers these by blocking, up to a timeout; [`Broker::ask`] moves that to a thread that may block.
+
+use super::{KafkaError, Kind, Options, Start};
+use parking_lot::Mutex;
+use rdkafka::{
+    ClientConfig, ClientContext, Offset, TopicPartitionList,
+    config::RDKafkaLogLevel,
+    consumer::{BaseConsumer, Consumer, ConsumerContext},
+    error::{KafkaError as ClientError, RDKafkaErrorCode},
+};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+/// How long a broker may take to answer: several times what a slow network needs, and what somebody waits at a prompt.
+const ANSWER: Duration = Duration::from_secs(5);
+
+/// Ours, before what the options say. librdkafka's own defaults are for a program that reads message by message.
+const CLIENT: [(&str, &str); 10] = [
+    // Required for assigning partitions; no group is ever joined and nothing committed.
+    ("group.id", "tidemark"),
+    ("enable.auto.commit", "false"),
+    ("enable.auto.offset.store", "false"),
+    ("enable.partition.eof", "true"),
+    ("auto.offset.reset", "error"),
+    ("isolation.level", "read_committed"),
+    // What waits in memory: some batches, so that the broker is not waited for between two.
+    ("queued.max.messages.kbytes", "16384"),
+    ("fetch.max.bytes", "16777216"),
+    // The default, 1 s, is a stall whenever the queue is full for a moment (measured).
+    ("fetch.queue.backoff.ms", "5"),
+    ("client.id", "tidemark"),
+];
+
+/// What librdkafka has last complained about: errors of its calls say only that there was no answer.
+#[derive(Debug, Default)]
+pub(super) struct Complaints {
+    last: Mutex<Option<String>>,
+}
+
+impl ClientContext for Complaints {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        tracing::debug!(target: "librdkafka", facility, message);
+        if level as i32 <= RDKafkaLogLevel::Warning as i32 {
+            // `[thrd:host:9092/bootstrap]: host:9092/bootstrap: Connect to … failed: …`
+            let said = message.split_once("]: ").map_or(message, |(_, said)| said);
+            *self.last.lock() = Some(said.to_string());
+        }
+    }
+
+    fn error(&self, error: ClientError, reason: &str) {
+        tracing::debug!(target: "librdkafka", %error, reason);
+        *self.last.lock() = Some(reason.to_string());
+    }
+}
+
+impl ConsumerContext for Complaints {}
+
+pub(super) type Consuming = BaseConsumer<Complaints>;
+
+/// A client of the brokers that the options name.
+#[derive(Clone)]
+pub struct Broker {
+    pub(super) consumer: Arc<Consuming>,
+    options: Arc<Options>,
+}
+
+impl Broker {
+    /// # Errors
+    /// librdkafka does not know an option, or not its value. Nobody has been asked yet.
+    pub fn new(options: Arc<Options>) -> Result<Broker, KafkaError> {
+        Self::telling(options, || {})
+    }
+
+    /// `wake` is called, from a thread of librdkafka's, when records come after there were none.
+    pub(super) fn telling(
+        options: Arc<Options>,
+        wake: impl Fn() + Send + Sync + 'static,
+    ) -> Result<Broker, KafkaError> {
+        let mut config = ClientConfig::new();
+        for (name, value) in CLIENT {
+            config.set(name, value);
+        }
+        for (name, value) in &options.client {
+            config.set(name, value);
+        }
+        let mut consumer: Consuming =
+            config.create_with_context(Complaints::default()).map_err(|error| match error {
+                ClientError::ClientConfig(_, said, name, _) => {
+                    KafkaError::new(Kind::Options, format!("option \"properties.{name}\": {said}"))
+                        .hint("properties.* are librdkafka's settings")
+                }
+                other => KafkaError::new(Kind::Options, other.to_string()),
+            })?;
+        consumer.set_nonempty_callback(wake);
+        Ok(Broker { consumer: Arc::new(consumer), options })
+    }
+
+    /// Asks on a thread that may block.
+    pub async fn ask<T: Send + 'static>(
+        &self,
+        question: impl FnOnce(&Broker) -> Result<T, KafkaError> + Send + 'static,
+    ) -> Result<T, KafkaError> {
+        let broker = self.clone();
+        #[allow(clippy::disallowed_methods, reason = "librdkafka answers by blocking; it ends by its own timeout")]
+        let asked = tokio::task::spawn_blocking(move || question(&broker)).await;
+        asked.map_err(|error| KafkaError::new(Kind::Other, error.to_string()))?
+    }
+
+    /// The partitions of the topic.
+    pub fn partitions(&self) -> Result<Vec<u32>, KafkaError> {
+        let topic = &self.options.topic;
+        let metadata =
+            self.consumer.fetch_metadata(Some(topic.as_str()), ANSWER).map_err(|error| self.explain(&error))?;
+        let found = metadata.topics().iter().find(|found| found.name() == topic);
+        let found = found.ok_or_else(|| self.no_topic())?;
+        if let Some(error) = found.error() {
+            return Err(self.explain_code(error.into()));
+        }
+        if found.partitions().is_empty() {
+            return Err(self.no_topic());
+        }
+        Ok(found.partitions().iter().filter_map(|partition| u32::try_from(partition.id()).ok()).collect())
+    }
+
+    /// The first offset of a partition and the one after its last record.
+    pub fn range(&self, partition: u32) -> Result<(u64, u64), KafkaError> {
+        let (low, high) = self
+            .consumer
+            .fetch_watermarks(&self.options.topic, partition as i32, ANSWER)
+            .map_err(|error| self.explain(&error))?;
+        Ok((u64::try_from(low).unwrap_or(0), u64::try_from(high).unwrap_or(0)))
+    }
+
+    /// Where each of these partitions ends now.
+    pub fn ends(&self, partitions: &[u32]) -> Result<BTreeMap<u32, u64>, KafkaError> {
+        partitions.iter().map(|partition| Ok((*partition, self.range(*partition)?.1))).collect()
+    }
+
+    /// Where reading begins, by the options.
+    pub fn start(&self) -> Result<BTreeMap<u32, u64>, KafkaError> {
+        let partitions = self.partitions()?;
+        let ranges: BTreeMap<u32, (u64, u64)> = partitions
+            .iter()
+            .map(|partition| Ok((*partition, self.range(*partition)?)))
+            .collect::<Result<_, KafkaError>>()?;
+        match &self.options.start {
+            Start::Earliest => Ok(ranges.into_iter().map(|(partition, (low, _))| (partition, low)).collect()),
+            Start::Latest => Ok(ranges.into_iter().map(|(partition, (_, high))| (partition, high)).collect()),
+            Start::Timestamp(millis) => self.at(*millis, &ranges),
+            Start::Offsets(offsets) => {
+                let mut from: BTreeMap<u32, u64> =
+                    ranges.iter().map(|(partition, (low, _))| (*partition, *low)).collect();
+                for (partition, offset) in offsets {
+                    let (low, high) = ranges.get(partition).copied().ok_or_else(|| {
+                        let message = format!("topic \"{}\" has no partition {partition}", self.options.topic);
+                        KafkaError::new(Kind::Options, message).hint(format!("it has {}", partitions.len()))
+                    })?;
+                    if !(low..=high).contains(offset) {
+                        let message =
+                            format!("partition {partition} of topic \"{}\" has no offset {offset}", self.options.topic);
+                        return Err(KafkaError::new(Kind::Options, message)
+                            .hint(format!("its records have offsets from {low}, the next is {high}")));
+                    }
+                    from.insert(*partition, *offset);
+                }
+                Ok(from)
+            }
+        }
+    }
+
+    /// The first record of that time or later in each partition; its end where there is none.
+    fn at(&self, millis: i64, ranges: &BTreeMap<u32, (u64, u64)>) -> Result<BTreeMap<u32, u64>, KafkaError> {
+        let mut asked = TopicPartitionList::new();
+        for partition in ranges.keys() {
+            asked
+                .add_partition_offset(&self.options.topic, *partition as i32, Offset::Offset(millis))
+                .map_err(|error| self.explain(&error))?;
+        }
+        let found = self.consumer.offsets_for_times(asked, ANSWER).map_err(|error| self.explain(&error))?;
+        let mut from: BTreeMap<u32, u64> = ranges.iter().map(|(partition, (_, high))| (*partition, *high)).collect();
+        for element in found.elements() {
+            element.error().map_err(|error| self.explain(&error))?;
+            if let (Offset::Offset(offset), Ok(partition)) = (element.offset(), u32::try_from(element.partition())) {
+                from.insert(partition, u64::try_from(offset).unwrap_or(0));
+            }
+        }
+        Ok(from)
+    }
+
+    /// Reads these partitions from there on, and no others.
+    pub(super) fn assign(&self, next: &BTreeMap<u32, u64>) -> Result<(), KafkaError> {
+        let mut list = TopicPartitionList::new();
+        for (partition, offset) in next {
+            let offset = Offset::Offset(i64::try_from(*offset).unwrap_or(i64::MAX));
+            list.add_partition_offset(&self.options.topic, *partition as i32, offset)
+                .map_err(|error| self.explain(&error))?;
+        }
+        self.consumer.assign(&list).map_err(|error| self.explain(&error))
+    }
+
+    fn no_topic(&self) -> KafkaError {
+        KafkaError::new(Kind::NoTopic, format!("topic \"{}\" does not exist", self.options.topic))
+            .hint(format!("create it on {}, or correct its name", self.options.servers()))
+    }
+
+    pub(super) fn explain(&self, error: &ClientError) -> KafkaError {
+        match error.rdkafka_error_code() {
+            Some(code) => self.explain_code(code),
+            None => KafkaError::new(Kind::Other, error.to_string()),
+        }
+    }
+
+    pub(super) fn explain_code(&self, code: RDKafkaErrorCode) -> KafkaError {
+        use RDKafkaErrorCode as Code;
+        let servers = self.options.servers();
+        let complaint = self.consumer.context().last.lock().clone();
+        let complaint = complaint.map_or(String::new(), |complaint| format!(": {complaint}"));
+        match code {
+            Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::UnknownPartition | Code::UnknownTopicId => {
+                self.no_topic()
+            }
+            Code::TopicAuthorizationFailed | Code::GroupAuthorizationFailed | Code::ClusterAuthorizationFailed => {
+                let message = format!("not allowed to read topic \"{}\"", self.options.topic);
+                KafkaError::new(Kind::Denied, message).hint("the user of properties.sasl.username needs READ and DESCRIBE")
+            }
+            Code::Authentication | Code::SaslAuthenticationFailed => {
+                KafkaError::new(Kind::Denied, format!("the Kafka broker at {servers} refuses the credentials{complaint}"))
+                    .hint("properties.security.protocol, properties.sasl.mechanism, …username and …password")
+            }
+            Code::BrokerTransportFailure
+            | Code::AllBrokersDown
+            | Code::OperationTimedOut
+            | Code::RequestTimedOut
+            | Code::Resolve
+            | Code::LeaderNotAvailable => {
+                KafkaError::new(Kind::Unreachable, format!("no Kafka broker answers at {servers}{complaint}"))
+                    .hint("check properties.bootstrap.server, and that the brokers' advertised addresses can be reached from here")
+            }
+            other => KafkaError::new(Kind::Other, format!("Kafka: {other}{complaint}")),
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! The clocks of a topic's partitions, each with a watermark of its own.
+//!
+//! ```text
+//!   partition 0   ────────────────●                 its watermark: late is what lies before it, or before the frontier
+//!   partition 1   ───────●                          the least that still speaks: the source's frontier
+//!   partition 2   ──●        (silent for idle_timeout: holds nobody back)
+//! ```
+//!
+//! A partition that speaks again after a silence begins at the frontier of that moment (semantics, section 3). That floor
+//! need not be kept: the frontier never passes the greater of the watermark and the floor of a partition that speaks, so
+//! "below the watermark or the frontier" says the same. Which ones are silent is not kept either: after a start all of them
+//! are taken to speak, and until the idle timeout the frontier stays where it was.
+
+use crate::seam::{Origin, Taken};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Partition {
+    /// The offset of the next record to take.
+    pub next: u64,
+    pub watermark_us: i64,
+    /// When there was last something to wait for, by the server's clock; `None`: not since the start.
+    #[serde(skip)]
+    busy_us: Option<i64>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Partitions(BTreeMap<u32, Partition>);
+
+impl Partitions {
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// For each partition the offset of the next record to take.
+    pub fn next(&self) -> BTreeMap<u32, u64> {
+        self.0.iter().map(|(id, partition)| (*id, partition.next)).collect()
+    }
+
+    pub(super) fn watermark_us(&self, partition: u32) -> i64 {
+        self.0.get(&partition).map_or(i64::MIN, |partition| partition.watermark_us)
+    }
+
+    /// Records of these partitions have come.
+    pub(super) fn took(&mut self, origin: &Origin, now_us: i64) {
+        for taken in &origin.taken {
+            let partition = self.0.entry(taken.partition).or_insert(Partition {
+                next: taken.next,
+                watermark_us: i64::MIN,
+                busy_us: None,
+            });
+            partition.next = taken.next;
+            partition.busy_us = Some(now_us);
+        }
+    }
+
+    pub(super) fn saw(&mut self, partition: u32, watermark_us: i64) {
+        if let Some(partition) = self.0.get_mut(&partition) {
+            partition.watermark_us = partition.watermark_us.max(watermark_us);
+        }
+    }
+
+    /// Writes the watermarks down.
+    pub(super) fn note(&self, origin: &mut Origin) {
+        for taken in &mut origin.taken {
+            taken.watermark_us = self.watermark_us(taken.partition);
+        }
+    }
+
+    /// Takes over what was written down.
+    pub(super) fn replay(&mut self, origin: &Origin) {
+        for Taken { partition, next, watermark_us } in origin.taken.iter().copied() {
+            self.0.insert(partition, Partition { next, watermark_us, busy_us: None });
+        }
+    }
+
+    /// These have records that are not here yet, or may have: they are waited for.
+    pub fn wait_for(&mut self, partitions: &[u32], now_us: i64) {
+        for partition in partitions {
+            if let Some(partition) = self.0.get_mut(partition) {
+                partition.busy_us = Some(now_us);
+            }
+        }
+    }
+
+    /// Since the start nobody has looked: the time of silence begins now.
+    pub fn begin(&mut self, now_us: i64) {
+        self.0.values_mut().for_each(|partition| partition.busy_us = Some(partition.busy_us.unwrap_or(now_us)));
+    }
+
+    /// The least watermark of those that are not idle; `None`: all are.
+    pub(super) fn least_us(&self, now_us: i64, idle_timeout_us: i64) -> Option<i64> {
+        let is_idle = |partition: &Partition| {
+            partition.busy_us.is_some_and(|busy_us| now_us.saturating_sub(busy_us) >= idle_timeout_us)
+        };
+        self.0.values().filter(|partition| !is_idle(partition)).map(|partition| partition.watermark_us).min()
+    }
+}

@@ -1,0 +1,90 @@
+//! Sources whose log is the archive of a topic: how far each partition has been taken, and what is taken next.
+//!
+//! Records, their admission and the offsets they came from are one append to the source's log, so "taken" and "kept" cannot
+//! differ. A checkpoint keeps the partitions beside the positions, and a start reads on from there in the log.
+
+use super::{Conflict, DeadLetter, Engine, IngestError, IngestReport, Seams, SourceRuntime, source::Inner};
+use crate::{
+    admission::Partitions,
+    seam::{Keyspace, Origin, SeamError, SeamResult, Undecoded},
+};
+use arrow::record_batch::RecordBatch;
+use std::collections::BTreeMap;
+use tidemark_catalog::ObjectId;
+
+/// The partitions of a source's topic as a checkpoint keeps them.
+pub(super) struct Origins(Partitions);
+
+/// In [`Keyspace::Progress`]; it begins with the object's id, so it goes with the object.
+fn key(id: ObjectId) -> Vec<u8> {
+    [&id.0.to_be_bytes()[..], b"/partitions"].concat()
+}
+
+impl Origins {
+    pub(super) fn of(inner: &Inner) -> Origins {
+        Origins(inner.admission.partitions.clone())
+    }
+
+    pub(super) fn read(seams: &Seams, id: ObjectId) -> SeamResult<Partitions> {
+        let bytes = super::restore::read(seams, &key(id))?;
+        let read = bytes.map(|bytes| postcard::from_bytes(&bytes).map_err(SeamError::not_done));
+        Ok(read.transpose()?.unwrap_or_default())
+    }
+
+    /// As one of the puts of a checkpoint; none without a topic.
+    pub(super) fn put(&self, id: ObjectId) -> SeamResult<Option<(Keyspace, Vec<u8>, Vec<u8>)>> {
+        if self.0.is_empty() {
+            return Ok(None);
+        }
+        let bytes = postcard::to_stdvec(&self.0).map_err(SeamError::not_done)?;
+        Ok(Some((Keyspace::Progress, key(id), bytes)))
+    }
+}
+
+impl SourceRuntime {
+    /// Whether a topic feeds it, and not statements.
+    pub(super) fn is_archive(&self) -> bool {
+        self.relation.read().topic().is_some()
+    }
+
+    pub(super) fn undecoded(&self, message: &Undecoded) -> DeadLetter {
+        DeadLetter {
+            source: self.id,
+            view: None,
+            partition: message.partition,
+            offset: message.offset,
+            append_us: message.append_us,
+            reason: crate::seam::RejectReason::Decode,
+            error: message.error.clone(),
+            payload: message.payload.clone(),
+        }
+    }
+}
+
+impl Engine {
+    /// For each partition of the source's topic the offset of the next record to take; empty before the first. From now on
+    /// silence is counted.
+    pub async fn begin_taking(&self, id: ObjectId) -> BTreeMap<u32, u64> {
+        let Some(source) = self.source(id) else { return BTreeMap::new() };
+        let mut inner = source.lock().await;
+        inner.admission.partitions.begin(self.seams.clock.now_us());
+        inner.admission.partitions.next()
+    }
+
+    /// Appends what was taken from the topic together with where it was taken from, admits it and applies it. When this
+    /// returns, it is as durable as the log's fsync setting says, and visible. Without rows it says where partitions begin.
+    pub async fn take(&self, id: ObjectId, rows: RecordBatch, origin: Origin) -> Result<IngestReport, IngestError> {
+        let source = self
+            .source(id)
+            .ok_or_else(|| IngestError::Seam(SeamError::NotDone("the source was dropped meanwhile".to_string())))?;
+        self.make_way(&source).await?;
+        source.ingest(vec![rows], Some(origin), Conflict::Error, &self.seams).await
+    }
+
+    /// These partitions have more than has been taken, or may have: they hold the frontier back.
+    pub async fn wait_for(&self, id: ObjectId, partitions: &[u32]) {
+        if let Some(source) = self.source(id) {
+            source.lock().await.admission.partitions.wait_for(partitions, self.seams.clock.now_us());
+        }
+    }
+}

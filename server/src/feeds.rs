@@ -1,0 +1,103 @@
+//! The sources that a topic feeds: started with the server and by CREATE, stopped by DROP and at the end.
+
+use crate::pg::PgError;
+use parking_lot::RwLock;
+use std::{collections::HashMap, sync::Arc};
+use tidemark_catalog::{Object, ObjectId, Relation, Snapshot};
+use tidemark_connectors::kafka::{Batch, Broker, Feed, KafkaError, Kind, Options, Status};
+use tidemark_engine::{runtime::Engine, seam::Clock};
+
+pub struct Feeds {
+    engine: Arc<Engine>,
+    clock: Arc<dyn Clock>,
+    running: RwLock<HashMap<ObjectId, Arc<Feed>>>,
+}
+
+/// What a topic answered when a source was to be made of it: where the source begins.
+pub struct Beginning(std::collections::BTreeMap<u32, u64>);
+
+/// Asks broker and topic, so that a source is refused that could not be read.
+pub async fn ask(name: &str, relation: &Relation) -> Result<Beginning, PgError> {
+    let asked = async {
+        let broker = Broker::new(Arc::new(Options::of(relation)?))?;
+        broker.ask(Broker::start).await
+    };
+    asked.await.map(Beginning).map_err(|error| refusal(name, error))
+}
+
+/// An error of Kafka's as a client is told it.
+fn refusal(name: &str, error: KafkaError) -> PgError {
+    let sqlstate = match error.kind {
+        Kind::Options => "22023",
+        Kind::Unreachable => "08001",
+        Kind::NoTopic => "42704",
+        Kind::Denied => "28000",
+        Kind::Gone => "55000",
+        Kind::Other => "58000",
+    };
+    let refused = PgError::error(sqlstate, format!("source \"{name}\": {}", error.message));
+    match error.hint {
+        Some(hint) => refused.hint(hint),
+        None => refused,
+    }
+}
+
+impl Feeds {
+    pub fn new(engine: Arc<Engine>, clock: Arc<dyn Clock>) -> Feeds {
+        Feeds { engine, clock, running: RwLock::default() }
+    }
+
+    /// Starts all that the catalog has. One that cannot be started does not keep the server from it.
+    pub fn start_all(&self, snapshot: &Snapshot) {
+        for object in snapshot.objects() {
+            if let Err(error) = self.start(object) {
+                tracing::error!(source = object.name, %error, "the topic is not read");
+            }
+        }
+    }
+
+    /// Keeps durably where a new source begins, before anything is read: what `latest` is, is decided once.
+    pub async fn begin(&self, object: &Object, beginning: &Beginning) -> Result<(), PgError> {
+        let Batch { rows, origin } = Batch::beginning(object.schema(), &beginning.0);
+        self.engine.take(object.id, rows, origin).await?;
+        Ok(())
+    }
+
+    /// Starts to feed a source from its topic; nothing to do for other objects.
+    pub fn start(&self, object: &Object) -> Result<(), PgError> {
+        if object.relation().and_then(Relation::topic).is_none() {
+            return Ok(());
+        }
+        let feed = Feed::start(self.engine.clone(), self.clock.clone(), object);
+        self.running.write().insert(object.id, Arc::new(feed.map_err(|error| refusal(&object.name, error))?));
+        Ok(())
+    }
+
+    /// Nothing is taken from the source's topic any more when this returns.
+    pub async fn stop(&self, id: ObjectId) {
+        let feed = self.running.write().remove(&id);
+        if let Some(feed) = feed {
+            feed.stop().await;
+        }
+    }
+
+    pub async fn stop_all(&self) {
+        let feeds: Vec<Arc<Feed>> = self.running.write().drain().map(|(_, feed)| feed).collect();
+        futures::future::join_all(feeds.iter().map(|feed| feed.stop())).await;
+    }
+
+    pub fn status(&self, id: ObjectId) -> Option<Arc<Status>> {
+        self.running.read().get(&id).map(|feed| feed.status.clone())
+    }
+
+    /// Waits until all that is in the topics now has been applied.
+    pub async fn flush(&self, snapshot: &Snapshot) -> Result<(), PgError> {
+        let feeds: Vec<(ObjectId, Arc<Feed>)> =
+            self.running.read().iter().map(|(id, feed)| (*id, feed.clone())).collect();
+        let name = |id: ObjectId| snapshot.get_id(id).map_or_else(String::new, |object| object.name.clone());
+        let flushed = feeds
+            .iter()
+            .map(|(id, feed)| async move { feed.flush().await.map_err(|error| refusal(&name(*id), error)) });
+        futures::future::try_join_all(flushed).await.map(|_| ())
+    }
+}

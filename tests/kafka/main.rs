@@ -1,0 +1,59 @@
+//! Sources fed by a real Kafka: the same as if its messages had been INSERTed, whatever is killed meanwhile.
+
+// The seams rule the product; a test may wait and start processes.
+#![allow(clippy::disallowed_methods, clippy::disallowed_types)]
+
+#[path = "../broker/mod.rs"]
+mod broker;
+#[path = "../server/mod.rs"]
+mod server;
+
+mod statements;
+mod twin;
+
+use anyhow::{Context, Result};
+use broker::Broker;
+use std::time::{Duration, Instant};
+
+/// How long what must come may take, on a machine that does other things too.
+const PATIENCE: Duration = Duration::from_secs(60);
+const POLL: Duration = Duration::from_millis(20);
+
+fn broker() -> Result<Option<Broker>> {
+    let broker = Broker::start()?;
+    if broker.is_none() {
+        server::skipped("no jars of Kafka in tests/services/.kafka; scripts/setup.sh test fetches them")?;
+    }
+    Ok(broker)
+}
+
+/// Asks until the answer is the one that must come.
+async fn comes(client: &tokio_postgres::Client, sql: &str, expected: &str) -> Result<()> {
+    let started = Instant::now();
+    loop {
+        let rows = server::rows(client, sql).await?;
+        let shown: Vec<String> = rows
+            .into_iter()
+            .map(|row| {
+                row.into_iter().map(|cell| cell.unwrap_or_else(|| "NULL".into())).collect::<Vec<_>>().join(" | ")
+            })
+            .collect();
+        let shown = shown.join("\n");
+        if shown == expected {
+            return Ok(());
+        }
+        if started.elapsed() > PATIENCE {
+            anyhow::bail!("{sql}\nis\n{shown}\nand not\n{expected}");
+        }
+        tokio::time::sleep(POLL).await;
+    }
+}
+
+/// Runs statements that must do.
+async fn run(client: &tokio_postgres::Client, sql: &str) -> Result<()> {
+    client
+        .batch_execute(sql)
+        .await
+        .map_err(|error| anyhow::anyhow!(server::shown(&error)))
+        .with_context(|| sql.to_string())
+}

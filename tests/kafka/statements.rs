@@ -1,0 +1,207 @@
+//! What a user of a Kafka source types and sees: refusals, lag, late events by partition, idle partitions, new ones, a broker
+//! that goes away, records that are gone.
+
+use crate::{
+    broker,
+    broker::{Broker, Sent},
+    comes, run,
+    server::{Folder, Server, rows, shown},
+};
+use anyhow::{Context, Result, ensure};
+use tokio_postgres::Client;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_kafka_source_says_what_it_does() -> Result<()> {
+    let Some(broker) = broker()? else { return Ok(()) };
+    let folder = Folder::new()?;
+    let outcome = all(&broker, &folder).await;
+    outcome.with_context(|| format!("the server's log ends:\n{}\n", folder.log_tail()))
+}
+
+async fn all(broker: &Broker, folder: &Folder) -> Result<()> {
+    let server = Server::start(folder).await?;
+    let client = server.connect().await?;
+    what_cannot_be_is_refused_at_once(broker, &client).await.context("refusals")?;
+    lateness_is_by_partition_and_an_idle_one_holds_nobody_back(broker, &client).await.context("late")?;
+    new_partitions_are_found(broker, &client).await.context("partitions")?;
+    latest_is_decided_when_the_source_is_made(broker, &client).await.context("latest")?;
+    a_broker_that_is_away_is_waited_for(broker, &client).await.context("away")?;
+    records_that_are_gone_stop_the_source_and_say_so(broker, &client).await.context("gone")
+}
+
+/// `CREATE SOURCE name (columns) INCLUDE … WITH (connector = 'kafka', topic = name, broker, options)`.
+fn create(broker: &Broker, name: &str, columns: &str, options: &str) -> String {
+    let address = broker.address();
+    format!(
+        "CREATE SOURCE {name} ({columns}) INCLUDE partition AS p INCLUDE offset AS o
+         WITH (connector = 'kafka', topic = '{name}', properties.bootstrap.server = '{address}', clock = 'event' {options})"
+    )
+}
+
+const EVENTS: &str = "user_id BIGINT, at TIMESTAMPTZ, WATERMARK FOR at AS at - INTERVAL '10 seconds'";
+
+fn event(partition: i32, user: i64, at: &str) -> Sent {
+    Sent::to(partition, format!("{{\"user_id\": {user}, \"at\": \"2026-11-01T{at}Z\"}}"))
+}
+
+async fn refused(client: &Client, sql: &str, expected: &str) -> Result<()> {
+    let error = client.batch_execute(sql).await.err().with_context(|| format!("not refused: {sql}"))?;
+    let said = shown(&error);
+    ensure!(said.contains(expected), "{sql}\n{said}\nand not\n{expected}");
+    Ok(())
+}
+
+async fn what_cannot_be_is_refused_at_once(broker: &Broker, client: &Client) -> Result<()> {
+    broker.create_topic("clicks", 1, &[]).await?;
+    let at = |options: &str| create(broker, "clicks", "n BIGINT", options);
+    let cases = [
+        (create(broker, "nowhere", "n BIGINT", ""), "42704: source \"nowhere\": topic \"nowhere\" does not exist (hint: create it on"),
+        (at(", scan.startup.mode = 'sometimes'"), "22023: source \"clicks\": scan.startup.mode is \"sometimes\" (hint: 'earliest'"),
+        (at(", colour = 'red'"), "22023: source \"clicks\" has no option \"colour\" (hint: options are clock"),
+        (at(", properties.colour = 'red'"), "22023: source \"clicks\": option \"properties.colour\": No such configuration"),
+        (at(", properties.auto.offset.reset = 'latest'"), "\"properties.auto.offset.reset\" cannot be set (hint: scan.startup.mode"),
+        (at(", json.path.x = 'a'"), "22023: source \"clicks\": option \"json.path.x\" names no column of the messages"),
+        (at(", json.timestamp.n = 'ms'"), "option \"json.timestamp.n\" is for a timestamp, the column is bigint"),
+        (create(broker, "clicks", "n INTERVAL", ""), "column \"n\": JSON has no interval (hint: declare it text"),
+        (
+            "CREATE TABLE t (a BIGINT) WITH (connector = 'kafka', topic = 't')".into(),
+            "0A000: table \"t\" cannot be fed by Kafka yet",
+        ),
+        (
+            "CREATE SOURCE s (a BIGINT) WITH (connector = 'kafka', topic = 't')".into(),
+            "22023: source \"s\": no broker is given (hint: WITH (…, properties.bootstrap.server",
+        ),
+        ("CREATE SOURCE s (a BIGINT) INCLUDE key AS k".into(), "0A000: source \"s\" has no messages to INCLUDE from"),
+        (
+            "CREATE SOURCE s (a BIGINT) WITH (connector = 'kafka', topic = 't', properties.bootstrap.server = '127.0.0.1:1')"
+                .into(),
+            "08001: source \"s\": no Kafka broker answers at 127.0.0.1:1",
+        ),
+    ];
+    for (sql, expected) in cases {
+        refused(client, &sql, expected).await?;
+    }
+    ensure!(rows(client, "SELECT name FROM tidemark.sources").await?.is_empty(), "something was made");
+    run(client, &at("")).await?;
+    refused(
+        client,
+        "INSERT INTO clicks (n) VALUES (1)",
+        "0A000: source \"clicks\" is fed by the Kafka topic \"clicks\"",
+    )
+    .await?;
+    refused(client, "COPY clicks FROM STDIN", "0A000: source \"clicks\" is fed by the Kafka topic").await?;
+    refused(client, "ALTER SOURCE clicks SET (topic = 'b')", "0A000: topic of source \"clicks\" cannot be changed")
+        .await?;
+    run(client, "ALTER SOURCE clicks SET (properties.client.id = 'another')").await?;
+    broker.send("clicks", [Sent::to(0, "{\"n\": 1}")])?;
+    run(client, "FLUSH").await?;
+    comes(client, "SELECT * FROM clicks", "1 | 0 | 0").await?;
+    run(client, "DROP SOURCE clicks").await
+}
+
+async fn lateness_is_by_partition_and_an_idle_one_holds_nobody_back(broker: &Broker, client: &Client) -> Result<()> {
+    broker.create_topic("late", 3, &[]).await?;
+    run(client, &create(broker, "late", EVENTS, ", idle_timeout = '1 hour'")).await?;
+    // Partition 0 is a quarter of an hour ahead of 1: each is late by its own time only.
+    broker.send(
+        "late",
+        [event(0, 1, "12:15:00"), event(1, 2, "12:00:00"), event(1, 3, "12:00:05"), event(0, 4, "12:14:00")],
+    )?;
+    broker.send("late", [event(1, 5, "11:59:54"), event(0, 6, "12:14:50")])?;
+    run(client, "FLUSH").await?;
+    comes(client, "SELECT user_id FROM late ORDER BY user_id", "1\n2\n3\n6").await?;
+    comes(
+        client,
+        "SELECT reason, partition, \"offset\", error FROM tidemark.dead_letters WHERE object = 'late' ORDER BY partition",
+        "late | 0 | 1 | event time 2026-11-01 12:14:00+00 lies 50 seconds below the watermark 2026-11-01 12:14:50+00\n\
+         late | 1 | 2 | event time 2026-11-01 11:59:54+00 lies 1 second below the watermark 2026-11-01 11:59:55+00",
+    )
+    .await?;
+    // Nobody knows what partition 2 will bring.
+    let frontier = "SELECT frontier FROM tidemark.sources WHERE name = 'late'";
+    comes(client, frontier, "NULL").await?;
+    run(client, "ALTER SOURCE late SET (idle_timeout = '1 millisecond')").await?;
+    // All are silent now, and the greatest time that was admitted is now.
+    comes(client, frontier, "2026-11-01 12:14:50+00").await?;
+    // Who speaks again begins there.
+    run(client, "ALTER SOURCE late SET (idle_timeout = '1 hour')").await?;
+    broker.send("late", [event(2, 7, "12:14:49"), event(2, 8, "12:14:51"), event(1, 9, "12:16:00")])?;
+    run(client, "FLUSH").await?;
+    comes(client, "SELECT user_id FROM late WHERE user_id > 6 ORDER BY 1", "8\n9").await?;
+    comes(client, frontier, "2026-11-01 12:14:50+00").await?;
+    comes(
+        client,
+        "SELECT partitions FROM tidemark.pipelines WHERE name = 'late'",
+        "[{\"end\":3,\"lag\":0,\"next\":3,\"partition\":0},{\"end\":4,\"lag\":0,\"next\":4,\"partition\":1},\
+         {\"end\":2,\"lag\":0,\"next\":2,\"partition\":2}]",
+    )
+    .await?;
+    run(client, "DROP SOURCE late").await
+}
+
+async fn new_partitions_are_found(broker: &Broker, client: &Client) -> Result<()> {
+    broker.create_topic("grows", 1, &[]).await?;
+    run(client, &create(broker, "grows", "n BIGINT", "")).await?;
+    broker.send("grows", [Sent::to(0, "{\"n\": 1}")])?;
+    broker.add_partitions("grows", 2).await?;
+    // The client learns of it when it asks the next time.
+    broker.send("grows", [Sent::to(1, "{\"n\": 2}"), Sent::to(0, "{\"n\": 3}")])?;
+    comes(client, "SELECT * FROM grows ORDER BY n", "1 | 0 | 0\n2 | 1 | 0\n3 | 0 | 1").await?;
+    run(client, "DROP SOURCE grows").await
+}
+
+async fn latest_is_decided_when_the_source_is_made(broker: &Broker, client: &Client) -> Result<()> {
+    broker.create_topic("latest", 1, &[]).await?;
+    broker.send("latest", [Sent::to(0, "{\"n\": 1}")])?;
+    run(client, &create(broker, "latest", "n BIGINT", ", scan.startup.mode = 'latest'")).await?;
+    broker.send("latest", [Sent::to(0, "{\"n\": 2}"), Sent::to(0, "{\"n\":")])?;
+    run(client, "FLUSH").await?;
+    comes(client, "SELECT * FROM latest", "2 | 0 | 1").await?;
+    comes(
+        client,
+        "SELECT reason, partition, \"offset\", error, payload FROM tidemark.dead_letters WHERE object = 'latest'",
+        "decode | 0 | 2 | not JSON: it ends at byte 5, in the middle | {\"n\":",
+    )
+    .await?;
+    run(client, "DROP SOURCE latest").await
+}
+
+async fn a_broker_that_is_away_is_waited_for(broker: &Broker, client: &Client) -> Result<()> {
+    broker.create_topic("away", 1, &[]).await?;
+    run(client, &create(broker, "away", EVENTS, ", idle_timeout = '1 hour'")).await?;
+    broker.send("away", [event(0, 1, "12:00:00")])?;
+    run(client, "FLUSH").await?;
+    broker.kill()?;
+    let error = "SELECT state, position('no Kafka broker answers' IN last_error) > 0 FROM tidemark.pipelines WHERE name = 'away'";
+    comes(client, error, "running | t").await?;
+    broker.again()?;
+    broker.send("away", [event(0, 2, "12:00:01")])?;
+    comes(client, "SELECT user_id, o FROM away ORDER BY user_id", "1 | 0\n2 | 1").await?;
+    comes(client, "SELECT last_error FROM tidemark.pipelines WHERE name = 'away'", "NULL").await?;
+    run(client, "DROP SOURCE away").await
+}
+
+async fn records_that_are_gone_stop_the_source_and_say_so(broker: &Broker, client: &Client) -> Result<()> {
+    broker.create_topic("gone", 1, &[]).await?;
+    broker.send("gone", (0..5).map(|n| Sent::to(0, format!("{{\"n\": {n}}}"))))?;
+    run(client, &create(broker, "gone", "n BIGINT", "")).await?;
+    run(client, "FLUSH").await?;
+    // A topic of the same name, made anew, ends before the place where reading would go on.
+    broker.delete_topic("gone").await?;
+    broker.create_topic("gone", 1, &[]).await?;
+    broker.send("gone", [Sent::to(0, "{\"n\": 9}")])?;
+    comes(
+        client,
+        "SELECT state, last_error FROM tidemark.pipelines WHERE name = 'gone'",
+        "failed | partition 0 of topic \"gone\" has no offset 5 to go on from: its records have offsets from 0, the next is 1",
+    )
+    .await?;
+    refused(client, "FLUSH", "55000: source \"gone\": partition 0 of topic \"gone\" has no offset 5 to go on from")
+        .await?;
+    // What it has, it has; and it can be made anew.
+    comes(client, "SELECT count(*) FROM gone", "5").await?;
+    run(client, "DROP SOURCE gone").await?;
+    run(client, &create(broker, "gone", "n BIGINT", "")).await?;
+    run(client, "FLUSH").await?;
+    comes(client, "SELECT n FROM gone", "9").await
+}
