@@ -62,6 +62,7 @@ impl From<CatalogError> for PgError {
 impl From<IngestError> for PgError {
     fn from(error: IngestError) -> Self {
         match error {
+            IngestError::TakenBefore { .. } => PgError::error("XX000", error.to_string()),
             IngestError::Duplicate { ref key, .. } => PgError::error("23505", error.to_string())
                 .detail(key.clone())
                 .hint("INSERT … ON CONFLICT DO NOTHING | DO UPDATE, or declare the table FORMAT UPSERT"),

@@ -181,7 +181,7 @@ impl Task {
     async fn unless_stopped<T>(&self, work: impl Future<Output = T>) -> Result<T, End> {
         let mut stopping = self.stopping.clone();
         tokio::select! {
-            _ = stopping.wait_for(|stop| *stop) => Err(End::Stopped),
+            () = stopped(&mut stopping) => Err(End::Stopped),
             done = work => Ok(done),
         }
     }
@@ -215,7 +215,7 @@ impl Task {
         let mut stopping = self.stopping.clone();
         loop {
             tokio::select! {
-                _ = stopping.wait_for(|stop| *stop) => return Err(End::Stopped),
+                () = stopped(&mut stopping) => return Err(End::Stopped),
                 came = reader.next(|| self.clock.now_us()) => self.keep(&broker, came?).await?,
                 looked = &mut looking => {
                     if self.note(looked, &mut next).await? {
@@ -264,7 +264,14 @@ impl Task {
             self.apply(batch).await?;
             self.status.reached.write().extend(taken);
         }
-        self.status.reached.write().extend(came.ends);
+        {
+            let mut reached = self.status.reached.write();
+            for (partition, end) in came.ends {
+                // More may have come after the end was seen.
+                let next = reached.entry(partition).or_insert(end);
+                *next = end.max(*next);
+            }
+        }
         self.applied.send_replace(());
         for (partition, code, text) in came.errors {
             self.complain(broker, partition, code, text).await?;
@@ -279,6 +286,9 @@ impl Task {
             let error = match self.engine.take(self.source, rows, origin).await {
                 Ok(_) => return Ok(()),
                 Err(IngestError::Seam(error @ (SeamError::NotDone(_) | SeamError::Full(_)))) => error.to_string(),
+                Err(error @ IngestError::TakenBefore { .. }) => {
+                    return Err(End::Trouble(KafkaError::new(Kind::Other, error.to_string())));
+                }
                 // Whether it is in the log, only the log can say: a start asks it.
                 Err(other) => return Err(End::Failed(KafkaError::new(Kind::Other, other.to_string()))),
             };
@@ -363,6 +373,10 @@ impl Task {
         next.extend(looked.new);
         Ok(true)
     }
+}
+
+async fn stopped(stopping: &mut watch::Receiver<bool>) {
+    let _ = stopping.wait_for(|stop| *stop).await;
 }
 
 struct Looked {

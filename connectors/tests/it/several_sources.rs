@@ -143,6 +143,7 @@ fn relation(id: ObjectId, name: &str, ints: [&str; 3], delay: i64) -> Object {
         retention_us: None,
         dead_letter_retention_us: None,
         options: BTreeMap::new(),
+        includes: vec![],
         sql: String::new(),
     };
     let body = if is_table { Body::Table(relation) } else { Body::Source(relation) };

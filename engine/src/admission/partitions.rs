@@ -42,6 +42,15 @@ impl Partitions {
         self.0.get(&partition).map_or(i64::MIN, |partition| partition.watermark_us)
     }
 
+    /// The first record of these that was taken before, with its partition and the offset that was to come next there.
+    pub fn taken_before(&self, origin: &Origin) -> Option<(u32, u64, u64)> {
+        let runs = origin.runs.iter().map(|run| (run.partition, run.offset));
+        let undecoded = origin.undecoded.iter().map(|message| (message.partition, message.offset));
+        let next = |partition: u32| self.0.get(&partition).map_or(0, |partition| partition.next);
+        let mut all = runs.chain(undecoded).map(|(partition, offset)| (partition, offset, next(partition)));
+        all.find(|(_, offset, next)| offset < next)
+    }
+
     /// Records of these partitions have come.
     pub(super) fn took(&mut self, origin: &Origin, now_us: i64) {
         for taken in &origin.taken {

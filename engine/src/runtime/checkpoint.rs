@@ -259,7 +259,7 @@ impl Engine {
             for at in &stand.sources {
                 group.batch.puts.push(put(at.id, &at.progress)?);
                 group.batch.puts.push(at.extent.put(at.id)?);
-                group.batch.puts.extend(at.origins.put(at.id)?);
+                at.origins.put(at.id, &mut group.batch)?;
             }
         }
         all = all.and(self.save(group, &mut checkpointed).await);

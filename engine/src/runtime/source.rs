@@ -113,6 +113,8 @@ impl IngestReport {
 pub enum IngestError {
     #[error("duplicate key value violates unique constraint \"{table}_pkey\"")]
     Duplicate { table: String, key: String },
+    #[error("offset {offset} of partition {partition} was taken before; the next to take is {next}")]
+    TakenBefore { partition: u32, offset: u64, next: u64 },
     #[error(transparent)]
     Seam(#[from] SeamError),
     #[error(transparent)]
@@ -286,6 +288,10 @@ impl SourceRuntime {
     ) -> Result<IngestReport, IngestError> {
         let now_us = seams.clock.now_us();
         let mut inner = self.lock().await;
+        if let Some(before) = origin.as_ref().and_then(|origin| inner.admission.partitions.taken_before(origin)) {
+            let (partition, offset, next) = before;
+            return Err(IngestError::TakenBefore { partition, offset, next });
+        }
         let mut batches = self.resolve_conflicts(batches, conflict)?;
         batches.retain(|batch| batch.num_rows() > 0 || origin.is_some());
         let mut report = IngestReport::default();

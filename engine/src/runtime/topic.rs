@@ -6,7 +6,7 @@
 use super::{Conflict, DeadLetter, Engine, IngestError, IngestReport, Seams, SourceRuntime, source::Inner};
 use crate::{
     admission::Partitions,
-    seam::{Keyspace, Origin, SeamError, SeamResult, Undecoded},
+    seam::{Keyspace, Origin, SeamError, SeamResult, Undecoded, WriteBatch},
 };
 use arrow::record_batch::RecordBatch;
 use std::collections::BTreeMap;
@@ -31,13 +31,13 @@ impl Origins {
         Ok(read.transpose()?.unwrap_or_default())
     }
 
-    /// As one of the puts of a checkpoint; none without a topic.
-    pub(super) fn put(&self, id: ObjectId) -> SeamResult<Option<(Keyspace, Vec<u8>, Vec<u8>)>> {
-        if self.0.is_empty() {
-            return Ok(None);
+    /// To what a checkpoint writes; nothing without a topic.
+    pub(super) fn put(&self, id: ObjectId, batch: &mut WriteBatch) -> SeamResult<()> {
+        if !self.0.is_empty() {
+            let bytes = postcard::to_stdvec(&self.0).map_err(SeamError::not_done)?;
+            batch.puts.push((Keyspace::Progress, key(id), bytes));
         }
-        let bytes = postcard::to_stdvec(&self.0).map_err(SeamError::not_done)?;
-        Ok(Some((Keyspace::Progress, key(id), bytes)))
+        Ok(())
     }
 }
 

@@ -71,7 +71,7 @@ fn decided_once(object: &Object, records: &[SourceBatch]) -> Result<(), String> 
                     *changed_us = own_us.max(*changed_us);
                     *changed_us
                 };
-                let decided = admission.decide(&record.rows, record.append_time_us, previous);
+                let decided = admission.decide(&record.rows, record.append_time_us, None, previous);
                 decided.map_err(|error| error.to_string())?
             }
         };

@@ -128,6 +128,7 @@ pub fn relations(clock: ClockMode) -> [Object; 3] {
         retention_us: None,
         dead_letter_retention_us: None,
         options: BTreeMap::new(),
+        includes: vec![],
         sql: String::new(),
     };
     let (no, ts) = (column("no", SqlType::Int8), column("ts", SqlType::TimestampTz));

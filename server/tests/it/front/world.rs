@@ -192,6 +192,7 @@ fn relation(create: &CreateRelation) -> Relation {
         retention_us: None,
         dead_letter_retention_us: None,
         options: Default::default(),
+        includes: vec![],
         sql: String::new(),
     }
 }
