@@ -2,12 +2,11 @@
 //!
 //! librdkafka answers these by blocking, up to a timeout; [`Broker::ask`] moves that to a thread that may block.
 
-use super::{KafkaError, Kind, Options, Start};
+use super::{KafkaError, Kind, Options, Start, queue::Log};
 use parking_lot::Mutex;
 use rdkafka::{
-    ClientConfig, ClientContext, Offset, TopicPartitionList,
-    config::RDKafkaLogLevel,
-    consumer::{BaseConsumer, Consumer, ConsumerContext},
+    ClientConfig, Offset, TopicPartitionList,
+    consumer::{BaseConsumer, Consumer},
     error::{KafkaError as ClientError, RDKafkaErrorCode},
 };
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
@@ -32,37 +31,14 @@ const CLIENT: [(&str, &str); 10] = [
     ("client.id", "tidemark"),
 ];
 
-/// What librdkafka has last complained about: errors of its calls say only that there was no answer.
-#[derive(Debug, Default)]
-pub(super) struct Complaints {
-    last: Mutex<Option<String>>,
-}
-
-impl ClientContext for Complaints {
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        tracing::debug!(target: "librdkafka", facility, message);
-        if level as i32 <= RDKafkaLogLevel::Warning as i32 {
-            // `[thrd:host:9092/bootstrap]: host:9092/bootstrap: Connect to … failed: …`
-            let said = message.split_once("]: ").map_or(message, |(_, said)| said);
-            *self.last.lock() = Some(said.to_string());
-        }
-    }
-
-    fn error(&self, error: ClientError, reason: &str) {
-        tracing::debug!(target: "librdkafka", %error, reason);
-        *self.last.lock() = Some(reason.to_string());
-    }
-}
-
-impl ConsumerContext for Complaints {}
-
-pub(super) type Consuming = BaseConsumer<Complaints>;
-
 /// A client of the brokers that the options name.
 #[derive(Clone)]
 pub struct Broker {
-    pub(super) consumer: Arc<Consuming>,
+    pub(super) consumer: Arc<BaseConsumer>,
     options: Arc<Options>,
+    log: Arc<Log>,
+    /// What librdkafka has last complained about: errors of its calls say only that there was no answer.
+    complaint: Arc<Mutex<Option<String>>>,
 }
 
 impl Broker {
@@ -84,16 +60,18 @@ impl Broker {
         for (name, value) in &options.client {
             config.set(name, value);
         }
-        let mut consumer: Consuming =
-            config.create_with_context(Complaints::default()).map_err(|error| match error {
-                ClientError::ClientConfig(_, said, name, _) => {
-                    KafkaError::new(Kind::Options, format!("option \"properties.{name}\": {said}"))
-                        .hint("properties.* are librdkafka's settings")
-                }
-                other => KafkaError::new(Kind::Options, other.to_string()),
-            })?;
+        let mut consumer: BaseConsumer = config.create().map_err(|error| match error {
+            ClientError::ClientConfig(_, said, name, _) => {
+                KafkaError::new(Kind::Options, format!("option \"properties.{name}\": {said}"))
+                    .hint("properties.* are librdkafka's settings")
+            }
+            other => KafkaError::new(Kind::Options, other.to_string()),
+        })?;
         consumer.set_nonempty_callback(wake);
-        Ok(Broker { consumer: Arc::new(consumer), options })
+        let consumer = Arc::new(consumer);
+        let log =
+            Log::of(&consumer).ok_or_else(|| KafkaError::new(Kind::Other, "librdkafka gives no queue of its log"))?;
+        Ok(Broker { consumer, options, log: Arc::new(log), complaint: Arc::default() })
     }
 
     /// Asks on a thread that may block.
@@ -199,6 +177,26 @@ impl Broker {
         self.consumer.assign(&list).map_err(|error| self.explain(&error))
     }
 
+    /// Hears what librdkafka has said, and gives the last of what was a complaint.
+    fn complaint(&self) -> Option<String> {
+        const WARNING: i32 = 4;
+        let mut complaint = self.complaint.lock();
+        self.log.each(|level, text| {
+            tracing::debug!(target: "librdkafka", topic = self.options.topic, level, text);
+            if level <= WARNING {
+                // `[thrd:host:9092/bootstrap]: host:9092/bootstrap: Connect to … failed: …`
+                *complaint = Some(text.split_once("]: ").map_or(text, |(_, said)| said).to_string());
+            }
+        });
+        complaint.clone()
+    }
+
+    /// All is well again. To be called now and then: what librdkafka says waits until it is heard.
+    pub(super) fn forget_complaints(&self) {
+        self.complaint();
+        *self.complaint.lock() = None;
+    }
+
     fn no_topic(&self) -> KafkaError {
         KafkaError::new(Kind::NoTopic, format!("topic \"{}\" does not exist", self.options.topic))
             .hint(format!("create it on {}, or correct its name", self.options.servers()))
@@ -214,7 +212,7 @@ impl Broker {
     pub(super) fn explain_code(&self, code: RDKafkaErrorCode) -> KafkaError {
         use RDKafkaErrorCode as Code;
         let servers = self.options.servers();
-        let complaint = self.consumer.context().last.lock().clone();
+        let complaint = self.complaint();
         let complaint = complaint.map_or(String::new(), |complaint| format!(": {complaint}"));
         match code {
             Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::UnknownPartition | Code::UnknownTopicId => {
