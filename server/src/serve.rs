@@ -17,12 +17,13 @@ use tidemark_connectors::{
     lock::DirLock,
     log::{EmbeddedLog, LogSettings},
     online::FjallOnline,
+    redis::{Address, RedisOnline, owner},
     state::FjallState,
 };
 use tidemark_engine::{
     asof,
     runtime::{Engine, Logs, Seams},
-    seam::{Clock, SeamResult, Source},
+    seam::{Clock, OnlineStore, SeamResult, Source},
     view::Memory,
 };
 use tidemark_planner::functions::{session_config, state_builder};
@@ -139,7 +140,7 @@ async fn open(settings: &Settings, data: &Path, clock: Arc<dyn Clock>) -> Result
         clock: clock.clone(),
         logs: Arc::new(EmbeddedLogs { folder: data.join("log"), settings: log }),
         state: Arc::new(FjallState::open(&data.join("state"))?),
-        online: Arc::new(FjallOnline::open(&data.join("online"))?),
+        online: online(settings, clock.as_ref()).await?,
         history: Arc::new(IcebergHistory::open(&data.join("warehouse"), clock.clone()).await?),
     };
     let engine = Arc::new(Engine::start(seams, catalog.snapshot()).await.context("recovery failed")?);
@@ -155,6 +156,18 @@ async fn open(settings: &Settings, data: &Path, clock: Arc<dyn Clock>) -> Result
     let folder = std::env::current_dir().context("the current folder is gone")?;
     let queries = Queries::new(threads).context("cannot start the threads of queries")?;
     Ok(Database::new(engine, clock, catalog, builder.build(), queries, folder))
+}
+
+async fn online(settings: &Settings, clock: &dyn Clock) -> Result<Arc<dyn OnlineStore>> {
+    let Some(url) = &settings.online else {
+        return Ok(Arc::new(FjallOnline::open(&settings.data.join("online"))?));
+    };
+    let address = Address::parse(url).map_err(|error| anyhow::anyhow!("--online: {error}"))?;
+    let redis = RedisOnline::new(address, owner(&settings.data, clock)?);
+    if let Err(error) = redis.ping().await {
+        tracing::warn!(%error, "the online store does not answer; it is brought level when it does");
+    }
+    Ok(Arc::new(redis))
 }
 
 /// What happens without anybody asking: what was in memory before the start comes back, departures reach the online store, silent sources move on, checkpoints.

@@ -46,6 +46,8 @@ pub struct Settings {
     pub commit_interval: Duration,
     pub checkpoint_interval: Duration,
     pub online_tick: Duration,
+    /// The URL of a Redis; `None`: the data directory. It may have a password in it.
+    pub online: Option<String>,
     /// `None`: as many as there are processors.
     pub worker_threads: Option<usize>,
     /// What the queries of all connections may hold in memory together; `None`: no limit.
@@ -100,6 +102,7 @@ impl Default for Settings {
             commit_interval: Duration::ZERO,
             checkpoint_interval: Duration::ZERO,
             online_tick: Duration::ZERO,
+            online: None,
             worker_threads: None,
             query_memory: None,
             state_memory: 0,

@@ -1,7 +1,7 @@
 //! Coming back: state from the last checkpoint, then the log from where that stood.
 
 use super::{
-    Engine, Reading, Seams, SourceRuntime, ViewRuntime,
+    Engine, Online, Reading, Seams, SourceRuntime, ViewRuntime,
     reading::{lock_all, sources_of, tables},
 };
 use crate::{
@@ -71,6 +71,7 @@ impl Engine {
             not_started: RwLock::new(BTreeMap::new()),
             epoch,
             puts: AtomicU64::new(0),
+            dropped_online: parking_lot::Mutex::default(),
             checkpointing: tokio::sync::Mutex::new(()),
             flushing: tokio::sync::Mutex::new(()),
         };
@@ -125,6 +126,7 @@ impl Engine {
             history: RwLock::new(table),
             history_start_us: object.feature_view().and_then(|v| v.history_start_us),
             version: object.feature_view().map_or(1, |v| v.version),
+            online: AtomicU8::new(Online::Closed as u8),
             sequence: AtomicU64::new(tag.map_or(1, |t| t.sequence + 1)),
             last_error: RwLock::default(),
             failure: RwLock::default(),
@@ -200,12 +202,12 @@ impl Engine {
                 if let Ok(id) = <[u8; 4]>::try_from(key.as_slice())
                     && snapshot.get_id(ObjectId(u32::from_be_bytes(id))).is_none()
                 {
-                    for keyspace in Keyspace::ALL {
+                    for keyspace in Keyspace::ALL.into_iter().filter(|keyspace| *keyspace != Keyspace::Progress) {
                         self.seams.state.remove(keyspace, &id).await?;
                     }
                     let id = ObjectId(u32::from_be_bytes(id));
-                    self.seams.online.drop_view(id).await?;
                     self.seams.logs.remove(id)?;
+                    self.forget_online(id).await?;
                 }
             }
         }

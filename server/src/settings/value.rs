@@ -18,6 +18,10 @@ pub fn directory(text: &str) -> Parsed<PathBuf> {
     if text.is_empty() { Err("the path of a directory") } else { Ok(PathBuf::from(text)) }
 }
 
+pub fn text(text: &str) -> Parsed<String> {
+    if text.trim().is_empty() { Err("a text that is not empty") } else { Ok(text.trim().to_string()) }
+}
+
 /// At least one.
 pub fn count(text: &str) -> Parsed<usize> {
     match text.trim().replace('_', "").parse() {
