@@ -31,7 +31,7 @@ pub struct Address {
 }
 
 pub(super) enum Target {
-    One(Client),
+    One(Box<Client>),
     Cluster(ClusterClient),
 }
 
@@ -108,10 +108,10 @@ impl Address {
             }
             (false, certificates) => {
                 let node = nodes.into_iter().next().ok_or_else(|| wrong("a host is missing"))?;
-                Target::One(match certificates {
+                Target::One(Box::new(match certificates {
                     Some(certificates) => Client::build_with_tls(node, certificates).map_err(of_redis)?,
                     None => Client::open(node).map_err(of_redis)?,
-                })
+                }))
             }
         };
         Ok(Address { target, prefix, buckets, shown: format!("Redis at {hosts}") })

@@ -98,7 +98,7 @@ async fn an_absent_key_keeps_its_version(open: impl Fn() -> Arc<dyn OnlineStore>
 async fn a_dropped_view_leaves_nothing_and_takes_nothing_else(open: impl Fn() -> Arc<dyn OnlineStore>) {
     let store = open();
     let keys = (0..20_000).map(|i| format!("key {i}")).collect::<Vec<_>>();
-    store.put(VIEW, keys.iter().map(|k| value(k, 5, 5, Some(k))).collect()).await.expect("a put");
+    put(&*store, VIEW, keys.iter().map(|k| value(k, 5, 5, Some(k))).collect()).await.expect("a put");
     let neighbours = [ObjectId(VIEW.0 - 1), NEXT_VIEW, ObjectId(u32::MAX)];
     for view in neighbours {
         put(&*store, view, vec![value("key 1", 5, 5, Some("other"))]).await.expect("a put");
