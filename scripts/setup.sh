@@ -35,7 +35,10 @@ test | bench)
   needs+=("Python's venv|has_venv|python3-venv" "psql|has psql|postgresql-client"
     "PostgreSQL's server programs|has_server|postgresql" "pgbench|has pgbench|postgresql") ;;
 esac
-if [ "$mode" = test ]; then needs+=("Java 17 or newer|has_jre|default-jre-headless" "Maven|has mvn|maven"); fi
+if [ "$mode" = test ]; then
+  needs+=("Java 17 or newer|has_jre|default-jre-headless" "Maven|has mvn|maven"
+    "Redis|has redis-server|redis-server" "redis-cli|has redis-cli|redis-tools" "OpenSSL's program|has openssl|openssl")
+fi
 if [ "$mode" = bench ]; then needs+=("Java 17 or newer|has_java|default-jdk-headless" "Maven|has mvn|maven"); fi
 
 missing() {

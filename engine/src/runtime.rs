@@ -128,6 +128,15 @@ impl ViewRuntime {
         }
     }
 
+    /// Keeps for people how an action in the background ended; success takes back only what the same action has left.
+    fn note<T>(&self, action: &str, outcome: &SeamResult<T>) {
+        let mut last = self.last_error.write();
+        match outcome {
+            Err(error) => *last = Some(format!("{action}: {error}")),
+            Ok(_) => drop(last.take_if(|error| error.starts_with(action))),
+        }
+    }
+
     fn set_online(&self, online: Online) {
         self.online.store(online as u8, Ordering::Release);
     }
@@ -320,9 +329,7 @@ impl Engine {
         let mut flushed = self.finish_drops().await.map(|()| 0);
         for view in self.views() {
             let put = self.flush_view(&view, view.now_us(clock_us)).await;
-            if let Err(error) = &put {
-                *view.last_error.write() = Some(format!("online store: {error}"));
-            }
+            view.note("online store", &put);
             // The first error, when every view has had its turn.
             flushed = flushed.and_then(|all: usize| Ok(all + put?));
         }

@@ -202,6 +202,10 @@ fn background(database: &Arc<Database>, settings: &Settings, stopping: watch::Re
 /// and values that change again meanwhile are put once.
 const REST: u32 = 4;
 
+/// After a failure at least this long: soon enough to be level again, seldom enough that what is tried in vain (a Redis that is
+/// away) costs little.
+const RETRY: Duration = Duration::from_millis(500);
+
 type Action = for<'a> fn(&'a Database) -> futures::future::BoxFuture<'a, SeamResult<()>>;
 
 fn every(
@@ -235,6 +239,9 @@ fn every(
                         tracing::error!(%error, task = name, "a background task failed; it is tried again");
                     }
                     Err(_) => {}
+                }
+                if failing {
+                    pause = pause.max(RETRY);
                 }
             }
         }),

@@ -307,7 +307,7 @@ impl Engine {
     async fn commit_steps(&self, at: &ViewStand) -> SeamResult<()> {
         let committed = self.append_steps(at).await;
         let view = &at.view;
-        *view.last_error.write() = committed.as_ref().err().map(|error| format!("history: {error}"));
+        view.note("history", &committed);
         committed
     }
 
