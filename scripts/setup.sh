@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Makes a machine ready, idempotently, and says exactly what is missing where it cannot.
-#   setup.sh build|demo|test|bench
+#   setup.sh build|demo|demo-kafka|test|bench
 # On Debian and Ubuntu missing packages are installed by apt, as root or with sudo. A PostgreSQL that this installs is only
 # programs: no cluster is made or started, the tests run their own in a folder of their own.
 set -euo pipefail
@@ -8,7 +8,7 @@ cd "$(dirname "$0")/.."
 . scripts/env.sh
 
 mode=${1:-}
-case $mode in build | demo | test | bench) ;; *) sed -n '3p' "$0" >&2; exit 2 ;; esac
+case $mode in build | demo | demo-kafka | test | bench) ;; *) sed -n '3p' "$0" >&2; exit 2 ;; esac
 
 has() { command -v "$1" >/dev/null 2>&1; }
 has_server() { has pg_ctl || compgen -G '/usr/lib/postgresql/*/bin/pg_ctl' >/dev/null; }
@@ -35,7 +35,10 @@ test | bench)
   needs+=("Python's venv|has_venv|python3-venv" "psql|has psql|postgresql-client"
     "PostgreSQL's server programs|has_server|postgresql" "pgbench|has pgbench|postgresql") ;;
 esac
-if [ "$mode" = test ]; then
+if [ "$mode" = demo-kafka ]; then
+  needs+=("Python 3.9 or newer|has_python 3.9|python3" "Python's venv|has_venv|python3-venv")
+fi
+if [ "$mode" = test ] || [ "$mode" = demo-kafka ]; then
   needs+=("Java 17 or newer|has_jre|default-jre-headless" "Maven|has mvn|maven"
     "Redis|has redis-server|redis-server" "redis-cli|has redis-cli|redis-tools" "OpenSSL's program|has openssl|openssl")
 fi
@@ -112,10 +115,13 @@ jars() {
   cp "$list" "$folder/list.installed"
 }
 
+if [ "$mode" = demo-kafka ] || [ "$mode" = test ]; then
+  python_environment .venv-clickstream sql_examples/clickstream/requirements.txt
+  jars tests/services/.kafka tests/services/kafka.pom.xml
+fi
 if [ "$mode" = test ]; then
   python_environment .venv-flights sql_examples/flights/requirements.txt
   python_environment .venv-lake tests/python/requirements-lake.txt
-  jars tests/services/.kafka tests/services/kafka.pom.xml
 fi
 if [ "$mode" = bench ]; then
   python_environment .venv-bench benches/requirements.txt

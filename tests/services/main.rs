@@ -11,6 +11,7 @@ mod redis_server;
 #[path = "../server/mod.rs"]
 mod server;
 
+mod clickstream;
 mod kafka_statements;
 mod kafka_twin;
 mod redis;
