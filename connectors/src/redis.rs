@@ -20,6 +20,7 @@ use bytes::Bytes;
 use futures::future::try_join_all;
 use layout::{Layout, Mark, decode};
 use link::Link;
+use parking_lot::Mutex;
 use redis::{Cmd, Value};
 use std::collections::BTreeMap;
 use tidemark_catalog::ObjectId;
@@ -34,6 +35,8 @@ const CALL_KEYS: usize = 1000;
 pub struct RedisOnline {
     link: Link,
     layout: Layout,
+    /// The epoch under which all groups of a view were last told who puts into it.
+    announced: Mutex<BTreeMap<ObjectId, u64>>,
 }
 
 impl RedisOnline {
@@ -41,7 +44,7 @@ impl RedisOnline {
     /// whose views these are, without a space.
     pub fn new(address: Address, owner: String) -> RedisOnline {
         let layout = Layout { prefix: address.prefix.clone(), buckets: address.buckets, owner };
-        RedisOnline { link: Link::new(address), layout }
+        RedisOnline { link: Link::new(address), layout, announced: Mutex::default() }
     }
 
     /// Whether it answers.
@@ -66,6 +69,25 @@ impl RedisOnline {
         Ok(marks)
     }
 
+    async fn put_all(&self, view: ObjectId, calls: &[Cmd]) -> SeamResult<Put> {
+        for answer in self.ask_all(calls).await? {
+            match answer {
+                Value::Int(1) => {}
+                Value::Int(0) => return Ok(Put::NoView),
+                Value::Int(newer) if newer < 0 => {
+                    return Err(SeamError::NotDone(format!(
+                        "{}: another server on a copy of this data directory, which began later (epoch {}), puts into view \
+                         {view}; this one does not any more: stop one of the two",
+                        self.link.name(),
+                        newer.unsigned_abs(),
+                    )));
+                }
+                other => return Err(self.link.not_understood("EVAL", &other)),
+            }
+        }
+        Ok(Put::Done)
+    }
+
     async fn remove(&self, view: ObjectId, buckets: u32) -> SeamResult<()> {
         let layout = Layout { buckets, ..self.layout.clone() };
         for group in 0..layout::GROUPS {
@@ -82,6 +104,7 @@ impl RedisOnline {
 #[async_trait]
 impl OnlineStore for RedisOnline {
     async fn open_view(&self, view: ObjectId) -> SeamResult<bool> {
+        self.announced.lock().remove(&view);
         for Mark { buckets, owner } in self.made_with(view).await? {
             if owner != self.layout.owner {
                 return Err(SeamError::NotDone(format!(
@@ -113,31 +136,28 @@ impl OnlineStore for RedisOnline {
         for value in values {
             groups.entry(self.layout.group(&value.key)).or_default().push(value);
         }
+        let Some(epoch) = groups.values().flatten().map(|value| value.version.epoch).max() else {
+            return Ok(Put::Done);
+        };
+        if self.announced.lock().get(&view) != Some(&epoch) {
+            // A server that began earlier is to be refused in every group, also where nothing is put just now.
+            let nothing = (0..layout::GROUPS).map(|group| self.layout.put(view, group, epoch, &[]));
+            let nothing: Vec<Cmd> = nothing.collect::<Result<_, _>>().map_err(SeamError::NotDone)?;
+            if self.put_all(view, &nothing).await? == Put::NoView {
+                return Ok(Put::NoView);
+            }
+            self.announced.lock().insert(view, epoch);
+        }
         let mut calls = vec![];
         for (group, values) in groups {
             let mut rest = &values[..];
             while !rest.is_empty() {
                 let (call, later) = rest.split_at(fitting(rest));
-                calls.push(self.layout.put(view, group, call).map_err(SeamError::NotDone)?);
+                calls.push(self.layout.put(view, group, epoch, call).map_err(SeamError::NotDone)?);
                 rest = later;
             }
         }
-        for answer in self.ask_all(&calls).await? {
-            match answer {
-                Value::Int(1) => {}
-                Value::Int(0) => return Ok(Put::NoView),
-                Value::Int(newer) if newer < 0 => {
-                    return Err(SeamError::NotDone(format!(
-                        "{}: another server on a copy of this data directory, which began later (epoch {}), puts into view \
-                         {view}; this one does not any more: stop one of the two",
-                        self.link.name(),
-                        newer.unsigned_abs(),
-                    )));
-                }
-                other => return Err(self.link.not_understood("EVAL", &other)),
-            }
-        }
-        Ok(Put::Done)
+        self.put_all(view, &calls).await
     }
 
     async fn get_many(&self, view: ObjectId, keys: &[Bytes]) -> SeamResult<Vec<Option<OnlineValue>>> {
@@ -177,6 +197,7 @@ impl OnlineStore for RedisOnline {
     }
 
     async fn drop_view(&self, view: ObjectId) -> SeamResult<()> {
+        self.announced.lock().remove(&view);
         for Mark { buckets, owner } in self.made_with(view).await? {
             if owner == self.layout.owner {
                 self.remove(view, buckets).await?;

@@ -120,9 +120,9 @@ impl Layout {
         redis::cmd("EVAL").arg(script).arg(1).arg(self.mark(view, group)).arg(self.text()).to_owned()
     }
 
-    /// Puts values of one group. Answers 1; 0 where the group is not there; the negative epoch of a later server where
+    /// Puts values of one group, or none; a server that began before `epoch` puts nothing into it after that. Answers 1; 0 where the group is not there; the negative epoch of a later server where
     /// there is one.
-    pub fn put(&self, view: ObjectId, group: u32, values: &[OnlineValue]) -> Result<Cmd, String> {
+    pub fn put(&self, view: ObjectId, group: u32, epoch: u64, values: &[OnlineValue]) -> Result<Cmd, String> {
         let mut places: BTreeMap<u32, usize> = BTreeMap::new();
         for value in values {
             // The mark is the first of KEYS, and Lua counts from one.
@@ -136,7 +136,6 @@ impl Layout {
         for (_, bucket) in keys {
             command.arg(self.key(view, bucket));
         }
-        let epoch = values.iter().map(|value| value.version.epoch).max().unwrap_or(0);
         command.arg(self.text()).arg(epoch);
         for value in values {
             command.arg(places[&self.bucket(&value.key)]).arg(&value.key[..]).arg(encode(value)?);

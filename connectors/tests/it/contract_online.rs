@@ -149,6 +149,7 @@ async fn a_view_is_whole_when_it_has_been_filled(open: impl Fn() -> Arc<dyn Onli
         put(&*store, VIEW, vec![value("k", 1, 1, Some("row"))]).await.expect("a put");
         store.filled(VIEW).await.expect("an answer");
     }
+    drop(store);
     for _ in 0..2 {
         assert!(open().open_view(VIEW).await.expect("an answer"));
     }
