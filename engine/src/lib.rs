@@ -8,7 +8,6 @@ pub mod compiled;
 pub mod current;
 pub mod dimension;
 pub mod exact;
-pub mod histogram;
 pub mod key;
 pub mod online;
 pub mod parallel;

@@ -18,7 +18,6 @@ mod checkpoint;
 mod extent;
 mod failed;
 mod letters;
-mod metrics;
 mod reading;
 mod restore;
 mod source;
@@ -26,7 +25,6 @@ mod topic;
 
 pub use failed::Failure;
 pub use letters::DeadLetter;
-pub use metrics::{Action, Metrics, SourceMetrics};
 pub use reading::Reading;
 pub use restore::STATE_FORMAT;
 pub use source::{Conflict, IngestError, IngestReport, SourceRuntime};
@@ -84,7 +82,6 @@ pub struct Engine {
     /// Grows with every start; fences writers of earlier starts.
     epoch: u64,
     puts: AtomicU64,
-    pub metrics: Metrics,
     /// One checkpoint at a time.
     checkpointing: tokio::sync::Mutex<()>,
     /// Dropped views of which the online store still has values.
@@ -111,9 +108,6 @@ pub struct ViewRuntime {
     failure: RwLock<Option<Failure>>,
 }
 
-/// What errors of the online store begin with, where people read them.
-const ONLINE: &str = "online store";
-
 /// How a view stands with the online store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
@@ -132,12 +126,6 @@ impl ViewRuntime {
             1 => Online::Filling,
             _ => Online::Open,
         }
-    }
-
-    /// Whether the online store has all that had changed when it was last flushed.
-    pub fn is_level_online(&self) -> bool {
-        let failing = self.last_error.read().as_ref().is_some_and(|error| error.starts_with(ONLINE));
-        self.online() == Online::Open && !failing
     }
 
     /// Keeps for people how an action in the background ended; success takes back only what the same action has left.
@@ -340,13 +328,8 @@ impl Engine {
         let clock_us = self.seams.clock.now_us();
         let mut flushed = self.finish_drops().await.map(|()| 0);
         for view in self.views() {
-            let began_us = self.seams.clock.now_us();
             let put = self.flush_view(&view, view.now_us(clock_us)).await;
-            if !matches!(put, Ok(0)) {
-                self.metrics.online.note(self.seams.clock.now_us().saturating_sub(began_us), &put);
-                self.metrics.online_rows.fetch_add(*put.as_ref().unwrap_or(&0) as u64, Ordering::Relaxed);
-            }
-            view.note(ONLINE, &put);
+            view.note("online store", &put);
             // The first error, when every view has had its turn.
             flushed = flushed.and_then(|all: usize| Ok(all + put?));
         }
@@ -462,11 +445,8 @@ impl Engine {
         let source = self.source(id).ok_or_else(|| {
             IngestError::Seam(SeamError::NotDone("the source or table was dropped meanwhile".to_string()))
         })?;
-        let began_us = self.seams.clock.now_us();
         self.make_way(&source).await?;
-        let report = source.ingest(batches, None, conflict, &self.seams).await?;
-        source.can_be_read(began_us, self.seams.clock.now_us(), report.rows);
-        Ok(report)
+        source.ingest(batches, None, conflict, &self.seams).await
     }
 
     /// Where too many steps wait for history, rows wait for their commit; where that fails they are refused.

@@ -11,11 +11,7 @@ use crate::{
 use async_trait::async_trait;
 use bytes::BytesMut;
 use datafusion::execution::FunctionRegistry;
-use std::{
-    borrow::Cow,
-    sync::{Arc, atomic::Ordering},
-    time::Duration,
-};
+use std::{borrow::Cow, sync::Arc, time::Duration};
 use tidemark_planner::{Statement, statement::Parsed};
 
 pub struct TidemarkBackend {
@@ -37,21 +33,6 @@ impl TidemarkBackend {
         }
         let Some(piece) = pieces.pop() else { return Ok(Arc::new(Prepared::empty())) };
         Ok(Arc::new(Prepared::new(&self.database, session, piece, declared, false).await?))
-    }
-
-    async fn executed(
-        &self,
-        session: &mut Session,
-        prepared: &Arc<Prepared>,
-        bound: &Bound,
-    ) -> Result<Outcome, PgError> {
-        match &prepared.unparsed {
-            None => statement::execute(&self.database, session, prepared, bound).await,
-            Some(sql) => {
-                let parsed = self.parse(session, sql, &[]).await?;
-                statement::execute(&self.database, session, &parsed, bound).await
-            }
-        }
     }
 }
 
@@ -147,14 +128,7 @@ impl pg::Backend for TidemarkBackend {
     ) -> Option<Result<Completed, PgError>> {
         let lookup = prepared.lookup.as_ref()?;
         session.queried_in_transaction = true;
-        let began_us = self.database.clock.now_us();
-        let answer = statement::lookup::execute(&self.database, session, prepared, lookup, bound, out)?;
-        let front = &self.database.front;
-        front.lookups.observe(self.database.clock.now_us().saturating_sub(began_us));
-        if answer.is_err() {
-            front.lookups_failed.fetch_add(1, Ordering::Relaxed);
-        }
-        Some(answer)
+        statement::lookup::execute(&self.database, session, prepared, lookup, bound, out)
     }
 
     async fn execute(
@@ -163,14 +137,13 @@ impl pg::Backend for TidemarkBackend {
         prepared: &Arc<Prepared>,
         bound: &Bound,
     ) -> Result<Outcome, PgError> {
-        let began_us = self.database.clock.now_us();
-        let outcome = self.executed(session, prepared, bound).await;
-        let front = &self.database.front;
-        front.statements.observe(self.database.clock.now_us().saturating_sub(began_us));
-        if outcome.is_err() {
-            front.statements_failed.fetch_add(1, Ordering::Relaxed);
+        match &prepared.unparsed {
+            None => statement::execute(&self.database, session, prepared, bound).await,
+            Some(sql) => {
+                let parsed = self.parse(session, sql, &[]).await?;
+                statement::execute(&self.database, session, &parsed, bound).await
+            }
         }
-        outcome
     }
 
     async fn transaction(&self, session: &mut Session, event: TxEvent) -> Result<(), PgError> {

@@ -58,7 +58,7 @@ impl Feeds {
 
     /// Keeps durably where a new source begins, before anything is read: what `latest` is, is decided once.
     pub async fn begin(&self, object: &Object, beginning: &Beginning) -> Result<(), PgError> {
-        let Batch { rows, origin, .. } = Batch::beginning(object.schema(), &beginning.0);
+        let Batch { rows, origin } = Batch::beginning(object.schema(), &beginning.0);
         self.engine.take(object.id, rows, origin).await?;
         Ok(())
     }

@@ -1,13 +1,6 @@
 //! Wiring: from settings to a running server, and back down.
 
-use crate::{
-    backend::TidemarkBackend,
-    database::Database,
-    http::{self, Health},
-    pg,
-    queries::Queries,
-    settings::Settings,
-};
+use crate::{backend::TidemarkBackend, database::Database, pg, queries::Queries, settings::Settings};
 use anyhow::{Context, Result};
 use arrow::datatypes::SchemaRef;
 use datafusion::execution::{memory_pool::FairSpillPool, runtime_env::RuntimeEnvBuilder};
@@ -39,8 +32,6 @@ use tokio::sync::watch;
 /// A server that runs until it is shut down.
 pub struct Running {
     pub address: SocketAddr,
-    /// Where metrics and health are told.
-    pub http: Option<SocketAddr>,
     pub database: Arc<Database>,
     stop: watch::Sender<bool>,
     stopped: tokio::sync::oneshot::Receiver<SeamResult<()>>,
@@ -83,16 +74,7 @@ pub async fn start_on(settings: &Settings, clock: Arc<dyn Clock>) -> Result<Runn
     // Before recovery, which may take a while: a port in use is known at once.
     let listener = pg::bind(settings.listen).await?;
     let address = listener.local_addr()?;
-    let health = Health::recovering();
-    let (stop_http, stopping_http) = watch::channel(false);
-    let mut http_address = None;
-    if let Some(address) = settings.http {
-        let listener = http::bind(address).await?;
-        http_address = Some(listener.local_addr()?);
-        http::serve(listener, health.clone(), clock.clone(), stopping_http);
-    }
     let database = Arc::new(open(settings, data, clock.clone()).await?);
-    health.ready(database.clone());
 
     let backend = Arc::new(TidemarkBackend {
         database: database.clone(),
@@ -118,7 +100,6 @@ pub async fn start_on(settings: &Settings, clock: Arc<dyn Clock>) -> Result<Runn
             let mut stopping = stopping;
             let shutdown = async move {
                 let _ = stopping.wait_for(|stop| *stop).await;
-                health.stopping();
             };
             server.serve(listener, shutdown).await;
             last.feeds.stop_all().await;
@@ -127,10 +108,9 @@ pub async fn start_on(settings: &Settings, clock: Arc<dyn Clock>) -> Result<Runn
                 tracing::error!(%error, "the online store could not be brought level");
             }
             let _ = finished.send(last.engine.checkpoint().await);
-            stop_http.send_replace(true);
         }),
     );
-    Ok(Running { address, http: http_address, database, stop, stopped, _lock: lock })
+    Ok(Running { address, database, stop, stopped, _lock: lock })
 }
 
 impl Running {

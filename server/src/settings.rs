@@ -46,8 +46,6 @@ pub struct Settings {
     pub commit_interval: Duration,
     pub checkpoint_interval: Duration,
     pub online_tick: Duration,
-    /// Where metrics and health are told; `None`: nowhere.
-    pub http: Option<SocketAddr>,
     /// The URL of a Redis; `None`: the data directory. It may have a password in it.
     pub online: Option<String>,
     /// `None`: as many as there are processors.
@@ -104,7 +102,6 @@ impl Default for Settings {
             commit_interval: Duration::ZERO,
             checkpoint_interval: Duration::ZERO,
             online_tick: Duration::ZERO,
-            http: None,
             online: None,
             worker_threads: None,
             query_memory: None,

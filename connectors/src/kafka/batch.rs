@@ -18,8 +18,6 @@ use tidemark_engine::seam::{Origin, Run, Taken, Undecoded};
 pub struct Batch {
     pub rows: RecordBatch,
     pub origin: Origin,
-    /// When each message was sent, as far as it says so, else when it came; microseconds since 1970.
-    pub sent_us: Vec<i64>,
 }
 
 impl Batch {
@@ -29,7 +27,7 @@ impl Batch {
         let taken = taken
             .map(|(partition, next)| Taken { partition: *partition, next: *next, watermark_us: i64::MIN })
             .collect();
-        Batch { rows: RecordBatch::new_empty(schema), origin: Origin { taken, ..Origin::default() }, sent_us: vec![] }
+        Batch { rows: RecordBatch::new_empty(schema), origin: Origin { taken, ..Origin::default() } }
     }
 }
 
@@ -43,7 +41,6 @@ pub(super) struct Decoder {
     runs: Vec<Run>,
     undecoded: Vec<Undecoded>,
     next: BTreeMap<u32, u64>,
-    sent_us: Vec<i64>,
     bytes: usize,
 }
 
@@ -60,7 +57,6 @@ impl Decoder {
             runs: vec![],
             undecoded: vec![],
             next: BTreeMap::new(),
-            sent_us: vec![],
             bytes: 0,
         })
     }
@@ -78,7 +74,6 @@ impl Decoder {
     pub(super) fn push(&mut self, message: &Message<'_>, now_us: i64) {
         let Message { partition, offset, payload, timestamp_ms, .. } = *message;
         self.next.insert(partition, offset + 1);
-        self.sent_us.push(timestamp_ms.map_or(now_us, |ms| ms.saturating_mul(1000)));
         self.bytes += payload.map_or(0, <[u8]>::len);
         // The time at which it was written to the topic, where the broker says so; else now is all that is known.
         let append_us = timestamp_ms.filter(|_| message.is_append_time).map_or(now_us, |ms| ms.saturating_mul(1000));
@@ -134,7 +129,7 @@ impl Decoder {
             undecoded: std::mem::take(&mut self.undecoded),
             taken: next.map(|(partition, next)| Taken { partition, next, watermark_us: i64::MIN }).collect(),
         };
-        Ok(Batch { rows, origin, sent_us: std::mem::take(&mut self.sent_us) })
+        Ok(Batch { rows, origin })
     }
 }
 

@@ -283,12 +283,9 @@ impl Task {
     /// Into the log, however often it takes.
     async fn apply(&self, batch: Batch) -> Result<(), End> {
         loop {
-            let Batch { rows, origin, sent_us } = batch.clone();
+            let Batch { rows, origin } = batch.clone();
             let error = match self.engine.take(self.source, rows, origin).await {
-                Ok(_) => {
-                    self.engine.can_be_read(self.source, &sent_us);
-                    return Ok(());
-                }
+                Ok(_) => return Ok(()),
                 Err(IngestError::Seam(error @ (SeamError::NotDone(_) | SeamError::Full(_)))) => error.to_string(),
                 Err(error @ IngestError::TakenBefore { .. }) => {
                     return Err(End::Trouble(KafkaError::new(Kind::Other, error.to_string())));

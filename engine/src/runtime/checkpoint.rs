@@ -183,7 +183,6 @@ impl Engine {
     /// after everything else has been tried.
     pub async fn checkpoint(&self) -> SeamResult<()> {
         let _one = self.checkpointing.lock().await;
-        let began_us = self.seams.clock.now_us();
         let mut all = Ok(());
         for sources in self.neighbours() {
             let saved = self.checkpoint_sources(&sources).await;
@@ -192,7 +191,6 @@ impl Engine {
             }
             all = all.and(saved);
         }
-        self.metrics.checkpoint.note(self.seams.clock.now_us().saturating_sub(began_us), &all);
         all
     }
 
@@ -307,15 +305,7 @@ impl Engine {
 
     /// Appends a view's pending steps to its history; whether that went well is noted at the view, for people.
     async fn commit_steps(&self, at: &ViewStand) -> SeamResult<()> {
-        let began_us = self.seams.clock.now_us();
         let committed = self.append_steps(at).await;
-        let steps: usize = at.pending.chunks.iter().map(|chunk| chunk.len()).sum();
-        if steps > 0 || committed.is_err() {
-            self.metrics.history.note(self.seams.clock.now_us().saturating_sub(began_us), &committed);
-        }
-        if committed.is_ok() {
-            self.metrics.history_steps.fetch_add(steps as u64, Ordering::Relaxed);
-        }
         let view = &at.view;
         view.note("history", &committed);
         committed

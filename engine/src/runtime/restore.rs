@@ -74,7 +74,6 @@ impl Engine {
             not_started: RwLock::new(BTreeMap::new()),
             epoch,
             puts: AtomicU64::new(0),
-            metrics: Default::default(),
             dropped_online: parking_lot::Mutex::default(),
             checkpointing: tokio::sync::Mutex::new(()),
             flushing: tokio::sync::Mutex::new(()),

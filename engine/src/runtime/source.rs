@@ -1,7 +1,7 @@
 //! One source or table at work: append, admit, apply.
 
 use super::{
-    DeadLetter, Seams, SourceMetrics, ViewRuntime, event_clock,
+    DeadLetter, Seams, ViewRuntime, event_clock,
     extent::Extent,
     letters::{keep, payload},
     reading::REPLAY_ROWS,
@@ -43,7 +43,6 @@ pub struct SourceRuntime {
     max_event_us: AtomicI64,
     extent: RwLock<Extent>,
     pub counters: SourceCounters,
-    pub metrics: SourceMetrics,
     /// The last failure to make something durable, for people; `None` once it has worked again.
     pub last_error: RwLock<Option<String>>,
     /// The current rows of a table with a primary key.
@@ -164,7 +163,6 @@ impl SourceRuntime {
             max_event_us: AtomicI64::new(i64::MIN),
             extent: RwLock::new(known.unwrap_or_default()),
             counters,
-            metrics: SourceMetrics::default(),
             last_error: RwLock::default(),
             table,
             inner: tokio::sync::Mutex::new(Inner {
@@ -366,8 +364,6 @@ impl SourceRuntime {
         self.publish(&inner.admission);
         // The rows are durable and count: that a letter cannot be written now is no failure of the statement, whose
         // client would send the rows again.
-        self.metrics.rows.fetch_add(report.rows as u64, Ordering::Relaxed);
-        letters.iter().for_each(|letter| self.metrics.letter(letter.reason));
         inner.waiting.extend(letters);
         let _ = self.keep_waiting(&mut inner, seams).await;
         failed.map(|()| report)

@@ -151,15 +151,6 @@ pub enum RejectReason {
 }
 
 impl RejectReason {
-    pub const ALL: [RejectReason; 6] = [
-        RejectReason::Decode,
-        RejectReason::EventTime,
-        RejectReason::Future,
-        RejectReason::Late,
-        RejectReason::NullKey,
-        RejectReason::Expression,
-    ];
-
     pub fn as_str(self) -> &'static str {
         match self {
             RejectReason::Decode => "decode",

@@ -15,9 +15,6 @@ pub async fn serve(settings: Settings) -> anyhow::Result<ExitCode> {
             return Ok(ExitCode::SUCCESS);
         }
     };
-    if let Some(http) = running.http {
-        tracing::info!(address = %http, "metrics and health");
-    }
     tracing::info!(address = %running.address, data = %settings.data.display(), "listening");
     stop.received().await;
     tracing::info!("stopping");

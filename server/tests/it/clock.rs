@@ -3,7 +3,6 @@
 //! Everywhere else tests use `clock = 'event'`, where events are the time. Here the source follows the server's clock,
 //! which is what a source does unless it says otherwise.
 
-mod metrics;
 mod online;
 mod retention;
 mod system;

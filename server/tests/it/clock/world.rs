@@ -126,18 +126,6 @@ impl World {
         self.start().await;
     }
 
-    /// Where it tells metrics and health.
-    pub fn http(&self) -> Option<std::net::SocketAddr> {
-        self.running().0.http
-    }
-
-    pub async fn stop(&mut self) {
-        if let Some((running, client)) = self.running.take() {
-            drop(client);
-            running.shutdown().await.expect("it stops");
-        }
-    }
-
     fn running(&self) -> &(Running, Client) {
         self.running.as_ref().expect("it runs")
     }
