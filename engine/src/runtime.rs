@@ -18,6 +18,7 @@ mod checkpoint;
 mod extent;
 mod failed;
 mod letters;
+mod meters;
 mod reading;
 mod restore;
 mod source;
@@ -25,12 +26,14 @@ mod topic;
 
 pub use failed::Failure;
 pub use letters::DeadLetter;
+pub use meters::{EngineMeters, SPANS_US, SourceMeters, ViewMeters};
 pub use reading::Reading;
 pub use restore::STATE_FORMAT;
 pub use source::{Conflict, IngestError, IngestReport, SourceRuntime};
 
 use crate::{
     compiled::{CompiledView, Row},
+    meter::span,
     seam::{
         Clock, HistoryStore, HistoryTable, OnlineStore, OnlineValue, PutVersion, SeamError, SeamResult, Source,
         StateStore,
@@ -83,6 +86,7 @@ pub struct Engine {
     /// Grows with every start; fences writers of earlier starts.
     epoch: u64,
     puts: AtomicU64,
+    pub meters: EngineMeters,
     /// One checkpoint at a time.
     checkpointing: tokio::sync::Mutex<()>,
     /// Held while values are on their way to the online store, so that a checkpoint knows which have arrived.
@@ -102,6 +106,7 @@ pub struct ViewRuntime {
     sequence: AtomicU64,
     /// The last failure of a background action on this view, for people.
     pub last_error: RwLock<Option<String>>,
+    pub meters: ViewMeters,
     /// Set once: from then on nothing is applied to it and nobody reads it.
     failure: RwLock<Option<Failure>>,
 }
@@ -217,6 +222,7 @@ impl Engine {
             version,
             sequence: AtomicU64::new(1),
             last_error: RwLock::default(),
+            meters: ViewMeters::default(),
             failure: RwLock::default(),
         });
         if let Err(error) = self.build(&view).await {
@@ -294,7 +300,9 @@ impl Engine {
         let clock_us = self.seams.clock.now_us();
         let mut flushed = Ok(0);
         for view in self.views() {
+            let begun_us = self.seams.clock.now_us();
             let put = self.flush_view(&view, view.now_us(clock_us)).await;
+            self.meters.flushed(&view.meters, &put, span(begun_us, self.seams.clock.now_us()));
             if let Err(error) = &put {
                 *view.last_error.write() = Some(format!("online store: {error}"));
             }
@@ -390,8 +398,9 @@ impl Engine {
         let source = self.source(id).ok_or_else(|| {
             IngestError::Seam(SeamError::NotDone("the source or table was dropped meanwhile".to_string()))
         })?;
+        let begun_us = self.seams.clock.now_us();
         self.make_way(&source).await?;
-        source.ingest(batches, None, conflict, &self.seams).await
+        source.ingest(batches, None, begun_us, conflict, &self.seams).await
     }
 
     /// Where too many steps wait for history, rows wait for their commit; where that fails they are refused.

@@ -1,7 +1,7 @@
 //! Coming back: state from the last checkpoint, then the log from where that stood.
 
 use super::{
-    Engine, Reading, Seams, SourceRuntime, ViewRuntime,
+    Engine, EngineMeters, Reading, Seams, SourceRuntime, ViewMeters, ViewRuntime,
     reading::{lock_all, sources_of, tables},
 };
 use crate::{
@@ -71,6 +71,7 @@ impl Engine {
             not_started: RwLock::new(BTreeMap::new()),
             epoch,
             puts: AtomicU64::new(0),
+            meters: EngineMeters::default(),
             checkpointing: tokio::sync::Mutex::new(()),
             flushing: tokio::sync::Mutex::new(()),
         };
@@ -127,6 +128,7 @@ impl Engine {
             version: object.feature_view().map_or(1, |v| v.version),
             sequence: AtomicU64::new(tag.map_or(1, |t| t.sequence + 1)),
             last_error: RwLock::default(),
+            meters: ViewMeters::default(),
             failure: RwLock::default(),
         });
         let read = sources_of(&view.sources);
