@@ -11,6 +11,10 @@ use std::{
 };
 use tidemark_engine::{meter::Histogram, runtime::SPANS_US};
 
+/// Classes that are shown before there is an error: who watches for the first one has to see that there was none. Limits,
+/// cancellations and shutdowns, bugs.
+const ALARMING: [&str; 3] = ["53", "57", "XX"];
+
 /// Of one server, since it started.
 #[derive(Debug)]
 pub struct Counters {
@@ -23,7 +27,12 @@ pub struct Counters {
 
 impl Default for Counters {
     fn default() -> Self {
-        Counters { running: AtomicUsize::new(0), statements_us: Histogram::sharded(SPANS_US), errors: Mutex::default() }
+        let errors = ALARMING.iter().map(|class| (*class, 0)).collect();
+        Counters {
+            running: AtomicUsize::new(0),
+            statements_us: Histogram::sharded(SPANS_US),
+            errors: Mutex::new(errors),
+        }
     }
 }
 
@@ -95,6 +104,6 @@ mod tests {
     fn errors_are_counted_by_class() {
         let counters = Counters::default();
         ["42601", "42P01", "22012", "4"].into_iter().for_each(|sqlstate| counters.error(sqlstate));
-        assert_eq!(counters.errors(), vec![("22", 1), ("42", 2), ("XX", 1)]);
+        assert_eq!(counters.errors(), vec![("22", 1), ("42", 2), ("53", 0), ("57", 0), ("XX", 1)]);
     }
 }
