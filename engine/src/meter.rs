@@ -6,8 +6,8 @@
 //!   read()       ──▶  all shards added up
 //! ```
 //!
-//! An observation is a search among some 20 bounds and two additions without a lock: about 10 ns on a shard of its own. The
-//! engine knows nothing of who reads the counts, nor in which format they are shown.
+//! An observation is a search among some 20 bounds and two additions without a lock: about 10 ns on a shard of its own.
+//! The engine knows nothing of who reads the counts, nor in which format they are shown.
 
 use std::{
     array,
@@ -32,8 +32,8 @@ impl Counter {
 /// Bounds of a histogram, and one bucket more for what is above all of them.
 const BUCKETS_MAX: usize = 24;
 
-/// A power of two, at least the threads that look up at once on an ordinary machine: two on one shard still count right, only
-/// not as fast. At 256 bytes each.
+/// A power of two, at least the threads that look up at once on an ordinary machine: two on one shard still count
+/// right, only not as fast. At 256 bytes each.
 const SHARDS: usize = 16;
 
 /// How many values fell between which bounds, and their sum.

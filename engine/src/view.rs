@@ -604,7 +604,8 @@ impl ViewState {
         self.shards.iter().filter_map(|shard| shard.lock().earliest_due()).chain(cold).min()
     }
 
-    /// Keys that have changed since the last online flush, nearly. Those that time alone changes are found by the flush itself.
+    /// Keys that have changed since the last online flush, nearly. Those that time alone changes are found by the flush
+    /// itself.
     pub fn waiting_online(&self) -> usize {
         self.shards.iter().map(|shard| shard.lock().waiting_online()).sum()
     }

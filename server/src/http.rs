@@ -1,5 +1,6 @@
-//! One port for machines that watch the server: `/metrics` for Prometheus, `/healthz` and `/readyz` for supervisors and load
-//! balancers. It is open before recovery begins and closed after the last checkpoint, so that each phase can be asked about.
+//! One port for machines that watch the server: `/metrics` for Prometheus, `/healthz` and `/readyz` for supervisors and
+//! load balancers. It is open before recovery begins and closed after the last checkpoint, so that each phase can be
+//! asked about.
 //!
 //! ```text
 //!   bind ── recovery ── serving ─────────── stopping ── the end
@@ -119,7 +120,8 @@ async fn ended(phase: &mut watch::Receiver<Phase>) {
     while phase.changed().await.is_ok() {}
 }
 
-/// One request: a scrape every few seconds gains nothing from a connection that is kept, and an idle one would take a place.
+/// One request: a scrape every few seconds gains nothing from a connection that is kept, and an idle one would take a
+/// place.
 async fn converse(
     stream: TcpStream,
     clock: Arc<dyn Clock>,

@@ -1,4 +1,5 @@
-//! What the front door counts beside the protocol: lookups by how they were found, and background tasks that have stopped.
+//! What the front door counts beside the protocol: lookups by how they were found, and background tasks that have
+//! stopped.
 
 use parking_lot::Mutex;
 use std::{collections::BTreeSet, sync::Arc};

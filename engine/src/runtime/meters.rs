@@ -1,5 +1,5 @@
-//! What the pipeline counts about itself since the process began: how much, how long, how often it failed. The server shows
-//! it (docs/metrics.md); nothing here decides anything.
+//! What the pipeline counts about itself since the process began: how much, how long, how often it failed. The server
+//! shows it (docs/metrics.md); nothing here decides anything.
 //!
 //! Counted is what happens, not what a start reads again: rows that recovery replays from the log are in none of these.
 
@@ -8,8 +8,8 @@ use crate::{
     seam::{AdmittedBatch, RejectReason, SeamResult, SourceBatch},
 };
 
-/// Microseconds. From a batch that stays in the processor's cache to a history commit on a slow disk; three bounds a decade, since
-/// what is asked is "over 10 ms, over 100 ms, over 5 s".
+/// Microseconds. From a batch that stays in the processor's cache to a history commit on a slow disk; three bounds a
+/// decade, since what is asked is "over 10 ms, over 100 ms, over 5 s".
 pub const SPANS_US: &[u64] = &[
     100,
     500,
@@ -72,8 +72,8 @@ impl SourceMeters {
     }
 }
 
-/// When the admitted rows of a batch came, and how many did then: those of a topic when they were appended to it (where its
-/// broker tells, else when they were read), the others when their statement brought them.
+/// When the admitted rows of a batch came, and how many did then: those of a topic when they were appended to it (where
+/// its broker tells, else when they were read), the others when their statement brought them.
 pub(super) fn came(batch: &SourceBatch, decision: &AdmittedBatch, begun_us: i64) -> Vec<(i64, u64)> {
     let rows = batch.rows.num_rows();
     let rejected = |from: usize, to: usize| {
@@ -102,7 +102,8 @@ pub struct ViewMeters {
 /// Of all feature views together.
 #[derive(Debug)]
 pub struct EngineMeters {
-    /// Keys that one flush of a view put into the online store. Flushes that found nothing to put do not count, here and below.
+    /// Keys that one flush of a view put into the online store. Flushes that found nothing to put do not count, here
+    /// and below.
     pub flushed_keys: Histogram,
     pub flush_us: Histogram,
     pub commit_us: Histogram,

@@ -279,8 +279,8 @@ impl SourceRuntime {
         self.counters.rejected.fetch_add((decision.rejected.len() + undecoded) as u64, Ordering::Relaxed);
     }
 
-    /// Appends, admits and applies; see [`super::Engine::ingest`]. `origin`: the one batch was taken from a topic. `begun_us`: when
-    /// the engine was given the rows.
+    /// Appends, admits and applies; see [`super::Engine::ingest`]. `origin`: the one batch was taken from a topic.
+    /// `begun_us`: when the engine was given the rows.
     pub(super) async fn ingest(
         &self,
         batches: Vec<RecordBatch>,

@@ -6,8 +6,8 @@
 //! tidemark_source_rows_total{source="clicks"} 17
 //! ```
 //!
-//! Written here and not by a library: all numbers are there already when somebody asks, so what a library would add, a registry
-//! of its own, would be a second place for each; and this is the version that `promtool check metrics` reads.
+//! Written here and not by a library: all numbers are there already when somebody asks, so what a library would add, a
+//! registry of its own, would be a second place for each; and this is the version that `promtool check metrics` reads.
 
 use std::fmt::{Display, Write};
 use tidemark_engine::meter::Counts;
@@ -64,7 +64,8 @@ impl Family<'_> {
         let mut below = 0;
         for (bound, count) in counted.bounds.iter().zip(&counted.counts) {
             below += count;
-            self.line("_bucket", labels, Some(&(*bound as f64 / per_unit).to_string()), below);
+            let le = (*bound as f64 / per_unit).to_string();
+            self.line("_bucket", labels, Some(le.as_str()), below);
         }
         let all = counted.count();
         self.line("_bucket", labels, Some("+Inf"), all);

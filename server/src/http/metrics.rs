@@ -1,8 +1,8 @@
-//! Every metric there is, with what it means. Numbers are read where they are counted when somebody asks; docs/metrics.md says
-//! what to do about them, and a test compares.
+//! Every metric there is, with what it means. Numbers are read where they are counted when somebody asks;
+//! docs/metrics.md says what to do about them, and a test compares.
 //!
-//! Labels are names of objects, partitions of topics, reasons and classes of errors: what a user types into a statement is in
-//! none of them, so there are only as many series as there are objects.
+//! Labels are names of objects, partitions of topics, reasons and classes of errors: what a user types into a statement
+//! is in none of them, so there are only as many series as there are objects.
 
 use super::{
     Phase, Subject,
@@ -97,15 +97,15 @@ fn sources(out: &mut Exposition, sources: &[Source<'_>], now_us: i64) {
             }
         }
     });
-    let help = "Time from when an admitted row came (was appended to its topic, or its statement began) to when every view \
-                had it and lookups saw it, in seconds.";
+    let help = "Time from when an admitted row came (was appended to its topic, or its statement began) to when every \
+                view had it and lookups saw it, in seconds.";
     out.family(Kind::Histogram, "tidemark_event_to_readable_seconds", help, |family| {
         for source in sources {
             family.histogram(&[("source", source.name)], &source.runtime.meters.readable_us.read(), SECOND_US);
         }
     });
-    let help = "How far the frontier of the source or table lies behind its now, in seconds: what is older is late. None before \
-                the first event.";
+    let help = "How far the frontier of the source or table lies behind its now, in seconds: what is older is late. \
+                None before the first event.";
     out.family(Kind::Gauge, "tidemark_source_watermark_delay_seconds", help, |family| {
         for source in sources {
             if let Some(frontier_us) = instant(source.runtime.frontier_us()) {
@@ -119,8 +119,8 @@ fn sources(out: &mut Exposition, sources: &[Source<'_>], now_us: i64) {
 
 fn topics(out: &mut Exposition, sources: &[Source<'_>]) {
     let fed = || sources.iter().filter_map(|source| Some((source.name, source.feed.as_deref()?)));
-    let help = "Whether the topic of the source is not read any more until somebody does something: 1, and last_error in \
-                tidemark.pipelines says what.";
+    let help = "Whether the topic of the source is not read any more until somebody does something: 1, and last_error \
+                in tidemark.pipelines says what.";
     out.family(Kind::Gauge, "tidemark_source_failed", help, |family| {
         for (name, feed) in fed() {
             family.sample(&[("source", name)], u8::from(feed.has_failed()));
@@ -204,7 +204,8 @@ fn views(out: &mut Exposition, views: &[View<'_>], now_us: i64) {
     of_views(out, views, Gauge, metric, |view| View::freshness_us(view, now_us).map(seconds));
     let metric = (
         "tidemark_view_history_age_seconds",
-        "How far the committed history of the view lies behind its now, in seconds: what readers of its Iceberg table lack.",
+        "How far the committed history of the view lies behind its now, in seconds: what readers of its Iceberg table \
+         lack.",
     );
     of_views(out, views, Gauge, metric, |view| {
         let committed_us = instant(view.state.pending().committed_us)?;
@@ -238,7 +239,8 @@ fn views(out: &mut Exposition, views: &[View<'_>], now_us: i64) {
     of_views(out, views, Counter, metric, |view| Some(load(&view.state.counters.values_failed)));
     let metric = (
         "tidemark_view_online_flush_failures_total",
-        "Times that the online store could not be brought level with the view since the server started. It is tried again.",
+        "Times that the online store could not be brought level with the view since the server started. It is tried \
+         again.",
     );
     of_views(out, views, Counter, metric, |view| Some(view.meters.flush_failures.get()));
     let metric =
@@ -300,15 +302,15 @@ fn durability(out: &mut Exposition, subject: &Subject) {
 
 fn clients(out: &mut Exposition, subject: &Subject) {
     let (meters, counters) = (&subject.database.meters, subject.server.counters());
-    let help = "How long a point lookup took from its bound statement to its rows in the connection's buffer, in seconds, by \
-                whether its statement was found by the fingerprint of its text or was prepared.";
+    let help = "How long a point lookup took from its bound statement to its rows in the connection's buffer, in \
+                seconds, by whether its statement was found by the fingerprint of its text or was prepared.";
     out.family(Kind::Histogram, "tidemark_lookup_duration_seconds", help, |family| {
         for path in LookupPath::ALL {
             family.histogram(&[("path", path.as_str())], &meters.lookups_us(path).read(), SECOND_US);
         }
     });
-    let help = "How long every other statement took, from its start to its last row sent, in seconds; also those that failed. \
-                BEGIN, COMMIT and their like do not count.";
+    let help = "How long every other statement took, from its start to its last row sent, in seconds; also those that \
+                failed. BEGIN, COMMIT and their like do not count.";
     out.family(Kind::Histogram, "tidemark_statement_duration_seconds", help, |family| {
         family.histogram(&[], &counters.statements_us.read(), SECOND_US);
     });

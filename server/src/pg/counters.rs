@@ -1,5 +1,5 @@
-//! What the protocol counts about itself: what runs now, how long statements took, and what went wrong. Lookups that are
-//! answered at once are not among the statements: whoever answers them counts them.
+//! What the protocol counts about itself: what runs now, how long statements took, and what went wrong. Lookups that
+//! are answered at once are not among the statements: whoever answers them counts them.
 
 use parking_lot::Mutex;
 use std::{
@@ -11,8 +11,8 @@ use std::{
 };
 use tidemark_engine::{meter::Histogram, runtime::SPANS_US};
 
-/// Classes that are shown before there is an error: who watches for the first one has to see that there was none. Limits,
-/// cancellations and shutdowns, bugs.
+/// Classes that are shown before there is an error: who watches for the first one has to see that there was none.
+/// Limits, cancellations and shutdowns, bugs.
 const ALARMING: [&str; 3] = ["53", "57", "XX"];
 
 /// Of one server, since it started.

@@ -1,5 +1,6 @@
-//! What Prometheus' own tool says of the metrics, the alerts and the example of a configuration. `scripts/setup.sh test` puts it
-//! into `tests/services/.prometheus`; where it is missing, the tests say so, and under `scripts/test.sh` they fail.
+//! What Prometheus' own tool says of the metrics, the alerts and the example of a configuration. `scripts/setup.sh
+//! test` puts it into `tests/services/.prometheus`; where it is missing, the tests say so, and under `scripts/test.sh`
+//! they fail.
 
 use super::{busy, files::root, get};
 use std::{
