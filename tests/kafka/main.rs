@@ -8,6 +8,7 @@ mod broker;
 #[path = "../server/mod.rs"]
 mod server;
 
+mod metrics;
 mod statements;
 mod twin;
 
