@@ -115,11 +115,31 @@ jars() {
   cp "$list" "$folder/list.installed"
 }
 
+# Prometheus' tool that checks metrics and alerts. Out of Debian's package, which is not installed: that would start a server.
+prometheus_tool() {
+  local folder=tests/services/.prometheus scratch
+  if has promtool || [ -x "$folder/promtool" ]; then return; fi
+  echo "setup: promtool out of Debian's package prometheus into $folder"
+  scratch=$(mktemp -d)
+  # With an old list of packages the file is not there any more: `install` of nothing brings a new one.
+  if has apt-get && has dpkg-deb && (cd "$scratch" && { apt-get download -qq prometheus >/dev/null 2>&1 ||
+    { install && apt-get download -qq prometheus; }; } >/dev/null && dpkg-deb -x prometheus_*.deb .); then
+    mkdir -p "$folder"
+    mv "$scratch/usr/bin/promtool" "$folder/promtool"
+    rm -rf "$scratch"
+  else
+    rm -rf "$scratch"
+    echo "setup: missing for \"make $mode\": promtool (Debian package prometheus, or https://prometheus.io/download)" >&2
+    exit 1
+  fi
+}
+
 if [ "$mode" = demo-kafka ] || [ "$mode" = test ]; then
   python_environment .venv-clickstream sql_examples/clickstream/requirements.txt
   jars tests/services/.kafka tests/services/kafka.pom.xml
 fi
 if [ "$mode" = test ]; then
+  prometheus_tool
   python_environment .venv-flights sql_examples/flights/requirements.txt
   python_environment .venv-lake tests/python/requirements-lake.txt
 fi

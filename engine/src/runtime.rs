@@ -18,6 +18,7 @@ mod checkpoint;
 mod extent;
 mod failed;
 mod letters;
+mod meters;
 mod reading;
 mod restore;
 mod source;
@@ -25,12 +26,14 @@ mod topic;
 
 pub use failed::Failure;
 pub use letters::DeadLetter;
+pub use meters::{EngineMeters, SPANS_US, SourceMeters, ViewMeters};
 pub use reading::Reading;
 pub use restore::STATE_FORMAT;
 pub use source::{Conflict, IngestError, IngestReport, SourceRuntime};
 
 use crate::{
     compiled::CompiledView,
+    meter::span,
     online::OnlineRow,
     seam::{
         Clock, HistoryStore, HistoryTable, Keyspace, OnlineStore, OnlineValue, Put, PutVersion, SeamError, SeamResult,
@@ -82,6 +85,7 @@ pub struct Engine {
     /// Grows with every start; fences writers of earlier starts.
     epoch: u64,
     puts: AtomicU64,
+    pub meters: EngineMeters,
     /// One checkpoint at a time.
     checkpointing: tokio::sync::Mutex<()>,
     /// Dropped views of which the online store still has values.
@@ -104,6 +108,7 @@ pub struct ViewRuntime {
     sequence: AtomicU64,
     /// The last failure of a background action on this view, for people.
     pub last_error: RwLock<Option<String>>,
+    pub meters: ViewMeters,
     /// Set once: from then on nothing is applied to it and nobody reads it.
     failure: RwLock<Option<Failure>>,
 }
@@ -244,6 +249,7 @@ impl Engine {
             online: AtomicU8::new(Online::Closed as u8),
             sequence: AtomicU64::new(1),
             last_error: RwLock::default(),
+            meters: ViewMeters::default(),
             failure: RwLock::default(),
         });
         if let Err(error) = self.build(&view).await {
@@ -328,7 +334,9 @@ impl Engine {
         let clock_us = self.seams.clock.now_us();
         let mut flushed = self.finish_drops().await.map(|()| 0);
         for view in self.views() {
+            let begun_us = self.seams.clock.now_us();
             let put = self.flush_view(&view, view.now_us(clock_us)).await;
+            self.meters.flushed(&view.meters, &put, span(begun_us, self.seams.clock.now_us()));
             view.note("online store", &put);
             // The first error, when every view has had its turn.
             flushed = flushed.and_then(|all: usize| Ok(all + put?));
@@ -445,8 +453,9 @@ impl Engine {
         let source = self.source(id).ok_or_else(|| {
             IngestError::Seam(SeamError::NotDone("the source or table was dropped meanwhile".to_string()))
         })?;
+        let begun_us = self.seams.clock.now_us();
         self.make_way(&source).await?;
-        source.ingest(batches, None, conflict, &self.seams).await
+        source.ingest(batches, None, begun_us, conflict, &self.seams).await
     }
 
     /// Where too many steps wait for history, rows wait for their commit; where that fails they are refused.

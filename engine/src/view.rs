@@ -625,6 +625,12 @@ impl ViewState {
         self.shards.iter().filter_map(|shard| shard.lock().earliest_due()).chain(cold).min()
     }
 
+    /// Keys that have changed since the last online flush, nearly. Those that time alone changes are found by the flush
+    /// itself.
+    pub fn waiting_online(&self) -> usize {
+        self.shards.iter().map(|shard| shard.lock().waiting_online()).sum()
+    }
+
     /// Keys in memory, and the bytes that they take there.
     pub fn in_memory(&self) -> (u64, u64) {
         self.shards.iter().fold((0, 0), |(keys, bytes), shard| {

@@ -1,6 +1,13 @@
 //! Wiring: from settings to a running server, and back down.
 
-use crate::{backend::TidemarkBackend, database::Database, pg, queries::Queries, settings::Settings};
+use crate::{
+    backend::TidemarkBackend,
+    database::Database,
+    http::{self, Phase, Subject},
+    pg,
+    queries::Queries,
+    settings::Settings,
+};
 use anyhow::{Context, Result};
 use arrow::datatypes::SchemaRef;
 use datafusion::execution::{memory_pool::FairSpillPool, runtime_env::RuntimeEnvBuilder};
@@ -32,6 +39,8 @@ use tokio::sync::watch;
 /// A server that runs until it is shut down.
 pub struct Running {
     pub address: SocketAddr,
+    /// Where metrics and health are answered, if anywhere.
+    pub http: Option<SocketAddr>,
     pub database: Arc<Database>,
     stop: watch::Sender<bool>,
     stopped: tokio::sync::oneshot::Receiver<SeamResult<()>>,
@@ -74,11 +83,19 @@ pub async fn start_on(settings: &Settings, clock: Arc<dyn Clock>) -> Result<Runn
     // Before recovery, which may take a while: a port in use is known at once.
     let listener = pg::bind(settings.listen).await?;
     let address = listener.local_addr()?;
+    let watched = http::bind(settings.http).await?;
+    let http = watched.as_ref().map(|listener| listener.local_addr()).transpose()?;
+    // Whoever drops this ends it: a start that fails, or the server when it is over.
+    let (phase, seen) = watch::channel(Phase::Recovering);
+    if let Some(listener) = watched {
+        clock.spawn("http", Box::pin(http::serve(listener, clock.clone(), seen)));
+    }
     let database = Arc::new(open(settings, data, clock.clone()).await?);
 
+    let started_us = clock.now_us();
     let backend = Arc::new(TidemarkBackend {
         database: database.clone(),
-        started_us: clock.now_us(),
+        started_us,
         statement_timeout: settings.statement_timeout,
     });
     let limits = pg::Settings {
@@ -94,12 +111,18 @@ pub async fn start_on(settings: &Settings, clock: Arc<dyn Clock>) -> Result<Runn
     database.feeds.start_all(&database.snapshot());
     background(&database, settings, stopping.clone());
     let last = database.clone();
+    let max_connections = settings.max_connections;
+    let subject = Subject { database: database.clone(), server: server.clone(), max_connections, started_us };
+    let alive = database.meters.tasks.begin("server");
+    phase.send_replace(Phase::Serving(subject.clone()));
     clock.spawn(
         "server",
         Box::pin(async move {
             let mut stopping = stopping;
-            let shutdown = async move {
+            let shutdown = async {
                 let _ = stopping.wait_for(|stop| *stop).await;
+                // While statements finish nobody new is to be sent here.
+                phase.send_replace(Phase::Stopping(subject));
             };
             server.serve(listener, shutdown).await;
             last.feeds.stop_all().await;
@@ -108,9 +131,10 @@ pub async fn start_on(settings: &Settings, clock: Arc<dyn Clock>) -> Result<Runn
                 tracing::error!(%error, "the online store could not be brought level");
             }
             let _ = finished.send(last.engine.checkpoint().await);
+            alive.leave();
         }),
     );
-    Ok(Running { address, database, stop, stopped, _lock: lock })
+    Ok(Running { address, http, database, stop, stopped, _lock: lock })
 }
 
 impl Running {
@@ -217,6 +241,7 @@ fn every(
 ) {
     let database = database.clone();
     let clock = database.clock.clone();
+    let alive = database.meters.tasks.begin(name);
     clock.clone().spawn(
         name,
         Box::pin(async move {
@@ -224,7 +249,7 @@ fn every(
             let mut pause = interval;
             loop {
                 tokio::select! {
-                    _ = stopping.wait_for(|stop| *stop) => return,
+                    _ = stopping.wait_for(|stop| *stop) => return alive.leave(),
                     _ = clock.sleep(pause) => {}
                 }
                 let begun_us = clock.now_us();

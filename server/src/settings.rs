@@ -28,6 +28,7 @@ use tidemark_connectors::log::{Fsync, LogSettings};
 #[derive(Debug, Clone, PartialEq)]
 pub struct Settings {
     pub listen: SocketAddr,
+    pub http: Http,
     pub data: PathBuf,
     pub log_format: LogFormat,
     /// `tracing`'s filter; `RUST_LOG` goes before it.
@@ -55,6 +56,15 @@ pub struct Settings {
     /// What the keys of all feature views may take in memory together.
     pub state_memory: u64,
     pub batch_rows: usize,
+}
+
+/// Where HTTP is answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Http {
+    /// On the usual address, if nobody else listens there.
+    Auto,
+    At(SocketAddr),
+    Off,
 }
 
 /// How log lines look.
@@ -88,6 +98,7 @@ impl Default for Settings {
         // Every field is in the table, so all of these are replaced at once; a test holds the table to that.
         let mut settings = Settings {
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+            http: Http::Off,
             data: PathBuf::new(),
             log_format: LogFormat::Auto,
             log: String::new(),

@@ -10,8 +10,10 @@ use tempfile::TempDir;
 
 pub const PASSWORD: &str = "a secret";
 /// As it is written in a URL.
+#[allow(dead_code)]
 pub const PASSWORD_ENCODED: &str = "a%20secret";
 
+#[allow(dead_code)] // each test binary uses its part
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     One,

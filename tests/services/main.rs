@@ -14,6 +14,7 @@ mod server;
 mod clickstream;
 mod kafka_statements;
 mod kafka_twin;
+mod metrics;
 mod redis;
 
 use anyhow::{Context, Result};

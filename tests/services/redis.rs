@@ -44,10 +44,9 @@ async fn follow(redis: &RedisServer, folder: &Folder, kind: Kind) -> Result<()> 
     .await?;
     run(
         &client,
-        "CREATE FEATURE VIEW spending AS SELECT user_id, country, at, count(*) OVER w AS n, sum(price) OVER w AS spent,
+        "CREATE FEATURE VIEW spending WITH (ttl = '2 hours') AS SELECT user_id, country, at, count(*) OVER w AS n, sum(price) OVER w AS spent,
            max(price) OVER w AS most, avg(price) OVER w AS mean FROM clicks
-         WINDOW w AS (PARTITION BY user_id, country ORDER BY at RANGE BETWEEN INTERVAL '1 hour' PRECEDING AND CURRENT ROW)
-         WITH (ttl = '2 hours')",
+         WINDOW w AS (PARTITION BY user_id, country ORDER BY at RANGE BETWEEN INTERVAL '1 hour' PRECEDING AND CURRENT ROW)",
     )
     .await?;
     insert(&client, 0, "2026-11-01 12:00:00Z").await?;

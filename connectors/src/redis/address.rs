@@ -32,7 +32,7 @@ pub struct Address {
 
 pub(super) enum Target {
     One(Box<Client>),
-    Cluster(ClusterClient),
+    Cluster(Box<ClusterClient>),
 }
 
 impl Address {
@@ -104,7 +104,7 @@ impl Address {
                     Some(certificates) => cluster.certs(certificates),
                     None => cluster,
                 };
-                Target::Cluster(cluster.build().map_err(of_redis)?)
+                Target::Cluster(Box::new(cluster.build().map_err(of_redis)?))
             }
             (false, certificates) => {
                 let node = nodes.into_iter().next().ok_or_else(|| wrong("a host is missing"))?;

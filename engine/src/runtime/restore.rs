@@ -1,7 +1,7 @@
 //! Coming back: state from the last checkpoint, then the log from where that stood.
 
 use super::{
-    Engine, Online, Reading, Seams, SourceRuntime, ViewRuntime,
+    Engine, EngineMeters, Online, Reading, Seams, SourceRuntime, ViewMeters, ViewRuntime,
     reading::{lock_all, sources_of, tables},
 };
 use crate::{
@@ -75,6 +75,7 @@ impl Engine {
             epoch,
             puts: AtomicU64::new(0),
             dropped_online: parking_lot::Mutex::default(),
+            meters: EngineMeters::default(),
             checkpointing: tokio::sync::Mutex::new(()),
             flushing: tokio::sync::Mutex::new(()),
         };
@@ -132,6 +133,7 @@ impl Engine {
             online: AtomicU8::new(Online::Closed as u8),
             sequence: AtomicU64::new(tag.map_or(1, |t| t.sequence + 1)),
             last_error: RwLock::default(),
+            meters: ViewMeters::default(),
             failure: RwLock::default(),
         });
         let read = sources_of(&view.sources);

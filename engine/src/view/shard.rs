@@ -429,6 +429,11 @@ impl Shard {
         (ids, self.still_over(over))
     }
 
+    /// How many keys the next online flush takes, nearly.
+    pub fn waiting_online(&self) -> usize {
+        self.stale.len() + self.over_stale.len()
+    }
+
     /// A key may have begun again meanwhile; then it is among the changed ones.
     fn still_over(&self, mut over: Vec<Encoded>) -> Vec<Encoded> {
         over.sort_unstable();

@@ -54,6 +54,9 @@ pub static SETTINGS: &[Setting] = settings! {
     "listen" listen = "127.0.0.1:5433", "ADDRESS", value::address,
         "Where clients connect",
         "one above PostgreSQL's port, so that both can run; only loopback, because no role has a password yet";
+    "http" http = "auto", "auto|off|ADDRESS", value::http,
+        "Where /metrics, /healthz and /readyz are answered",
+        "auto: 127.0.0.1:8433, or nowhere, with a warning, where that port is taken; an address that is given is answered on, or the server does not start; there is no password, and nothing is shown but names of objects and numbers";
     "data" data = ".tidemark", "DIR", value::directory,
         "The directory that holds everything: log, state, online store, warehouse, catalog",
         "one server at a time may use it; give each its own";

@@ -1,6 +1,6 @@
 //! How values of settings are written: the same in a flag, a variable and the file. An error says what was expected.
 
-use super::LogFormat;
+use super::{Http, LogFormat};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -12,6 +12,16 @@ pub fn address(text: &str) -> Parsed<SocketAddr> {
     let text = text.trim();
     let text = text.strip_prefix("localhost:").map(|port| format!("127.0.0.1:{port}")).unwrap_or(text.to_string());
     text.parse().map_err(|_| "an address with a port, such as 127.0.0.1:5433")
+}
+
+pub fn http(text: &str) -> Parsed<Http> {
+    match text.trim() {
+        "auto" => Ok(Http::Auto),
+        "off" => Ok(Http::Off),
+        other => {
+            address(other).map(Http::At).map_err(|_| "auto, off or an address with a port, such as 127.0.0.1:8433")
+        }
+    }
 }
 
 pub fn directory(text: &str) -> Parsed<PathBuf> {
@@ -123,6 +133,13 @@ mod tests {
             assert!(bytes(bad).is_err(), "{bad}");
         }
         assert_eq!(optional("none", bytes), Ok(None));
+    }
+
+    #[test]
+    fn http_is_a_word_or_an_address() {
+        assert_eq!((http("auto"), http("off")), (Ok(Http::Auto), Ok(Http::Off)));
+        assert_eq!(http("localhost:80"), Ok(Http::At(([127, 0, 0, 1], 80).into())));
+        assert!(http("8433").is_err() && http("on").is_err() && http("").is_err());
     }
 
     #[test]
