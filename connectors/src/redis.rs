@@ -149,7 +149,9 @@ impl OnlineStore for RedisOnline {
             self.announced.lock().insert(view, epoch);
         }
         let mut calls = vec![];
-        for (group, values) in groups {
+        for (group, mut values) in groups {
+            // Values of a bucket in one call: that is what the script's own calls are shared by.
+            values.sort_by_cached_key(|value| self.layout.bucket(&value.key));
             let mut rest = &values[..];
             while !rest.is_empty() {
                 let (call, later) = rest.split_at(fitting(rest));

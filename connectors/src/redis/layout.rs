@@ -52,24 +52,33 @@ if redis.call('HGET', KEYS[1], 'layout') ~= ARGV[1] then return 0 end
 redis.call('HSET', KEYS[1], 'filled', '1')
 return 1";
 
-// KEYS: the mark, then buckets. ARGV: the layout, the epoch, then for every value which of the buckets, field and value.
-// Numbers of up to 53 bits are exact in Lua.
+// KEYS: the mark, then buckets. ARGV: the layout, the epoch, then for every bucket how many values, and their fields and values.
+// Two calls a bucket, since a call costs as much as several values; numbers of up to 53 bits are exact in Lua.
 const PUT: &str = "
 local mark = redis.call('HMGET', KEYS[1], 'layout', 'epoch')
 if mark[1] ~= ARGV[1] then return 0 end
 local own, seen = tonumber(ARGV[2]), tonumber(mark[2] or '0')
 if seen > own then return -seen end
 if seen < own then redis.call('HSET', KEYS[1], 'epoch', ARGV[2]) end
-for i = 3, #ARGV, 3 do
-  local bucket, field, value = KEYS[tonumber(ARGV[i])], ARGV[i + 1], ARGV[i + 2]
-  local known = redis.call('HGET', bucket, field)
-  local older = true
-  if known then
-    local epoch, counter = struct.unpack('>I4I6', known)
-    local e, c = struct.unpack('>I4I6', value)
-    older = epoch < e or (epoch == e and counter < c)
+local unpacked, at = struct.unpack, 3
+for k = 2, #KEYS do
+  local count, fields, newer = tonumber(ARGV[at]), {}, {}
+  for i = 1, count do fields[i] = ARGV[at + 2 * i - 1] end
+  local known = redis.call('HMGET', KEYS[k], unpack(fields))
+  for i = 1, count do
+    local value, is_newer = ARGV[at + 2 * i], true
+    if known[i] then
+      local epoch, counter = unpacked('>I4I6', known[i])
+      local e, c = unpacked('>I4I6', value)
+      is_newer = epoch < e or (epoch == e and counter < c)
+    end
+    if is_newer then
+      newer[#newer + 1] = fields[i]
+      newer[#newer + 1] = value
+    end
   end
-  if older then redis.call('HSET', bucket, field, value) end
+  if #newer > 0 then redis.call('HSET', KEYS[k], unpack(newer)) end
+  at = at + 2 * count + 1
 end
 return 1";
 
@@ -123,22 +132,25 @@ impl Layout {
     /// Puts values of one group, or none; a server that began before `epoch` puts nothing into it after that. Answers 1; 0 where the group is not there; the negative epoch of a later server where
     /// there is one.
     pub fn put(&self, view: ObjectId, group: u32, epoch: u64, values: &[OnlineValue]) -> Result<Cmd, String> {
-        let mut places: BTreeMap<u32, usize> = BTreeMap::new();
+        // Of several values of a key the newest one: the script compares with what was there before.
+        let mut newest: BTreeMap<u32, BTreeMap<&[u8], &OnlineValue>> = BTreeMap::new();
         for value in values {
-            // The mark is the first of KEYS, and Lua counts from one.
-            let next = places.len() + 2;
-            places.entry(self.bucket(&value.key)).or_insert(next);
+            let kept = newest.entry(self.bucket(&value.key)).or_default().entry(&value.key[..]).or_insert(value);
+            if kept.version < value.version {
+                *kept = value;
+            }
         }
-        let mut keys: Vec<(usize, u32)> = places.iter().map(|(bucket, place)| (*place, *bucket)).collect();
-        keys.sort_unstable();
         let mut command = redis::cmd("EVAL");
-        command.arg(PUT).arg(keys.len() + 1).arg(self.mark(view, group));
-        for (_, bucket) in keys {
-            command.arg(self.key(view, bucket));
+        command.arg(PUT).arg(newest.len() + 1).arg(self.mark(view, group));
+        for bucket in newest.keys() {
+            command.arg(self.key(view, *bucket));
         }
         command.arg(self.text()).arg(epoch);
-        for value in values {
-            command.arg(places[&self.bucket(&value.key)]).arg(&value.key[..]).arg(encode(value)?);
+        for values in newest.values() {
+            command.arg(values.len());
+            for (key, value) in values {
+                command.arg(*key).arg(encode(value)?);
+            }
         }
         Ok(command)
     }
