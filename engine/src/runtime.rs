@@ -117,8 +117,10 @@ pub struct ViewRuntime {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 enum Online {
-    /// Nobody has asked the store yet, or it has lost what it had.
+    /// Nobody has asked the store yet, or not lately.
     Closed,
+    /// The store has lost what it had.
+    Lost,
     /// All values are being put.
     Filling,
     Open,
@@ -128,7 +130,8 @@ impl ViewRuntime {
     fn online(&self) -> Online {
         match self.online.load(Ordering::Acquire) {
             0 => Online::Closed,
-            1 => Online::Filling,
+            1 => Online::Lost,
+            2 => Online::Filling,
             _ => Online::Open,
         }
     }
@@ -144,6 +147,17 @@ impl ViewRuntime {
 
     fn set_online(&self, online: Online) {
         self.online.store(online as u8, Ordering::Release);
+    }
+
+    /// The last flush found that the store does not have the view any more.
+    fn has_lost_online(&self) -> bool {
+        self.online() == Online::Lost
+    }
+
+    /// Whether the store still has the view is asked with the next flush. One that is being filled is left alone.
+    fn doubt_online(&self) {
+        let (open, closed) = (Online::Open as u8, Online::Closed as u8);
+        let _ = self.online.compare_exchange(open, closed, Ordering::AcqRel, Ordering::Acquire);
     }
 
     /// The view's now: one instant for one statement. `clock_us` is the server's clock, read once by the caller.
@@ -329,13 +343,22 @@ impl Engine {
         Ok(())
     }
 
+    /// The next flush asks the online store whether it still has all views: of one of which nothing is put nobody would notice.
+    pub fn doubt_online(&self) {
+        self.views().iter().for_each(|view| view.doubt_online());
+    }
+
     /// Puts the values that have changed into the online store. Bounded by what changed since the last call.
     pub async fn flush_online(&self) -> SeamResult<usize> {
         let clock_us = self.seams.clock.now_us();
         let mut flushed = self.finish_drops().await.map(|()| 0);
         for view in self.views() {
             let begun_us = self.seams.clock.now_us();
-            let put = self.flush_view(&view, view.now_us(clock_us)).await;
+            let now_us = view.now_us(clock_us);
+            let mut put = self.flush_view(&view, now_us).await;
+            if put.is_err() && view.has_lost_online() {
+                put = self.flush_view(&view, now_us).await;
+            }
             self.meters.flushed(&view.meters, &put, span(begun_us, self.seams.clock.now_us()));
             view.note("online store", &put);
             // The first error, when every view has had its turn.
@@ -348,7 +371,7 @@ impl Engine {
         view.state.relieve_all()?;
         let _flushing = self.flushing.lock().await;
         let id = view.state.id;
-        if view.online() == Online::Closed {
+        if matches!(view.online(), Online::Closed | Online::Lost) {
             let has_all = self.seams.online.open_view(id).await?;
             if !has_all {
                 view.state.fill_online();
@@ -391,7 +414,7 @@ impl Engine {
         match self.seams.online.put(view.state.id, values.map_err(SeamError::not_done)?).await? {
             Put::Done => Ok(()),
             Put::NoView => {
-                view.set_online(Online::Closed);
+                view.set_online(Online::Lost);
                 let name = view.history.read().name.clone();
                 Err(SeamError::NotDone(format!("the online store has lost \"{name}\"; all of it is put again")))
             }

@@ -208,6 +208,12 @@ fn background(database: &Arc<Database>, settings: &Settings, stopping: watch::Re
     every(database, stopping.clone(), "online", settings.online_tick, |database| {
         Box::pin(async move { database.engine.flush_online().await.map(|_| ()) })
     });
+    every(database, stopping.clone(), "online doubt", ONLINE_DOUBT, |database| {
+        Box::pin(async move {
+            database.engine.doubt_online();
+            Ok(())
+        })
+    });
     every(database, stopping.clone(), "history", settings.commit_interval, |database| {
         Box::pin(async move {
             database.engine.advance_idle().await?;
@@ -225,6 +231,10 @@ fn background(database: &Arc<Database>, settings: &Settings, stopping: watch::Re
 /// A background task that took long rests this many times as long: under load it takes a fifth of one core at most,
 /// and values that change again meanwhile are put once.
 const REST: u32 = 4;
+
+/// How often an online store that is said to have a view is asked whether it still has. One round trip for each view; a view
+/// of which nothing changes is filled again so much later.
+const ONLINE_DOUBT: Duration = Duration::from_secs(10);
 
 /// After a failure at least this long: soon enough to be level again, seldom enough that what is tried in vain (a Redis that is
 /// away) costs little.

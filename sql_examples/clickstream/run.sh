@@ -7,7 +7,7 @@ cd "$(dirname "$0")/../.."
 rate=${1:-2000} seconds=${2:-0}
 here=sql_examples/clickstream python=.venv-clickstream/bin/python
 tidemark=${TIDEMARK_BIN:-target/debug/tidemark}
-first=${TIDEMARK_DEMO_PORT:-19192}
+first=${CLICKSTREAM_PORT:-19192}
 broker=$first redis=$((first + 3)) sql=$((first + 4)) http=$((first + 5)) # the broker's controller is at first + 1
 folder=$(mktemp -d)
 server= generator=

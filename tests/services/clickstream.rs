@@ -16,7 +16,7 @@ fn the_clickstream_story_runs_and_stops() -> Result<()> {
     let output = Command::new(root.join("sql_examples/clickstream/run.sh"))
         .args(["2000", "4"])
         .env("TIDEMARK_BIN", env!("CARGO_BIN_EXE_tidemark"))
-        .env("TIDEMARK_DEMO_PORT", first.to_string())
+        .env("CLICKSTREAM_PORT", first.to_string())
         .output()?;
     let (said, complained) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     ensure!(output.status.success(), "{}\n{said}\n{complained}", output.status);

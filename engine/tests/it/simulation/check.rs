@@ -40,6 +40,7 @@ pub async fn check(world: &World, resumes: bool, flushes: bool) -> Result<(), St
     let reference = Reference::of(&world.relations, compiled, &world.logs, &world.clock).await;
     if flushes {
         world.online.arrive();
+        engine.doubt_online();
         engine.flush_online().await.map_err(|error| format!("nothing fails, and no flush: {error}"))?;
     }
     for (id, shape) in &views {
