@@ -31,7 +31,9 @@ def screen(database, began):
         f"{LOOKUPS} lookups one after the other: p50 {times[LOOKUPS // 2] * 1e6:.0f} us, "
         f"p99 {times[LOOKUPS * 99 // 100] * 1e6:.0f} us (Python and the wire included)"
     )
-    newest = database.execute("SELECT extract(epoch FROM clock_timestamp() - max(sent)) * 1000 FROM clicks WHERE at > now() - INTERVAL '10 seconds'").fetchone()[0]
+    newest = database.execute(
+        "SELECT extract(epoch FROM now() - max(sent)) * 1000 FROM clicks WHERE at > now() - INTERVAL '10 seconds'"
+    ).fetchone()[0]
     if newest is not None:
         lines.append(f"newest event that can be read was sent {float(newest):.0f} ms ago")
     for name, state, events, lag, letters in database.execute(

@@ -57,6 +57,8 @@ cluster)
   nodes=()
   for i in 0 1 2; do
     port=$(($3 + i))
+    # A node that was in a cluster before would not be taken into a new one.
+    rm -f "$dir/$i/nodes.conf"
     server "$dir/$i" $port -- --port $port --cluster-enabled yes --cluster-config-file nodes.conf --cluster-node-timeout 5000
     nodes+=("127.0.0.1:$port")
   done

@@ -313,7 +313,8 @@ mod tests {
             Just(Json::Null),
             any::<bool>().prop_map(Json::Bool),
             any::<i64>().prop_map(Json::from),
-            (-1e9..1e9).prop_map(Json::from),
+            // With few enough digits that serde_json, which rounds the others as it likes, reads what it has written.
+            (-1_000_000..1_000_000).prop_map(|n| Json::from(f64::from(n) / 64.0)),
             ".{0,8}".prop_map(Json::String),
         ];
         leaf.prop_recursive(4, 24, 4, |inner| {
