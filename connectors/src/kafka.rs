@@ -15,13 +15,15 @@ mod feed;
 mod options;
 mod queue;
 mod reader;
+mod reset;
 
 pub use batch::Batch;
 use batch::Decoder;
-pub use broker::Broker;
+pub use broker::{Broker, Place};
 pub use feed::{Feed, Status};
 pub use options::{OPTIONS, Options, Start, is_option};
 pub use reader::{Came, Reader};
+pub use reset::going_on;
 
 /// Why a source cannot be read. Messages name no source: who reports them knows which it is.
 #[derive(Debug, Clone, thiserror::Error, PartialEq)]
@@ -44,6 +46,8 @@ pub enum Kind {
     Denied,
     /// Records that were to be read next are gone.
     Gone,
+    /// Records would be read a second time, and nobody has said that they may be.
+    Again,
     Other,
 }
 

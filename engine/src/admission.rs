@@ -70,8 +70,10 @@ impl Admission {
         mut previous: impl FnMut(usize, i64) -> i64,
     ) -> DfResult<AdmittedBatch> {
         let mut decision = AdmittedBatch { origin, ..AdmittedBatch::default() };
-        if let Some(origin) = &decision.origin {
-            self.partitions.took(origin, now_us);
+        match &decision.origin {
+            Some(origin) if origin.is_reset => self.partitions.reset(origin, now_us),
+            Some(origin) => self.partitions.took(origin, now_us),
+            None => {}
         }
         let times = match self.event_time.filter(|_| rows.num_rows() > 0) {
             Some(event_time) => event_times(rows, event_time)?,
@@ -392,6 +394,31 @@ mod tests {
         }
         replayed.partitions.begin(0);
         assert_eq!(replayed, lived);
+    }
+
+    #[test]
+    fn a_reset_says_what_partitions_there_are_and_one_that_goes_back_is_late_by_the_frontier_only() {
+        let mut lived = admission(ClockMode::Event);
+        let mut replayed = lived.clone();
+        let mut control = |lived: &mut Admission, next: [(u32, u64); 2]| {
+            let each = next.into_iter();
+            let taken = each.map(|(partition, next)| Taken { partition, next, watermark_us: i64::MIN }).collect();
+            let origin = Origin { taken, is_reset: true, ..Origin::default() };
+            let decision = lived.decide(&rows(&[]), 0, Some(origin), |_, t| t).expect("decision");
+            replayed.replay(&rows(&[]), &decision).expect("replay");
+            decision
+        };
+        let first = taken(&mut lived, 0, &[(0, 500), (1, 100), (2, 300)]);
+        assert_eq!(first.frontier_us, 90);
+        // 0 goes back, 1 on, and 2 is no more.
+        let decision = control(&mut lived, [(0, 0), (1, 7)]);
+        assert_eq!((decision.frontier_us, lived.partitions.next()), (90, [(0, 0), (1, 7)].into()));
+        let rest = taken(&mut lived, 0, &[(0, 490), (0, 89), (1, 89), (1, 110)]);
+        assert_eq!((late(&rest), rest.frontier_us), (vec![1, 2], 100));
+        // What is kept beside the rows says the same.
+        let origin = decision.origin.expect("an origin");
+        let watermarks: Vec<i64> = origin.taken.iter().map(|taken| taken.watermark_us).collect();
+        assert_eq!((watermarks, replayed.partitions.next()), (vec![i64::MIN, 90], [(0, 0), (1, 7)].into()));
     }
 
     #[test]

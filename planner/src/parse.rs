@@ -14,6 +14,7 @@ mod name;
 mod object;
 mod relation;
 mod renamed;
+mod reset;
 mod session;
 mod text;
 mod types;

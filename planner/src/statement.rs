@@ -58,6 +58,15 @@ pub enum Statement {
         name: String,
         to: Box<ast::Expr>,
     },
+    /// `ALTER {SOURCE | TABLE} [IF EXISTS] name RESET TO { EARLIEST | LATEST | OFFSETS '…' | expr } [ALLOW DUPLICATES]`; the
+    /// expression is constant
+    ResetTopic {
+        kind: ObjectKind,
+        if_exists: bool,
+        name: String,
+        to: ResetTo,
+        allow_duplicates: bool,
+    },
     /// `ALTER FEATURE VIEW [IF EXISTS] name RESUME`
     Resume {
         if_exists: bool,
@@ -163,6 +172,19 @@ pub enum Statement {
     Nothing {
         tag: &'static str,
     },
+}
+
+/// Where the reading of a topic goes on.
+#[derive(Debug, Clone, PartialEq)]
+pub enum ResetTo {
+    /// The first record that there is.
+    Earliest,
+    /// Behind the last.
+    Latest,
+    /// `partition:0,offset:42;…` as written.
+    Offsets(String),
+    /// The first record of that time or later, by the records' own timestamps.
+    Instant(Box<ast::Expr>),
 }
 
 #[derive(Debug, Clone, PartialEq)]

@@ -4,7 +4,7 @@ use crate::pg::PgError;
 use parking_lot::RwLock;
 use std::{collections::HashMap, sync::Arc};
 use tidemark_catalog::{Object, ObjectId, Relation, Snapshot};
-use tidemark_connectors::kafka::{Batch, Broker, Feed, KafkaError, Kind, Options, Status};
+use tidemark_connectors::kafka::{Batch, Broker, Feed, KafkaError, Kind, Options, Start, Status, going_on};
 use tidemark_engine::{runtime::Engine, seam::Clock};
 
 pub struct Feeds {
@@ -32,7 +32,7 @@ fn refusal(name: &str, error: KafkaError) -> PgError {
         Kind::Unreachable => "08001",
         Kind::NoTopic => "42704",
         Kind::Denied => "28000",
-        Kind::Gone => "55000",
+        Kind::Gone | Kind::Again => "55000",
         Kind::Other => "58000",
     };
     let refused = PgError::error(sqlstate, format!("source \"{name}\": {}", error.message));
@@ -71,6 +71,29 @@ impl Feeds {
         let feed = Feed::start(self.engine.clone(), self.clock.clone(), object);
         self.running.write().insert(object.id, Arc::new(feed.map_err(|error| refusal(&object.name, error))?));
         Ok(())
+    }
+
+    /// Reading goes on from where the choice leads, durably; `again` says that records may be read a second time. Whatever
+    /// comes of it, the source is fed again when this returns.
+    pub async fn reset(&self, object: &Object, to: &Start, again: bool) -> Result<(), PgError> {
+        let relation = object.relation().ok_or_else(|| PgError::error("XX000", "not a relation"))?;
+        let options = Arc::new(Options::of(relation).map_err(|error| refusal(&object.name, error))?);
+        // Nobody may be taking while it is decided from where.
+        self.stop(object.id).await;
+        let reset = async {
+            let to = to.clone();
+            let broker = Broker::new(options)?;
+            let places = broker.ask(move |broker| broker.places(&to)).await?;
+            going_on(&places, &self.engine.begin_taking(object.id).await, again)
+        };
+        let set = match reset.await.map_err(|error| refusal(&object.name, error)) {
+            Ok(partitions) => {
+                let Batch { rows, origin } = Batch::reset(object.schema(), &partitions);
+                self.engine.take(object.id, rows, origin).await.map(|_| ()).map_err(PgError::from)
+            }
+            Err(error) => Err(error),
+        };
+        set.and(self.start(object))
     }
 
     /// Nothing is taken from the source's topic any more when this returns.

@@ -29,6 +29,12 @@ impl Batch {
             .collect();
         Batch { rows: RecordBatch::new_empty(schema), origin: Origin { taken, ..Origin::default() } }
     }
+
+    /// Without rows: where reading goes on from now on, of these partitions and no others.
+    pub fn reset(schema: SchemaRef, partitions: &BTreeMap<u32, u64>) -> Batch {
+        let Batch { rows, origin } = Self::beginning(schema, partitions);
+        Batch { rows, origin: Origin { is_reset: true, ..origin } }
+    }
 }
 
 /// Gathers a batch.
@@ -128,6 +134,7 @@ impl Decoder {
             runs: std::mem::take(&mut self.runs),
             undecoded: std::mem::take(&mut self.undecoded),
             taken: next.map(|(partition, next)| Taken { partition, next, watermark_us: i64::MIN }).collect(),
+            is_reset: false,
         };
         Ok(Batch { rows, origin })
     }

@@ -58,6 +58,17 @@ impl ConsumerContext for Complaints {}
 
 pub(super) type Consuming = BaseConsumer<Complaints>;
 
+/// What a partition has, and where reading is to begin in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    /// Its first offset.
+    pub low: u64,
+    /// The one after its last record.
+    pub high: u64,
+    /// `None`: nothing was said of this partition.
+    pub chosen: Option<u64>,
+}
+
 /// A client of the brokers that the options name.
 #[derive(Clone)]
 pub struct Broker {
@@ -139,18 +150,22 @@ impl Broker {
 
     /// Where reading begins, by the options.
     pub fn start(&self) -> Result<BTreeMap<u32, u64>, KafkaError> {
+        let places = self.places(&self.options.start)?.into_iter();
+        Ok(places.map(|(partition, place)| (partition, place.chosen.unwrap_or(place.low))).collect())
+    }
+
+    /// All partitions, and where in each a choice leads.
+    pub fn places(&self, choice: &Start) -> Result<BTreeMap<u32, Place>, KafkaError> {
         let partitions = self.partitions()?;
         let ranges: BTreeMap<u32, (u64, u64)> = partitions
             .iter()
             .map(|partition| Ok((*partition, self.range(*partition)?)))
             .collect::<Result<_, KafkaError>>()?;
-        match &self.options.start {
-            Start::Earliest => Ok(ranges.into_iter().map(|(partition, (low, _))| (partition, low)).collect()),
-            Start::Latest => Ok(ranges.into_iter().map(|(partition, (_, high))| (partition, high)).collect()),
-            Start::Timestamp(millis) => self.at(*millis, &ranges),
+        let chosen: BTreeMap<u32, u64> = match choice {
+            Start::Earliest => ranges.iter().map(|(partition, (low, _))| (*partition, *low)).collect(),
+            Start::Latest => ranges.iter().map(|(partition, (_, high))| (*partition, *high)).collect(),
+            Start::Timestamp(millis) => self.at(*millis, &ranges)?,
             Start::Offsets(offsets) => {
-                let mut from: BTreeMap<u32, u64> =
-                    ranges.iter().map(|(partition, (low, _))| (*partition, *low)).collect();
                 for (partition, offset) in offsets {
                     let (low, high) = ranges.get(partition).copied().ok_or_else(|| {
                         let message = format!("topic \"{}\" has no partition {partition}", self.options.topic);
@@ -162,11 +177,14 @@ impl Broker {
                         return Err(KafkaError::new(Kind::Options, message)
                             .hint(format!("its records have offsets from {low}, the next is {high}")));
                     }
-                    from.insert(*partition, *offset);
                 }
-                Ok(from)
+                offsets.clone()
             }
-        }
+        };
+        let place = |(partition, (low, high)): (u32, (u64, u64))| {
+            (partition, Place { low, high, chosen: chosen.get(&partition).copied() })
+        };
+        Ok(ranges.into_iter().map(place).collect())
     }
 
     /// The first record of that time or later in each partition; its end where there is none.

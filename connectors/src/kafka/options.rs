@@ -16,6 +16,13 @@ pub enum Start {
     Offsets(BTreeMap<u32, u64>),
 }
 
+impl Start {
+    /// Flink's notation of offsets: `partition:0,offset:42;partition:1,offset:300`.
+    pub fn offsets(text: &str) -> Option<Start> {
+        specific(text).map(Start::Offsets)
+    }
+}
+
 #[derive(Debug, Clone)]
 pub struct Options {
     pub topic: String,
