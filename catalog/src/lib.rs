@@ -10,8 +10,8 @@ mod store;
 mod types;
 
 pub use object::{
-    Aggregate, Body, ClockMode, Column, ErrorPolicy, Feature, FeatureView, Include, Object, ObjectId, ObjectKind,
-    Parameter, Relation, View,
+    Aggregate, Body, ClockMode, Column, Encode, ErrorPolicy, Feature, FeatureView, Include, Object, ObjectId,
+    ObjectKind, Parameter, Relation, View,
 };
 pub use snapshot::{Change, Snapshot};
 pub use store::{CatalogError, CatalogStore};

@@ -2,7 +2,7 @@
 
 use datafusion::sql::sqlparser::ast;
 use std::collections::BTreeMap;
-use tidemark_catalog::{Include, ObjectKind, Parameter, SqlType};
+use tidemark_catalog::{Encode, Include, ObjectKind, Parameter, SqlType};
 
 /// One parsed statement with its own text.
 #[derive(Debug, Clone, PartialEq)]
@@ -207,10 +207,11 @@ pub struct CreateRelation {
     pub primary_key: Vec<String>,
     /// Column and delay in microseconds.
     pub watermark: Option<(String, i64)>,
-    /// `WITH` options: names lower case, values as text (quotes removed).
+    /// `WITH` options: names lower case, values as text (quotes removed). Those of `ENCODE CSV ( … )` begin with `csv.`.
     pub options: BTreeMap<String, String>,
     /// `FORMAT UPSERT` (with or without `ENCODE …`).
     pub upsert: bool,
+    pub encode: Encode,
 }
 
 #[derive(Debug, Clone, PartialEq)]

@@ -3,7 +3,7 @@
 use crate::pg::PgError;
 use parking_lot::RwLock;
 use std::{collections::HashMap, sync::Arc};
-use tidemark_catalog::{Object, ObjectId, Relation, Snapshot};
+use tidemark_catalog::{Object, ObjectId, ObjectKind, Relation, Snapshot};
 use tidemark_connectors::kafka::{Batch, Broker, Feed, KafkaError, Kind, Options, Start, Status, going_on};
 use tidemark_engine::{runtime::Engine, seam::Clock};
 
@@ -17,16 +17,16 @@ pub struct Feeds {
 pub struct Beginning(std::collections::BTreeMap<u32, u64>);
 
 /// Asks broker and topic, so that a source is refused that could not be read.
-pub async fn ask(name: &str, relation: &Relation) -> Result<Beginning, PgError> {
+pub async fn ask(kind: ObjectKind, name: &str, relation: &Relation) -> Result<Beginning, PgError> {
     let asked = async {
         let broker = Broker::new(Arc::new(Options::of(relation)?))?;
         broker.ask(Broker::start).await
     };
-    asked.await.map(Beginning).map_err(|error| refusal(name, error))
+    asked.await.map(Beginning).map_err(|error| refusal(kind, name, error))
 }
 
 /// An error of Kafka's as a client is told it.
-fn refusal(name: &str, error: KafkaError) -> PgError {
+fn refusal(kind: ObjectKind, name: &str, error: KafkaError) -> PgError {
     let sqlstate = match error.kind {
         Kind::Options => "22023",
         Kind::Unreachable => "08001",
@@ -35,7 +35,7 @@ fn refusal(name: &str, error: KafkaError) -> PgError {
         Kind::Gone | Kind::Again => "55000",
         Kind::Other => "58000",
     };
-    let refused = PgError::error(sqlstate, format!("source \"{name}\": {}", error.message));
+    let refused = PgError::error(sqlstate, format!("{kind} \"{name}\": {}", error.message));
     match error.hint {
         Some(hint) => refused.hint(hint),
         None => refused,
@@ -58,8 +58,8 @@ impl Feeds {
 
     /// Keeps durably where a new source begins, before anything is read: what `latest` is, is decided once.
     pub async fn begin(&self, object: &Object, beginning: &Beginning) -> Result<(), PgError> {
-        let Batch { rows, origin } = Batch::beginning(object.schema(), &beginning.0);
-        self.engine.take(object.id, rows, origin).await?;
+        let Batch { rows, deletes, origin } = Batch::beginning(object.schema(), &beginning.0);
+        self.engine.take(object.id, rows, deletes, origin).await?;
         Ok(())
     }
 
@@ -69,7 +69,8 @@ impl Feeds {
             return Ok(());
         }
         let feed = Feed::start(self.engine.clone(), self.clock.clone(), object);
-        self.running.write().insert(object.id, Arc::new(feed.map_err(|error| refusal(&object.name, error))?));
+        let feed = feed.map_err(|error| refusal(object.kind(), &object.name, error))?;
+        self.running.write().insert(object.id, Arc::new(feed));
         Ok(())
     }
 
@@ -77,7 +78,8 @@ impl Feeds {
     /// comes of it, the source is fed again when this returns.
     pub async fn reset(&self, object: &Object, to: &Start, again: bool) -> Result<(), PgError> {
         let relation = object.relation().ok_or_else(|| PgError::error("XX000", "not a relation"))?;
-        let options = Arc::new(Options::of(relation).map_err(|error| refusal(&object.name, error))?);
+        let refused = |error| refusal(object.kind(), &object.name, error);
+        let options = Arc::new(Options::of(relation).map_err(refused)?);
         // Nobody may be taking while it is decided from where.
         self.stop(object.id).await;
         let reset = async {
@@ -86,10 +88,10 @@ impl Feeds {
             let places = broker.ask(move |broker| broker.places(&to)).await?;
             going_on(&places, &self.engine.begin_taking(object.id).await, again)
         };
-        let set = match reset.await.map_err(|error| refusal(&object.name, error)) {
+        let set = match reset.await.map_err(refused) {
             Ok(partitions) => {
-                let Batch { rows, origin } = Batch::reset(object.schema(), &partitions);
-                self.engine.take(object.id, rows, origin).await.map(|_| ()).map_err(PgError::from)
+                let Batch { rows, deletes, origin } = Batch::reset(object.schema(), &partitions);
+                self.engine.take(object.id, rows, deletes, origin).await.map(|_| ()).map_err(PgError::from)
             }
             Err(error) => Err(error),
         };
@@ -117,10 +119,13 @@ impl Feeds {
     pub async fn flush(&self, snapshot: &Snapshot) -> Result<(), PgError> {
         let feeds: Vec<(ObjectId, Arc<Feed>)> =
             self.running.read().iter().map(|(id, feed)| (*id, feed.clone())).collect();
-        let name = |id: ObjectId| snapshot.get_id(id).map_or_else(String::new, |object| object.name.clone());
-        let flushed = feeds
-            .iter()
-            .map(|(id, feed)| async move { feed.flush().await.map_err(|error| refusal(&name(*id), error)) });
+        let refused = |id: ObjectId, error: KafkaError| match snapshot.get_id(id) {
+            Some(object) => refusal(object.kind(), &object.name, error),
+            None => refusal(ObjectKind::Source, "", error),
+        };
+        let refused = &refused;
+        let flushed =
+            feeds.iter().map(|(id, feed)| async move { feed.flush().await.map_err(|error| refused(*id, error)) });
         futures::future::try_join_all(flushed).await.map(|_| ())
     }
 }

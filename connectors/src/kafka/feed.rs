@@ -282,8 +282,8 @@ impl Task {
     /// Into the log, however often it takes.
     async fn apply(&self, batch: Batch) -> Result<(), End> {
         loop {
-            let Batch { rows, origin } = batch.clone();
-            let error = match self.engine.take(self.source, rows, origin).await {
+            let Batch { rows, deletes, origin } = batch.clone();
+            let error = match self.engine.take(self.source, rows, deletes, origin).await {
                 Ok(_) => return Ok(()),
                 Err(IngestError::Seam(error @ (SeamError::NotDone(_) | SeamError::Full(_)))) => error.to_string(),
                 Err(error @ IngestError::TakenBefore { .. }) => {

@@ -26,6 +26,7 @@ fn relation(columns: Vec<Column>, options: &[(&str, &str)]) -> Relation {
         columns,
         primary_key: vec![],
         upsert: false,
+        encode: Default::default(),
         event_time: None,
         delay_us: 0,
         clock: ClockMode::Event,

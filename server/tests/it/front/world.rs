@@ -187,6 +187,7 @@ fn relation(create: &CreateRelation) -> Relation {
             .collect(),
         primary_key: create.primary_key.iter().filter_map(|name| at(name)).collect(),
         upsert: create.upsert,
+        encode: create.encode,
         event_time: create.watermark.as_ref().and_then(|(name, _)| at(name)),
         delay_us: 0,
         clock: ClockMode::Event,
