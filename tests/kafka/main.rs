@@ -9,9 +9,10 @@ mod broker;
 mod server;
 
 mod statements;
+mod tables;
 mod twin;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use broker::Broker;
 use std::time::{Duration, Instant};
 
@@ -47,6 +48,14 @@ async fn comes(client: &tokio_postgres::Client, sql: &str, expected: &str) -> Re
         }
         tokio::time::sleep(POLL).await;
     }
+}
+
+/// Runs a statement that must not do.
+async fn refused(client: &tokio_postgres::Client, sql: &str, expected: &str) -> Result<()> {
+    let error = client.batch_execute(sql).await.err().with_context(|| format!("not refused: {sql}"))?;
+    let said = server::shown(&error);
+    ensure!(said.contains(expected), "{sql}\n{said}\nand not\n{expected}");
+    Ok(())
 }
 
 /// Runs statements that must do.

@@ -4,8 +4,8 @@
 use crate::{
     broker,
     broker::{Broker, Sent},
-    comes, run,
-    server::{Folder, Server, rows, shown},
+    comes, refused, run,
+    server::{Folder, Server, rows},
 };
 use anyhow::{Context, Result, ensure};
 use tokio_postgres::Client;
@@ -48,13 +48,6 @@ fn event(partition: i32, user: i64, at: &str) -> Sent {
     Sent::to(partition, format!("{{\"user_id\": {user}, \"at\": \"2026-11-01T{at}Z\"}}"))
 }
 
-async fn refused(client: &Client, sql: &str, expected: &str) -> Result<()> {
-    let error = client.batch_execute(sql).await.err().with_context(|| format!("not refused: {sql}"))?;
-    let said = shown(&error);
-    ensure!(said.contains(expected), "{sql}\n{said}\nand not\n{expected}");
-    Ok(())
-}
-
 async fn what_cannot_be_is_refused_at_once(broker: &Broker, client: &Client) -> Result<()> {
     broker.create_topic("clicks", 1, &[]).await?;
     let at = |options: &str| create(broker, "clicks", "n BIGINT", options);
@@ -69,7 +62,7 @@ async fn what_cannot_be_is_refused_at_once(broker: &Broker, client: &Client) -> 
         (create(broker, "clicks", "n INTERVAL", ""), "column \"n\": JSON has no interval (hint: declare it text"),
         (
             "CREATE TABLE t (a BIGINT) WITH (connector = 'kafka', topic = 't')".into(),
-            "0A000: table \"t\" cannot be fed by Kafka yet",
+            "0A000: table \"t\" is fed by Kafka only with a PRIMARY KEY and FORMAT UPSERT (hint: a stream of events is CREATE SOURCE",
         ),
         (
             "CREATE SOURCE s (a BIGINT) WITH (connector = 'kafka', topic = 't')".into(),
