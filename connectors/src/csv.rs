@@ -78,6 +78,29 @@ impl CsvRows {
     }
 }
 
+/// A record of these fields; `None` is NULL. What could be read as something else stands between quotes.
+pub(crate) fn record(dialect: &Dialect, fields: &[Option<String>]) -> String {
+    let (delimiter, quote) = (char::from(dialect.delimiter), char::from(dialect.quote));
+    let mut record = String::new();
+    for (i, field) in fields.iter().enumerate() {
+        if i > 0 {
+            record.push(delimiter);
+        }
+        match field {
+            None => record.push_str(&dialect.null),
+            Some(text) if *text == dialect.null || text.contains([delimiter, quote, '\n', '\r']) => {
+                record.push(quote);
+                for c in text.chars() {
+                    record.extend(std::iter::repeat_n(c, 1 + usize::from(c == quote)));
+                }
+                record.push(quote);
+            }
+            Some(text) => record.push_str(text),
+        }
+    }
+    record
+}
+
 /// The fields of a record, and whether each was quoted.
 fn fields<'a>(text: &'a str, dialect: &Dialect) -> Result<Vec<(Cow<'a, str>, bool)>, String> {
     let (delimiter, quote) = (char::from(dialect.delimiter), char::from(dialect.quote));
@@ -191,6 +214,19 @@ mod tests {
         for (ty, message, expected) in cases {
             let columns = [field("x", ty.clone())];
             assert_eq!(read(&Dialect::default(), &columns, message), Ok(expected.to_string()), "{ty} {message}");
+        }
+    }
+
+    #[test]
+    fn a_record_that_is_written_is_read_as_it_was() {
+        let dialect = Dialect { delimiter: b';', ..Dialect::default() };
+        for text in ["a", "", "a;b", "\"", "a\nb", "a\r", " ", "\"a\"\"", "\\"] {
+            let written = record(&dialect, &[Some(text.to_string()), None, Some("end".into())]);
+            let read: Vec<(String, bool)> =
+                fields(&written, &dialect).expect("a record").into_iter().map(|(text, q)| (text.into(), q)).collect();
+            assert_eq!((read.len(), read[0].0.as_str()), (3, text), "{written}");
+            assert_eq!((read[1].clone(), read[2].0.as_str()), ((String::new(), false), "end"), "{written}");
+            assert!(read[0].1 || !text.is_empty(), "{written} is NULL");
         }
     }
 

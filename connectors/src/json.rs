@@ -5,6 +5,9 @@
 
 mod decimal;
 mod scan;
+mod write;
+
+pub(crate) use write::{JsonWriter, Written};
 
 use crate::column::{Builder, Cell};
 use arrow::{
@@ -75,6 +78,14 @@ enum Place {
 }
 
 impl Fields {
+    fn of(columns: &[Field]) -> Result<Fields, String> {
+        let mut fields = Fields::default();
+        for (at, field) in columns.iter().enumerate() {
+            fields.add(&field.path, at).map_err(|error| format!("column \"{}\": {error}", field.column.name))?;
+        }
+        Ok(fields)
+    }
+
     fn add(&mut self, path: &[String], column: usize) -> Result<(), String> {
         let [name, rest @ ..] = path else { return Err("a path has no names".to_string()) };
         let known = self.0.iter_mut().find(|(known, _)| known == name);
@@ -114,10 +125,7 @@ impl JsonRows {
     /// # Errors
     /// Two columns are found at one place, or one inside another.
     pub fn new(columns: Vec<Field>) -> Result<JsonRows, String> {
-        let mut fields = Fields::default();
-        for (at, field) in columns.iter().enumerate() {
-            fields.add(&field.path, at).map_err(|error| format!("column \"{}\": {error}", field.column.name))?;
-        }
+        let fields = Fields::of(&columns)?;
         let builders = columns.iter().map(|field| Builder::of(&field.column.ty)).collect();
         Ok(JsonRows { columns, fields, builders, rows: 0 })
     }

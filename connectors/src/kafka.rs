@@ -11,11 +11,14 @@
 
 mod batch;
 mod broker;
+mod encode;
+mod explain;
 mod feed;
 mod options;
 mod queue;
 mod reader;
 mod reset;
+mod sender;
 
 pub use batch::Batch;
 use batch::Decoder;
@@ -24,6 +27,7 @@ pub use feed::{Feed, Status};
 pub use options::{OPTIONS, Options, Start, is_option};
 pub use reader::{Came, Reader};
 pub use reset::going_on;
+pub use sender::{Sender, Unsent};
 
 /// Why a source cannot be read. Messages name no source: who reports them knows which it is.
 #[derive(Debug, Clone, thiserror::Error, PartialEq)]
@@ -54,6 +58,11 @@ pub enum Kind {
 impl KafkaError {
     fn new(kind: Kind, message: impl Into<String>) -> KafkaError {
         KafkaError { kind, message: message.into(), hint: None }
+    }
+
+    /// What was asked of an object that has no topic.
+    pub fn no_source() -> KafkaError {
+        KafkaError::new(Kind::Options, "not a source")
     }
 
     fn hint(self, hint: impl Into<String>) -> KafkaError {

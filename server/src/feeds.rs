@@ -1,16 +1,27 @@
-//! The sources that a topic feeds: started with the server and by CREATE, stopped by DROP and at the end.
+//! The sources that a topic feeds: started with the server and by CREATE, stopped by DROP and at the end; and what goes into their
+//! topics.
 
 use crate::pg::PgError;
+use arrow::record_batch::RecordBatch;
 use parking_lot::RwLock;
 use std::{collections::HashMap, sync::Arc};
 use tidemark_catalog::{Object, ObjectId, ObjectKind, Relation, Snapshot};
-use tidemark_connectors::kafka::{Batch, Broker, Feed, KafkaError, Kind, Options, Start, Status, going_on};
+use tidemark_connectors::kafka::{Batch, Broker, Feed, KafkaError, Kind, Options, Sender, Start, Status, going_on};
 use tidemark_engine::{runtime::Engine, seam::Clock};
 
 pub struct Feeds {
     engine: Arc<Engine>,
     clock: Arc<dyn Clock>,
     running: RwLock<HashMap<ObjectId, Arc<Feed>>>,
+    /// Made by the first INSERT into a topic.
+    senders: RwLock<HashMap<ObjectId, Sender>>,
+}
+
+/// Rows that were to go into a topic and did not, or not all.
+pub struct Unproduced {
+    pub error: PgError,
+    /// So many are in the topic.
+    pub acknowledged: usize,
 }
 
 /// What a topic answered when a source was to be made of it: where the source begins.
@@ -44,7 +55,7 @@ fn refusal(kind: ObjectKind, name: &str, error: KafkaError) -> PgError {
 
 impl Feeds {
     pub fn new(engine: Arc<Engine>, clock: Arc<dyn Clock>) -> Feeds {
-        Feeds { engine, clock, running: RwLock::default() }
+        Feeds { engine, clock, running: RwLock::default(), senders: RwLock::default() }
     }
 
     /// Starts all that the catalog has. One that cannot be started does not keep the server from it.
@@ -100,13 +111,36 @@ impl Feeds {
 
     /// Nothing is taken from the source's topic any more when this returns.
     pub async fn stop(&self, id: ObjectId) {
+        self.senders.write().remove(&id);
         let feed = self.running.write().remove(&id);
         if let Some(feed) = feed {
             feed.stop().await;
         }
     }
 
+    /// Sends rows into the source's topic; how many, when the brokers have them all. They come back by the feed.
+    pub async fn produce(&self, object: &Object, batches: Vec<RecordBatch>) -> Result<usize, Unproduced> {
+        let unproduced =
+            |error, acknowledged| Unproduced { error: refusal(object.kind(), &object.name, error), acknowledged };
+        let sender = self.sender(object).map_err(|error| unproduced(error, 0))?;
+        sender.send(batches).await.map_err(|unsent| {
+            // One that has met a fatal error sends nothing more; the next is made anew.
+            self.senders.write().remove(&object.id);
+            unproduced(unsent.error, unsent.acknowledged)
+        })
+    }
+
+    fn sender(&self, object: &Object) -> Result<Sender, KafkaError> {
+        if let Some(sender) = self.senders.read().get(&object.id) {
+            return Ok(sender.clone());
+        }
+        let relation = object.relation().ok_or_else(KafkaError::no_source)?;
+        let sender = Sender::new(Arc::new(Options::of(relation)?), relation)?;
+        Ok(self.senders.write().entry(object.id).or_insert(sender).clone())
+    }
+
     pub async fn stop_all(&self) {
+        self.senders.write().clear();
         let feeds: Vec<Arc<Feed>> = self.running.write().drain().map(|(_, feed)| feed).collect();
         futures::future::join_all(feeds.iter().map(|feed| feed.stop())).await;
     }

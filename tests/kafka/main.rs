@@ -11,6 +11,7 @@ mod server;
 mod statements;
 mod tables;
 mod twin;
+mod writing;
 
 use anyhow::{Context, Result, ensure};
 use broker::Broker;

@@ -2,11 +2,12 @@
 //!
 //! librdkafka answers these by blocking, up to a timeout; [`Broker::ask`] moves that to a thread that may block.
 
-use super::{KafkaError, Kind, Options, Start};
-use parking_lot::Mutex;
+use super::{
+    KafkaError, Kind, Options, Start,
+    explain::{self, Complaints, Doing},
+};
 use rdkafka::{
-    ClientConfig, ClientContext, Offset, TopicPartitionList,
-    config::RDKafkaLogLevel,
+    ClientConfig, Offset, TopicPartitionList,
     consumer::{BaseConsumer, Consumer, ConsumerContext},
     error::{KafkaError as ClientError, RDKafkaErrorCode},
 };
@@ -31,28 +32,6 @@ const CLIENT: [(&str, &str); 10] = [
     ("fetch.queue.backoff.ms", "5"),
     ("client.id", "tidemark"),
 ];
-
-/// What librdkafka has last complained about: errors of its calls say only that there was no answer.
-#[derive(Debug, Default)]
-pub(super) struct Complaints {
-    last: Mutex<Option<String>>,
-}
-
-impl ClientContext for Complaints {
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        tracing::debug!(target: "librdkafka", facility, message);
-        if level as i32 <= RDKafkaLogLevel::Warning as i32 {
-            // `[thrd:host:9092/bootstrap]: host:9092/bootstrap: Connect to … failed: …`
-            let said = message.split_once("]: ").map_or(message, |(_, said)| said);
-            *self.last.lock() = Some(said.to_string());
-        }
-    }
-
-    fn error(&self, error: ClientError, reason: &str) {
-        tracing::debug!(target: "librdkafka", %error, reason);
-        *self.last.lock() = Some(reason.to_string());
-    }
-}
 
 impl ConsumerContext for Complaints {}
 
@@ -95,14 +74,7 @@ impl Broker {
         for (name, value) in &options.client {
             config.set(name, value);
         }
-        let mut consumer: Consuming =
-            config.create_with_context(Complaints::default()).map_err(|error| match error {
-                ClientError::ClientConfig(_, said, name, _) => {
-                    KafkaError::new(Kind::Options, format!("option \"properties.{name}\": {said}"))
-                        .hint("properties.* are librdkafka's settings")
-                }
-                other => KafkaError::new(Kind::Options, other.to_string()),
-            })?;
+        let mut consumer: Consuming = config.create_with_context(Complaints::default()).map_err(explain::creation)?;
         consumer.set_nonempty_callback(wake);
         Ok(Broker { consumer: Arc::new(consumer), options })
     }
@@ -218,44 +190,14 @@ impl Broker {
     }
 
     fn no_topic(&self) -> KafkaError {
-        KafkaError::new(Kind::NoTopic, format!("topic \"{}\" does not exist", self.options.topic))
-            .hint(format!("create it on {}, or correct its name", self.options.servers()))
+        explain::no_topic(&self.options)
     }
 
     pub(super) fn explain(&self, error: &ClientError) -> KafkaError {
-        match error.rdkafka_error_code() {
-            Some(code) => self.explain_code(code),
-            None => KafkaError::new(Kind::Other, error.to_string()),
-        }
+        explain::call(&self.options, self.consumer.context(), Doing::Reading, error)
     }
 
     pub(super) fn explain_code(&self, code: RDKafkaErrorCode) -> KafkaError {
-        use RDKafkaErrorCode as Code;
-        let servers = self.options.servers();
-        let complaint = self.consumer.context().last.lock().clone();
-        let complaint = complaint.map_or(String::new(), |complaint| format!(": {complaint}"));
-        match code {
-            Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::UnknownPartition | Code::UnknownTopicId => {
-                self.no_topic()
-            }
-            Code::TopicAuthorizationFailed | Code::GroupAuthorizationFailed | Code::ClusterAuthorizationFailed => {
-                let message = format!("not allowed to read topic \"{}\"", self.options.topic);
-                KafkaError::new(Kind::Denied, message).hint("the user of properties.sasl.username needs READ and DESCRIBE")
-            }
-            Code::Authentication | Code::SaslAuthenticationFailed => {
-                KafkaError::new(Kind::Denied, format!("the Kafka broker at {servers} refuses the credentials{complaint}"))
-                    .hint("properties.security.protocol, properties.sasl.mechanism, …username and …password")
-            }
-            Code::BrokerTransportFailure
-            | Code::AllBrokersDown
-            | Code::OperationTimedOut
-            | Code::RequestTimedOut
-            | Code::Resolve
-            | Code::LeaderNotAvailable => {
-                KafkaError::new(Kind::Unreachable, format!("no Kafka broker answers at {servers}{complaint}"))
-                    .hint("check properties.bootstrap.server, and that the brokers' advertised addresses can be reached from here")
-            }
-            other => KafkaError::new(Kind::Other, format!("Kafka: {other}{complaint}")),
-        }
+        explain::code(&self.options, self.consumer.context(), Doing::Reading, code)
     }
 }

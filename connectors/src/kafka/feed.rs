@@ -74,7 +74,7 @@ impl Feed {
     /// Starts to feed the source; it reads on from where its log says, or, if that has nothing yet, from where the options
     /// say.
     pub fn start(engine: Arc<Engine>, clock: Arc<dyn Clock>, object: &Object) -> Result<Feed, KafkaError> {
-        let relation = object.relation().ok_or_else(|| KafkaError::new(Kind::Options, "not a source"))?;
+        let relation = object.relation().ok_or_else(KafkaError::no_source)?;
         let options = Arc::new(Options::of(relation)?);
         let (stop, stopping) = watch::channel(false);
         let (applied, changed) = watch::channel(());

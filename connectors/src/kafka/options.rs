@@ -61,13 +61,16 @@ pub const OPTIONS: [&str; 14] = [
 ];
 
 /// Settings of librdkafka that this connector stands on; and why.
-const RESERVED: [(&str, &str); 7] = [
+const RESERVED: [(&str, &str); 10] = [
     ("enable.auto.commit", "offsets are kept with the rows, not by a group"),
     ("enable.auto.offset.store", "offsets are kept with the rows, not by a group"),
     ("enable.partition.eof", "it tells when a partition is idle"),
     ("auto.offset.reset", "scan.startup.mode says where a source begins; records that are gone later are an error"),
     ("group.instance.id", "partitions are assigned without a group"),
     ("partition.assignment.strategy", "partitions are assigned without a group"),
+    ("enable.idempotence", "what INSERT writes is to be there once"),
+    ("acks", "INSERT returns when all replicas have the rows"),
+    ("transactional.id", "INSERT is no transaction of Kafka's"),
     ("statistics.interval.ms", "nobody reads them; tidemark.pipelines has the lag"),
 ];
 

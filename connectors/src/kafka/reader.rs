@@ -2,7 +2,7 @@
 
 use super::{
     Batch, Broker, Decoder, KafkaError, Kind, Options,
-    broker::Complaints,
+    explain::Complaints,
     queue::{Delivery, Queue},
 };
 use arrow::datatypes::SchemaRef;
