@@ -25,8 +25,12 @@ has_rust() {
   version=$(cargo --version | cut -d' ' -f2) && [ "$(printf '%s\n' "$rust" "$version" | sort -V | head -n 1)" = "$rust" ]
 }
 
+# librdkafka's TLS is the system's OpenSSL, found by pkg-config.
+has_openssl() { has pkg-config && pkg-config --exists openssl; }
+
 # One line per need: what it is, how to see it, Debian's packages.
-needs=("a C compiler|has cc|build-essential")
+needs=("a C compiler|has cc|build-essential" "pkg-config|has pkg-config|pkg-config"
+  "OpenSSL's headers|has_openssl|libssl-dev")
 # What derives the demo's events is older than what the pinned packages of the tests ask for.
 case $mode in
 demo) needs+=("Python 3.9 or newer|has_python 3.9|python3" "time zone data|has_zones|tzdata") ;;
@@ -35,7 +39,7 @@ test | bench)
   needs+=("Python's venv|has_venv|python3-venv" "psql|has psql|postgresql-client"
     "PostgreSQL's server programs|has_server|postgresql" "pgbench|has pgbench|postgresql") ;;
 esac
-if [ "$mode" = test ]; then needs+=("Java 17 or newer|has_jre|default-jre-headless" "Maven|has mvn|maven"); fi
+if [ "$mode" = test ]; then needs+=("the openssl command|has openssl|openssl" "Java 17 or newer|has_jre|default-jre-headless" "Maven|has mvn|maven"); fi
 if [ "$mode" = bench ]; then needs+=("Java 17 or newer|has_java|default-jdk-headless" "Maven|has mvn|maven"); fi
 
 missing() {

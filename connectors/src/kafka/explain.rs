@@ -7,6 +7,7 @@ use rdkafka::{
     config::RDKafkaLogLevel,
     error::{KafkaError as ClientError, RDKafkaErrorCode},
 };
+use tidemark_catalog::{HIDDEN, is_secret};
 
 /// What librdkafka has last complained about: errors of its calls say only that there was no answer.
 #[derive(Debug, Default)]
@@ -41,7 +42,11 @@ pub(super) enum Doing {
 /// A client could not be made: librdkafka does not know an option, or not its value.
 pub(super) fn creation(error: ClientError) -> KafkaError {
     match error {
-        ClientError::ClientConfig(_, said, name, _) => {
+        ClientError::ClientConfig(_, said, name, value) => {
+            let said = match is_secret(&name) && !value.is_empty() {
+                true => said.replace(&value, HIDDEN),
+                false => said,
+            };
             KafkaError::new(Kind::Options, format!("option \"properties.{name}\": {said}"))
                 .hint("properties.* are librdkafka's settings")
         }
@@ -65,8 +70,9 @@ pub(super) fn call(options: &Options, complaints: &Complaints, doing: Doing, err
 pub(super) fn code(options: &Options, complaints: &Complaints, doing: Doing, code: RDKafkaErrorCode) -> KafkaError {
     use RDKafkaErrorCode as Code;
     let servers = options.servers();
-    let complaint = complaints.last.lock().clone();
-    let complaint = complaint.map_or(String::new(), |complaint| format!(": {complaint}"));
+    let complaint = complaints.last.lock().clone().unwrap_or_default();
+    let code = heard(code, &complaint);
+    let complaint = if complaint.is_empty() { complaint } else { format!(": {complaint}") };
     match code {
         Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::UnknownPartition | Code::UnknownTopicId => {
             no_topic(options)
@@ -85,22 +91,77 @@ pub(super) fn code(options: &Options, complaints: &Complaints, doing: Doing, cod
             KafkaError::new(Kind::Denied, format!("the Kafka broker at {servers} refuses the credentials{complaint}"))
                 .hint("properties.security.protocol, properties.sasl.mechanism, …username and …password")
         }
+        Code::SSL => {
+            let message = format!("no trusted TLS connection to the Kafka broker at {servers}{complaint}");
+            KafkaError::new(Kind::Unreachable, message).hint(
+                "properties.ssl.ca.location (a file of the server's) or properties.ssl.ca.pem is the CA that signed the \
+                 broker's certificate",
+            )
+        }
         Code::BrokerTransportFailure
         | Code::AllBrokersDown
         | Code::OperationTimedOut
         | Code::RequestTimedOut
         | Code::MessageTimedOut
         | Code::Resolve
-        | Code::LeaderNotAvailable => KafkaError::new(
-            Kind::Unreachable,
-            format!("no Kafka broker answers at {servers}{complaint}"),
-        )
-        .hint("check properties.bootstrap.server, and that the brokers' advertised addresses can be reached from here"),
+        | Code::LeaderNotAvailable => {
+            let message = format!("no Kafka broker answers at {servers}{complaint}");
+            KafkaError::new(Kind::Unreachable, message).hint(
+                "check properties.bootstrap.server, properties.security.protocol, and that the brokers' advertised \
+                 addresses can be reached from here",
+            )
+        }
         Code::MessageSizeTooLarge => {
             let message = format!("a message is larger than topic \"{}\" takes", options.topic);
             KafkaError::new(Kind::Options, message)
                 .hint("properties.message.max.bytes, and max.message.bytes of the topic")
         }
         other => KafkaError::new(Kind::Other, format!("Kafka: {other}{complaint}")),
+    }
+}
+
+/// Calls only say that nobody answered; why, librdkafka says in its log.
+fn heard(code: RDKafkaErrorCode, complaint: &str) -> RDKafkaErrorCode {
+    use RDKafkaErrorCode as Code;
+    match code {
+        Code::BrokerTransportFailure | Code::AllBrokersDown | Code::OperationTimedOut | Code::MessageTimedOut => {
+            if complaint.contains("SASL authentication error") || complaint.contains("mechanism handshake failed") {
+                Code::Authentication
+            } else if complaint.contains("SSL handshake failed") {
+                Code::SSL
+            } else {
+                code
+            }
+        }
+        other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn why_nobody_answers_is_heard_from_the_log() {
+        use RDKafkaErrorCode as Code;
+        // As librdkafka 2.12 and Kafka 4.3 say it.
+        let cases = [
+            (
+                "sasl_ssl://h:1/bootstrap: SASL authentication error: Authentication failed during authentication due to invalid \
+                 credentials with SASL mechanism SCRAM-SHA-256 (after 317ms in state AUTH_REQ)",
+                Code::Authentication,
+            ),
+            (
+                "sasl_ssl://h:1/bootstrap: SSL handshake failed: error:0A000086:SSL routines::certificate verify failed: broker \
+                 certificate could not be verified",
+                Code::SSL,
+            ),
+            ("h:1/bootstrap: Connect to ipv4#h:1 failed: Connection refused", Code::BrokerTransportFailure),
+            ("", Code::BrokerTransportFailure),
+        ];
+        for (complaint, expected) in cases {
+            assert_eq!(heard(Code::BrokerTransportFailure, complaint), expected, "{complaint}");
+        }
+        assert_eq!(heard(Code::UnknownTopic, "SSL handshake failed"), Code::UnknownTopic);
     }
 }

@@ -27,7 +27,7 @@ impl Start {
     }
 }
 
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Options {
     pub topic: String,
     pub start: Start,
@@ -40,6 +40,13 @@ pub struct Options {
     pub(super) key: Option<Vec<usize>>,
     /// The columns that tell about the message.
     pub(super) includes: Vec<(usize, Include, SqlType)>,
+}
+
+/// Without what lets somebody in.
+impl std::fmt::Debug for Options {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Options").field("topic", &self.topic).field("servers", &self.servers()).finish_non_exhaustive()
+    }
 }
 
 /// Every option of a Kafka source, for whoever mistypes one.

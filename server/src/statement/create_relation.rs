@@ -10,7 +10,11 @@ use crate::{
 use std::{collections::BTreeMap, sync::Arc};
 use tidemark_catalog::{Body, Change, ClockMode, Column, Encode, Object, ObjectKind, Relation};
 use tidemark_connectors::kafka;
-use tidemark_planner::{PlanError, parse::duration_us, statement::CreateRelation};
+use tidemark_planner::{
+    PlanError,
+    parse::{duration_us, without_secrets},
+    statement::CreateRelation,
+};
 
 /// An event may lie an hour ahead of its arrival before it is taken for a mistake.
 const MAX_AHEAD_US: i64 = 3_600_000_000;
@@ -100,7 +104,7 @@ fn relation(create: &CreateRelation, sql: &str) -> Result<Relation, PgError> {
         dead_letter_retention_us: None,
         includes: create.includes.clone(),
         options: BTreeMap::new(),
-        sql: sql.to_string(),
+        sql: without_secrets(sql),
     };
     for i in relation.primary_key.clone() {
         relation.columns[i].not_null = true;
