@@ -1,7 +1,7 @@
 //! CSV messages into columns: one message is one record, its fields are the columns in their order.
 //!
-//! As PostgreSQL's COPY reads CSV: a field between quotes may have delimiters and line ends in it, a quote is written twice
-//! there, and what stands between quotes is never NULL. There is no header: every message would be one.
+//! As PostgreSQL's COPY reads CSV: a field between quotes may have delimiters and line ends in it, a quote is written
+//! twice there, and what stands between quotes is never NULL. There is no header: every message would be one.
 
 use crate::{
     column::{Builder, Cell},

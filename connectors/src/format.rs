@@ -78,7 +78,8 @@ impl Rows {
             Rows::Csv(rows) => rows.finish(),
             Rows::Bytes(column, rows) => {
                 *rows = 0;
-                Ok(vec![Arc::new(column.finish())])
+                let column: ArrayRef = Arc::new(column.finish());
+                Ok(vec![column])
             }
         }
     }

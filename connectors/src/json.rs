@@ -171,9 +171,9 @@ impl JsonRows {
         Ok(())
     }
 
-    /// Takes a row of which only the columns of a key are known, `key` by their numbers, from the key of a message: a JSON object,
-    /// in which they are where they are in a message, or the value of the one there is. The others are NULL, or, where they may
-    /// not be, anything.
+    /// Takes a row of which only the columns of a key are known, `key` by their numbers, from the key of a message: a JSON
+    /// object, in which they are where they are in a message, or the value of the one there is. The others are NULL, or,
+    /// where they may not be, anything.
     ///
     /// # Errors
     /// It is none, with the reason; the rows are as before.
@@ -241,7 +241,7 @@ fn plain_or_text(text: &str) -> Token<'_> {
     }
 }
 
-/// What a text that stands for itself says of a value of this type: read as a string in JSON is, and a number as a number.
+/// What a text that stands for itself says of a value of this type: read as a string in JSON is, a number as a number.
 pub(crate) fn plain<'a>(text: &'a str, ty: &SqlType, epoch: Option<Epoch>) -> Result<Cell<'a>, String> {
     cell(Token::Plain(text), ty, epoch)
 }

@@ -58,8 +58,8 @@ pub enum Statement {
         name: String,
         to: Box<ast::Expr>,
     },
-    /// `ALTER {SOURCE | TABLE} [IF EXISTS] name RESET TO { EARLIEST | LATEST | OFFSETS '…' | expr } [ALLOW DUPLICATES]`; the
-    /// expression is constant
+    /// `ALTER {SOURCE | TABLE} [IF EXISTS] name RESET TO { EARLIEST | LATEST | OFFSETS '…' | expr } [ALLOW DUPLICATES]`;
+    /// the expression is constant
     ResetTopic {
         kind: ObjectKind,
         if_exists: bool,

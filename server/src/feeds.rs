@@ -1,5 +1,5 @@
-//! The sources that a topic feeds: started with the server and by CREATE, stopped by DROP and at the end; and what goes into their
-//! topics.
+//! The sources that a topic feeds: started with the server and by CREATE, stopped by DROP and at the end; and what goes into
+//! their topics.
 
 use crate::pg::PgError;
 use arrow::record_batch::RecordBatch;

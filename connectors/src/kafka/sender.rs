@@ -5,8 +5,8 @@
 //!                                  (bounded)        ◀─── one report for every message: acknowledged, or why not
 //! ```
 //!
-//! The producer is idempotent: what it sends again, because an answer was lost, the brokers take once. A report that does not come
-//! is a message that may be there all the same; nobody can say, and the error says how many certainly are.
+//! The producer is idempotent: what it sends again, because an answer was lost, the brokers take once. A message that was
+//! given up may be there all the same; nobody can say, and the error says how many certainly are.
 
 use super::{
     KafkaError, Kind, Options,
