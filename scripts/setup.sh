@@ -39,7 +39,8 @@ test | bench)
   needs+=("Python's venv|has_venv|python3-venv" "psql|has psql|postgresql-client"
     "PostgreSQL's server programs|has_server|postgresql" "pgbench|has pgbench|postgresql") ;;
 esac
-if [ "$mode" = test ]; then needs+=("the openssl command|has openssl|openssl" "Java 17 or newer|has_jre|default-jre-headless" "Maven|has mvn|maven"); fi
+if [ "$mode" = test ]; then needs+=("the openssl command|has openssl|openssl"); fi
+if [ "$mode" = test ]; then needs+=("Java 17 or newer|has_jre|default-jre-headless" "Maven|has mvn|maven"); fi
 if [ "$mode" = bench ]; then needs+=("Java 17 or newer|has_java|default-jdk-headless" "Maven|has mvn|maven"); fi
 
 missing() {

@@ -171,9 +171,9 @@ impl JsonRows {
         Ok(())
     }
 
-    /// Takes a row of which only the columns of a key are known, `key` by their numbers, from the key of a message: a JSON
-    /// object, in which they are where they are in a message, or the value of the one there is. The others are NULL, or,
-    /// where they may not be, anything.
+    /// Takes a row of which only the columns of a key are known, `key` by their numbers, from the key of a message: a
+    /// JSON object, in which they are where they are in a message, or the value of the one there is. The others are
+    /// NULL, or, where they may not be, anything.
     ///
     /// # Errors
     /// It is none, with the reason; the rows are as before.

@@ -34,7 +34,8 @@ pub struct Admission {
     clock: ClockMode,
     /// A relation with a primary key: never late, log order wins.
     changelog: bool,
-    /// A delete says when it was: its event time is in the primary key, or told by the broker. Else its row is only a key.
+    /// A delete says when it was: its event time is in the primary key, or told by the broker. Else its row is only a
+    /// key.
     dates_deletes: bool,
     idle_timeout_us: i64,
     /// Those of a topic; none where statements feed the source.

@@ -18,8 +18,8 @@ use std::{
 pub struct CurrentRows {
     primary_key: Vec<usize>,
     rows: HashMap<Vec<u8>, Current>,
-    /// Since when keys are deleted, as long as that lies ahead of the frontier: a row that comes again counts from then at
-    /// the earliest.
+    /// Since when keys are deleted, as long as that lies ahead of the frontier: a row that comes again counts from then
+    /// at the earliest.
     deleted: HashMap<Vec<u8>, i64>,
     /// When there are so many, those behind the frontier go.
     deleted_max: usize,

@@ -58,8 +58,8 @@ pub enum Statement {
         name: String,
         to: Box<ast::Expr>,
     },
-    /// `ALTER {SOURCE | TABLE} [IF EXISTS] name RESET TO { EARLIEST | LATEST | OFFSETS '…' | expr } [ALLOW DUPLICATES]`;
-    /// the expression is constant
+    /// `ALTER {SOURCE | TABLE} [IF EXISTS] name RESET TO { EARLIEST | LATEST | OFFSETS '…' | expr } [ALLOW
+    /// DUPLICATES]`; the expression is constant
     ResetTopic {
         kind: ObjectKind,
         if_exists: bool,
@@ -207,7 +207,8 @@ pub struct CreateRelation {
     pub primary_key: Vec<String>,
     /// Column and delay in microseconds.
     pub watermark: Option<(String, i64)>,
-    /// `WITH` options: names lower case, values as text (quotes removed). Those of `ENCODE CSV ( … )` begin with `csv.`.
+    /// `WITH` options: names lower case, values as text (quotes removed). Those of `ENCODE CSV ( … )` begin with
+    /// `csv.`.
     pub options: BTreeMap<String, String>,
     /// `FORMAT UPSERT` (with or without `ENCODE …`).
     pub upsert: bool,

@@ -1,5 +1,5 @@
-//! The sources that a topic feeds: started with the server and by CREATE, stopped by DROP and at the end; and what goes into
-//! their topics.
+//! The sources that a topic feeds: started with the server and by CREATE, stopped by DROP and at the end; and what goes
+//! into their topics.
 
 use crate::pg::PgError;
 use arrow::record_batch::RecordBatch;
@@ -85,8 +85,8 @@ impl Feeds {
         Ok(())
     }
 
-    /// Reading goes on from where the choice leads, durably; `again` says that records may be read a second time. Whatever
-    /// comes of it, the source is fed again when this returns.
+    /// Reading goes on from where the choice leads, durably; `again` says that records may be read a second time.
+    /// Whatever comes of it, the source is fed again when this returns.
     pub async fn reset(&self, object: &Object, to: &Start, again: bool) -> Result<(), PgError> {
         let relation = object.relation().ok_or_else(|| PgError::error("XX000", "not a relation"))?;
         let refused = |error| refusal(object.kind(), &object.name, error);

@@ -1,5 +1,5 @@
-//! TLS and SASL, against a broker that wants both: who is let in, who is told why not, and that no password is to be seen
-//! anywhere.
+//! TLS and SASL, against a broker that wants both: who is let in, who is told why not, and that no password is to be
+//! seen anywhere.
 
 use crate::{
     broker::Broker,

@@ -1,5 +1,5 @@
-//! Tables fed by a topic: rows replaced and deleted by key, what views over them show, also after `kill -9`; and messages that are no
-//! JSON.
+//! Tables fed by a topic: rows replaced and deleted by key, what views over them show, also after `kill -9`; and
+//! messages that are no JSON.
 
 use crate::{
     broker,
@@ -66,8 +66,8 @@ async fn changes_come_and_views_follow(broker: &Broker, client: &Client) -> Resu
     run(client, "FLUSH").await?;
     comes(client, USERS, "2 | fr | 7").await?;
     comes(client, "SELECT country, n, total FROM by_country", "fr | 1 | 7").await?;
-    // A key is plain here; nobody has that of the second; the third has none. One that comes again after its delete counts
-    // from then on, whatever it says.
+    // A key is plain here; nobody has that of the second; the third has none. One that comes again after its delete
+    // counts from then on, whatever it says.
     let no_key = Sent { payload: None, ..Sent::default() };
     broker.send("users", [user(3, "fr", 1, "11:00:00"), change("2", None), change("99", None), no_key])?;
     run(client, "FLUSH").await?;

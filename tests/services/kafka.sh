@@ -2,7 +2,8 @@
 # A throw-away Kafka broker for the tests: broker and controller in one JVM, listening on 127.0.0.1.
 #   kafka.sh start DIR PORT    start it in DIR (fresh, or one that this script made, with its data); the controller takes
 #                              PORT + 1. Returns when it is ready
-#   kafka.sh start DIR PORT secure    the same, and on PORT + 2 SASL_SSL: TLS by a CA made for it (DIR/ca.pem; DIR/other-ca.pem has
+#   kafka.sh start DIR PORT secure
+#                              the same, and on PORT + 2 SASL_SSL: TLS by a CA made for it (DIR/ca.pem; DIR/other-ca.pem has
 #                              signed nothing), PLAIN for bob / bobs-secret, SCRAM-SHA-256 and -512 for alice / alices-secret
 #   kafka.sh stop DIR          stop it
 #   kafka.sh kill DIR          kill -9 it
@@ -12,7 +13,7 @@ set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 jars=${KAFKA_JARS:-$here/.kafka}
 
-usage() { sed -n '2,10p' "$0" >&2; exit 2; }
+usage() { sed -n '2,11p' "$0" >&2; exit 2; }
 fail() { echo "kafka.sh: $1" >&2; exit 1; }
 
 [ $# -ge 2 ] || usage
@@ -31,7 +32,8 @@ certificates() {
     openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj "/CN=tidemark test $name" \
       -keyout "$dir/$name.key" -out "$dir/$name.pem" 2>"$dir/openssl.log" || fail "openssl: $(cat "$dir/openssl.log")"
   done
-  openssl req -newkey rsa:2048 -nodes -subj /CN=127.0.0.1 -keyout "$dir/broker.key" -out "$dir/broker.csr" 2>"$dir/openssl.log" &&
+  openssl req -newkey rsa:2048 -nodes -subj /CN=127.0.0.1 \
+    -keyout "$dir/broker.key" -out "$dir/broker.csr" 2>"$dir/openssl.log" &&
     openssl x509 -req -days 2 -in "$dir/broker.csr" -CA "$dir/ca.pem" -CAkey "$dir/ca.key" -CAcreateserial \
       -extfile <(echo "subjectAltName=IP:127.0.0.1,DNS:localhost") -out "$dir/broker.pem" 2>"$dir/openssl.log" ||
     fail "openssl: $(cat "$dir/openssl.log")"
@@ -58,8 +60,8 @@ start)
         users+=(--add-scram "$mechanism=[name=alice,password=alices-secret]")
       done
     fi
-    "${java[@]}" kafka.tools.StorageTool format --standalone -t AAAAAAAAAAAAAAAAAAAAAA -c "$dir/server.properties" "${users[@]}" \
-      >"$dir/format.log" 2>&1 || { cat "$dir/format.log" >&2; fail "the folder cannot be formatted"; }
+    "${java[@]}" kafka.tools.StorageTool format --standalone -t AAAAAAAAAAAAAAAAAAAAAA -c "$dir/server.properties" \
+      "${users[@]}" >"$dir/format.log" 2>&1 || { cat "$dir/format.log" >&2; fail "the folder cannot be formatted"; }
   fi
   : >"$dir/log"
   "${java[@]}" kafka.Kafka "$dir/server.properties" >>"$dir/log" 2>&1 </dev/null &

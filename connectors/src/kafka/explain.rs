@@ -94,8 +94,8 @@ pub(super) fn code(options: &Options, complaints: &Complaints, doing: Doing, cod
         Code::SSL => {
             let message = format!("no trusted TLS connection to the Kafka broker at {servers}{complaint}");
             KafkaError::new(Kind::Unreachable, message).hint(
-                "properties.ssl.ca.location (a file of the server's) or properties.ssl.ca.pem is the CA that signed the \
-                 broker's certificate",
+                "properties.ssl.ca.location (a file of the server's) or properties.ssl.ca.pem is the CA that signed \
+                 the broker's certificate",
             )
         }
         Code::BrokerTransportFailure
@@ -147,13 +147,13 @@ mod tests {
         // As librdkafka 2.12 and Kafka 4.3 say it.
         let cases = [
             (
-                "sasl_ssl://h:1/bootstrap: SASL authentication error: Authentication failed during authentication due to invalid \
-                 credentials with SASL mechanism SCRAM-SHA-256 (after 317ms in state AUTH_REQ)",
+                "sasl_ssl://h:1/bootstrap: SASL authentication error: Authentication failed during authentication \
+                 due to invalid credentials with SASL mechanism SCRAM-SHA-256 (after 317ms in state AUTH_REQ)",
                 Code::Authentication,
             ),
             (
-                "sasl_ssl://h:1/bootstrap: SSL handshake failed: error:0A000086:SSL routines::certificate verify failed: broker \
-                 certificate could not be verified",
+                "sasl_ssl://h:1/bootstrap: SSL handshake failed: error:0A000086:SSL routines::certificate verify \
+                 failed: broker certificate could not be verified",
                 Code::SSL,
             ),
             ("h:1/bootstrap: Connect to ipv4#h:1 failed: Connection refused", Code::BrokerTransportFailure),

@@ -314,8 +314,8 @@ impl Task {
                 "partition {partition} of topic \"{topic}\" has no offset {next} to go on from: its records have offsets from \
                  {low}, the next is {high}"
             );
-            let hint = "records were removed before they were read, or the topic was made anew; ALTER … RESET TO EARLIEST \
-                        (with ALLOW DUPLICATES where that is back) or LATEST goes on with what there is";
+            let hint = "records were removed before they were read, or the topic was made anew; ALTER … RESET TO \
+                        EARLIEST (with ALLOW DUPLICATES where that is back) or LATEST goes on with what there is";
             return Err(End::Failed(KafkaError::new(Kind::Gone, message).hint(hint)));
         }
         tracing::debug!(topic = self.options.topic, ?partition, text, "librdkafka complains");

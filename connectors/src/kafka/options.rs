@@ -36,7 +36,8 @@ pub struct Options {
     pub(super) format: Format,
     /// The columns that are in the messages, with their place in the relation.
     pub(super) fields: Vec<(usize, Field)>,
-    /// Of a table (`FORMAT UPSERT`): which of the fields are in its primary key. A message without a value deletes that row.
+    /// Of a table (`FORMAT UPSERT`): which of the fields are in its primary key. A message without a value deletes that
+    /// row.
     pub(super) key: Option<Vec<usize>>,
     /// The columns that tell about the message.
     pub(super) includes: Vec<(usize, Include, SqlType)>,

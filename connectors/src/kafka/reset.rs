@@ -7,14 +7,15 @@
 //!                              next ─▲ on: what lies between is never read
 //! ```
 //!
-//! Offsets do not tell a topic that was made anew from one that was cut off at its end. So whatever goes back behind what
-//! was taken, to where there are records, needs a word that says so.
+//! Offsets do not tell a topic that was made anew from one that was cut off at its end. So whatever goes back behind
+//! what was taken, to where there are records, needs a word that says so.
 
 use super::{KafkaError, Kind, Place};
 use std::collections::BTreeMap;
 
-/// For each partition of the topic the offset to go on from; `next` is where reading stands, `again` says that records may
-/// be read a second time. A partition of which nothing was chosen stays where it is, a new one begins at its first record.
+/// For each partition of the topic the offset to go on from; `next` is where reading stands, `again` says that records
+/// may be read a second time. A partition of which nothing was chosen stays where it is, a new one begins at its first
+/// record.
 ///
 /// # Errors
 /// Records would be read a second time.
@@ -29,11 +30,11 @@ pub fn going_on(
         let goes_on = place.chosen.or(stands).unwrap_or(place.low);
         if let Some(stands) = stands.filter(|stands| !again && goes_on < place.high.min(*stands)) {
             let message = format!(
-                "partition {partition} would go back from offset {stands} to {goes_on}: the rows of the records between \
-                 come a second time"
+                "partition {partition} would go back from offset {stands} to {goes_on}: the rows of the records \
+                 between come a second time"
             );
-            let hint = "RESET TO … ALLOW DUPLICATES goes back, also where the topic was made anew and has other records \
-                        at these offsets; RESET TO LATEST goes on with what comes";
+            let hint = "RESET TO … ALLOW DUPLICATES goes back, also where the topic was made anew and has other \
+                        records at these offsets; RESET TO LATEST goes on with what comes";
             return Err(KafkaError::new(Kind::Again, message).hint(hint));
         }
         to.insert(*partition, goes_on);

@@ -5,8 +5,8 @@
 //!                                  (bounded)        ◀─── one report for every message: acknowledged, or why not
 //! ```
 //!
-//! The producer is idempotent: what it sends again, because an answer was lost, the brokers take once. A message that was
-//! given up may be there all the same; nobody can say, and the error says how many certainly are.
+//! The producer is idempotent: what it sends again, because an answer was lost, the brokers take once. A message that
+//! was given up may be there all the same; nobody can say, and the error says how many certainly are.
 
 use super::{
     KafkaError, Kind, Options,
@@ -41,7 +41,8 @@ const PRODUCER: [(&str, &str); 7] = [
     // What waits in memory of all statements into this topic; a statement waits for room.
     ("queue.buffering.max.kbytes", "65536"),
     ("queue.buffering.max.messages", "100000"),
-    // A statement's rows come at once: there is nothing to wait for, and 5 ms, the default, is more than all the rest takes.
+    // A statement's rows come at once: there is nothing to wait for, and 5 ms, the default, is more than all the rest
+    // takes.
     ("linger.ms", "0"),
     ("client.id", "tidemark"),
 ];

@@ -6,8 +6,8 @@
 //! u32 deletes, each: u32 row
 //! u32 effective times, each: i64
 //! ```
-//! Where the highest bit of the rejects' number is set, the rows were taken from a topic, and it goes on (the bit below it:
-//! reading was set elsewhere by hand):
+//! Where the highest bit of the rejects' number is set, the rows were taken from a topic, and it goes on (the bit below
+//! it: reading was set elsewhere by hand):
 //!
 //! ```text
 //! u32 runs, each: u32 row · u32 partition · u64 offset · i64 append time

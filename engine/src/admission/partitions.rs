@@ -64,8 +64,8 @@ impl Partitions {
         }
     }
 
-    /// Reading was set elsewhere, and these partitions are all that there are. One that goes back is as a new one: what it
-    /// has brought before does not make it late.
+    /// Reading was set elsewhere, and these partitions are all that there are. One that goes back is as a new one: what
+    /// it has brought before does not make it late.
     pub(super) fn reset(&mut self, origin: &Origin, now_us: i64) {
         let before = std::mem::take(&mut self.0);
         for taken in &origin.taken {

@@ -278,8 +278,8 @@ impl SourceRuntime {
         self.counters.rejected.fetch_add((decision.rejected.len() + undecoded) as u64, Ordering::Relaxed);
     }
 
-    /// Appends, admits and applies; see [`super::Engine::ingest`]. `origin`: the one batch was taken from a topic, and these
-    /// of its rows are deletes.
+    /// Appends, admits and applies; see [`super::Engine::ingest`]. `origin`: the one batch was taken from a topic, and
+    /// these of its rows are deletes.
     pub(super) async fn ingest(
         &self,
         batches: Vec<RecordBatch>,

@@ -92,8 +92,8 @@ pub struct Origin {
     pub undecoded: Vec<Undecoded>,
     /// Each partition that the batch has something of, once, as it stands after the batch.
     pub taken: Vec<Taken>,
-    /// Reading was set elsewhere by hand, perhaps back (`ALTER SOURCE … RESET TO`): `taken` has all partitions that there
-    /// are from here on. Such a batch has no rows.
+    /// Reading was set elsewhere by hand, perhaps back (`ALTER SOURCE … RESET TO`): `taken` has all partitions that
+    /// there are from here on. Such a batch has no rows.
     pub is_reset: bool,
 }
 

@@ -1,8 +1,8 @@
 //! `COPY t FROM STDIN`.
 //!
 //! Into a table all rows go in together. Into a source they go in by chunks as they arrive: it is a stream, lookups move
-//! while it is loaded, and memory stays bounded; an error then says how many rows are already in. So does what goes into a
-//! topic, also that of a table.
+//! while it is loaded, and memory stays bounded; an error then says how many rows are already in. So does what goes
+//! into a topic, also that of a table.
 
 use super::insert::{column_map, fit, rejected, target};
 use crate::{

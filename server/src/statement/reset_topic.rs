@@ -1,5 +1,5 @@
-//! `ALTER SOURCE … RESET TO …`: the reading of a topic goes on somewhere else. Where, is a record of the source's own log,
-//! as its beginning is, so that every start and every replay does the same.
+//! `ALTER SOURCE … RESET TO …`: the reading of a topic goes on somewhere else. Where, is a record of the source's own
+//! log, as its beginning is, so that every start and every replay does the same.
 
 use crate::{
     database::{Database, find},
