@@ -124,8 +124,10 @@ impl Feeds {
             |error, acknowledged| Unproduced { error: refusal(object.kind(), &object.name, error), acknowledged };
         let sender = self.sender(object).map_err(|error| unproduced(error, 0))?;
         sender.send(batches).await.map_err(|unsent| {
-            // One that has met a fatal error sends nothing more; the next is made anew.
-            self.senders.write().remove(&object.id);
+            // Else it goes on by itself when the brokers are back.
+            if sender.has_failed() {
+                self.senders.write().remove(&object.id);
+            }
             unproduced(unsent.error, unsent.acknowledged)
         })
     }

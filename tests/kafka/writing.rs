@@ -151,7 +151,7 @@ async fn a_table_is_written_by_key(broker: &Broker, client: &Client) -> Result<(
 }
 
 async fn a_broker_that_is_away_is_an_error_that_says_what_is_in(broker: &Broker, client: &Client) -> Result<()> {
-    run(client, "ALTER SOURCE made SET (properties.message.timeout.ms = '1000')").await?;
+    run(client, "ALTER SOURCE made SET (properties.message.timeout.ms = '3000')").await?;
     run(client, "INSERT INTO made (user_id) VALUES (5)").await?;
     broker.kill()?;
     let gone = "08001: source \"made\": no Kafka broker answers at";

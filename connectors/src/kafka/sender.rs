@@ -96,6 +96,11 @@ impl Sender {
         })
     }
 
+    /// It sends nothing more, for ever: the brokers have lost what they knew of it.
+    pub fn has_failed(&self) -> bool {
+        self.producer.client().fatal_error().is_some()
+    }
+
     fn send_all(&self, batches: &[RecordBatch]) -> Result<usize, Unsent> {
         let tally = Arc::new(Tally::default());
         let mut sent = 0;
