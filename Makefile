@@ -1,14 +1,15 @@
-# Tidemark's five commands. Each does all of its own set-up and can be repeated; `make` alone lists them.
+# Tidemark's commands. Each does all of its own set-up and can be repeated; `make` alone lists them.
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: help demo serve test test-long bench lint
+.PHONY: help demo demo-kafka serve test test-long bench lint
 
 # One profile, one compiler wrapper and so one set of build products for demo, serve, lint and test.
 RUN := . scripts/env.sh;
 
 help:
 	@echo 'make demo       the whole idea on 336,776 real flights, from nothing'
+	@echo 'make demo-kafka  clickstream through a real Kafka into a real Redis, live, until Ctrl-C'
 	@echo 'make serve      the server on 127.0.0.1:5433, its data in .tidemark'
 	@echo 'make test       all tests that CI runs, with the minutes each suite took'
 	@echo 'make test-long  the same tests at greater length, with seeds of their own'
@@ -20,6 +21,11 @@ demo:
 	@$(RUN) cargo build --bin tidemark
 	@test -s sql_examples/flights/out/events.csv || python3 sql_examples/flights/derive_events.py
 	@$(RUN) exec "$$(scripts/binary.sh)" demo
+
+demo-kafka:
+	@scripts/setup.sh demo-kafka
+	@$(RUN) cargo build --bin tidemark
+	@$(RUN) TIDEMARK_BIN="$$(scripts/binary.sh)" exec sql_examples/clickstream/run.sh $(RATE) $(SECONDS_LONG)
 
 serve:
 	@scripts/setup.sh build

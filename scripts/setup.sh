@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Makes a machine ready, idempotently, and says exactly what is missing where it cannot.
-#   setup.sh build|demo|test|bench
+#   setup.sh build|demo|demo-kafka|test|bench
 # On Debian and Ubuntu missing packages are installed by apt, as root or with sudo. A PostgreSQL that this installs is only
 # programs: no cluster is made or started, the tests run their own in a folder of their own.
 set -euo pipefail
@@ -8,7 +8,7 @@ cd "$(dirname "$0")/.."
 . scripts/env.sh
 
 mode=${1:-}
-case $mode in build | demo | test | bench) ;; *) sed -n '3p' "$0" >&2; exit 2 ;; esac
+case $mode in build | demo | demo-kafka | test | bench) ;; *) sed -n '3p' "$0" >&2; exit 2 ;; esac
 
 has() { command -v "$1" >/dev/null 2>&1; }
 has_server() { has pg_ctl || compgen -G '/usr/lib/postgresql/*/bin/pg_ctl' >/dev/null; }
@@ -39,8 +39,13 @@ test | bench)
   needs+=("Python's venv|has_venv|python3-venv" "psql|has psql|postgresql-client"
     "PostgreSQL's server programs|has_server|postgresql" "pgbench|has pgbench|postgresql") ;;
 esac
-if [ "$mode" = test ]; then needs+=("the openssl command|has openssl|openssl"); fi
-if [ "$mode" = test ]; then needs+=("Java 17 or newer|has_jre|default-jre-headless" "Maven|has mvn|maven"); fi
+if [ "$mode" = demo-kafka ]; then
+  needs+=("Python 3.9 or newer|has_python 3.9|python3" "Python's venv|has_venv|python3-venv")
+fi
+if [ "$mode" = test ] || [ "$mode" = demo-kafka ]; then
+  needs+=("Java 17 or newer|has_jre|default-jre-headless" "Maven|has mvn|maven"
+    "Redis|has redis-server|redis-server" "redis-cli|has redis-cli|redis-tools" "OpenSSL's program|has openssl|openssl")
+fi
 if [ "$mode" = bench ]; then needs+=("Java 17 or newer|has_java|default-jdk-headless" "Maven|has mvn|maven"); fi
 
 missing() {
@@ -114,10 +119,33 @@ jars() {
   cp "$list" "$folder/list.installed"
 }
 
+# Prometheus' tool that checks metrics and alerts. Out of Debian's package, which is not installed: that would start a server.
+prometheus_tool() {
+  local folder=tests/services/.prometheus scratch
+  if has promtool || [ -x "$folder/promtool" ]; then return; fi
+  echo "setup: promtool out of Debian's package prometheus into $folder"
+  scratch=$(mktemp -d)
+  # With an old list of packages the file is not there any more: `install` of nothing brings a new one.
+  if has apt-get && has dpkg-deb && (cd "$scratch" && { apt-get download -qq prometheus >/dev/null 2>&1 ||
+    { install && apt-get download -qq prometheus; }; } >/dev/null && dpkg-deb -x prometheus_*.deb .); then
+    mkdir -p "$folder"
+    mv "$scratch/usr/bin/promtool" "$folder/promtool"
+    rm -rf "$scratch"
+  else
+    rm -rf "$scratch"
+    echo "setup: missing for \"make $mode\": promtool (Debian package prometheus, or https://prometheus.io/download)" >&2
+    exit 1
+  fi
+}
+
+if [ "$mode" = demo-kafka ] || [ "$mode" = test ]; then
+  python_environment .venv-clickstream sql_examples/clickstream/requirements.txt
+  jars tests/services/.kafka tests/services/kafka.pom.xml
+fi
 if [ "$mode" = test ]; then
+  prometheus_tool
   python_environment .venv-flights sql_examples/flights/requirements.txt
   python_environment .venv-lake tests/python/requirements-lake.txt
-  jars tests/services/.kafka tests/services/kafka.pom.xml
 fi
 if [ "$mode" = bench ]; then
   python_environment .venv-bench benches/requirements.txt

@@ -130,7 +130,7 @@ done
 
 # A suite that nobody builds any more would be missed by nobody. All of these are.
 suites=(unit:{catalog,planner,engine,connectors,server} {engine,connectors,server}:it
-  tidemark:{house,sql,wire,crash,oracle,story,kafka} python:derive_events)
+  tidemark:{house,sql,wire,crash,oracle,story,services} python:derive_events)
 for one in "${suites[@]}"; do
   if is_wanted "$one" && ! grep -qE "^$one " "$table"; then
     echo "suite $one is missing" >&2

@@ -11,4 +11,5 @@ pub mod kafka;
 pub mod lock;
 pub mod log;
 pub mod online;
+pub mod redis;
 pub mod state;

@@ -41,6 +41,7 @@ use std::collections::VecDeque;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use tidemark_engine::seam::{Positions, SeamError, SeamResult, Source, SourceBatch};
 
 /// When an append is on disk.
@@ -82,6 +83,8 @@ pub struct EmbeddedLog {
     readable: RwLock<Readable>,
     /// Where the last polls ended, so that the next ones need not seek: (offset, segment, position).
     resume: Mutex<VecDeque<(u64, u64, u64)>>,
+    /// Bytes appended since it was opened.
+    appended: AtomicU64,
 }
 
 /// As many readers of one log as are remembered; the others seek by the index.
@@ -180,6 +183,7 @@ impl EmbeddedLog {
             readable: RwLock::new(Readable { segments, end_offset: writer.end_offset }),
             writer: Mutex::new(writer),
             resume: Mutex::new(VecDeque::with_capacity(RESUME_MAX)),
+            appended: AtomicU64::new(0),
         })
     }
 
@@ -249,6 +253,7 @@ impl EmbeddedLog {
         writer.position = begin + group_bytes;
         writer.end_offset = offset;
         writer.append_us_max = append_us_max;
+        self.appended.fetch_add(group_bytes, Ordering::Relaxed);
         // One huge group must not be paid for in memory ever after.
         writer.buffer.clear();
         writer.buffer.shrink_to(4 << 20);
@@ -508,6 +513,10 @@ impl Source for EmbeddedLog {
             writer.all_synced = true;
         }
         Ok(())
+    }
+
+    fn appended_bytes(&self) -> u64 {
+        self.appended.load(Ordering::Relaxed)
     }
 }
 

@@ -16,7 +16,7 @@ use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use tidemark_catalog::ObjectId;
-use tidemark_engine::seam::{OnlineStore, OnlineValue, PutVersion, SeamError, SeamResult};
+use tidemark_engine::seam::{OnlineStore, OnlineValue, Put, PutVersion, SeamError, SeamResult};
 
 /// Keys removed per write by `drop_view`.
 const REMOVE_KEYS_MAX: usize = 16_384;
@@ -49,7 +49,16 @@ impl FjallOnline {
 
 #[async_trait]
 impl OnlineStore for FjallOnline {
-    async fn put(&self, view: ObjectId, values: Vec<OnlineValue>) -> SeamResult<()> {
+    /// What a put has kept is not lost but with the whole directory, and with that so are log and state.
+    async fn open_view(&self, _: ObjectId) -> SeamResult<bool> {
+        Ok(true)
+    }
+
+    async fn filled(&self, _: ObjectId) -> SeamResult<()> {
+        Ok(())
+    }
+
+    async fn put(&self, view: ObjectId, values: Vec<OnlineValue>) -> SeamResult<Put> {
         // Within one fjall batch two changes of a key have no order: only the newest one is passed on.
         let mut newest: HashMap<Bytes, OnlineValue> = HashMap::with_capacity(values.len());
         let mut bytes = 0;
@@ -63,7 +72,7 @@ impl OnlineStore for FjallOnline {
             }
         }
         if newest.is_empty() {
-            return Ok(());
+            return Ok(Put::Done);
         }
         fjall_db::check_room(&self.dir, bytes as u64)?;
         let _writing = self.writing.lock();
@@ -78,7 +87,8 @@ impl OnlineStore for FjallOnline {
             }
             write.insert(&self.rows, key, encode(&value));
         }
-        write.commit().map_err(|e| fjall_db::unknown(&self.dir, e))
+        write.commit().map_err(|e| fjall_db::unknown(&self.dir, e))?;
+        Ok(Put::Done)
     }
 
     async fn get_many(&self, view: ObjectId, keys: &[Bytes]) -> SeamResult<Vec<Option<OnlineValue>>> {

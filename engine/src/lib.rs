@@ -9,6 +9,8 @@ pub mod current;
 pub mod dimension;
 pub mod exact;
 pub mod key;
+pub mod meter;
+pub mod online;
 pub mod parallel;
 pub mod provider;
 pub mod runtime;

@@ -18,6 +18,7 @@ mod checkpoint;
 mod extent;
 mod failed;
 mod letters;
+mod meters;
 mod reading;
 mod restore;
 mod source;
@@ -25,27 +26,28 @@ mod topic;
 
 pub use failed::Failure;
 pub use letters::DeadLetter;
+pub use meters::{EngineMeters, SPANS_US, SourceMeters, ViewMeters};
 pub use reading::Reading;
 pub use restore::STATE_FORMAT;
 pub use source::{Conflict, IngestError, IngestReport, SourceRuntime};
 
 use crate::{
-    compiled::{CompiledView, Row},
+    compiled::CompiledView,
+    meter::span,
+    online::OnlineRow,
     seam::{
-        Clock, HistoryStore, HistoryTable, OnlineStore, OnlineValue, PutVersion, SeamError, SeamResult, Source,
-        StateStore,
+        Clock, HistoryStore, HistoryTable, Keyspace, OnlineStore, OnlineValue, Put, PutVersion, SeamError, SeamResult,
+        Source, StateStore,
     },
-    value::Value,
-    view::{Cold, Memory, OnlineRows, ViewState},
+    view::{Cold, Memory, OnlineRows, Shown, ViewState},
 };
 use arrow::datatypes::SchemaRef;
 use parking_lot::RwLock;
-use serde::{Deserialize, Serialize};
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU8, AtomicU64, Ordering},
     },
 };
 use tidemark_catalog::{ClockMode, Object, ObjectId};
@@ -83,8 +85,11 @@ pub struct Engine {
     /// Grows with every start; fences writers of earlier starts.
     epoch: u64,
     puts: AtomicU64,
+    pub meters: EngineMeters,
     /// One checkpoint at a time.
     checkpointing: tokio::sync::Mutex<()>,
+    /// Dropped views of which the online store still has values.
+    dropped_online: parking_lot::Mutex<BTreeSet<ObjectId>>,
     /// Held while values are on their way to the online store, so that a checkpoint knows which have arrived.
     flushing: tokio::sync::Mutex<()>,
 }
@@ -98,28 +103,54 @@ pub struct ViewRuntime {
     /// Where a source's log had been shortened before the view was made: the first instant with values.
     history_start_us: Option<i64>,
     pub version: u32,
+    online: AtomicU8,
     /// Sequence number of the next history commit.
     sequence: AtomicU64,
     /// The last failure of a background action on this view, for people.
     pub last_error: RwLock<Option<String>>,
+    pub meters: ViewMeters,
     /// Set once: from then on nothing is applied to it and nobody reads it.
     failure: RwLock<Option<Failure>>,
 }
 
+/// How a view stands with the online store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+enum Online {
+    /// Nobody has asked the store yet, or it has lost what it had.
+    Closed,
+    /// All values are being put.
+    Filling,
+    Open,
+}
+
 impl ViewRuntime {
+    fn online(&self) -> Online {
+        match self.online.load(Ordering::Acquire) {
+            0 => Online::Closed,
+            1 => Online::Filling,
+            _ => Online::Open,
+        }
+    }
+
+    /// Keeps for people how an action in the background ended; success takes back only what the same action has left.
+    fn note<T>(&self, action: &str, outcome: &SeamResult<T>) {
+        let mut last = self.last_error.write();
+        match outcome {
+            Err(error) => *last = Some(format!("{action}: {error}")),
+            Ok(_) => drop(last.take_if(|error| error.starts_with(action))),
+        }
+    }
+
+    fn set_online(&self, online: Online) {
+        self.online.store(online as u8, Ordering::Release);
+    }
+
     /// The view's now: one instant for one statement. `clock_us` is the server's clock, read once by the caller.
     pub fn now_us(&self, clock_us: i64) -> i64 {
         let of_sources = self.sources.iter().map(|reading| reading.source.now_us(clock_us));
         of_sources.fold(self.state.frontier_us(), i64::max)
     }
-}
-
-/// The encoding of a row in the online store.
-#[derive(Serialize, Deserialize)]
-pub struct OnlineRow {
-    pub instant_us: i64,
-    pub event_us: i64,
-    pub outputs: Vec<Value>,
 }
 
 impl Engine {
@@ -160,7 +191,7 @@ impl Engine {
             drop(source.lock().await);
         }
         self.seams.logs.remove(id)?;
-        self.seams.state.remove(crate::seam::Keyspace::DeadLetters, &id.0.to_be_bytes()).await?;
+        self.seams.state.remove(Keyspace::DeadLetters, &id.0.to_be_bytes()).await?;
         // Last: by it the next start finds what a crash on the way has left.
         self.seams.state.remove(crate::seam::Keyspace::Progress, &id.0.to_be_bytes()).await
     }
@@ -215,8 +246,10 @@ impl Engine {
             history: RwLock::new(table),
             history_start_us,
             version,
+            online: AtomicU8::new(Online::Closed as u8),
             sequence: AtomicU64::new(1),
             last_error: RwLock::default(),
+            meters: ViewMeters::default(),
             failure: RwLock::default(),
         });
         if let Err(error) = self.build(&view).await {
@@ -264,16 +297,23 @@ impl Engine {
     }
 
     async fn forget_view(&self, id: ObjectId, history: &str) -> SeamResult<()> {
-        use crate::seam::Keyspace;
         self.seams.history.as_ref().drop(history).await?;
-        self.seams.online.drop_view(id).await?;
         self.forget_keys(id).await?;
-        // Last: by it the next start finds what a crash on the way has left.
+        self.forget_online(id).await
+    }
+
+    /// Removes a view's values from the online store, now or, where that does not answer, when it does again. Last of all: by
+    /// what is left in `Progress` the next start finds what a crash on the way has left.
+    pub(super) async fn forget_online(&self, id: ObjectId) -> SeamResult<()> {
+        if let Err(error) = self.seams.online.drop_view(id).await {
+            tracing::warn!(view = %id, %error, "values of a dropped view are left in the online store; it is tried again");
+            self.dropped_online.lock().insert(id);
+            return Ok(());
+        }
         self.seams.state.remove(Keyspace::Progress, &id.0.to_be_bytes()).await
     }
 
     async fn forget_keys(&self, id: ObjectId) -> SeamResult<()> {
-        use crate::seam::Keyspace;
         for keyspace in [Keyspace::Keys, Keyspace::Due, Keyspace::Spilled] {
             self.seams.state.remove(keyspace, &id.0.to_be_bytes()).await?;
         }
@@ -292,12 +332,12 @@ impl Engine {
     /// Puts the values that have changed into the online store. Bounded by what changed since the last call.
     pub async fn flush_online(&self) -> SeamResult<usize> {
         let clock_us = self.seams.clock.now_us();
-        let mut flushed = Ok(0);
+        let mut flushed = self.finish_drops().await.map(|()| 0);
         for view in self.views() {
+            let begun_us = self.seams.clock.now_us();
             let put = self.flush_view(&view, view.now_us(clock_us)).await;
-            if let Err(error) = &put {
-                *view.last_error.write() = Some(format!("online store: {error}"));
-            }
+            self.meters.flushed(&view.meters, &put, span(begun_us, self.seams.clock.now_us()));
+            view.note("online store", &put);
             // The first error, when every view has had its turn.
             flushed = flushed.and_then(|all: usize| Ok(all + put?));
         }
@@ -307,6 +347,14 @@ impl Engine {
     async fn flush_view(&self, view: &ViewRuntime, now_us: i64) -> SeamResult<usize> {
         view.state.relieve_all()?;
         let _flushing = self.flushing.lock().await;
+        let id = view.state.id;
+        if view.online() == Online::Closed {
+            let has_all = self.seams.online.open_view(id).await?;
+            if !has_all {
+                view.state.fill_online();
+            }
+            view.set_online(if has_all { Online::Open } else { Online::Filling });
+        }
         let stale = view.state.take_stale(now_us).map_err(SeamError::not_done)?;
         let keys: Vec<_> = stale.iter().map(|(key, _)| key.clone()).collect();
         let flushed = keys.len();
@@ -318,7 +366,12 @@ impl Engine {
         if caught_up.is_err() {
             view.state.is_behind();
         }
-        Ok(flushed + caught_up?)
+        let caught_up = caught_up?;
+        if view.online() == Online::Filling {
+            self.seams.online.filled(id).await?;
+            view.set_online(Online::Open);
+        }
+        Ok(flushed + caught_up)
     }
 
     async fn catch_up(&self, view: &ViewRuntime, now_us: i64) -> SeamResult<usize> {
@@ -335,7 +388,25 @@ impl Engine {
             return Ok(());
         }
         let values = rows.into_iter().map(|(key, row)| self.online_value(&key, row)).collect::<Result<Vec<_>, _>>();
-        self.seams.online.put(view.state.id, values.map_err(SeamError::not_done)?).await
+        match self.seams.online.put(view.state.id, values.map_err(SeamError::not_done)?).await? {
+            Put::Done => Ok(()),
+            Put::NoView => {
+                view.set_online(Online::Closed);
+                let name = view.history.read().name.clone();
+                Err(SeamError::NotDone(format!("the online store has lost \"{name}\"; all of it is put again")))
+            }
+        }
+    }
+
+    /// Drops that the online store has not taken yet.
+    async fn finish_drops(&self) -> SeamResult<()> {
+        let left: Vec<ObjectId> = self.dropped_online.lock().iter().copied().collect();
+        for id in left {
+            self.seams.online.drop_view(id).await?;
+            self.seams.state.remove(Keyspace::Progress, &id.0.to_be_bytes()).await?;
+            self.dropped_online.lock().remove(&id);
+        }
+        Ok(())
     }
 
     /// Brings keys into memory that were there before a restart, as far as there is plenty of room. Lookups and ingestion do
@@ -350,17 +421,9 @@ impl Engine {
         Ok(())
     }
 
-    fn online_value(&self, key: &[u8], row: Option<Row>) -> Result<OnlineValue, postcard::Error> {
+    fn online_value(&self, key: &[u8], shown: Option<Shown>) -> Result<OnlineValue, postcard::Error> {
         let counter = self.puts.fetch_add(1, Ordering::Relaxed);
-        let row = row
-            .map(|row| {
-                postcard::to_stdvec(&OnlineRow {
-                    instant_us: row.instant_us,
-                    event_us: row.event_us,
-                    outputs: row.outputs.into_vec(),
-                })
-            })
-            .transpose()?;
+        let row = shown.map(|shown| OnlineRow::encode(&shown.row, shown.until_us)).transpose()?;
         Ok(OnlineValue {
             key: key.to_vec().into(),
             version: PutVersion { epoch: self.epoch, counter },
@@ -390,8 +453,9 @@ impl Engine {
         let source = self.source(id).ok_or_else(|| {
             IngestError::Seam(SeamError::NotDone("the source or table was dropped meanwhile".to_string()))
         })?;
+        let begun_us = self.seams.clock.now_us();
         self.make_way(&source).await?;
-        source.ingest(batches, None, conflict, &self.seams).await
+        source.ingest(batches, None, begun_us, conflict, &self.seams).await
     }
 
     /// Where too many steps wait for history, rows wait for their commit; where that fails they are refused.

@@ -73,7 +73,15 @@ pub struct ViewState {
 pub type Letter = (ObjectId, Arc<SourceBatch>, RowFailure);
 
 /// Keys with their rows, for the online store; `None`: the key is absent.
-pub type OnlineRows = Vec<(Encoded, Option<Row>)>;
+pub type OnlineRows = Vec<(Encoded, Option<Shown>)>;
+
+/// What a reader sees of a key.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Shown {
+    pub row: Row,
+    /// When it next changes by time alone; `None`: never.
+    pub until_us: Option<i64>,
+}
 
 /// What `tidemark.pipelines` shows of a view.
 #[derive(Debug, Default)]
@@ -536,14 +544,27 @@ impl ViewState {
             let (changed, over) = shard.take_stale();
             for id in changed {
                 if let Some(entry) = shard.get_mut(id) {
-                    let row = self.read(&mut entry.state, at_us)?;
-                    taken.push((entry.encoded.clone(), row));
+                    let shown = self.show(&mut entry.state, at_us)?;
+                    taken.push((entry.encoded.clone(), shown));
                 }
                 shard.schedule_online(id, &self.compiled.walk);
             }
             taken.extend(over.into_iter().map(|encoded| (encoded, None)));
         }
         Ok(taken)
+    }
+
+    /// What a reader sees of the key at `at_us`, and how long.
+    fn show(&self, state: &mut KeyState, at_us: i64) -> DfResult<Option<Shown>> {
+        let row = self.read(state, at_us)?;
+        Ok(row.map(|row| Shown { row, until_us: state.next_online_instant(&self.compiled.walk) }))
+    }
+
+    /// The online store has nothing of the view: what the state store has not, which [`Self::catch_up`] goes by, is put by
+    /// itself.
+    pub fn fill_online(&self) {
+        self.is_behind();
+        self.shards.iter().for_each(|shard| shard.lock().mark_unsaved_stale());
     }
 
     /// Keys that are not in memory and change by `at_us` come back into it, for the online store.
@@ -602,6 +623,12 @@ impl ViewState {
     pub fn earliest_due(&self) -> Option<i64> {
         let cold = self.cold.as_ref().filter(|cold| cold.has_any()).and_then(Cold::earliest_due);
         self.shards.iter().filter_map(|shard| shard.lock().earliest_due()).chain(cold).min()
+    }
+
+    /// Keys that have changed since the last online flush, nearly. Those that time alone changes are found by the flush
+    /// itself.
+    pub fn waiting_online(&self) -> usize {
+        self.shards.iter().map(|shard| shard.lock().waiting_online()).sum()
     }
 
     /// Keys in memory, and the bytes that they take there.

@@ -6,7 +6,7 @@ mod setting_flags;
 mod sql;
 
 use crate::logging;
-use crate::settings::{Settings, environment};
+use crate::settings::{Http, Settings, environment};
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 use setting_flags::SettingFlags;
@@ -173,10 +173,13 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     }
 }
 
-/// Where results are read, only what is wrong is logged, unless something else was asked for.
+/// Where results are read, only what is wrong is logged and nothing is measured, unless something else was asked for.
 fn quiet(mut settings: Settings) -> Settings {
     if settings.log == Settings::default().log {
         settings.log = "error".to_string();
+    }
+    if settings.http == Http::Auto {
+        settings.http = Http::Off;
     }
     settings
 }

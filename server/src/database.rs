@@ -1,8 +1,8 @@
 //! What all sessions share: the catalog, the engine, the base of every session's state.
 
 use crate::{
-    feeds::Feeds, pg::PgError, prepared::Prepared, queries::Queries, session::Session, stats::EngineStats,
-    system::SystemTablesOf,
+    feeds::Feeds, meters::Meters, pg::PgError, prepared::Prepared, queries::Queries, session::Session,
+    stats::EngineStats, system::SystemTablesOf,
 };
 use ahash::AHashMap;
 use datafusion::execution::SessionState;
@@ -42,6 +42,7 @@ pub struct Database {
     /// Cloned by every session.
     pub base: SessionState,
     pub queries: Queries,
+    pub meters: Meters,
     /// Where server-side `COPY … TO 'file'` writes relative names.
     pub folder: PathBuf,
     cache: RwLock<AHashMap<Box<str>, Arc<Prepared>>>,
@@ -70,6 +71,7 @@ impl Database {
             snapshot,
             base,
             queries,
+            meters: Meters::default(),
             folder,
             cache: RwLock::default(),
             templates: RwLock::default(),

@@ -13,6 +13,7 @@
 //!     execute     statements and rows        copy          data in and out
 //!     watch       cancel, timeout, shutdown, a client that left
 //!     socket      the stream and its buffers
+//!     counters    what is counted of it
 //! ```
 //!
 //! ```ignore
@@ -24,6 +25,7 @@
 mod backend;
 mod connection;
 mod copy;
+mod counters;
 mod error;
 mod execute;
 mod format;
@@ -40,6 +42,7 @@ pub use backend::{
     Backend, Batches, Bound, Column, Completed, Copied, CopyChunk, CopyInSink, CopyLayout, EncodeRows, Outcome,
     RowsTag, SessionEvent, Startup, TxEvent, Verb,
 };
+pub use counters::Counters;
 pub use error::{PgError, Severity, sqlstate};
 pub use format::{Format, Formats};
 pub use server::{ListenError, Server, Settings, bind};

@@ -1,6 +1,13 @@
 //! Wiring: from settings to a running server, and back down.
 
-use crate::{backend::TidemarkBackend, database::Database, pg, queries::Queries, settings::Settings};
+use crate::{
+    backend::TidemarkBackend,
+    database::Database,
+    http::{self, Phase, Subject},
+    pg,
+    queries::Queries,
+    settings::Settings,
+};
 use anyhow::{Context, Result};
 use arrow::datatypes::SchemaRef;
 use datafusion::execution::{memory_pool::FairSpillPool, runtime_env::RuntimeEnvBuilder};
@@ -17,12 +24,13 @@ use tidemark_connectors::{
     lock::DirLock,
     log::{EmbeddedLog, LogSettings},
     online::FjallOnline,
+    redis::{Address, RedisOnline, owner},
     state::FjallState,
 };
 use tidemark_engine::{
     asof,
     runtime::{Engine, Logs, Seams},
-    seam::{Clock, SeamResult, Source},
+    seam::{Clock, OnlineStore, SeamResult, Source},
     view::Memory,
 };
 use tidemark_planner::functions::{session_config, state_builder};
@@ -31,6 +39,8 @@ use tokio::sync::watch;
 /// A server that runs until it is shut down.
 pub struct Running {
     pub address: SocketAddr,
+    /// Where metrics and health are answered, if anywhere.
+    pub http: Option<SocketAddr>,
     pub database: Arc<Database>,
     stop: watch::Sender<bool>,
     stopped: tokio::sync::oneshot::Receiver<SeamResult<()>>,
@@ -73,11 +83,19 @@ pub async fn start_on(settings: &Settings, clock: Arc<dyn Clock>) -> Result<Runn
     // Before recovery, which may take a while: a port in use is known at once.
     let listener = pg::bind(settings.listen).await?;
     let address = listener.local_addr()?;
+    let watched = http::bind(settings.http).await?;
+    let http = watched.as_ref().map(|listener| listener.local_addr()).transpose()?;
+    // Whoever drops this ends it: a start that fails, or the server when it is over.
+    let (phase, seen) = watch::channel(Phase::Recovering);
+    if let Some(listener) = watched {
+        clock.spawn("http", Box::pin(http::serve(listener, clock.clone(), seen)));
+    }
     let database = Arc::new(open(settings, data, clock.clone()).await?);
 
+    let started_us = clock.now_us();
     let backend = Arc::new(TidemarkBackend {
         database: database.clone(),
-        started_us: clock.now_us(),
+        started_us,
         statement_timeout: settings.statement_timeout,
     });
     let limits = pg::Settings {
@@ -93,12 +111,18 @@ pub async fn start_on(settings: &Settings, clock: Arc<dyn Clock>) -> Result<Runn
     database.feeds.start_all(&database.snapshot());
     background(&database, settings, stopping.clone());
     let last = database.clone();
+    let max_connections = settings.max_connections;
+    let subject = Subject { database: database.clone(), server: server.clone(), max_connections, started_us };
+    let alive = database.meters.tasks.begin("server");
+    phase.send_replace(Phase::Serving(subject.clone()));
     clock.spawn(
         "server",
         Box::pin(async move {
             let mut stopping = stopping;
-            let shutdown = async move {
+            let shutdown = async {
                 let _ = stopping.wait_for(|stop| *stop).await;
+                // While statements finish nobody new is to be sent here.
+                phase.send_replace(Phase::Stopping(subject));
             };
             server.serve(listener, shutdown).await;
             last.feeds.stop_all().await;
@@ -107,9 +131,10 @@ pub async fn start_on(settings: &Settings, clock: Arc<dyn Clock>) -> Result<Runn
                 tracing::error!(%error, "the online store could not be brought level");
             }
             let _ = finished.send(last.engine.checkpoint().await);
+            alive.leave();
         }),
     );
-    Ok(Running { address, database, stop, stopped, _lock: lock })
+    Ok(Running { address, http, database, stop, stopped, _lock: lock })
 }
 
 impl Running {
@@ -139,7 +164,7 @@ async fn open(settings: &Settings, data: &Path, clock: Arc<dyn Clock>) -> Result
         clock: clock.clone(),
         logs: Arc::new(EmbeddedLogs { folder: data.join("log"), settings: log }),
         state: Arc::new(FjallState::open(&data.join("state"))?),
-        online: Arc::new(FjallOnline::open(&data.join("online"))?),
+        online: online(settings, clock.as_ref()).await?,
         history: Arc::new(IcebergHistory::open(&data.join("warehouse"), clock.clone()).await?),
     };
     let engine = Arc::new(Engine::start(seams, catalog.snapshot()).await.context("recovery failed")?);
@@ -155,6 +180,18 @@ async fn open(settings: &Settings, data: &Path, clock: Arc<dyn Clock>) -> Result
     let folder = std::env::current_dir().context("the current folder is gone")?;
     let queries = Queries::new(threads).context("cannot start the threads of queries")?;
     Ok(Database::new(engine, clock, catalog, builder.build(), queries, folder))
+}
+
+async fn online(settings: &Settings, clock: &dyn Clock) -> Result<Arc<dyn OnlineStore>> {
+    let Some(url) = &settings.online else {
+        return Ok(Arc::new(FjallOnline::open(&settings.data.join("online"))?));
+    };
+    let address = Address::parse(url).map_err(|error| anyhow::anyhow!("--online: {error}"))?;
+    let redis = RedisOnline::new(address, owner(&settings.data, clock)?);
+    if let Err(error) = redis.ping().await {
+        tracing::warn!(%error, "the online store does not answer; it is brought level when it does");
+    }
+    Ok(Arc::new(redis))
 }
 
 /// What happens without anybody asking: what was in memory before the start comes back, departures reach the online store, silent sources move on, checkpoints.
@@ -189,6 +226,10 @@ fn background(database: &Arc<Database>, settings: &Settings, stopping: watch::Re
 /// and values that change again meanwhile are put once.
 const REST: u32 = 4;
 
+/// After a failure at least this long: soon enough to be level again, seldom enough that what is tried in vain (a Redis that is
+/// away) costs little.
+const RETRY: Duration = Duration::from_millis(500);
+
 type Action = for<'a> fn(&'a Database) -> futures::future::BoxFuture<'a, SeamResult<()>>;
 
 fn every(
@@ -200,6 +241,7 @@ fn every(
 ) {
     let database = database.clone();
     let clock = database.clock.clone();
+    let alive = database.meters.tasks.begin(name);
     clock.clone().spawn(
         name,
         Box::pin(async move {
@@ -207,7 +249,7 @@ fn every(
             let mut pause = interval;
             loop {
                 tokio::select! {
-                    _ = stopping.wait_for(|stop| *stop) => return,
+                    _ = stopping.wait_for(|stop| *stop) => return alive.leave(),
                     _ = clock.sleep(pause) => {}
                 }
                 let begun_us = clock.now_us();
@@ -222,6 +264,9 @@ fn every(
                         tracing::error!(%error, task = name, "a background task failed; it is tried again");
                     }
                     Err(_) => {}
+                }
+                if failing {
+                    pause = pause.max(RETRY);
                 }
             }
         }),

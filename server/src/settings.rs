@@ -28,6 +28,7 @@ use tidemark_connectors::log::{Fsync, LogSettings};
 #[derive(Debug, Clone, PartialEq)]
 pub struct Settings {
     pub listen: SocketAddr,
+    pub http: Http,
     pub data: PathBuf,
     pub log_format: LogFormat,
     /// `tracing`'s filter; `RUST_LOG` goes before it.
@@ -46,6 +47,8 @@ pub struct Settings {
     pub commit_interval: Duration,
     pub checkpoint_interval: Duration,
     pub online_tick: Duration,
+    /// The URL of a Redis; `None`: the data directory. It may have a password in it.
+    pub online: Option<String>,
     /// `None`: as many as there are processors.
     pub worker_threads: Option<usize>,
     /// What the queries of all connections may hold in memory together; `None`: no limit.
@@ -53,6 +56,15 @@ pub struct Settings {
     /// What the keys of all feature views may take in memory together.
     pub state_memory: u64,
     pub batch_rows: usize,
+}
+
+/// Where HTTP is answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Http {
+    /// On the usual address, if nobody else listens there.
+    Auto,
+    At(SocketAddr),
+    Off,
 }
 
 /// How log lines look.
@@ -86,6 +98,7 @@ impl Default for Settings {
         // Every field is in the table, so all of these are replaced at once; a test holds the table to that.
         let mut settings = Settings {
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+            http: Http::Off,
             data: PathBuf::new(),
             log_format: LogFormat::Auto,
             log: String::new(),
@@ -100,6 +113,7 @@ impl Default for Settings {
             commit_interval: Duration::ZERO,
             checkpoint_interval: Duration::ZERO,
             online_tick: Duration::ZERO,
+            online: None,
             worker_threads: None,
             query_memory: None,
             state_memory: 0,

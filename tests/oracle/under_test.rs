@@ -67,6 +67,7 @@ impl Tidemark {
         let mut process = Command::new(env!("CARGO_BIN_EXE_tidemark"))
             .args(["serve", "--listen", &format!("127.0.0.1:{port}"), "--data"])
             .arg(data.path().join("data"))
+            .env("TIDEMARK_HTTP", "off")
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)

@@ -179,6 +179,8 @@ impl Drop for Server {
 pub fn command(port: u16, data: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_tidemark"));
     command.args(["serve", "--listen", &format!("127.0.0.1:{port}"), "--data"]).arg(data);
+    // The usual port is one for the whole machine; a test that wants one says --http.
+    command.env("TIDEMARK_HTTP", "off");
     command
 }
 

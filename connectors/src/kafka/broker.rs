@@ -5,10 +5,11 @@
 use super::{
     KafkaError, Kind, Options, Start,
     explain::{self, Complaints, Doing},
+    queue::Log,
 };
 use rdkafka::{
     ClientConfig, Offset, TopicPartitionList,
-    consumer::{BaseConsumer, Consumer, ConsumerContext},
+    consumer::{BaseConsumer, Consumer},
     error::{KafkaError as ClientError, RDKafkaErrorCode},
 };
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
@@ -33,10 +34,6 @@ const CLIENT: [(&str, &str); 10] = [
     ("client.id", "tidemark"),
 ];
 
-impl ConsumerContext for Complaints {}
-
-pub(super) type Consuming = BaseConsumer<Complaints>;
-
 /// What a partition has, and where reading is to begin in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Place {
@@ -51,8 +48,10 @@ pub struct Place {
 /// A client of the brokers that the options name.
 #[derive(Clone)]
 pub struct Broker {
-    pub(super) consumer: Arc<Consuming>,
+    pub(super) consumer: Arc<BaseConsumer>,
     options: Arc<Options>,
+    log: Arc<Log>,
+    complaints: Arc<Complaints>,
 }
 
 impl Broker {
@@ -74,9 +73,12 @@ impl Broker {
         for (name, value) in &options.client {
             config.set(name, value);
         }
-        let mut consumer: Consuming = config.create_with_context(Complaints::default()).map_err(explain::creation)?;
+        let mut consumer: BaseConsumer = config.create().map_err(explain::creation)?;
         consumer.set_nonempty_callback(wake);
-        Ok(Broker { consumer: Arc::new(consumer), options })
+        let consumer = Arc::new(consumer);
+        let log =
+            Log::of(&consumer).ok_or_else(|| KafkaError::new(Kind::Other, "librdkafka gives no queue of its log"))?;
+        Ok(Broker { consumer, options, log: Arc::new(log), complaints: Arc::default() })
     }
 
     /// Asks on a thread that may block.
@@ -189,15 +191,30 @@ impl Broker {
         self.consumer.assign(&list).map_err(|error| self.explain(&error))
     }
 
+    /// Hears what librdkafka has said, and gives the last of what was a complaint.
+    fn complaint(&self) -> Option<String> {
+        self.log.each(|level, text| {
+            tracing::debug!(target: "librdkafka", topic = self.options.topic, level, text);
+            self.complaints.hear(level, text);
+        });
+        self.complaints.last()
+    }
+
+    /// All is well again. To be called now and then: what librdkafka says waits until it is heard.
+    pub(super) fn forget_complaints(&self) {
+        self.complaint();
+        self.complaints.forget();
+    }
+
     fn no_topic(&self) -> KafkaError {
         explain::no_topic(&self.options)
     }
 
     pub(super) fn explain(&self, error: &ClientError) -> KafkaError {
-        explain::call(&self.options, self.consumer.context(), Doing::Reading, error)
+        explain::call(&self.options, self.complaint(), Doing::Reading, error)
     }
 
     pub(super) fn explain_code(&self, code: RDKafkaErrorCode) -> KafkaError {
-        explain::code(&self.options, self.consumer.context(), Doing::Reading, code)
+        explain::code(&self.options, self.complaint(), Doing::Reading, code)
     }
 }

@@ -2,11 +2,7 @@
 
 use super::{KafkaError, Kind, Options};
 use parking_lot::Mutex;
-use rdkafka::{
-    ClientContext,
-    config::RDKafkaLogLevel,
-    error::{KafkaError as ClientError, RDKafkaErrorCode},
-};
+use rdkafka::error::{KafkaError as ClientError, RDKafkaErrorCode};
 use tidemark_catalog::{HIDDEN, is_secret};
 
 /// What librdkafka has last complained about: errors of its calls say only that there was no answer.
@@ -15,20 +11,24 @@ pub(super) struct Complaints {
     last: Mutex<Option<String>>,
 }
 
-impl ClientContext for Complaints {
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        tracing::debug!(target: "librdkafka", facility, message);
-        // CONFWARN: a setting of consumers that a producer does not have, or the other way round.
-        if level as i32 <= RDKafkaLogLevel::Warning as i32 && facility != "CONFWARN" {
-            // `[thrd:host:9092/bootstrap]: host:9092/bootstrap: Connect to … failed: …`
-            let said = message.split_once("]: ").map_or(message, |(_, said)| said);
+impl Complaints {
+    /// Takes note of a line of its log; the level as in syslog.
+    pub fn hear(&self, level: i32, text: &str) {
+        const WARNING: i32 = 4;
+        // `[thrd:host:9092/bootstrap]: host:9092/bootstrap: Connect to … failed: …`
+        let said = text.split_once("]: ").map_or(text, |(_, said)| said);
+        // A setting of consumers that a producer does not have, or the other way round, is none.
+        if level <= WARNING && !said.starts_with("Configuration property") {
             *self.last.lock() = Some(said.to_string());
         }
     }
 
-    fn error(&self, error: ClientError, reason: &str) {
-        tracing::debug!(target: "librdkafka", %error, reason);
-        *self.last.lock() = Some(reason.to_string());
+    pub fn last(&self) -> Option<String> {
+        self.last.lock().clone()
+    }
+
+    pub fn forget(&self) {
+        *self.last.lock() = None;
     }
 }
 
@@ -60,17 +60,18 @@ pub(super) fn no_topic(options: &Options) -> KafkaError {
 }
 
 /// A call that failed.
-pub(super) fn call(options: &Options, complaints: &Complaints, doing: Doing, error: &ClientError) -> KafkaError {
+pub(super) fn call(options: &Options, complaint: Option<String>, doing: Doing, error: &ClientError) -> KafkaError {
     match error.rdkafka_error_code() {
-        Some(failed) => code(options, complaints, doing, failed),
+        Some(failed) => code(options, complaint, doing, failed),
         None => KafkaError::new(Kind::Other, error.to_string()),
     }
 }
 
-pub(super) fn code(options: &Options, complaints: &Complaints, doing: Doing, code: RDKafkaErrorCode) -> KafkaError {
+/// An error that librdkafka has a code for; `complaint`: what it has last complained about.
+pub(super) fn code(options: &Options, complaint: Option<String>, doing: Doing, code: RDKafkaErrorCode) -> KafkaError {
     use RDKafkaErrorCode as Code;
     let servers = options.servers();
-    let complaint = complaints.last.lock().clone().unwrap_or_default();
+    let complaint = complaint.unwrap_or_default();
     let code = heard(code, &complaint);
     let complaint = if complaint.is_empty() { complaint } else { format!(": {complaint}") };
     match code {

@@ -106,15 +106,16 @@ impl Feed {
         let broker = Broker::new(self.options.clone())?;
         let ends = broker.ask(|broker| broker.ends(&broker.partitions()?)).await?;
         let mut changed = self.changed.clone();
-        while !self.status.is_at(&ends) {
-            let failure = self.status.error().filter(|_| self.status.has_failed());
-            let stopped = || KafkaError::new(Kind::Other, "it is not read any more");
-            if let Some(error) = failure {
-                return Err(error);
+        let stopped = || KafkaError::new(Kind::Other, "it is not read any more");
+        loop {
+            if self.status.has_failed() {
+                return Err(self.status.error().unwrap_or_else(stopped));
+            }
+            if self.status.is_at(&ends) {
+                return Ok(());
             }
             changed.changed().await.map_err(|_| self.status.error().unwrap_or_else(stopped))?;
         }
-        Ok(())
     }
 }
 
@@ -218,7 +219,7 @@ impl Task {
                 () = stopped(&mut stopping) => return Err(End::Stopped),
                 came = reader.next(|| self.clock.now_us()) => self.keep(&broker, came?).await?,
                 looked = &mut looking => {
-                    if self.note(looked, &mut next).await? {
+                    if self.note(&broker, looked, &mut next).await? {
                         // A new partition; the others go on from where they are.
                         let reached = self.status.reached.read().clone();
                         for (partition, offset) in &mut next {
@@ -347,7 +348,12 @@ impl Task {
     }
 
     /// Notes the answer; whether there are new partitions.
-    async fn note(&self, looked: Result<Looked, KafkaError>, next: &mut BTreeMap<u32, u64>) -> Result<bool, End> {
+    async fn note(
+        &self,
+        broker: &Broker,
+        looked: Result<Looked, KafkaError>,
+        next: &mut BTreeMap<u32, u64>,
+    ) -> Result<bool, End> {
         let looked = match looked {
             Ok(looked) => looked,
             Err(error) => {
@@ -364,6 +370,7 @@ impl Task {
             looked.ends.iter().filter_map(is_behind).collect()
         };
         self.engine.wait_for(self.source, &behind).await;
+        broker.forget_complaints();
         *self.status.ends.write() = looked.ends;
         *self.status.error.write() = None;
         if looked.new.is_empty() {

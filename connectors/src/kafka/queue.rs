@@ -4,7 +4,7 @@
 
 use rdkafka::{
     bindings as sys,
-    consumer::{BaseConsumer, Consumer, ConsumerContext},
+    consumer::{BaseConsumer, Consumer},
     error::RDKafkaErrorCode,
 };
 use std::{ffi::CStr, ptr, slice, sync::Arc};
@@ -13,15 +13,15 @@ use std::{ffi::CStr, ptr, slice, sync::Arc};
 const SLOTS: usize = 256;
 
 /// The queue into which a consumer's partitions deliver.
-pub(super) struct Queue<C: ConsumerContext> {
+pub(super) struct Queue {
     queue: *mut sys::rd_kafka_queue_t,
     slots: Vec<*mut sys::rd_kafka_message_t>,
     /// The queue is the consumer's: it goes first.
-    _consumer: Arc<BaseConsumer<C>>,
+    _consumer: Arc<BaseConsumer>,
 }
 
 // SAFETY: librdkafka's queues may be used from any thread; the slots are empty between calls.
-unsafe impl<C: ConsumerContext> Send for Queue<C> {}
+unsafe impl Send for Queue {}
 
 /// What comes out of the queue; borrowed for as long as it is looked at.
 pub(super) enum Delivery<'a> {
@@ -50,8 +50,8 @@ pub(super) struct Message<'a> {
     raw: &'a sys::rd_kafka_message_t,
 }
 
-impl<C: ConsumerContext> Queue<C> {
-    pub fn of(consumer: &Arc<BaseConsumer<C>>) -> Option<Queue<C>> {
+impl Queue {
+    pub fn of(consumer: &Arc<BaseConsumer>) -> Option<Queue> {
         // SAFETY: the client lives as long as the consumer, of which this keeps one reference.
         let queue = unsafe { sys::rd_kafka_queue_get_consumer(consumer.client().native_ptr()) };
         let slots = vec![ptr::null_mut(); SLOTS];
@@ -73,9 +73,62 @@ impl<C: ConsumerContext> Queue<C> {
     }
 }
 
-impl<C: ConsumerContext> Drop for Queue<C> {
+impl Drop for Queue {
     fn drop(&mut self) {
         // SAFETY: from `rd_kafka_queue_get_consumer`, destroyed once.
+        unsafe { sys::rd_kafka_queue_destroy(self.queue) };
+    }
+}
+
+/// What librdkafka has to say. Without a queue of its own it would go to the standard error, past the log: whoever polls
+/// messages by the batch has no part in events.
+pub(super) struct Log {
+    queue: *mut sys::rd_kafka_queue_t,
+    _consumer: Arc<BaseConsumer>,
+}
+
+// SAFETY: librdkafka's queues may be used from any thread.
+unsafe impl Send for Log {}
+// SAFETY: and from several at once.
+unsafe impl Sync for Log {}
+
+impl Log {
+    pub fn of(consumer: &Arc<BaseConsumer>) -> Option<Log> {
+        let client = consumer.client().native_ptr();
+        // SAFETY: the client lives as long as the consumer, of which this keeps one reference.
+        let queue = unsafe { sys::rd_kafka_queue_new(client) };
+        if queue.is_null() {
+            return None;
+        }
+        let log = Log { queue, _consumer: consumer.clone() };
+        // SAFETY: both are alive; librdkafka keeps a reference of its own to the queue.
+        let set = unsafe { sys::rd_kafka_set_log_queue(client, queue) };
+        (set == sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR).then_some(log)
+    }
+
+    /// Takes what has been said: the level as in syslog (4: a warning, less is worse), and the text.
+    pub fn each(&self, mut look: impl FnMut(i32, &str)) {
+        loop {
+            // SAFETY: the queue is alive; without waiting.
+            let event = unsafe { sys::rd_kafka_queue_poll(self.queue, 0) };
+            if event.is_null() {
+                return;
+            }
+            let (mut facility, mut text, mut level) = (ptr::null(), ptr::null(), 0);
+            // SAFETY: the event is ours until it is destroyed, and its texts live as long as it does.
+            unsafe {
+                if sys::rd_kafka_event_log(event, &mut facility, &mut text, &mut level) == 0 && !text.is_null() {
+                    look(level, &CStr::from_ptr(text).to_string_lossy());
+                }
+                sys::rd_kafka_event_destroy(event);
+            }
+        }
+    }
+}
+
+impl Drop for Log {
+    fn drop(&mut self) {
+        // SAFETY: from `rd_kafka_queue_new`, destroyed once.
         unsafe { sys::rd_kafka_queue_destroy(self.queue) };
     }
 }

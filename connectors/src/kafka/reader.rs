@@ -2,7 +2,6 @@
 
 use super::{
     Batch, Broker, Decoder, KafkaError, Kind, Options,
-    explain::Complaints,
     queue::{Delivery, Queue},
 };
 use arrow::datatypes::SchemaRef;
@@ -15,7 +14,7 @@ const BATCH_MESSAGES: usize = 8192;
 const BATCH_BYTES: usize = 4 << 20;
 
 pub struct Reader {
-    queue: Queue<Complaints>,
+    queue: Queue,
     broker: Broker,
     decoder: Decoder,
     /// Told by librdkafka when something comes after there was nothing.

@@ -112,7 +112,7 @@ impl Sender {
                         match self.enqueue(&message, &tally) {
                             Ok(()) => sent += 1,
                             Err(error) => {
-                                refused = Some(explain::call(&self.options, self.complaints(), Doing::Writing, &error));
+                                refused = Some(explain::call(&self.options, self.complaint(), Doing::Writing, &error));
                                 break;
                             }
                         }
@@ -130,7 +130,7 @@ impl Sender {
             self.producer.poll(LOOK);
         }
         let failure = *tally.failure.lock();
-        let failure = failure.map(|code| explain::code(&self.options, self.complaints(), Doing::Writing, code));
+        let failure = failure.map(|code| explain::code(&self.options, self.complaint(), Doing::Writing, code));
         let acknowledged = tally.acknowledged.load(Ordering::Acquire);
         match refused.or(failure) {
             None => Ok(acknowledged),
@@ -138,8 +138,8 @@ impl Sender {
         }
     }
 
-    fn complaints(&self) -> &Complaints {
-        &self.producer.client().context().complaints
+    fn complaint(&self) -> Option<String> {
+        self.producer.client().context().complaints.last()
     }
 
     /// Into librdkafka's queue, when it has room.
@@ -191,12 +191,15 @@ struct Reports {
 }
 
 impl ClientContext for Reports {
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        self.complaints.log(level, facility, message);
+    // It hears by the same polling that brings the reports.
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, text: &str) {
+        tracing::debug!(target: "librdkafka", facility, text);
+        self.complaints.hear(level as i32, text);
     }
 
     fn error(&self, error: ClientError, reason: &str) {
-        self.complaints.error(error, reason);
+        // The log has said why.
+        tracing::debug!(target: "librdkafka", %error, reason);
     }
 }
 

@@ -275,7 +275,7 @@ async fn what_the_broker_knows_of_a_message_can_be_columns(server: &Server) -> R
         ..number(1, 5)
     };
     let no_text = Sent { key: Some(vec![0xff]), ..number(1, 6) };
-    server.send("known", [message, no_text, Sent { timestamp_ms: Some(0), ..number(1, 7) }])?;
+    server.send("known", [message, no_text, Sent { timestamp_ms: Some(1), ..number(1, 7) }])?;
     let mut source = numbers(server, "known", &[]);
     let included = [
         ("k", SqlType::Text, Include::Key),
@@ -295,7 +295,7 @@ async fn what_the_broker_knows_of_a_message_can_be_columns(server: &Server) -> R
         shown,
         [
             "| 5 | k1 | 7431  | 2026-11-01T12:00:00.001Z | 1 | 0 |",
-            "| 7 |    |       | 1970-01-01T00:00:00Z     | 1 | 2 |",
+            "| 7 |    |       | 1970-01-01T00:00:00.001Z | 1 | 2 |",
         ]
     );
     assert_eq!(read.undecoded.len(), 1);

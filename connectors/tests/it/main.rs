@@ -9,9 +9,12 @@ mod contract_clock;
 mod contract_history;
 mod contract_kafka;
 mod contract_online;
+mod contract_redis;
 mod contract_source;
 mod contract_state;
 mod engine_faults;
+#[path = "../../../tests/redis_server/mod.rs"]
+mod redis_server;
 mod several_sources;
 mod test_clock;
 

@@ -183,6 +183,7 @@ impl Engine {
     /// after everything else has been tried.
     pub async fn checkpoint(&self) -> SeamResult<()> {
         let _one = self.checkpointing.lock().await;
+        let begun_us = self.seams.clock.now_us();
         let mut all = Ok(());
         for sources in self.neighbours() {
             let saved = self.checkpoint_sources(&sources).await;
@@ -190,6 +191,10 @@ impl Engine {
                 *source.last_error.write() = saved.as_ref().err().map(|error| error.to_string());
             }
             all = all.and(saved);
+        }
+        self.meters.checkpoint_us.observe_span(begun_us, self.seams.clock.now_us());
+        if all.is_err() {
+            self.meters.checkpoint_failures.add(1);
         }
         all
     }
@@ -274,8 +279,11 @@ impl Engine {
         Ok(())
     }
 
-    async fn save(&self, Group { batch, saving, .. }: Group, checkpointed: &mut Vec<ObjectId>) -> SeamResult<()> {
+    async fn save(&self, Group { batch, bytes, saving }: Group, checkpointed: &mut Vec<ObjectId>) -> SeamResult<()> {
         let saved = self.seams.state.checkpoint(batch).await;
+        if saved.is_ok() {
+            self.meters.checkpoint_bytes.add(bytes as u64);
+        }
         let mut all = Ok(());
         for saving in saving {
             match self.is_saved(&saved, &saving) {
@@ -307,7 +315,10 @@ impl Engine {
     async fn commit_steps(&self, at: &ViewStand) -> SeamResult<()> {
         let committed = self.append_steps(at).await;
         let view = &at.view;
-        *view.last_error.write() = committed.as_ref().err().map(|error| format!("history: {error}"));
+        if committed.is_err() {
+            view.meters.commit_failures.add(1);
+        }
+        view.note("history", &committed);
         committed
     }
 
@@ -347,6 +358,9 @@ impl Engine {
                 None => return Err(error.into_not_done()),
             }
         }
+        self.meters.commit_us.observe_span(recorded_us, self.seams.clock.now_us());
+        view.meters.commits.add(1);
+        view.meters.steps_committed.add(pending.chunks.iter().map(|chunk| chunk.len() as u64).sum());
         view.sequence.fetch_add(1, Ordering::Relaxed);
         view.state.committed(pending.chunks.len(), tag.frontier_us);
         Ok(())

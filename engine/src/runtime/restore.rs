@@ -1,7 +1,7 @@
 //! Coming back: state from the last checkpoint, then the log from where that stood.
 
 use super::{
-    Engine, Reading, Seams, SourceRuntime, ViewRuntime,
+    Engine, EngineMeters, Online, Reading, Seams, SourceRuntime, ViewMeters, ViewRuntime,
     reading::{lock_all, sources_of, tables},
 };
 use crate::{
@@ -13,7 +13,10 @@ use parking_lot::RwLock;
 use serde::{Deserialize, Serialize};
 use std::{
     collections::BTreeMap,
-    sync::{Arc, atomic::AtomicU64},
+    sync::{
+        Arc,
+        atomic::{AtomicU8, AtomicU64},
+    },
 };
 use tidemark_catalog::{ObjectId, Snapshot};
 
@@ -71,6 +74,8 @@ impl Engine {
             not_started: RwLock::new(BTreeMap::new()),
             epoch,
             puts: AtomicU64::new(0),
+            dropped_online: parking_lot::Mutex::default(),
+            meters: EngineMeters::default(),
             checkpointing: tokio::sync::Mutex::new(()),
             flushing: tokio::sync::Mutex::new(()),
         };
@@ -125,8 +130,10 @@ impl Engine {
             history: RwLock::new(table),
             history_start_us: object.feature_view().and_then(|v| v.history_start_us),
             version: object.feature_view().map_or(1, |v| v.version),
+            online: AtomicU8::new(Online::Closed as u8),
             sequence: AtomicU64::new(tag.map_or(1, |t| t.sequence + 1)),
             last_error: RwLock::default(),
+            meters: ViewMeters::default(),
             failure: RwLock::default(),
         });
         let read = sources_of(&view.sources);
@@ -200,12 +207,12 @@ impl Engine {
                 if let Ok(id) = <[u8; 4]>::try_from(key.as_slice())
                     && snapshot.get_id(ObjectId(u32::from_be_bytes(id))).is_none()
                 {
-                    for keyspace in Keyspace::ALL {
+                    for keyspace in Keyspace::ALL.into_iter().filter(|keyspace| *keyspace != Keyspace::Progress) {
                         self.seams.state.remove(keyspace, &id).await?;
                     }
                     let id = ObjectId(u32::from_be_bytes(id));
-                    self.seams.online.drop_view(id).await?;
                     self.seams.logs.remove(id)?;
+                    self.forget_online(id).await?;
                 }
             }
         }

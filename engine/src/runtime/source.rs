@@ -4,6 +4,7 @@ use super::{
     DeadLetter, Seams, ViewRuntime, event_clock,
     extent::Extent,
     letters::{keep, payload},
+    meters::{SourceMeters, came},
     reading::REPLAY_ROWS,
     topic::Origins,
 };
@@ -43,6 +44,7 @@ pub struct SourceRuntime {
     max_event_us: AtomicI64,
     extent: RwLock<Extent>,
     pub counters: SourceCounters,
+    pub meters: SourceMeters,
     /// The last failure to make something durable, for people; `None` once it has worked again.
     pub last_error: RwLock<Option<String>>,
     /// The current rows of a table with a primary key.
@@ -163,6 +165,7 @@ impl SourceRuntime {
             max_event_us: AtomicI64::new(i64::MIN),
             extent: RwLock::new(known.unwrap_or_default()),
             counters,
+            meters: SourceMeters::default(),
             last_error: RwLock::default(),
             table,
             inner: tokio::sync::Mutex::new(Inner {
@@ -279,11 +282,12 @@ impl SourceRuntime {
     }
 
     /// Appends, admits and applies; see [`super::Engine::ingest`]. `origin`: the one batch was taken from a topic, and
-    /// these of its rows are deletes.
+    /// these of its rows are deletes. `begun_us`: when the engine was given the rows.
     pub(super) async fn ingest(
         &self,
         batches: Vec<RecordBatch>,
         mut origin: Option<(Origin, Vec<u32>)>,
+        begun_us: i64,
         conflict: Conflict,
         seams: &Seams,
     ) -> Result<IngestReport, IngestError> {
@@ -333,7 +337,7 @@ impl SourceRuntime {
         inner.admission = admission;
         inner.end = end;
         inner.last_append_us = now_us;
-        let mut letters = vec![];
+        let (mut letters, mut since) = (vec![], vec![]);
         let mut failed = Ok(());
         let wanted = inner.views.iter().any(|view| view.state.compiled.walk.versions);
         for mut batch in group {
@@ -341,6 +345,7 @@ impl SourceRuntime {
             offset = batch.end_offset();
             let decision = batch.admission.clone().unwrap_or_default();
             self.count(&batch, &decision);
+            since.extend(came(&batch, &decision, begun_us));
             let replaced = self.remember_rows(&batch, &decision, wanted).unwrap_or_else(|error| {
                 failed = std::mem::replace(&mut failed, Ok(())).and(Err(error.into()));
                 None
@@ -365,11 +370,27 @@ impl SourceRuntime {
             });
         }
         self.publish(&inner.admission);
+        self.meters.readable(&since, seams.clock.now_us());
+        self.count_letters(&inner, &letters);
         // The rows are durable and count: that a letter cannot be written now is no failure of the statement, whose
         // client would send the rows again.
         inner.waiting.extend(letters);
         let _ = self.keep_waiting(&mut inner, seams).await;
         failed.map(|()| report)
+    }
+
+    /// A table's change may make unusable what another source had brought.
+    fn count_letters(&self, inner: &Inner, letters: &[DeadLetter]) {
+        for letter in letters {
+            if letter.source == self.id {
+                self.meters.dead_letter(letter.reason);
+                continue;
+            }
+            let mut read = inner.views.iter().flat_map(|view| &view.sources);
+            if let Some(reading) = read.find(|reading| reading.source.id == letter.source) {
+                reading.source.meters.dead_letter(letter.reason);
+            }
+        }
     }
 
     /// Makes the dead letters that wait durable. Under the lock: a checkpoint that has passed their records would not

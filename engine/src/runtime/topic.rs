@@ -84,8 +84,9 @@ impl Engine {
         let source = self
             .source(id)
             .ok_or_else(|| IngestError::Seam(SeamError::NotDone("the source was dropped meanwhile".to_string())))?;
+        let begun_us = self.seams.clock.now_us();
         self.make_way(&source).await?;
-        source.ingest(vec![rows], Some((origin, deletes)), Conflict::Error, &self.seams).await
+        source.ingest(vec![rows], Some((origin, deletes)), begun_us, Conflict::Error, &self.seams).await
     }
 
     /// These partitions have more than has been taken, or may have: they hold the frontier back.

@@ -24,15 +24,34 @@ pub struct OnlineValue {
     pub row: Option<Bytes>,
 }
 
+/// What became of a put.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
+pub enum Put {
+    Done,
+    /// The store does not know the view (any more): it was never opened, or the store has lost what it had. Any part of
+    /// the call may be visible.
+    NoView,
+}
+
+/// A store may be another machine's, that is away, full, or back without what it had.
 #[async_trait]
 pub trait OnlineStore: Send + Sync {
-    /// Writes the values of one view; a value never goes backwards in version. All of the call or, after an error,
-    /// any part of it may be visible; repeating the call is safe.
-    async fn put(&self, view: ObjectId, values: Vec<OnlineValue>) -> SeamResult<()>;
+    /// Makes room for the view where there is none. `false`: the store does not have all of its values, and all are to be
+    /// put, with [`Self::filled`] after the last.
+    async fn open_view(&self, view: ObjectId) -> SeamResult<bool>;
+
+    /// From here on the store has all values of the view.
+    async fn filled(&self, view: ObjectId) -> SeamResult<()>;
+
+    /// Writes the values of one view that is open; a value never goes backwards in version, and a writer of an older epoch
+    /// than the view has seen is ignored or refused. All of the call or, after an error, any part of it may be visible;
+    /// repeating the call is safe.
+    async fn put(&self, view: ObjectId, values: Vec<OnlineValue>) -> SeamResult<Put>;
 
     /// One entry per key asked, in the order asked; `None` for a key never put.
     async fn get_many(&self, view: ObjectId, keys: &[Bytes]) -> SeamResult<Vec<Option<OnlineValue>>>;
 
-    /// Removes everything of a view; no key is left behind.
+    /// Removes everything of a view; no key is left behind. It is not open after that.
     async fn drop_view(&self, view: ObjectId) -> SeamResult<()>;
 }

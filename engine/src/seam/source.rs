@@ -166,6 +166,16 @@ pub enum RejectReason {
 }
 
 impl RejectReason {
+    /// In the order in which they are declared.
+    pub const ALL: [RejectReason; 6] = [
+        RejectReason::Decode,
+        RejectReason::EventTime,
+        RejectReason::Future,
+        RejectReason::Late,
+        RejectReason::NullKey,
+        RejectReason::Expression,
+    ];
+
     pub fn as_str(self) -> &'static str {
         match self {
             RejectReason::Decode => "decode",
@@ -202,6 +212,11 @@ pub trait Source: Send + Sync {
 
     /// Makes everything appended so far durable, whatever the fsync setting.
     async fn sync(&self) -> SeamResult<()>;
+
+    /// Bytes that `append` has written since the source was opened; 0 where nobody counts them.
+    fn appended_bytes(&self) -> u64 {
+        0
+    }
 }
 
 #[cfg(test)]

@@ -22,6 +22,10 @@ impl Memory {
         self.used.load(Ordering::Relaxed).max(0).unsigned_abs()
     }
 
+    pub fn limit(&self) -> u64 {
+        self.limit.unsigned_abs()
+    }
+
     pub(super) fn grow(&self, bytes: i64) {
         self.used.fetch_add(bytes, Ordering::Relaxed);
     }

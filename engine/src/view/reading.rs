@@ -106,7 +106,7 @@ impl ViewState {
         for key in page {
             let key: Encoded = key.into();
             let read = |state: &mut KeyState| {
-                let row = self.read(state, at_us)?;
+                let row = self.show(state, at_us)?;
                 // The index has when history next changes. Where that is before now, it is to have what the store waits for too.
                 let is_ahead = state.next_instant(walk).is_some_and(|next| next <= at_us);
                 Ok((row, state.next_online_instant(walk).filter(|_| is_ahead)))

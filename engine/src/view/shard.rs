@@ -414,11 +414,24 @@ impl Shard {
     }
 
     /// The keys changed since the last online flush, each once, and those that are over.
+    pub fn mark_unsaved_stale(&mut self) {
+        for id in 0..self.entries.len() as u32 {
+            if self.get(id).is_some_and(|entry| entry.changed > self.saved) {
+                self.mark_stale(id);
+            }
+        }
+    }
+
     pub fn take_stale(&mut self) -> (Vec<u32>, Vec<Encoded>) {
         let mut ids = std::mem::take(&mut self.stale);
         ids.retain(|id| self.get_mut(*id).is_some_and(|e| std::mem::take(&mut e.stale)));
         let over = std::mem::take(&mut self.over_stale);
         (ids, self.still_over(over))
+    }
+
+    /// How many keys the next online flush takes, nearly.
+    pub fn waiting_online(&self) -> usize {
+        self.stale.len() + self.over_stale.len()
     }
 
     /// A key may have begun again meanwhile; then it is among the changed ones.

@@ -260,7 +260,7 @@ impl World {
         let at_us = (self.frontier_us + tenths * SECOND / 10).max(self.flushed_us);
         self.flushed_us = at_us;
         for (view, online) in [&self.reference, &self.subject].into_iter().zip(&mut self.online) {
-            let outputs = |row: Option<tidemark_engine::compiled::Row>| row.map(|row| row.outputs.into_vec());
+            let outputs = |shown: Option<tidemark_engine::view::Shown>| shown.map(|shown| shown.row.outputs.into_vec());
             let mut put = |key: Encoded, row| online.insert(key.to_vec(), outputs(row));
             view.take_stale(at_us).expect("stale").into_iter().for_each(|(key, row)| drop(put(key, row)));
             let mut at = None;

@@ -16,6 +16,9 @@ pub async fn serve(settings: Settings) -> anyhow::Result<ExitCode> {
         }
     };
     tracing::info!(address = %running.address, data = %settings.data.display(), "listening");
+    if let Some(http) = running.http {
+        tracing::info!(address = %http, "answering /metrics, /healthz and /readyz");
+    }
     stop.received().await;
     tracing::info!("stopping");
     running.shutdown().await?;

@@ -5,6 +5,7 @@
 //! batch of lookups. Before anything that may take long, what is due is sent first.
 
 use super::backend::{Backend, Bound, SessionEvent, TxEvent};
+use super::counters::Busy;
 use super::error::{PgError, sqlstate};
 use super::execute::HIGH_WATER_BYTES;
 use super::format::Formats;
@@ -29,6 +30,8 @@ pub(super) struct Connection<S, B: Backend> {
     pub(super) transaction: Transaction,
     pub(super) statements: Statements<B::Prepared>,
     pub(super) portals: Portals<B::Prepared>,
+    /// What it works on, if that may take long.
+    pub(super) busy: Option<Busy>,
     /// The output holds something the client waits for.
     due: bool,
     /// An extended-protocol message failed: all up to the next Sync is ignored.
@@ -49,6 +52,7 @@ where
             statements: Statements::new(shared.settings.prepared_statements_max),
             portals: Portals::new(shared.settings.portals_max),
             shared,
+            busy: None,
             due: false,
             skipping: false,
         }
@@ -60,6 +64,7 @@ where
         // output may end inside a message.
         match AssertUnwindSafe(self.serve()).catch_unwind().await {
             Ok(Err(Fault::Sql(error))) => {
+                self.shared.counters.error(error.sqlstate);
                 reply::error_or_notice(&mut self.socket.output, &error);
                 // Whether the client still reads it is its affair.
                 let _ = self.watch.flush(&mut self.socket).await;
@@ -96,6 +101,7 @@ where
                 Err(error) => Err(error.into()),
             };
             self.watch.end();
+            self.rest();
             let Err(fault) = done else { continue };
             match fault {
                 Fault::Sql(error) if !error.is_fatal() => self.report(error).await,
@@ -140,6 +146,7 @@ where
 
     /// Tells the client of an error, and the transaction with it.
     async fn report(&mut self, error: PgError) {
+        self.shared.counters.error(error.sqlstate);
         if let Some(event) = self.transaction.fail() {
             let backend = self.backend();
             if let Err(error) = backend.transaction(&mut self.session, event).await {
@@ -234,9 +241,18 @@ where
     /// Starts the clock of a statement and sends what earlier ones owe.
     pub(super) async fn begin_statement(&mut self) -> Result<(), Fault> {
         self.send_due().await?;
+        self.rest();
+        self.busy = Some(Busy::begin(&self.shared.counters, self.shared.clock.now_us()));
         let timeout = self.shared.backend.statement_timeout(&mut self.session);
         self.watch.begin(timeout.map(|timeout| self.shared.clock.sleep(timeout)));
         Ok(())
+    }
+
+    /// The statement is over, if there was one.
+    fn rest(&mut self) {
+        if let Some(busy) = self.busy.take() {
+            busy.end(self.shared.clock.now_us());
+        }
     }
 
     fn bind(&mut self, bind: Bind<'_>, body: &Bytes) -> Result<(), Fault> {

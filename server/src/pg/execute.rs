@@ -208,6 +208,9 @@ where
 
     /// Runs a statement up to its first row. `None`: it returned none and is complete.
     async fn start(&mut self, prepared: &Arc<B::Prepared>, bound: &Bound) -> Result<Option<Running>, Fault> {
+        if let Some(busy) = &mut self.busy {
+            busy.runs = true;
+        }
         let backend = self.backend();
         let work = backend.execute(&mut self.session, prepared, bound);
         match self.watch.run(&mut self.socket, work).await?? {

@@ -2,6 +2,7 @@
 
 use super::backend::{Backend, Startup};
 use super::connection::Connection;
+use super::counters::Counters;
 use super::error::{PgError, sqlstate};
 use super::reply;
 use super::socket::Socket;
@@ -87,6 +88,7 @@ pub(super) struct Shared<B> {
     pub backend: Arc<B>,
     pub clock: Arc<dyn Clock>,
     pub settings: Settings,
+    pub counters: Arc<Counters>,
     registry: Mutex<Registry>,
     /// Open sockets, for limits and for the wait at the end.
     sockets: watch::Sender<usize>,
@@ -119,8 +121,9 @@ impl<B: Backend> Clone for Server<B> {
 
 impl<B: Backend> Server<B> {
     pub fn new(backend: Arc<B>, clock: Arc<dyn Clock>, settings: Settings) -> Self {
-        let registry = Mutex::default();
-        Server { shared: Arc::new(Shared { backend, clock, settings, registry, sockets: watch::Sender::new(0) }) }
+        let (counters, registry) = (Arc::default(), Mutex::default());
+        let sockets = watch::Sender::new(0);
+        Server { shared: Arc::new(Shared { backend, clock, settings, counters, registry, sockets }) }
     }
 
     /// Accepts connections until `shutdown` completes; then lets running statements finish, within the grace, and
@@ -201,6 +204,11 @@ impl<B: Backend> Server<B> {
         self.shared.registry.lock().sessions
     }
 
+    /// What has been counted since it started.
+    pub fn counters(&self) -> &Counters {
+        &self.shared.counters
+    }
+
     /// Serves one client on any stream, to its end.
     pub fn converse<S>(&self, stream: S, peer: Option<SocketAddr>) -> impl Future<Output = ()> + Send + use<S, B>
     where
@@ -215,6 +223,7 @@ impl<B: Backend> Server<B> {
                 Ok(Some(session)) => session,
                 Ok(None) | Err(Fault::Gone) => return,
                 Err(Fault::Sql(error)) => {
+                    place.shared.counters.error(error.sqlstate);
                     reply::error_or_notice(&mut socket.output, &error.into_fatal());
                     let _ = watch.flush(&mut socket).await;
                     let _ = std::future::poll_fn(|cx| socket.poll_shutdown(cx)).await;

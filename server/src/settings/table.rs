@@ -54,6 +54,9 @@ pub static SETTINGS: &[Setting] = settings! {
     "listen" listen = "127.0.0.1:5433", "ADDRESS", value::address,
         "Where clients connect",
         "one above PostgreSQL's port, so that both can run; only loopback, because no role has a password yet";
+    "http" http = "auto", "auto|off|ADDRESS", value::http,
+        "Where /metrics, /healthz and /readyz are answered",
+        "auto: 127.0.0.1:8433, or nowhere, with a warning, where that port is taken; an address that is given is answered on, or the server does not start; there is no password, and nothing is shown but names of objects and numbers";
     "data" data = ".tidemark", "DIR", value::directory,
         "The directory that holds everything: log, state, online store, warehouse, catalog",
         "one server at a time may use it; give each its own";
@@ -84,6 +87,9 @@ pub static SETTINGS: &[Setting] = settings! {
     "online-tick" online_tick = "50ms", "DURATION", value::duration,
         "How often changed rows go to the online store",
         "changes to one key within a tick are written once; lookups do not wait for it, they are answered from memory";
+    "online" online = "none", "URL", |text| value::optional(text, value::text),
+        "A Redis as the online store: redis[s]://[[user]:password@]host[:port][/database], or redis[s]+cluster://host,host; ?prefix=, ?buckets= and ?ca= as docs/redis-layout.md has them",
+        "none: the data directory; other nodes and services read a Redis. One that does not answer holds up neither lookups nor ingestion, and is brought level when it does";
     "log-segment-bytes" log_segment_bytes = "64MB", "BYTES", value::bytes,
         "Size at which the embedded log begins a new file",
         "retention removes whole files";

@@ -1,6 +1,6 @@
 //! How values of settings are written: the same in a flag, a variable and the file. An error says what was expected.
 
-use super::LogFormat;
+use super::{Http, LogFormat};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -14,8 +14,22 @@ pub fn address(text: &str) -> Parsed<SocketAddr> {
     text.parse().map_err(|_| "an address with a port, such as 127.0.0.1:5433")
 }
 
+pub fn http(text: &str) -> Parsed<Http> {
+    match text.trim() {
+        "auto" => Ok(Http::Auto),
+        "off" => Ok(Http::Off),
+        other => {
+            address(other).map(Http::At).map_err(|_| "auto, off or an address with a port, such as 127.0.0.1:8433")
+        }
+    }
+}
+
 pub fn directory(text: &str) -> Parsed<PathBuf> {
     if text.is_empty() { Err("the path of a directory") } else { Ok(PathBuf::from(text)) }
+}
+
+pub fn text(text: &str) -> Parsed<String> {
+    if text.trim().is_empty() { Err("a text that is not empty") } else { Ok(text.trim().to_string()) }
 }
 
 /// At least one.
@@ -119,6 +133,13 @@ mod tests {
             assert!(bytes(bad).is_err(), "{bad}");
         }
         assert_eq!(optional("none", bytes), Ok(None));
+    }
+
+    #[test]
+    fn http_is_a_word_or_an_address() {
+        assert_eq!((http("auto"), http("off")), (Ok(Http::Auto), Ok(Http::Off)));
+        assert_eq!(http("localhost:80"), Ok(Http::At(([127, 0, 0, 1], 80).into())));
+        assert!(http("8433").is_err() && http("on").is_err() && http("").is_err());
     }
 
     #[test]

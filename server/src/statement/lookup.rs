@@ -3,6 +3,7 @@
 
 use crate::{
     database::Database,
+    meters::LookupPath,
     pg::{Bound, Completed, PgError, RowsTag},
     prepared::{Prepared, PreparedLookup},
     session::Session,
@@ -31,11 +32,12 @@ pub fn execute(
     out: &mut BytesMut,
 ) -> Option<Result<Completed, PgError>> {
     let view = database.engine.view(lookup.shape.view)?;
+    let begun_us = database.clock.now_us();
     let keys = match keys(session, prepared, lookup, bound) {
         Ok(keys) => keys?,
         Err(error) => return Some(Err(error)),
     };
-    let now_us = view.now_us(database.clock.now_us());
+    let now_us = view.now_us(begun_us);
     let (shape, compiled) = (&lookup.shape, &view.state.compiled);
     let answer = match shape.columns.iter().all(|i| compiled.stored(*i).is_some()) {
         true => rows(&view, &keys, now_us, |row| {
@@ -44,6 +46,10 @@ pub fn execute(
         }),
         false => evaluated(session, prepared, lookup, bound, &view, &keys, now_us, out),
     };
+    if answer.is_ok() {
+        let path = if prepared.unparsed.is_some() { LookupPath::Fingerprint } else { LookupPath::Prepared };
+        database.meters.lookups_us(path).observe_span(begun_us, database.clock.now_us());
+    }
     Some(answer.map(|rows| Completed { rows, tag: RowsTag::SELECT }))
 }
 

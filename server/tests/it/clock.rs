@@ -6,4 +6,4 @@
 mod online;
 mod retention;
 mod system;
-mod world;
+pub mod world;

@@ -6,6 +6,7 @@
 mod client;
 mod clock;
 mod front;
+mod metrics;
 mod pg;
 mod settings;
 mod system;

@@ -9,10 +9,7 @@ use bytes::Bytes;
 use std::{collections::BTreeMap, fmt::Debug};
 use tidemark_catalog::{Object, ObjectId};
 use tidemark_engine::{
-    admission::Admission,
-    current::CurrentRows,
-    runtime::{OnlineRow, ViewRuntime},
-    seam::SourceBatch,
+    admission::Admission, current::CurrentRows, online::OnlineRow, runtime::ViewRuntime, seam::SourceBatch,
     value::Value,
 };
 
@@ -114,7 +111,7 @@ fn of_view(
     // What a crash took from the log is still in the online store.
     if flushes && !world.is_lossy {
         let read = |(key, row): (Bytes, Bytes)| -> Result<(Vec<u8>, Vec<Value>), String> {
-            let row: OnlineRow = postcard::from_bytes(&row).map_err(|error| error.to_string())?;
+            let row = OnlineRow::decode(&row)?;
             Ok((key.to_vec(), shown_online(row)))
         };
         let online = world.online.rows(id).into_iter().map(read).collect::<Result<BTreeMap<_, _>, String>>()?;

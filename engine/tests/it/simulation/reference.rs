@@ -15,7 +15,8 @@ use std::{collections::BTreeMap, sync::Arc};
 use tidemark_catalog::{Object, ObjectId, Snapshot};
 use tidemark_engine::{
     compiled::{CompiledView, Row},
-    runtime::{DeadLetter, Engine, OnlineRow, Seams, ViewRuntime},
+    online::OnlineRow,
+    runtime::{DeadLetter, Engine, Seams, ViewRuntime},
     seam::{Clock, RejectReason},
     value::{Value, encode_row, values_of},
     view::{Memory, Step},

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use std::{collections::BTreeMap, sync::Arc};
 use tidemark_catalog::ObjectId;
-use tidemark_engine::seam::{Keyspace, OnlineStore, OnlineValue, PutVersion, SeamResult, StateStore, WriteBatch};
+use tidemark_engine::seam::{Keyspace, OnlineStore, OnlineValue, Put, PutVersion, SeamResult, StateStore, WriteBatch};
 
 pub struct SimState {
     pub faults: Arc<Faults>,
@@ -68,6 +68,8 @@ type Rows = BTreeMap<(ObjectId, Bytes), OnlineValue>;
 pub struct SimOnline {
     faults: Arc<Faults>,
     rows: Mutex<Rows>,
+    /// The views it knows, and whether it has all of them.
+    views: Mutex<BTreeMap<ObjectId, bool>>,
     /// The greatest version that was ever put of each key.
     newest: Mutex<BTreeMap<(ObjectId, Bytes), PutVersion>>,
     on_their_way: Mutex<Vec<(ObjectId, Vec<OnlineValue>)>>,
@@ -75,7 +77,13 @@ pub struct SimOnline {
 
 impl SimOnline {
     pub fn new(faults: Arc<Faults>) -> SimOnline {
-        SimOnline { faults, rows: Mutex::default(), newest: Mutex::default(), on_their_way: Mutex::default() }
+        SimOnline {
+            faults,
+            rows: Mutex::default(),
+            views: Mutex::default(),
+            newest: Mutex::default(),
+            on_their_way: Mutex::default(),
+        }
     }
 
     fn accept(&self, view: ObjectId, values: impl IntoIterator<Item = OnlineValue>) {
@@ -92,6 +100,13 @@ impl SimOnline {
     pub fn arrive(&self) {
         let waited = std::mem::take(&mut *self.on_their_way.lock());
         waited.into_iter().rev().for_each(|(view, values)| self.accept(view, values));
+    }
+
+    /// It comes back without what it had.
+    pub fn lose(&self) {
+        self.views.lock().clear();
+        self.rows.lock().clear();
+        self.on_their_way.lock().clear();
     }
 
     /// The rows of a view as any reader finds them.
@@ -116,7 +131,23 @@ impl SimOnline {
 
 #[async_trait]
 impl OnlineStore for SimOnline {
-    async fn put(&self, view: ObjectId, values: Vec<OnlineValue>) -> SeamResult<()> {
+    async fn open_view(&self, view: ObjectId) -> SeamResult<bool> {
+        let open = || Ok(*self.views.lock().entry(view).or_insert(false));
+        self.faults.call(Part::Online, Kind::Write, open).await
+    }
+
+    async fn filled(&self, view: ObjectId) -> SeamResult<()> {
+        let filled = || {
+            self.views.lock().insert(view, true);
+            Ok(())
+        };
+        self.faults.call(Part::Online, Kind::Write, filled).await
+    }
+
+    async fn put(&self, view: ObjectId, values: Vec<OnlineValue>) -> SeamResult<Put> {
+        if !self.views.lock().contains_key(&view) {
+            return Ok(Put::NoView);
+        }
         self.note(view, &values);
         let fate = self.faults.fate(Part::Online, Kind::Write).await;
         match &fate {
@@ -134,7 +165,7 @@ impl OnlineStore for SimOnline {
             }
             Fate::Crash(false) => {}
         }
-        answer(fate).await
+        answer(fate).await.map(|()| Put::Done)
     }
 
     async fn get_many(&self, view: ObjectId, keys: &[Bytes]) -> SeamResult<Vec<Option<OnlineValue>>> {
@@ -148,6 +179,7 @@ impl OnlineStore for SimOnline {
     async fn drop_view(&self, view: ObjectId) -> SeamResult<()> {
         let gone = || {
             self.rows.lock().retain(|(of, _), _| *of != view);
+            self.views.lock().remove(&view);
             self.newest.lock().retain(|(of, _), _| *of != view);
             // A store on this disk: what was put before is settled.
             self.on_their_way.lock().retain(|(of, _)| *of != view);

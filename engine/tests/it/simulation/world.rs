@@ -236,7 +236,13 @@ impl World {
                     drop(view.state.rows(view.now_us(self.now_us())));
                 }
             }
-            Op::Arrive => self.online.arrive(),
+            Op::Arrive => {
+                self.online.arrive();
+                // A store of another machine's may come back empty.
+                if self.faults.calls().is_multiple_of(3) {
+                    self.online.lose();
+                }
+            }
             Op::Storm => self.faults.storm(),
             Op::Calm => self.faults.calm(),
             Op::Crash(calls) => self.faults.crash_in(*calls),

@@ -2,7 +2,7 @@
 
 use super::world::World;
 use bytes::Bytes;
-use tidemark_engine::runtime::OnlineRow;
+use tidemark_engine::online::OnlineRow;
 use tidemark_engine::seam::Clock;
 use tidemark_engine::value::{Value, encode_row};
 
@@ -32,7 +32,7 @@ async fn same(world: &World) -> usize {
         let stored =
             engine.seams.online.get_many(view.state.id, &[Bytes::from(encoded)]).await.expect("the store answers");
         let stored = stored.into_iter().next().flatten().and_then(|value| value.row);
-        let stored = stored.map(|row| postcard::from_bytes::<OnlineRow>(&row).expect("a row"));
+        let stored = stored.map(|row| OnlineRow::decode(&row).expect("a row"));
         match (&stored, &looked_up) {
             (None, None) => {}
             (Some(stored), Some(row)) => {

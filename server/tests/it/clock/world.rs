@@ -1,6 +1,7 @@
 //! The server, its clock and one client.
 
 use futures::future::BoxFuture;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -8,7 +9,7 @@ use tempfile::TempDir;
 use tidemark_engine::runtime::Engine;
 use tidemark_engine::seam::Clock;
 use tidemark_server::serve::{self, Running};
-use tidemark_server::settings::Settings;
+use tidemark_server::settings::{Http, Settings};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio_postgres::{Client, Config, NoTls, SimpleQueryMessage};
@@ -89,6 +90,7 @@ impl World {
         let folder = tempfile::tempdir().expect("a directory");
         let mut settings = Settings {
             listen: "127.0.0.1:0".parse().expect("an address"),
+            http: Http::Off,
             data: folder.path().join("data"),
             ..Settings::default()
         };
@@ -128,6 +130,20 @@ impl World {
 
     fn running(&self) -> &(Running, Client) {
         self.running.as_ref().expect("it runs")
+    }
+
+    /// Where it answers HTTP, if it was told to.
+    pub fn http(&self) -> SocketAddr {
+        self.running().0.http.expect("it answers HTTP")
+    }
+
+    pub fn client(&self) -> &Client {
+        &self.running().1
+    }
+
+    /// The server, for the test to end.
+    pub fn take(&mut self) -> (Running, Client) {
+        self.running.take().expect("it runs")
     }
 
     pub fn engine(&self) -> &Engine {

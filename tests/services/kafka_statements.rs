@@ -4,8 +4,10 @@
 use crate::{
     broker,
     broker::{Broker, Sent},
-    comes, refused, run,
-    server::{Folder, Server, rows},
+    comes,
+    metrics::a_topic_is_measured_partition_by_partition,
+    refused, run,
+    server::{Folder, Server, free_port, rows},
 };
 use anyhow::{Context, Result, ensure};
 use tokio_postgres::Client;
@@ -19,10 +21,12 @@ async fn a_kafka_source_says_what_it_does() -> Result<()> {
 }
 
 async fn all(broker: &Broker, folder: &Folder) -> Result<()> {
-    let mut server = Server::start(folder).await?;
+    let http = free_port()?;
+    let mut server = Server::start_with(folder, &["--http", &format!("127.0.0.1:{http}")]).await?;
     let client = server.connect().await?;
     what_cannot_be_is_refused_at_once(broker, &client).await.context("refusals")?;
     lateness_is_by_partition_and_an_idle_one_holds_nobody_back(broker, &client).await.context("late")?;
+    a_topic_is_measured_partition_by_partition(broker, &client, http).await.context("metrics")?;
     new_partitions_are_found(broker, &client).await.context("partitions")?;
     latest_is_decided_when_the_source_is_made(broker, &client).await.context("latest")?;
     a_broker_that_is_away_is_waited_for(broker, &client).await.context("away")?;
@@ -34,7 +38,7 @@ async fn all(broker: &Broker, folder: &Folder) -> Result<()> {
 }
 
 /// `CREATE SOURCE name (columns) INCLUDE … WITH (connector = 'kafka', topic = name, broker, options)`.
-fn create(broker: &Broker, name: &str, columns: &str, options: &str) -> String {
+pub fn create(broker: &Broker, name: &str, columns: &str, options: &str) -> String {
     let address = broker.address();
     format!(
         "CREATE SOURCE {name} ({columns}) INCLUDE partition AS p INCLUDE offset AS o
@@ -42,9 +46,9 @@ fn create(broker: &Broker, name: &str, columns: &str, options: &str) -> String {
     )
 }
 
-const EVENTS: &str = "user_id BIGINT, at TIMESTAMPTZ, WATERMARK FOR at AS at - INTERVAL '10 seconds'";
+pub const EVENTS: &str = "user_id BIGINT, at TIMESTAMPTZ, WATERMARK FOR at AS at - INTERVAL '10 seconds'";
 
-fn event(partition: i32, user: i64, at: &str) -> Sent {
+pub fn event(partition: i32, user: i64, at: &str) -> Sent {
     Sent::to(partition, format!("{{\"user_id\": {user}, \"at\": \"2026-11-01T{at}Z\"}}"))
 }
 

@@ -1,18 +1,24 @@
-//! Sources fed by a real Kafka: the same as if its messages had been INSERTed, whatever is killed meanwhile.
+//! A server with real services around it: sources fed by Kafka are the same as if its messages had been INSERTed, and Redis
+//! has what lookups answer, whatever is killed meanwhile.
 
 // The seams rule the product; a test may wait and start processes.
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)]
 
 #[path = "../broker/mod.rs"]
 mod broker;
+#[path = "../redis_server/mod.rs"]
+mod redis_server;
 #[path = "../server/mod.rs"]
 mod server;
 
-mod secure;
-mod statements;
-mod tables;
-mod twin;
-mod writing;
+mod clickstream;
+mod kafka_secure;
+mod kafka_statements;
+mod kafka_tables;
+mod kafka_twin;
+mod kafka_writing;
+mod metrics;
+mod redis;
 
 use anyhow::{Context, Result, ensure};
 use broker::Broker;

@@ -1,0 +1,166 @@
+//! What Redis adds to the contract of an `OnlineStore`: it may be away, full, slow, or back without what it had; it is shared
+//! with others; and it may be a cluster, or behind TLS and a password.
+
+use crate::{
+    contract_online::online_contract,
+    redis_server::{Kind, PASSWORD_ENCODED, RedisServer},
+};
+use anyhow::{Context, Result, ensure};
+use bytes::Bytes;
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
+use tidemark_catalog::ObjectId;
+use tidemark_connectors::redis::{Address, RedisOnline};
+use tidemark_engine::seam::{OnlineStore, OnlineValue, Put, PutVersion, SeamError};
+
+const VIEW: ObjectId = ObjectId(20_000);
+
+fn start(kind: Kind, more: &[&str]) -> Result<Option<RedisServer>> {
+    let server = RedisServer::start(kind, more)?;
+    if server.is_none() {
+        crate::skipped("no redis-server on this machine; scripts/setup.sh test installs it");
+    }
+    Ok(server)
+}
+
+/// With these parameters, for this owner.
+fn store(server: &RedisServer, parameters: &str, owner: &str) -> RedisOnline {
+    let url = server.url();
+    let url = if url.contains('?') { format!("{url}&{parameters}") } else { format!("{url}?{parameters}") };
+    RedisOnline::new(Address::parse(&url).expect("a URL"), owner.to_string())
+}
+
+fn values(numbers: std::ops::Range<u64>, epoch: u64, row: &str) -> Vec<OnlineValue> {
+    let value = |n: u64| OnlineValue {
+        key: Bytes::from(format!("key {n}")),
+        version: PutVersion { epoch, counter: n },
+        row: Some(Bytes::from(row.to_string())),
+    };
+    numbers.map(value).collect()
+}
+
+async fn found(store: &RedisOnline, numbers: std::ops::Range<u64>) -> Result<usize> {
+    let keys: Vec<Bytes> = numbers.map(|n| Bytes::from(format!("key {n}"))).collect();
+    Ok(store.get_many(VIEW, &keys).await?.iter().flatten().count())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_redis_keeps_the_contract_alone_behind_tls_and_as_a_cluster() -> Result<()> {
+    for kind in [Kind::One, Kind::Tls, Kind::Cluster] {
+        let Some(server) = start(kind, &[])? else { return Ok(()) };
+        let server = Arc::new(server);
+        let fresh = AtomicUsize::new(0);
+        online_contract(|| {
+            let (server, nth) = (server.clone(), fresh.fetch_add(1, Ordering::Relaxed));
+            move || -> Arc<dyn OnlineStore> {
+                Arc::new(store(&server, &format!("prefix=case{nth}&buckets=1024"), "me"))
+            }
+        })
+        .await;
+        // Under a prefix each case had the store for itself; a drop takes all there is.
+        let store = store(&server, "prefix=last", "me");
+        ensure!(!store.open_view(VIEW).await?);
+        ensure!(store.put(VIEW, values(0..5000, 1, "row")).await? == Put::Done);
+        ensure!(found(&store, 0..5001).await? == 5000);
+        let has = |keys: Vec<String>| keys.into_iter().filter(|key| key.starts_with("last")).count();
+        ensure!(has(server.keys()?) > 1000, "{kind:?}: values are in buckets");
+        store.drop_view(VIEW).await?;
+        ensure!(has(server.keys()?) == 0, "{kind:?}: keys are left");
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_redis_that_was_away_is_noticed_and_filled_again() -> Result<()> {
+    let Some(server) = start(Kind::One, &[])? else { return Ok(()) };
+    let store = store(&server, "buckets=64", "me");
+    ensure!(store.put(VIEW, values(0..10, 1, "row")).await? == Put::NoView, "nobody has opened it");
+    ensure!(!store.open_view(VIEW).await?);
+    ensure!(store.put(VIEW, values(0..10, 1, "row")).await? == Put::Done);
+    store.filled(VIEW).await?;
+    ensure!(store.open_view(VIEW).await?);
+    server.kill()?;
+    let error = store.put(VIEW, values(10..20, 1, "row")).await.expect_err("it is away");
+    ensure!(!error.to_string().contains("secret"));
+    let error = store.put(VIEW, values(10..20, 1, "row")).await.expect_err("it is away");
+    ensure!(matches!(&error, SeamError::NotDone(said) if said.contains("no Redis at 127.0.0.1")), "{error}");
+    server.again(&[])?;
+    ensure!(store.put(VIEW, values(10..20, 1, "row")).await? == Put::NoView, "it has nothing");
+    ensure!(store.filled(VIEW).await.is_err(), "of a view that it does not know");
+    ensure!(!store.open_view(VIEW).await?);
+    ensure!(store.put(VIEW, values(0..20, 1, "row")).await? == Put::Done);
+    ensure!(found(&store, 0..20).await? == 20);
+    // Somebody empties it.
+    server.cli(&["flushall"])?;
+    ensure!(store.put(VIEW, values(20..21, 1, "row")).await? == Put::NoView);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_redis_without_memory_says_so_and_takes_it_later() -> Result<()> {
+    let Some(server) = start(Kind::One, &["--maxmemory", "3mb", "--maxmemory-policy", "noeviction"])? else {
+        return Ok(());
+    };
+    let store = store(&server, "", "me");
+    store.open_view(VIEW).await?;
+    let large = "x".repeat(1000);
+    let error = store.put(VIEW, values(0..10_000, 1, &large)).await.expect_err("10 MB into 3");
+    ensure!(matches!(&error, SeamError::Full(said) if said.contains("maxmemory")), "{error:?}");
+    server.cli(&["config", "set", "maxmemory", "0"])?;
+    ensure!(store.put(VIEW, values(0..10_000, 1, &large)).await? == Put::Done);
+    ensure!(found(&store, 0..10_000).await? == 10_000);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_redis_that_does_not_answer_is_given_up_and_asked_again() -> Result<()> {
+    let Some(server) = start(Kind::One, &[])? else { return Ok(()) };
+    let store = store(&server, "", "me");
+    store.open_view(VIEW).await?;
+    server.cli(&["client", "pause", "600000", "write"])?;
+    let error = store.put(VIEW, values(0..10, 1, "row")).await.expect_err("it is paused");
+    ensure!(matches!(&error, SeamError::Unknown(said) if said.contains("does not answer")), "{error:?}");
+    server.cli(&["client", "unpause"])?;
+    ensure!(store.put(VIEW, values(0..10, 1, "row")).await? == Put::Done);
+    ensure!(found(&store, 0..10).await? == 10);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn others_at_the_same_redis_are_noticed() -> Result<()> {
+    let Some(server) = start(Kind::Tls, &[])? else { return Ok(()) };
+    let own = store(&server, "", "me");
+    own.open_view(VIEW).await?;
+    ensure!(own.put(VIEW, values(0..10, 7, "row")).await? == Put::Done);
+    // A copy of the data directory that began earlier.
+    let error = own.put(VIEW, values(10..20, 6, "row")).await.expect_err("an older epoch");
+    ensure!(error.to_string().contains("epoch 7"), "{error}");
+    ensure!(found(&own, 0..20).await? == 10);
+    // Another data directory: neither takes over nor removes what is not its own.
+    let other = store(&server, "", "you");
+    let error = other.open_view(VIEW).await.expect_err("another's");
+    ensure!(error.to_string().contains("belong to another data directory (me)"), "{error}");
+    ensure!(other.put(VIEW, values(0..1, 9, "row")).await? == Put::NoView);
+    other.drop_view(VIEW).await?;
+    ensure!(found(&own, 0..20).await? == 10);
+    // With other buckets all is put again, and nothing of the old ones is left.
+    let wide = store(&server, "buckets=64", "me");
+    ensure!(!wide.open_view(VIEW).await?);
+    ensure!(server.keys()?.len() == 64, "the marks only: {:?}", server.keys()?);
+    // Who may not come in is told so, without the password.
+    let url = server.url().replace(PASSWORD_ENCODED, "wrong");
+    let stranger = RedisOnline::new(Address::parse(&url).map_err(anyhow::Error::msg)?, "me".to_string());
+    let error = stranger.ping().await.expect_err("a wrong password").to_string();
+    ensure!(error.contains("does not let this server in") && !error.contains("wrong@"), "{error}");
+    let error = RedisOnline::new(
+        Address::parse(
+            &server.url().replace("localhost", "127.0.0.1").replace("rediss", "redis").replace("?ca", "?prefix"),
+        )
+        .map_err(anyhow::Error::msg)?,
+        "me".to_string(),
+    );
+    error.ping().await.map(drop).err().context("no TLS where TLS is spoken")?;
+    Ok(())
+}

@@ -1,0 +1,78 @@
+#!/usr/bin/env bash
+# A throw-away Redis for the tests, listening on 127.0.0.1, nothing on disk.
+#   redis.sh start DIR PORT [MORE…]   one server; MORE are its own options
+#   redis.sh tls DIR PORT PASSWORD    one with TLS only and a password; its certificates are signed by DIR/ca.crt
+#   redis.sh cluster DIR PORT         three masters on PORT, PORT + 1, PORT + 2; their bus is on the ports 10000 above
+#   redis.sh stop DIR                 kill -9 all of them
+set -euo pipefail
+
+usage() { sed -n '2,6p' "$0" >&2; exit 2; }
+fail() { echo "redis.sh: $1" >&2; exit 1; }
+
+[ $# -ge 2 ] || usage
+mkdir -p "$2"
+dir=$(cd "$2" && pwd)
+
+# Folder, port, options of redis-cli, --, options of the server.
+server() {
+  local folder=$1 port=$2 client=()
+  shift 2
+  while [ "$1" != -- ]; do client+=("$1"); shift; done
+  shift
+  mkdir -p "$folder"
+  redis-server --bind 127.0.0.1 --dir "$folder" --save '' --appendonly no --daemonize no "$@" >>"$folder/log" 2>&1 </dev/null &
+  local pid=$!
+  echo $pid >>"$dir/pids"
+  until [ "$(redis-cli --no-auth-warning -h 127.0.0.1 -p "$port" "${client[@]}" ping 2>/dev/null)" = PONG ]; do
+    kill -0 $pid 2>/dev/null || { tail -n 20 "$folder/log" >&2; fail "the server did not start in $folder on port $port"; }
+    sleep 0.02
+  done
+}
+
+certificates() {
+  [ ! -s "$dir/server.crt" ] || return 0
+  local curve=(-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes)
+  {
+    openssl req -x509 "${curve[@]}" -days 30 -subj /CN=tidemark-test-ca -keyout "$dir/ca.key" -out "$dir/ca.crt"
+    openssl req "${curve[@]}" -subj /CN=localhost -keyout "$dir/server.key" -out "$dir/server.csr"
+    printf 'subjectAltName=DNS:localhost,IP:127.0.0.1\n' >"$dir/names"
+    openssl x509 -req -days 30 -in "$dir/server.csr" -CA "$dir/ca.crt" -CAkey "$dir/ca.key" -CAcreateserial \
+      -extfile "$dir/names" -out "$dir/server.crt"
+  } 2>>"$dir/log" || { cat "$dir/log" >&2; fail "openssl makes no certificates in $dir"; }
+}
+
+case $1 in
+start)
+  [ $# -ge 3 ] || usage
+  server "$dir" "$3" -- --port "$3" "${@:4}"
+  ;;
+tls)
+  [ $# -eq 4 ] || usage
+  certificates
+  server "$dir" "$3" --tls --cacert "$dir/ca.crt" -a "$4" -- --port 0 --tls-port "$3" --tls-cert-file "$dir/server.crt" \
+    --tls-key-file "$dir/server.key" --tls-ca-cert-file "$dir/ca.crt" --tls-auth-clients no --requirepass "$4"
+  ;;
+cluster)
+  [ $# -eq 3 ] || usage
+  nodes=()
+  for i in 0 1 2; do
+    port=$(($3 + i))
+    server "$dir/$i" $port -- --port $port --cluster-enabled yes --cluster-config-file nodes.conf --cluster-node-timeout 5000
+    nodes+=("127.0.0.1:$port")
+  done
+  redis-cli --cluster create "${nodes[@]}" --cluster-replicas 0 --cluster-yes >"$dir/log" 2>&1 ||
+    { tail -n 20 "$dir/log" >&2; fail "no cluster in $dir"; }
+  for i in 0 1 2; do
+    until redis-cli -p $(($3 + i)) cluster info | grep -q cluster_state:ok; do sleep 0.02; done
+  done
+  ;;
+stop)
+  [ -f "$dir/pids" ] || exit 0
+  while read -r pid; do
+    kill -KILL "$pid" 2>/dev/null || continue
+    while kill -0 "$pid" 2>/dev/null && ! grep -q '^State:.*Z' "/proc/$pid/status" 2>/dev/null; do sleep 0.02; done
+  done <"$dir/pids"
+  rm -f "$dir/pids"
+  ;;
+*) usage ;;
+esac
