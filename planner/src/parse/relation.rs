@@ -376,7 +376,7 @@ mod tests {
         ];
         for (text, encode, options) in cases {
             let parsed = parse(&format!("CREATE SOURCE s (x int) {text}")).map(|mut all| all.remove(0).statement);
-            let Ok(Statement::CreateRelation(relation)) = parsed else { panic!("{text}: {parsed:?}") };
+            let Ok(Statement::CreateRelation(relation)) = &parsed else { panic!("{text}: {parsed:?}") };
             let names: Vec<&str> = relation.options.keys().map(String::as_str).collect();
             assert_eq!((relation.encode, names.join(",").as_str()), (encode, options), "{text}");
         }
