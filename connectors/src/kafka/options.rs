@@ -69,7 +69,7 @@ pub const OPTIONS: [&str; 14] = [
 ];
 
 /// Settings of librdkafka that this connector stands on; and why.
-const RESERVED: [(&str, &str); 10] = [
+const RESERVED: [(&str, &str); 11] = [
     ("enable.auto.commit", "offsets are kept with the rows, not by a group"),
     ("enable.auto.offset.store", "offsets are kept with the rows, not by a group"),
     ("enable.partition.eof", "it tells when a partition is idle"),
@@ -78,6 +78,7 @@ const RESERVED: [(&str, &str); 10] = [
     ("partition.assignment.strategy", "partitions are assigned without a group"),
     ("enable.idempotence", "what INSERT writes is to be there once"),
     ("acks", "INSERT returns when all replicas have the rows"),
+    ("request.required.acks", "INSERT returns when all replicas have the rows"),
     ("transactional.id", "INSERT is no transaction of Kafka's"),
     ("statistics.interval.ms", "nobody reads them; tidemark.pipelines has the lag"),
 ];
