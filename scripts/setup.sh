@@ -25,8 +25,12 @@ has_rust() {
   version=$(cargo --version | cut -d' ' -f2) && [ "$(printf '%s\n' "$rust" "$version" | sort -V | head -n 1)" = "$rust" ]
 }
 
+# librdkafka's TLS is the system's OpenSSL, found by pkg-config.
+has_openssl() { has pkg-config && pkg-config --exists openssl; }
+
 # One line per need: what it is, how to see it, Debian's packages.
-needs=("a C compiler|has cc|build-essential")
+needs=("a C compiler|has cc|build-essential" "pkg-config|has pkg-config|pkg-config"
+  "OpenSSL's headers|has_openssl|libssl-dev")
 # What derives the demo's events is older than what the pinned packages of the tests ask for.
 case $mode in
 demo) needs+=("Python 3.9 or newer|has_python 3.9|python3" "time zone data|has_zones|tzdata") ;;

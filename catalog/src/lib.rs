@@ -5,14 +5,16 @@
 //! through the [`CatalogStore`], which is durable before the new snapshot becomes visible.
 
 mod object;
+mod secret;
 mod snapshot;
 mod store;
 mod types;
 
 pub use object::{
-    Aggregate, Body, ClockMode, Column, ErrorPolicy, Feature, FeatureView, Include, Object, ObjectId, ObjectKind,
-    Parameter, Relation, View,
+    Aggregate, Body, ClockMode, Column, Encode, ErrorPolicy, Feature, FeatureView, Include, Object, ObjectId,
+    ObjectKind, Parameter, Relation, View,
 };
+pub use secret::{HIDDEN, is_secret};
 pub use snapshot::{Change, Snapshot};
 pub use store::{CatalogError, CatalogStore};
 pub use types::{SqlType, UTC};

@@ -107,6 +107,9 @@ pub struct Relation {
     pub primary_key: Vec<usize>,
     /// `FORMAT UPSERT`: a row with a known key replaces it instead of being refused (23505).
     pub upsert: bool,
+    /// `ENCODE …`: how a row is written in a topic's message.
+    #[serde(default)]
+    pub encode: Encode,
     /// The column of `WATERMARK FOR`; without it the relation can be queried but not windowed.
     pub event_time: Option<usize>,
     /// The declared watermark delay, microseconds.
@@ -127,6 +130,26 @@ pub struct Relation {
     pub includes: Vec<(usize, Include)>,
     /// The statement that created it, as written.
     pub sql: String,
+}
+
+/// How a row is written in a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum Encode {
+    #[default]
+    Json,
+    Csv,
+    /// The message is the value of the one column.
+    Bytes,
+}
+
+impl fmt::Display for Encode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Encode::Json => "JSON",
+            Encode::Csv => "CSV",
+            Encode::Bytes => "BYTES",
+        })
+    }
 }
 
 /// What a broker knows of a message beside its payload.

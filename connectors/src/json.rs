@@ -5,20 +5,20 @@
 
 mod decimal;
 mod scan;
+mod write;
 
+pub(crate) use write::{JsonWriter, Written};
+
+use crate::column::{Builder, Cell};
 use arrow::{
-    array::{
-        ArrayRef, BinaryBuilder, BooleanBuilder, Date32Builder, Decimal128Builder, Float32Builder, Float64Builder,
-        Int16Builder, Int32Builder, Int64Builder, StringBuilder, Time64MicrosecondBuilder, TimestampMicrosecondBuilder,
-    },
+    array::ArrayRef,
     compute::kernels::cast_utils::{Parser, string_to_datetime},
-    datatypes::{DataType, Date32Type, Time64MicrosecondType},
+    datatypes::{Date32Type, Time64MicrosecondType},
 };
 use chrono::Utc;
 use scan::{Scanner, Token, unescaped};
-use std::{borrow::Cow, sync::Arc};
+use std::borrow::Cow;
 use tidemark_catalog::{Column, SqlType};
-use tidemark_engine::value::{Value, array_of};
 
 /// What a number says where a time is wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,6 +78,14 @@ enum Place {
 }
 
 impl Fields {
+    fn of(columns: &[Field]) -> Result<Fields, String> {
+        let mut fields = Fields::default();
+        for (at, field) in columns.iter().enumerate() {
+            fields.add(&field.path, at).map_err(|error| format!("column \"{}\": {error}", field.column.name))?;
+        }
+        Ok(fields)
+    }
+
     fn add(&mut self, path: &[String], column: usize) -> Result<(), String> {
         let [name, rest @ ..] = path else { return Err("a path has no names".to_string()) };
         let known = self.0.iter_mut().find(|(known, _)| known == name);
@@ -105,34 +113,6 @@ impl Fields {
     }
 }
 
-/// A value on its way from a message to its column.
-#[derive(Debug, Clone)]
-enum Cell<'a> {
-    Null,
-    Bool(bool),
-    Int(i64),
-    Float(f64),
-    Decimal(i128),
-    Text(Cow<'a, str>),
-    Bytes(Vec<u8>),
-    List(Arc<[Value]>),
-}
-
-impl Cell<'_> {
-    fn value(self) -> Value {
-        match self {
-            Cell::Null => Value::Null,
-            Cell::Bool(b) => Value::Bool(b),
-            Cell::Int(i) => Value::Int(i),
-            Cell::Float(x) => Value::float(x),
-            Cell::Decimal(d) => Value::Decimal(d),
-            Cell::Text(text) => Value::Text(text.into()),
-            Cell::Bytes(bytes) => Value::Bytes(bytes.into()),
-            Cell::List(items) => Value::List(items),
-        }
-    }
-}
-
 /// Gathers rows; [`JsonRows::finish`] gives their columns.
 pub struct JsonRows {
     columns: Vec<Field>,
@@ -145,10 +125,7 @@ impl JsonRows {
     /// # Errors
     /// Two columns are found at one place, or one inside another.
     pub fn new(columns: Vec<Field>) -> Result<JsonRows, String> {
-        let mut fields = Fields::default();
-        for (at, field) in columns.iter().enumerate() {
-            fields.add(&field.path, at).map_err(|error| format!("column \"{}\": {error}", field.column.name))?;
-        }
+        let fields = Fields::of(&columns)?;
         let builders = columns.iter().map(|field| Builder::of(&field.column.ty)).collect();
         Ok(JsonRows { columns, fields, builders, rows: 0 })
     }
@@ -194,6 +171,43 @@ impl JsonRows {
         Ok(())
     }
 
+    /// Takes a row of which only the columns of a key are known, `key` by their numbers, from the key of a message: a
+    /// JSON object, in which they are where they are in a message, or the value of the one there is. The others are
+    /// NULL, or, where they may not be, anything.
+    ///
+    /// # Errors
+    /// It is none, with the reason; the rows are as before.
+    pub fn push_key(&mut self, message_key: &[u8], key: &[usize]) -> Result<(), String> {
+        // Of a key that has none of the columns nothing is read.
+        let message_key = if key.is_empty() { &b"{}"[..] } else { message_key };
+        let text = std::str::from_utf8(message_key).map_err(|error| format!("the key is no text: {error}"))?;
+        let mut tokens: Vec<Option<Token<'_>>> = vec![None; self.columns.len()];
+        let mut scanner = Scanner::new(text);
+        if scanner.at_object() {
+            let read = gather(&mut scanner, &self.fields, &mut tokens).and_then(|()| scanner.end());
+            read.map_err(|error| format!("the key: {error}"))?;
+        } else if let [only] = key {
+            tokens[*only] = Some(plain_or_text(text));
+        } else {
+            return Err("the key is no JSON object, and the primary key has several columns".to_string());
+        }
+        let mut cells = Vec::with_capacity(tokens.len());
+        for (at, (field, token)) in self.columns.iter().zip(tokens).enumerate() {
+            let Column { name, ty, not_null, .. } = &field.column;
+            cells.push(match token.filter(|token| *token != Token::Null) {
+                Some(token) if key.contains(&at) => {
+                    cell(token, ty, field.epoch).map_err(|error| format!("column \"{name}\" in the key: {error}"))?
+                }
+                None if key.contains(&at) => return Err(format!("column \"{name}\" is not in the key")),
+                _ if *not_null => Cell::zero(ty),
+                _ => Cell::Null,
+            });
+        }
+        self.builders.iter_mut().zip(cells).for_each(|(builder, cell)| builder.push(cell));
+        self.rows += 1;
+        Ok(())
+    }
+
     /// The columns of the rows so far, in order; begins anew.
     pub fn finish(&mut self) -> Result<Vec<ArrayRef>, String> {
         self.rows = 0;
@@ -218,25 +232,41 @@ fn gather<'a>(scanner: &mut Scanner<'a>, fields: &Fields, tokens: &mut [Option<T
     })
 }
 
+/// A text with nothing around it, or a JSON string.
+fn plain_or_text(text: &str) -> Token<'_> {
+    let mut scanner = Scanner::new(text);
+    match scanner.value() {
+        Ok(Token::Text(inside)) if scanner.end().is_ok() => Token::Text(inside),
+        _ => Token::Plain(text),
+    }
+}
+
+/// What a text that stands for itself says of a value of this type: read as a string in JSON is, a number as a number.
+pub(crate) fn plain<'a>(text: &'a str, ty: &SqlType, epoch: Option<Epoch>) -> Result<Cell<'a>, String> {
+    cell(Token::Plain(text), ty, epoch)
+}
+
 fn cell<'a>(token: Token<'a>, ty: &SqlType, epoch: Option<Epoch>) -> Result<Cell<'a>, String> {
     let unfit = || format!("{} is no {ty}", token.kind());
     // Numbers may come as texts: not every writer's numbers hold a bigint.
     let number = || match token {
         Token::Number(digits) => Ok(digits),
         Token::Text(digits) if !digits.contains('\\') => Ok(digits.trim()),
+        Token::Plain(digits) => Ok(digits.trim()),
         _ => Err(unfit()),
     };
     let written = |digits: &str| format!("{digits:?} is no {ty}");
     let text = || match token {
         Token::Text(text) => Ok(unescaped(text)),
+        Token::Plain(text) => Ok(Cow::Borrowed(text)),
         _ => Err(unfit()),
     };
     Ok(match ty {
         _ if token == Token::Null => Cell::Null,
         SqlType::Bool => match token {
             Token::Bool(b) => Cell::Bool(b),
-            Token::Text("true" | "t") => Cell::Bool(true),
-            Token::Text("false" | "f") => Cell::Bool(false),
+            Token::Text("true" | "t") | Token::Plain("true" | "t") => Cell::Bool(true),
+            Token::Text("false" | "f") | Token::Plain("false" | "f") => Cell::Bool(false),
             _ => return Err(unfit()),
         },
         SqlType::Int2 | SqlType::Int4 | SqlType::Int8 => {
@@ -262,7 +292,7 @@ fn cell<'a>(token: Token<'a>, ty: &SqlType, epoch: Option<Epoch>) -> Result<Cell
         SqlType::Float4 | SqlType::Float8 => {
             let digits = number()?;
             let x: f64 = digits.parse().map_err(|_| written(digits))?;
-            let is_written_infinite = matches!(token, Token::Text(_));
+            let is_written_infinite = matches!(token, Token::Text(_) | Token::Plain(_));
             if (x.is_infinite() || *ty == SqlType::Float4 && (x as f32).is_infinite()) && !is_written_infinite {
                 return Err(out_of_range(digits, ty));
             }
@@ -278,6 +308,7 @@ fn cell<'a>(token: Token<'a>, ty: &SqlType, epoch: Option<Epoch>) -> Result<Cell
         }
         SqlType::Text => match token {
             Token::Text(text) => Cell::Text(unescaped(text)),
+            Token::Plain(text) => Cell::Text(text.into()),
             Token::Number(written) | Token::Object(written) | Token::Array(written) => Cell::Text(written.into()),
             Token::Bool(b) => Cell::Text(if b { "true" } else { "false" }.into()),
             Token::Null => Cell::Null,
@@ -295,9 +326,9 @@ fn cell<'a>(token: Token<'a>, ty: &SqlType, epoch: Option<Epoch>) -> Result<Cell
             Cell::Int(Time64MicrosecondType::parse(&text).ok_or_else(|| written(&text))?)
         }
         SqlType::Timestamp | SqlType::TimestampTz => Cell::Int(match (token, epoch) {
-            (Token::Number(digits), Some(epoch)) => {
-                let us = decimal::floored(digits, epoch.scale()).ok_or_else(|| written(digits))?;
-                i64::try_from(us).map_err(|_| out_of_range(digits, ty))?
+            (Token::Number(digits), Some(epoch)) => since_1970(digits, epoch, ty)?,
+            (Token::Plain(text), Some(epoch)) if decimal::floored(text.trim(), 0).is_some() => {
+                since_1970(text.trim(), epoch, ty)?
             }
             (Token::Number(_), None) => {
                 return Err("a number is no time (json.timestamp = 's', 'ms' or 'us' says how to read it)".to_string());
@@ -309,15 +340,22 @@ fn cell<'a>(token: Token<'a>, ty: &SqlType, epoch: Option<Epoch>) -> Result<Cell
         }),
         SqlType::Interval => return Err(unfit()),
         SqlType::Array(item) => {
-            let Token::Array(text) = token else { return Err(unfit()) };
+            let (Token::Array(text) | Token::Plain(text)) = token else { return Err(unfit()) };
             let mut items = vec![];
-            Scanner::new(text).array(|scanner| {
+            let mut scanner = Scanner::new(text);
+            scanner.array(|scanner| {
                 items.push(cell(scanner.value()?, item, epoch)?.value());
                 Ok(())
             })?;
+            scanner.end()?;
             Cell::List(items.into())
         }
     })
+}
+
+fn since_1970(digits: &str, epoch: Epoch, ty: &SqlType) -> Result<i64, String> {
+    let us = decimal::floored(digits, epoch.scale()).ok_or_else(|| format!("{digits:?} is no {ty}"))?;
+    i64::try_from(us).map_err(|_| out_of_range(digits, ty))
 }
 
 fn out_of_range(digits: &str, ty: &SqlType) -> String {
@@ -327,94 +365,6 @@ fn out_of_range(digits: &str, ty: &SqlType) -> String {
 fn bytes(text: &str) -> Option<Vec<u8>> {
     let digits = text.strip_prefix("\\x").filter(|digits| digits.len() % 2 == 0 && digits.is_ascii())?;
     (0..digits.len() / 2).map(|at| u8::from_str_radix(&digits[at * 2..at * 2 + 2], 16).ok()).collect()
-}
-
-/// A column while it grows.
-enum Builder {
-    Bool(BooleanBuilder),
-    Int2(Int16Builder),
-    Int4(Int32Builder),
-    Int8(Int64Builder),
-    Float4(Float32Builder),
-    Float8(Float64Builder),
-    Numeric(Decimal128Builder),
-    Text(StringBuilder),
-    Bytea(BinaryBuilder),
-    Date(Date32Builder),
-    Time(Time64MicrosecondBuilder),
-    Timestamp(TimestampMicrosecondBuilder),
-    Array(Vec<Value>),
-}
-
-impl Builder {
-    fn of(ty: &SqlType) -> Builder {
-        match ty {
-            SqlType::Bool => Builder::Bool(BooleanBuilder::new()),
-            SqlType::Int2 => Builder::Int2(Int16Builder::new()),
-            SqlType::Int4 => Builder::Int4(Int32Builder::new()),
-            SqlType::Int8 => Builder::Int8(Int64Builder::new()),
-            SqlType::Float4 => Builder::Float4(Float32Builder::new()),
-            SqlType::Float8 => Builder::Float8(Float64Builder::new()),
-            SqlType::Numeric { .. } => Builder::Numeric(Decimal128Builder::new().with_data_type(ty.arrow())),
-            SqlType::Text => Builder::Text(StringBuilder::new()),
-            SqlType::Bytea => Builder::Bytea(BinaryBuilder::new()),
-            SqlType::Date => Builder::Date(Date32Builder::new()),
-            SqlType::Time => Builder::Time(Time64MicrosecondBuilder::new()),
-            SqlType::Timestamp | SqlType::TimestampTz => {
-                Builder::Timestamp(TimestampMicrosecondBuilder::new().with_data_type(ty.arrow()))
-            }
-            SqlType::Array(_) | SqlType::Interval => Builder::Array(vec![]),
-        }
-    }
-
-    fn push(&mut self, cell: Cell<'_>) {
-        match (self, cell) {
-            (Builder::Bool(b), Cell::Bool(x)) => b.append_value(x),
-            (Builder::Bool(b), _) => b.append_null(),
-            // `cell` has checked the ranges.
-            (Builder::Int2(b), Cell::Int(x)) => b.append_value(x as i16),
-            (Builder::Int2(b), _) => b.append_null(),
-            (Builder::Int4(b), Cell::Int(x)) => b.append_value(x as i32),
-            (Builder::Int4(b), _) => b.append_null(),
-            (Builder::Int8(b), Cell::Int(x)) => b.append_value(x),
-            (Builder::Int8(b), _) => b.append_null(),
-            (Builder::Float4(b), Cell::Float(x)) => b.append_value(x as f32),
-            (Builder::Float4(b), _) => b.append_null(),
-            (Builder::Float8(b), Cell::Float(x)) => b.append_value(x),
-            (Builder::Float8(b), _) => b.append_null(),
-            (Builder::Numeric(b), Cell::Decimal(x)) => b.append_value(x),
-            (Builder::Numeric(b), _) => b.append_null(),
-            (Builder::Text(b), Cell::Text(x)) => b.append_value(x),
-            (Builder::Text(b), _) => b.append_null(),
-            (Builder::Bytea(b), Cell::Bytes(x)) => b.append_value(x),
-            (Builder::Bytea(b), _) => b.append_null(),
-            (Builder::Date(b), Cell::Int(x)) => b.append_value(x as i32),
-            (Builder::Date(b), _) => b.append_null(),
-            (Builder::Time(b), Cell::Int(x)) => b.append_value(x),
-            (Builder::Time(b), _) => b.append_null(),
-            (Builder::Timestamp(b), Cell::Int(x)) => b.append_value(x),
-            (Builder::Timestamp(b), _) => b.append_null(),
-            (Builder::Array(values), cell) => values.push(cell.value()),
-        }
-    }
-
-    fn finish(&mut self, ty: &DataType) -> Result<ArrayRef, String> {
-        Ok(match self {
-            Builder::Bool(b) => Arc::new(b.finish()),
-            Builder::Int2(b) => Arc::new(b.finish()),
-            Builder::Int4(b) => Arc::new(b.finish()),
-            Builder::Int8(b) => Arc::new(b.finish()),
-            Builder::Float4(b) => Arc::new(b.finish()),
-            Builder::Float8(b) => Arc::new(b.finish()),
-            Builder::Numeric(b) => Arc::new(b.finish()),
-            Builder::Text(b) => Arc::new(b.finish()),
-            Builder::Bytea(b) => Arc::new(b.finish()),
-            Builder::Date(b) => Arc::new(b.finish()),
-            Builder::Time(b) => Arc::new(b.finish()),
-            Builder::Timestamp(b) => Arc::new(b.finish()),
-            Builder::Array(values) => array_of(ty, std::mem::take(values).iter()).map_err(|error| error.to_string())?,
-        })
-    }
 }
 
 #[cfg(test)]
@@ -531,6 +481,36 @@ mod tests {
         let shown: Vec<String> =
             shown.map(|table| table.to_string().lines().map(str::to_string).collect()).expect("text");
         assert_eq!(shown[3..shown.len() - 1], ["| 1  | 1.5   |", "| 2  |       |", "| 3  |       |", "| 6  |       |"]);
+    }
+
+    #[test]
+    fn a_key_is_an_object_or_the_one_value_and_the_other_columns_are_nothing() {
+        let nested = Field { path: vec!["at".into(), "x".into()], ..column("x", SqlType::Text) };
+        let mut price = column("price", SqlType::Float8);
+        price.column.not_null = true;
+        let columns = vec![column("id", SqlType::Int8), nested, price];
+        let read = |columns: &[Field], key: &[usize], message_key: &str| {
+            let mut rows = JsonRows::new(columns.to_vec()).expect("columns");
+            rows.push_key(message_key.as_bytes(), key)?;
+            let shown = rows.finish()?.into_iter().map(|array| array_value_to_string(&array, 0).expect("text"));
+            Ok::<_, String>(shown.collect::<Vec<_>>().join(","))
+        };
+        let cases: [(&[usize], &str, Result<&str, &str>); 10] = [
+            (&[0], "7", Ok("7,,0.0")),
+            (&[0], " 7 ", Ok("7,,0.0")),
+            (&[0], r#"{"id": 7, "price": "x"}"#, Ok("7,,0.0")),
+            (&[1], "a b", Ok(",a b,0.0")),
+            (&[1], r#""a\nb""#, Ok(",a\nb,0.0")),
+            (&[0, 1], r#"{"id": "7", "at": {"x": null}}"#, Err("column \"x\" is not in the key")),
+            (&[0, 1], r#"{"id": "7", "at": {"x": "y"}}"#, Ok("7,y,0.0")),
+            (&[0, 1], "7", Err("the key is no JSON object, and the primary key has several columns")),
+            (&[0], "seven", Err("column \"id\" in the key: \"seven\" is no bigint")),
+            (&[0], r#"{"id": 7"#, Err("the key: not JSON: it ends at byte 8, in the middle")),
+        ];
+        for (key, message_key, expected) in cases {
+            let expected = expected.map(str::to_string).map_err(str::to_string);
+            assert_eq!(read(&columns, key, message_key), expected, "{message_key}");
+        }
     }
 
     #[test]

@@ -11,17 +11,23 @@
 
 mod batch;
 mod broker;
+mod encode;
+mod explain;
 mod feed;
 mod options;
 mod queue;
 mod reader;
+mod reset;
+mod sender;
 
 pub use batch::Batch;
 use batch::Decoder;
-pub use broker::Broker;
+pub use broker::{Broker, Place};
 pub use feed::{Feed, Status};
 pub use options::{OPTIONS, Options, Start, is_option};
 pub use reader::{Came, Reader};
+pub use reset::going_on;
+pub use sender::{Sender, Unsent};
 
 /// Why a source cannot be read. Messages name no source: who reports them knows which it is.
 #[derive(Debug, Clone, thiserror::Error, PartialEq)]
@@ -44,12 +50,19 @@ pub enum Kind {
     Denied,
     /// Records that were to be read next are gone.
     Gone,
+    /// Records would be read a second time, and nobody has said that they may be.
+    Again,
     Other,
 }
 
 impl KafkaError {
     fn new(kind: Kind, message: impl Into<String>) -> KafkaError {
         KafkaError { kind, message: message.into(), hint: None }
+    }
+
+    /// What was asked of an object that has no topic.
+    pub fn no_source() -> KafkaError {
+        KafkaError::new(Kind::Options, "not a source")
     }
 
     fn hint(self, hint: impl Into<String>) -> KafkaError {

@@ -1,7 +1,10 @@
 //! The outside world behind the engine's seams: the embedded log and stores, the Iceberg history, and the real clock.
 
 pub mod clock;
+mod column;
+mod csv;
 mod fjall_db;
+mod format;
 pub mod iceberg;
 pub mod json;
 pub mod kafka;

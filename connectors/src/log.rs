@@ -629,6 +629,9 @@ fn without_rows_before(mut batch: SourceBatch, offset: u64) -> SourceBatch {
         admitted.rejected.retain_mut(|r| r.row.checked_sub(skip).map(|row| r.row = row).is_some());
         admitted.deletes.retain_mut(|d| d.checked_sub(skip).map(|row| *d = row).is_some());
         admitted.effective_us.drain(..admitted.effective_us.len().min(skip as usize));
+        if let Some(origin) = &mut admitted.origin {
+            origin.skip_rows(skip);
+        }
     }
     batch
 }

@@ -34,6 +34,9 @@ pub struct Admission {
     clock: ClockMode,
     /// A relation with a primary key: never late, log order wins.
     changelog: bool,
+    /// A delete says when it was: its event time is in the primary key, or told by the broker. Else its row is only a
+    /// key.
+    dates_deletes: bool,
     idle_timeout_us: i64,
     /// Those of a topic; none where statements feed the source.
     pub partitions: Partitions,
@@ -52,6 +55,9 @@ impl Admission {
             max_ahead_us: relation.max_ahead_us,
             clock: relation.clock,
             changelog: !relation.primary_key.is_empty(),
+            dates_deletes: relation.event_time.is_some_and(|time| {
+                relation.primary_key.contains(&time) || relation.includes.iter().any(|(at, _)| *at == time)
+            }),
             idle_timeout_us: relation.idle_timeout_us,
             partitions: Partitions::default(),
             frontier_us: i64::MIN,
@@ -67,11 +73,25 @@ impl Admission {
         rows: &RecordBatch,
         now_us: i64,
         origin: Option<Origin>,
+        previous: impl FnMut(usize, i64) -> i64,
+    ) -> DfResult<AdmittedBatch> {
+        self.decide_changes(rows, vec![], now_us, origin, previous)
+    }
+
+    /// The same, where some rows are deletes: row numbers, ascending.
+    pub fn decide_changes(
+        &mut self,
+        rows: &RecordBatch,
+        deletes: Vec<u32>,
+        now_us: i64,
+        origin: Option<Origin>,
         mut previous: impl FnMut(usize, i64) -> i64,
     ) -> DfResult<AdmittedBatch> {
-        let mut decision = AdmittedBatch { origin, ..AdmittedBatch::default() };
-        if let Some(origin) = &decision.origin {
-            self.partitions.took(origin, now_us);
+        let mut decision = AdmittedBatch { origin, deletes, ..AdmittedBatch::default() };
+        match &decision.origin {
+            Some(origin) if origin.is_reset => self.partitions.reset(origin, now_us),
+            Some(origin) => self.partitions.took(origin, now_us),
+            None => {}
         }
         let times = match self.event_time.filter(|_| rows.num_rows() > 0) {
             Some(event_time) => event_times(rows, event_time)?,
@@ -89,6 +109,12 @@ impl Admission {
                 None => self.frontier_us,
                 Some(partition) => self.frontier_us.max(self.partitions.watermark_us(partition)),
             };
+            if !self.dates_deletes && decision.deletes.binary_search(&(row as u32)).is_ok() {
+                let at_us = self.undated_us(append_us);
+                let effective = previous(row, at_us).max(at_us);
+                decision.effective_us.push(effective);
+                continue;
+            }
             let mut reject = |reason, error: String| decision.rejected.push(Reject { row: row as u32, reason, error });
             let time = match time {
                 Some(time) if EVENT_TIMES_US.contains(&time) => time,
@@ -158,6 +184,12 @@ impl Admission {
         decision.frontier_us = self.frontier_us;
         decision.max_event_us = self.max_event_us;
         Ok(decision)
+    }
+
+    /// From when on a delete counts that does not say when it was: from now. It moves no watermark.
+    fn undated_us(&self, append_us: i64) -> i64 {
+        let now_us = if self.clock == ClockMode::Event { self.max_event_us } else { append_us };
+        now_us.max(self.frontier_us).max(EVENT_TIMES_US.start)
     }
 
     /// Takes over settings that may change while the source runs.
@@ -241,6 +273,7 @@ mod tests {
             max_ahead_us: 100,
             clock,
             changelog: false,
+            dates_deletes: false,
             idle_timeout_us: 1000,
             partitions: Partitions::default(),
             frontier_us: i64::MIN,
@@ -381,6 +414,25 @@ mod tests {
     }
 
     #[test]
+    fn a_delete_without_a_time_counts_from_now_and_moves_no_watermark() {
+        for (clock, expected) in [(ClockMode::Event, [100, 100, 120]), (ClockMode::System, [100, 1000, 120])] {
+            let mut table = Admission { changelog: true, ..admission(clock) };
+            // What stands in the row of the delete says nothing.
+            let times = rows(&[Some(100), Some(0), Some(120)]);
+            let decision = table.decide_changes(&times, vec![1], 1000, None, |_, own| own).expect("decision");
+            assert_eq!((decision.effective_us, decision.frontier_us), (expected.to_vec(), 110));
+            assert_eq!((decision.deletes, decision.rejected), (vec![1], vec![]));
+        }
+        // Before anything is known.
+        let mut table = Admission { changelog: true, ..admission(ClockMode::Event) };
+        let decision = table.decide_changes(&rows(&[None]), vec![0], 1000, None, |_, own| own).expect("decision");
+        assert_eq!((decision.effective_us, decision.frontier_us), (vec![EVENT_TIMES_US.start], i64::MIN));
+        let mut dated = Admission { changelog: true, dates_deletes: true, ..admission(ClockMode::Event) };
+        let decision = dated.decide_changes(&rows(&[Some(70)]), vec![0], 1000, None, |_, own| own).expect("decision");
+        assert_eq!((decision.effective_us, decision.frontier_us), (vec![70], 60));
+    }
+
+    #[test]
     fn a_replay_finds_the_same_partitions() {
         let mut lived = admission(ClockMode::Event);
         let batches = [vec![(0, 500), (1, 100)], vec![(1, 90), (1, 89)], vec![(2, 300), (0, 700), (1, 400)]];
@@ -392,6 +444,31 @@ mod tests {
         }
         replayed.partitions.begin(0);
         assert_eq!(replayed, lived);
+    }
+
+    #[test]
+    fn a_reset_says_what_partitions_there_are_and_one_that_goes_back_is_late_by_the_frontier_only() {
+        let mut lived = admission(ClockMode::Event);
+        let mut replayed = lived.clone();
+        let mut control = |lived: &mut Admission, next: [(u32, u64); 2]| {
+            let each = next.into_iter();
+            let taken = each.map(|(partition, next)| Taken { partition, next, watermark_us: i64::MIN }).collect();
+            let origin = Origin { taken, is_reset: true, ..Origin::default() };
+            let decision = lived.decide(&rows(&[]), 0, Some(origin), |_, t| t).expect("decision");
+            replayed.replay(&rows(&[]), &decision).expect("replay");
+            decision
+        };
+        let first = taken(&mut lived, 0, &[(0, 500), (1, 100), (2, 300)]);
+        assert_eq!(first.frontier_us, 90);
+        // 0 goes back, 1 on, and 2 is no more.
+        let decision = control(&mut lived, [(0, 0), (1, 7)]);
+        assert_eq!((decision.frontier_us, lived.partitions.next()), (90, [(0, 0), (1, 7)].into()));
+        let rest = taken(&mut lived, 0, &[(0, 490), (0, 89), (1, 89), (1, 110)]);
+        assert_eq!((late(&rest), rest.frontier_us), (vec![1, 2], 100));
+        // What is kept beside the rows says the same.
+        let origin = decision.origin.expect("an origin");
+        let watermarks: Vec<i64> = origin.taken.iter().map(|taken| taken.watermark_us).collect();
+        assert_eq!((watermarks, replayed.partitions.next()), (vec![i64::MIN, 90], [(0, 0), (1, 7)].into()));
     }
 
     #[test]

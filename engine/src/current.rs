@@ -18,7 +18,15 @@ use std::{
 pub struct CurrentRows {
     primary_key: Vec<usize>,
     rows: HashMap<Vec<u8>, Current>,
+    /// Since when keys are deleted, as long as that lies ahead of the frontier: a row that comes again counts from then
+    /// at the earliest.
+    deleted: HashMap<Vec<u8>, i64>,
+    /// When there are so many, those behind the frontier go.
+    deleted_max: usize,
 }
+
+/// Deleted keys that are not looked through for some that can go: some 100 kB.
+const DELETED_MIN: usize = 1024;
 
 #[derive(Debug, Clone)]
 struct Current {
@@ -35,7 +43,12 @@ pub struct Replaced {
 
 impl CurrentRows {
     pub fn new(primary_key: &[usize]) -> CurrentRows {
-        CurrentRows { primary_key: primary_key.to_vec(), rows: HashMap::new() }
+        CurrentRows {
+            primary_key: primary_key.to_vec(),
+            rows: HashMap::new(),
+            deleted: HashMap::new(),
+            deleted_max: DELETED_MIN,
+        }
     }
 
     pub fn len(&self) -> usize {
@@ -57,9 +70,9 @@ impl CurrentRows {
         self.rows.contains_key(key)
     }
 
-    /// Since when the row counts that is there now.
+    /// Since when the row counts that is there now, or is there no more.
     pub fn effective_us(&self, key: &[u8]) -> Option<i64> {
-        self.rows.get(key).map(|current| current.effective_us)
+        self.rows.get(key).map(|current| current.effective_us).or_else(|| self.deleted.get(key).copied())
     }
 
     /// Takes over the admitted rows of a batch; what they replace is kept for the caller if it is `wanted`.
@@ -81,8 +94,13 @@ impl CurrentRows {
                 continue;
             }
             let before = if decision.deletes.binary_search(&number).is_ok() {
-                self.rows.remove(&key)
+                let before = self.rows.remove(&key);
+                if let Some(effective_us) = decision.effective_us.get(row).filter(|at| **at > decision.frontier_us) {
+                    self.deleted.insert(key, *effective_us);
+                }
+                before
             } else {
+                self.deleted.remove(&key);
                 let current = Current {
                     effective_us: decision.effective_us.get(row).copied().unwrap_or(batch.append_time_us),
                     offset: batch.base_offset + row as u64,
@@ -99,6 +117,10 @@ impl CurrentRows {
             if wanted && let Some(before) = before {
                 replaced.each.push((number, before));
             }
+        }
+        if self.deleted.len() > self.deleted_max {
+            self.deleted.retain(|_, effective_us| *effective_us > decision.frontier_us);
+            self.deleted_max = DELETED_MIN.max(2 * self.deleted.len());
         }
         Ok(replaced)
     }

@@ -14,6 +14,8 @@ mod name;
 mod object;
 mod relation;
 mod renamed;
+mod reset;
+mod secrets;
 mod session;
 mod text;
 mod types;
@@ -26,6 +28,7 @@ pub use dialect::TidemarkDialect;
 pub use duration::duration_us;
 pub(crate) use name::quoted;
 pub use renamed::{calling_by_name, under_name};
+pub use secrets::without_secrets;
 pub(crate) use types::written_type;
 
 use crate::{

@@ -2,7 +2,7 @@
 
 use datafusion::sql::sqlparser::ast;
 use std::collections::BTreeMap;
-use tidemark_catalog::{Include, ObjectKind, Parameter, SqlType};
+use tidemark_catalog::{Encode, Include, ObjectKind, Parameter, SqlType};
 
 /// One parsed statement with its own text.
 #[derive(Debug, Clone, PartialEq)]
@@ -57,6 +57,15 @@ pub enum Statement {
         if_exists: bool,
         name: String,
         to: Box<ast::Expr>,
+    },
+    /// `ALTER {SOURCE | TABLE} [IF EXISTS] name RESET TO { EARLIEST | LATEST | OFFSETS '…' | expr } [ALLOW
+    /// DUPLICATES]`; the expression is constant
+    ResetTopic {
+        kind: ObjectKind,
+        if_exists: bool,
+        name: String,
+        to: ResetTo,
+        allow_duplicates: bool,
     },
     /// `ALTER FEATURE VIEW [IF EXISTS] name RESUME`
     Resume {
@@ -165,6 +174,19 @@ pub enum Statement {
     },
 }
 
+/// Where the reading of a topic goes on.
+#[derive(Debug, Clone, PartialEq)]
+pub enum ResetTo {
+    /// The first record that there is.
+    Earliest,
+    /// Behind the last.
+    Latest,
+    /// `partition:0,offset:42;…` as written.
+    Offsets(String),
+    /// The first record of that time or later, by the records' own timestamps.
+    Instant(Box<ast::Expr>),
+}
+
 #[derive(Debug, Clone, PartialEq)]
 pub enum ExplainFormat {
     Text,
@@ -185,10 +207,12 @@ pub struct CreateRelation {
     pub primary_key: Vec<String>,
     /// Column and delay in microseconds.
     pub watermark: Option<(String, i64)>,
-    /// `WITH` options: names lower case, values as text (quotes removed).
+    /// `WITH` options: names lower case, values as text (quotes removed). Those of `ENCODE CSV ( … )` begin with
+    /// `csv.`.
     pub options: BTreeMap<String, String>,
     /// `FORMAT UPSERT` (with or without `ENCODE …`).
     pub upsert: bool,
+    pub encode: Encode,
 }
 
 #[derive(Debug, Clone, PartialEq)]

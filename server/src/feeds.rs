@@ -1,41 +1,52 @@
-//! The sources that a topic feeds: started with the server and by CREATE, stopped by DROP and at the end.
+//! The sources that a topic feeds: started with the server and by CREATE, stopped by DROP and at the end; and what goes
+//! into their topics.
 
 use crate::pg::PgError;
+use arrow::record_batch::RecordBatch;
 use parking_lot::RwLock;
 use std::{collections::HashMap, sync::Arc};
-use tidemark_catalog::{Object, ObjectId, Relation, Snapshot};
-use tidemark_connectors::kafka::{Batch, Broker, Feed, KafkaError, Kind, Options, Status};
+use tidemark_catalog::{Object, ObjectId, ObjectKind, Relation, Snapshot};
+use tidemark_connectors::kafka::{Batch, Broker, Feed, KafkaError, Kind, Options, Sender, Start, Status, going_on};
 use tidemark_engine::{runtime::Engine, seam::Clock};
 
 pub struct Feeds {
     engine: Arc<Engine>,
     clock: Arc<dyn Clock>,
     running: RwLock<HashMap<ObjectId, Arc<Feed>>>,
+    /// Made by the first INSERT into a topic.
+    senders: RwLock<HashMap<ObjectId, Sender>>,
+}
+
+/// Rows that were to go into a topic and did not, or not all.
+pub struct Unproduced {
+    pub error: PgError,
+    /// So many are in the topic.
+    pub acknowledged: usize,
 }
 
 /// What a topic answered when a source was to be made of it: where the source begins.
 pub struct Beginning(std::collections::BTreeMap<u32, u64>);
 
 /// Asks broker and topic, so that a source is refused that could not be read.
-pub async fn ask(name: &str, relation: &Relation) -> Result<Beginning, PgError> {
+pub async fn ask(kind: ObjectKind, name: &str, relation: &Relation) -> Result<Beginning, PgError> {
     let asked = async {
         let broker = Broker::new(Arc::new(Options::of(relation)?))?;
         broker.ask(Broker::start).await
     };
-    asked.await.map(Beginning).map_err(|error| refusal(name, error))
+    asked.await.map(Beginning).map_err(|error| refusal(kind, name, error))
 }
 
 /// An error of Kafka's as a client is told it.
-fn refusal(name: &str, error: KafkaError) -> PgError {
+fn refusal(kind: ObjectKind, name: &str, error: KafkaError) -> PgError {
     let sqlstate = match error.kind {
         Kind::Options => "22023",
         Kind::Unreachable => "08001",
         Kind::NoTopic => "42704",
         Kind::Denied => "28000",
-        Kind::Gone => "55000",
+        Kind::Gone | Kind::Again => "55000",
         Kind::Other => "58000",
     };
-    let refused = PgError::error(sqlstate, format!("source \"{name}\": {}", error.message));
+    let refused = PgError::error(sqlstate, format!("{kind} \"{name}\": {}", error.message));
     match error.hint {
         Some(hint) => refused.hint(hint),
         None => refused,
@@ -44,7 +55,7 @@ fn refusal(name: &str, error: KafkaError) -> PgError {
 
 impl Feeds {
     pub fn new(engine: Arc<Engine>, clock: Arc<dyn Clock>) -> Feeds {
-        Feeds { engine, clock, running: RwLock::default() }
+        Feeds { engine, clock, running: RwLock::default(), senders: RwLock::default() }
     }
 
     /// Starts all that the catalog has. One that cannot be started does not keep the server from it.
@@ -58,8 +69,8 @@ impl Feeds {
 
     /// Keeps durably where a new source begins, before anything is read: what `latest` is, is decided once.
     pub async fn begin(&self, object: &Object, beginning: &Beginning) -> Result<(), PgError> {
-        let Batch { rows, origin } = Batch::beginning(object.schema(), &beginning.0);
-        self.engine.take(object.id, rows, origin).await?;
+        let Batch { rows, deletes, origin } = Batch::beginning(object.schema(), &beginning.0);
+        self.engine.take(object.id, rows, deletes, origin).await?;
         Ok(())
     }
 
@@ -69,19 +80,69 @@ impl Feeds {
             return Ok(());
         }
         let feed = Feed::start(self.engine.clone(), self.clock.clone(), object);
-        self.running.write().insert(object.id, Arc::new(feed.map_err(|error| refusal(&object.name, error))?));
+        let feed = feed.map_err(|error| refusal(object.kind(), &object.name, error))?;
+        self.running.write().insert(object.id, Arc::new(feed));
         Ok(())
+    }
+
+    /// Reading goes on from where the choice leads, durably; `again` says that records may be read a second time.
+    /// Whatever comes of it, the source is fed again when this returns.
+    pub async fn reset(&self, object: &Object, to: &Start, again: bool) -> Result<(), PgError> {
+        let relation = object.relation().ok_or_else(|| PgError::error("XX000", "not a relation"))?;
+        let refused = |error| refusal(object.kind(), &object.name, error);
+        let options = Arc::new(Options::of(relation).map_err(refused)?);
+        // Nobody may be taking while it is decided from where.
+        self.stop(object.id).await;
+        let reset = async {
+            let to = to.clone();
+            let broker = Broker::new(options)?;
+            let places = broker.ask(move |broker| broker.places(&to)).await?;
+            going_on(&places, &self.engine.begin_taking(object.id).await, again)
+        };
+        let set = match reset.await.map_err(refused) {
+            Ok(partitions) => {
+                let Batch { rows, deletes, origin } = Batch::reset(object.schema(), &partitions);
+                self.engine.take(object.id, rows, deletes, origin).await.map(|_| ()).map_err(PgError::from)
+            }
+            Err(error) => Err(error),
+        };
+        set.and(self.start(object))
     }
 
     /// Nothing is taken from the source's topic any more when this returns.
     pub async fn stop(&self, id: ObjectId) {
+        self.senders.write().remove(&id);
         let feed = self.running.write().remove(&id);
         if let Some(feed) = feed {
             feed.stop().await;
         }
     }
 
+    /// Sends rows into the source's topic; how many, when the brokers have them all. They come back by the feed.
+    pub async fn produce(&self, object: &Object, batches: Vec<RecordBatch>) -> Result<usize, Unproduced> {
+        let unproduced =
+            |error, acknowledged| Unproduced { error: refusal(object.kind(), &object.name, error), acknowledged };
+        let sender = self.sender(object).map_err(|error| unproduced(error, 0))?;
+        sender.send(batches).await.map_err(|unsent| {
+            // Else it goes on by itself when the brokers are back.
+            if sender.has_failed() {
+                self.senders.write().remove(&object.id);
+            }
+            unproduced(unsent.error, unsent.acknowledged)
+        })
+    }
+
+    fn sender(&self, object: &Object) -> Result<Sender, KafkaError> {
+        if let Some(sender) = self.senders.read().get(&object.id) {
+            return Ok(sender.clone());
+        }
+        let relation = object.relation().ok_or_else(KafkaError::no_source)?;
+        let sender = Sender::new(Arc::new(Options::of(relation)?), relation)?;
+        Ok(self.senders.write().entry(object.id).or_insert(sender).clone())
+    }
+
     pub async fn stop_all(&self) {
+        self.senders.write().clear();
         let feeds: Vec<Arc<Feed>> = self.running.write().drain().map(|(_, feed)| feed).collect();
         futures::future::join_all(feeds.iter().map(|feed| feed.stop())).await;
     }
@@ -94,10 +155,13 @@ impl Feeds {
     pub async fn flush(&self, snapshot: &Snapshot) -> Result<(), PgError> {
         let feeds: Vec<(ObjectId, Arc<Feed>)> =
             self.running.read().iter().map(|(id, feed)| (*id, feed.clone())).collect();
-        let name = |id: ObjectId| snapshot.get_id(id).map_or_else(String::new, |object| object.name.clone());
-        let flushed = feeds
-            .iter()
-            .map(|(id, feed)| async move { feed.flush().await.map_err(|error| refusal(&name(*id), error)) });
+        let refused = |id: ObjectId, error: KafkaError| match snapshot.get_id(id) {
+            Some(object) => refusal(object.kind(), &object.name, error),
+            None => refusal(ObjectKind::Source, "", error),
+        };
+        let refused = &refused;
+        let flushed =
+            feeds.iter().map(|(id, feed)| async move { feed.flush().await.map_err(|error| refused(*id, error)) });
         futures::future::try_join_all(flushed).await.map(|_| ())
     }
 }

@@ -20,7 +20,7 @@ use tidemark_planner::{
     Statement,
     lookup::{self, Keys, Lookup},
     names,
-    statement::Parsed,
+    statement::{Parsed, ResetTo},
 };
 
 pub struct Prepared {
@@ -115,7 +115,7 @@ impl Prepared {
                 }
                 prepared.parameter_oids = oids(&types, declared);
             }
-            Statement::AdvanceWatermark { to, .. } => {
+            Statement::AdvanceWatermark { to, .. } | Statement::ResetTopic { to: ResetTo::Instant(to), .. } => {
                 let numbers = instants::of_expression(to);
                 if !numbers.is_empty() {
                     prepared.parameter_oids = oids(&[], &instants::declared(&numbers, declared)?);

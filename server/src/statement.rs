@@ -21,6 +21,7 @@ mod prepare;
 pub mod query;
 mod rename;
 mod rename_aggregate;
+mod reset_topic;
 mod resume;
 mod set_options;
 mod settings;
@@ -101,6 +102,12 @@ pub async fn execute(
         Statement::AdvanceWatermark { if_exists, name, to } => {
             let parameters = parameters(session, prepared, bound)?;
             advance_watermark::execute(database, session, *if_exists, name, to, &parameters).await
+        }
+        Statement::ResetTopic { kind, if_exists, name, to, allow_duplicates } => {
+            let parameters = parameters(session, prepared, bound)?;
+            let (kind, if_exists, allow_duplicates) = (*kind, *if_exists, *allow_duplicates);
+            let reset = reset_topic::Reset { kind, if_exists, name, to, allow_duplicates };
+            reset_topic::execute(database, session, reset, &parameters).await
         }
         Statement::Resume { if_exists, name } => resume::execute(database, session, *if_exists, name).await,
         Statement::Comment { kind, name, column, text } => {
@@ -186,7 +193,9 @@ fn changes(statement: &Statement) -> Option<Cow<'static, str>> {
         Statement::CreateView { .. } => of("CREATE", ObjectKind::View),
         Statement::CreateAggregate(_) => of("CREATE", ObjectKind::Aggregate),
         Statement::Drop { kind, .. } => of("DROP", *kind),
-        Statement::Rename { kind, .. } | Statement::SetOptions { kind, .. } => of("ALTER", *kind),
+        Statement::Rename { kind, .. } | Statement::SetOptions { kind, .. } | Statement::ResetTopic { kind, .. } => {
+            of("ALTER", *kind)
+        }
         Statement::AdvanceWatermark { .. } => of("ALTER", ObjectKind::Source),
         Statement::Resume { .. } => of("ALTER", ObjectKind::FeatureView),
         Statement::Comment { .. } => Some("COMMENT".into()),

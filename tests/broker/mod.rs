@@ -22,6 +22,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub struct Broker {
     folder: TempDir,
     port: u16,
+    is_secure: bool,
 }
 
 /// One message; `None` as a payload is a tombstone.
@@ -51,12 +52,21 @@ fn script() -> PathBuf {
 impl Broker {
     /// `None`: there is no Kafka on this machine.
     pub fn start() -> Result<Option<Broker>> {
+        Self::start_with(false)
+    }
+
+    /// One that listens with TLS and SASL too.
+    pub fn start_secure() -> Result<Option<Broker>> {
+        Self::start_with(true)
+    }
+
+    fn start_with(is_secure: bool) -> Result<Option<Broker>> {
         let jars = script().with_file_name(".kafka");
         if std::env::var_os("KAFKA_JARS").is_none() && !jars.exists() {
             return Ok(None);
         }
         let folder = tempfile::Builder::new().prefix("tidemark-kafka-").tempdir()?;
-        let broker = Broker { folder, port: two_free_ports()? };
+        let broker = Broker { folder, port: three_free_ports()?, is_secure };
         broker.again()?;
         Ok(Some(broker))
     }
@@ -73,11 +83,26 @@ impl Broker {
 
     /// With the data it had.
     pub fn again(&self) -> Result<()> {
-        self.run("start", &[&self.port.to_string()])
+        let port = self.port.to_string();
+        let mut start = vec![port.as_str()];
+        if self.is_secure {
+            start.push("secure");
+        }
+        self.run("start", &start)
     }
 
     pub fn address(&self) -> String {
         format!("127.0.0.1:{}", self.port)
+    }
+
+    /// Where it listens with TLS and SASL; see `kafka.sh`.
+    pub fn secure_address(&self) -> String {
+        format!("127.0.0.1:{}", self.port + 2)
+    }
+
+    /// A file that the script has made.
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
     }
 
     fn config(&self) -> ClientConfig {
@@ -177,11 +202,12 @@ impl Drop for Broker {
     }
 }
 
-/// A port whose neighbour is free too: the controller's.
-fn two_free_ports() -> Result<u16> {
+/// A port whose neighbours are free too: the controller's, and the one with TLS.
+fn three_free_ports() -> Result<u16> {
     loop {
         let port = std::net::TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port();
-        if port < u16::MAX && std::net::TcpListener::bind(("127.0.0.1", port + 1)).is_ok() {
+        let is_free = |port: u16| std::net::TcpListener::bind(("127.0.0.1", port)).is_ok();
+        if port < u16::MAX - 1 && is_free(port + 1) && is_free(port + 2) {
             return Ok(port);
         }
     }

@@ -30,7 +30,10 @@ const ONE_VERSION: [&str; 9] =
     ["arrow", "parquet", "datafusion", "sqlparser", "object_store", "pgwire", "sqlx", "iceberg", "fjall"];
 
 /// C code and a second TLS stack: slow to build, hard to ship.
-const REFUSED: [&str; 6] = ["aws-lc-rs", "aws-lc-sys", "aws-lc-fips-sys", "native-tls", "openssl", "openssl-sys"];
+const REFUSED: [&str; 6] = ["aws-lc-rs", "aws-lc-sys", "aws-lc-fips-sys", "native-tls", "openssl", "openssl-src"];
+
+/// The one exception: librdkafka's TLS and SCRAM are OpenSSL's, the system's, and nobody else's.
+const ONLY_FOR: [(&str, &str); 1] = [("openssl-sys", "rdkafka-sys")];
 
 /// Name and versions of every package in Cargo.lock, on every platform.
 fn locked() -> BTreeMap<String, Vec<String>> {
@@ -120,6 +123,20 @@ fn nothing_needs_c_crypto_or_native_tls() {
     let locked = locked();
     for name in REFUSED {
         assert!(!locked.contains_key(name), "{name} came in; find who with: cargo tree -i {name}");
+    }
+}
+
+#[test]
+fn the_systems_openssl_is_librdkafkas_alone() {
+    let lock: toml::Table = read(&root().join("Cargo.lock")).parse().expect("Cargo.lock is TOML");
+    for (name, user) in ONLY_FOR {
+        let is_name = |entry: &toml::Value| entry.as_str().and_then(|entry| entry.split(' ').next()) == Some(name);
+        let packages = lock["package"].as_array().expect("packages are a list").iter();
+        let users = packages.filter(|package| {
+            package.get("dependencies").and_then(toml::Value::as_array).is_some_and(|all| all.iter().any(is_name))
+        });
+        let users: Vec<&str> = users.filter_map(|package| package["name"].as_str()).collect();
+        assert_eq!(users, [user], "{name}");
     }
 }
 

@@ -87,6 +87,7 @@ pub fn object(source: &Source) -> Object {
                 .collect(),
             primary_key: source.primary_key.iter().map(|name| source.column(name)).collect(),
             upsert: source.primary_key.is_some(),
+            encode: Default::default(),
             event_time: Some(source.column(crate::model::EVENT_TIME)),
             delay_us: source.delay_us,
             clock: ClockMode::Event,

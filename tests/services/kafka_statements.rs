@@ -6,8 +6,8 @@ use crate::{
     broker::{Broker, Sent},
     comes,
     metrics::a_topic_is_measured_partition_by_partition,
-    run,
-    server::{Folder, Server, free_port, rows, shown},
+    refused, run,
+    server::{Folder, Server, free_port, rows},
 };
 use anyhow::{Context, Result, ensure};
 use tokio_postgres::Client;
@@ -22,7 +22,7 @@ async fn a_kafka_source_says_what_it_does() -> Result<()> {
 
 async fn all(broker: &Broker, folder: &Folder) -> Result<()> {
     let http = free_port()?;
-    let server = Server::start_with(folder, &["--http", &format!("127.0.0.1:{http}")]).await?;
+    let mut server = Server::start_with(folder, &["--http", &format!("127.0.0.1:{http}")]).await?;
     let client = server.connect().await?;
     what_cannot_be_is_refused_at_once(broker, &client).await.context("refusals")?;
     lateness_is_by_partition_and_an_idle_one_holds_nobody_back(broker, &client).await.context("late")?;
@@ -30,7 +30,11 @@ async fn all(broker: &Broker, folder: &Folder) -> Result<()> {
     new_partitions_are_found(broker, &client).await.context("partitions")?;
     latest_is_decided_when_the_source_is_made(broker, &client).await.context("latest")?;
     a_broker_that_is_away_is_waited_for(broker, &client).await.context("away")?;
-    records_that_are_gone_stop_the_source_and_say_so(broker, &client).await.context("gone")
+    records_that_are_gone_stop_the_source_and_say_so(broker, &client).await.context("gone")?;
+    reading_is_set_elsewhere(broker, &client).await.context("reset")?;
+    server.kill()?;
+    let server = Server::start(folder).await?;
+    it_stays_where_it_was_set(broker, &server.connect().await?).await.context("reset, killed")
 }
 
 /// `CREATE SOURCE name (columns) INCLUDE … WITH (connector = 'kafka', topic = name, broker, options)`.
@@ -48,13 +52,6 @@ pub fn event(partition: i32, user: i64, at: &str) -> Sent {
     Sent::to(partition, format!("{{\"user_id\": {user}, \"at\": \"2026-11-01T{at}Z\"}}"))
 }
 
-async fn refused(client: &Client, sql: &str, expected: &str) -> Result<()> {
-    let error = client.batch_execute(sql).await.err().with_context(|| format!("not refused: {sql}"))?;
-    let said = shown(&error);
-    ensure!(said.contains(expected), "{sql}\n{said}\nand not\n{expected}");
-    Ok(())
-}
-
 async fn what_cannot_be_is_refused_at_once(broker: &Broker, client: &Client) -> Result<()> {
     broker.create_topic("clicks", 1, &[]).await?;
     let at = |options: &str| create(broker, "clicks", "n BIGINT", options);
@@ -69,7 +66,7 @@ async fn what_cannot_be_is_refused_at_once(broker: &Broker, client: &Client) -> 
         (create(broker, "clicks", "n INTERVAL", ""), "column \"n\": JSON has no interval (hint: declare it text"),
         (
             "CREATE TABLE t (a BIGINT) WITH (connector = 'kafka', topic = 't')".into(),
-            "0A000: table \"t\" cannot be fed by Kafka yet",
+            "0A000: table \"t\" is fed by Kafka only with a PRIMARY KEY and FORMAT UPSERT (hint: a stream of events is CREATE SOURCE",
         ),
         (
             "CREATE SOURCE s (a BIGINT) WITH (connector = 'kafka', topic = 't')".into(),
@@ -87,13 +84,6 @@ async fn what_cannot_be_is_refused_at_once(broker: &Broker, client: &Client) -> 
     }
     ensure!(rows(client, "SELECT name FROM tidemark.sources").await?.is_empty(), "something was made");
     run(client, &at("")).await?;
-    refused(
-        client,
-        "INSERT INTO clicks (n) VALUES (1)",
-        "0A000: source \"clicks\" is fed by the Kafka topic \"clicks\"",
-    )
-    .await?;
-    refused(client, "COPY clicks FROM STDIN", "0A000: source \"clicks\" is fed by the Kafka topic").await?;
     refused(client, "ALTER SOURCE clicks SET (topic = 'b')", "0A000: topic of source \"clicks\" cannot be changed")
         .await?;
     run(client, "ALTER SOURCE clicks SET (properties.client.id = 'another')").await?;
@@ -202,10 +192,64 @@ async fn records_that_are_gone_stop_the_source_and_say_so(broker: &Broker, clien
     .await?;
     refused(client, "FLUSH", "55000: source \"gone\": partition 0 of topic \"gone\" has no offset 5 to go on from")
         .await?;
-    // What it has, it has; and it can be made anew.
+    // What it has, it has; and it goes on where it is told.
     comes(client, "SELECT count(*) FROM gone", "5").await?;
-    run(client, "DROP SOURCE gone").await?;
-    run(client, &create(broker, "gone", "n BIGINT", "")).await?;
+    let back = "55000: source \"gone\": partition 0 would go back from offset 5 to 0";
+    refused(client, "ALTER SOURCE gone RESET TO EARLIEST", back).await?;
+    run(client, "ALTER SOURCE gone RESET TO EARLIEST ALLOW DUPLICATES").await?;
     run(client, "FLUSH").await?;
-    comes(client, "SELECT n FROM gone", "9").await
+    comes(client, "SELECT n, o FROM gone ORDER BY n", "0 | 0\n1 | 1\n2 | 2\n3 | 3\n4 | 4\n9 | 0").await?;
+    comes(client, "SELECT state, last_error FROM tidemark.pipelines WHERE name = 'gone'", "running | NULL").await?;
+    // With a partition less, and on from its end.
+    run(client, "DROP SOURCE gone").await?;
+    broker.add_partitions("gone", 2).await?;
+    run(client, &create(broker, "gone", "n BIGINT", "")).await?;
+    broker.delete_topic("gone").await?;
+    broker.create_topic("gone", 1, &[]).await?;
+    broker.send("gone", [Sent::to(0, "{\"n\": 10}")])?;
+    run(client, "ALTER SOURCE gone RESET TO LATEST").await?;
+    broker.send("gone", [Sent::to(0, "{\"n\": 11}")])?;
+    run(client, "FLUSH").await?;
+    comes(client, "SELECT o FROM gone WHERE n = 11", "1").await?;
+    let partitions = "SELECT partitions FROM tidemark.pipelines WHERE name = 'gone'";
+    comes(client, partitions, "[{\"end\":2,\"lag\":0,\"next\":2,\"partition\":0}]").await?;
+    run(client, "DROP SOURCE gone").await
+}
+
+async fn reading_is_set_elsewhere(broker: &Broker, client: &Client) -> Result<()> {
+    broker.create_topic("again", 2, &[]).await?;
+    let at = |partition, n: i64, timestamp_ms| Sent {
+        timestamp_ms: Some(timestamp_ms),
+        ..Sent::to(partition, format!("{{\"n\": {n}}}"))
+    };
+    broker.send("again", [at(0, 0, 1000), at(0, 1, 2000), at(0, 2, 3000), at(1, 10, 1500)])?;
+    run(client, &create(broker, "again", "n BIGINT", ", scan.startup.mode = 'latest'")).await?;
+    let back = "55000: source \"again\": partition 0 would go back from offset 3 to 1: the rows of the records between come a second";
+    refused(client, "ALTER SOURCE again RESET TO timestamptz '1970-01-01 00:00:02Z'", back).await?;
+    run(client, "ALTER SOURCE again RESET TO timestamptz '1970-01-01 00:00:02Z' ALLOW DUPLICATES").await?;
+    run(client, "FLUSH").await?;
+    let all = "SELECT n, p, o FROM again ORDER BY n";
+    comes(client, all, "1 | 0 | 1\n2 | 0 | 2").await?;
+    // A partition that is not named stays where it is.
+    run(client, "ALTER SOURCE again RESET TO OFFSETS 'partition:1,offset:0' ALLOW DUPLICATES").await?;
+    run(client, "FLUSH").await?;
+    comes(client, all, "1 | 0 | 1\n2 | 0 | 2\n10 | 1 | 0").await?;
+    for (to, expected) in [
+        ("OFFSETS 'partition:1,offset:9'", "22023: source \"again\": partition 1 of topic \"again\" has no offset 9"),
+        ("OFFSETS '1:9'", "22023: \"1:9\" are no offsets (hint: RESET TO OFFSETS 'partition:0,offset:42"),
+        ("soonest", "42601: a topic is not reset to soonest"),
+    ] {
+        refused(client, &format!("ALTER SOURCE again RESET TO {to}"), expected).await?;
+    }
+    // The last record comes a second time: that is what was asked for.
+    run(client, "ALTER SOURCE again RESET TO OFFSETS 'partition:0,offset:2' ALLOW DUPLICATES").await?;
+    run(client, "FLUSH").await?;
+    comes(client, all, "1 | 0 | 1\n2 | 0 | 2\n2 | 0 | 2\n10 | 1 | 0").await
+}
+
+async fn it_stays_where_it_was_set(broker: &Broker, client: &Client) -> Result<()> {
+    broker.send("again", [Sent::to(0, "{\"n\": 3}")])?;
+    run(client, "FLUSH").await?;
+    comes(client, "SELECT n FROM again ORDER BY n", "1\n2\n2\n3\n10").await?;
+    run(client, "DROP SOURCE again").await
 }

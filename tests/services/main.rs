@@ -12,12 +12,15 @@ mod redis_server;
 mod server;
 
 mod clickstream;
+mod kafka_secure;
 mod kafka_statements;
+mod kafka_tables;
 mod kafka_twin;
+mod kafka_writing;
 mod metrics;
 mod redis;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use broker::Broker;
 use std::time::{Duration, Instant};
 
@@ -26,7 +29,14 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const POLL: Duration = Duration::from_millis(20);
 
 fn broker() -> Result<Option<Broker>> {
-    let broker = Broker::start()?;
+    found(Broker::start()?)
+}
+
+fn secure_broker() -> Result<Option<Broker>> {
+    found(Broker::start_secure()?)
+}
+
+fn found(broker: Option<Broker>) -> Result<Option<Broker>> {
     if broker.is_none() {
         server::skipped("no jars of Kafka in tests/services/.kafka; scripts/setup.sh test fetches them")?;
     }
@@ -53,6 +63,14 @@ async fn comes(client: &tokio_postgres::Client, sql: &str, expected: &str) -> Re
         }
         tokio::time::sleep(POLL).await;
     }
+}
+
+/// Runs a statement that must not do.
+async fn refused(client: &tokio_postgres::Client, sql: &str, expected: &str) -> Result<()> {
+    let error = client.batch_execute(sql).await.err().with_context(|| format!("not refused: {sql}"))?;
+    let said = server::shown(&error);
+    ensure!(said.contains(expected), "{sql}\n{said}\nand not\n{expected}");
+    Ok(())
 }
 
 /// Runs statements that must do.

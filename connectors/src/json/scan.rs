@@ -18,6 +18,8 @@ pub(super) enum Token<'a> {
     /// From brace to brace, or bracket to bracket.
     Object(&'a str),
     Array(&'a str),
+    /// A text that is not in JSON: nothing in it is escaped. The scanner gives none.
+    Plain(&'a str),
 }
 
 impl Token<'_> {
@@ -27,7 +29,7 @@ impl Token<'_> {
             Token::Null => "null",
             Token::Bool(_) => "a boolean",
             Token::Number(_) => "a number",
-            Token::Text(_) => "a text",
+            Token::Text(_) | Token::Plain(_) => "a text",
             Token::Object(_) => "an object",
             Token::Array(_) => "an array",
         }
@@ -289,6 +291,7 @@ mod tests {
             Token::Bool(b) => Json::Bool(b),
             Token::Number(n) => serde_json::from_str(n).map_err(|e| e.to_string())?,
             Token::Text(t) => Json::String(unescaped(t).into_owned()),
+            Token::Plain(t) => Json::String(t.to_string()),
             Token::Object(text) => {
                 let mut object = serde_json::Map::new();
                 Scanner::new(text).object(|scanner, name| {

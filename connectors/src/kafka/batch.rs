@@ -1,7 +1,7 @@
 //! Messages on their way to rows: decoded where librdkafka has them, together with where each came from.
 
 use super::{KafkaError, Kind, Options, queue::Message};
-use crate::json::{Field, JsonRows};
+use crate::{format::Rows, json::Field};
 use arrow::{
     array::{
         ArrayRef, BinaryBuilder, Int32Builder, Int64Builder, StringBuilder, TimestampMicrosecondBuilder, new_null_array,
@@ -17,6 +17,8 @@ use tidemark_engine::seam::{Origin, Run, Taken, Undecoded};
 #[derive(Debug, Clone)]
 pub struct Batch {
     pub rows: RecordBatch,
+    /// Rows that have only a primary key, whose row goes; ascending.
+    pub deletes: Vec<u32>,
     pub origin: Origin,
 }
 
@@ -27,17 +29,28 @@ impl Batch {
         let taken = taken
             .map(|(partition, next)| Taken { partition: *partition, next: *next, watermark_us: i64::MIN })
             .collect();
-        Batch { rows: RecordBatch::new_empty(schema), origin: Origin { taken, ..Origin::default() } }
+        let origin = Origin { taken, ..Origin::default() };
+        Batch { rows: RecordBatch::new_empty(schema), deletes: vec![], origin }
+    }
+
+    /// Without rows: where reading goes on from now on, of these partitions and no others.
+    pub fn reset(schema: SchemaRef, partitions: &BTreeMap<u32, u64>) -> Batch {
+        let mut batch = Self::beginning(schema, partitions);
+        batch.origin.is_reset = true;
+        batch
     }
 }
 
 /// Gathers a batch.
 pub(super) struct Decoder {
     schema: SchemaRef,
-    json: JsonRows,
-    /// The places of JSON's columns in the relation.
+    decoded: Rows,
+    /// The places of the decoded columns in the relation.
     places: Vec<usize>,
+    /// Those of them that a message without a value tells in its key; `None`: such a message is no row.
+    key: Option<Vec<usize>>,
     includes: Vec<(usize, Including)>,
+    deletes: Vec<u32>,
     runs: Vec<Run>,
     undecoded: Vec<Undecoded>,
     next: BTreeMap<u32, u64>,
@@ -51,8 +64,10 @@ impl Decoder {
         let includes = options.includes.iter().map(|(at, include, ty)| Ok((*at, Including::of(include, ty)?)));
         Ok(Decoder {
             schema,
-            json: JsonRows::new(fields).map_err(wrong)?,
+            decoded: Rows::new(&options.format, fields).map_err(wrong)?,
             places,
+            key: options.key.clone(),
+            deletes: vec![],
             includes: includes.collect::<Result<_, String>>().map_err(wrong)?,
             runs: vec![],
             undecoded: vec![],
@@ -63,7 +78,7 @@ impl Decoder {
 
     /// Messages since the last batch.
     pub fn messages(&self) -> usize {
-        self.json.len() + self.undecoded.len()
+        self.decoded.len() + self.undecoded.len()
     }
 
     /// Payload bytes of them.
@@ -77,7 +92,7 @@ impl Decoder {
         self.bytes += payload.map_or(0, <[u8]>::len);
         // The time at which it was written to the topic, where the broker says so; else now is all that is known.
         let append_us = timestamp_ms.filter(|_| message.is_append_time).map_or(now_us, |ms| ms.saturating_mul(1000));
-        let row = self.json.len();
+        let row = self.decoded.len();
         if let Err(error) = self.row(message) {
             let payload = payload.map_or("null".to_string(), shown);
             self.undecoded.push(Undecoded { partition, offset, append_us, error, payload });
@@ -95,13 +110,24 @@ impl Decoder {
 
     /// One more row, or none.
     fn row(&mut self, message: &Message<'_>) -> Result<(), String> {
-        let payload = message.payload.ok_or("a message without a value is no row of FORMAT PLAIN")?;
         for (at, including) in &self.includes {
+            let field = self.schema.field(*at);
             including
-                .check(message)
-                .map_err(|what| format!("{what} of column \"{}\"", self.schema.field(*at).name()))?;
+                .check(message, field.is_nullable())
+                .map_err(|what| format!("{what} of column \"{}\"", field.name()))?;
         }
-        self.json.push(payload)?;
+        let row = self.decoded.len() as u32;
+        match (message.payload, &self.key) {
+            (Some(payload), _) => self.decoded.push(payload)?,
+            (None, Some(key)) => {
+                if message.key.is_none() && !key.is_empty() {
+                    return Err("a message without a value and a key deletes nothing".to_string());
+                }
+                self.decoded.push_key(message.key.unwrap_or_default(), key)?;
+                self.deletes.push(row);
+            }
+            (None, None) => return Err("a message without a value is no row of FORMAT PLAIN".to_string()),
+        }
         self.includes.iter_mut().for_each(|(_, including)| including.push(message));
         Ok(())
     }
@@ -109,9 +135,9 @@ impl Decoder {
     /// What has been gathered; begins anew. The rows may be none.
     pub fn finish(&mut self) -> Result<Batch, KafkaError> {
         let wrong = |error: String| KafkaError::new(Kind::Other, error);
-        let rows = self.json.len();
+        let rows = self.decoded.len();
         let mut columns: Vec<Option<ArrayRef>> = vec![None; self.schema.fields().len()];
-        for (at, column) in self.places.iter().zip(self.json.finish().map_err(wrong)?) {
+        for (at, column) in self.places.iter().zip(self.decoded.finish().map_err(wrong)?) {
             columns[*at] = Some(column);
         }
         for (at, including) in &mut self.includes {
@@ -128,8 +154,9 @@ impl Decoder {
             runs: std::mem::take(&mut self.runs),
             undecoded: std::mem::take(&mut self.undecoded),
             taken: next.map(|(partition, next)| Taken { partition, next, watermark_us: i64::MIN }).collect(),
+            is_reset: false,
         };
-        Ok(Batch { rows, origin })
+        Ok(Batch { rows, deletes: std::mem::take(&mut self.deletes), origin })
     }
 }
 
@@ -177,12 +204,22 @@ impl Including {
     }
 
     /// Whether the message can be told of.
-    fn check(&self, message: &Message<'_>) -> Result<(), String> {
-        let Including::Text(name, _) = self else { return Ok(()) };
+    fn check(&self, message: &Message<'_>, is_nullable: bool) -> Result<(), String> {
+        let name = match self {
+            Including::Text(name, _) | Including::Bytes(name, _) => name,
+            Including::Timestamp(_) if !is_nullable && message.timestamp_ms.is_none() => {
+                return Err("the timestamp is missing, and is NOT NULL".to_string());
+            }
+            Including::Timestamp(_) | Including::Partition(_) | Including::Offset(_) => return Ok(()),
+        };
         let what = if name.is_some() { "the header" } else { "the key" };
-        std::str::from_utf8(Self::read(name, message).unwrap_or_default())
-            .map(|_| ())
-            .map_err(|error| format!("{what} is no text ({error}), which it is to be by the type"))
+        match (Self::read(name, message), self) {
+            (None, _) if !is_nullable => Err(format!("{what} is missing, and is NOT NULL")),
+            (Some(bytes), Including::Text(..)) => std::str::from_utf8(bytes)
+                .map(|_| ())
+                .map_err(|error| format!("{what} is no text ({error}), which it is to be by the type")),
+            _ => Ok(()),
+        }
     }
 
     fn push(&mut self, message: &Message<'_>) {

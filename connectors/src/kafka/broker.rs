@@ -2,8 +2,11 @@
 //!
 //! librdkafka answers these by blocking, up to a timeout; [`Broker::ask`] moves that to a thread that may block.
 
-use super::{KafkaError, Kind, Options, Start, queue::Log};
-use parking_lot::Mutex;
+use super::{
+    KafkaError, Kind, Options, Start,
+    explain::{self, Complaints, Doing},
+    queue::Log,
+};
 use rdkafka::{
     ClientConfig, Offset, TopicPartitionList,
     consumer::{BaseConsumer, Consumer},
@@ -31,14 +34,24 @@ const CLIENT: [(&str, &str); 10] = [
     ("client.id", "tidemark"),
 ];
 
+/// What a partition has, and where reading is to begin in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    /// Its first offset.
+    pub low: u64,
+    /// The one after its last record.
+    pub high: u64,
+    /// `None`: nothing was said of this partition.
+    pub chosen: Option<u64>,
+}
+
 /// A client of the brokers that the options name.
 #[derive(Clone)]
 pub struct Broker {
     pub(super) consumer: Arc<BaseConsumer>,
     options: Arc<Options>,
     log: Arc<Log>,
-    /// What librdkafka has last complained about: errors of its calls say only that there was no answer.
-    complaint: Arc<Mutex<Option<String>>>,
+    complaints: Arc<Complaints>,
 }
 
 impl Broker {
@@ -60,18 +73,12 @@ impl Broker {
         for (name, value) in &options.client {
             config.set(name, value);
         }
-        let mut consumer: BaseConsumer = config.create().map_err(|error| match error {
-            ClientError::ClientConfig(_, said, name, _) => {
-                KafkaError::new(Kind::Options, format!("option \"properties.{name}\": {said}"))
-                    .hint("properties.* are librdkafka's settings")
-            }
-            other => KafkaError::new(Kind::Options, other.to_string()),
-        })?;
+        let mut consumer: BaseConsumer = config.create().map_err(explain::creation)?;
         consumer.set_nonempty_callback(wake);
         let consumer = Arc::new(consumer);
         let log =
             Log::of(&consumer).ok_or_else(|| KafkaError::new(Kind::Other, "librdkafka gives no queue of its log"))?;
-        Ok(Broker { consumer, options, log: Arc::new(log), complaint: Arc::default() })
+        Ok(Broker { consumer, options, log: Arc::new(log), complaints: Arc::default() })
     }
 
     /// Asks on a thread that may block.
@@ -117,18 +124,22 @@ impl Broker {
 
     /// Where reading begins, by the options.
     pub fn start(&self) -> Result<BTreeMap<u32, u64>, KafkaError> {
+        let places = self.places(&self.options.start)?.into_iter();
+        Ok(places.map(|(partition, place)| (partition, place.chosen.unwrap_or(place.low))).collect())
+    }
+
+    /// All partitions, and where in each a choice leads.
+    pub fn places(&self, choice: &Start) -> Result<BTreeMap<u32, Place>, KafkaError> {
         let partitions = self.partitions()?;
         let ranges: BTreeMap<u32, (u64, u64)> = partitions
             .iter()
             .map(|partition| Ok((*partition, self.range(*partition)?)))
             .collect::<Result<_, KafkaError>>()?;
-        match &self.options.start {
-            Start::Earliest => Ok(ranges.into_iter().map(|(partition, (low, _))| (partition, low)).collect()),
-            Start::Latest => Ok(ranges.into_iter().map(|(partition, (_, high))| (partition, high)).collect()),
-            Start::Timestamp(millis) => self.at(*millis, &ranges),
+        let chosen: BTreeMap<u32, u64> = match choice {
+            Start::Earliest => ranges.iter().map(|(partition, (low, _))| (*partition, *low)).collect(),
+            Start::Latest => ranges.iter().map(|(partition, (_, high))| (*partition, *high)).collect(),
+            Start::Timestamp(millis) => self.at(*millis, &ranges)?,
             Start::Offsets(offsets) => {
-                let mut from: BTreeMap<u32, u64> =
-                    ranges.iter().map(|(partition, (low, _))| (*partition, *low)).collect();
                 for (partition, offset) in offsets {
                     let (low, high) = ranges.get(partition).copied().ok_or_else(|| {
                         let message = format!("topic \"{}\" has no partition {partition}", self.options.topic);
@@ -140,11 +151,14 @@ impl Broker {
                         return Err(KafkaError::new(Kind::Options, message)
                             .hint(format!("its records have offsets from {low}, the next is {high}")));
                     }
-                    from.insert(*partition, *offset);
                 }
-                Ok(from)
+                offsets.clone()
             }
-        }
+        };
+        let place = |(partition, (low, high)): (u32, (u64, u64))| {
+            (partition, Place { low, high, chosen: chosen.get(&partition).copied() })
+        };
+        Ok(ranges.into_iter().map(place).collect())
     }
 
     /// The first record of that time or later in each partition; its end where there is none.
@@ -179,63 +193,28 @@ impl Broker {
 
     /// Hears what librdkafka has said, and gives the last of what was a complaint.
     fn complaint(&self) -> Option<String> {
-        const WARNING: i32 = 4;
-        let mut complaint = self.complaint.lock();
         self.log.each(|level, text| {
             tracing::debug!(target: "librdkafka", topic = self.options.topic, level, text);
-            if level <= WARNING {
-                // `[thrd:host:9092/bootstrap]: host:9092/bootstrap: Connect to … failed: …`
-                *complaint = Some(text.split_once("]: ").map_or(text, |(_, said)| said).to_string());
-            }
+            self.complaints.hear(level, text);
         });
-        complaint.clone()
+        self.complaints.last()
     }
 
     /// All is well again. To be called now and then: what librdkafka says waits until it is heard.
     pub(super) fn forget_complaints(&self) {
         self.complaint();
-        *self.complaint.lock() = None;
+        self.complaints.forget();
     }
 
     fn no_topic(&self) -> KafkaError {
-        KafkaError::new(Kind::NoTopic, format!("topic \"{}\" does not exist", self.options.topic))
-            .hint(format!("create it on {}, or correct its name", self.options.servers()))
+        explain::no_topic(&self.options)
     }
 
     pub(super) fn explain(&self, error: &ClientError) -> KafkaError {
-        match error.rdkafka_error_code() {
-            Some(code) => self.explain_code(code),
-            None => KafkaError::new(Kind::Other, error.to_string()),
-        }
+        explain::call(&self.options, self.complaint(), Doing::Reading, error)
     }
 
     pub(super) fn explain_code(&self, code: RDKafkaErrorCode) -> KafkaError {
-        use RDKafkaErrorCode as Code;
-        let servers = self.options.servers();
-        let complaint = self.complaint();
-        let complaint = complaint.map_or(String::new(), |complaint| format!(": {complaint}"));
-        match code {
-            Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::UnknownPartition | Code::UnknownTopicId => {
-                self.no_topic()
-            }
-            Code::TopicAuthorizationFailed | Code::GroupAuthorizationFailed | Code::ClusterAuthorizationFailed => {
-                let message = format!("not allowed to read topic \"{}\"", self.options.topic);
-                KafkaError::new(Kind::Denied, message).hint("the user of properties.sasl.username needs READ and DESCRIBE")
-            }
-            Code::Authentication | Code::SaslAuthenticationFailed => {
-                KafkaError::new(Kind::Denied, format!("the Kafka broker at {servers} refuses the credentials{complaint}"))
-                    .hint("properties.security.protocol, properties.sasl.mechanism, …username and …password")
-            }
-            Code::BrokerTransportFailure
-            | Code::AllBrokersDown
-            | Code::OperationTimedOut
-            | Code::RequestTimedOut
-            | Code::Resolve
-            | Code::LeaderNotAvailable => {
-                KafkaError::new(Kind::Unreachable, format!("no Kafka broker answers at {servers}{complaint}"))
-                    .hint("check properties.bootstrap.server, and that the brokers' advertised addresses can be reached from here")
-            }
-            other => KafkaError::new(Kind::Other, format!("Kafka: {other}{complaint}")),
-        }
+        explain::code(&self.options, self.complaint(), Doing::Reading, code)
     }
 }

@@ -74,7 +74,7 @@ impl Feed {
     /// Starts to feed the source; it reads on from where its log says, or, if that has nothing yet, from where the options
     /// say.
     pub fn start(engine: Arc<Engine>, clock: Arc<dyn Clock>, object: &Object) -> Result<Feed, KafkaError> {
-        let relation = object.relation().ok_or_else(|| KafkaError::new(Kind::Options, "not a source"))?;
+        let relation = object.relation().ok_or_else(KafkaError::no_source)?;
         let options = Arc::new(Options::of(relation)?);
         let (stop, stopping) = watch::channel(false);
         let (applied, changed) = watch::channel(());
@@ -283,8 +283,8 @@ impl Task {
     /// Into the log, however often it takes.
     async fn apply(&self, batch: Batch) -> Result<(), End> {
         loop {
-            let Batch { rows, origin } = batch.clone();
-            let error = match self.engine.take(self.source, rows, origin).await {
+            let Batch { rows, deletes, origin } = batch.clone();
+            let error = match self.engine.take(self.source, rows, deletes, origin).await {
                 Ok(_) => return Ok(()),
                 Err(IngestError::Seam(error @ (SeamError::NotDone(_) | SeamError::Full(_)))) => error.to_string(),
                 Err(error @ IngestError::TakenBefore { .. }) => {
@@ -315,8 +315,8 @@ impl Task {
                 "partition {partition} of topic \"{topic}\" has no offset {next} to go on from: its records have offsets from \
                  {low}, the next is {high}"
             );
-            let hint = "records were removed before they were read, or the topic was made anew; DROP the source and CREATE it \
-                        again to read what there is";
+            let hint = "records were removed before they were read, or the topic was made anew; ALTER … RESET TO \
+                        EARLIEST (with ALLOW DUPLICATES where that is back) or LATEST goes on with what there is";
             return Err(End::Failed(KafkaError::new(Kind::Gone, message).hint(hint)));
         }
         tracing::debug!(topic = self.options.topic, ?partition, text, "librdkafka complains");

@@ -1,9 +1,13 @@
 //! What `WITH ( … )` says of a Kafka source, checked as far as that needs no broker.
 
 use super::{KafkaError, Kind};
-use crate::json::{Epoch, Field, has};
+use crate::{
+    csv::Dialect,
+    format::Format,
+    json::{Epoch, Field, has},
+};
 use std::collections::BTreeMap;
-use tidemark_catalog::{Include, Relation, SqlType};
+use tidemark_catalog::{Encode, Include, Relation, SqlType};
 
 /// Where reading begins when a source is made.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,20 +20,38 @@ pub enum Start {
     Offsets(BTreeMap<u32, u64>),
 }
 
-#[derive(Debug, Clone)]
+impl Start {
+    /// Flink's notation of offsets: `partition:0,offset:42;partition:1,offset:300`.
+    pub fn offsets(text: &str) -> Option<Start> {
+        specific(text).map(Start::Offsets)
+    }
+}
+
+#[derive(Clone)]
 pub struct Options {
     pub topic: String,
     pub start: Start,
     /// librdkafka's settings.
     pub client: BTreeMap<String, String>,
+    pub(super) format: Format,
     /// The columns that are in the messages, with their place in the relation.
     pub(super) fields: Vec<(usize, Field)>,
+    /// Of a table (`FORMAT UPSERT`): which of the fields are in its primary key. A message without a value deletes that
+    /// row.
+    pub(super) key: Option<Vec<usize>>,
     /// The columns that tell about the message.
     pub(super) includes: Vec<(usize, Include, SqlType)>,
 }
 
+/// Without what lets somebody in.
+impl std::fmt::Debug for Options {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Options").field("topic", &self.topic).field("servers", &self.servers()).finish_non_exhaustive()
+    }
+}
+
 /// Every option of a Kafka source, for whoever mistypes one.
-pub const OPTIONS: [&str; 9] = [
+pub const OPTIONS: [&str; 14] = [
     "topic",
     "properties.bootstrap.server",
     "properties.*",
@@ -39,23 +61,33 @@ pub const OPTIONS: [&str; 9] = [
     "json.timestamp",
     "json.timestamp.<column>",
     "json.path.<column>",
+    "csv.delimiter",
+    "csv.quote",
+    "csv.null",
+    "csv.timestamp",
+    "csv.timestamp.<column>",
 ];
 
 /// Settings of librdkafka that this connector stands on; and why.
-const RESERVED: [(&str, &str); 7] = [
+const RESERVED: [(&str, &str); 11] = [
     ("enable.auto.commit", "offsets are kept with the rows, not by a group"),
     ("enable.auto.offset.store", "offsets are kept with the rows, not by a group"),
     ("enable.partition.eof", "it tells when a partition is idle"),
     ("auto.offset.reset", "scan.startup.mode says where a source begins; records that are gone later are an error"),
     ("group.instance.id", "partitions are assigned without a group"),
     ("partition.assignment.strategy", "partitions are assigned without a group"),
+    ("enable.idempotence", "what INSERT writes is to be there once"),
+    ("acks", "INSERT returns when all replicas have the rows"),
+    ("request.required.acks", "INSERT returns when all replicas have the rows"),
+    ("transactional.id", "INSERT is no transaction of Kafka's"),
     ("statistics.interval.ms", "nobody reads them; tidemark.pipelines has the lag"),
 ];
 
 /// Whether an option belongs to the connector.
 pub fn is_option(name: &str) -> bool {
-    let prefixes = ["properties.", "scan.startup.", "json.timestamp.", "json.path."];
-    matches!(name, "topic" | "json.timestamp") || prefixes.iter().any(|prefix| name.starts_with(prefix))
+    const NAMES: [&str; 6] = ["topic", "json.timestamp", "csv.timestamp", "csv.delimiter", "csv.quote", "csv.null"];
+    let prefixes = ["properties.", "scan.startup.", "json.timestamp.", "json.path.", "csv.timestamp."];
+    NAMES.contains(&name) || prefixes.iter().any(|prefix| name.starts_with(prefix))
 }
 
 impl Options {
@@ -77,11 +109,16 @@ impl Options {
             let hint = "WITH (…, properties.bootstrap.server = 'host:9092')";
             return Err(wrong("no broker is given".into()).hint(hint));
         }
+        let fields = fields(relation)?;
+        let in_key = |at: &usize| relation.primary_key.contains(at);
+        let key = fields.iter().enumerate().filter(|(_, (at, _))| in_key(at)).map(|(i, _)| i).collect();
         Ok(Options {
             topic,
             start: start(relation)?,
             client,
-            fields: fields(relation)?,
+            format: format(relation)?,
+            fields,
+            key: relation.upsert.then_some(key),
             includes: relation
                 .includes
                 .iter()
@@ -138,6 +175,46 @@ fn specific(text: &str) -> Option<BTreeMap<u32, u64>> {
     (!offsets.is_empty()).then_some(offsets)
 }
 
+fn format(relation: &Relation) -> Result<Format, KafkaError> {
+    let wrong = |message: String| KafkaError::new(Kind::Options, message);
+    let of_another = |name: &str| match name.split_once('.') {
+        Some((format @ ("json" | "csv"), _)) => !relation.encode.to_string().eq_ignore_ascii_case(format),
+        _ => false,
+    };
+    if let Some(name) = relation.options.keys().find(|name| of_another(name)) {
+        return Err(wrong(format!("option \"{name}\" does not go with ENCODE {}", relation.encode)));
+    }
+    let byte = |name: &str, default: u8| match relation.options.get(name).map(String::as_bytes) {
+        None => Ok(default),
+        Some([byte]) if byte.is_ascii() && !matches!(byte, b'\n' | b'\r') => Ok(*byte),
+        Some(_) => Err(wrong(format!("{name} is no single ASCII character"))),
+    };
+    match relation.encode {
+        Encode::Json => Ok(Format::Json),
+        Encode::Csv => {
+            let Dialect { delimiter, quote, null } = Dialect::default();
+            let dialect = Dialect {
+                delimiter: byte("csv.delimiter", delimiter)?,
+                quote: byte("csv.quote", quote)?,
+                null: relation.options.get("csv.null").cloned().unwrap_or(null),
+            };
+            if dialect.delimiter == dialect.quote {
+                return Err(wrong("csv.delimiter and csv.quote are one character".into()));
+            }
+            Ok(Format::Csv(dialect))
+        }
+        Encode::Bytes => {
+            let is_included = |at: &usize| relation.includes.iter().any(|(included, _)| included == at);
+            let mut columns =
+                (0..relation.columns.len()).filter(|at| !is_included(at)).map(|at| &relation.columns[at].ty);
+            match (columns.next(), columns.next()) {
+                (Some(SqlType::Bytea), None) => Ok(Format::Bytes),
+                _ => Err(wrong("ENCODE BYTES needs one column, of type bytea, beside those of INCLUDE".into())),
+            }
+        }
+    }
+}
+
 fn fields(relation: &Relation) -> Result<Vec<(usize, Field)>, KafkaError> {
     let wrong = |message: String| KafkaError::new(Kind::Options, message);
     let epoch = |name: &str, value: &str| match value {
@@ -146,25 +223,28 @@ fn fields(relation: &Relation) -> Result<Vec<(usize, Field)>, KafkaError> {
             .map(Some)
             .ok_or_else(|| wrong(format!("{name} is \"{value}\"")).hint("'iso', 's', 'ms' or 'us'")),
     };
+    let prefix = relation.encode.to_string().to_lowercase();
+    let (timestamp, path_of) = (format!("{prefix}.timestamp"), format!("{prefix}.path."));
+    let timestamp_of = format!("{timestamp}.");
     let mut fields = vec![];
-    let general = relation.options.get("json.timestamp").map_or(Ok(None), |value| epoch("json.timestamp", value))?;
+    let general = relation.options.get(&timestamp).map_or(Ok(None), |value| epoch(&timestamp, value))?;
     for (at, column) in relation.columns.iter().enumerate() {
         if relation.includes.iter().any(|(included, _)| *included == at) {
             continue;
         }
         if !has(&column.ty) {
-            return Err(wrong(format!("column \"{}\": JSON has no {}", column.name, column.ty))
+            return Err(wrong(format!("column \"{}\": {} has no {}", column.name, relation.encode, column.ty))
                 .hint("declare it text and cast it in the SELECT"));
         }
         fields.push((at, Field { column: column.clone(), path: vec![column.name.clone()], epoch: general }));
     }
     for (name, value) in &relation.options {
         let own = |prefix: &str| name.strip_prefix(prefix);
-        let Some(column) = own("json.path.").or_else(|| own("json.timestamp.")) else { continue };
+        let Some(column) = own(&path_of).or_else(|| own(&timestamp_of)) else { continue };
         // Names of options are folded to lower case.
         let field = fields.iter_mut().map(|(_, field)| field).find(|field| field.column.name.to_lowercase() == column);
         let field = field.ok_or_else(|| wrong(format!("option \"{name}\" names no column of the messages")))?;
-        if name.starts_with("json.path.") {
+        if name.starts_with(&path_of) {
             field.path = path(value).ok_or_else(|| wrong(format!("{name} is \"{value}\"")).hint("'outer.inner'"))?;
         } else if !matches!(field.column.ty, SqlType::Timestamp | SqlType::TimestampTz) {
             return Err(wrong(format!("option \"{name}\" is for a timestamp, the column is {}", field.column.ty)));

@@ -6,7 +6,8 @@
 //! u32 deletes, each: u32 row
 //! u32 effective times, each: i64
 //! ```
-//! Where the highest bit of the rejects' number is set, the rows were taken from a topic, and it goes on:
+//! Where the highest bit of the rejects' number is set, the rows were taken from a topic, and it goes on (the bit below
+//! it: reading was set elsewhere by hand):
 //!
 //! ```text
 //! u32 runs, each: u32 row · u32 partition · u64 offset · i64 append time
@@ -18,12 +19,18 @@ use tidemark_engine::seam::{AdmittedBatch, Origin, Reject, RejectReason, Run, Ta
 
 /// In the number of rejects: an origin follows.
 const HAS_ORIGIN: u32 = 1 << 31;
+/// Beside it: the origin is a reset.
+const IS_RESET: u32 = 1 << 30;
 
 pub(super) fn encode(out: &mut Vec<u8>, admitted: &AdmittedBatch) {
     out.extend_from_slice(&admitted.frontier_us.to_le_bytes());
     out.extend_from_slice(&admitted.max_event_us.to_le_bytes());
-    let has_origin = if admitted.origin.is_some() { HAS_ORIGIN } else { 0 };
-    out.extend_from_slice(&(admitted.rejected.len() as u32 | has_origin).to_le_bytes());
+    let flags = match &admitted.origin {
+        None => 0,
+        Some(origin) if origin.is_reset => HAS_ORIGIN | IS_RESET,
+        Some(_) => HAS_ORIGIN,
+    };
+    out.extend_from_slice(&(admitted.rejected.len() as u32 | flags).to_le_bytes());
     for reject in &admitted.rejected {
         out.extend_from_slice(&reject.row.to_le_bytes());
         out.push(code(reject.reason));
@@ -66,7 +73,7 @@ fn encode_origin(out: &mut Vec<u8>, origin: &Origin) {
     }
 }
 
-fn decode_origin(rest: &mut &[u8]) -> Option<Origin> {
+fn decode_origin(rest: &mut &[u8], is_reset: bool) -> Option<Origin> {
     let runs = (0..length(rest)?).map(|_| {
         Some(Run {
             row: u32::from_le_bytes(take(rest)?),
@@ -93,7 +100,7 @@ fn decode_origin(rest: &mut &[u8]) -> Option<Origin> {
             watermark_us: i64::from_le_bytes(take(rest)?),
         })
     });
-    Some(Origin { runs, undecoded, taken: taken.collect::<Option<_>>()? })
+    Some(Origin { runs, undecoded, taken: taken.collect::<Option<_>>()?, is_reset })
 }
 
 /// `None` when the bytes are not exactly one decision.
@@ -102,7 +109,7 @@ pub(super) fn decode(bytes: &[u8]) -> Option<AdmittedBatch> {
     let frontier_us = i64::from_le_bytes(take(&mut rest)?);
     let max_event_us = i64::from_le_bytes(take(&mut rest)?);
     let rejects = u32::from_le_bytes(take(&mut rest)?);
-    let rejected = (0..rejects & !HAS_ORIGIN)
+    let rejected = (0..rejects & !(HAS_ORIGIN | IS_RESET))
         .map(|_| {
             let row = u32::from_le_bytes(take(&mut rest)?);
             let [code] = take(&mut rest)?;
@@ -113,7 +120,10 @@ pub(super) fn decode(bytes: &[u8]) -> Option<AdmittedBatch> {
         (0..length(&mut rest)?).map(|_| take(&mut rest).map(u32::from_le_bytes)).collect::<Option<Vec<_>>>()?;
     let effective_us =
         (0..length(&mut rest)?).map(|_| take(&mut rest).map(i64::from_le_bytes)).collect::<Option<Vec<_>>>()?;
-    let origin = if rejects & HAS_ORIGIN == 0 { None } else { Some(decode_origin(&mut rest)?) };
+    let origin = match rejects & HAS_ORIGIN {
+        0 => None,
+        _ => Some(decode_origin(&mut rest, rejects & IS_RESET != 0)?),
+    };
     rest.is_empty().then_some(AdmittedBatch { rejected, frontier_us, max_event_us, effective_us, deletes, origin })
 }
 
@@ -180,8 +190,16 @@ mod tests {
         );
         let taken = (any::<u32>(), any::<u64>(), any::<i64>());
         let taken = taken.prop_map(|(partition, next, watermark_us)| Taken { partition, next, watermark_us });
-        (prop::collection::vec(run, 0..3), prop::collection::vec(undecoded, 0..3), prop::collection::vec(taken, 0..3))
-            .prop_map(|(runs, undecoded, taken)| Origin { runs, undecoded, taken })
+        let some = 0..3;
+        let runs = prop::collection::vec(run, some.clone());
+        let undecoded = prop::collection::vec(undecoded, some.clone());
+        let taken = prop::collection::vec(taken, some);
+        (runs, undecoded, taken, any::<bool>()).prop_map(|(runs, undecoded, taken, is_reset)| Origin {
+            runs,
+            undecoded,
+            taken,
+            is_reset,
+        })
     }
 
     fn any_admission() -> impl Strategy<Value = AdmittedBatch> {

@@ -26,6 +26,7 @@ fn relation(columns: Vec<Column>, options: &[(&str, &str)]) -> Relation {
         columns,
         primary_key: vec![],
         upsert: false,
+        encode: Default::default(),
         event_time: None,
         delay_us: 0,
         clock: ClockMode::Event,
@@ -58,6 +59,8 @@ struct Read {
     next: BTreeMap<u32, u64>,
     batches: Vec<RecordBatch>,
     append_us: BTreeMap<(u32, u64), i64>,
+    /// The offsets of rows that are deletes.
+    deletes: Vec<u64>,
     errors: Vec<String>,
 }
 
@@ -86,6 +89,8 @@ async fn read_to_end(reader: &mut Reader, from: &BTreeMap<u32, u64>, read: &mut 
                 }
                 read.append_us.insert((partition, offset), append_us);
             }
+            let deleted = |row: &u32| place(&batch.origin.runs, *row as usize).1;
+            read.deletes.extend(batch.deletes.iter().map(deleted));
             for taken in &batch.origin.taken {
                 let before = read.next.insert(taken.partition, taken.next);
                 ensure!(before.is_none_or(|before| before < taken.next), "offsets go back");
@@ -124,6 +129,7 @@ async fn a_topic_is_what_the_engine_relies_on() -> Result<()> {
     what_was_aborted_is_never_seen(&server).await.context("transactions")?;
     every_compression_is_read(&server).await.context("compression")?;
     what_is_no_row_is_kept_with_its_place(&server).await.context("undecoded")?;
+    a_message_without_a_value_tells_which_row_goes(&server).await.context("upsert")?;
     what_the_broker_knows_of_a_message_can_be_columns(&server).await.context("include")?;
     what_cannot_be_read_is_refused_with_the_reason(&server).await.context("refusals")?;
     reading_goes_on_when_the_broker_comes_back(&server).await.context("kill")
@@ -224,6 +230,39 @@ async fn what_is_no_row_is_kept_with_its_place(server: &Server) -> Result<()> {
     );
     // The broker's time, as the topic has it: that of the test, not that of reading.
     ensure!(read.append_us.values().all(|us| *us != NOW_US && *us % 1000 == 0));
+    Ok(())
+}
+
+async fn a_message_without_a_value_tells_which_row_goes(server: &Server) -> Result<()> {
+    server.create_topic("upserts", 1, &[]).await?;
+    let message = |key: &str, payload: Option<&str>| Sent {
+        key: Some(key.as_bytes().to_vec()),
+        payload: payload.map(|payload| payload.as_bytes().to_vec()),
+        ..Sent::default()
+    };
+    let messages = [
+        message("any", Some("{\"n\": 1, \"name\": \"a\"}")),
+        message("2", None),
+        message("{\"n\": 3, \"name\": 4}", None),
+        message("four", None),
+        Sent::default(),
+    ];
+    server.send("upserts", messages)?;
+    let mut table = numbers(server, "upserts", &[]);
+    table.columns.push(column("name", SqlType::Text));
+    table.columns.iter_mut().for_each(|column| column.not_null = true);
+    (table.primary_key, table.upsert) = (vec![0], true);
+    let read = read(&table, &[(0, 0)].into()).await?;
+    assert_eq!(read.numbers, [((0, 0), 1), ((0, 1), 2), ((0, 2), 3)].into());
+    assert_eq!(read.deletes, [1, 2]);
+    let undecoded: Vec<_> = read.undecoded.iter().map(|m| (m.offset, m.error.as_str())).collect();
+    assert_eq!(
+        undecoded,
+        [
+            (3, "column \"n\" in the key: \"four\" is no bigint"),
+            (4, "a message without a value and a key deletes nothing"),
+        ]
+    );
     Ok(())
 }
 

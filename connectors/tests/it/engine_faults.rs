@@ -215,6 +215,7 @@ fn clicks() -> Object {
         columns: vec![column("user_id", SqlType::Int8), column("at", SqlType::TimestampTz)],
         primary_key: vec![],
         upsert: false,
+        encode: Default::default(),
         event_time: Some(1),
         delay_us: MINUTE_US,
         clock: ClockMode::Event,

@@ -135,6 +135,7 @@ fn relation(id: ObjectId, name: &str, ints: [&str; 3], delay: i64) -> Object {
         columns,
         primary_key: if is_table { vec![0] } else { vec![] },
         upsert: is_table,
+        encode: Default::default(),
         event_time: Some(3),
         delay_us: delay * MINUTE_US,
         clock: ClockMode::Event,

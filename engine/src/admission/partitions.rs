@@ -64,6 +64,17 @@ impl Partitions {
         }
     }
 
+    /// Reading was set elsewhere, and these partitions are all that there are. One that goes back is as a new one: what
+    /// it has brought before does not make it late.
+    pub(super) fn reset(&mut self, origin: &Origin, now_us: i64) {
+        let before = std::mem::take(&mut self.0);
+        for taken in &origin.taken {
+            let goes_on = before.get(&taken.partition).filter(|partition| partition.next <= taken.next);
+            let watermark_us = goes_on.map_or(i64::MIN, |partition| partition.watermark_us);
+            self.0.insert(taken.partition, Partition { next: taken.next, watermark_us, busy_us: Some(now_us) });
+        }
+    }
+
     pub(super) fn saw(&mut self, partition: u32, watermark_us: i64) {
         if let Some(partition) = self.0.get_mut(&partition) {
             partition.watermark_us = partition.watermark_us.max(watermark_us);
@@ -79,6 +90,9 @@ impl Partitions {
 
     /// Takes over what was written down.
     pub(super) fn replay(&mut self, origin: &Origin) {
+        if origin.is_reset {
+            self.0.clear();
+        }
         for Taken { partition, next, watermark_us } in origin.taken.iter().copied() {
             self.0.insert(partition, Partition { next, watermark_us, busy_us: None });
         }

@@ -281,19 +281,19 @@ impl SourceRuntime {
         self.counters.rejected.fetch_add((decision.rejected.len() + undecoded) as u64, Ordering::Relaxed);
     }
 
-    /// Appends, admits and applies; see [`super::Engine::ingest`]. `origin`: the one batch was taken from a topic.
-    /// `begun_us`: when the engine was given the rows.
+    /// Appends, admits and applies; see [`super::Engine::ingest`]. `origin`: the one batch was taken from a topic, and
+    /// these of its rows are deletes. `begun_us`: when the engine was given the rows.
     pub(super) async fn ingest(
         &self,
         batches: Vec<RecordBatch>,
-        mut origin: Option<Origin>,
+        mut origin: Option<(Origin, Vec<u32>)>,
         begun_us: i64,
         conflict: Conflict,
         seams: &Seams,
     ) -> Result<IngestReport, IngestError> {
         let now_us = seams.clock.now_us();
         let mut inner = self.lock().await;
-        if let Some(before) = origin.as_ref().and_then(|origin| inner.admission.partitions.taken_before(origin)) {
+        if let Some(before) = origin.as_ref().and_then(|(origin, _)| inner.admission.partitions.taken_before(origin)) {
             let (partition, offset, next) = before;
             return Err(IngestError::TakenBefore { partition, offset, next });
         }
@@ -313,7 +313,9 @@ impl SourceRuntime {
         for rows in batches {
             report.rows += rows.num_rows();
             let keys = self.primary_keys(&rows)?;
-            let decision = admission.decide(&rows, now_us, origin.take(), |row, own| {
+            let (origin, deletes) = origin.take().unzip();
+            let deletes = deletes.unwrap_or_default();
+            let decision = admission.decide_changes(&rows, deletes, now_us, origin, |row, own| {
                 let Some(key) = keys.get(row) else { return own };
                 let before = overlay.get(key).copied().or_else(|| self.table.as_ref()?.read().effective_us(key));
                 let effective = own.max(before.unwrap_or(i64::MIN));

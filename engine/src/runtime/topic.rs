@@ -73,13 +73,20 @@ impl Engine {
 
     /// Appends what was taken from the topic together with where it was taken from, admits it and applies it. When this
     /// returns, it is as durable as the log's fsync setting says, and visible. Without rows it says where partitions begin.
-    pub async fn take(&self, id: ObjectId, rows: RecordBatch, origin: Origin) -> Result<IngestReport, IngestError> {
+    /// `deletes`: these rows, ascending, have only a primary key, and end the row of that key.
+    pub async fn take(
+        &self,
+        id: ObjectId,
+        rows: RecordBatch,
+        deletes: Vec<u32>,
+        origin: Origin,
+    ) -> Result<IngestReport, IngestError> {
         let source = self
             .source(id)
             .ok_or_else(|| IngestError::Seam(SeamError::NotDone("the source was dropped meanwhile".to_string())))?;
         let begun_us = self.seams.clock.now_us();
         self.make_way(&source).await?;
-        source.ingest(vec![rows], Some(origin), begun_us, Conflict::Error, &self.seams).await
+        source.ingest(vec![rows], Some((origin, deletes)), begun_us, Conflict::Error, &self.seams).await
     }
 
     /// These partitions have more than has been taken, or may have: they hold the frontier back.

@@ -92,6 +92,21 @@ pub struct Origin {
     pub undecoded: Vec<Undecoded>,
     /// Each partition that the batch has something of, once, as it stands after the batch.
     pub taken: Vec<Taken>,
+    /// Reading was set elsewhere by hand, perhaps back (`ALTER SOURCE … RESET TO`): `taken` has all partitions that
+    /// there are from here on. Such a batch has no rows.
+    pub is_reset: bool,
+}
+
+impl Origin {
+    /// Without the first `rows` rows.
+    pub fn skip_rows(&mut self, rows: u32) {
+        let begun = self.runs.partition_point(|run| run.row <= rows);
+        self.runs.drain(..begun.saturating_sub(1));
+        for run in &mut self.runs {
+            run.offset += u64::from(rows.saturating_sub(run.row));
+            run.row = run.row.saturating_sub(rows);
+        }
+    }
 }
 
 /// Rows with consecutive offsets in one partition and one append time.
@@ -201,5 +216,28 @@ pub trait Source: Send + Sync {
     /// Bytes that `append` has written since the source was opened; 0 where nobody counts them.
     fn appended_bytes(&self) -> u64 {
         0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_batch_without_its_first_rows_knows_where_the_others_came_from() {
+        let run = |row, offset| Run { row, partition: 0, offset, append_us: 0 };
+        let origin = Origin { runs: vec![run(0, 10), run(3, 20), run(5, 40)], ..Origin::default() };
+        let cases = [
+            (0, vec![run(0, 10), run(3, 20), run(5, 40)]),
+            (2, vec![run(0, 12), run(1, 20), run(3, 40)]),
+            (3, vec![run(0, 20), run(2, 40)]),
+            (4, vec![run(0, 21), run(1, 40)]),
+            (9, vec![run(0, 44)]),
+        ];
+        for (rows, expected) in cases {
+            let mut rest = origin.clone();
+            rest.skip_rows(rows);
+            assert_eq!(rest.runs, expected, "without {rows}");
+        }
     }
 }

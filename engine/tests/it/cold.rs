@@ -81,6 +81,7 @@ fn compiled(query: &str, ttl: Option<&str>) -> Arc<CompiledView> {
         columns: vec![column("k", SqlType::Int8), column("x", SqlType::Float8), column("ts", SqlType::TimestampTz)],
         primary_key: vec![],
         upsert: false,
+        encode: Default::default(),
         event_time: Some(2),
         delay_us: 0,
         clock: ClockMode::Event,

@@ -103,6 +103,7 @@ fn table() -> Object {
         ],
         primary_key: vec![0],
         upsert: true,
+        encode: Default::default(),
         event_time: Some(3),
         delay_us: 0,
         clock: ClockMode::Event,

@@ -1,6 +1,6 @@
 //! Statements about an existing object: `DROP`, `ALTER`, `COMMENT`, `DESCRIBE`.
 
-use super::{cursor::Cursor, name::in_public};
+use super::{cursor::Cursor, name::in_public, reset};
 use crate::{PlanError, PlanResult, statement::Statement};
 use datafusion::sql::sqlparser::tokenizer::Token;
 use tidemark_catalog::ObjectKind;
@@ -109,6 +109,9 @@ pub(super) fn alter(c: &mut Cursor<'_>) -> PlanResult<Statement> {
         let to = Box::new(c.expr()?);
         return Ok(Statement::AdvanceWatermark { if_exists, name, to });
     }
+    if matches!(kind, ObjectKind::Source | ObjectKind::Table) && c.eat_all(&["RESET", "TO"]) {
+        return reset::reset_topic(c, kind, if_exists, name);
+    }
     if kind == ObjectKind::FeatureView && c.eat("RESUME") {
         return Ok(Statement::Resume { if_exists, name });
     }
@@ -124,7 +127,9 @@ pub(super) fn alter(c: &mut Cursor<'_>) -> PlanResult<Statement> {
                         ObjectKind::FeatureView => {
                             format!("ALTER {verb} … RENAME TO, SET ( option = value ) and RESUME are")
                         }
-                        _ => format!("ALTER {verb} … RENAME TO, SET ( option = value ) and ADVANCE WATERMARK TO are"),
+                        _ => format!(
+                            "ALTER {verb} … RENAME TO, SET ( option = value ), ADVANCE WATERMARK TO and RESET TO are"
+                        ),
                     },
                 ),
             ))

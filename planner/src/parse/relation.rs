@@ -7,7 +7,8 @@ use crate::{
     statement::{ColumnDef, CreateRelation, Statement},
 };
 use datafusion::sql::sqlparser::tokenizer::Token;
-use tidemark_catalog::{Include, ObjectKind, SqlType};
+use std::collections::BTreeMap;
+use tidemark_catalog::{Encode, Include, ObjectKind, SqlType};
 
 /// Behind `CREATE SOURCE | TABLE`.
 pub(super) fn create(c: &mut Cursor<'_>, kind: ObjectKind) -> PlanResult<Statement> {
@@ -27,6 +28,7 @@ pub(super) fn create(c: &mut Cursor<'_>, kind: ObjectKind) -> PlanResult<Stateme
         watermark: None,
         options: Default::default(),
         upsert: false,
+        encode: Encode::default(),
     };
     let columns = *c;
     c.list(|item| element(item, &mut relation)).map_err(|error| columns_missing(columns, kind, error))?;
@@ -45,10 +47,12 @@ pub(super) fn create(c: &mut Cursor<'_>, kind: ObjectKind) -> PlanResult<Stateme
     let mut has_format = false;
     loop {
         if !has_options && c.eat("WITH") {
-            relation.options = c.options()?;
+            let start = *c;
+            let options = c.options()?;
+            add_options(&mut relation, options).map_err(|error| start.place(error))?;
             has_options = true;
         } else if !has_format && c.at("FORMAT") {
-            relation.upsert = format(c)?;
+            format(c, &mut relation)?;
             has_format = true;
         } else {
             break;
@@ -263,10 +267,10 @@ fn watermark(c: &mut Cursor<'_>) -> PlanResult<(String, i64)> {
     Ok((column, delay_us))
 }
 
-/// `FORMAT PLAIN | UPSERT [ENCODE JSON]`; true for `UPSERT`.
-fn format(c: &mut Cursor<'_>) -> PlanResult<bool> {
+/// `FORMAT PLAIN | UPSERT [ENCODE JSON | CSV | BYTES [( option = value, … )]]`
+fn format(c: &mut Cursor<'_>, relation: &mut CreateRelation) -> PlanResult<()> {
     c.expect("FORMAT")?;
-    let upsert = if c.eat("UPSERT") {
+    relation.upsert = if c.eat("UPSERT") {
         true
     } else if c.eat("PLAIN") {
         false
@@ -279,16 +283,40 @@ fn format(c: &mut Cursor<'_>) -> PlanResult<bool> {
             None => c.unexpected(),
         });
     };
-    if c.eat("ENCODE") && !c.eat("JSON") {
+    if !c.eat("ENCODE") {
+        return Ok(());
+    }
+    relation.encode = if c.eat("JSON") {
+        Encode::Json
+    } else if c.eat("CSV") {
+        Encode::Csv
+    } else if c.eat("BYTES") {
+        Encode::Bytes
+    } else {
         return Err(match c.keyword(0) {
             Some(word) => c.place(
                 PlanError::unsupported(format!("ENCODE {word} is not supported"))
-                    .hint("leave ENCODE out, or use ENCODE JSON"),
+                    .hint("ENCODE JSON, CSV and BYTES are"),
             ),
             None => c.unexpected(),
         });
+    };
+    if c.at_token(&Token::LParen) {
+        let start = *c;
+        let prefix = relation.encode.to_string().to_lowercase();
+        let options = c.options()?.into_iter().map(|(name, value)| (format!("{prefix}.{name}"), value)).collect();
+        add_options(relation, options).map_err(|error| start.place(error))?;
     }
-    Ok(upsert)
+    Ok(())
+}
+
+fn add_options(relation: &mut CreateRelation, options: BTreeMap<String, String>) -> PlanResult<()> {
+    for (name, value) in options {
+        if relation.options.insert(name.clone(), value).is_some() {
+            return Err(PlanError::syntax(format!("option \"{name}\" is given more than once")));
+        }
+    }
+    Ok(())
 }
 
 /// Names inside the definition: the key's columns and the watermark's exist, and a key's columns are never NULL.
@@ -326,4 +354,42 @@ fn resolve(relation: &mut CreateRelation, start: Cursor<'_>) -> PlanResult<()> {
         );
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::parse::parse;
+
+    #[test]
+    fn what_a_message_is_can_have_options_of_its_own() {
+        let cases = [
+            (
+                "FORMAT PLAIN ENCODE CSV (delimiter = ';', null = 'N') WITH (a = 1)",
+                Encode::Csv,
+                "a,csv.delimiter,csv.null",
+            ),
+            ("WITH (csv.quote = '|') FORMAT PLAIN ENCODE CSV", Encode::Csv, "csv.quote"),
+            ("FORMAT PLAIN ENCODE JSON (timestamp = 'ms', path.x = 'a.b')", Encode::Json, "json.path.x,json.timestamp"),
+            ("FORMAT PLAIN ENCODE BYTES", Encode::Bytes, ""),
+            ("FORMAT PLAIN", Encode::Json, ""),
+        ];
+        for (text, encode, options) in cases {
+            let parsed = parse(&format!("CREATE SOURCE s (x int) {text}")).map(|mut all| all.remove(0).statement);
+            let Ok(Statement::CreateRelation(relation)) = &parsed else { panic!("{text}: {parsed:?}") };
+            let names: Vec<&str> = relation.options.keys().map(String::as_str).collect();
+            assert_eq!((relation.encode, names.join(",").as_str()), (encode, options), "{text}");
+        }
+        let refused = [
+            (
+                "WITH (csv.null = 'a') FORMAT PLAIN ENCODE CSV (null = 'b')",
+                "option \"csv.null\" is given more than once",
+            ),
+            ("FORMAT PLAIN ENCODE AVRO", "ENCODE AVRO is not supported"),
+        ];
+        for (text, message) in refused {
+            let error = parse(&format!("CREATE SOURCE s (x int) {text}")).err().map(|error| error.message);
+            assert_eq!(error.as_deref(), Some(message), "{text}");
+        }
+    }
 }

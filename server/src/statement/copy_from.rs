@@ -1,9 +1,10 @@
 //! `COPY t FROM STDIN`.
 //!
 //! Into a table all rows go in together. Into a source they go in by chunks as they arrive: it is a stream, lookups move
-//! while it is loaded, and memory stays bounded; an error then says how many rows are already in.
+//! while it is loaded, and memory stays bounded; an error then says how many rows are already in. So does what goes
+//! into a topic, also that of a table.
 
-use super::insert::{column_map, fit, rejected, writable};
+use super::insert::{column_map, fit, rejected, target};
 use crate::{
     database::Database,
     pg::{Copied, CopyInSink, CopyLayout, Hold, Outcome, PgError},
@@ -14,7 +15,7 @@ use arrow::record_batch::RecordBatch;
 use async_trait::async_trait;
 use bytes::Bytes;
 use std::sync::Arc;
-use tidemark_catalog::{Object, ObjectKind};
+use tidemark_catalog::{Object, ObjectKind, Relation};
 use tidemark_engine::runtime::{Conflict, IngestReport};
 use tidemark_planner::statement::{CopyFormat, CopyOptions};
 
@@ -31,15 +32,17 @@ pub fn execute(
     options: &CopyOptions,
 ) -> Result<Outcome, PgError> {
     let snapshot = database.snapshot();
-    let object = writable(&snapshot, table)?.clone();
+    let object = target(&snapshot, table)?.clone();
     let map = column_map(&object, columns)?;
     let decoder = CopyDecoder::new(table, options, object.schema(), &map, session.format.time_zone, BATCH_ROWS)?;
+    let is_topic = object.relation().and_then(Relation::topic).is_some();
     let layout = CopyLayout { binary: options.format == CopyFormat::Binary, columns: map.len() as i16 };
     let sink = Sink {
         database: database.clone(),
         all: (0..object.columns().len()).collect(),
         zone: session.format.time_zone,
-        streams: object.kind() == ObjectKind::Source,
+        streams: object.kind() == ObjectKind::Source || is_topic,
+        is_topic,
         object,
         decoder,
         waiting: vec![],
@@ -56,6 +59,7 @@ struct Sink {
     all: Vec<usize>,
     zone: SessionZone,
     streams: bool,
+    is_topic: bool,
     decoder: CopyDecoder,
     waiting: Vec<RecordBatch>,
     waiting_rows: usize,
@@ -76,6 +80,12 @@ impl Sink {
         let batches = std::mem::take(&mut self.waiting);
         self.waiting_rows = 0;
         let _held = self.hold.hold();
+        if self.is_topic {
+            let produced = self.database.feeds.produce(&self.object, batches).await;
+            let rows = *produced.as_ref().unwrap_or_else(|unsent| &unsent.acknowledged);
+            self.report.add(IngestReport { rows, ..IngestReport::default() });
+            return produced.map(|_| ()).map_err(|unsent| unsent.error);
+        }
         let report = self.database.engine.ingest(self.object.id, batches, Conflict::Error).await?;
         self.report.add(report);
         Ok(())

@@ -8,9 +8,13 @@ use crate::{
     session::Session,
 };
 use std::{collections::BTreeMap, sync::Arc};
-use tidemark_catalog::{Body, Change, ClockMode, Column, Object, ObjectKind, Relation};
+use tidemark_catalog::{Body, Change, ClockMode, Column, Encode, Object, ObjectKind, Relation};
 use tidemark_connectors::kafka;
-use tidemark_planner::{PlanError, parse::duration_us, statement::CreateRelation};
+use tidemark_planner::{
+    PlanError,
+    parse::{duration_us, without_secrets},
+    statement::CreateRelation,
+};
 
 /// An event may lie an hour ahead of its arrival before it is taken for a mistake.
 const MAX_AHEAD_US: i64 = 3_600_000_000;
@@ -32,7 +36,7 @@ pub async fn execute(
     let relation = relation(create, sql)?;
     // Before anything is locked: a broker may take seconds to answer, or not to.
     let beginning = match relation.topic() {
-        Some(_) => Some(feeds::ask(&create.name, &relation).await?),
+        Some(_) => Some(feeds::ask(create.kind, &create.name, &relation).await?),
         None => None,
     };
     let mut catalog = database.catalog.lock().await;
@@ -90,6 +94,7 @@ fn relation(create: &CreateRelation, sql: &str) -> Result<Relation, PgError> {
             .collect(),
         primary_key: create.primary_key.iter().filter_map(|name| index(name)).collect(),
         upsert: create.upsert,
+        encode: create.encode,
         event_time: create.watermark.as_ref().and_then(|(name, _)| index(name)),
         delay_us: create.watermark.as_ref().map_or(0, |(_, delay)| *delay),
         clock: ClockMode::System,
@@ -99,7 +104,7 @@ fn relation(create: &CreateRelation, sql: &str) -> Result<Relation, PgError> {
         dead_letter_retention_us: None,
         includes: create.includes.clone(),
         options: BTreeMap::new(),
-        sql: sql.to_string(),
+        sql: without_secrets(sql),
     };
     for i in relation.primary_key.clone() {
         relation.columns[i].not_null = true;
@@ -127,6 +132,18 @@ fn relation(create: &CreateRelation, sql: &str) -> Result<Relation, PgError> {
             format!("{} \"{}\" has no messages to INCLUDE from", create.kind, create.name),
         )
         .hint("INCLUDE goes with connector = 'kafka'"));
+    }
+    if relation.encode != Encode::Json && (relation.upsert || relation.topic().is_none()) {
+        let encode = relation.encode;
+        let (message, hint) = match relation.topic() {
+            None => ("has no messages", "ENCODE goes with connector = 'kafka'"),
+            Some(_) => ("is FORMAT UPSERT", "FORMAT UPSERT ENCODE JSON is what a table can be fed with"),
+        };
+        return Err(PgError::error(
+            "0A000",
+            format!("{} \"{}\" {message} to ENCODE {encode}", create.kind, create.name),
+        )
+        .hint(hint));
     }
     Ok(relation)
 }
@@ -169,10 +186,11 @@ pub fn apply_options(
             "retention" => relation.retention_us = Some(duration()?),
             "dead_letter_retention" => relation.dead_letter_retention_us = Some(duration()?),
             "connector" if value == "embedded" => {}
-            "connector" if value == "kafka" && kind == ObjectKind::Source => {}
+            "connector" if value == "kafka" && (kind == ObjectKind::Source || relation.upsert) => {}
             "connector" if value == "kafka" => {
-                return Err(PgError::error("0A000", format!("{kind} \"{name}\" cannot be fed by Kafka yet"))
-                    .hint("CREATE SOURCE … WITH (connector = 'kafka', …) can"));
+                let message = format!("{kind} \"{name}\" is fed by Kafka only with a PRIMARY KEY and FORMAT UPSERT");
+                return Err(PgError::error("0A000", message)
+                    .hint("a stream of events is CREATE SOURCE … WITH (connector = 'kafka', …)"));
             }
             ours if is_kafka && kafka::is_option(ours) => {}
             "connector" => {

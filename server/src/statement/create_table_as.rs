@@ -51,6 +51,7 @@ pub async fn execute(
         columns,
         primary_key: vec![],
         upsert: false,
+        encode: Default::default(),
         event_time: None,
         delay_us: 0,
         clock: ClockMode::System,

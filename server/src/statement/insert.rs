@@ -15,7 +15,7 @@ use arrow::{
 use datafusion::{scalar::ScalarValue, sql::sqlparser::ast};
 use futures::TryStreamExt;
 use std::{borrow::Cow, collections::BTreeSet, sync::Arc};
-use tidemark_catalog::{Object, Relation, Snapshot};
+use tidemark_catalog::{Include, Object, Snapshot};
 use tidemark_engine::runtime::{Conflict, IngestReport};
 use tidemark_planner::{
     error::missing_object,
@@ -36,20 +36,10 @@ pub fn target<'a>(snapshot: &'a Snapshot, name: &str) -> Result<&'a Arc<Object>,
     }
 }
 
-/// One that statements may feed.
-pub fn writable<'a>(snapshot: &'a Snapshot, name: &str) -> Result<&'a Arc<Object>, PgError> {
-    let object = target(snapshot, name)?;
-    match object.relation().and_then(Relation::topic) {
-        None => Ok(object),
-        Some(topic) => Err(PgError::error("0A000", format!("source \"{name}\" is fed by the Kafka topic \"{topic}\""))
-            .hint("write to the topic with a producer of Kafka's: INSERT and COPY into it come later")),
-    }
-}
-
-/// For each of the relation's columns, which of the given columns it takes; `names` empty: all, in order.
+/// For each of the given columns its place in the relation; `names` empty: all that can be written, in order.
 pub fn column_map(object: &Object, names: &[String]) -> Result<Vec<usize>, PgError> {
     if names.is_empty() {
-        return Ok((0..object.columns().len()).collect());
+        return Ok((0..object.columns().len()).filter(|at| told_by_the_broker(object, *at).is_none()).collect());
     }
     let mut map = vec![];
     for name in names {
@@ -61,9 +51,25 @@ pub fn column_map(object: &Object, names: &[String]) -> Result<Vec<usize>, PgErr
         if map.contains(&at) {
             return Err(PgError::error("42701", format!("column \"{name}\" specified more than once")));
         }
+        if let Some(what) = told_by_the_broker(object, at) {
+            let (kind, of) = (object.kind(), &object.name);
+            let message = format!("column \"{name}\" of {kind} \"{of}\" cannot be written: it is the message's {what}");
+            return Err(PgError::error("428C9", message).hint("leave it out: the brokers give it"));
+        }
         map.push(at);
     }
     Ok(map)
+}
+
+/// What the column tells that is known only of a message that is in its topic.
+fn told_by_the_broker(object: &Object, at: usize) -> Option<&'static str> {
+    let (_, include) = object.relation()?.includes.iter().find(|(included, _)| *included == at)?;
+    match include {
+        Include::Partition => Some("partition"),
+        Include::Offset => Some("offset"),
+        Include::Timestamp => Some("timestamp"),
+        Include::Key | Include::Header(_) => None,
+    }
 }
 
 /// The types of `$1` …: as declared, else the column that a bare parameter goes into.
@@ -114,7 +120,7 @@ pub async fn execute(
     parameters: &[ScalarValue],
 ) -> Result<Outcome, PgError> {
     let snapshot = database.snapshot();
-    let object = writable(&snapshot, &insert.table)?.clone();
+    let object = target(&snapshot, &insert.table)?.clone();
     let map = column_map(&object, &insert.columns)?;
     let relation = object.relation().ok_or_else(|| PgError::error("XX000", "not a relation"))?;
     let conflict = match &insert.on_conflict {
@@ -142,6 +148,12 @@ pub async fn execute(
                 return Err(PgError::error("0A000", "ON CONFLICT DO UPDATE must set every other column")
                     .hint("SET every column = excluded.column"));
             }
+            if *other == OnConflict::Nothing && relation.topic().is_some() {
+                let message =
+                    format!("ON CONFLICT DO NOTHING cannot be kept for {} \"{}\"", object.kind(), object.name);
+                return Err(PgError::error("0A000", message)
+                    .hint("its rows go to a topic, where others write too: the last message of a key counts"));
+            }
             if *other == OnConflict::Nothing { Conflict::Skip } else { Conflict::Replace }
         }
     };
@@ -165,7 +177,18 @@ pub async fn execute(
         .map(|batch| fit(&object, &map, batch, &session.format.time_zone))
         .collect::<Result<Vec<_>, PgError>>()?;
     let held = session.hold.hold();
-    let report = database.engine.ingest(object.id, batches, conflict).await?;
+    let report = match relation.topic() {
+        None => database.engine.ingest(object.id, batches, conflict).await?,
+        Some(_) => {
+            let all: usize = batches.iter().map(RecordBatch::num_rows).sum();
+            let produced = database.feeds.produce(&object, batches).await;
+            let rows = produced.map_err(|unsent| {
+                let acknowledged = unsent.acknowledged;
+                unsent.error.detail(format!("{acknowledged} of {all} rows are acknowledged, and in the topic"))
+            })?;
+            IngestReport { rows, ..IngestReport::default() }
+        }
+    };
     drop(held);
     if let Some(notice) = rejected(&object, &report) {
         session.notice(notice);

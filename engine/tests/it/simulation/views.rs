@@ -121,6 +121,7 @@ pub fn relations(clock: ClockMode) -> [Object; 3] {
         columns,
         primary_key,
         upsert: false,
+        encode: Default::default(),
         delay_us: 5 * SECOND,
         clock,
         max_ahead_us: 60 * SECOND,

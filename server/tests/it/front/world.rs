@@ -16,7 +16,7 @@ use tidemark_planner::{
     names,
     parse::parse,
     probes::probes_sql,
-    statement::{CopySource, CreateFeatureView, CreateRelation, Parsed},
+    statement::{CopySource, CreateFeatureView, CreateRelation, Parsed, ResetTo},
 };
 use tidemark_server::system::{self, SystemTablesOf};
 
@@ -145,7 +145,10 @@ impl World {
             Statement::CreateAggregate(create) => {
                 composed::define(create, text, &self.snapshot, &self.state).map(|aggregate| aggregate.parameters.len())
             }
-            Statement::AdvanceWatermark { to, name, .. } => self.binder().instant(to, 0, name).map(|_| 1),
+            Statement::AdvanceWatermark { to, name, .. }
+            | Statement::ResetTopic { to: ResetTo::Instant(to), name, .. } => {
+                self.binder().instant(to, 0, name).map(|_| 1)
+            }
             Statement::Execute { parameters, .. } => {
                 parameters.iter().try_for_each(|parameter| self.binder().constant(parameter, 0).map(|_| ()))?;
                 Ok(parameters.len())
@@ -184,6 +187,7 @@ fn relation(create: &CreateRelation) -> Relation {
             .collect(),
         primary_key: create.primary_key.iter().filter_map(|name| at(name)).collect(),
         upsert: create.upsert,
+        encode: create.encode,
         event_time: create.watermark.as_ref().and_then(|(name, _)| at(name)),
         delay_us: 0,
         clock: ClockMode::Event,

@@ -28,6 +28,7 @@ fn relation(columns: Vec<Column>, primary_key: Vec<usize>, event_time: Option<us
         columns,
         primary_key,
         upsert: false,
+        encode: Default::default(),
         event_time,
         delay_us: 2 * 86_400_000_000,
         clock: ClockMode::Event,
