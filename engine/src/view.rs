@@ -8,6 +8,7 @@ mod cold;
 mod joins;
 mod memory;
 mod reading;
+mod refresh;
 mod saving;
 mod schedule;
 mod shard;
@@ -17,6 +18,7 @@ mod versions;
 pub use cold::Cold;
 pub use joins::Joins;
 pub use memory::Memory;
+pub use refresh::Refresh;
 pub use saving::Frozen;
 pub use shard::{Encoded, SavedKey};
 pub use step::{Op, SharedSteps, Step, Steps};
@@ -484,7 +486,7 @@ impl ViewState {
                 }
             }
             if stale {
-                cold.behind.store(true, Ordering::Release);
+                cold.fall_behind();
             }
         }
         cold.memory.grow(shard.take_grown());
@@ -625,10 +627,15 @@ impl ViewState {
         self.shards.iter().filter_map(|shard| shard.lock().earliest_due()).chain(cold).min()
     }
 
-    /// Keys that have changed since the last online flush, nearly. Those that time alone changes are found by the flush
-    /// itself.
+    /// Keys whose rows the online store is still to be given, nearly: those that have changed since the last flush, and where
+    /// all are put, the rest of them. Those that time alone changes are found by the flush itself.
     pub fn waiting_online(&self) -> usize {
-        self.shards.iter().map(|shard| shard.lock().waiting_online()).sum()
+        let changed = self.shards.iter().map(|shard| shard.lock().waiting_online()).sum();
+        let left = self.cold.as_ref().filter(|cold| cold.may_be_behind()).map(|cold| {
+            let keys = self.counters.keys.load(Ordering::Relaxed);
+            keys.saturating_sub(cold.filled.load(Ordering::Relaxed)) as usize
+        });
+        left.unwrap_or(0).max(changed)
     }
 
     /// Keys in memory, and the bytes that they take there.
