@@ -24,7 +24,10 @@ use parking_lot::Mutex;
 use redis::{Cmd, Value};
 use std::collections::BTreeMap;
 use tidemark_catalog::ObjectId;
-use tidemark_engine::seam::{OnlineStore, OnlineValue, Put, SeamError, SeamResult};
+use tidemark_engine::{
+    meter::Counter,
+    seam::{OnlineStore, OnlineValue, Put, SeamError, SeamResult, Traffic},
+};
 
 /// Values and bytes in one EVAL: Redis serves nobody else meanwhile, which takes about a millisecond.
 const CALL_VALUES: usize = 1000;
@@ -37,6 +40,8 @@ pub struct RedisOnline {
     layout: Layout,
     /// The epoch under which all groups of a view were last told who puts into it.
     announced: Mutex<BTreeMap<ObjectId, u64>>,
+    round_trips: Counter,
+    commands: Counter,
 }
 
 impl RedisOnline {
@@ -44,7 +49,13 @@ impl RedisOnline {
     /// whose views these are, without a space.
     pub fn new(address: Address, owner: String) -> RedisOnline {
         let layout = Layout { prefix: address.prefix.clone(), buckets: address.buckets, owner };
-        RedisOnline { link: Link::new(address), layout, announced: Mutex::default() }
+        RedisOnline {
+            link: Link::new(address),
+            layout,
+            announced: Mutex::default(),
+            round_trips: Counter::default(),
+            commands: Counter::default(),
+        }
     }
 
     /// Whether it answers.
@@ -54,6 +65,10 @@ impl RedisOnline {
 
     /// The commands' answers in order; all are on their way at once.
     async fn ask_all(&self, commands: &[Cmd]) -> SeamResult<Vec<Value>> {
+        if !commands.is_empty() {
+            self.round_trips.add(1);
+            self.commands.add(commands.len() as u64);
+        }
         try_join_all(commands.iter().map(|command| self.link.ask(command))).await
     }
 
@@ -206,6 +221,10 @@ impl OnlineStore for RedisOnline {
             }
         }
         Ok(())
+    }
+
+    fn traffic(&self) -> Traffic {
+        Traffic { round_trips: self.round_trips.get(), commands: self.commands.get() }
     }
 }
 

@@ -429,7 +429,11 @@ impl Engine {
             return Ok(());
         }
         let values = rows.into_iter().map(|(key, row)| self.online_value(&key, row)).collect::<Result<Vec<_>, _>>();
-        match self.seams.online.put(view.state.id, values.map_err(SeamError::not_done)?).await? {
+        let values = values.map_err(SeamError::not_done)?;
+        let begun_us = self.seams.clock.now_us();
+        let put = self.seams.online.put(view.state.id, values).await?;
+        self.meters.put_us.observe_span(begun_us, self.seams.clock.now_us());
+        match put {
             Put::Done => Ok(()),
             Put::NoView => {
                 view.set_online(Online::Lost);
