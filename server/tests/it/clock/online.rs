@@ -81,6 +81,40 @@ async fn after_a_flush_after_departures_and_after_the_end_of_a_key_the_stores_ro
 }
 
 #[tokio::test]
+async fn a_refresh_puts_again_what_somebody_has_removed_and_pipelines_say_how_level_the_store_is() {
+    let level_of = "SELECT online_waiting, online_level, online_error FROM tidemark.pipelines WHERE name = 'spend'";
+    let world = World::at("2026-03-02 10:00:00").await;
+    world.run(SETUP).await;
+    assert_eq!(world.value(level_of).await, "0 1 NULL");
+    world.run("INSERT INTO clicks VALUES (1, 1, now()), (2, 4, now() - INTERVAL '30 seconds')").await;
+    assert_eq!(world.value(level_of).await, "2 0 NULL");
+    assert_eq!(level(&world).await, 2);
+    assert_eq!(world.value(level_of).await, "0 1 NULL");
+    // Two keys that are in the state store, one that is not, and one that the online store has not seen.
+    world.tick().await;
+    world.run("INSERT INTO clicks VALUES (3, 8, now())").await;
+    assert_eq!(level(&world).await, 3);
+    world.run("INSERT INTO clicks VALUES (4, 8, now())").await;
+    let view = world.engine().views().pop().expect("one view");
+    let store = world.engine().seams.online.clone();
+    for _ in 0..2 {
+        store.drop_view(view.state.id).await.expect("somebody empties it");
+        world.run("REFRESH ONLINE STORE FOR spend").await;
+        assert_eq!(same(&world).await, 4);
+        assert_eq!(world.value(level_of).await, "0 1 NULL");
+    }
+    // Also as of now: two minutes before the end of the first key.
+    world.clock.set("2026-03-02 10:59:00");
+    world.run("REFRESH ONLINE STORE FOR spend").await;
+    assert_eq!(same(&world).await, 4);
+    world.clock.set("2026-03-02 11:00:00.000001");
+    world.run("REFRESH ONLINE STORE FOR spend").await;
+    assert_eq!(same(&world).await, 0);
+    world.run("DROP FEATURE VIEW spend").await;
+    assert_eq!(world.refusal("REFRESH ONLINE STORE FOR spend").await, "42P01");
+}
+
+#[tokio::test]
 async fn after_a_restart_departures_still_reach_the_store() {
     let mut world = World::at("2026-03-02 10:00:00").await;
     world.run(SETUP).await;
