@@ -392,7 +392,7 @@ impl Engine {
         let flushed = stale.len();
         let unput = Unput::keys(&view.state, stale.iter().map(|(key, _)| key.clone()).collect());
         self.put_online(view, stale).await?;
-        unput.is_put();
+        unput.arrived();
         let caught_up = self.catch_up(view, now_us).await?;
         if view.online() == Online::Filling {
             self.seams.online.filled(view.state.id).await?;
@@ -417,10 +417,12 @@ impl Engine {
         let unput = Unput::filling(&view.state);
         let (mut at, mut put) = (None, 0);
         while let Some(rows) = view.state.catch_up(&mut at, now_us).map_err(SeamError::not_done)? {
-            put += rows.len();
+            let page = rows.len();
             self.put_online(view, rows).await?;
+            view.state.filled(page);
+            put += page;
         }
-        unput.is_put();
+        unput.arrived();
         Ok(put)
     }
 

@@ -77,7 +77,7 @@ impl Stats for EngineStats {
         let pending = view.state.pending();
         let counters = &view.state.counters;
         let keys = counters.keys.load(Ordering::Relaxed);
-        let waiting = view.state.waiting_online() as u64;
+        let waiting = view.state.waiting_online();
         let now_us = view.now_us(self.clock.now_us());
         Some(ViewStats {
             frontier_us: known(view.state.frontier_us()),

@@ -18,8 +18,7 @@ use tokio_postgres::Client;
 
 const KEYS: i64 = 300;
 
-const LEVEL: &str =
-    "SELECT online_waiting, online_level, online_error FROM tidemark.pipelines WHERE name = 'spending'";
+const LEVEL: &str = "SELECT online_waiting, online_level, online_error FROM tidemark.pipelines WHERE name = 'spending'";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_others_read_in_redis_is_what_lookups_answer() -> Result<()> {

@@ -90,9 +90,10 @@ impl Engine {
         }
         let now_us = view.now_us(self.seams.clock.now_us());
         let Some(rows) = refresh.page(now_us).map_err(SeamError::not_done)? else { return Ok(None) };
-        let put = rows.len() as u64;
+        let put = rows.len();
         self.put_online(view, rows).await?;
-        Ok(Some(put))
+        view.state.filled(put);
+        Ok(Some(put as u64))
     }
 
     /// The store has lost the view, and gets all of it by that.
@@ -125,6 +126,7 @@ pub(super) struct Unput<'a> {
 
 impl<'a> Unput<'a> {
     pub(super) fn keys(state: &'a ViewState, keys: Vec<Encoded>) -> Unput<'a> {
+        state.counters.being_put.store(keys.len() as u64, Ordering::Relaxed);
         Unput { state, keys, is_filling: false }
     }
 
@@ -133,7 +135,7 @@ impl<'a> Unput<'a> {
     }
 
     /// The store has it.
-    pub(super) fn is_put(mut self) {
+    pub(super) fn arrived(mut self) {
         self.keys.clear();
         self.is_filling = false;
     }
@@ -142,6 +144,7 @@ impl<'a> Unput<'a> {
 impl Drop for Unput<'_> {
     fn drop(&mut self) {
         self.state.mark_stale(std::mem::take(&mut self.keys));
+        self.state.counters.being_put.store(0, Ordering::Relaxed);
         if self.is_filling {
             self.state.is_behind();
         }

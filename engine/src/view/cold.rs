@@ -48,7 +48,7 @@ pub struct Cold {
     pub(super) catching_up: AtomicBool,
     /// How many put all keys again right now (`REFRESH ONLINE STORE`).
     pub(super) refreshing: AtomicUsize,
-    /// Keys that have been read for it since that last began, nearly.
+    /// Keys that it has got since that last began, nearly.
     pub(super) filled: AtomicU64,
 }
 

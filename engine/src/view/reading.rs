@@ -107,7 +107,6 @@ impl ViewState {
             cold.catching_up.store(false, Ordering::Release);
             return Ok(None);
         }
-        cold.filled.fetch_add(page.len() as u64, Ordering::Relaxed);
         let mut rows = vec![];
         for key in page {
             let key: Encoded = key.into();

@@ -55,9 +55,6 @@ impl Refresh<'_> {
         if keys.is_empty() {
             return Ok(None);
         }
-        if let Some(cold) = &view.cold {
-            cold.filled.fetch_add(keys.len() as u64, Ordering::Relaxed);
-        }
         let mut rows = Vec::with_capacity(keys.len());
         for key in keys {
             if let Some(row) = view.with_cold(&key, |state| view.show(state, at_us))? {

@@ -415,7 +415,8 @@ impl Shard {
 
     /// The keys in memory that have changed since the latest generation in the state store, which may not have them.
     pub fn unsaved(&self) -> impl Iterator<Item = Encoded> {
-        self.entries().filter(|entry| entry.changed > self.saved).map(|entry| entry.encoded.clone())
+        let saved = self.saved;
+        self.entries().filter(move |entry| entry.changed > saved).map(|entry| entry.encoded.clone())
     }
 
     pub fn mark_unsaved_stale(&mut self) {
