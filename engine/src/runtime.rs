@@ -394,7 +394,7 @@ impl Engine {
         self.put_online(view, stale).await?;
         unput.arrived();
         let caught_up = self.catch_up(view, now_us).await?;
-        if view.online() == Online::Filling {
+        if view.online() == Online::Filling && self.is_at_work(view) {
             self.seams.online.filled(view.state.id).await?;
             view.set_online(Online::Open);
         }
@@ -421,6 +421,10 @@ impl Engine {
             self.put_online(view, rows).await?;
             view.state.filled(page);
             put += page;
+            // Whoever drops it does not wait for the rest.
+            if !self.is_at_work(view) {
+                return Ok(put);
+            }
         }
         unput.arrived();
         Ok(put)
