@@ -364,14 +364,12 @@ impl Engine {
 
     /// Puts the values that have changed into the online store. Bounded by what changed since the last call.
     pub async fn flush_online(&self) -> SeamResult<usize> {
-        let clock_us = self.seams.clock.now_us();
         let mut flushed = self.finish_drops().await.map(|()| 0);
         for view in self.views() {
             let begun_us = self.seams.clock.now_us();
-            let now_us = view.now_us(clock_us);
-            let mut put = self.flush_view(&view, now_us).await;
+            let mut put = self.flush_view(&view).await;
             if put.is_err() && view.has_lost_online() {
-                put = self.flush_view(&view, now_us).await;
+                put = self.flush_view(&view).await;
             }
             self.meters.flushed(&view.meters, &put, span(begun_us, self.seams.clock.now_us()));
             view.note_online(&put);
@@ -381,13 +379,15 @@ impl Engine {
         flushed
     }
 
-    async fn flush_view(&self, view: &ViewRuntime, now_us: i64) -> SeamResult<usize> {
+    async fn flush_view(&self, view: &ViewRuntime) -> SeamResult<usize> {
         view.state.relieve_all()?;
         let _flushing = self.flushing.lock().await;
         if !self.is_at_work(view) {
             return Ok(0);
         }
         self.open_online(view).await?;
+        // Whoever put something before has not read it later than now.
+        let now_us = view.now_us(self.seams.clock.now_us());
         let stale = view.state.take_stale(now_us).map_err(SeamError::not_done)?;
         let flushed = stale.len();
         let unput = Unput::keys(&view.state, stale.iter().map(|(key, _)| key.clone()).collect());

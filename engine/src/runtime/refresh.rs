@@ -78,7 +78,7 @@ impl Engine {
         }
         drop(refresh);
         // Keys that have come into memory meanwhile, among others.
-        self.flush_view(view, view.now_us(clock.now_us())).await?;
+        self.flush_view(view).await?;
         Ok(keys)
     }
 
@@ -98,7 +98,7 @@ impl Engine {
 
     /// The store has lost the view, and gets all of it by that.
     async fn fill_online(&self, view: &ViewRuntime) -> SeamResult<u64> {
-        self.flush_view(view, view.now_us(self.seams.clock.now_us())).await?;
+        self.flush_view(view).await?;
         Ok(view.state.counters.keys.load(Ordering::Relaxed))
     }
 
