@@ -1,10 +1,10 @@
 //! What all sessions share: the catalog, the engine, the base of every session's state.
 
+use crate::points::{Point, Points};
 use crate::{
     feeds::Feeds, meters::Meters, pg::PgError, prepared::Prepared, queries::Queries, session::Session,
     stats::EngineStats, system::SystemTablesOf,
 };
-use crate::points::{Point, Points};
 use ahash::AHashMap;
 use datafusion::execution::SessionState;
 use parking_lot::RwLock;
