@@ -1,5 +1,6 @@
 //! Random schedules of faults: a real server between a real topic and a real Redis; the server is killed at any moment and at
-//! every named point of the pipeline, stopped for a while, started twice; the broker is killed, Redis is killed and emptied.
+//! every named point of the pipeline, stopped for a while, started twice; the broker is killed, Redis is killed and emptied;
+//! another program holds the catalog of the history.
 //! After each schedule every message counts once, and the same values are read everywhere; all along a reader watches that
 //! nothing goes back.
 //!
@@ -14,6 +15,7 @@ mod verify;
 use crate::{
     PATIENCE, POLL,
     broker::Broker,
+    comes,
     redis_server::{Kind, RedisServer},
     run,
     server::{Folder, Server, skipped, value},
@@ -24,8 +26,9 @@ use rand::{Rng, SeedableRng, rngs::StdRng};
 use reader::Signs;
 use std::{
     collections::BTreeSet,
+    io::{BufRead, BufReader},
     os::unix::process::ExitStatusExt,
-    process::Command,
+    process::{Command, Stdio},
     sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
@@ -56,7 +59,17 @@ enum Fault {
     BrokerKilled,
     RedisKilled,
     RedisEmptied,
+    /// Another program holds the catalog of the history for so long that commits fail.
+    HistoryHeld,
 }
+
+/// Until its input ends.
+const HOLD: &str = "import sqlite3, sys
+held = sqlite3.connect(sys.argv[1], isolation_level=None, timeout=30)
+held.execute('BEGIN IMMEDIATE')
+print('held', flush=True)
+sys.stdin.read()
+";
 
 impl Fault {
     fn draw(dice: &mut StdRng) -> Fault {
@@ -127,6 +140,10 @@ async fn schedule(
     let point = Point::ALL[(seed % Point::ALL.len() as u64) as usize];
     let mut faults = vec![Fault::Abort(at(point, &mut dice))];
     faults.extend((0..FAULTS).map(|_| Fault::draw(&mut dice)));
+    // A commit waits ten seconds before it fails: not in every schedule.
+    if seed % 10 == 3 {
+        faults[FAULTS] = Fault::HistoryHeld;
+    }
     let begun = Instant::now();
     let topic = format!("schedule-{seed}");
     broker.create_topic(&topic, PARTITIONS as i32, &[]).await?;
@@ -305,7 +322,27 @@ impl World<'_> {
                 redis.cli(&["FLUSHALL"])?;
                 self.send(1)
             }
+            Fault::HistoryHeld => self.hold_history().await,
         }
+    }
+
+    async fn hold_history(&mut self) -> Result<()> {
+        let catalog = self.folder.data().join("warehouse/catalog.db");
+        let mut command = Command::new("python3");
+        command.args(["-c", HOLD]).arg(catalog).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut holder = command.spawn().context("python3")?;
+        let mut said = String::new();
+        BufReader::new(holder.stdout.take().context("no output")?).read_line(&mut said)?;
+        ensure!(said.trim() == "held", "the catalog of the history cannot be held: {said}");
+        self.send(3)?;
+        let client = self.server()?.connect().await?;
+        let fails = "SELECT position('history: ' IN last_error) > 0 FROM tidemark.pipelines WHERE name = 'ever'";
+        let failing = comes(&client, fails, "t").await;
+        drop(holder.stdin.take());
+        holder.wait()?;
+        failing?;
+        self.send(1)?;
+        comes(&client, "SELECT last_error FROM tidemark.pipelines WHERE name = 'ever'", "NULL").await
     }
 
     fn signal(&mut self, signal: &str) -> Result<()> {
