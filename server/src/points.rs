@@ -107,7 +107,7 @@ impl AbortAt {
             let known: Vec<&str> = Point::ALL.into_iter().map(Point::name).collect();
             format!("no point is called \"{name}\"; there are {}", known.join(", "))
         })?;
-        match passing.parse() {
+        match passing.parse::<u64>() {
             Ok(passing) if passing > 0 => Ok(AbortAt { point, passing }),
             _ => Err(format!("\"{passing}\" is not a number from 1 on")),
         }
@@ -344,7 +344,7 @@ mod tests {
     #[test]
     fn a_point_is_written_with_the_passing_that_counts() {
         for point in Point::ALL {
-            let at = |passing| Ok(AbortAt { point, passing });
+            let at = |passing| -> Result<AbortAt, String> { Ok(AbortAt { point, passing }) };
             assert_eq!(AbortAt::parse(point.name()), at(1));
             assert_eq!(AbortAt::parse(&format!("{}:12", point.name())), at(12));
         }

@@ -71,7 +71,7 @@ async fn each_message_once(client: &Client, stream: &Stream) -> Result<()> {
         );
         let mut found: BTreeSet<Place> = BTreeSet::new();
         for row in rows(client, &sql).await? {
-            let place = (text(&row[0]).parse()?, text(&row[1]).parse()?);
+            let place: Place = (text(&row[0]).parse()?, text(&row[1]).parse()?);
             ensure!(found.insert(place), "message {place:?} has two letters for {reason}");
         }
         let differing: Vec<&Place> = found.symmetric_difference(expected).collect();
