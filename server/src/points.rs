@@ -1,12 +1,12 @@
-//! Named points of the pipeline's step at which a test ends the process, as `kill -9` would: nothing is cleaned up. A server
-//! without `--abort-at` has none of this: its seams are not wrapped.
+//! Named points of the pipeline's step at which a test ends the process, as `kill -9` would: nothing is cleaned up. A
+//! server without `--abort-at` has none of this: its seams are not wrapped.
 //!
 //! ```text
-//!   a batch of the topic ─▶ append ─▶ apply ─▶ letters          steps, files ─▶ commit ─▶ state          rows ─▶ online store
-//!                          │        │        │        │        │             │         │        │       │              │
-//!             taken-not-appended    │  letters-not-kept        │   files-written       │   checkpoint-  online-not-put  online-put
-//!                        appended-not-applied     letters-kept │            history-committed   written
-//!                                              noted-not-committed                  checkpoint-not-written
+//!   rows    taken-not-appended ▶ log ▶ appended-not-applied ▶ views ▶ letters-not-kept ▶ state ▶ letters-kept
+//!   steps   noted-not-committed ▶ files ▶ history-files-written ▶ commit ▶ history-committed
+//!   state   checkpoint-not-written ▶ state ▶ checkpoint-written
+//!   online  online-not-put ▶ store ▶ online-put
+//!   CREATE  table ▶ history-table-created ▶ catalog ▶ catalog-committed
 //! ```
 
 use arrow::{datatypes::SchemaRef, record_batch::RecordBatch};
