@@ -1,6 +1,6 @@
 //! Random schedules of faults: a real server between a real topic and a real Redis; the server is killed at any moment and at
 //! every named point of the pipeline, stopped for a while, started twice; the broker is killed, Redis is killed and emptied;
-//! another program holds the catalog of the history.
+//! the log is full; another program holds the catalog of the history.
 //! After each schedule every message counts once, and the same values are read everywhere; all along a reader watches that
 //! nothing goes back.
 //!
@@ -59,6 +59,8 @@ enum Fault {
     BrokerKilled,
     RedisKilled,
     RedisEmptied,
+    /// The log has no room for what comes, until the server is started again with more.
+    LogFull,
     /// Another program holds the catalog of the history for so long that commits fail.
     HistoryHeld,
 }
@@ -83,7 +85,7 @@ impl Drop for Holder {
 
 impl Fault {
     fn draw(dice: &mut StdRng) -> Fault {
-        match dice.random_range(0..10) {
+        match dice.random_range(0..11) {
             0..3 => Fault::Kill,
             3..5 => {
                 let point = Point::ALL[dice.random_range(0..Point::ALL.len())];
@@ -93,7 +95,8 @@ impl Fault {
             6 => Fault::Second,
             7 => Fault::BrokerKilled,
             8 => Fault::RedisKilled,
-            _ => Fault::RedisEmptied,
+            9 => Fault::RedisEmptied,
+            _ => Fault::LogFull,
         }
     }
 }
@@ -226,7 +229,12 @@ impl World<'_> {
     }
 
     async fn start(&mut self) -> Result<()> {
-        let arguments: Vec<&str> = self.arguments.iter().map(String::as_str).collect();
+        self.start_with(&[]).await
+    }
+
+    async fn start_with(&mut self, more: &[&str]) -> Result<()> {
+        let mut arguments: Vec<&str> = self.arguments.iter().map(String::as_str).collect();
+        arguments.extend(more);
         let server = Server::start_with(self.folder, &arguments).await?;
         self.signs.port.store(server.port, Ordering::Release);
         self.server = Some(server);
@@ -331,6 +339,16 @@ impl World<'_> {
             Fault::RedisEmptied => {
                 redis.cli(&["FLUSHALL"])?;
                 self.send(1)
+            }
+            Fault::LogFull => {
+                self.kill()?;
+                self.start_with(&["--log-max-bytes", "1KB"]).await?;
+                self.send(2)?;
+                let client = self.server()?.connect().await?;
+                let refused = "SELECT last_error IS NOT NULL FROM tidemark.pipelines WHERE name = 'events'";
+                comes(&client, refused, "t").await?;
+                self.kill()?;
+                self.start().await
             }
             Fault::HistoryHeld => self.hold_history().await,
         }
