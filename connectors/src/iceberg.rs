@@ -51,7 +51,11 @@ pub struct IcebergHistory {
     catalog: CatalogFile,
     manifests: Manifests,
     clock: Arc<dyn Clock>,
+    files_written: Option<Hook>,
 }
+
+/// Something that is done on the way.
+type Hook = Box<dyn Fn() + Send + Sync>;
 
 impl IcebergHistory {
     /// Opens the warehouse, creating it where it is not there. `clock` gives randomness for file names. Needs a Tokio
@@ -61,7 +65,12 @@ impl IcebergHistory {
         fs::create_dir_all(warehouse).map_err(failed)?;
         let warehouse = warehouse.canonicalize().map_err(failed)?;
         let catalog = CatalogFile::open(&warehouse).await?;
-        Ok(IcebergHistory { warehouse, catalog, manifests: Manifests::default(), clock })
+        Ok(IcebergHistory { warehouse, catalog, manifests: Manifests::default(), clock, files_written: None })
+    }
+
+    /// For tests of crashes: what is done between the writing of a commit's data files and the commit.
+    pub fn with_files_written(self, hook: Box<dyn Fn() + Send + Sync>) -> Self {
+        IcebergHistory { files_written: Some(hook), ..self }
     }
 
     /// Closes the catalog file.
@@ -196,6 +205,9 @@ impl HistoryStore for IcebergHistory {
         let mut written = Vec::new();
         let appended = async {
             let files = data_file::write_steps(&base, table, &steps, id, &mut written).await?;
+            if let Some(hook) = self.files_written.as_ref().filter(|_| !files.is_empty()) {
+                hook();
+            }
             let change = Change { id, files, properties: tag::to_properties(tag)? };
             commit::commit(&self.catalog, &table.name, &base, change).await
         }

@@ -6,6 +6,7 @@ mod setting_flags;
 mod sql;
 
 use crate::logging;
+use crate::points::AbortAt;
 use crate::settings::{Http, Settings, environment};
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
@@ -95,6 +96,9 @@ pub struct Serve {
     /// A TOML file with settings
     #[arg(long, value_name = "FILE", env = "TIDEMARK_CONFIG")]
     pub config: Option<PathBuf>,
+    /// For tests of crashes: end, as by kill -9, at the N-th passing of a named point
+    #[arg(long, value_name = "POINT[:N]", hide = true, value_parser = AbortAt::parse)]
+    pub abort_at: Option<AbortAt>,
     #[command(flatten)]
     pub flags: SettingFlags,
 }
@@ -157,7 +161,7 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Serve(arguments) => {
             let settings = Settings::load(&arguments.flags.given, environment(), arguments.config.as_deref())?;
             logging::start(&settings);
-            runtime(&settings)?.block_on(serve::serve(settings))
+            runtime(&settings)?.block_on(serve::serve(settings, arguments.abort_at))
         }
         Command::Sql(arguments) => {
             let settings = quiet(Settings::load(&[], environment(), arguments.config.as_deref())?);

@@ -1,5 +1,6 @@
 //! What all sessions share: the catalog, the engine, the base of every session's state.
 
+use crate::points::{Point, Points};
 use crate::{
     feeds::Feeds, meters::Meters, pg::PgError, prepared::Prepared, queries::Queries, session::Session,
     stats::EngineStats, system::SystemTablesOf,
@@ -43,6 +44,8 @@ pub struct Database {
     pub base: SessionState,
     pub queries: Queries,
     pub meters: Meters,
+    /// Tests only.
+    pub points: Option<Arc<Points>>,
     /// Where server-side `COPY … TO 'file'` writes relative names.
     pub folder: PathBuf,
     cache: RwLock<AHashMap<Box<str>, Arc<Prepared>>>,
@@ -72,6 +75,7 @@ impl Database {
             base,
             queries,
             meters: Meters::default(),
+            points: None,
             folder,
             cache: RwLock::default(),
             templates: RwLock::default(),
@@ -86,6 +90,9 @@ impl Database {
     /// Makes the changes durable, then visible.
     pub async fn commit(&self, catalog: &mut CatalogStore, changes: &[Change]) -> Result<(), PgError> {
         let next = catalog.commit(changes).await?;
+        if let Some(points) = &self.points {
+            points.pass(Point::CatalogCommitted);
+        }
         *self.snapshot.write() = Arc::new(next);
         self.cache.write().clear();
         self.templates.write().clear();

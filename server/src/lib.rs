@@ -12,6 +12,7 @@ pub mod in_process;
 pub mod logging;
 mod meters;
 pub mod pg;
+pub mod points;
 mod prepared;
 mod queries;
 pub mod serve;

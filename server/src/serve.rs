@@ -5,6 +5,7 @@ use crate::{
     database::Database,
     http::{self, Phase, Subject},
     pg,
+    points::{AbortAt, Point, Points},
     queries::Queries,
     settings::Settings,
 };
@@ -73,11 +74,21 @@ impl Logs for EmbeddedLogs {
 /// Dropping the future on the way closes what is open, the lock last: as after a crash the next start recovers from the
 /// same log and checkpoint. Recovery yields after every batch, so whoever waits for a signal beside it gets a turn.
 pub async fn start(settings: &Settings) -> Result<Running> {
-    start_on(settings, Arc::new(SystemClock::new(tokio::runtime::Handle::current()))).await
+    start_to_abort(settings, None).await
+}
+
+/// The same for tests of crashes: the process ends where they say.
+pub async fn start_to_abort(settings: &Settings, abort_at: Option<AbortAt>) -> Result<Running> {
+    let clock = Arc::new(SystemClock::new(tokio::runtime::Handle::current()));
+    start_with(settings, clock, abort_at.map(Points::new)).await
 }
 
 /// The same on a clock of the caller's: a test moves time by hand.
 pub async fn start_on(settings: &Settings, clock: Arc<dyn Clock>) -> Result<Running> {
+    start_with(settings, clock, None).await
+}
+
+async fn start_with(settings: &Settings, clock: Arc<dyn Clock>, points: Option<Arc<Points>>) -> Result<Running> {
     let data = &settings.data;
     let lock = DirLock::acquire_patiently(data, clock.as_ref()).await?;
     // Before recovery, which may take a while: a port in use is known at once.
@@ -90,7 +101,7 @@ pub async fn start_on(settings: &Settings, clock: Arc<dyn Clock>) -> Result<Runn
     if let Some(listener) = watched {
         clock.spawn("http", Box::pin(http::serve(listener, clock.clone(), seen)));
     }
-    let database = Arc::new(open(settings, data, clock.clone()).await?);
+    let database = Arc::new(open(settings, data, clock.clone(), points).await?);
 
     let started_us = clock.now_us();
     let backend = Arc::new(TidemarkBackend {
@@ -146,7 +157,12 @@ impl Running {
     }
 }
 
-async fn open(settings: &Settings, data: &Path, clock: Arc<dyn Clock>) -> Result<Database> {
+async fn open(
+    settings: &Settings,
+    data: &Path,
+    clock: Arc<dyn Clock>,
+    points: Option<Arc<Points>>,
+) -> Result<Database> {
     let catalog = CatalogStore::open(&data.join("catalog.db")).await.context("cannot open the catalog")?;
     let log = LogSettings {
         fsync: settings.fsync,
@@ -157,6 +173,10 @@ async fn open(settings: &Settings, data: &Path, clock: Arc<dyn Clock>) -> Result
     let threads = threads.unwrap_or(1);
     // Some 200 bytes each.
     const STEPS_WAITING_MAX: usize = 4 << 20;
+    let mut history = IcebergHistory::open(&data.join("warehouse"), clock.clone()).await?;
+    if let Some(points) = points.clone() {
+        history = history.with_files_written(Box::new(move || points.pass(Point::HistoryFilesWritten)));
+    }
     let seams = Seams {
         steps_waiting_max: STEPS_WAITING_MAX,
         threads,
@@ -165,7 +185,11 @@ async fn open(settings: &Settings, data: &Path, clock: Arc<dyn Clock>) -> Result
         logs: Arc::new(EmbeddedLogs { folder: data.join("log"), settings: log }),
         state: Arc::new(FjallState::open(&data.join("state"))?),
         online: online(settings, clock.as_ref()).await?,
-        history: Arc::new(IcebergHistory::open(&data.join("warehouse"), clock.clone()).await?),
+        history: Arc::new(history),
+    };
+    let seams = match &points {
+        Some(points) => points.around(seams),
+        None => seams,
     };
     let engine = Arc::new(Engine::start(seams, catalog.snapshot()).await.context("recovery failed")?);
     let mut runtime = RuntimeEnvBuilder::new();
@@ -179,7 +203,9 @@ async fn open(settings: &Settings, data: &Path, clock: Arc<dyn Clock>) -> Result
     let builder = asof::install(state_builder(config)).with_runtime_env(Arc::new(runtime.build()?));
     let folder = std::env::current_dir().context("the current folder is gone")?;
     let queries = Queries::new(threads).context("cannot start the threads of queries")?;
-    Ok(Database::new(engine, clock, catalog, builder.build(), queries, folder))
+    let mut database = Database::new(engine, clock, catalog, builder.build(), queries, folder);
+    database.points = points;
+    Ok(database)
 }
 
 async fn online(settings: &Settings, clock: &dyn Clock) -> Result<Arc<dyn OnlineStore>> {

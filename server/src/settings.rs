@@ -89,7 +89,7 @@ pub enum SettingsError {
 
 /// Variables that begin like a setting and are none: `tidemark`'s own other ones, and the tests'.
 const NOT_SETTINGS: [&str; 6] = ["CONFIG", "URL", "BIN", "PYTHON", "LAKE_PYTHON", "SMALL_DISK"];
-const NOT_SETTINGS_PREFIXES: [&str; 3] = ["ORACLE_", "TEST_", "BENCH_"];
+const NOT_SETTINGS_PREFIXES: [&str; 5] = ["ORACLE_", "TEST_", "BENCH_", "SIMULATION_", "FRONT_"];
 
 const PREFIX: &str = "TIDEMARK_";
 

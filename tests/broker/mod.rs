@@ -144,7 +144,9 @@ impl Broker {
 
     /// Sends the messages in this order and returns when the broker has them.
     pub fn send(&self, topic: &str, messages: impl IntoIterator<Item = Sent>) -> Result<()> {
-        let producer: BaseProducer = self.config().set("linger.ms", "1").create()?;
+        // In this order, and each once, also where a broker has just come back.
+        let mut config = self.config();
+        let producer: BaseProducer = config.set("linger.ms", "1").set("enable.idempotence", "true").create()?;
         for message in messages {
             produce(&producer, topic, &message)?;
         }

@@ -19,6 +19,7 @@ mod kafka_twin;
 mod kafka_writing;
 mod metrics;
 mod redis;
+mod schedules;
 
 use anyhow::{Context, Result, ensure};
 use broker::Broker;

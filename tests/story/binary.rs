@@ -42,6 +42,7 @@ fn help_teaches_the_idea_and_every_command_has_examples() -> Result<()> {
     for command in ["serve", "sql", "demo"] {
         let help = succeed(&mut tidemark(&[command, "--help"]))?;
         ensure!(help.contains("Examples:") && help.contains(&format!("tidemark {command}")), "{help}");
+        ensure!(!help.contains("abort-at"), "a flag for tests is shown:\n{help}");
     }
     let version = succeed(&mut tidemark(&["--version"]))?;
     ensure!(version.trim() == concat!("tidemark ", env!("CARGO_PKG_VERSION")), "{version}");
@@ -69,6 +70,9 @@ fn a_name_that_nobody_knows_is_refused_wherever_it_stands() -> Result<()> {
     let serve = ["serve", "--listen", "127.0.0.1:0", "--data", data];
     refused(tidemark(&serve).arg("--max-conections=5"), &["--max-conections", "--max-connections"])?;
     refused(tidemark(&serve).env("TIDEMARK_FSYNK", "never"), &["TIDEMARK_FSYNK", "did you mean TIDEMARK_FSYNC?"])?;
+    // For tests only: a flag, written out, and nothing else.
+    refused(tidemark(&serve).arg("--abort-at=somewhere"), &["somewhere", "taken-not-appended"])?;
+    refused(tidemark(&serve).env("TIDEMARK_ABORT_AT", "online-put"), &["TIDEMARK_ABORT_AT"])?;
     let file = folder.path().join("tidemark.toml");
     std::fs::write(&file, "max_conections = 5\n")?;
     refused(tidemark(&serve).arg("--config").arg(&file), &["tidemark.toml", "did you mean max_connections?"])?;

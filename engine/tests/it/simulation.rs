@@ -23,9 +23,11 @@ mod log;
 mod reference;
 mod rows;
 mod stores;
+mod topic;
 mod views;
 mod world;
 
+use arrow::record_batch::RecordBatch;
 use check::{check, check_end, check_refresh, check_stores};
 use parking_lot::Mutex;
 use rand::Rng;
@@ -41,7 +43,11 @@ use world::{Op, World};
 /// In a run of all tests: what some 40 seconds are enough for.
 const SEEDS: u64 = 1500;
 
+/// Of those again with a topic.
+const SEEDS_WITH_TOPIC: u64 = 400;
+
 const KEPT: &str = "tests/it/simulation/kept.txt";
+const KEPT_WITH_TOPIC: &str = "tests/it/simulation/kept_with_topic.txt";
 
 /// What is said of a difference.
 const CHARACTERS_SHOWN: usize = 400;
@@ -137,18 +143,20 @@ fn trace() -> bool {
 
 fn said(ops: &[Op]) -> String {
     let one = |op: &Op| match op {
-        Op::Insert(id, batches, conflict) => {
-            let rows: Vec<usize> = batches.iter().map(|batch| batch.num_rows()).collect();
-            format!("insert {rows:?} into {id}, {conflict:?}")
-        }
+        Op::Insert(id, batches, conflict) => format!("insert {:?} into {id}, {conflict:?}", sizes(batches)),
+        Op::Feed(partition, batches, _) => format!("feed {:?} by partition {partition}", sizes(batches)),
         other => format!("{other:?}"),
     };
     ops.iter().map(one).collect::<Vec<_>>().join(" | ")
 }
 
+fn sizes(batches: &[RecordBatch]) -> Vec<usize> {
+    batches.iter().map(RecordBatch::num_rows).collect()
+}
+
 /// A seed from its beginning to its end: the calls that were made of seams, and the difference, if there is one, in few words.
-fn outcome(seed: u64) -> (u64, Result<(), String>) {
-    let mut world = World::new(seed);
+fn outcome(seed: u64, is_fed: bool) -> (u64, Result<(), String>) {
+    let mut world = World::new(seed, is_fed);
     let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
     let ended = catch_unwind(AssertUnwindSafe(|| runtime.block_on(run(seed, &mut world))));
     let ended = ended.unwrap_or_else(|panic| {
@@ -160,14 +168,14 @@ fn outcome(seed: u64) -> (u64, Result<(), String>) {
 }
 
 /// The failures among some seeds, by seed.
-fn failures(seeds: &[u64]) -> Vec<(u64, String)> {
+fn failures(seeds: &[u64], is_fed: bool) -> Vec<(u64, String)> {
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let (next, failed) = (AtomicU64::new(0), Mutex::new(vec![]));
     std::thread::scope(|scope| {
         for _ in 0..threads {
             scope.spawn(|| {
                 while let Some(seed) = seeds.get(next.fetch_add(1, Ordering::Relaxed) as usize) {
-                    if let (_, Err(error)) = outcome(*seed) {
+                    if let (_, Err(error)) = outcome(*seed, is_fed) {
                         eprintln!("seed {seed}: {error}");
                         failed.lock().push((*seed, error));
                     }
@@ -181,39 +189,49 @@ fn failures(seeds: &[u64]) -> Vec<(u64, String)> {
 }
 
 /// Seeds that have failed once, each on a line of its own with its story behind it.
-fn kept() -> Vec<u64> {
-    let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(KEPT)).expect(KEPT);
+fn kept(file: &str) -> Vec<u64> {
+    let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(file)).expect(file);
     let seed = |line: &str| line.split_whitespace().next().and_then(|seed| seed.parse().ok());
     text.lines().filter(|line| !line.starts_with('#')).filter_map(seed).collect()
 }
 
-fn keep(failed: &[(u64, String)]) {
-    let file = OpenOptions::new().append(true).open(Path::new(env!("CARGO_MANIFEST_DIR")).join(KEPT));
-    let mut file = file.expect(KEPT);
+fn keep(file: &str, failed: &[(u64, String)]) {
+    let opened = OpenOptions::new().append(true).open(Path::new(env!("CARGO_MANIFEST_DIR")).join(file));
+    let mut opened = opened.expect(file);
     for (seed, error) in failed {
-        writeln!(file, "{seed} {}", error.lines().next().unwrap_or_default()).expect(KEPT);
+        writeln!(opened, "{seed} {}", error.lines().next().unwrap_or_default()).expect(file);
     }
 }
 
-#[test]
-fn whatever_fails_and_whenever_it_crashes_nothing_shows() {
+fn no_seed_fails(seeds: u64, file: &str, is_fed: bool) {
     let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
     let first = number("TIDEMARK_SIMULATION_SEED");
-    let count = number("TIDEMARK_SIMULATION_SEEDS").unwrap_or(SEEDS);
-    let known = if first.is_none() { kept() } else { vec![] };
+    let count = number("TIDEMARK_SIMULATION_SEEDS").unwrap_or(seeds);
+    let known = if first.is_none() { kept(file) } else { vec![] };
     let first = first.unwrap_or(0);
-    let mut failed = failures(&known);
-    let new = failures(&(first..first + count).filter(|seed| !known.contains(seed)).collect::<Vec<_>>());
-    keep(&new);
+    let mut failed = failures(&known, is_fed);
+    let new: Vec<u64> = (first..first + count).filter(|seed| !known.contains(seed)).collect();
+    let new = failures(&new, is_fed);
+    keep(file, &new);
     failed.extend(new);
     let seeds: Vec<u64> = failed.iter().map(|(seed, _)| *seed).collect();
     assert!(failed.is_empty(), "seeds {seeds:?} fail: {}", failed[0].1);
 }
 
 #[test]
+fn whatever_fails_and_whenever_it_crashes_nothing_shows() {
+    no_seed_fails(SEEDS, KEPT, false);
+}
+
+#[test]
+fn whatever_fails_each_message_of_a_topic_is_taken_once() {
+    no_seed_fails(SEEDS_WITH_TOPIC, KEPT_WITH_TOPIC, true);
+}
+
+#[test]
 fn a_seed_is_the_same_every_time() {
     for seed in 0..20 {
-        let [once, again] = [0, 1].map(|_| outcome(seed));
+        let [once, again] = [0, 1].map(|_| outcome(seed, seed % 2 == 1));
         assert_eq!(once, again, "seed {seed}");
     }
 }

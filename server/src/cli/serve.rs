@@ -1,15 +1,19 @@
 //! `tidemark serve`: a server until a signal says stop.
 
+use crate::points::AbortAt;
 use crate::serve as server;
 use crate::settings::Settings;
 use std::process::ExitCode;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-pub async fn serve(settings: Settings) -> anyhow::Result<ExitCode> {
+pub async fn serve(settings: Settings, abort_at: Option<AbortAt>) -> anyhow::Result<ExitCode> {
     // Before anything is opened: recovery may take minutes, and a supervisor may change its mind meanwhile.
     let mut stop = StopSignal::listen()?;
+    if let Some(AbortAt { point, passing }) = abort_at {
+        tracing::warn!(point = point.name(), passing, "--abort-at is for tests: this server will end by itself");
+    }
     let running = tokio::select! {
-        started = server::start(&settings) => started?,
+        started = server::start_to_abort(&settings, abort_at) => started?,
         () = stop.received() => {
             tracing::info!("stopped during recovery; the next start begins it again");
             return Ok(ExitCode::SUCCESS);

@@ -68,6 +68,9 @@ fn what_only_begins_like_a_setting_is_left_alone() {
         ("TIDEMARK_ORACLE_VIEWS", "1"),
         ("TIDEMARK_TEST_LONG", "1"),
         ("TIDEMARK_BENCH_ROWS", "1"),
+        // Set for all suites by `make test-long`, and so for the servers that they start.
+        ("TIDEMARK_SIMULATION_SEED", "1"),
+        ("TIDEMARK_FRONT_SEED", "1"),
         ("TIDEMARK_BIN", "x"),
         ("TIDEMARK_PYTHON", "x"),
         ("TIDEMARK_LAKE_PYTHON", "x"),

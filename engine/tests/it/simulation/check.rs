@@ -2,7 +2,7 @@
 
 use super::{
     reference::{Reference, Steps, above, letters, rows_at, rows_of, shown, shown_online, sorted},
-    views::Shape,
+    views::{B, Shape},
     world::World,
 };
 use bytes::Bytes;
@@ -19,6 +19,9 @@ use tidemark_engine::{
 /// exactly the rows that there are.
 pub async fn check(world: &World, resumes: bool, flushes: bool) -> Result<(), String> {
     world.ledger.lock().check(&world.logs)?;
+    if world.is_fed {
+        world.topic.check(&world.logs.records(B))?;
+    }
     for relation in &world.relations {
         decided_once(relation, &world.logs.records(relation.id))?;
     }
@@ -92,9 +95,9 @@ fn decided_once(object: &Object, records: &[SourceBatch]) -> Result<(), String> 
     let mut changed_us: BTreeMap<Vec<u8>, i64> = BTreeMap::new();
     for record in records {
         let stored = record.admission.clone().unwrap_or_default();
-        let decision = match record.rows.num_rows() {
-            0 => admission.advance(stored.frontier_us),
-            _ => {
+        let decision = match (&stored.origin, record.rows.num_rows()) {
+            (None, 0) => admission.advance(stored.frontier_us),
+            (origin, _) => {
                 let keys = CurrentRows::keys(&relation.primary_key, &record.rows).map_err(|error| error.to_string())?;
                 let previous = |row: usize, own_us: i64| {
                     let Some(changed_us) = keys.get(row).map(|key| changed_us.entry(key.clone()).or_insert(own_us))
@@ -104,7 +107,7 @@ fn decided_once(object: &Object, records: &[SourceBatch]) -> Result<(), String> 
                     *changed_us = own_us.max(*changed_us);
                     *changed_us
                 };
-                let decided = admission.decide(&record.rows, record.append_time_us, None, previous);
+                let decided = admission.decide(&record.rows, record.append_time_us, origin.clone(), previous);
                 decided.map_err(|error| error.to_string())?
             }
         };
@@ -203,6 +206,7 @@ pub async fn check_stores(world: &World) -> Result<(), String> {
 /// Everything becomes history: then the tables alone are what the views are.
 pub async fn check_end(world: &World) -> Result<(), String> {
     let (engine, now_us) = (world.engine(), world.now_us());
+    world.take_all().await?;
     for relation in &world.relations {
         let advanced = engine.advance_watermark(relation.id, now_us).await;
         advanced.map_err(|error| format!("nothing fails, and no advance: {error}"))?;

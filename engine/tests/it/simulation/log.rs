@@ -9,7 +9,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use tidemark_catalog::ObjectId;
 use tidemark_engine::{
     runtime::Logs,
-    seam::{Positions, SeamError, SeamResult, Source, SourceBatch},
+    seam::{Origin, Positions, SeamError, SeamResult, Source, SourceBatch},
 };
 
 /// What the disk has of one log.
@@ -245,6 +245,19 @@ fn join(last: &mut SourceBatch, record: &SourceBatch) {
     all.effective_us.extend(next.effective_us);
     all.deletes.extend(next.deletes.into_iter().map(|row| row + rows_before));
     (all.frontier_us, all.max_event_us) = (next.frontier_us, next.max_event_us);
+    if let (Some(all), Some(next)) = (&mut all.origin, next.origin) {
+        join_origins(all, next, rows_before);
+    }
     last.append_time_us = record.append_time_us;
     last.rows = concat_batches(&last.rows.schema(), [&last.rows, &record.rows]).expect("rows of one source");
+}
+
+fn join_origins(all: &mut Origin, next: Origin, rows_before: u32) {
+    all.runs.extend(next.runs.into_iter().map(|mut run| {
+        run.row += rows_before;
+        run
+    }));
+    all.undecoded.extend(next.undecoded);
+    all.taken.retain(|taken| next.taken.iter().all(|later| later.partition != taken.partition));
+    all.taken.extend(next.taken);
 }

@@ -144,6 +144,14 @@ pub fn relations(clock: ClockMode) -> [Object; 3] {
     ]
 }
 
+/// The second source is fed by a topic. No partition of it is ever idle: from when on one is, nothing in the log tells.
+pub fn feed_second(relations: &mut [Object; 3]) {
+    let Body::Source(relation) = &mut relations[1].body else { panic!("a source") };
+    let options = [("connector", "kafka"), ("topic", "b")];
+    relation.options.extend(options.map(|(name, value)| (name.to_string(), value.to_string())));
+    relation.idle_timeout_us = i64::MAX / 4;
+}
+
 fn shapes(clock: ClockMode) -> Vec<Shape> {
     let snapshot = Snapshot::new(1, relations(clock));
     VIEWS.into_iter().map(|(name, options, query)| shape(name, options, query, &snapshot)).collect()

@@ -8,17 +8,18 @@ use super::{
     log::SimLogs,
     rows,
     stores::{SimOnline, SimState},
-    views::{self, FIRST_VIEW, RELATIONS, SECOND, Shape, T},
+    topic::{PARTITIONS, SimTopic},
+    views::{self, B, FIRST_VIEW, RELATIONS, SECOND, Shape, T},
 };
 use crate::store::Store;
-use arrow::record_batch::RecordBatch;
+use arrow::{datatypes::SchemaRef, record_batch::RecordBatch};
 use futures::future::{BoxFuture, join_all};
 use parking_lot::Mutex;
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use std::{collections::BTreeMap, sync::Arc, task::Poll};
 use tidemark_catalog::{Change, ClockMode, Object, ObjectId, Snapshot};
 use tidemark_engine::{
-    runtime::{Conflict, Engine, Seams},
+    runtime::{Conflict, Engine, IngestError, Seams},
     seam::Clock,
     value::{Value, encode_row},
     view::Memory,
@@ -30,6 +31,8 @@ const BEGIN_US: i64 = 1_772_323_200_000_000 - 4 * 60 * SECOND;
 #[derive(Debug, Clone)]
 pub enum Op {
     Insert(ObjectId, Vec<RecordBatch>, Conflict),
+    /// Messages come into a partition of the topic, perhaps a broken one before them, and some are taken.
+    Feed(usize, Vec<RecordBatch>, bool),
     Tick(i64),
     Idle,
     Advance(ObjectId, i64),
@@ -63,6 +66,11 @@ pub struct World {
     pub history: Arc<SimHistory>,
     pub mode: ClockMode,
     pub relations: [Object; 3],
+    /// Whether the topic feeds the second source.
+    pub is_fed: bool,
+    pub topic: SimTopic,
+    /// One reader at a time, as the task of a feed is one.
+    feeding: tokio::sync::Mutex<()>,
     pub catalog: Mutex<Snapshot>,
     pub ledger: Mutex<Ledger>,
     /// The latest event that a reader has seen of a key; not of tables, whose rows move from key to key.
@@ -77,12 +85,15 @@ pub struct World {
 }
 
 impl World {
-    pub fn new(seed: u64) -> World {
+    pub fn new(seed: u64, is_fed: bool) -> World {
         let mut dice = StdRng::seed_from_u64(seed);
         let faults = Arc::new(Faults::new(dice.random()));
         let mode = if dice.random_bool(0.3) { ClockMode::Event } else { ClockMode::System };
         let syncs = dice.random_bool(0.8);
-        let relations = views::relations(mode);
+        let mut relations = views::relations(mode);
+        if is_fed {
+            views::feed_second(&mut relations);
+        }
         World {
             clock: Arc::new(SimClock::at(BEGIN_US + dice.random_range(0..240 * SECOND))),
             logs: Arc::new(SimLogs::new(faults.clone(), syncs)),
@@ -92,6 +103,9 @@ impl World {
             mode,
             catalog: Mutex::new(Snapshot::new(1, relations.clone())),
             relations,
+            is_fed,
+            topic: SimTopic::default(),
+            feeding: tokio::sync::Mutex::default(),
             ledger: Mutex::default(),
             seen: Mutex::default(),
             engine: None,
@@ -107,8 +121,8 @@ impl World {
 
     /// What the seed begins with, for people.
     pub fn said(&self) -> String {
-        let World { mode, memory, steps_waiting_max, .. } = self;
-        format!("{mode:?} clock, {memory} bytes, {steps_waiting_max} steps wait")
+        let World { mode, memory, steps_waiting_max, is_fed, .. } = self;
+        format!("{mode:?} clock, {memory} bytes, {steps_waiting_max} steps wait, fed by a topic: {is_fed}")
     }
 
     pub fn engine(&self) -> &Engine {
@@ -142,6 +156,9 @@ impl World {
                 let now_us = self.clock.now_us();
                 let mut batch = || rows::batch(dice, object, self.mode, now_us, &mut self.next_no);
                 let batches = (0..batches).map(|_| batch()).collect();
+                if self.is_fed && relation == B {
+                    return Op::Feed(dice.random_range(0..PARTITIONS), batches, dice.random_bool(0.2));
+                }
                 let conflict = match (relation == T, dice.random_range(0..8)) {
                     (true, 0) => Conflict::Error,
                     (true, 1) => Conflict::Skip,
@@ -201,6 +218,13 @@ impl World {
                 let answer = engine.ingest(*relation, batches.clone(), *conflict).await;
                 self.ledger.lock().answer(sent, &answer);
             }
+            Op::Feed(partition, batches, is_first_broken) => {
+                let now_us = self.now_us();
+                for (i, batch) in batches.iter().enumerate() {
+                    self.topic.send(*partition, now_us, batch, *is_first_broken && i == 0);
+                }
+                self.feed().await?;
+            }
             Op::Tick(us) => {
                 for _ in 0..self.faults.below(4) {
                     tokio::task::yield_now().await;
@@ -249,6 +273,53 @@ impl World {
             Op::Stop | Op::Check => unreachable!("these are done alone"),
         }
         Ok(())
+    }
+
+    /// As `connectors/src/kafka/feed.rs` does it, once; and a reader that begins too early is told so.
+    async fn feed(&self) -> Result<(), String> {
+        let _one = self.feeding.lock().await;
+        let engine = self.engine();
+        let mut next = engine.begin_taking(B).await;
+        if next.is_empty() {
+            let (rows, origin) = SimTopic::beginning(self.second());
+            let _ = engine.take(B, rows, vec![], origin).await;
+            next = engine.begin_taking(B).await;
+        }
+        if self.faults.below(4) == 0 {
+            let mut again = next.clone();
+            let back = 1 + self.faults.below(3) as u64;
+            let before = again.values_mut().find(|offset| **offset > 0);
+            let is_back = before.map(|offset| *offset = offset.saturating_sub(back)).is_some();
+            if let Some((rows, origin)) = self.topic.read(self.second(), &again, 5).filter(|_| is_back)
+                && engine.take(B, rows, vec![], origin).await.is_ok()
+            {
+                return Err("a message of the topic was taken twice".to_string());
+            }
+        }
+        let most = 1 + self.faults.below(30);
+        if let Some((rows, origin)) = self.topic.read(self.second(), &next, most) {
+            // Whether it was taken, the next to read the topic asks the source.
+            let _ = engine.take(B, rows, vec![], origin).await;
+        }
+        Ok(())
+    }
+
+    fn second(&self) -> SchemaRef {
+        self.relations[1].schema()
+    }
+
+    /// Nothing fails: the source has all of the topic when this returns.
+    pub async fn take_all(&self) -> Result<(), String> {
+        const MOST: usize = 50;
+        if !self.is_fed {
+            return Ok(());
+        }
+        let failed = |error: IngestError| format!("nothing fails, and nothing is taken: {error}");
+        loop {
+            let next = self.engine().begin_taking(B).await;
+            let Some((rows, origin)) = self.topic.read(self.second(), &next, MOST) else { return Ok(()) };
+            self.engine().take(B, rows, vec![], origin).await.map_err(failed)?;
+        }
     }
 
     /// As `server/src/statement/create_feature_view.rs` does it.
