@@ -25,7 +25,7 @@ use tidemark_engine::{
     runtime::{Logs, Seams},
     seam::{
         CommitTag, HistoryStore, HistoryTable, Keyspace, OnlineStore, OnlineValue, Positions, Put, SeamResult, Source,
-        SourceBatch, StateStore, WriteBatch,
+        SourceBatch, StateStore, Traffic, WriteBatch,
     },
 };
 
@@ -294,6 +294,10 @@ impl OnlineStore for AtOnline {
 
     async fn drop_view(&self, view: ObjectId) -> SeamResult<()> {
         self.online.drop_view(view).await
+    }
+
+    fn traffic(&self) -> Traffic {
+        self.online.traffic()
     }
 }
 

@@ -54,16 +54,27 @@ pub struct ViewProgress {
 /// The key of the writer epoch in [`Keyspace::Progress`]; object ids are four bytes.
 const EPOCH: &[u8] = b"epoch";
 
+/// Epochs count at least the seconds since 2020, of which four bytes last until 2156: so two servers on copies of one directory,
+/// which both add to the same number, have different ones, and stores outside the directory fence the one that began first.
+const EPOCHS_FROM_US: i64 = 1_577_836_800_000_000;
+
+/// The writer epoch of a server that begins now; `before`: the one before it in this directory.
+fn next_epoch(before: u64, now_us: i64) -> u64 {
+    let seconds = now_us.saturating_sub(EPOCHS_FROM_US) / 1_000_000;
+    before.saturating_add(1).max(u64::try_from(seconds).unwrap_or(0))
+}
+
 /// Entries read from the state store at a time.
 const PAGE: usize = 4096;
 
 impl Engine {
     /// Starts everything the catalog has. When it returns, recovery is complete: positions have reached the log ends.
     pub async fn start(seams: Seams, snapshot: &Snapshot) -> SeamResult<Engine> {
-        let epoch = match read(&seams, EPOCH)? {
-            Some(bytes) => postcard::from_bytes::<u64>(&bytes).map_err(SeamError::not_done)? + 1,
-            None => 1,
+        let before = match read(&seams, EPOCH)? {
+            Some(bytes) => postcard::from_bytes::<u64>(&bytes).map_err(SeamError::not_done)?,
+            None => 0,
         };
+        let epoch = next_epoch(before, seams.clock.now_us());
         let bytes = postcard::to_stdvec(&epoch).map_err(SeamError::not_done)?;
         let batch = WriteBatch { puts: vec![(Keyspace::Progress, EPOCH.to_vec(), bytes)], deletes: vec![] };
         seams.state.checkpoint(batch).await?;
@@ -222,4 +233,19 @@ impl Engine {
 
 pub(super) fn read(seams: &Seams, key: &[u8]) -> SeamResult<Option<Vec<u8>>> {
     seams.state.get(Keyspace::Progress, key)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{EPOCHS_FROM_US, next_epoch};
+
+    #[test]
+    fn an_epoch_is_later_than_the_one_before_and_than_that_of_a_copy_begun_earlier() {
+        let at = |seconds: i64| EPOCHS_FROM_US + seconds * 1_000_000;
+        // Two copies of a directory in which a server had begun at second 90.
+        assert!(next_epoch(90, at(100)) < next_epoch(90, at(101)));
+        // A clock that was put back, and one from before all epochs.
+        assert_eq!(next_epoch(90, at(50)), 91);
+        assert_eq!(next_epoch(0, i64::MIN), 1);
+    }
 }
