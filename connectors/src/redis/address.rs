@@ -22,6 +22,8 @@ use redis::{
 const BUCKETS: u32 = 1 << 12;
 const BUCKETS_MAX: u32 = 1 << 22;
 
+const PARAMETERS: [&str; 3] = ["prefix", "buckets", "ca"];
+
 pub struct Address {
     pub(super) target: Target,
     pub(super) prefix: String,
@@ -46,10 +48,16 @@ impl Address {
             "redis" | "rediss" => (false, scheme),
             "redis+cluster" => (true, "redis"),
             "rediss+cluster" => (true, "rediss"),
-            other => return Err(wrong(&format!("scheme \"{other}\" is not known"))),
+            other if other.chars().all(|c| c.is_ascii_alphanumeric() || c == '+') => {
+                return Err(wrong(&format!("scheme \"{other}\" is not known")));
+            }
+            _ => return Err(wrong("its scheme is not known")),
         };
         let (rest, parameters) = rest.split_once('?').unwrap_or((rest, ""));
         let (place, database) = rest.split_once('/').unwrap_or((rest, ""));
+        if !place.contains('@') && (database.contains('@') || is_cut(parameters)) {
+            return Err(wrong("in user and password / is written %2F, ? %3F and @ %40"));
+        }
         let (credentials, hosts) = match place.rsplit_once('@') {
             Some((credentials, hosts)) => (format!("{credentials}@"), hosts),
             None => (String::new(), place),
@@ -88,7 +96,9 @@ impl Address {
             .split(',')
             .map(|host| {
                 let node = format!("{scheme}://{credentials}{host}/{database}").into_connection_info();
-                let node = node.map_err(|error| wrong(&format!("host \"{host}\": {error}")))?;
+                // Where the host has been forgotten, what stands in its place is a password.
+                let node =
+                    node.map_err(|error| wrong(&format!("a host, its port or the database is wrong: {error}")))?;
                 // Small commands are not to wait for the answer to the one before.
                 Ok(node.set_tcp_settings(TcpSettings::default().set_nodelay(true)))
             })
@@ -118,6 +128,12 @@ impl Address {
     }
 }
 
+/// Whether what stands where parameters do is the rest of a password.
+fn is_cut(parameters: &str) -> bool {
+    let first = parameters.split(['&', '=']).next().unwrap_or_default();
+    !first.is_empty() && !PARAMETERS.contains(&first) && parameters.contains('@')
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -140,7 +156,14 @@ mod tests {
             ("redis://:secret@h?buckets=65", "no power of two"),
             ("redis://:secret@h?ca=/x", "for rediss"),
             ("rediss://:secret@h?ca=/no/such/file", "cannot be read"),
-            ("redis://:secret@h:port", "host \"h:port\""),
+            ("redis://:secret@h:port", "a host, its port or the database is wrong"),
+            ("redis://h/first", "a host, its port or the database is wrong"),
+            // The host has been forgotten, or the password is not encoded.
+            ("redis://me:secret", "a host, its port or the database is wrong"),
+            ("redis://me:sec/ret@h", "/ is written %2F"),
+            ("redis://me:secret?x@h", "? %3F"),
+            ("redis://me:se#secret@h", "is wrong"),
+            ("me:secret@redis://h", "its scheme is not known"),
         ] {
             let error = parsed(url).expect_err(url);
             assert!(error.contains(said) && !error.contains("secret"), "{url}: {error}");
