@@ -4,8 +4,9 @@
 //! put ─▶ values by group ─▶ one EVAL for each group, all under way at once ─▶ newer versions stay as they are
 //! ```
 //!
-//! A Redis may be away, full, or back without what it had; none of it holds up lookups or ingestion, which need the engine's
-//! own state only. Every call tells whether a view is still there, so a loss is noticed by the first put after it.
+//! A Redis may be away, full, or back without what it had, or with what it had an hour ago; none of it holds up lookups or
+//! ingestion, which need the engine's own state only. Every call tells whether a view is still there and has what it took, so
+//! a loss is noticed by the first put after it.
 
 mod address;
 mod layout;
@@ -18,13 +19,13 @@ pub use owner::owner;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::future::try_join_all;
-use layout::{Layout, Mark, decode};
+use layout::{GROUPS, Layout, Mark, NONE, Opened, decode};
 use link::Link;
 use parking_lot::Mutex;
 use redis::{Cmd, Value};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use tidemark_catalog::ObjectId;
-use tidemark_engine::seam::{OnlineStore, OnlineValue, Put, SeamError, SeamResult};
+use tidemark_engine::seam::{OnlineStore, OnlineValue, Put, PutVersion, SeamError, SeamResult};
 
 /// Values and bytes in one EVAL: Redis serves nobody else meanwhile, which takes about a millisecond.
 const CALL_VALUES: usize = 1000;
@@ -35,8 +36,27 @@ const CALL_KEYS: usize = 1000;
 pub struct RedisOnline {
     link: Link,
     layout: Layout,
-    /// The epoch under which all groups of a view were last told who puts into it.
-    announced: Mutex<BTreeMap<ObjectId, u64>>,
+    known: Mutex<BTreeMap<ObjectId, Known>>,
+}
+
+/// What this server knows of a view in Redis.
+#[derive(Clone)]
+struct Known {
+    /// The epoch under which all groups were last told who puts into them, and the connection.
+    announced: Option<(u64, u64)>,
+    /// The greatest version of each group when it was opened.
+    opened: Vec<PutVersion>,
+    /// The greatest version that each group has taken.
+    newest: Vec<PutVersion>,
+    /// The least version put since it was opened.
+    since: Option<PutVersion>,
+}
+
+impl Default for Known {
+    fn default() -> Known {
+        let none = vec![NONE; GROUPS as usize];
+        Known { announced: None, opened: none.clone(), newest: none, since: None }
+    }
 }
 
 impl RedisOnline {
@@ -44,7 +64,7 @@ impl RedisOnline {
     /// whose views these are, without a space.
     pub fn new(address: Address, owner: String) -> RedisOnline {
         let layout = Layout { prefix: address.prefix.clone(), buckets: address.buckets, owner };
-        RedisOnline { link: Link::new(address), layout, announced: Mutex::default() }
+        RedisOnline { link: Link::new(address), layout, known: Mutex::default() }
     }
 
     /// Whether it answers.
@@ -59,7 +79,7 @@ impl RedisOnline {
 
     /// What the groups of a view were made with, each once.
     async fn made_with(&self, view: ObjectId) -> SeamResult<Vec<Mark>> {
-        let asked: Vec<Cmd> = (0..layout::GROUPS).map(|group| self.layout.made_with(view, group)).collect();
+        let asked: Vec<Cmd> = (0..GROUPS).map(|group| self.layout.made_with(view, group)).collect();
         let mut marks: Vec<Mark> = vec![];
         for answer in self.ask_all(&asked).await? {
             let mark =
@@ -67,6 +87,36 @@ impl RedisOnline {
             marks.extend(mark.filter(|mark| !marks.contains(mark)));
         }
         Ok(marks)
+    }
+
+    /// The groups in the parts that one command may name: on a cluster each may lie on another node.
+    fn together(&self) -> Vec<Vec<u32>> {
+        let groups: Vec<u32> = (0..GROUPS).collect();
+        let at_once = if self.link.is_cluster() { 1 } else { groups.len() };
+        groups.chunks(at_once).map(<[u32]>::to_vec).collect()
+    }
+
+    /// Opens all groups that were not made in another layout, and says how each was found.
+    async fn open_groups(&self, view: ObjectId, known: &[PutVersion]) -> SeamResult<Vec<Opened>> {
+        let commands = self.together().into_iter().map(|groups| self.layout.open(view, &groups, known));
+        let commands: Vec<Cmd> = commands.collect::<Result<_, _>>().map_err(SeamError::NotDone)?;
+        let mut opened = vec![];
+        for answer in self.ask_all(&commands).await? {
+            let groups = layout::opened(&answer);
+            opened.extend(groups.map_err(|error| SeamError::NotDone(format!("{}: {error}", self.link.name())))?);
+        }
+        match opened.len() == GROUPS as usize {
+            true => Ok(opened),
+            false => Err(SeamError::NotDone(format!("{} opens {} groups of {GROUPS}", self.link.name(), opened.len()))),
+        }
+    }
+
+    /// Tells all groups who puts into them from now on: a server that began earlier is to be refused everywhere, also where
+    /// nothing is put just now. And asks whether Redis is still the one that they were filled in.
+    async fn announce(&self, view: ObjectId, epoch: u64, known: &Known) -> SeamResult<Put> {
+        let commands = self.together().into_iter().map(|groups| self.layout.check(view, &groups, epoch, &known.newest));
+        let commands: Vec<Cmd> = commands.collect::<Result<_, _>>().map_err(SeamError::NotDone)?;
+        self.put_all(view, &commands).await
     }
 
     async fn put_all(&self, view: ObjectId, calls: &[Cmd]) -> SeamResult<Put> {
@@ -88,9 +138,13 @@ impl RedisOnline {
         Ok(Put::Done)
     }
 
+    fn known(&self, view: ObjectId) -> Known {
+        self.known.lock().get(&view).cloned().unwrap_or_default()
+    }
+
     async fn remove(&self, view: ObjectId, buckets: u32) -> SeamResult<()> {
         let layout = Layout { buckets, ..self.layout.clone() };
-        for group in 0..layout::GROUPS {
+        for group in 0..GROUPS {
             // The mark goes last: what is left is found again by it.
             let keys: Vec<String> = layout.keys(view, group).collect();
             let commands: Vec<Cmd> =
@@ -104,62 +158,104 @@ impl RedisOnline {
 #[async_trait]
 impl OnlineStore for RedisOnline {
     async fn open_view(&self, view: ObjectId) -> SeamResult<bool> {
-        self.announced.lock().remove(&view);
-        for Mark { buckets, owner } in self.made_with(view).await? {
-            if owner != self.layout.owner {
-                return Err(SeamError::NotDone(format!(
-                    "{}: the keys with prefix \"{}\" belong to another data directory ({owner}); give --online another \
-                     prefix, or, if that one is gone for good, remove its keys",
-                    self.link.name(),
-                    self.layout.prefix,
-                )));
-            }
-            if buckets != self.layout.buckets {
+        let connection = self.link.number().await?;
+        let known = self.known(view);
+        let mut groups = self.open_groups(view, &known.newest).await?;
+        let others: Vec<Mark> = groups.iter().filter_map(Opened::other).cloned().collect();
+        if let Some(Mark { owner, .. }) = others.iter().find(|other| other.owner != self.layout.owner) {
+            return Err(SeamError::NotDone(format!(
+                "{}: the keys with prefix \"{}\" belong to another data directory ({owner}); give --online another prefix, \
+                 or, if that one is gone for good, remove its keys",
+                self.link.name(),
+                self.layout.prefix,
+            )));
+        }
+        if !others.is_empty() {
+            let numbers: BTreeSet<u32> = others.iter().map(|other| other.buckets).collect();
+            for buckets in numbers {
                 self.remove(view, buckets).await?;
             }
+            groups = self.open_groups(view, &[]).await?;
         }
-        let opened: Vec<Cmd> = (0..layout::GROUPS).map(|group| self.layout.open(view, group)).collect();
-        let opened = self.ask_all(&opened).await?;
-        Ok(opened.iter().all(|answer| *answer == Value::Int(1)))
+        let mut found = Known::default();
+        let mut is_whole = true;
+        for (at, group) in groups.into_iter().enumerate() {
+            match group {
+                Opened::Own { is_whole: this, newest } => {
+                    is_whole &= this;
+                    found.opened[at] = newest;
+                }
+                Opened::Other(_) => is_whole = false,
+            }
+        }
+        found.newest = found.opened.clone();
+        // Where nothing is lost, nobody has to be told again.
+        found.announced = known.announced.filter(|(_, over)| is_whole && *over == connection);
+        self.known.lock().insert(view, found);
+        Ok(is_whole)
     }
 
     async fn filled(&self, view: ObjectId) -> SeamResult<()> {
-        let commands: Vec<Cmd> = (0..layout::GROUPS).map(|group| self.layout.filled(view, group)).collect();
-        match self.ask_all(&commands).await?.iter().all(|answer| *answer == Value::Int(1)) {
-            true => Ok(()),
-            false => Err(SeamError::NotDone(format!("{} has lost a view while it was filled", self.link.name()))),
+        let known = self.known(view);
+        for group in 0..GROUPS {
+            let (opened, newest) = (known.opened[group as usize], known.newest[group as usize]);
+            // Where nothing was put there is nothing that is to stay.
+            let next = PutVersion { counter: opened.counter + 1, ..opened };
+            let swept = self.layout.sweep(view, group, newest, known.since.unwrap_or(next));
+            let (calls, last) = swept.map_err(SeamError::NotDone)?;
+            for calls in [calls, vec![last]] {
+                if self.put_all(view, &calls).await? == Put::NoView {
+                    let name = self.link.name();
+                    return Err(SeamError::NotDone(format!("{name} has lost a view while it was filled")));
+                }
+            }
         }
+        Ok(())
     }
 
-    async fn put(&self, view: ObjectId, values: Vec<OnlineValue>) -> SeamResult<Put> {
+    async fn put(&self, view: ObjectId, mut values: Vec<OnlineValue>) -> SeamResult<Put> {
+        // Of calls that arrive in this order the greatest version tells how many have arrived.
+        values.sort_by_key(|value| value.version);
+        let (Some(least), Some(epoch)) = (values.first().map(|v| v.version), values.last().map(|v| v.version.epoch))
+        else {
+            return Ok(Put::Done);
+        };
         let mut groups: BTreeMap<u32, Vec<OnlineValue>> = BTreeMap::new();
         for value in values {
             groups.entry(self.layout.group(&value.key)).or_default().push(value);
         }
-        let Some(epoch) = groups.values().flatten().map(|value| value.version.epoch).max() else {
-            return Ok(Put::Done);
-        };
-        if self.announced.lock().get(&view) != Some(&epoch) {
-            // A server that began earlier is to be refused in every group, also where nothing is put just now.
-            let nothing = (0..layout::GROUPS).map(|group| self.layout.put(view, group, epoch, &[]));
-            let nothing: Vec<Cmd> = nothing.collect::<Result<_, _>>().map_err(SeamError::NotDone)?;
-            if self.put_all(view, &nothing).await? == Put::NoView {
-                return Ok(Put::NoView);
-            }
-            self.announced.lock().insert(view, epoch);
+        let connection = self.link.number().await?;
+        let known = self.known(view);
+        let announced = Some((epoch, connection));
+        if known.announced != announced && self.announce(view, epoch, &known).await? == Put::NoView {
+            return Ok(Put::NoView);
         }
-        let mut calls = vec![];
-        for (group, mut values) in groups {
-            // Values of a bucket in one call: that is what the script's own calls are shared by.
-            values.sort_by_cached_key(|value| self.layout.bucket(&value.key));
+        {
+            let mut all = self.known.lock();
+            let known = all.entry(view).or_default();
+            known.announced = announced;
+            known.since = Some(known.since.map_or(least, |since| since.min(least)));
+        }
+        let (mut calls, mut taken) = (vec![], vec![]);
+        for (group, values) in groups {
             let mut rest = &values[..];
             while !rest.is_empty() {
                 let (call, later) = rest.split_at(fitting(rest));
-                calls.push(self.layout.put(view, group, epoch, call).map_err(SeamError::NotDone)?);
+                let newest = known.newest[group as usize];
+                calls.push(self.layout.put(view, group, epoch, newest, call).map_err(SeamError::NotDone)?);
                 rest = later;
             }
+            taken.extend(values.last().map(|value| (group as usize, value.version)));
         }
-        self.put_all(view, &calls).await
+        let put = self.put_all(view, &calls).await?;
+        if put == Put::Done
+            && let Some(known) = self.known.lock().get_mut(&view)
+        {
+            for (group, version) in taken {
+                known.newest[group] = known.newest[group].max(version);
+            }
+        }
+        Ok(put)
     }
 
     async fn get_many(&self, view: ObjectId, keys: &[Bytes]) -> SeamResult<Vec<Option<OnlineValue>>> {
@@ -199,7 +295,7 @@ impl OnlineStore for RedisOnline {
     }
 
     async fn drop_view(&self, view: ObjectId) -> SeamResult<()> {
-        self.announced.lock().remove(&view);
+        self.known.lock().remove(&view);
         for Mark { buckets, owner } in self.made_with(view).await? {
             if owner == self.layout.owner {
                 self.remove(view, buckets).await?;

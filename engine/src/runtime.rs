@@ -391,8 +391,10 @@ impl Engine {
         }
         let caught_up = caught_up?;
         if view.online() == Online::Filling {
-            self.seams.online.filled(id).await?;
-            view.set_online(Online::Open);
+            let filled = self.seams.online.filled(id).await;
+            // Where it has lost the view meanwhile, and nothing more is put, only opening it would tell.
+            view.set_online(if filled.is_ok() { Online::Open } else { Online::Closed });
+            filled?;
         }
         Ok(flushed + caught_up)
     }

@@ -53,12 +53,12 @@ impl RedisServer {
         Ok(())
     }
 
-    /// kill -9. What it had is gone.
+    /// kill -9. What it had is gone, but for what it was told to SAVE.
     pub fn kill(&self) -> Result<()> {
         self.run("stop", &[])
     }
 
-    /// Empty, on the same port.
+    /// On the same port, with what it has saved.
     pub fn again(&self, more: &[&str]) -> Result<()> {
         let port = self.port.to_string();
         match self.kind {

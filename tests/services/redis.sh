@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# A throw-away Redis for the tests, listening on 127.0.0.1, nothing on disk.
+# A throw-away Redis for the tests, listening on 127.0.0.1, nothing on disk unless it is told to SAVE.
 #   redis.sh start DIR PORT [MORE…]   one server; MORE are its own options
 #   redis.sh tls DIR PORT PASSWORD    one with TLS only and a password; its certificates are signed by DIR/ca.crt
 #   redis.sh cluster DIR PORT         three masters on PORT, PORT + 1, PORT + 2; their bus is on the ports 10000 above

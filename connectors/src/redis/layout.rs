@@ -1,7 +1,7 @@
 //! Where values lie in Redis, and the scripts that put them there.
 //!
 //! ```text
-//! P:{V.G}     hash: layout, epoch, filled            the mark of a group
+//! P:{V.G}     hash: layout, run, epoch, newest, …    the mark of a group
 //! P:{V.G}:B   hash: entity key → version · row       a bucket; B = crc32(key) mod buckets, G = B mod 64
 //! ```
 //!
@@ -39,48 +39,40 @@ pub struct Mark {
     pub owner: String,
 }
 
-// KEYS: the mark. ARGV: the layout.
-const OPEN: &str = "
-local known = redis.call('HMGET', KEYS[1], 'layout', 'filled')
-if known[1] == ARGV[1] then return known[2] and 1 or 0 end
-redis.call('HSET', KEYS[1], 'layout', ARGV[1])
-return 0";
+/// What a group was found to be when it was opened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Opened {
+    /// It was made in another layout and is left as it is.
+    Other(Mark),
+    Own {
+        /// Whether it has all of its values.
+        is_whole: bool,
+        /// The greatest version that it has taken.
+        newest: PutVersion,
+    },
+}
 
-// KEYS: the mark. ARGV: the layout.
-const FILLED: &str = "
-if redis.call('HGET', KEYS[1], 'layout') ~= ARGV[1] then return 0 end
-redis.call('HSET', KEYS[1], 'filled', '1')
-return 1";
+impl Opened {
+    pub fn other(&self) -> Option<&Mark> {
+        match self {
+            Opened::Other(mark) => Some(mark),
+            Opened::Own { .. } => None,
+        }
+    }
+}
 
-// KEYS: the mark, then buckets. ARGV: the layout, the epoch, then for every bucket how many values, and their fields and values.
-// Two calls a bucket, since a call costs as much as several values; numbers of up to 53 bits are exact in Lua.
-const PUT: &str = "
-local mark = redis.call('HMGET', KEYS[1], 'layout', 'epoch')
-if mark[1] ~= ARGV[1] then return 0 end
-local own, seen = tonumber(ARGV[2]), tonumber(mark[2] or '0')
-if seen > own then return -seen end
-if seen < own then redis.call('HSET', KEYS[1], 'epoch', ARGV[2]) end
-local unpacked, at = struct.unpack, 3
-for k = 2, #KEYS do
-  local count, fields, newer = tonumber(ARGV[at]), {}, {}
-  for i = 1, count do fields[i] = ARGV[at + 2 * i - 1] end
-  local known = redis.call('HMGET', KEYS[k], unpack(fields))
-  for i = 1, count do
-    local value, is_newer = ARGV[at + 2 * i], true
-    if known[i] then
-      local epoch, counter = unpacked('>I4I6', known[i])
-      local e, c = unpacked('>I4I6', value)
-      is_newer = epoch < e or (epoch == e and counter < c)
-    end
-    if is_newer then
-      newer[#newer + 1] = fields[i]
-      newer[#newer + 1] = value
-    end
-  end
-  if #newer > 0 then redis.call('HSET', KEYS[k], unpack(newer)) end
-  at = at + 2 * count + 1
-end
-return 1";
+/// Less than or equal to every version.
+pub const NONE: PutVersion = PutVersion { epoch: 0, counter: 0 };
+
+// Sent whole with every call: Redis knows a script by its hash after the first time, and a server that has been restarted or
+// has taken over needs nothing told.
+const OPEN: &str = include_str!("open.lua");
+const CHECK: &str = include_str!("check.lua");
+const PUT: &str = include_str!("put.lua");
+const SWEEP: &str = include_str!("sweep.lua");
+
+/// Buckets that one call looks through for what is no more: with 500 values in each some milliseconds of Redis' time.
+const SWEEP_BUCKETS: usize = 8;
 
 impl Layout {
     pub fn bucket(&self, key: &[u8]) -> u32 {
@@ -115,23 +107,62 @@ impl Layout {
         redis::cmd("HGET").arg(self.mark(view, group)).arg("layout").to_owned()
     }
 
-    /// Answers 1 where the group has all of its values.
-    pub fn open(&self, view: ObjectId, group: u32) -> Cmd {
-        self.script(OPEN, view, group)
+    /// Opens groups, of which these versions are known to be in them: what [`opened`] reads.
+    pub fn open(&self, view: ObjectId, groups: &[u32], known: &[PutVersion]) -> Result<Cmd, String> {
+        let mut command = self.script(OPEN, view, groups);
+        command.arg(self.text());
+        of_each(command, groups, known)
     }
 
-    /// Answers 0 where the group is not there any more.
-    pub fn filled(&self, view: ObjectId, group: u32) -> Cmd {
-        self.script(FILLED, view, group)
+    /// From here on a server that began before `epoch` puts nothing into these groups. Answers as a put.
+    pub fn check(&self, view: ObjectId, groups: &[u32], epoch: u64, known: &[PutVersion]) -> Result<Cmd, String> {
+        let mut command = self.script(CHECK, view, groups);
+        command.arg(self.text()).arg(epoch);
+        of_each(command, groups, known)
     }
 
-    fn script(&self, script: &str, view: ObjectId, group: u32) -> Cmd {
-        redis::cmd("EVAL").arg(script).arg(1).arg(self.mark(view, group)).arg(self.text()).to_owned()
+    /// Removes what is older than `since` from a group; after the last of these calls it is filled. They answer as a put.
+    pub fn sweep(
+        &self,
+        view: ObjectId,
+        group: u32,
+        known: PutVersion,
+        since: PutVersion,
+    ) -> Result<(Vec<Cmd>, Cmd), String> {
+        let versions = [version_bytes(known)?, version_bytes(since)?].concat();
+        let call = |buckets: &[String], last: u8| {
+            let mut command = redis::cmd("EVAL");
+            command.arg(SWEEP).arg(1 + buckets.len()).arg(self.mark(view, group)).arg(buckets);
+            command.arg(self.text()).arg(&versions).arg(last);
+            command
+        };
+        let mut buckets: Vec<String> = self.keys(view, group).collect();
+        buckets.pop();
+        let calls = buckets.chunks(SWEEP_BUCKETS).map(|buckets| call(buckets, 0)).collect();
+        Ok((calls, call(&[], 1)))
     }
 
-    /// Puts values of one group, or none; a server that began before `epoch` puts nothing into it after that. Answers 1; 0 where the group is not there; the negative epoch of a later server where
-    /// there is one.
-    pub fn put(&self, view: ObjectId, group: u32, epoch: u64, values: &[OnlineValue]) -> Result<Cmd, String> {
+    fn script(&self, script: &str, view: ObjectId, groups: &[u32]) -> Cmd {
+        let mut command = redis::cmd("EVAL");
+        command.arg(script).arg(groups.len());
+        for group in groups {
+            command.arg(self.mark(view, *group));
+        }
+        command
+    }
+
+    /// Puts values of one group, in the order of their versions, of which the group is known to have `known`. Answers 1; 0
+    /// where the group is not there or has less than that; the negative epoch of a later server where there is one.
+    pub fn put(
+        &self,
+        view: ObjectId,
+        group: u32,
+        epoch: u64,
+        known: PutVersion,
+        values: &[OnlineValue],
+    ) -> Result<Cmd, String> {
+        let version = |value: Option<&OnlineValue>| version_bytes(value.map_or(NONE, |value| value.version));
+        let versions = [version_bytes(known)?, version(values.first())?, version(values.last())?].concat();
         // Of several values of a key the newest one: the script compares with what was there before.
         let mut newest: BTreeMap<u32, BTreeMap<&[u8], &OnlineValue>> = BTreeMap::new();
         for value in values {
@@ -145,7 +176,7 @@ impl Layout {
         for bucket in newest.keys() {
             command.arg(self.key(view, *bucket));
         }
-        command.arg(self.text()).arg(epoch);
+        command.arg(self.text()).arg(epoch).arg(versions);
         for values in newest.values() {
             command.arg(values.len());
             for (key, value) in values {
@@ -174,16 +205,60 @@ pub fn mark(answer: &Value) -> Result<Option<Mark>, String> {
     })
 }
 
+/// What a call of [`Layout::open`] answers, in the order of its groups.
+pub fn opened(answer: &Value) -> Result<Vec<Opened>, String> {
+    let Value::Array(groups) = answer else { return Err(format!("Redis answers {answer:?} where groups were opened")) };
+    let group = |group: &Value| -> Result<Opened, String> {
+        match group {
+            Value::Array(parts) => match &parts[..] {
+                [Value::Int(is_whole), Value::BulkString(newest)] => {
+                    let newest = version(newest).ok_or("a group of a view has a newest version that is none")?;
+                    Ok(Opened::Own { is_whole: *is_whole == 1, newest })
+                }
+                other => Err(format!("Redis answers {other:?} where a group was opened")),
+            },
+            other => mark(other)?.map(Opened::Other).ok_or_else(|| "Redis has not opened a group".to_string()),
+        }
+    };
+    groups.iter().map(group).collect()
+}
+
+/// Adds to a script's arguments what is known of each group.
+fn of_each(mut command: Cmd, groups: &[u32], known: &[PutVersion]) -> Result<Cmd, String> {
+    for group in groups {
+        let known = known.get(*group as usize).copied().unwrap_or(NONE);
+        command.arg(version_bytes(known)?.to_vec());
+    }
+    Ok(command)
+}
+
+/// Epoch in four bytes, counter in six, big-endian.
+fn version_bytes(version: PutVersion) -> Result<[u8; VERSION_BYTES], String> {
+    let PutVersion { epoch, counter } = version;
+    let too_great = || format!("version ({epoch}, {counter}) is too great for Redis");
+    let epoch = u32::try_from(epoch).map_err(|_| too_great())?;
+    if counter >> 48 != 0 {
+        return Err(too_great());
+    }
+    let mut bytes = [0; VERSION_BYTES];
+    bytes[..4].copy_from_slice(&epoch.to_be_bytes());
+    bytes[4..].copy_from_slice(&counter.to_be_bytes()[2..]);
+    Ok(bytes)
+}
+
+/// The version in the first bytes; `None`: they are too few.
+fn version(bytes: &[u8]) -> Option<PutVersion> {
+    let (epoch, rest) = bytes.split_first_chunk::<4>()?;
+    let (counter, _) = rest.split_first_chunk::<6>()?;
+    let mut wide = [0; 8];
+    wide[2..].copy_from_slice(counter);
+    Some(PutVersion { epoch: u64::from(u32::from_be_bytes(*epoch)), counter: u64::from_be_bytes(wide) })
+}
+
 fn encode(value: &OnlineValue) -> Result<Vec<u8>, String> {
-    let PutVersion { epoch, counter } = value.version;
     let row = value.row.as_deref();
     let mut bytes = Vec::with_capacity(VERSION_BYTES + row.map_or(0, |row| row.len() + 1));
-    let too_great = |_| format!("version ({epoch}, {counter}) is too great for Redis");
-    bytes.extend_from_slice(&u32::try_from(epoch).map_err(too_great)?.to_be_bytes());
-    if counter >> 48 != 0 {
-        return Err(format!("version ({epoch}, {counter}) is too great for Redis"));
-    }
-    bytes.extend_from_slice(&counter.to_be_bytes()[2..]);
+    bytes.extend_from_slice(&version_bytes(value.version)?);
     // A row is never without its first byte, the format: nothing after the version is an absent key.
     if let Some(row) = row {
         bytes.push(1);
@@ -194,13 +269,10 @@ fn encode(value: &OnlineValue) -> Result<Vec<u8>, String> {
 
 /// The value of a key; `None`: it is too short for a version.
 pub fn decode(key: &Bytes, bytes: &[u8]) -> Option<OnlineValue> {
-    let (version, row) = bytes.split_at_checked(VERSION_BYTES)?;
-    let (epoch, counter) = version.split_first_chunk::<4>()?;
-    let mut wide = [0; 8];
-    wide[2..].copy_from_slice(counter);
+    let row = bytes.get(VERSION_BYTES..)?;
     Some(OnlineValue {
         key: key.clone(),
-        version: PutVersion { epoch: u64::from(u32::from_be_bytes(*epoch)), counter: u64::from_be_bytes(wide) },
+        version: version(bytes)?,
         row: row.split_first().map(|(_, row)| Bytes::copy_from_slice(row)),
     })
 }
@@ -232,6 +304,11 @@ mod tests {
             assert_eq!(decode(&key, bytes), Some(value));
         }
         assert_eq!(decode(&key, &[1, 2]), None);
+        let newest = Value::BulkString(vec![0, 0, 1, 2, 0, 0, 0, 0, 0, 3]);
+        let answer = Value::Array(vec![Value::Array(vec![Value::Int(1), newest]), text]);
+        let other = Opened::Other(Mark { buckets: 16_384, owner: "me".to_string() });
+        assert_eq!(opened(&answer), Ok(vec![Opened::Own { is_whole: true, newest: version }, other]));
+        assert!(opened(&Value::Array(vec![Value::Nil])).is_err() && opened(&Value::Nil).is_err());
         let great =
             |epoch, counter| OnlineValue { key: key.clone(), version: PutVersion { epoch, counter }, row: None };
         assert!(encode(&great(1 << 32, 0)).is_err() && encode(&great(0, 1 << 48)).is_err());

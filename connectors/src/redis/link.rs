@@ -45,6 +45,16 @@ impl Link {
         &self.address.shown
     }
 
+    /// Whether keys lie on several nodes.
+    pub fn is_cluster(&self) -> bool {
+        matches!(self.address.target, Target::Cluster(_))
+    }
+
+    /// Which connection it is that the next command goes over: another one may lead to another Redis.
+    pub async fn number(&self) -> SeamResult<u64> {
+        self.connected().await.map(|(number, _)| number)
+    }
+
     /// Commands of several callers share the connection and do not wait for each other's answers.
     pub async fn ask(&self, command: &Cmd) -> SeamResult<Value> {
         let (number, mut connection) = self.connected().await?;

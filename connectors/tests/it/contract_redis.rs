@@ -98,6 +98,82 @@ async fn a_redis_that_was_away_is_noticed_and_filled_again() -> Result<()> {
     Ok(())
 }
 
+/// The rows of some keys.
+async fn rows(store: &RedisOnline, numbers: std::ops::Range<u64>) -> Result<Vec<Option<String>>> {
+    let keys: Vec<Bytes> = numbers.map(|n| Bytes::from(format!("key {n}"))).collect();
+    let found = store.get_many(VIEW, &keys).await?;
+    let row = |value: Option<OnlineValue>| value?.row.map(|row| String::from_utf8_lossy(&row).into_owned());
+    Ok(found.into_iter().map(row).collect())
+}
+
+/// As if each had been put later by so much.
+fn later(values: Vec<OnlineValue>, by: u64) -> Vec<OnlineValue> {
+    let later = |value: OnlineValue| {
+        let PutVersion { epoch, counter } = value.version;
+        OnlineValue { version: PutVersion { epoch, counter: counter + by }, ..value }
+    };
+    values.into_iter().map(later).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_redis_that_is_back_with_older_values_is_noticed_and_filled_again() -> Result<()> {
+    let Some(server) = start(Kind::One, &[])? else { return Ok(()) };
+    let store = store(&server, "buckets=1024", "me");
+    ensure!(!store.open_view(VIEW).await?);
+    ensure!(store.put(VIEW, values(0..100, 1, "old")).await? == Put::Done);
+    store.filled(VIEW).await?;
+    server.cli(&["save"])?;
+    ensure!(store.put(VIEW, later(values(0..100, 1, "new"), 1000)).await? == Put::Done);
+    server.kill()?;
+    store.put(VIEW, later(values(0..10, 1, "newer"), 2000)).await.map(drop).err().context("it is away")?;
+    server.again(&[])?;
+    ensure!(rows(&store, 0..1).await? == [Some("old".to_string())], "it has what it had saved");
+    ensure!(store.put(VIEW, later(values(0..10, 1, "newer"), 2000)).await? == Put::NoView, "not noticed by a put");
+    ensure!(!store.open_view(VIEW).await?, "not noticed by an opening");
+    // Half of the keys have gone meanwhile, and nobody knows them any more.
+    ensure!(store.put(VIEW, later(values(0..50, 1, "newest"), 3000)).await? == Put::Done);
+    store.filled(VIEW).await?;
+    ensure!(rows(&store, 0..50).await?.iter().all(|row| row.as_deref() == Some("newest")));
+    ensure!(rows(&store, 50..100).await?.iter().all(Option::is_none), "keys that are no more are left");
+    // What was on its way before that does not come back.
+    ensure!(store.put(VIEW, values(0..100, 1, "late")).await? == Put::Done);
+    ensure!(found(&store, 0..100).await? == 50);
+    ensure!(store.open_view(VIEW).await?, "nothing is lost");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_loss_while_the_server_was_away_or_with_redis_on_its_feet_is_noticed() -> Result<()> {
+    let Some(server) = start(Kind::One, &[])? else { return Ok(()) };
+    let first = store(&server, "", "me");
+    ensure!(!first.open_view(VIEW).await?);
+    ensure!(first.put(VIEW, values(0..100, 1, "old")).await? == Put::Done);
+    first.filled(VIEW).await?;
+    server.cli(&["save"])?;
+    ensure!(store(&server, "", "me").open_view(VIEW).await?, "it has everything");
+    ensure!(first.put(VIEW, later(values(0..100, 1, "new"), 1000)).await? == Put::Done);
+    server.kill()?;
+    server.again(&[])?;
+    // A server that has itself been restarted does not know what was there.
+    let second = store(&server, "", "me");
+    ensure!(!second.open_view(VIEW).await?, "it has what it had saved, which may be old");
+    ensure!(second.put(VIEW, values(0..100, 2, "new")).await? == Put::Done);
+    second.filled(VIEW).await?;
+    ensure!(second.open_view(VIEW).await?);
+    // As a replica has it that has taken over in a cluster, and lagged: less than what was answered for.
+    for group in 0..64 {
+        server.cli(&["hdel", &format!("tidemark:{{{}.{group}}}", VIEW.0), "newest"])?;
+    }
+    ensure!(second.put(VIEW, later(values(0..1, 2, "newer"), 5000)).await? == Put::NoView);
+    ensure!(!second.open_view(VIEW).await?);
+    // All keys but one have gone.
+    ensure!(found(&second, 0..100).await? == 100);
+    ensure!(second.put(VIEW, values(200..201, 3, "the last")).await? == Put::Done);
+    second.filled(VIEW).await?;
+    ensure!(found(&second, 0..100).await? == 0 && found(&second, 200..201).await? == 1);
+    Ok(())
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_redis_without_memory_says_so_and_takes_it_later() -> Result<()> {
     let Some(server) = start(Kind::One, &["--maxmemory", "3mb", "--maxmemory-policy", "noeviction"])? else {
