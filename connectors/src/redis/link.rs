@@ -78,14 +78,17 @@ impl Link {
         if let (number, Some(connection)) = &*current {
             return Ok((*number, connection.clone()));
         }
+        let config =
+            AsyncConnectionConfig::new().set_connection_timeout(Some(CONNECT)).set_response_timeout(Some(ANSWER));
         let made = match &self.address.target {
             Target::One(client) => {
-                let config = AsyncConnectionConfig::new()
-                    .set_connection_timeout(Some(CONNECT))
-                    .set_response_timeout(Some(ANSWER));
                 client.get_multiplexed_async_connection_with_config(&config).await.map(Connection::One)
             }
             Target::Cluster(client) => client.get_async_connection().await.map(Connection::Cluster),
+            // They are asked anew: after a failover another one is the master.
+            Target::Sentinel(client) => {
+                client.lock().await.get_async_connection_with_config(&config).await.map(Connection::One)
+            }
         };
         // Whatever went wrong, no command was sent.
         let made = made.map_err(|error| self.refused(&error).into_not_done())?;
@@ -110,6 +113,9 @@ impl Link {
             ErrorKind::Server(ServerErrorKind::ReadOnly) => SeamError::NotDone(format!(
                 "{name} is a replica, or has become one ({error}); --online is to name a master"
             )),
+            ErrorKind::MasterNameNotFoundBySentinel => {
+                SeamError::NotDone(format!("{name}: no Sentinel knows a master of this name that is up ({error})"))
+            }
             _ if error.is_connection_refusal() => SeamError::NotDone(format!("no {name} answers: {error}")),
             _ if error.is_io_error() || error.is_timeout() || error.is_connection_dropped() => {
                 SeamError::Unknown(format!("{name} does not answer: {error}"))
