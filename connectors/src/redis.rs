@@ -12,18 +12,20 @@ mod address;
 mod layout;
 mod link;
 mod owner;
+mod text;
 
 pub use address::Address;
 pub use owner::owner;
 
+use arrow::datatypes::FieldRef;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::future::try_join_all;
-use layout::{GROUPS, Layout, Mark, NONE, Opened, decode};
+use layout::{GROUPS, Layout, Mark, NONE, Opened, Shape, Sweep, decode};
 use link::Link;
 use parking_lot::Mutex;
 use redis::{Cmd, Value};
-use std::collections::{BTreeMap, BTreeSet};
+use std::{collections::BTreeMap, sync::Arc};
 use tidemark_catalog::ObjectId;
 use tidemark_engine::seam::{OnlineStore, OnlineValue, Put, PutVersion, SeamError, SeamResult};
 
@@ -37,6 +39,8 @@ pub struct RedisOnline {
     link: Link,
     layout: Layout,
     known: Mutex<BTreeMap<ObjectId, Known>>,
+    /// Of views' rows, for people.
+    columns: Mutex<BTreeMap<ObjectId, Arc<[FieldRef]>>>,
 }
 
 /// What this server knows of a view in Redis.
@@ -63,8 +67,9 @@ impl RedisOnline {
     /// Nobody is asked yet: a Redis that is away now may be there when something is put. `owner` names the data directory
     /// whose views these are, without a space.
     pub fn new(address: Address, owner: String) -> RedisOnline {
-        let layout = Layout { prefix: address.prefix.clone(), buckets: address.buckets, owner };
-        RedisOnline { link: Link::new(address), layout, known: Mutex::default() }
+        let Address { shape, buckets, .. } = address;
+        let layout = Layout { prefix: address.prefix.clone(), shape, buckets, owner };
+        RedisOnline { link: Link::new(address), layout, known: Mutex::default(), columns: Mutex::default() }
     }
 
     /// Whether it answers.
@@ -142,26 +147,66 @@ impl RedisOnline {
         self.known.lock().get(&view).cloned().unwrap_or_default()
     }
 
-    async fn remove(&self, view: ObjectId, buckets: u32) -> SeamResult<()> {
-        let layout = Layout { buckets, ..self.layout.clone() };
+    /// Removes what was made in this layout.
+    async fn remove(&self, view: ObjectId, made: &Mark) -> SeamResult<()> {
+        let layout = Layout { shape: made.shape, buckets: made.buckets, ..self.layout.clone() };
         for group in 0..GROUPS {
             // The mark goes last: what is left is found again by it.
             let keys: Vec<String> = layout.keys(view, group).collect();
-            let commands: Vec<Cmd> =
-                keys.chunks(CALL_KEYS).map(|keys| redis::cmd("UNLINK").arg(keys).to_owned()).collect();
-            self.ask_all(&commands).await?;
+            if let Some((_, buckets)) = keys.split_last()
+                && layout.shape == Shape::Hash
+            {
+                for buckets in buckets.chunks(CALL_KEYS) {
+                    let found = buckets.iter().map(|bucket| redis::cmd("HKEYS").arg(bucket).to_owned()).collect();
+                    self.remove_entities(view, &layout, found).await?;
+                }
+            }
+            self.unlink(&keys).await?;
         }
         Ok(())
+    }
+
+    /// Removes what is shown to people of the keys that these commands find. `false`: one of them found no view.
+    async fn remove_entities(&self, view: ObjectId, layout: &Layout, find: Vec<Cmd>) -> SeamResult<bool> {
+        for answer in self.ask_all(&find).await? {
+            let Value::Array(found) = answer else {
+                return if answer == Value::Int(0) {
+                    Ok(false)
+                } else {
+                    Err(self.link.not_understood("EVAL", &answer))
+                };
+            };
+            let entity = |key: &Value| match key {
+                Value::BulkString(key) => Some(layout.entity(view, key)),
+                _ => None,
+            };
+            self.unlink(&found.iter().filter_map(entity).collect::<Vec<String>>()).await?;
+        }
+        Ok(true)
+    }
+
+    /// All keys are on one node.
+    async fn unlink(&self, keys: &[String]) -> SeamResult<()> {
+        let commands = keys.chunks(CALL_KEYS).map(|keys| redis::cmd("UNLINK").arg(keys).to_owned());
+        self.ask_all(&commands.collect::<Vec<Cmd>>()).await.map(|_| ())
+    }
+
+    fn columns(&self, view: ObjectId) -> Arc<[FieldRef]> {
+        self.columns.lock().get(&view).cloned().unwrap_or_else(|| Arc::from([]))
     }
 }
 
 #[async_trait]
 impl OnlineStore for RedisOnline {
+    fn describe(&self, view: ObjectId, columns: Vec<FieldRef>) {
+        self.columns.lock().insert(view, columns.into());
+    }
+
     async fn open_view(&self, view: ObjectId) -> SeamResult<bool> {
         let connection = self.link.number().await?;
         let known = self.known(view);
         let mut groups = self.open_groups(view, &known.newest).await?;
-        let others: Vec<Mark> = groups.iter().filter_map(Opened::other).cloned().collect();
+        let mut others: Vec<Mark> = groups.iter().filter_map(Opened::other).cloned().collect();
         if let Some(Mark { owner, .. }) = others.iter().find(|other| other.owner != self.layout.owner) {
             return Err(SeamError::NotDone(format!(
                 "{}: the keys with prefix \"{}\" belong to another data directory ({owner}); give --online another prefix, \
@@ -171,9 +216,9 @@ impl OnlineStore for RedisOnline {
             )));
         }
         if !others.is_empty() {
-            let numbers: BTreeSet<u32> = others.iter().map(|other| other.buckets).collect();
-            for buckets in numbers {
-                self.remove(view, buckets).await?;
+            others.dedup();
+            for other in &others {
+                self.remove(view, other).await?;
             }
             groups = self.open_groups(view, &[]).await?;
         }
@@ -202,12 +247,14 @@ impl OnlineStore for RedisOnline {
             // Where nothing was put there is nothing that is to stay.
             let next = PutVersion { counter: opened.counter + 1, ..opened };
             let swept = self.layout.sweep(view, group, newest, known.since.unwrap_or(next));
-            let (calls, last) = swept.map_err(SeamError::NotDone)?;
-            for calls in [calls, vec![last]] {
-                if self.put_all(view, &calls).await? == Put::NoView {
-                    let name = self.link.name();
-                    return Err(SeamError::NotDone(format!("{name} has lost a view while it was filled")));
-                }
+            let Sweep { find, remove, end } = swept.map_err(SeamError::NotDone)?;
+            let mut is_there = self.remove_entities(view, &self.layout, find).await?;
+            for calls in [remove, vec![end]] {
+                is_there = is_there && self.put_all(view, &calls).await? == Put::Done;
+            }
+            if !is_there {
+                let name = self.link.name();
+                return Err(SeamError::NotDone(format!("{name} has lost a view while it was filled")));
             }
         }
         Ok(())
@@ -236,13 +283,15 @@ impl OnlineStore for RedisOnline {
             known.announced = announced;
             known.since = Some(known.since.map_or(least, |since| since.min(least)));
         }
+        let columns = self.columns(view);
         let (mut calls, mut taken) = (vec![], vec![]);
         for (group, values) in groups {
             let mut rest = &values[..];
             while !rest.is_empty() {
                 let (call, later) = rest.split_at(fitting(rest));
                 let newest = known.newest[group as usize];
-                calls.push(self.layout.put(view, group, epoch, newest, call).map_err(SeamError::NotDone)?);
+                let call = self.layout.put(view, group, epoch, newest, &columns, call);
+                calls.push(call.map_err(SeamError::NotDone)?);
                 rest = later;
             }
             taken.extend(values.last().map(|value| (group as usize, value.version)));
@@ -296,11 +345,12 @@ impl OnlineStore for RedisOnline {
 
     async fn drop_view(&self, view: ObjectId) -> SeamResult<()> {
         self.known.lock().remove(&view);
-        for Mark { buckets, owner } in self.made_with(view).await? {
-            if owner == self.layout.owner {
-                self.remove(view, buckets).await?;
+        for made in self.made_with(view).await? {
+            if made.owner == self.layout.owner {
+                self.remove(view, &made).await?;
             }
         }
+        self.columns.lock().remove(&view);
         Ok(())
     }
 }

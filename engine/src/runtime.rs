@@ -372,6 +372,7 @@ impl Engine {
         let _flushing = self.flushing.lock().await;
         let id = view.state.id;
         if matches!(view.online(), Online::Closed | Online::Lost) {
+            self.seams.online.describe(id, view.state.compiled.output_fields());
             let has_all = self.seams.online.open_view(id).await?;
             if !has_all {
                 view.state.fill_online();

@@ -7,11 +7,11 @@
 //! ```
 //!
 //! Parameters: `prefix` of all keys (default `tidemark`), `buckets` of each view (a power of two from 64 to 4194304, default
-//! 4096), `ca` (with `rediss`: a file of certificates in PEM, instead of the system's), `sentinel` (`[user]:password` of the
+//! 4096), `layout` (`packed`, the default, or `hash`), `ca` (with `rediss`: a file of certificates in PEM, instead of the system's), `sentinel` (`[user]:password` of the
 //! Sentinels, where they want one). User and password are percent-encoded.
 
 use super::{
-    layout::GROUPS,
+    layout::{GROUPS, Shape},
     link::{ANSWER, CONNECT},
 };
 use redis::{
@@ -27,7 +27,7 @@ use tokio::sync::Mutex;
 const BUCKETS: u32 = 1 << 12;
 const BUCKETS_MAX: u32 = 1 << 22;
 
-const PARAMETERS: [&str; 4] = ["prefix", "buckets", "ca", "sentinel"];
+const PARAMETERS: [&str; 5] = ["prefix", "buckets", "layout", "ca", "sentinel"];
 
 /// Where a Sentinel listens if nothing else is said.
 const SENTINEL_PORT: u16 = 26_379;
@@ -36,6 +36,7 @@ pub struct Address {
     pub(super) target: Target,
     pub(super) prefix: String,
     pub(super) buckets: u32,
+    pub(super) shape: Shape,
     /// Without user and password.
     pub(super) shown: String,
 }
@@ -95,7 +96,8 @@ impl Address {
         if kind == Kind::Sentinel && master.is_empty() {
             return Err(wrong("the name that the Sentinels have for the master is missing behind the hosts"));
         }
-        let (mut prefix, mut buckets, mut ca, mut sentinel) = ("tidemark".to_string(), BUCKETS, None, String::new());
+        let (mut prefix, mut buckets, mut shape) = ("tidemark".to_string(), BUCKETS, Shape::Packed);
+        let (mut ca, mut sentinel) = (None, String::new());
         for parameter in parameters.split('&').filter(|parameter| !parameter.is_empty()) {
             let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
             match name {
@@ -107,6 +109,10 @@ impl Address {
                     buckets = number.ok_or_else(|| {
                         wrong(&format!("parameter buckets is no power of two from {GROUPS} to {BUCKETS_MAX}"))
                     })?;
+                }
+                "layout" => {
+                    let known = Shape::ALL.into_iter().find(|shape| shape.name() == value);
+                    shape = known.ok_or_else(|| wrong("parameter layout is packed or hash"))?;
                 }
                 "ca" if scheme == "rediss" => ca = Some(value),
                 "ca" => return Err(wrong("parameter ca is for rediss://")),
@@ -148,7 +154,7 @@ impl Address {
             Kind::One | Kind::Cluster => format!("Redis at {hosts}"),
             Kind::Sentinel => format!("Redis \"{master}\" of the Sentinels at {hosts}"),
         };
-        Ok(Address { target, prefix, buckets, shown })
+        Ok(Address { target, prefix, buckets, shape, shown })
     }
 }
 
@@ -250,6 +256,7 @@ mod tests {
         );
         assert_eq!(parsed("redis+sentinel://[::1]/main"), default("Redis \"main\" of the Sentinels at [::1]"));
         assert_eq!(parsed("redis://h?prefix=shop&buckets=64"), Ok(("Redis at h".to_string(), "shop".to_string(), 64)));
+        assert_eq!(Address::parse("redis://h?layout=hash").map(|address| address.shape), Ok(Shape::Hash));
         for (url, said) in [
             ("localhost:6379", "no \"://\""),
             ("http://h", "scheme \"http\" is not known"),
@@ -258,6 +265,7 @@ mod tests {
             ("redis+cluster://h/2", "no databases"),
             ("redis://:secret@h?bucket=64", "parameter \"bucket\" is not known"),
             ("redis://:secret@h?buckets=65", "no power of two"),
+            ("redis://:secret@h?layout=text", "layout is packed or hash"),
             ("redis://:secret@h?ca=/x", "for rediss"),
             ("rediss://:secret@h?ca=/no/such/file", "cannot be read"),
             ("redis://:secret@h:port", "a host, its port or the database is wrong"),

@@ -3,11 +3,14 @@
 //! ```text
 //! P:{V.G}     hash: layout, run, epoch, newest, …    the mark of a group
 //! P:{V.G}:B   hash: entity key → version · row       a bucket; B = crc32(key) mod buckets, G = B mod 64
+//! P:{V.G}/E   hash: name → text                      an entity, for people; only in the layout `hash`
 //! ```
 //!
 //! P is the prefix, V the view's id. Small hashes are one block of bytes each (a listpack), so an entity costs little more
 //! than its bytes. The braces keep the keys of a group on one node of a cluster, so that one script may write all of them.
 
+use super::text;
+use arrow::datatypes::FieldRef;
 use bytes::Bytes;
 use redis::{Cmd, Value};
 use std::collections::BTreeMap;
@@ -17,8 +20,32 @@ use tidemark_engine::seam::{OnlineValue, PutVersion};
 /// Of every view: as many calls a flush takes at most, and the parts in which a cluster can spread a view.
 pub const GROUPS: u32 = 64;
 
-/// The layout's own version, in every mark.
-const FORMAT: &str = "1";
+/// How a view lies in Redis.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shape {
+    Packed,
+    /// As packed, and beside it a hash for each entity, for people.
+    Hash,
+}
+
+impl Shape {
+    pub const ALL: [Shape; 2] = [Shape::Packed, Shape::Hash];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Shape::Packed => "packed",
+            Shape::Hash => "hash",
+        }
+    }
+
+    /// The layout's own version, in every mark.
+    fn format(self) -> &'static str {
+        match self {
+            Shape::Packed => "1",
+            Shape::Hash => "2",
+        }
+    }
+}
 
 /// Bytes of a version before a row: the epoch in four, the counter in six, both big-endian.
 const VERSION_BYTES: usize = 10;
@@ -26,6 +53,7 @@ const VERSION_BYTES: usize = 10;
 #[derive(Debug, Clone)]
 pub struct Layout {
     pub prefix: String,
+    pub shape: Shape,
     /// A power of two, at least [`GROUPS`].
     pub buckets: u32,
     /// Whose values these are: ids of views are a data directory's own.
@@ -35,6 +63,7 @@ pub struct Layout {
 /// What a group of a view was made with.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mark {
+    pub shape: Shape,
     pub buckets: u32,
     pub owner: String,
 }
@@ -59,6 +88,15 @@ impl Opened {
             Opened::Own { .. } => None,
         }
     }
+}
+
+/// The calls that remove what is older from a group, in this order. They answer as a put.
+pub struct Sweep {
+    /// These answer with the keys whose entities are to be removed before them.
+    pub find: Vec<Cmd>,
+    pub remove: Vec<Cmd>,
+    /// From then on the group is filled.
+    pub end: Cmd,
 }
 
 /// Less than or equal to every version.
@@ -92,14 +130,19 @@ impl Layout {
         format!("{}:{bucket}", self.mark(view, bucket % GROUPS))
     }
 
-    /// All keys of a group, its mark last.
+    /// The key of an entity, for people.
+    pub fn entity(&self, view: ObjectId, key: &[u8]) -> String {
+        format!("{}/{}", self.mark(view, self.group(key)), text::name(key))
+    }
+
+    /// All keys of a group but those of entities, its mark last.
     pub fn keys(&self, view: ObjectId, group: u32) -> impl Iterator<Item = String> {
         let buckets = (group..self.buckets).step_by(GROUPS as usize);
         buckets.map(move |bucket| self.key(view, bucket)).chain([self.mark(view, group)])
     }
 
     fn text(&self) -> String {
-        format!("{FORMAT} {} {}", self.buckets, self.owner)
+        format!("{} {} {}", self.shape.format(), self.buckets, self.owner)
     }
 
     /// Asks what [`mark`] reads.
@@ -121,25 +164,23 @@ impl Layout {
         of_each(command, groups, known)
     }
 
-    /// Removes what is older than `since` from a group; after the last of these calls it is filled. They answer as a put.
-    pub fn sweep(
-        &self,
-        view: ObjectId,
-        group: u32,
-        known: PutVersion,
-        since: PutVersion,
-    ) -> Result<(Vec<Cmd>, Cmd), String> {
+    /// What fills a group at its end: what is older than `since` goes.
+    pub fn sweep(&self, view: ObjectId, group: u32, known: PutVersion, since: PutVersion) -> Result<Sweep, String> {
         let versions = [version_bytes(known)?, version_bytes(since)?].concat();
-        let call = |buckets: &[String], last: u8| {
+        let call = |buckets: &[String], what: &str| {
             let mut command = redis::cmd("EVAL");
             command.arg(SWEEP).arg(1 + buckets.len()).arg(self.mark(view, group)).arg(buckets);
-            command.arg(self.text()).arg(&versions).arg(last);
+            command.arg(self.text()).arg(&versions).arg(what);
             command
         };
         let mut buckets: Vec<String> = self.keys(view, group).collect();
         buckets.pop();
-        let calls = buckets.chunks(SWEEP_BUCKETS).map(|buckets| call(buckets, 0)).collect();
-        Ok((calls, call(&[], 1)))
+        let calls = |what: &str| -> Vec<Cmd> {
+            let parts = buckets.chunks(SWEEP_BUCKETS);
+            parts.map(|buckets| call(buckets, what)).collect()
+        };
+        let find = if self.shape == Shape::Hash { calls("find") } else { vec![] };
+        Ok(Sweep { find, remove: calls("remove"), end: call(&[], "end") })
     }
 
     fn script(&self, script: &str, view: ObjectId, groups: &[u32]) -> Cmd {
@@ -153,12 +194,14 @@ impl Layout {
 
     /// Puts values of one group, in the order of their versions, of which the group is known to have `known`. Answers 1; 0
     /// where the group is not there or has less than that; the negative epoch of a later server where there is one.
+    /// `columns` are those of the rows, for people.
     pub fn put(
         &self,
         view: ObjectId,
         group: u32,
         epoch: u64,
         known: PutVersion,
+        columns: &[FieldRef],
         values: &[OnlineValue],
     ) -> Result<Cmd, String> {
         let version = |value: Option<&OnlineValue>| version_bytes(value.map_or(NONE, |value| value.version));
@@ -171,16 +214,25 @@ impl Layout {
                 *kept = value;
             }
         }
+        let entities: Vec<String> = match self.shape {
+            Shape::Packed => vec![],
+            Shape::Hash => newest.values().flat_map(BTreeMap::keys).map(|key| self.entity(view, key)).collect(),
+        };
         let mut command = redis::cmd("EVAL");
-        command.arg(PUT).arg(newest.len() + 1).arg(self.mark(view, group));
+        command.arg(PUT).arg(1 + newest.len() + entities.len()).arg(self.mark(view, group));
         for bucket in newest.keys() {
             command.arg(self.key(view, *bucket));
         }
-        command.arg(self.text()).arg(epoch).arg(versions);
+        command.arg(entities).arg(self.text()).arg(epoch).arg(versions).arg(newest.len());
         for values in newest.values() {
             command.arg(values.len());
             for (key, value) in values {
                 command.arg(*key).arg(encode(value)?);
+                if self.shape == Shape::Hash {
+                    // A row of another kind than the engine's shows nothing.
+                    let fields = text::fields(columns, value).unwrap_or_default();
+                    command.arg(serde_json::to_string(&fields).map_err(|error| error.to_string())?);
+                }
             }
         }
         Ok(command)
@@ -196,12 +248,13 @@ pub fn mark(answer: &Value) -> Result<Option<Mark>, String> {
         other => return Err(format!("Redis answers {other:?} where a mark was asked for")),
     };
     let mark = || {
-        let rest = text.strip_prefix(FORMAT)?.strip_prefix(' ')?;
+        let (format, rest) = text.split_once(' ')?;
+        let shape = Shape::ALL.into_iter().find(|shape| shape.format() == format)?;
         let (buckets, owner) = rest.split_once(' ')?;
-        Some(Mark { buckets: buckets.parse().ok()?, owner: owner.to_string() })
+        Some(Mark { shape, buckets: buckets.parse().ok()?, owner: owner.to_string() })
     };
     mark().map(Some).ok_or_else(|| {
-        format!("Redis has a view in layout \"{text}\", which this server does not read; it reads layout {FORMAT}")
+        format!("Redis has a view in layout \"{text}\", which this server does not read; it reads layouts 1 and 2")
     })
 }
 
@@ -283,13 +336,15 @@ mod tests {
 
     #[test]
     fn keys_and_values_are_those_of_the_documentation() {
-        let layout = Layout { prefix: "tidemark".to_string(), buckets: 16_384, owner: "me".to_string() };
+        let layout =
+            Layout { prefix: "tidemark".to_string(), shape: Shape::Packed, buckets: 16_384, owner: "me".to_string() };
         let text = Value::BulkString(layout.text().into_bytes());
-        assert_eq!(mark(&text), Ok(Some(Mark { buckets: 16_384, owner: "me".to_string() })));
-        assert!(mark(&Value::BulkString(b"2 x".to_vec())).is_err());
+        assert_eq!(mark(&text), Ok(Some(Mark { shape: Shape::Packed, buckets: 16_384, owner: "me".to_string() })));
+        assert!(mark(&Value::BulkString(b"3 64 me".to_vec())).is_err());
         // zlib.crc32(b"abc") = 0x352441c2
         assert_eq!(layout.bucket(b"abc"), 0x01c2);
         assert_eq!(layout.key(ObjectId(7), layout.bucket(b"abc")), "tidemark:{7.2}:450");
+        assert_eq!(layout.entity(ObjectId(7), &[2, 0, 0, 0, 0, 0, 0, 0, 7]), "tidemark:{7.11}/7");
         let keys: Vec<String> = Layout { buckets: 128, ..layout }.keys(ObjectId(7), 63).collect();
         assert_eq!(keys, ["tidemark:{7.63}:63", "tidemark:{7.63}:127", "tidemark:{7.63}"]);
         let key = Bytes::from_static(b"abc");
@@ -306,7 +361,7 @@ mod tests {
         assert_eq!(decode(&key, &[1, 2]), None);
         let newest = Value::BulkString(vec![0, 0, 1, 2, 0, 0, 0, 0, 0, 3]);
         let answer = Value::Array(vec![Value::Array(vec![Value::Int(1), newest]), text]);
-        let other = Opened::Other(Mark { buckets: 16_384, owner: "me".to_string() });
+        let other = Opened::Other(Mark { shape: Shape::Packed, buckets: 16_384, owner: "me".to_string() });
         assert_eq!(opened(&answer), Ok(vec![Opened::Own { is_whole: true, newest: version }, other]));
         assert!(opened(&Value::Array(vec![Value::Nil])).is_err() && opened(&Value::Nil).is_err());
         let great =

@@ -6,6 +6,7 @@ use crate::{
     redis_server::{Kind, PASSWORD_ENCODED, RedisServer},
 };
 use anyhow::{Context, Result, ensure};
+use arrow::datatypes::{DataType, Field};
 use bytes::Bytes;
 use std::sync::{
     Arc,
@@ -13,7 +14,12 @@ use std::sync::{
 };
 use tidemark_catalog::ObjectId;
 use tidemark_connectors::redis::{Address, RedisOnline};
-use tidemark_engine::seam::{OnlineStore, OnlineValue, Put, PutVersion, SeamError};
+use tidemark_engine::{
+    compiled::Row,
+    online::OnlineRow,
+    seam::{OnlineStore, OnlineValue, Put, PutVersion, SeamError},
+    value::{Value, encode_row},
+};
 
 const VIEW: ObjectId = ObjectId(20_000);
 
@@ -68,6 +74,63 @@ async fn a_redis_keeps_the_contract_alone_behind_tls_and_as_a_cluster() -> Resul
         ensure!(has(server.keys()?) > 1000, "{kind:?}: values are in buckets");
         store.drop_view(VIEW).await?;
         ensure!(has(server.keys()?) == 0, "{kind:?}: keys are left");
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_layout_for_people_keeps_the_contract_and_shows_what_is_there() -> Result<()> {
+    for kind in [Kind::One, Kind::Cluster] {
+        let Some(server) = start(kind, &[])? else { return Ok(()) };
+        let server = Arc::new(server);
+        let fresh = AtomicUsize::new(0);
+        online_contract(|| {
+            let (server, nth) = (server.clone(), fresh.fetch_add(1, Ordering::Relaxed));
+            move || -> Arc<dyn OnlineStore> {
+                Arc::new(store(&server, &format!("prefix=case{nth}&buckets=1024&layout=hash"), "me"))
+            }
+        })
+        .await;
+        let people = store(&server, "prefix=p&buckets=64&layout=hash", "me");
+        let own = |keys: Vec<String>| keys.into_iter().filter(|key| key.starts_with("p:")).count();
+        let columns = [("n", DataType::Int64), ("country", DataType::Utf8)];
+        people.describe(VIEW, columns.map(|(name, ty)| Arc::new(Field::new(name, ty, true))).into());
+        ensure!(!people.open_view(VIEW).await?);
+        let value = |counter: u64, outputs: Option<[Value; 2]>| -> Result<OnlineValue> {
+            let row = |outputs: [Value; 2]| {
+                let row = Row { key: [].into(), instant_us: 1_000, event_us: 990, outputs: outputs.into() };
+                OnlineRow::encode(&row, None).map(Bytes::from)
+            };
+            let key = Bytes::from(encode_row(&[Value::Int(7)]));
+            let version = PutVersion { epoch: 1, counter };
+            let row = outputs.map(row).transpose().map_err(|error| anyhow::anyhow!("{error}"))?;
+            Ok(OnlineValue { key, version, row })
+        };
+        let shown = || server.cli(&["hgetall", "p:{20000.11}/7"]);
+        let row = [Value::Int(3), Value::Text("CH".into())];
+        ensure!(people.put(VIEW, vec![value(5, Some(row))?]).await? == Put::Done);
+        people.filled(VIEW).await?;
+        let expected = "@version\n1.5\n@since\n1000\n@event\n990\nn\n3\ncountry\nCH";
+        ensure!(shown()? == expected, "{kind:?}: {}", shown()?);
+        ensure!(people.put(VIEW, vec![value(6, Some([Value::Int(4), Value::Null]))?]).await? == Put::Done);
+        ensure!(shown()?.ends_with("\nn\n4"), "{kind:?}: {}", shown()?);
+        ensure!(people.put(VIEW, vec![value(7, None)?]).await? == Put::Done);
+        ensure!(shown()?.is_empty(), "{kind:?}: {}", shown()?);
+        // What a filling does not bring goes; and another layout, or a drop, takes all there is.
+        ensure!(people.put(VIEW, vec![value(8, Some([Value::Int(4), Value::Null]))?]).await? == Put::Done);
+        server.cli(&["del", "p:{20000.0}"])?;
+        ensure!(!people.open_view(VIEW).await?);
+        ensure!(people.put(VIEW, values(0..10, 2, "row")).await? == Put::Done);
+        people.filled(VIEW).await?;
+        ensure!(shown()?.is_empty(), "{kind:?}: {}", shown()?);
+        ensure!(own(server.keys()?) > 64);
+        let packed = store(&server, "prefix=p&buckets=64", "me");
+        ensure!(!packed.open_view(VIEW).await?);
+        ensure!(own(server.keys()?) == 64, "{kind:?}: the marks only: {:?}", server.keys()?);
+        ensure!(!people.open_view(VIEW).await?);
+        ensure!(people.put(VIEW, vec![value(9, Some([Value::Int(4), Value::Null]))?]).await? == Put::Done);
+        people.drop_view(VIEW).await?;
+        ensure!(own(server.keys()?) == 0, "{kind:?}: {:?}", server.keys()?);
     }
     Ok(())
 }
