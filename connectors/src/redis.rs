@@ -27,7 +27,10 @@ use parking_lot::Mutex;
 use redis::{Cmd, Value};
 use std::{collections::BTreeMap, sync::Arc};
 use tidemark_catalog::ObjectId;
-use tidemark_engine::seam::{OnlineStore, OnlineValue, Put, PutVersion, SeamError, SeamResult};
+use tidemark_engine::{
+    meter::Counter,
+    seam::{OnlineStore, OnlineValue, Put, PutVersion, SeamError, SeamResult, Traffic},
+};
 
 /// Values and bytes in one EVAL: Redis serves nobody else meanwhile, which takes about a millisecond.
 const CALL_VALUES: usize = 1000;
@@ -41,6 +44,8 @@ pub struct RedisOnline {
     known: Mutex<BTreeMap<ObjectId, Known>>,
     /// Of views' rows, for people.
     columns: Mutex<BTreeMap<ObjectId, Arc<[FieldRef]>>>,
+    round_trips: Counter,
+    commands: Counter,
 }
 
 /// What this server knows of a view in Redis.
@@ -69,7 +74,14 @@ impl RedisOnline {
     pub fn new(address: Address, owner: String) -> RedisOnline {
         let Address { shape, buckets, .. } = address;
         let layout = Layout { prefix: address.prefix.clone(), shape, buckets, owner };
-        RedisOnline { link: Link::new(address), layout, known: Mutex::default(), columns: Mutex::default() }
+        RedisOnline {
+            link: Link::new(address),
+            layout,
+            known: Mutex::default(),
+            columns: Mutex::default(),
+            round_trips: Counter::default(),
+            commands: Counter::default(),
+        }
     }
 
     /// Whether it answers.
@@ -79,6 +91,10 @@ impl RedisOnline {
 
     /// The commands' answers in order; all are on their way at once.
     async fn ask_all(&self, commands: &[Cmd]) -> SeamResult<Vec<Value>> {
+        if !commands.is_empty() {
+            self.round_trips.add(1);
+            self.commands.add(commands.len() as u64);
+        }
         try_join_all(commands.iter().map(|command| self.link.ask(command))).await
     }
 
@@ -352,6 +368,10 @@ impl OnlineStore for RedisOnline {
         }
         self.columns.lock().remove(&view);
         Ok(())
+    }
+
+    fn traffic(&self) -> Traffic {
+        Traffic { round_trips: self.round_trips.get(), commands: self.commands.get() }
     }
 }
 

@@ -20,6 +20,7 @@ mod failed;
 mod letters;
 mod meters;
 mod reading;
+mod refresh;
 mod restore;
 mod source;
 mod topic;
@@ -28,6 +29,7 @@ pub use failed::Failure;
 pub use letters::DeadLetter;
 pub use meters::{EngineMeters, SPANS_US, SourceMeters, ViewMeters};
 pub use reading::Reading;
+pub use refresh::Refreshed;
 pub use restore::STATE_FORMAT;
 pub use source::{Conflict, IngestError, IngestReport, SourceRuntime};
 
@@ -43,6 +45,7 @@ use crate::{
 };
 use arrow::datatypes::SchemaRef;
 use parking_lot::RwLock;
+use refresh::Unput;
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{
@@ -108,6 +111,8 @@ pub struct ViewRuntime {
     sequence: AtomicU64,
     /// The last failure of a background action on this view, for people.
     pub last_error: RwLock<Option<String>>,
+    /// Why the online store is not level with the view; `None`: it is, or nothing has been put yet.
+    pub online_error: RwLock<Option<String>>,
     pub meters: ViewMeters,
     /// Set once: from then on nothing is applied to it and nobody reads it.
     failure: RwLock<Option<Failure>>,
@@ -143,6 +148,12 @@ impl ViewRuntime {
             Err(error) => *last = Some(format!("{action}: {error}")),
             Ok(_) => drop(last.take_if(|error| error.starts_with(action))),
         }
+    }
+
+    /// The same of the online store, which has an error of its own beside.
+    fn note_online<T>(&self, outcome: &SeamResult<T>) {
+        self.note("online store", outcome);
+        *self.online_error.write() = outcome.as_ref().err().map(ToString::to_string);
     }
 
     fn set_online(&self, online: Online) {
@@ -263,6 +274,7 @@ impl Engine {
             online: AtomicU8::new(Online::Closed as u8),
             sequence: AtomicU64::new(1),
             last_error: RwLock::default(),
+            online_error: RwLock::default(),
             meters: ViewMeters::default(),
             failure: RwLock::default(),
         });
@@ -298,6 +310,8 @@ impl Engine {
             self.seams.state.remove(crate::seam::Keyspace::DeadLetters, &letters).await?;
         }
         let name = view.history.read().name.clone();
+        // What is on its way to the online store arrives first; nothing is put after it.
+        let _flushing = self.flushing.lock().await;
         self.forget_view(id, &name).await
     }
 
@@ -350,49 +364,38 @@ impl Engine {
 
     /// Puts the values that have changed into the online store. Bounded by what changed since the last call.
     pub async fn flush_online(&self) -> SeamResult<usize> {
-        let clock_us = self.seams.clock.now_us();
         let mut flushed = self.finish_drops().await.map(|()| 0);
         for view in self.views() {
             let begun_us = self.seams.clock.now_us();
-            let now_us = view.now_us(clock_us);
-            let mut put = self.flush_view(&view, now_us).await;
+            let mut put = self.flush_view(&view).await;
             if put.is_err() && view.has_lost_online() {
-                put = self.flush_view(&view, now_us).await;
+                put = self.flush_view(&view).await;
             }
             self.meters.flushed(&view.meters, &put, span(begun_us, self.seams.clock.now_us()));
-            view.note("online store", &put);
+            view.note_online(&put);
             // The first error, when every view has had its turn.
             flushed = flushed.and_then(|all: usize| Ok(all + put?));
         }
         flushed
     }
 
-    async fn flush_view(&self, view: &ViewRuntime, now_us: i64) -> SeamResult<usize> {
+    async fn flush_view(&self, view: &ViewRuntime) -> SeamResult<usize> {
         view.state.relieve_all()?;
         let _flushing = self.flushing.lock().await;
-        let id = view.state.id;
-        if matches!(view.online(), Online::Closed | Online::Lost) {
-            self.seams.online.describe(id, view.state.compiled.output_fields());
-            let has_all = self.seams.online.open_view(id).await?;
-            if !has_all {
-                view.state.fill_online();
-            }
-            view.set_online(if has_all { Online::Open } else { Online::Filling });
+        if !self.is_at_work(view) {
+            return Ok(0);
         }
+        self.open_online(view).await?;
+        // Whoever put something before has not read it later than now.
+        let now_us = view.now_us(self.seams.clock.now_us());
         let stale = view.state.take_stale(now_us).map_err(SeamError::not_done)?;
-        let keys: Vec<_> = stale.iter().map(|(key, _)| key.clone()).collect();
-        let flushed = keys.len();
-        if let Err(error) = self.put_online(view, stale).await {
-            view.state.mark_stale(keys);
-            return Err(error);
-        }
-        let caught_up = self.catch_up(view, now_us).await;
-        if caught_up.is_err() {
-            view.state.is_behind();
-        }
-        let caught_up = caught_up?;
-        if view.online() == Online::Filling {
-            let filled = self.seams.online.filled(id).await;
+        let flushed = stale.len();
+        let unput = Unput::keys(&view.state, stale.iter().map(|(key, _)| key.clone()).collect());
+        self.put_online(view, stale).await?;
+        unput.arrived();
+        let caught_up = self.catch_up(view, now_us).await?;
+        if view.online() == Online::Filling && self.is_at_work(view) {
+            let filled = self.seams.online.filled(view.state.id).await;
             // Where it has lost the view meanwhile, and nothing more is put, only opening it would tell.
             view.set_online(if filled.is_ok() { Online::Open } else { Online::Closed });
             filled?;
@@ -400,12 +403,34 @@ impl Engine {
         Ok(flushed + caught_up)
     }
 
+    /// Asks the online store for the view where nobody has, or not lately; `flushing` is held.
+    async fn open_online(&self, view: &ViewRuntime) -> SeamResult<()> {
+        if matches!(view.online(), Online::Closed | Online::Lost) {
+            let id = view.state.id;
+            self.seams.online.describe(id, view.state.compiled.output_fields());
+            let has_all = self.seams.online.open_view(id).await?;
+            if !has_all {
+                view.state.fill_online();
+            }
+            view.set_online(if has_all { Online::Open } else { Online::Filling });
+        }
+        Ok(())
+    }
+
     async fn catch_up(&self, view: &ViewRuntime, now_us: i64) -> SeamResult<usize> {
+        let unput = Unput::filling(&view.state);
         let (mut at, mut put) = (None, 0);
         while let Some(rows) = view.state.catch_up(&mut at, now_us).map_err(SeamError::not_done)? {
-            put += rows.len();
+            let page = rows.len();
             self.put_online(view, rows).await?;
+            view.state.filled(page);
+            put += page;
+            // Whoever drops it does not wait for the rest.
+            if !self.is_at_work(view) {
+                return Ok(put);
+            }
         }
+        unput.arrived();
         Ok(put)
     }
 
@@ -414,7 +439,11 @@ impl Engine {
             return Ok(());
         }
         let values = rows.into_iter().map(|(key, row)| self.online_value(&key, row)).collect::<Result<Vec<_>, _>>();
-        match self.seams.online.put(view.state.id, values.map_err(SeamError::not_done)?).await? {
+        let values = values.map_err(SeamError::not_done)?;
+        let begun_us = self.seams.clock.now_us();
+        let put = self.seams.online.put(view.state.id, values).await?;
+        self.meters.put_us.observe_span(begun_us, self.seams.clock.now_us());
+        match put {
             Put::Done => Ok(()),
             Put::NoView => {
                 view.set_online(Online::Lost);

@@ -12,7 +12,7 @@ mod state;
 
 pub use clock::Clock;
 pub use history::{CommitTag, HistoryStore, HistoryTable};
-pub use online::{OnlineStore, OnlineValue, Put, PutVersion};
+pub use online::{OnlineStore, OnlineValue, Put, PutVersion, Traffic};
 pub use source::{AdmittedBatch, Origin, Positions, Reject, RejectReason, Run, Source, SourceBatch, Taken, Undecoded};
 pub use state::{Keyspace, StateStore, WriteBatch};
 

@@ -8,6 +8,7 @@ mod cold;
 mod joins;
 mod memory;
 mod reading;
+mod refresh;
 mod saving;
 mod schedule;
 mod shard;
@@ -17,6 +18,7 @@ mod versions;
 pub use cold::Cold;
 pub use joins::Joins;
 pub use memory::Memory;
+pub use refresh::Refresh;
 pub use saving::Frozen;
 pub use shard::{Encoded, SavedKey};
 pub use step::{Op, SharedSteps, Step, Steps};
@@ -93,6 +95,8 @@ pub struct Counters {
     /// Aggregates that left their type's range, and output expressions that failed: NULL in both cases.
     pub values_failed: AtomicU64,
     pub steps: AtomicU64,
+    /// Changed keys whose rows are on their way to the online store.
+    pub being_put: AtomicU64,
 }
 
 /// Steps below the frontier that the history table may not have yet.
@@ -484,7 +488,7 @@ impl ViewState {
                 }
             }
             if stale {
-                cold.behind.store(true, Ordering::Release);
+                cold.fall_behind();
             }
         }
         cold.memory.grow(shard.take_grown());
@@ -625,10 +629,23 @@ impl ViewState {
         self.shards.iter().filter_map(|shard| shard.lock().earliest_due()).chain(cold).min()
     }
 
-    /// Keys that have changed since the last online flush, nearly. Those that time alone changes are found by the flush
-    /// itself.
-    pub fn waiting_online(&self) -> usize {
-        self.shards.iter().map(|shard| shard.lock().waiting_online()).sum()
+    /// Keys whose rows the online store does not have yet, nearly: those that have changed since the last flush, and where
+    /// all are put, the rest of them. Those that time alone changes are found by the flush itself.
+    pub fn waiting_online(&self) -> u64 {
+        let changed: usize = self.shards.iter().map(|shard| shard.lock().waiting_online()).sum();
+        let changed = changed as u64 + self.counters.being_put.load(Ordering::Relaxed);
+        let left = self.cold.as_ref().filter(|cold| cold.may_be_behind()).map(|cold| {
+            let keys = self.counters.keys.load(Ordering::Relaxed);
+            keys.saturating_sub(cold.filled.load(Ordering::Relaxed))
+        });
+        left.unwrap_or(0).max(changed)
+    }
+
+    /// The online store has the rows of so many keys more, of all of them.
+    pub fn filled(&self, keys: usize) {
+        if let Some(cold) = &self.cold {
+            cold.filled.fetch_add(keys as u64, Ordering::Relaxed);
+        }
     }
 
     /// Keys in memory, and the bytes that they take there.

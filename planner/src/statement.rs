@@ -72,6 +72,10 @@ pub enum Statement {
         if_exists: bool,
         name: String,
     },
+    /// `REFRESH ONLINE STORE FOR [FEATURE VIEW] name`
+    RefreshOnlineStore {
+        name: String,
+    },
     /// `COMMENT ON {SOURCE | TABLE | FEATURE VIEW | VIEW | AGGREGATE} name IS 'text' | NULL` (`column` set: `COMMENT ON COLUMN name.column`;
     /// kind is then `None`)
     Comment {

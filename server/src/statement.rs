@@ -19,6 +19,7 @@ pub mod lookup;
 mod parquet_columns;
 mod prepare;
 pub mod query;
+mod refresh_online_store;
 mod rename;
 mod rename_aggregate;
 mod reset_topic;
@@ -139,6 +140,7 @@ pub async fn execute(
             database.feeds.flush(&database.snapshot()).await?;
             done("FLUSH")
         }
+        Statement::RefreshOnlineStore { name } => refresh_online_store::execute(database, session, name).await,
         Statement::CopyFrom { table, columns, options } => {
             copy_from::execute(database, session, table, columns, options)
         }
@@ -199,15 +201,17 @@ fn changes(statement: &Statement) -> Option<Cow<'static, str>> {
         Statement::AdvanceWatermark { .. } => of("ALTER", ObjectKind::Source),
         Statement::Resume { .. } => of("ALTER", ObjectKind::FeatureView),
         Statement::Comment { .. } => Some("COMMENT".into()),
+        Statement::RefreshOnlineStore { .. } => Some("REFRESH ONLINE STORE".into()),
         _ => None,
     }
 }
 
 /// Whether it changes several places that have to agree, and so goes on to its end whoever wants to stop it. What takes rows
-/// in holds on only while they are applied.
+/// in holds on only while they are applied; a refresh may end after any row.
 fn is_whole(statement: &Statement) -> bool {
     match statement {
         Statement::Insert(_) | Statement::CopyFrom { .. } | Statement::CreateTableAs { .. } => false,
+        Statement::RefreshOnlineStore { .. } => false,
         Statement::Checkpoint => true,
         other => changes(other).is_some(),
     }

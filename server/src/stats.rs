@@ -30,6 +30,14 @@ fn known(us: i64) -> Option<i64> {
     (us != i64::MIN).then_some(us)
 }
 
+/// The share of so many keys that do not wait. Keys that are over wait too, and are among the keys no more.
+fn level(keys: u64, waiting: u64) -> f64 {
+    match keys.max(waiting) {
+        0 => 1.0,
+        all => (all - waiting) as f64 / all as f64,
+    }
+}
+
 /// In the logs of its sources, with their names where it reads several.
 fn positions(view: &ViewRuntime) -> Option<String> {
     if let [reading] = view.sources.as_slice() {
@@ -68,6 +76,8 @@ impl Stats for EngineStats {
         let (keys_in_memory, memory_bytes) = view.state.in_memory();
         let pending = view.state.pending();
         let counters = &view.state.counters;
+        let keys = counters.keys.load(Ordering::Relaxed);
+        let waiting = view.state.waiting_online();
         let now_us = view.now_us(self.clock.now_us());
         Some(ViewStats {
             frontier_us: known(view.state.frontier_us()),
@@ -76,7 +86,7 @@ impl Stats for EngineStats {
             committed_us: known(pending.committed_us),
             history_start_us: view.history_start_us(),
             complete_from_us: view.complete_from_us(),
-            keys: Some(counters.keys.load(Ordering::Relaxed)),
+            keys: Some(keys),
             keys_in_memory: Some(keys_in_memory),
             memory_bytes: Some(memory_bytes),
             events: Some(counters.events.load(Ordering::Relaxed)),
@@ -84,6 +94,9 @@ impl Stats for EngineStats {
             values_failed: Some(counters.values_failed.load(Ordering::Relaxed)),
             steps_pending: Some(pending.chunks.iter().map(|c| c.len() as u64).sum()),
             positions: positions(&view),
+            online_waiting: Some(waiting),
+            online_level: Some(level(keys, waiting)),
+            online_error: view.online_error.read().clone(),
             state: String::new(),
             last_error: view.last_error.read().clone(),
         })

@@ -83,6 +83,12 @@ pub struct ViewStats {
     pub values_failed: Option<u64>,
     pub steps_pending: Option<u64>,
     pub positions: Option<String>,
+    /// Keys whose rows the online store does not have yet.
+    pub online_waiting: Option<u64>,
+    /// The share of the keys whose rows it has, 0 to 1.
+    pub online_level: Option<f64>,
+    /// Why it is not level; `None`: it is, as far as is known.
+    pub online_error: Option<String>,
     /// Empty means `running`.
     pub state: String,
     pub last_error: Option<String>,

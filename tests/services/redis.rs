@@ -4,7 +4,7 @@
 use crate::{
     PATIENCE, comes,
     redis_server::{Kind, RedisServer},
-    run,
+    refused, run,
     server::{Folder, Server, rows, skipped},
 };
 use anyhow::{Context, Result, ensure};
@@ -17,6 +17,8 @@ use std::{
 use tokio_postgres::Client;
 
 const KEYS: i64 = 300;
+
+const LEVEL: &str = "SELECT online_waiting, online_level, online_error FROM tidemark.pipelines WHERE name = 'spending'";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_others_read_in_redis_is_what_lookups_answer() -> Result<()> {
@@ -39,6 +41,17 @@ async fn follow(redis: &RedisServer, folder: &Folder, kind: Kind, parameters: &s
     create(&client).await?;
     insert(&client, 0, "2026-11-01 12:00:00Z").await?;
     level(redis, &client, kind).await.context("first")?;
+    // Somebody removes all rows by hand, and leaves the marks: no put would notice.
+    comes(&client, LEVEL, "0 | 1 | NULL").await?;
+    let before = buckets(redis)?;
+    ensure!(!before.is_empty(), "there are rows in Redis");
+    for bucket in &before {
+        redis.cli(&["UNLINK", bucket])?;
+    }
+    ensure!(buckets(redis)?.is_empty(), "they are gone");
+    run(&client, "REFRESH ONLINE STORE FOR spending").await?;
+    ensure!(buckets(redis)? == before, "not all rows are there again");
+    level(redis, &client, kind).await.context("after a refresh")?;
     // Time goes on: of the first hour's events none is left, and most keys are gone.
     insert_some(&client, 40, "2026-11-01 14:30:00Z").await?;
     run(&client, "ALTER SOURCE clicks ADVANCE WATERMARK TO timestamptz '2026-11-01 14:30:00Z'").await?;
@@ -55,9 +68,17 @@ async fn follow(redis: &RedisServer, folder: &Folder, kind: Kind, parameters: &s
         "t",
     )
     .await?;
+    let waiting = format!("{KEYS} | 0 | t");
+    let why = "SELECT online_waiting, online_level, online_error = substr(last_error, length('online store: ') + 1)
+               FROM tidemark.pipelines WHERE name = 'spending'";
+    comes(&client, why, &waiting).await?;
+    refused(&client, "REFRESH ONLINE STORE FOR spending", "of feature view \"spending\" again").await?;
     redis.again(&[])?;
     level(redis, &client, kind).await.context("after Redis was away")?;
     comes(&client, "SELECT last_error FROM tidemark.pipelines WHERE name = 'spending'", "NULL").await?;
+    comes(&client, LEVEL, "0 | 1 | NULL").await?;
+    run(&client, "REFRESH ONLINE STORE FOR spending").await?;
+    level(redis, &client, kind).await.context("after one more refresh")?;
 
     // The server goes; Redis has what it had, and then what is new.
     insert(&client, 2, "2026-11-01 14:32:00Z").await?;
@@ -168,6 +189,14 @@ async fn another_master(redis: &RedisServer, before: u16) -> Result<()> {
         tokio::time::sleep(crate::POLL).await;
     }
     Ok(())
+}
+
+/// What Redis has of the views, without their marks, in order.
+fn buckets(redis: &RedisServer) -> Result<Vec<String>> {
+    let mut keys = redis.keys()?;
+    keys.retain(|key| !key.ends_with('}'));
+    keys.sort();
+    Ok(keys)
 }
 
 /// One event for every key.

@@ -303,3 +303,20 @@ async fn others_at_the_same_redis_are_noticed() -> Result<()> {
     error.ping().await.map(drop).err().context("no TLS where TLS is spoken")?;
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_put_is_one_round_trip_however_many_values_it_has() -> Result<()> {
+    let Some(server) = start(Kind::One, &[])? else { return Ok(()) };
+    let store = store(&server, "buckets=1024", "me");
+    ensure!(!store.open_view(VIEW).await?);
+    // The first put of an epoch tells all 64 groups who puts.
+    for (round_trips, commands) in [(2, 128), (1, 64)] {
+        let before = store.traffic();
+        ensure!(store.put(VIEW, values(0..5000, 1, "row")).await? == Put::Done);
+        let after = store.traffic();
+        let made = (after.round_trips - before.round_trips, after.commands - before.commands);
+        ensure!(made == (round_trips, commands), "{made:?}");
+    }
+    ensure!(store.put(VIEW, vec![]).await? == Put::Done);
+    Ok(())
+}

@@ -106,6 +106,8 @@ pub struct EngineMeters {
     /// and below.
     pub flushed_keys: Histogram,
     pub flush_us: Histogram,
+    /// One call of the online store that puts rows; failed ones do not count.
+    pub put_us: Histogram,
     pub commit_us: Histogram,
     /// Whether it went well or not.
     pub checkpoint_us: Histogram,
@@ -119,6 +121,7 @@ impl Default for EngineMeters {
         EngineMeters {
             flushed_keys: Histogram::new(FLUSHED_KEYS),
             flush_us: Histogram::new(SPANS_US),
+            put_us: Histogram::new(SPANS_US),
             commit_us: Histogram::new(SPANS_US),
             checkpoint_us: Histogram::new(SPANS_US),
             checkpoint_bytes: Counter::default(),

@@ -133,6 +133,7 @@ impl Engine {
             online: AtomicU8::new(Online::Closed as u8),
             sequence: AtomicU64::new(tag.map_or(1, |t| t.sequence + 1)),
             last_error: RwLock::default(),
+            online_error: RwLock::default(),
             meters: ViewMeters::default(),
             failure: RwLock::default(),
         });

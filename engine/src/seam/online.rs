@@ -35,6 +35,14 @@ pub enum Put {
     NoView,
 }
 
+/// What a store has asked of the server behind it since it was opened.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// Times that commands went out together and their answers were waited for.
+    pub round_trips: u64,
+    pub commands: u64,
+}
+
 /// A store may be another machine's, that is away, full, or back without what it had.
 #[async_trait]
 pub trait OnlineStore: Send + Sync {
@@ -58,4 +66,9 @@ pub trait OnlineStore: Send + Sync {
 
     /// Removes everything of a view; no key is left behind. It is not open after that.
     async fn drop_view(&self, view: ObjectId) -> SeamResult<()>;
+
+    /// None where there is no server behind it.
+    fn traffic(&self) -> Traffic {
+        Traffic::default()
+    }
 }

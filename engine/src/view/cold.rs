@@ -17,7 +17,7 @@ use std::{
     collections::BTreeSet,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicI64, Ordering},
+        atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering},
     },
 };
 use tidemark_catalog::ObjectId;
@@ -46,6 +46,10 @@ pub struct Cold {
     pub(super) behind: AtomicBool,
     /// It is being filled.
     pub(super) catching_up: AtomicBool,
+    /// How many put all keys again right now (`REFRESH ONLINE STORE`).
+    pub(super) refreshing: AtomicUsize,
+    /// Keys that it has got since that last began, nearly.
+    pub(super) filled: AtomicU64,
 }
 
 /// How far one reader of the index of dues is.
@@ -109,6 +113,8 @@ impl Cold {
             online: Watch::new(),
             behind: AtomicBool::new(false),
             catching_up: AtomicBool::new(false),
+            refreshing: AtomicUsize::new(0),
+            filled: AtomicU64::new(0),
         }
     }
 
@@ -122,7 +128,14 @@ impl Cold {
 
     /// Whether the online store may not have the value of a key that comes into memory.
     pub(super) fn may_be_behind(&self) -> bool {
-        self.behind.load(Ordering::Acquire) || self.catching_up.load(Ordering::Acquire)
+        let is_filling = self.behind.load(Ordering::Acquire) || self.catching_up.load(Ordering::Acquire);
+        is_filling || self.refreshing.load(Ordering::Acquire) > 0
+    }
+
+    /// The online store is to be filled from all keys.
+    pub(super) fn fall_behind(&self) {
+        self.filled.store(0, Ordering::Relaxed);
+        self.behind.store(true, Ordering::Release);
     }
 
     pub fn state_key(&self, key: &[u8]) -> Vec<u8> {

@@ -69,7 +69,11 @@ impl ViewState {
     }
 
     /// Lets `read` see a key where it is, in memory or not, and leaves it there; `None`: there is no such key.
-    fn with_cold<T>(&self, key: &[u8], read: impl FnOnce(&mut KeyState) -> DfResult<T>) -> DfResult<Option<T>> {
+    pub(super) fn with_cold<T>(
+        &self,
+        key: &[u8],
+        read: impl FnOnce(&mut KeyState) -> DfResult<T>,
+    ) -> DfResult<Option<T>> {
         let hash = hash(key);
         let mut shard = self.shards[shard_of(hash)].lock();
         if let Some(entry) = shard.find(hash, key).and_then(|id| shard.get_mut(id)) {
@@ -93,6 +97,7 @@ impl ViewState {
             }
             cold.catching_up.store(true, Ordering::Release);
             cold.behind.store(false, Ordering::Release);
+            cold.filled.store(0, Ordering::Relaxed);
             *at = Some(cold.keys(self.generation()));
         }
         let Some(keys) = at else { return Ok(None) };
@@ -124,7 +129,7 @@ impl ViewState {
     /// It has not been filled: it is to begin again.
     pub fn is_behind(&self) {
         if let Some(cold) = &self.cold {
-            cold.behind.store(true, Ordering::Release);
+            cold.fall_behind();
         }
     }
 

@@ -413,7 +413,12 @@ impl Shard {
         }
     }
 
-    /// The keys changed since the last online flush, each once, and those that are over.
+    /// The keys in memory that have changed since the latest generation in the state store, which may not have them.
+    pub fn unsaved(&self) -> impl Iterator<Item = Encoded> {
+        let saved = self.saved;
+        self.entries().filter(move |entry| entry.changed > saved).map(|entry| entry.encoded.clone())
+    }
+
     pub fn mark_unsaved_stale(&mut self) {
         for id in 0..self.entries.len() as u32 {
             if self.get(id).is_some_and(|entry| entry.changed > self.saved) {
@@ -422,6 +427,7 @@ impl Shard {
         }
     }
 
+    /// The keys changed since the last online flush, each once, and those that are over.
     pub fn take_stale(&mut self) -> (Vec<u32>, Vec<Encoded>) {
         let mut ids = std::mem::take(&mut self.stale);
         ids.retain(|id| self.get_mut(*id).is_some_and(|e| std::mem::take(&mut e.stale)));

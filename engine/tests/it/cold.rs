@@ -18,7 +18,7 @@ use tidemark_engine::{
     compiled::{BatchRows, CompiledView},
     seam::{Keyspace, StateStore},
     value::{Value, encode_row},
-    view::{Cold, Encoded, Frozen, Memory, ViewState},
+    view::{Cold, Encoded, Frozen, Memory, Shown, ViewState},
 };
 use tidemark_planner::{Statement, feature::plan_feature_view, parse::parse};
 
@@ -260,7 +260,7 @@ impl World {
         let at_us = (self.frontier_us + tenths * SECOND / 10).max(self.flushed_us);
         self.flushed_us = at_us;
         for (view, online) in [&self.reference, &self.subject].into_iter().zip(&mut self.online) {
-            let outputs = |shown: Option<tidemark_engine::view::Shown>| shown.map(|shown| shown.row.outputs.into_vec());
+            let outputs = |shown: Option<Shown>| shown.map(|shown| shown.row.outputs.into_vec());
             let mut put = |key: Encoded, row| online.insert(key.to_vec(), outputs(row));
             view.take_stale(at_us).expect("stale").into_iter().for_each(|(key, row)| drop(put(key, row)));
             let mut at = None;
@@ -271,6 +271,18 @@ impl World {
         let [expected, found] =
             [0, 1].map(|i| self.online[i].iter().filter(|(_, row)| row.is_some()).collect::<BTreeMap<_, _>>());
         assert_eq!(found, expected, "online at {at_us}");
+        let mut refresh = self.subject.refresh();
+        let mut again: BTreeMap<Vec<u8>, Option<Vec<Value>>> = BTreeMap::new();
+        while let Some(rows) = refresh.page(at_us).expect("rows") {
+            let put = |(key, shown): (Encoded, Option<Shown>)| {
+                (key.to_vec(), shown.map(|shown| shown.row.outputs.into_vec()))
+            };
+            again.extend(rows.into_iter().map(put));
+        }
+        drop(refresh);
+        let found = again.iter().filter(|(_, row)| row.is_some()).collect::<BTreeMap<_, _>>();
+        assert_eq!(found, expected, "put again at {at_us}");
+        assert_eq!(self.subject.waiting_online(), 0, "all is put");
     }
 
     async fn checkpoint(&mut self, beside: &[(i64, i64, f64)], moved: i64, fault: Fault) {

@@ -26,7 +26,7 @@ mod stores;
 mod views;
 mod world;
 
-use check::{check, check_end, check_stores};
+use check::{check, check_end, check_refresh, check_stores};
 use parking_lot::Mutex;
 use rand::Rng;
 use std::{
@@ -107,6 +107,7 @@ async fn run(seed: u64, world: &mut World) -> Result<(), String> {
         check_stores(world).await.map_err(|error| format!("at the end: {error}"))?;
     }
     check(world, true, true).await.map_err(|error| format!("at the end: {error}"))?;
+    check_refresh(world).await.map_err(|error| format!("at the end: {error}"))?;
     world.crash();
     world.start().await?;
     world.faults.calm();

@@ -1,4 +1,4 @@
-//! Statements about an existing object: `DROP`, `ALTER`, `COMMENT`, `DESCRIBE`.
+//! Statements about an existing object: `DROP`, `ALTER`, `REFRESH`, `COMMENT`, `DESCRIBE`.
 
 use super::{cursor::Cursor, name::in_public, reset};
 use crate::{PlanError, PlanResult, statement::Statement};
@@ -80,6 +80,15 @@ pub(super) fn drop(c: &mut Cursor<'_>) -> PlanResult<Statement> {
         c.eat("RESTRICT");
     }
     Ok(Statement::Drop { kind, if_exists, names, cascade })
+}
+
+/// `REFRESH ONLINE STORE FOR [FEATURE VIEW] name`
+pub(super) fn refresh_online_store(c: &mut Cursor<'_>) -> PlanResult<Statement> {
+    for word in ["REFRESH", "ONLINE", "STORE", "FOR"] {
+        c.expect(word)?;
+    }
+    c.eat_all(&["FEATURE", "VIEW"]);
+    Ok(Statement::RefreshOnlineStore { name: c.object_name()? })
 }
 
 pub(super) fn alter(c: &mut Cursor<'_>) -> PlanResult<Statement> {

@@ -287,6 +287,9 @@ fn statements_about_objects_name_their_kind() {
     check("DESCRIBE source", Statement::Describe { name: "source".into() });
     check("CHECKPOINT", Statement::Checkpoint);
     check("FLUSH;", Statement::Flush);
+    for sql in ["REFRESH ONLINE STORE FOR v", "refresh online store for feature view public.v;"] {
+        check(sql, Statement::RefreshOnlineStore { name: "v".into() });
+    }
     for to in ["TIMESTAMPTZ '2026-12-01'", "now()", "'2026-12-01'::timestamptz"] {
         let sql = &format!("ALTER SOURCE s ADVANCE WATERMARK TO {to}");
         assert!(matches!(one(sql).map(|p| p.statement), Ok(Statement::AdvanceWatermark { .. })), "{sql}");

@@ -277,6 +277,13 @@ fn durability(out: &mut Exposition, subject: &Subject) {
             SECOND_US,
         ),
         (
+            "tidemark_online_put_duration_seconds",
+            "How long the online store took for one call that puts rows, of which a flush makes one or more, in seconds; \
+             those that failed are not among them.",
+            &meters.put_us,
+            SECOND_US,
+        ),
+        (
             "tidemark_history_commit_duration_seconds",
             "How long a commit to the history of a view took, in seconds; those that failed are not among them.",
             &meters.commit_us,
@@ -291,6 +298,14 @@ fn durability(out: &mut Exposition, subject: &Subject) {
     ] {
         out.family(Kind::Histogram, name, help, |family| family.histogram(&[], &histogram.read(), per_unit));
     }
+    let traffic = engine.seams.online.traffic();
+    let help = "Times that commands went out together to the server behind the online store (Redis) and their answers \
+                were waited for, since the server started. None with the embedded store.";
+    let round_trips = traffic.round_trips;
+    out.family(Kind::Counter, "tidemark_online_round_trips_total", help, |family| family.sample(&[], round_trips));
+    let help = "Commands sent to the server behind the online store (Redis) since the server started. None with the \
+                embedded store.";
+    out.family(Kind::Counter, "tidemark_online_commands_total", help, |family| family.sample(&[], traffic.commands));
     let help = "Bytes of keys and their state that checkpoints wrote since the server started.";
     let bytes = meters.checkpoint_bytes.get();
     out.family(Kind::Counter, "tidemark_checkpoint_bytes_total", help, |family| family.sample(&[], bytes));

@@ -137,6 +137,9 @@ fn view_pipeline(system: &SystemTablesOf, object: &Object, rows: &mut Rows) {
         ("steps_pending", stats.steps_pending.into()),
         ("keys_in_memory", stats.keys_in_memory.into()),
         ("memory_bytes", stats.memory_bytes.into()),
+        ("online_waiting", stats.online_waiting.into()),
+        ("online_level", stats.online_level.into()),
+        ("online_error", stats.online_error.into()),
         ("last_error", stats.last_error.into()),
     ]);
 }

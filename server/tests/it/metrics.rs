@@ -124,6 +124,10 @@ async fn views_tell_how_fresh_they_are_and_what_has_not_reached_their_stores() {
     let flushed = seen.histogram("tidemark_online_flush_keys", &[]);
     assert_eq!((flushed.count, flushed.sum), (1.0, 2.0));
     assert_eq!(seen.histogram("tidemark_online_flush_duration_seconds", &[]).count, 1.0);
+    assert_eq!(seen.histogram("tidemark_online_put_duration_seconds", &[]).count, 1.0);
+    // No server is behind the embedded store.
+    assert_eq!(seen.value("tidemark_online_round_trips_total", &[]), 0.0);
+    assert_eq!(seen.value("tidemark_online_commands_total", &[]), 0.0);
     assert_eq!(seen.value("tidemark_view_online_keys_waiting", &view), 0.0);
     assert_eq!(seen.value("tidemark_view_online_flush_failures_total", &view), 0.0);
 

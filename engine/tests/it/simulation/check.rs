@@ -50,6 +50,41 @@ pub async fn check(world: &World, resumes: bool, flushes: bool) -> Result<(), St
     same_letters(world, &reference, &views).await
 }
 
+/// What was removed from the online store by hand is there again after a refresh, also after one that was given up half way.
+pub async fn check_refresh(world: &World) -> Result<(), String> {
+    // What a crash took from the log nobody can put again.
+    if world.is_lossy {
+        return Ok(());
+    }
+    for (id, shape) in world.views() {
+        let before = online(world, id)?;
+        world.online.spoil(id);
+        let mut begun = Box::pin(world.engine().refresh_online(id));
+        for _ in 0..world.faults.below(6) {
+            if futures::poll!(begun.as_mut()).is_ready() {
+                break;
+            }
+        }
+        drop(begun);
+        world.online.spoil(id);
+        let refreshed = world.engine().refresh_online(id).await;
+        if !matches!(refreshed, Ok(Some(_))) {
+            return Err(format!("{} is not refreshed: {refreshed:?}", shape.name));
+        }
+        same(shape.name, &online(world, id)?, &before)?;
+    }
+    Ok(())
+}
+
+/// What any reader of the online store sees of a view.
+fn online(world: &World, id: ObjectId) -> Result<BTreeMap<Vec<u8>, Vec<Value>>, String> {
+    let read = |(key, row): (Bytes, Bytes)| -> Result<(Vec<u8>, Vec<Value>), String> {
+        let row = OnlineRow::decode(&row)?;
+        Ok((key.to_vec(), shown_online(row)))
+    };
+    world.online.rows(id).into_iter().map(read).collect()
+}
+
 /// Each decision in a log is the one that follows from the records before it.
 fn decided_once(object: &Object, records: &[SourceBatch]) -> Result<(), String> {
     let relation = object.relation().expect("a relation");
@@ -111,12 +146,7 @@ fn of_view(
     same_steps(&found, &reference.steps(id)?)?;
     // What a crash took from the log is still in the online store.
     if flushes && !world.is_lossy {
-        let read = |(key, row): (Bytes, Bytes)| -> Result<(Vec<u8>, Vec<Value>), String> {
-            let row = OnlineRow::decode(&row)?;
-            Ok((key.to_vec(), shown_online(row)))
-        };
-        let online = world.online.rows(id).into_iter().map(read).collect::<Result<BTreeMap<_, _>, String>>()?;
-        same("online", &online, &rows)?;
+        same("online", &online(world, id)?, &rows)?;
     }
     Ok(())
 }

@@ -109,6 +109,11 @@ impl SimOnline {
         self.on_their_way.lock().clear();
     }
 
+    /// Somebody removes a view's values by hand.
+    pub fn spoil(&self, view: ObjectId) {
+        self.rows.lock().retain(|(of, _), _| *of != view);
+    }
+
     /// The rows of a view as any reader finds them.
     pub fn rows(&self, view: ObjectId) -> BTreeMap<Bytes, Bytes> {
         let rows = self.rows.lock();

@@ -2,9 +2,12 @@
 
 use super::world::World;
 use bytes::Bytes;
+use futures::poll;
+use std::{pin::pin, task::Poll, time::Duration};
 use tidemark_engine::online::OnlineRow;
 use tidemark_engine::seam::Clock;
 use tidemark_engine::value::{Value, encode_row};
+use tokio_postgres::NoTls;
 
 const SETUP: &str = "
     CREATE SOURCE clicks (user_id BIGINT, price DOUBLE PRECISION, at TIMESTAMPTZ NOT NULL, WATERMARK FOR at AS at - INTERVAL '1 minute');
@@ -78,6 +81,96 @@ async fn after_a_flush_after_departures_and_after_the_end_of_a_key_the_stores_ro
     assert_eq!(level(&world).await, 0);
     world.run("INSERT INTO clicks VALUES (1, 1, now()), (4, 1, now())").await;
     assert_eq!(level(&world).await, 2);
+}
+
+#[tokio::test]
+async fn a_refresh_puts_again_what_somebody_has_removed_and_pipelines_say_how_level_the_store_is() {
+    let level_of = "SELECT online_waiting, online_level, online_error FROM tidemark.pipelines WHERE name = 'spend'";
+    let world = World::at("2026-03-02 10:00:00").await;
+    world.run(SETUP).await;
+    assert_eq!(world.value(level_of).await, "0 1 NULL");
+    world.run("INSERT INTO clicks VALUES (1, 1, now()), (2, 4, now() - INTERVAL '30 seconds')").await;
+    assert_eq!(world.value(level_of).await, "2 0 NULL");
+    assert_eq!(level(&world).await, 2);
+    assert_eq!(world.value(level_of).await, "0 1 NULL");
+    // Two keys that are in the state store, one that is not, and one that the online store has not seen.
+    world.tick().await;
+    world.run("INSERT INTO clicks VALUES (3, 8, now())").await;
+    assert_eq!(level(&world).await, 3);
+    world.run("INSERT INTO clicks VALUES (4, 8, now())").await;
+    let view = world.engine().views().pop().expect("one view");
+    let store = world.engine().seams.online.clone();
+    for _ in 0..2 {
+        store.drop_view(view.state.id).await.expect("somebody empties it");
+        world.run("REFRESH ONLINE STORE FOR spend").await;
+        assert_eq!(same(&world).await, 4);
+        assert_eq!(world.value(level_of).await, "0 1 NULL");
+    }
+    // Also as of now: two minutes before the end of the first key.
+    world.clock.set("2026-03-02 10:59:00");
+    world.run("REFRESH ONLINE STORE FOR spend").await;
+    assert_eq!(same(&world).await, 4);
+    world.clock.set("2026-03-02 11:00:00.000001");
+    world.run("REFRESH ONLINE STORE FOR spend").await;
+    assert_eq!(same(&world).await, 0);
+    world.run("DROP FEATURE VIEW spend").await;
+    assert_eq!(world.refusal("REFRESH ONLINE STORE FOR spend").await, "42P01");
+}
+
+/// More than are put without a rest.
+const MANY: i64 = 3_000;
+
+/// How many of [`MANY`] keys have a row in the store.
+async fn stored(world: &World) -> i64 {
+    let engine = world.engine();
+    let view = engine.views().pop().expect("one view");
+    let keys: Vec<Bytes> = (1..=MANY).map(|key| Bytes::from(encode_row(&[Value::Int(key)]))).collect();
+    let found = engine.seams.online.get_many(view.state.id, &keys).await.expect("the store answers");
+    found.into_iter().flatten().filter(|value| value.row.is_some()).count() as i64
+}
+
+#[tokio::test]
+async fn a_refresh_rests_and_may_be_stopped_and_the_next_one_puts_all() {
+    let sql = "REFRESH ONLINE STORE FOR spend";
+    let waiting = "SELECT online_waiting, online_error FROM tidemark.pipelines WHERE name = 'spend'";
+    let world = World::at("2026-03-02 10:00:00").await;
+    world.run(SETUP).await;
+    world.run(&format!("INSERT INTO clicks SELECT g, 1, now() FROM generate_series(1, {MANY}) AS g")).await;
+    world.engine().flush_online().await.expect("a flush");
+    assert_eq!(stored(&world).await, MANY);
+    let view = world.engine().views().pop().expect("one view");
+    let store = world.engine().seams.online.clone();
+    // The clock stands still, so its first rest has no end. First a cancel stops it, then its timeout.
+    for timeout_ms in [0, 5] {
+        store.drop_view(view.state.id).await.expect("somebody empties it");
+        world.run(&format!("SET statement_timeout = {timeout_ms}")).await;
+        let mut refresh = pin!(world.client().batch_execute(sql));
+        while stored(&world).await == 0 {
+            assert!(poll!(&mut refresh).is_pending());
+            tokio::task::yield_now().await;
+        }
+        match timeout_ms {
+            0 => world.client().cancel_token().cancel_query(NoTls).await.expect("it is asked to stop"),
+            _ => world.clock.pass(Duration::from_millis(timeout_ms)),
+        }
+        let error = refresh.await.expect_err("it was stopped");
+        assert_eq!(error.code().map(|code| code.code()), Some("57014"));
+        let put = stored(&world).await;
+        assert!(0 < put && put < MANY, "{put} rows");
+        world.run("RESET statement_timeout").await;
+        assert_eq!(world.value(waiting).await, "0 NULL");
+    }
+    let mut refresh = pin!(world.client().batch_execute(sql));
+    let refreshed = loop {
+        if let Poll::Ready(refreshed) = poll!(&mut refresh) {
+            break refreshed;
+        }
+        world.clock.pass(Duration::from_millis(1));
+        tokio::task::yield_now().await;
+    };
+    refreshed.expect("all is put");
+    assert_eq!(stored(&world).await, MANY);
+    assert_eq!(world.value(waiting).await, "0 NULL");
 }
 
 #[tokio::test]

@@ -1,0 +1,30 @@
+//! `REFRESH ONLINE STORE FOR v`: the rows of all keys of a feature view are put into the online store again.
+
+use crate::{
+    database::{Database, find},
+    pg::{Outcome, PgError},
+    session::Session,
+};
+use std::sync::Arc;
+use tidemark_catalog::ObjectKind;
+use tidemark_engine::runtime::Refreshed;
+
+/// Returns when the store has all rows, and tells how many. Where a client leaves, cancels or runs out of time, the rows
+/// put until then have been put, and nothing else is different.
+pub async fn execute(database: &Arc<Database>, session: &mut Session, name: &str) -> Result<Outcome, PgError> {
+    let id = find(&database.snapshot(), ObjectKind::FeatureView, name)?.id;
+    let refreshed = database.engine.refresh_online(id).await.map_err(|error| {
+        let message = format!("the online store has not taken all rows of feature view \"{name}\" again: {error}");
+        PgError::error("58030", message)
+            .hint("what changes is put by itself when the store answers; then run the statement again for the rest")
+    })?;
+    let Some(Refreshed { keys, took_us }) = refreshed else {
+        // Dropped meanwhile, perhaps.
+        find(&database.snapshot(), ObjectKind::FeatureView, name)?;
+        return Err(PgError::error("55000", format!("feature view \"{name}\" does not run"))
+            .hint("last_error in tidemark.pipelines says why; ALTER FEATURE VIEW … RESUME starts it again"));
+    };
+    let rows = if keys == 1 { "row" } else { "rows" };
+    session.notice(format!("{keys} {rows} of feature view \"{name}\" put in {} ms", took_us.div_ceil(1_000)));
+    Ok(Outcome::Done { tag: "REFRESH ONLINE STORE".into() })
+}
