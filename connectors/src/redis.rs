@@ -4,29 +4,32 @@
 //! put ─▶ values by group ─▶ one EVAL for each group, all under way at once ─▶ newer versions stay as they are
 //! ```
 //!
-//! A Redis may be away, full, or back without what it had; none of it holds up lookups or ingestion, which need the engine's
-//! own state only. Every call tells whether a view is still there, so a loss is noticed by the first put after it.
+//! A Redis may be away, full, or back without what it had, or with what it had an hour ago; none of it holds up lookups or
+//! ingestion, which need the engine's own state only. Every call tells whether a view is still there and has what it took, so
+//! a loss is noticed by the first put after it.
 
 mod address;
 mod layout;
 mod link;
 mod owner;
+mod text;
 
 pub use address::Address;
 pub use owner::owner;
 
+use arrow::datatypes::FieldRef;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::future::try_join_all;
-use layout::{Layout, Mark, decode};
+use layout::{GROUPS, Layout, Mark, NONE, Opened, Shape, Sweep, decode};
 use link::Link;
 use parking_lot::Mutex;
 use redis::{Cmd, Value};
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 use tidemark_catalog::ObjectId;
 use tidemark_engine::{
     meter::Counter,
-    seam::{OnlineStore, OnlineValue, Put, SeamError, SeamResult, Traffic},
+    seam::{OnlineStore, OnlineValue, Put, PutVersion, SeamError, SeamResult, Traffic},
 };
 
 /// Values and bytes in one EVAL: Redis serves nobody else meanwhile, which takes about a millisecond.
@@ -38,21 +41,44 @@ const CALL_KEYS: usize = 1000;
 pub struct RedisOnline {
     link: Link,
     layout: Layout,
-    /// The epoch under which all groups of a view were last told who puts into it.
-    announced: Mutex<BTreeMap<ObjectId, u64>>,
+    known: Mutex<BTreeMap<ObjectId, Known>>,
+    /// Of views' rows, for people.
+    columns: Mutex<BTreeMap<ObjectId, Arc<[FieldRef]>>>,
     round_trips: Counter,
     commands: Counter,
+}
+
+/// What this server knows of a view in Redis.
+#[derive(Clone)]
+struct Known {
+    /// The epoch under which all groups were last told who puts into them, and the connection.
+    announced: Option<(u64, u64)>,
+    /// The greatest version of each group when it was opened.
+    opened: Vec<PutVersion>,
+    /// The greatest version that each group has taken.
+    newest: Vec<PutVersion>,
+    /// The least version put since it was opened.
+    since: Option<PutVersion>,
+}
+
+impl Default for Known {
+    fn default() -> Known {
+        let none = vec![NONE; GROUPS as usize];
+        Known { announced: None, opened: none.clone(), newest: none, since: None }
+    }
 }
 
 impl RedisOnline {
     /// Nobody is asked yet: a Redis that is away now may be there when something is put. `owner` names the data directory
     /// whose views these are, without a space.
     pub fn new(address: Address, owner: String) -> RedisOnline {
-        let layout = Layout { prefix: address.prefix.clone(), buckets: address.buckets, owner };
+        let Address { shape, buckets, .. } = address;
+        let layout = Layout { prefix: address.prefix.clone(), shape, buckets, owner };
         RedisOnline {
             link: Link::new(address),
             layout,
-            announced: Mutex::default(),
+            known: Mutex::default(),
+            columns: Mutex::default(),
             round_trips: Counter::default(),
             commands: Counter::default(),
         }
@@ -74,7 +100,7 @@ impl RedisOnline {
 
     /// What the groups of a view were made with, each once.
     async fn made_with(&self, view: ObjectId) -> SeamResult<Vec<Mark>> {
-        let asked: Vec<Cmd> = (0..layout::GROUPS).map(|group| self.layout.made_with(view, group)).collect();
+        let asked: Vec<Cmd> = (0..GROUPS).map(|group| self.layout.made_with(view, group)).collect();
         let mut marks: Vec<Mark> = vec![];
         for answer in self.ask_all(&asked).await? {
             let mark =
@@ -82,6 +108,36 @@ impl RedisOnline {
             marks.extend(mark.filter(|mark| !marks.contains(mark)));
         }
         Ok(marks)
+    }
+
+    /// The groups in the parts that one command may name: on a cluster each may lie on another node.
+    fn together(&self) -> Vec<Vec<u32>> {
+        let groups: Vec<u32> = (0..GROUPS).collect();
+        let at_once = if self.link.is_cluster() { 1 } else { groups.len() };
+        groups.chunks(at_once).map(<[u32]>::to_vec).collect()
+    }
+
+    /// Opens all groups that were not made in another layout, and says how each was found.
+    async fn open_groups(&self, view: ObjectId, known: &[PutVersion]) -> SeamResult<Vec<Opened>> {
+        let commands = self.together().into_iter().map(|groups| self.layout.open(view, &groups, known));
+        let commands: Vec<Cmd> = commands.collect::<Result<_, _>>().map_err(SeamError::NotDone)?;
+        let mut opened = vec![];
+        for answer in self.ask_all(&commands).await? {
+            let groups = layout::opened(&answer);
+            opened.extend(groups.map_err(|error| SeamError::NotDone(format!("{}: {error}", self.link.name())))?);
+        }
+        match opened.len() == GROUPS as usize {
+            true => Ok(opened),
+            false => Err(SeamError::NotDone(format!("{} opens {} groups of {GROUPS}", self.link.name(), opened.len()))),
+        }
+    }
+
+    /// Tells all groups who puts into them from now on: a server that began earlier is to be refused everywhere, also where
+    /// nothing is put just now. And asks whether Redis is still the one that they were filled in.
+    async fn announce(&self, view: ObjectId, epoch: u64, known: &Known) -> SeamResult<Put> {
+        let commands = self.together().into_iter().map(|groups| self.layout.check(view, &groups, epoch, &known.newest));
+        let commands: Vec<Cmd> = commands.collect::<Result<_, _>>().map_err(SeamError::NotDone)?;
+        self.put_all(view, &commands).await
     }
 
     async fn put_all(&self, view: ObjectId, calls: &[Cmd]) -> SeamResult<Put> {
@@ -103,78 +159,168 @@ impl RedisOnline {
         Ok(Put::Done)
     }
 
-    async fn remove(&self, view: ObjectId, buckets: u32) -> SeamResult<()> {
-        let layout = Layout { buckets, ..self.layout.clone() };
-        for group in 0..layout::GROUPS {
+    fn known(&self, view: ObjectId) -> Known {
+        self.known.lock().get(&view).cloned().unwrap_or_default()
+    }
+
+    /// Removes what was made in this layout.
+    async fn remove(&self, view: ObjectId, made: &Mark) -> SeamResult<()> {
+        let layout = Layout { shape: made.shape, buckets: made.buckets, ..self.layout.clone() };
+        for group in 0..GROUPS {
             // The mark goes last: what is left is found again by it.
             let keys: Vec<String> = layout.keys(view, group).collect();
-            let commands: Vec<Cmd> =
-                keys.chunks(CALL_KEYS).map(|keys| redis::cmd("UNLINK").arg(keys).to_owned()).collect();
-            self.ask_all(&commands).await?;
+            if let Some((_, buckets)) = keys.split_last()
+                && layout.shape == Shape::Hash
+            {
+                for buckets in buckets.chunks(CALL_KEYS) {
+                    let found = buckets.iter().map(|bucket| redis::cmd("HKEYS").arg(bucket).to_owned()).collect();
+                    self.remove_entities(view, &layout, found).await?;
+                }
+            }
+            self.unlink(&keys).await?;
         }
         Ok(())
+    }
+
+    /// Removes what is shown to people of the keys that these commands find. `false`: one of them found no view.
+    async fn remove_entities(&self, view: ObjectId, layout: &Layout, find: Vec<Cmd>) -> SeamResult<bool> {
+        for answer in self.ask_all(&find).await? {
+            let Value::Array(found) = answer else {
+                return if answer == Value::Int(0) {
+                    Ok(false)
+                } else {
+                    Err(self.link.not_understood("EVAL", &answer))
+                };
+            };
+            let entity = |key: &Value| match key {
+                Value::BulkString(key) => Some(layout.entity(view, key)),
+                _ => None,
+            };
+            self.unlink(&found.iter().filter_map(entity).collect::<Vec<String>>()).await?;
+        }
+        Ok(true)
+    }
+
+    /// All keys are on one node.
+    async fn unlink(&self, keys: &[String]) -> SeamResult<()> {
+        let commands = keys.chunks(CALL_KEYS).map(|keys| redis::cmd("UNLINK").arg(keys).to_owned());
+        self.ask_all(&commands.collect::<Vec<Cmd>>()).await.map(|_| ())
+    }
+
+    fn columns(&self, view: ObjectId) -> Arc<[FieldRef]> {
+        self.columns.lock().get(&view).cloned().unwrap_or_else(|| Arc::from([]))
     }
 }
 
 #[async_trait]
 impl OnlineStore for RedisOnline {
+    fn describe(&self, view: ObjectId, columns: Vec<FieldRef>) {
+        self.columns.lock().insert(view, columns.into());
+    }
+
     async fn open_view(&self, view: ObjectId) -> SeamResult<bool> {
-        self.announced.lock().remove(&view);
-        for Mark { buckets, owner } in self.made_with(view).await? {
-            if owner != self.layout.owner {
-                return Err(SeamError::NotDone(format!(
-                    "{}: the keys with prefix \"{}\" belong to another data directory ({owner}); give --online another \
-                     prefix, or, if that one is gone for good, remove its keys",
-                    self.link.name(),
-                    self.layout.prefix,
-                )));
+        let connection = self.link.number().await?;
+        let known = self.known(view);
+        let mut groups = self.open_groups(view, &known.newest).await?;
+        let mut others: Vec<Mark> = groups.iter().filter_map(Opened::other).cloned().collect();
+        if let Some(Mark { owner, .. }) = others.iter().find(|other| other.owner != self.layout.owner) {
+            return Err(SeamError::NotDone(format!(
+                "{}: the keys with prefix \"{}\" belong to another data directory ({owner}); give --online another prefix, \
+                 or, if that one is gone for good, remove its keys",
+                self.link.name(),
+                self.layout.prefix,
+            )));
+        }
+        if !others.is_empty() {
+            others.dedup();
+            for other in &others {
+                self.remove(view, other).await?;
             }
-            if buckets != self.layout.buckets {
-                self.remove(view, buckets).await?;
+            groups = self.open_groups(view, &[]).await?;
+        }
+        let mut found = Known::default();
+        let mut is_whole = true;
+        for (at, group) in groups.into_iter().enumerate() {
+            match group {
+                Opened::Own { is_whole: this, newest } => {
+                    is_whole &= this;
+                    found.opened[at] = newest;
+                }
+                Opened::Other(_) => is_whole = false,
             }
         }
-        let opened: Vec<Cmd> = (0..layout::GROUPS).map(|group| self.layout.open(view, group)).collect();
-        let opened = self.ask_all(&opened).await?;
-        Ok(opened.iter().all(|answer| *answer == Value::Int(1)))
+        found.newest = found.opened.clone();
+        // Where nothing is lost, nobody has to be told again.
+        found.announced = known.announced.filter(|(_, over)| is_whole && *over == connection);
+        self.known.lock().insert(view, found);
+        Ok(is_whole)
     }
 
     async fn filled(&self, view: ObjectId) -> SeamResult<()> {
-        let commands: Vec<Cmd> = (0..layout::GROUPS).map(|group| self.layout.filled(view, group)).collect();
-        match self.ask_all(&commands).await?.iter().all(|answer| *answer == Value::Int(1)) {
-            true => Ok(()),
-            false => Err(SeamError::NotDone(format!("{} has lost a view while it was filled", self.link.name()))),
+        let known = self.known(view);
+        for group in 0..GROUPS {
+            let (opened, newest) = (known.opened[group as usize], known.newest[group as usize]);
+            // Where nothing was put there is nothing that is to stay.
+            let next = PutVersion { counter: opened.counter + 1, ..opened };
+            let swept = self.layout.sweep(view, group, newest, known.since.unwrap_or(next));
+            let Sweep { find, remove, end } = swept.map_err(SeamError::NotDone)?;
+            let mut is_there = self.remove_entities(view, &self.layout, find).await?;
+            for calls in [remove, vec![end]] {
+                is_there = is_there && self.put_all(view, &calls).await? == Put::Done;
+            }
+            if !is_there {
+                let name = self.link.name();
+                return Err(SeamError::NotDone(format!("{name} has lost a view while it was filled")));
+            }
         }
+        Ok(())
     }
 
-    async fn put(&self, view: ObjectId, values: Vec<OnlineValue>) -> SeamResult<Put> {
+    async fn put(&self, view: ObjectId, mut values: Vec<OnlineValue>) -> SeamResult<Put> {
+        // Of calls that arrive in this order the greatest version tells how many have arrived.
+        values.sort_by_key(|value| value.version);
+        let (Some(least), Some(epoch)) = (values.first().map(|v| v.version), values.last().map(|v| v.version.epoch))
+        else {
+            return Ok(Put::Done);
+        };
         let mut groups: BTreeMap<u32, Vec<OnlineValue>> = BTreeMap::new();
         for value in values {
             groups.entry(self.layout.group(&value.key)).or_default().push(value);
         }
-        let Some(epoch) = groups.values().flatten().map(|value| value.version.epoch).max() else {
-            return Ok(Put::Done);
-        };
-        if self.announced.lock().get(&view) != Some(&epoch) {
-            // A server that began earlier is to be refused in every group, also where nothing is put just now.
-            let nothing = (0..layout::GROUPS).map(|group| self.layout.put(view, group, epoch, &[]));
-            let nothing: Vec<Cmd> = nothing.collect::<Result<_, _>>().map_err(SeamError::NotDone)?;
-            if self.put_all(view, &nothing).await? == Put::NoView {
-                return Ok(Put::NoView);
-            }
-            self.announced.lock().insert(view, epoch);
+        let connection = self.link.number().await?;
+        let known = self.known(view);
+        let announced = Some((epoch, connection));
+        if known.announced != announced && self.announce(view, epoch, &known).await? == Put::NoView {
+            return Ok(Put::NoView);
         }
-        let mut calls = vec![];
-        for (group, mut values) in groups {
-            // Values of a bucket in one call: that is what the script's own calls are shared by.
-            values.sort_by_cached_key(|value| self.layout.bucket(&value.key));
+        {
+            let mut all = self.known.lock();
+            let known = all.entry(view).or_default();
+            known.announced = announced;
+            known.since = Some(known.since.map_or(least, |since| since.min(least)));
+        }
+        let columns = self.columns(view);
+        let (mut calls, mut taken) = (vec![], vec![]);
+        for (group, values) in groups {
             let mut rest = &values[..];
             while !rest.is_empty() {
                 let (call, later) = rest.split_at(fitting(rest));
-                calls.push(self.layout.put(view, group, epoch, call).map_err(SeamError::NotDone)?);
+                let newest = known.newest[group as usize];
+                let call = self.layout.put(view, group, epoch, newest, &columns, call);
+                calls.push(call.map_err(SeamError::NotDone)?);
                 rest = later;
             }
+            taken.extend(values.last().map(|value| (group as usize, value.version)));
         }
-        self.put_all(view, &calls).await
+        let put = self.put_all(view, &calls).await?;
+        if put == Put::Done
+            && let Some(known) = self.known.lock().get_mut(&view)
+        {
+            for (group, version) in taken {
+                known.newest[group] = known.newest[group].max(version);
+            }
+        }
+        Ok(put)
     }
 
     async fn get_many(&self, view: ObjectId, keys: &[Bytes]) -> SeamResult<Vec<Option<OnlineValue>>> {
@@ -214,12 +360,13 @@ impl OnlineStore for RedisOnline {
     }
 
     async fn drop_view(&self, view: ObjectId) -> SeamResult<()> {
-        self.announced.lock().remove(&view);
-        for Mark { buckets, owner } in self.made_with(view).await? {
-            if owner == self.layout.owner {
-                self.remove(view, buckets).await?;
+        self.known.lock().remove(&view);
+        for made in self.made_with(view).await? {
+            if made.owner == self.layout.owner {
+                self.remove(view, &made).await?;
             }
         }
+        self.columns.lock().remove(&view);
         Ok(())
     }
 

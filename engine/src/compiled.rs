@@ -20,7 +20,7 @@ use crate::{
 use arrow::{
     array::{Array, ArrayRef, AsArray, RecordBatch, RecordBatchOptions, TimestampMicrosecondArray},
     compute::{cast, concat},
-    datatypes::{DataType, Field, Float32Type, Float64Type, Schema, SchemaRef},
+    datatypes::{DataType, Field, FieldRef, Float32Type, Float64Type, Schema, SchemaRef},
 };
 use datafusion::{
     common::{
@@ -273,6 +273,12 @@ impl CompiledView {
             }));
         }
         Ok((outputs, failed))
+    }
+
+    /// The columns of a row's outputs, in their order.
+    pub fn output_fields(&self) -> Vec<FieldRef> {
+        let stored = self.stored.iter().zip(self.stored_schema.fields());
+        stored.filter(|(source, _)| matches!(source, Stored::Output(_))).map(|(_, field)| field.clone()).collect()
     }
 
     /// How many stored outputs a row has.

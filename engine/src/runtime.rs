@@ -395,8 +395,10 @@ impl Engine {
         unput.arrived();
         let caught_up = self.catch_up(view, now_us).await?;
         if view.online() == Online::Filling && self.is_at_work(view) {
-            self.seams.online.filled(view.state.id).await?;
-            view.set_online(Online::Open);
+            let filled = self.seams.online.filled(view.state.id).await;
+            // Where it has lost the view meanwhile, and nothing more is put, only opening it would tell.
+            view.set_online(if filled.is_ok() { Online::Open } else { Online::Closed });
+            filled?;
         }
         Ok(flushed + caught_up)
     }
@@ -404,7 +406,9 @@ impl Engine {
     /// Asks the online store for the view where nobody has, or not lately; `flushing` is held.
     async fn open_online(&self, view: &ViewRuntime) -> SeamResult<()> {
         if matches!(view.online(), Online::Closed | Online::Lost) {
-            let has_all = self.seams.online.open_view(view.state.id).await?;
+            let id = view.state.id;
+            self.seams.online.describe(id, view.state.compiled.output_fields());
+            let has_all = self.seams.online.open_view(id).await?;
             if !has_all {
                 view.state.fill_online();
             }

@@ -9,7 +9,10 @@
 //!   CREATE  table ▶ history-table-created ▶ catalog ▶ catalog-committed
 //! ```
 
-use arrow::{datatypes::SchemaRef, record_batch::RecordBatch};
+use arrow::{
+    datatypes::{FieldRef, SchemaRef},
+    record_batch::RecordBatch,
+};
 use async_trait::async_trait;
 use bytes::Bytes;
 use datafusion::catalog::TableProvider;
@@ -273,6 +276,10 @@ struct AtOnline {
 
 #[async_trait]
 impl OnlineStore for AtOnline {
+    fn describe(&self, view: ObjectId, columns: Vec<FieldRef>) {
+        self.online.describe(view, columns);
+    }
+
     async fn open_view(&self, view: ObjectId) -> SeamResult<bool> {
         self.online.open_view(view).await
     }

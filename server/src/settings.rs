@@ -17,6 +17,7 @@ mod value;
 
 pub use nearest::nearest;
 pub use table::{SETTINGS, Setting, document};
+pub use value::Private;
 
 use crate::pg;
 use std::net::SocketAddr;
@@ -47,8 +48,8 @@ pub struct Settings {
     pub commit_interval: Duration,
     pub checkpoint_interval: Duration,
     pub online_tick: Duration,
-    /// The URL of a Redis; `None`: the data directory. It may have a password in it.
-    pub online: Option<String>,
+    /// The URL of a Redis; `None`: the data directory.
+    pub online: Option<Private>,
     /// `None`: as many as there are processors.
     pub worker_threads: Option<usize>,
     /// What the queries of all connections may hold in memory together; `None`: no limit.
@@ -183,9 +184,9 @@ impl Settings {
         let file = |problem: String, hint| SettingsError::File { path: path.to_path_buf(), problem, hint };
         let text = std::fs::read_to_string(path)
             .map_err(|e| file(e.to_string(), "give the path of a TOML file with --config, or leave it out"))?;
-        let parsed: toml::Table = text
-            .parse()
-            .map_err(|e: toml::de::Error| file(e.to_string(), "a setting is a line such as: max_connections = 100"))?;
+        let parsed: toml::Table = text.parse().map_err(|e: toml::de::Error| {
+            file(without_text(&text, &e), "a setting is a line such as: max_connections = 100")
+        })?;
         for (name, value) in parsed {
             let origin = format!("settings file {}", path.display());
             let Some(setting) = SETTINGS.iter().find(|setting| setting.name() == name) else {
@@ -218,6 +219,13 @@ impl Settings {
     pub fn embedded_log(&self) -> LogSettings {
         LogSettings { fsync: self.fsync, segment_bytes: self.log_segment_bytes, max_bytes: self.log_max_bytes }
     }
+}
+
+/// What is wrong with a file and in which line. The line itself may have a password in it.
+fn without_text(text: &str, error: &toml::de::Error) -> String {
+    let before = error.span().map_or(0, |span| span.start);
+    let line = 1 + text.bytes().take(before).filter(|byte| *byte == b'\n').count();
+    format!("line {line}: {}", error.message())
 }
 
 fn unknown(origin: String, name: &str, prefix: &str, known: impl Iterator<Item = String>) -> SettingsError {

@@ -3,7 +3,8 @@
 //
 //	go run read.go HOST:PORT VIEW_ID KEY…        a KEY is an integer, or text after "text:"
 //
-// Prints the JSON that read.py prints; nothing, with status 1, where the key has no row.
+// Prints the JSON that read.py prints; nothing, with status 1, where the key has no row. The features are a list in the
+// layout "packed", and in the layout "hash" texts by name, without those that are NULL.
 package main
 
 import (
@@ -43,6 +44,18 @@ func encoded(parts []string) []byte {
 	return key
 }
 
+// The name of an entity, in the layout "hash".
+func named(parts []string) string {
+	names := []string{}
+	for _, part := range parts {
+		if text, is := strings.CutPrefix(part, "text:"); is {
+			part = strings.ReplaceAll(strings.ReplaceAll(text, "%", "%25"), "/", "%2F")
+		}
+		names = append(names, part)
+	}
+	return strings.Join(names, "/")
+}
+
 type redis struct {
 	connection net.Conn
 	answers    *bufio.Reader
@@ -50,15 +63,42 @@ type redis struct {
 
 // A bulk string, or nil.
 func (r redis) ask(words ...string) []byte {
+	r.send(words)
+	return r.bulk(r.line())
+}
+
+// An array of bulk strings.
+func (r redis) askAll(words ...string) []string {
+	r.send(words)
+	line := r.line()
+	if !strings.HasPrefix(line, "*") {
+		check(fmt.Errorf("%s", line))
+	}
+	length, err := strconv.Atoi(line[1:])
+	check(err)
+	answers := make([]string, length)
+	for i := range answers {
+		answers[i] = string(r.bulk(r.line()))
+	}
+	return answers
+}
+
+func (r redis) send(words []string) {
 	request := fmt.Sprintf("*%d\r\n", len(words))
 	for _, word := range words {
 		request += fmt.Sprintf("$%d\r\n%s\r\n", len(word), word)
 	}
 	_, err := r.connection.Write([]byte(request))
 	check(err)
+}
+
+func (r redis) line() string {
 	line, err := r.answers.ReadString('\n')
 	check(err)
-	line = strings.TrimRight(line, "\r\n")
+	return strings.TrimRight(line, "\r\n")
+}
+
+func (r redis) bulk(line string) []byte {
 	if !strings.HasPrefix(line, "$") {
 		check(fmt.Errorf("%s", line))
 	}
@@ -131,6 +171,10 @@ func main() {
 	var version, buckets uint32
 	var owner string
 	_, err = fmt.Sscan(string(redis.ask("HGET", mark, "layout")), &version, &buckets, &owner)
+	if err == nil && version == 2 {
+		showTexts(redis.askAll("HGETALL", mark+"/"+named(os.Args[3:])))
+		return
+	}
 	if err != nil || version != 1 {
 		check(fmt.Errorf("Redis does not know this view, or in another layout"))
 	}
@@ -153,11 +197,34 @@ func main() {
 	for i := range values {
 		values[i] = row.value()
 	}
+	show(&instant, &event, until, values)
+}
+
+// Name, text, name, text, …, as HGETALL answers.
+func showTexts(parts []string) {
+	if len(parts) == 0 {
+		os.Exit(1)
+	}
+	instants, features := map[string]*int64{}, map[string]string{}
+	for i := 0; i+1 < len(parts); i += 2 {
+		name, text := parts[i], parts[i+1]
+		if !strings.HasPrefix(name, "@") {
+			features[name] = text
+		} else if name != "@version" {
+			instant, err := strconv.ParseInt(text, 10, 64)
+			check(err)
+			instants[name] = &instant
+		}
+	}
+	show(instants["@since"], instants["@event"], instants["@until"], features)
+}
+
+func show(instant, event, until *int64, values any) {
 	printed, err := json.Marshal(struct {
-		Instant int64  `json:"instant"`
-		Event   int64  `json:"event"`
+		Instant *int64 `json:"instant"`
+		Event   *int64 `json:"event"`
 		Until   *int64 `json:"until"`
-		Values  []any  `json:"values"`
+		Values  any    `json:"values"`
 	}{instant, event, until, values})
 	check(err)
 	fmt.Println(string(printed))

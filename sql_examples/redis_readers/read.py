@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
-"""Reads one row of a feature view straight from Redis, without Tidemark: docs/redis-layout.md in sixty lines.
+"""Reads one row of a feature view straight from Redis, without Tidemark: docs/redis-layout.md in a page.
 
     read.py HOST:PORT VIEW_ID KEY…        a KEY is an integer, or text after "text:"
 
 VIEW_ID is what `SELECT 'my_view'::regclass::oid` gives. Prints JSON; nothing, with status 1, where the key has no row.
+The features are a list in the layout "packed", and in the layout "hash" texts by name, without those that are NULL.
 """
 import json
 import socket
@@ -24,6 +25,12 @@ def encoded(key):
     return parts
 
 
+def named(key):
+    """The name of an entity, in the layout "hash"."""
+    escaped = lambda text: text.replace("%", "%25").replace("/", "%2F")
+    return "/".join(escaped(part[5:]) if part.startswith("text:") else str(int(part)) for part in key)
+
+
 class Redis:
     def __init__(self, address):
         host, port = address.rsplit(":", 1)
@@ -33,7 +40,12 @@ class Redis:
         words = [word if isinstance(word, bytes) else str(word).encode() for word in words]
         self.stream.write(b"*%d\r\n" % len(words) + b"".join(b"$%d\r\n%s\r\n" % (len(w), w) for w in words))
         self.stream.flush()
+        return self.answer()
+
+    def answer(self):
         answer = self.stream.readline().rstrip()
+        if answer[:1] == b"*":
+            return [self.answer() for _ in range(int(answer[1:]))]
         if answer[:1] != b"$":
             raise RuntimeError(answer.decode())
         length = int(answer[1:])
@@ -82,6 +94,17 @@ class Row:
         return [self.value() for _ in range(self.unsigned())]
 
 
+def show_texts(parts):
+    """Name, text, name, text, …, as HGETALL answers."""
+    texts = dict(zip(parts[::2], parts[1::2]))
+    if not texts:
+        sys.exit(1)
+    instants = {name: int(texts["@" + at]) if "@" + at in texts else None
+                for name, at in [("instant", "since"), ("event", "event"), ("until", "until")]}
+    features = {name: text for name, text in texts.items() if not name.startswith("@")}
+    print(json.dumps({**instants, "values": features}))
+
+
 def main():
     if len(sys.argv) < 3:
         sys.exit(__doc__)
@@ -92,6 +115,8 @@ def main():
     if layout is None:
         sys.exit("Redis does not know this view")
     version, buckets, _ = layout.decode().split(" ")
+    if version == "2":
+        return show_texts([part.decode() for part in redis.ask("HGETALL", mark + "/" + named(sys.argv[3:]))])
     if version != "1":
         sys.exit("a layout of another version: " + version)
     value = redis.ask("HGET", "%s:%d" % (mark, crc % int(buckets)), key)

@@ -19,6 +19,8 @@ pub enum Kind {
     One,
     Tls,
     Cluster,
+    /// A master "main", a replica and three Sentinels.
+    Sentinel,
 }
 
 pub struct RedisServer {
@@ -53,19 +55,25 @@ impl RedisServer {
         Ok(())
     }
 
-    /// kill -9. What it had is gone.
+    /// kill -9. What it had is gone, but for what it was told to SAVE.
     pub fn kill(&self) -> Result<()> {
         self.run("stop", &[])
     }
 
-    /// Empty, on the same port.
+    /// On the same port, with what it has saved.
     pub fn again(&self, more: &[&str]) -> Result<()> {
         let port = self.port.to_string();
         match self.kind {
             Kind::One => self.run("start", &[&[&port[..]], more].concat()),
             Kind::Tls => self.run("tls", &[&port, PASSWORD]),
             Kind::Cluster => self.run("cluster", &[&port]),
+            Kind::Sentinel => self.run("sentinel", &[&port]),
         }
+    }
+
+    /// What it has saved is gone too.
+    pub fn forget(&self) -> Result<()> {
+        Ok(std::fs::remove_file(self.folder.path().join("dump.rdb"))?)
     }
 
     pub fn url(&self) -> String {
@@ -77,15 +85,41 @@ impl RedisServer {
                 format!("rediss://:{PASSWORD_ENCODED}@localhost:{port}?ca={}", ca.display())
             }
             Kind::Cluster => format!("redis+cluster://127.0.0.1:{port},127.0.0.1:{}", port + 1),
+            Kind::Sentinel => {
+                format!("redis+sentinel://127.0.0.1:{},127.0.0.1:{},127.0.0.1:{}/main", port + 2, port + 3, port + 4)
+            }
         }
+    }
+
+    /// Where the server is, or who is the master now.
+    pub fn master(&self) -> Result<u16> {
+        if self.kind != Kind::Sentinel {
+            return Ok(self.port);
+        }
+        let found = self.sentinel("get-master-addr-by-name")?;
+        Ok(found.lines().last().unwrap_or_default().trim().parse()?)
+    }
+
+    /// Asks a Sentinel about the master.
+    fn sentinel(&self, what: &str) -> Result<String> {
+        let port = (self.port + 2).to_string();
+        let output = Command::new("redis-cli").args(["-p", &port, "sentinel", what, "main"]).output()?;
+        Ok(String::from_utf8_lossy(&output.stdout).trim_end().to_string())
+    }
+
+    /// The Sentinels are to make the replica the master. That takes a moment.
+    pub fn fail_over(&self) -> Result<()> {
+        let said = self.sentinel("failover")?;
+        ensure!(said.trim() == "OK", "SENTINEL FAILOVER: {said}");
+        Ok(())
     }
 
     /// What redis-cli prints.
     pub fn cli(&self, words: &[&str]) -> Result<String> {
         let mut command = Command::new("redis-cli");
-        command.args(["--no-auth-warning", "-h", "127.0.0.1", "-p", &self.port.to_string()]);
+        command.args(["--no-auth-warning", "-h", "127.0.0.1", "-p", &self.master()?.to_string()]);
         match self.kind {
-            Kind::One => {}
+            Kind::One | Kind::Sentinel => {}
             Kind::Tls => {
                 command.args(["--tls", "--cacert"]).arg(self.folder.path().join("ca.crt")).args(["-a", PASSWORD]);
             }
@@ -100,7 +134,8 @@ impl RedisServer {
 
     /// All keys of all nodes.
     pub fn keys(&self) -> Result<Vec<String>> {
-        let ports = if self.kind == Kind::Cluster { self.port..self.port + 3 } else { self.port..self.port + 1 };
+        let first = self.master()?;
+        let ports = if self.kind == Kind::Cluster { first..first + 3 } else { first..first + 1 };
         let mut keys = vec![];
         for port in ports {
             let node = port.to_string();
@@ -118,7 +153,7 @@ impl Drop for RedisServer {
     }
 }
 
-/// A cluster's nodes have three in a row, and a bus each, 10,000 above.
+/// A cluster's nodes have three in a row, and a bus each, 10,000 above. Two servers and three Sentinels have five.
 fn free_ports(kind: Kind) -> Result<u16> {
     let is_free = |port: u16| std::net::TcpListener::bind(("127.0.0.1", port)).is_ok();
     loop {
@@ -127,6 +162,11 @@ fn free_ports(kind: Kind) -> Result<u16> {
             Kind::Cluster => {
                 let port = port / 2;
                 if port > 10_000 && (port..port + 3).all(|port| is_free(port) && is_free(port + 10_000)) {
+                    return Ok(port);
+                }
+            }
+            Kind::Sentinel => {
+                if port < 60_000 && (port..port + 5).all(is_free) {
                     return Ok(port);
                 }
             }

@@ -22,35 +22,23 @@ const LEVEL: &str = "SELECT online_waiting, online_level, online_error FROM tide
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_others_read_in_redis_is_what_lookups_answer() -> Result<()> {
-    for kind in [Kind::One, Kind::Cluster] {
+    for (kind, parameters) in [(Kind::One, ""), (Kind::One, "?layout=hash"), (Kind::Cluster, "")] {
         let Some(redis) = RedisServer::start(kind, &[])? else {
             return skipped("no redis-server on this machine; scripts/setup.sh test installs it");
         };
         let folder = Folder::new()?;
-        let outcome = follow(&redis, &folder, kind).await;
-        outcome.with_context(|| format!("{kind:?}; the server's log ends:\n{}\n", folder.log_tail()))?;
+        let outcome = follow(&redis, &folder, kind, parameters).await;
+        outcome.with_context(|| format!("{kind:?}{parameters}; the server's log ends:\n{}\n", folder.log_tail()))?;
     }
     Ok(())
 }
 
-async fn follow(redis: &RedisServer, folder: &Folder, kind: Kind) -> Result<()> {
-    let url = redis.url();
+async fn follow(redis: &RedisServer, folder: &Folder, kind: Kind, parameters: &str) -> Result<()> {
+    let url = redis.url() + parameters;
     let arguments = ["--online", &url, "--online-tick", "10ms", "--checkpoint-interval", "200ms"];
     let mut server = Server::start_with(folder, &arguments).await?;
     let client = server.connect().await?;
-    run(
-        &client,
-        "CREATE SOURCE clicks (user_id BIGINT, country TEXT, price DOUBLE PRECISION, at TIMESTAMPTZ,
-           WATERMARK FOR at AS at - INTERVAL '10 seconds') WITH (clock = 'event')",
-    )
-    .await?;
-    run(
-        &client,
-        "CREATE FEATURE VIEW spending WITH (ttl = '2 hours') AS SELECT user_id, country, at, count(*) OVER w AS n, sum(price) OVER w AS spent,
-           max(price) OVER w AS most, avg(price) OVER w AS mean FROM clicks
-         WINDOW w AS (PARTITION BY user_id, country ORDER BY at RANGE BETWEEN INTERVAL '1 hour' PRECEDING AND CURRENT ROW)",
-    )
-    .await?;
+    create(&client).await?;
     insert(&client, 0, "2026-11-01 12:00:00Z").await?;
     level(redis, &client, kind).await.context("first")?;
     // Somebody removes all rows by hand, and leaves the marks: no put would notice.
@@ -101,6 +89,17 @@ async fn follow(redis: &RedisServer, folder: &Folder, kind: Kind) -> Result<()> 
     insert(&client, 3, "2026-11-01 14:33:00Z").await?;
     level(redis, &client, kind).await.context("and on")?;
 
+    // Redis is back with what it had saved.
+    if kind == Kind::One {
+        redis.cli(&["save"])?;
+        insert(&client, 4, "2026-11-01 14:34:00Z").await?;
+        level(redis, &client, kind).await.context("before it is set back")?;
+        redis.kill()?;
+        redis.again(&[])?;
+        level(redis, &client, kind).await.context("after it was set back")?;
+        redis.forget()?;
+    }
+
     // A drop while it is away is made up for.
     run(&client, "CREATE FEATURE VIEW other AS SELECT user_id, count(*) AS n FROM clicks GROUP BY user_id").await?;
     redis.kill()?;
@@ -123,6 +122,72 @@ async fn follow(redis: &RedisServer, folder: &Folder, kind: Kind) -> Result<()> 
     }
     run(&client, "DROP FEATURE VIEW other").await?;
     ensure!(redis.keys()?.is_empty(), "{:?}", redis.keys()?);
+    Ok(())
+}
+
+async fn create(client: &Client) -> Result<()> {
+    run(
+        client,
+        "CREATE SOURCE clicks (user_id BIGINT, country TEXT, price DOUBLE PRECISION, at TIMESTAMPTZ,
+           WATERMARK FOR at AS at - INTERVAL '10 seconds') WITH (clock = 'event')",
+    )
+    .await?;
+    run(
+        client,
+        "CREATE FEATURE VIEW spending WITH (ttl = '2 hours') AS SELECT user_id, country, at, count(*) OVER w AS n, sum(price) OVER w AS spent,
+           max(price) OVER w AS most, avg(price) OVER w AS mean FROM clicks
+         WINDOW w AS (PARTITION BY user_id, country ORDER BY at RANGE BETWEEN INTERVAL '1 hour' PRECEDING AND CURRENT ROW)",
+    )
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn behind_sentinels_every_new_master_has_what_lookups_answer() -> Result<()> {
+    let Some(redis) = RedisServer::start(Kind::Sentinel, &[])? else {
+        return skipped("no redis-server on this machine; scripts/setup.sh test installs it");
+    };
+    let folder = Folder::new()?;
+    let outcome = fail_over(&redis, &folder).await;
+    outcome.with_context(|| format!("the server's log ends:\n{}\n", folder.log_tail()))
+}
+
+async fn fail_over(redis: &RedisServer, folder: &Folder) -> Result<()> {
+    let url = redis.url();
+    let arguments = ["--online", &url, "--online-tick", "10ms", "--checkpoint-interval", "200ms"];
+    let server = Server::start_with(folder, &arguments).await?;
+    let client = server.connect().await?;
+    create(&client).await?;
+    insert(&client, 0, "2026-11-01 12:00:00Z").await?;
+    level(redis, &client, Kind::Sentinel).await.context("first")?;
+
+    // Somebody asks for it, and values go on being put.
+    let before = redis.master()?;
+    redis.fail_over()?;
+    insert(&client, 1, "2026-11-01 12:01:00Z").await?;
+    another_master(redis, before).await?;
+    insert_some(&client, 40, "2026-11-01 12:02:00Z").await?;
+    level(redis, &client, Kind::Sentinel).await.context("after a failover")?;
+
+    // The master goes, as soon as there is a replica to follow it.
+    let started = Instant::now();
+    while !redis.cli(&["info", "replication"])?.contains("state=online") {
+        ensure!(started.elapsed() < PATIENCE, "the master of before is no replica");
+        tokio::time::sleep(crate::POLL).await;
+    }
+    let before = redis.master()?;
+    redis.cli(&["shutdown", "nosave", "now", "force"])?;
+    insert(&client, 2, "2026-11-01 12:03:00Z").await?;
+    another_master(redis, before).await?;
+    level(redis, &client, Kind::Sentinel).await.context("after the master has gone")?;
+    comes(&client, "SELECT last_error FROM tidemark.pipelines WHERE name = 'spending'", "NULL").await
+}
+
+async fn another_master(redis: &RedisServer, before: u16) -> Result<()> {
+    let started = Instant::now();
+    while redis.master()? == before || !redis.cli(&["role"])?.starts_with("master") {
+        ensure!(started.elapsed() < PATIENCE, "the Sentinels make no replica the master");
+        tokio::time::sleep(crate::POLL).await;
+    }
     Ok(())
 }
 
@@ -187,8 +252,12 @@ async fn level(redis: &RedisServer, client: &Client, kind: Kind) -> Result<()> {
 /// n, spent, most, mean, since when.
 fn shown(row: Option<&Value>) -> Option<Vec<f64>> {
     let row = row?;
-    let mut values: Vec<f64> =
-        row["values"].as_array()?.iter().map(|value| value.as_f64().unwrap_or(f64::MIN)).collect();
+    let texts = &row["values"];
+    let of_text = |name: &str| texts[name].as_str().and_then(|text| text.parse().ok()).unwrap_or(f64::MIN);
+    let mut values: Vec<f64> = match texts.as_array() {
+        Some(values) => values.iter().map(|value| value.as_f64().unwrap_or(f64::MIN)).collect(),
+        None => ["n", "spent", "most", "mean"].map(of_text).to_vec(),
+    };
     values.push(row["instant"].as_f64()?);
     Some(values)
 }
@@ -204,7 +273,7 @@ fn example(name: &str) -> PathBuf {
 
 /// What read.py finds; and read.go, where Go is, must find the same.
 fn foreign(redis: &RedisServer, view: &str, user: i64, country: &str) -> Result<Option<Value>> {
-    let address = redis.url().replace("redis://", "");
+    let address = format!("127.0.0.1:{}", redis.master()?);
     let key = [user.to_string(), format!("text:{country}")];
     let mut python = Command::new("python3");
     let found = read(python.arg(example("read.py")).arg(&address).arg(view).args(&key))?;

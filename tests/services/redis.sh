@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
-# A throw-away Redis for the tests, listening on 127.0.0.1, nothing on disk.
+# A throw-away Redis for the tests, listening on 127.0.0.1, nothing on disk unless it is told to SAVE.
 #   redis.sh start DIR PORT [MORE…]   one server; MORE are its own options
 #   redis.sh tls DIR PORT PASSWORD    one with TLS only and a password; its certificates are signed by DIR/ca.crt
 #   redis.sh cluster DIR PORT         three masters on PORT, PORT + 1, PORT + 2; their bus is on the ports 10000 above
+#   redis.sh sentinel DIR PORT        a master "main" on PORT, a replica on PORT + 1, three Sentinels on the ports after it
 #   redis.sh stop DIR                 kill -9 all of them
 set -euo pipefail
 
-usage() { sed -n '2,6p' "$0" >&2; exit 2; }
+usage() { sed -n '2,7p' "$0" >&2; exit 2; }
 fail() { echo "redis.sh: $1" >&2; exit 1; }
 
 [ $# -ge 2 ] || usage
@@ -66,6 +67,28 @@ cluster)
     { tail -n 20 "$dir/log" >&2; fail "no cluster in $dir"; }
   for i in 0 1 2; do
     until redis-cli -p $(($3 + i)) cluster info | grep -q cluster_state:ok; do sleep 0.02; done
+  done
+  ;;
+sentinel)
+  [ $# -eq 3 ] || usage
+  # What was the master before may have become the replica, and Sentinels keep what they know in their files.
+  rm -rf "$dir"/[0-4]
+  server "$dir/0" "$3" -- --port "$3"
+  server "$dir/1" $(($3 + 1)) -- --port $(($3 + 1)) --replicaof 127.0.0.1 "$3" --repl-diskless-sync-delay 0
+  for i in 2 3 4; do
+    port=$(($3 + i))
+    mkdir -p "$dir/$i"
+    printf '%s\n' "port $port" "bind 127.0.0.1" "dir $dir/$i" "sentinel monitor main 127.0.0.1 $3 2" \
+      "sentinel down-after-milliseconds main 2000" "sentinel failover-timeout main 10000" >"$dir/$i/sentinel.conf"
+    redis-server "$dir/$i/sentinel.conf" --sentinel >>"$dir/$i/log" 2>&1 </dev/null &
+    echo $! >>"$dir/pids"
+  done
+  until redis-cli -p $(($3 + 1)) info replication | grep -q master_link_status:up; do sleep 0.02; done
+  # They find each other, and the replica, by what the master tells them.
+  for i in 2 3 4; do
+    port=$(($3 + i))
+    until redis-cli -p $port sentinel ckquorum main | grep -q '3 usable' &&
+      redis-cli -p $port sentinel replicas main | grep -q '^slave$'; do sleep 0.05; done
   done
   ;;
 stop)

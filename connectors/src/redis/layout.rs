@@ -1,13 +1,16 @@
 //! Where values lie in Redis, and the scripts that put them there.
 //!
 //! ```text
-//! P:{V.G}     hash: layout, epoch, filled            the mark of a group
+//! P:{V.G}     hash: layout, run, epoch, newest, …    the mark of a group
 //! P:{V.G}:B   hash: entity key → version · row       a bucket; B = crc32(key) mod buckets, G = B mod 64
+//! P:{V.G}/E   hash: name → text                      an entity, for people; only in the layout `hash`
 //! ```
 //!
 //! P is the prefix, V the view's id. Small hashes are one block of bytes each (a listpack), so an entity costs little more
 //! than its bytes. The braces keep the keys of a group on one node of a cluster, so that one script may write all of them.
 
+use super::text;
+use arrow::datatypes::FieldRef;
 use bytes::Bytes;
 use redis::{Cmd, Value};
 use std::collections::BTreeMap;
@@ -17,8 +20,32 @@ use tidemark_engine::seam::{OnlineValue, PutVersion};
 /// Of every view: as many calls a flush takes at most, and the parts in which a cluster can spread a view.
 pub const GROUPS: u32 = 64;
 
-/// The layout's own version, in every mark.
-const FORMAT: &str = "1";
+/// How a view lies in Redis.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shape {
+    Packed,
+    /// As packed, and beside it a hash for each entity, for people.
+    Hash,
+}
+
+impl Shape {
+    pub const ALL: [Shape; 2] = [Shape::Packed, Shape::Hash];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Shape::Packed => "packed",
+            Shape::Hash => "hash",
+        }
+    }
+
+    /// The layout's own version, in every mark.
+    fn format(self) -> &'static str {
+        match self {
+            Shape::Packed => "1",
+            Shape::Hash => "2",
+        }
+    }
+}
 
 /// Bytes of a version before a row: the epoch in four, the counter in six, both big-endian.
 const VERSION_BYTES: usize = 10;
@@ -26,6 +53,7 @@ const VERSION_BYTES: usize = 10;
 #[derive(Debug, Clone)]
 pub struct Layout {
     pub prefix: String,
+    pub shape: Shape,
     /// A power of two, at least [`GROUPS`].
     pub buckets: u32,
     /// Whose values these are: ids of views are a data directory's own.
@@ -35,52 +63,54 @@ pub struct Layout {
 /// What a group of a view was made with.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mark {
+    pub shape: Shape,
     pub buckets: u32,
     pub owner: String,
 }
 
-// KEYS: the mark. ARGV: the layout.
-const OPEN: &str = "
-local known = redis.call('HMGET', KEYS[1], 'layout', 'filled')
-if known[1] == ARGV[1] then return known[2] and 1 or 0 end
-redis.call('HSET', KEYS[1], 'layout', ARGV[1])
-return 0";
+/// What a group was found to be when it was opened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Opened {
+    /// It was made in another layout and is left as it is.
+    Other(Mark),
+    Own {
+        /// Whether it has all of its values.
+        is_whole: bool,
+        /// The greatest version that it has taken.
+        newest: PutVersion,
+    },
+}
 
-// KEYS: the mark. ARGV: the layout.
-const FILLED: &str = "
-if redis.call('HGET', KEYS[1], 'layout') ~= ARGV[1] then return 0 end
-redis.call('HSET', KEYS[1], 'filled', '1')
-return 1";
+impl Opened {
+    pub fn other(&self) -> Option<&Mark> {
+        match self {
+            Opened::Other(mark) => Some(mark),
+            Opened::Own { .. } => None,
+        }
+    }
+}
 
-// KEYS: the mark, then buckets. ARGV: the layout, the epoch, then for every bucket how many values, and their fields and values.
-// Two calls a bucket, since a call costs as much as several values; numbers of up to 53 bits are exact in Lua.
-const PUT: &str = "
-local mark = redis.call('HMGET', KEYS[1], 'layout', 'epoch')
-if mark[1] ~= ARGV[1] then return 0 end
-local own, seen = tonumber(ARGV[2]), tonumber(mark[2] or '0')
-if seen > own then return -seen end
-if seen < own then redis.call('HSET', KEYS[1], 'epoch', ARGV[2]) end
-local unpacked, at = struct.unpack, 3
-for k = 2, #KEYS do
-  local count, fields, newer = tonumber(ARGV[at]), {}, {}
-  for i = 1, count do fields[i] = ARGV[at + 2 * i - 1] end
-  local known = redis.call('HMGET', KEYS[k], unpack(fields))
-  for i = 1, count do
-    local value, is_newer = ARGV[at + 2 * i], true
-    if known[i] then
-      local epoch, counter = unpacked('>I4I6', known[i])
-      local e, c = unpacked('>I4I6', value)
-      is_newer = epoch < e or (epoch == e and counter < c)
-    end
-    if is_newer then
-      newer[#newer + 1] = fields[i]
-      newer[#newer + 1] = value
-    end
-  end
-  if #newer > 0 then redis.call('HSET', KEYS[k], unpack(newer)) end
-  at = at + 2 * count + 1
-end
-return 1";
+/// The calls that remove what is older from a group, in this order. They answer as a put.
+pub struct Sweep {
+    /// These answer with the keys whose entities are to be removed before them.
+    pub find: Vec<Cmd>,
+    pub remove: Vec<Cmd>,
+    /// From then on the group is filled.
+    pub end: Cmd,
+}
+
+/// Less than or equal to every version.
+pub const NONE: PutVersion = PutVersion { epoch: 0, counter: 0 };
+
+// Sent whole with every call: Redis knows a script by its hash after the first time, and a server that has been restarted or
+// has taken over needs nothing told.
+const OPEN: &str = include_str!("open.lua");
+const CHECK: &str = include_str!("check.lua");
+const PUT: &str = include_str!("put.lua");
+const SWEEP: &str = include_str!("sweep.lua");
+
+/// Buckets that one call looks through for what is no more: with 500 values in each some milliseconds of Redis' time.
+const SWEEP_BUCKETS: usize = 8;
 
 impl Layout {
     pub fn bucket(&self, key: &[u8]) -> u32 {
@@ -100,14 +130,19 @@ impl Layout {
         format!("{}:{bucket}", self.mark(view, bucket % GROUPS))
     }
 
-    /// All keys of a group, its mark last.
+    /// The key of an entity, for people.
+    pub fn entity(&self, view: ObjectId, key: &[u8]) -> String {
+        format!("{}/{}", self.mark(view, self.group(key)), text::name(key))
+    }
+
+    /// All keys of a group but those of entities, its mark last.
     pub fn keys(&self, view: ObjectId, group: u32) -> impl Iterator<Item = String> {
         let buckets = (group..self.buckets).step_by(GROUPS as usize);
         buckets.map(move |bucket| self.key(view, bucket)).chain([self.mark(view, group)])
     }
 
     fn text(&self) -> String {
-        format!("{FORMAT} {} {}", self.buckets, self.owner)
+        format!("{} {} {}", self.shape.format(), self.buckets, self.owner)
     }
 
     /// Asks what [`mark`] reads.
@@ -115,23 +150,62 @@ impl Layout {
         redis::cmd("HGET").arg(self.mark(view, group)).arg("layout").to_owned()
     }
 
-    /// Answers 1 where the group has all of its values.
-    pub fn open(&self, view: ObjectId, group: u32) -> Cmd {
-        self.script(OPEN, view, group)
+    /// Opens groups, of which these versions are known to be in them: what [`opened`] reads.
+    pub fn open(&self, view: ObjectId, groups: &[u32], known: &[PutVersion]) -> Result<Cmd, String> {
+        let mut command = self.script(OPEN, view, groups);
+        command.arg(self.text());
+        of_each(command, groups, known)
     }
 
-    /// Answers 0 where the group is not there any more.
-    pub fn filled(&self, view: ObjectId, group: u32) -> Cmd {
-        self.script(FILLED, view, group)
+    /// From here on a server that began before `epoch` puts nothing into these groups. Answers as a put.
+    pub fn check(&self, view: ObjectId, groups: &[u32], epoch: u64, known: &[PutVersion]) -> Result<Cmd, String> {
+        let mut command = self.script(CHECK, view, groups);
+        command.arg(self.text()).arg(epoch);
+        of_each(command, groups, known)
     }
 
-    fn script(&self, script: &str, view: ObjectId, group: u32) -> Cmd {
-        redis::cmd("EVAL").arg(script).arg(1).arg(self.mark(view, group)).arg(self.text()).to_owned()
+    /// What fills a group at its end: what is older than `since` goes.
+    pub fn sweep(&self, view: ObjectId, group: u32, known: PutVersion, since: PutVersion) -> Result<Sweep, String> {
+        let versions = [version_bytes(known)?, version_bytes(since)?].concat();
+        let call = |buckets: &[String], what: &str| {
+            let mut command = redis::cmd("EVAL");
+            command.arg(SWEEP).arg(1 + buckets.len()).arg(self.mark(view, group)).arg(buckets);
+            command.arg(self.text()).arg(&versions).arg(what);
+            command
+        };
+        let mut buckets: Vec<String> = self.keys(view, group).collect();
+        buckets.pop();
+        let calls = |what: &str| -> Vec<Cmd> {
+            let parts = buckets.chunks(SWEEP_BUCKETS);
+            parts.map(|buckets| call(buckets, what)).collect()
+        };
+        let find = if self.shape == Shape::Hash { calls("find") } else { vec![] };
+        Ok(Sweep { find, remove: calls("remove"), end: call(&[], "end") })
     }
 
-    /// Puts values of one group, or none; a server that began before `epoch` puts nothing into it after that. Answers 1; 0 where the group is not there; the negative epoch of a later server where
-    /// there is one.
-    pub fn put(&self, view: ObjectId, group: u32, epoch: u64, values: &[OnlineValue]) -> Result<Cmd, String> {
+    fn script(&self, script: &str, view: ObjectId, groups: &[u32]) -> Cmd {
+        let mut command = redis::cmd("EVAL");
+        command.arg(script).arg(groups.len());
+        for group in groups {
+            command.arg(self.mark(view, *group));
+        }
+        command
+    }
+
+    /// Puts values of one group, in the order of their versions, of which the group is known to have `known`. Answers 1; 0
+    /// where the group is not there or has less than that; the negative epoch of a later server where there is one.
+    /// `columns` are those of the rows, for people.
+    pub fn put(
+        &self,
+        view: ObjectId,
+        group: u32,
+        epoch: u64,
+        known: PutVersion,
+        columns: &[FieldRef],
+        values: &[OnlineValue],
+    ) -> Result<Cmd, String> {
+        let version = |value: Option<&OnlineValue>| version_bytes(value.map_or(NONE, |value| value.version));
+        let versions = [version_bytes(known)?, version(values.first())?, version(values.last())?].concat();
         // Of several values of a key the newest one: the script compares with what was there before.
         let mut newest: BTreeMap<u32, BTreeMap<&[u8], &OnlineValue>> = BTreeMap::new();
         for value in values {
@@ -140,16 +214,25 @@ impl Layout {
                 *kept = value;
             }
         }
+        let entities: Vec<String> = match self.shape {
+            Shape::Packed => vec![],
+            Shape::Hash => newest.values().flat_map(BTreeMap::keys).map(|key| self.entity(view, key)).collect(),
+        };
         let mut command = redis::cmd("EVAL");
-        command.arg(PUT).arg(newest.len() + 1).arg(self.mark(view, group));
+        command.arg(PUT).arg(1 + newest.len() + entities.len()).arg(self.mark(view, group));
         for bucket in newest.keys() {
             command.arg(self.key(view, *bucket));
         }
-        command.arg(self.text()).arg(epoch);
+        command.arg(entities).arg(self.text()).arg(epoch).arg(versions).arg(newest.len());
         for values in newest.values() {
             command.arg(values.len());
             for (key, value) in values {
                 command.arg(*key).arg(encode(value)?);
+                if self.shape == Shape::Hash {
+                    // A row of another kind than the engine's shows nothing.
+                    let fields = text::fields(columns, value).unwrap_or_default();
+                    command.arg(serde_json::to_string(&fields).map_err(|error| error.to_string())?);
+                }
             }
         }
         Ok(command)
@@ -165,25 +248,70 @@ pub fn mark(answer: &Value) -> Result<Option<Mark>, String> {
         other => return Err(format!("Redis answers {other:?} where a mark was asked for")),
     };
     let mark = || {
-        let rest = text.strip_prefix(FORMAT)?.strip_prefix(' ')?;
+        let (format, rest) = text.split_once(' ')?;
+        let shape = Shape::ALL.into_iter().find(|shape| shape.format() == format)?;
         let (buckets, owner) = rest.split_once(' ')?;
-        Some(Mark { buckets: buckets.parse().ok()?, owner: owner.to_string() })
+        Some(Mark { shape, buckets: buckets.parse().ok()?, owner: owner.to_string() })
     };
     mark().map(Some).ok_or_else(|| {
-        format!("Redis has a view in layout \"{text}\", which this server does not read; it reads layout {FORMAT}")
+        format!("Redis has a view in layout \"{text}\", which this server does not read; it reads layouts 1 and 2")
     })
 }
 
+/// What a call of [`Layout::open`] answers, in the order of its groups.
+pub fn opened(answer: &Value) -> Result<Vec<Opened>, String> {
+    let Value::Array(groups) = answer else { return Err(format!("Redis answers {answer:?} where groups were opened")) };
+    let group = |group: &Value| -> Result<Opened, String> {
+        match group {
+            Value::Array(parts) => match &parts[..] {
+                [Value::Int(is_whole), Value::BulkString(newest)] => {
+                    let newest = version(newest).ok_or("a group of a view has a newest version that is none")?;
+                    Ok(Opened::Own { is_whole: *is_whole == 1, newest })
+                }
+                other => Err(format!("Redis answers {other:?} where a group was opened")),
+            },
+            other => mark(other)?.map(Opened::Other).ok_or_else(|| "Redis has not opened a group".to_string()),
+        }
+    };
+    groups.iter().map(group).collect()
+}
+
+/// Adds to a script's arguments what is known of each group.
+fn of_each(mut command: Cmd, groups: &[u32], known: &[PutVersion]) -> Result<Cmd, String> {
+    for group in groups {
+        let known = known.get(*group as usize).copied().unwrap_or(NONE);
+        command.arg(version_bytes(known)?.to_vec());
+    }
+    Ok(command)
+}
+
+/// Epoch in four bytes, counter in six, big-endian.
+fn version_bytes(version: PutVersion) -> Result<[u8; VERSION_BYTES], String> {
+    let PutVersion { epoch, counter } = version;
+    let too_great = || format!("version ({epoch}, {counter}) is too great for Redis");
+    let epoch = u32::try_from(epoch).map_err(|_| too_great())?;
+    if counter >> 48 != 0 {
+        return Err(too_great());
+    }
+    let mut bytes = [0; VERSION_BYTES];
+    bytes[..4].copy_from_slice(&epoch.to_be_bytes());
+    bytes[4..].copy_from_slice(&counter.to_be_bytes()[2..]);
+    Ok(bytes)
+}
+
+/// The version in the first bytes; `None`: they are too few.
+fn version(bytes: &[u8]) -> Option<PutVersion> {
+    let (epoch, rest) = bytes.split_first_chunk::<4>()?;
+    let (counter, _) = rest.split_first_chunk::<6>()?;
+    let mut wide = [0; 8];
+    wide[2..].copy_from_slice(counter);
+    Some(PutVersion { epoch: u64::from(u32::from_be_bytes(*epoch)), counter: u64::from_be_bytes(wide) })
+}
+
 fn encode(value: &OnlineValue) -> Result<Vec<u8>, String> {
-    let PutVersion { epoch, counter } = value.version;
     let row = value.row.as_deref();
     let mut bytes = Vec::with_capacity(VERSION_BYTES + row.map_or(0, |row| row.len() + 1));
-    let too_great = |_| format!("version ({epoch}, {counter}) is too great for Redis");
-    bytes.extend_from_slice(&u32::try_from(epoch).map_err(too_great)?.to_be_bytes());
-    if counter >> 48 != 0 {
-        return Err(format!("version ({epoch}, {counter}) is too great for Redis"));
-    }
-    bytes.extend_from_slice(&counter.to_be_bytes()[2..]);
+    bytes.extend_from_slice(&version_bytes(value.version)?);
     // A row is never without its first byte, the format: nothing after the version is an absent key.
     if let Some(row) = row {
         bytes.push(1);
@@ -194,13 +322,10 @@ fn encode(value: &OnlineValue) -> Result<Vec<u8>, String> {
 
 /// The value of a key; `None`: it is too short for a version.
 pub fn decode(key: &Bytes, bytes: &[u8]) -> Option<OnlineValue> {
-    let (version, row) = bytes.split_at_checked(VERSION_BYTES)?;
-    let (epoch, counter) = version.split_first_chunk::<4>()?;
-    let mut wide = [0; 8];
-    wide[2..].copy_from_slice(counter);
+    let row = bytes.get(VERSION_BYTES..)?;
     Some(OnlineValue {
         key: key.clone(),
-        version: PutVersion { epoch: u64::from(u32::from_be_bytes(*epoch)), counter: u64::from_be_bytes(wide) },
+        version: version(bytes)?,
         row: row.split_first().map(|(_, row)| Bytes::copy_from_slice(row)),
     })
 }
@@ -211,13 +336,15 @@ mod tests {
 
     #[test]
     fn keys_and_values_are_those_of_the_documentation() {
-        let layout = Layout { prefix: "tidemark".to_string(), buckets: 16_384, owner: "me".to_string() };
+        let layout =
+            Layout { prefix: "tidemark".to_string(), shape: Shape::Packed, buckets: 16_384, owner: "me".to_string() };
         let text = Value::BulkString(layout.text().into_bytes());
-        assert_eq!(mark(&text), Ok(Some(Mark { buckets: 16_384, owner: "me".to_string() })));
-        assert!(mark(&Value::BulkString(b"2 x".to_vec())).is_err());
+        assert_eq!(mark(&text), Ok(Some(Mark { shape: Shape::Packed, buckets: 16_384, owner: "me".to_string() })));
+        assert!(mark(&Value::BulkString(b"3 64 me".to_vec())).is_err());
         // zlib.crc32(b"abc") = 0x352441c2
         assert_eq!(layout.bucket(b"abc"), 0x01c2);
         assert_eq!(layout.key(ObjectId(7), layout.bucket(b"abc")), "tidemark:{7.2}:450");
+        assert_eq!(layout.entity(ObjectId(7), &[2, 0, 0, 0, 0, 0, 0, 0, 7]), "tidemark:{7.11}/7");
         let keys: Vec<String> = Layout { buckets: 128, ..layout }.keys(ObjectId(7), 63).collect();
         assert_eq!(keys, ["tidemark:{7.63}:63", "tidemark:{7.63}:127", "tidemark:{7.63}"]);
         let key = Bytes::from_static(b"abc");
@@ -232,6 +359,11 @@ mod tests {
             assert_eq!(decode(&key, bytes), Some(value));
         }
         assert_eq!(decode(&key, &[1, 2]), None);
+        let newest = Value::BulkString(vec![0, 0, 1, 2, 0, 0, 0, 0, 0, 3]);
+        let answer = Value::Array(vec![Value::Array(vec![Value::Int(1), newest]), text]);
+        let other = Opened::Other(Mark { shape: Shape::Packed, buckets: 16_384, owner: "me".to_string() });
+        assert_eq!(opened(&answer), Ok(vec![Opened::Own { is_whole: true, newest: version }, other]));
+        assert!(opened(&Value::Array(vec![Value::Nil])).is_err() && opened(&Value::Nil).is_err());
         let great =
             |epoch, counter| OnlineValue { key: key.clone(), version: PutVersion { epoch, counter }, row: None };
         assert!(encode(&great(1 << 32, 0)).is_err() && encode(&great(0, 1 << 48)).is_err());

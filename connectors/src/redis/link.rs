@@ -45,6 +45,16 @@ impl Link {
         &self.address.shown
     }
 
+    /// Whether keys lie on several nodes.
+    pub fn is_cluster(&self) -> bool {
+        matches!(self.address.target, Target::Cluster(_))
+    }
+
+    /// Which connection it is that the next command goes over: another one may lead to another Redis.
+    pub async fn number(&self) -> SeamResult<u64> {
+        self.connected().await.map(|(number, _)| number)
+    }
+
     /// Commands of several callers share the connection and do not wait for each other's answers.
     pub async fn ask(&self, command: &Cmd) -> SeamResult<Value> {
         let (number, mut connection) = self.connected().await?;
@@ -68,14 +78,17 @@ impl Link {
         if let (number, Some(connection)) = &*current {
             return Ok((*number, connection.clone()));
         }
+        let config =
+            AsyncConnectionConfig::new().set_connection_timeout(Some(CONNECT)).set_response_timeout(Some(ANSWER));
         let made = match &self.address.target {
             Target::One(client) => {
-                let config = AsyncConnectionConfig::new()
-                    .set_connection_timeout(Some(CONNECT))
-                    .set_response_timeout(Some(ANSWER));
                 client.get_multiplexed_async_connection_with_config(&config).await.map(Connection::One)
             }
             Target::Cluster(client) => client.get_async_connection().await.map(Connection::Cluster),
+            // They are asked anew: after a failover another one is the master.
+            Target::Sentinel(client) => {
+                client.lock().await.get_async_connection_with_config(&config).await.map(Connection::One)
+            }
         };
         // Whatever went wrong, no command was sent.
         let made = made.map_err(|error| self.refused(&error).into_not_done())?;
@@ -100,6 +113,9 @@ impl Link {
             ErrorKind::Server(ServerErrorKind::ReadOnly) => SeamError::NotDone(format!(
                 "{name} is a replica, or has become one ({error}); --online is to name a master"
             )),
+            ErrorKind::MasterNameNotFoundBySentinel => {
+                SeamError::NotDone(format!("{name}: no Sentinel knows a master of this name that is up ({error})"))
+            }
             _ if error.is_connection_refusal() => SeamError::NotDone(format!("no {name} answers: {error}")),
             _ if error.is_io_error() || error.is_timeout() || error.is_connection_dropped() => {
                 SeamError::Unknown(format!("{name} does not answer: {error}"))

@@ -2,6 +2,7 @@
 //! restart or by other nodes.
 
 use super::SeamResult;
+use arrow::datatypes::FieldRef;
 use async_trait::async_trait;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -45,6 +46,9 @@ pub struct Traffic {
 /// A store may be another machine's, that is away, full, or back without what it had.
 #[async_trait]
 pub trait OnlineStore: Send + Sync {
+    /// The columns of a view's rows, in their order, for a store that shows them to people. Said before the view is opened.
+    fn describe(&self, _view: ObjectId, _columns: Vec<FieldRef>) {}
+
     /// Makes room for the view where there is none. `false`: the store does not have all of its values, and all are to be
     /// put, with [`Self::filled`] after the last.
     async fn open_view(&self, view: ObjectId) -> SeamResult<bool>;

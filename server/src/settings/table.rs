@@ -87,8 +87,8 @@ pub static SETTINGS: &[Setting] = settings! {
     "online-tick" online_tick = "50ms", "DURATION", value::duration,
         "How often changed rows go to the online store",
         "changes to one key within a tick are written once; lookups do not wait for it, they are answered from memory";
-    "online" online = "none", "URL", |text| value::optional(text, value::text),
-        "A Redis as the online store: redis[s]://[[user]:password@]host[:port][/database], or redis[s]+cluster://host,host; ?prefix=, ?buckets= and ?ca= as docs/redis-layout.md has them",
+    "online" online = "none", "URL", |text| value::optional(text, value::private),
+        "A Redis as the online store: redis[s]://[[user]:password@]host[:port][/database], redis[s]+cluster://host,host, or redis[s]+sentinel://host,host/name for the master that Sentinels know by this name; ?layout=, ?prefix=, ?buckets=, ?ca= and ?sentinel= as docs/redis-layout.md has them",
         "none: the data directory; other nodes and services read a Redis. One that does not answer holds up neither lookups nor ingestion, and is brought level when it does";
     "log-segment-bytes" log_segment_bytes = "64MB", "BYTES", value::bytes,
         "Size at which the embedded log begins a new file",

@@ -32,6 +32,28 @@ pub fn text(text: &str) -> Parsed<String> {
     if text.trim().is_empty() { Err("a text that is not empty") } else { Ok(text.trim().to_string()) }
 }
 
+/// A text that may have a password in it: it is shown nowhere.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Private(String);
+
+impl std::ops::Deref for Private {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::fmt::Debug for Private {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("…")
+    }
+}
+
+pub fn private(value: &str) -> Parsed<Private> {
+    text(value).map(Private)
+}
+
 /// At least one.
 pub fn count(text: &str) -> Parsed<usize> {
     match text.trim().replace('_', "").parse() {

@@ -95,6 +95,25 @@ fn a_wrong_value_is_refused_with_what_was_expected_and_where_it_stands() {
 }
 
 #[test]
+fn a_password_in_a_url_is_shown_nowhere() {
+    let url = "redis://me:secret@host";
+    for settings in [
+        load(&[("online", url)], &[], ""),
+        load(&[], &[("TIDEMARK_ONLINE", url)], ""),
+        load(&[], &[], &format!("online = \"{url}\"")),
+    ] {
+        let settings = settings.expect("a URL");
+        assert_eq!(settings.online.as_deref(), Some(url));
+        assert!(!format!("{settings:?}").contains("secret"), "{settings:?}");
+    }
+    // Without its quotes; and what is wrong is beside it.
+    for file in [format!("online = {url}"), format!("log = \"info\"\nonline = \"{url}\" max_connections = 1")] {
+        let error = load(&[], &[], &file).expect_err("no TOML");
+        assert!(error.contains("line ") && !error.contains("secret"), "{error}");
+    }
+}
+
+#[test]
 fn every_setting_can_be_set_by_its_variable_to_its_default() {
     for setting in SETTINGS {
         let loaded = load(&[(setting.flag, setting.default)], &[(&setting.variable(), setting.default)], "");
