@@ -18,6 +18,7 @@ mod checkpoint;
 mod extent;
 mod failed;
 mod letters;
+mod maintenance;
 mod meters;
 mod reading;
 mod restore;

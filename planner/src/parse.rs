@@ -10,6 +10,7 @@ mod duration;
 mod embedded;
 mod ignored;
 mod insert;
+mod maintain;
 mod name;
 mod object;
 mod relation;
@@ -114,6 +115,7 @@ fn statement(c: &mut Cursor<'_>) -> PlanResult<Statement> {
         "COPY" => copy::copy(c),
         "CHECKPOINT" => alone(c, Statement::Checkpoint),
         "FLUSH" => alone(c, Statement::Flush),
+        "OPTIMIZE" => maintain::optimize(c),
         "SHOW" => session::show(c),
         "SET" => session::set(c),
         "RESET" => session::reset(c),
@@ -128,7 +130,7 @@ fn statement(c: &mut Cursor<'_>) -> PlanResult<Statement> {
         "DISCARD" => session::discard(c),
         "CLOSE" => session::close(c),
         "UNLISTEN" => session::unlisten(c),
-        "VACUUM" => session::maintenance(c, "VACUUM"),
+        "VACUUM" => maintain::vacuum(c),
         "ANALYZE" | "ANALYSE" => session::maintenance(c, "ANALYZE"),
         _ => Err(match UNSUPPORTED.iter().find(|(known, _)| *known == word) {
             Some((known, hint)) => c.place(PlanError::unsupported(format!("{known} is not supported")).hint(*hint)),

@@ -16,6 +16,7 @@ mod from_text;
 pub mod insert;
 pub mod instants;
 pub mod lookup;
+mod maintain;
 mod parquet_columns;
 mod prepare;
 pub mod query;
@@ -139,6 +140,8 @@ pub async fn execute(
             database.feeds.flush(&database.snapshot()).await?;
             done("FLUSH")
         }
+        Statement::Optimize { view } => maintain::optimize(database, session, view).await,
+        Statement::VacuumHistory { view, retain_us } => maintain::vacuum(database, session, view, *retain_us).await,
         Statement::CopyFrom { table, columns, options } => {
             copy_from::execute(database, session, table, columns, options)
         }
@@ -199,6 +202,8 @@ fn changes(statement: &Statement) -> Option<Cow<'static, str>> {
         Statement::AdvanceWatermark { .. } => of("ALTER", ObjectKind::Source),
         Statement::Resume { .. } => of("ALTER", ObjectKind::FeatureView),
         Statement::Comment { .. } => Some("COMMENT".into()),
+        Statement::Optimize { .. } => Some("OPTIMIZE".into()),
+        Statement::VacuumHistory { .. } => Some("VACUUM".into()),
         _ => None,
     }
 }
@@ -208,6 +213,8 @@ fn changes(statement: &Statement) -> Option<Cow<'static, str>> {
 fn is_whole(statement: &Statement) -> bool {
     match statement {
         Statement::Insert(_) | Statement::CopyFrom { .. } | Statement::CreateTableAs { .. } => false,
+        // Safe to stop anywhere, and long.
+        Statement::Optimize { .. } | Statement::VacuumHistory { .. } => false,
         Statement::Checkpoint => true,
         other => changes(other).is_some(),
     }
