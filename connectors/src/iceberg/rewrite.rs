@@ -135,10 +135,7 @@ fn bins(live: Vec<(i32, Live)>) -> Vec<Bin> {
     }
     let mut bins = Vec::new();
     for (month, mut files) in months {
-        files.sort_by(|a, b| {
-            let key = |live: &Live| (live.file.file_size_in_bytes(), live.file.file_path().to_string());
-            key(a).cmp(&key(b))
-        });
+        files.sort_by_key(|live| (live.file.file_size_in_bytes(), live.file.file_path().to_string()));
         let mut bin = Bin { month, files: Vec::new() };
         let mut bytes = 0;
         for live in files {
@@ -189,7 +186,7 @@ async fn replace(
         let base = store.load_own(history).await?;
         match commit_replaced(store, history, &base, &replaced, &added, id, attempt).await {
             Ok(()) => return Ok(added),
-            Err(error) if matches!(error, SeamError::Unknown(_)) => return Err(error),
+            Err(error @ SeamError::Unknown(_)) => return Err(error),
             Err(error) => {
                 commit::metadata_files(&base, id).iter().for_each(|file| disk::discard(file));
                 if attempt == COMMIT_ATTEMPTS || matches!(error, SeamError::Full(_)) {
