@@ -27,6 +27,7 @@ mod topic;
 
 pub use failed::Failure;
 pub use letters::DeadLetter;
+pub use maintenance::Maintenance;
 pub use meters::{EngineMeters, SPANS_US, SourceMeters, ViewMeters};
 pub use reading::Reading;
 pub use restore::STATE_FORMAT;
@@ -110,6 +111,7 @@ pub struct ViewRuntime {
     /// The last failure of a background action on this view, for people.
     pub last_error: RwLock<Option<String>>,
     pub meters: ViewMeters,
+    pub maintenance: RwLock<Maintenance>,
     /// Set once: from then on nothing is applied to it and nobody reads it.
     failure: RwLock<Option<Failure>>,
 }
@@ -265,6 +267,7 @@ impl Engine {
             sequence: AtomicU64::new(1),
             last_error: RwLock::default(),
             meters: ViewMeters::default(),
+            maintenance: RwLock::default(),
             failure: RwLock::default(),
         });
         if let Err(error) = self.build(&view).await {

@@ -134,6 +134,7 @@ impl Engine {
             sequence: AtomicU64::new(tag.map_or(1, |t| t.sequence + 1)),
             last_error: RwLock::default(),
             meters: ViewMeters::default(),
+            maintenance: RwLock::default(),
             failure: RwLock::default(),
         });
         let read = sources_of(&view.sources);
