@@ -364,8 +364,7 @@ async fn stage(
     Ok(builder.set_branch_snapshot(snapshot, MAIN_BRANCH)?.build()?.metadata)
 }
 
-/// What the snapshot says of itself; each pair is files and bytes. Totals that the snapshot before does not have are left
-/// out.
+/// What the snapshot says of itself; each pair is files and bytes. Totals that the one before lacks are left out.
 fn summary(before: &HashMap<String, String>, added: (u64, u64), removed: (u64, u64)) -> Summary {
     let total = |name: &str| before.get(name).and_then(|total| total.parse::<u64>().ok());
     let next = |name: &str, added: u64, removed: u64| Some((total(name)? + added).saturating_sub(removed));

@@ -49,7 +49,7 @@ pub async fn vacuum(store: &IcebergHistory, history: &HistoryTable, older_than_u
     Ok(removed)
 }
 
-/// Forgets the snapshots that were succeeded before the time, unless somebody else's tag or branch holds them; how many.
+/// Forgets the snapshots that were succeeded before the time, unless another's tag or branch holds them; how many.
 async fn forget(store: &IcebergHistory, history: &HistoryTable, older_than_us: i64) -> SeamResult<u64> {
     let failed = |error: Error| disk::failed(&format!("vacuuming history table \"{}\"", history.name), &error);
     let base = store.load_own(history).await?;

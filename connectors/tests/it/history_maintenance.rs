@@ -1,4 +1,4 @@
-//! `optimize` and `vacuum` of Iceberg history: the same rows and tag in fewer files, and nothing gone that anybody needs.
+//! `optimize` and `vacuum` of Iceberg history: the same rows and tag in fewer files, and nothing gone that is needed.
 
 use crate::contract_history::{
     DAY, HOUR, NEW_YEAR, assert_same_rows, context, files_below, files_planned, flights, open, scan, steps, tag,

@@ -93,8 +93,8 @@ pub trait HistoryStore: Send + Sync {
         Ok(Rewritten::default())
     }
 
-    /// Forgets snapshots that were succeeded before `older_than_us` (microseconds), and removes files older than that which
-    /// no snapshot that stays refers to: replaced files, and what a crash left. The newest snapshot stays.
+    /// Forgets snapshots that were succeeded before `older_than_us` (microseconds), and removes files older than that
+    /// which no snapshot that stays refers to: replaced files, and what a crash left. The newest snapshot stays.
     async fn vacuum(&self, _table: &HistoryTable, _older_than_us: i64) -> SeamResult<Removed> {
         Ok(Removed::default())
     }

@@ -1,7 +1,7 @@
 //! `OPTIMIZE history.v` and `VACUUM history.v`: the files of a view's history, written together and removed.
 //!
-//! Neither holds the catalog: they may take long, and a view that is renamed or dropped meanwhile makes them fail and loses
-//! nothing.
+//! Neither holds the catalog: they may take long, and a view that is renamed or dropped meanwhile makes them fail and
+//! loses nothing.
 
 use crate::{
     database::{Database, find},
@@ -11,8 +11,8 @@ use crate::{
 use std::sync::Arc;
 use tidemark_catalog::{Object, ObjectKind};
 
-/// What has been replaced stays a day where nobody says otherwise: longer than a query or another engine's job is likely to
-/// read one snapshot.
+/// What has been replaced stays a day where nobody says otherwise: longer than a query or another engine's job is likely
+/// to read one snapshot.
 const RETAIN_US: i64 = 24 * 3_600_000_000;
 
 fn view(database: &Database, name: &str) -> Result<Arc<Object>, PgError> {
