@@ -65,10 +65,16 @@ pub async fn optimize(store: &IcebergHistory, history: &HistoryTable) -> SeamRes
     let _maintaining = store.maintaining.lock().await;
     let mut done = Rewritten::default();
     let mut made: HashSet<String> = HashSet::new();
-    // What a pass makes may still be small. Every pass leaves fewer files than it found, so it ends.
+    let mut found: Option<HashSet<String>> = None;
+    // What a pass makes may still be small. Every pass leaves fewer of the files that the first one found, so it ends:
+    // what is appended meanwhile waits for the next time.
     loop {
         let base = store.load_own(history).await?;
-        let bins = bins(live_files(&base, history).await?);
+        let mut live = live_files(&base, history).await?;
+        let paths = || live.iter().map(|(_, live)| live.file.file_path().to_string()).collect();
+        let first = found.get_or_insert_with(paths);
+        live.retain(|(_, live)| first.contains(live.file.file_path()) || made.contains(live.file.file_path()));
+        let bins = bins(live);
         if bins.is_empty() {
             return Ok(done);
         }
