@@ -21,7 +21,9 @@ fn view(database: &Database, name: &str) -> Result<Arc<Object>, PgError> {
 
 pub async fn optimize(database: &Arc<Database>, session: &mut Session, name: &str) -> Result<Outcome, PgError> {
     let view = view(database, name)?;
-    let done = database.engine.optimize_history(&view).await?;
+    // Merging computes for long: not on the threads that answer lookups.
+    let engine = database.engine.clone();
+    let done = database.queries.work(async move { engine.optimize_history(&view).await }).await??;
     if done.files_before == 0 {
         session.notice(format!("history.{name} has no small files to write together"));
     } else {
@@ -41,7 +43,8 @@ pub async fn vacuum(
 ) -> Result<Outcome, PgError> {
     let view = view(database, name)?;
     let older_than_us = database.clock.now_us().saturating_sub(retain_us.unwrap_or(RETAIN_US));
-    let gone = database.engine.vacuum_history(&view, older_than_us).await?;
+    let engine = database.engine.clone();
+    let gone = database.queries.work(async move { engine.vacuum_history(&view, older_than_us).await }).await??;
     session.notice(format!(
         "history.{name}: {} snapshots forgotten, {} files removed ({} bytes)",
         gone.snapshots, gone.files, gone.bytes
