@@ -16,8 +16,10 @@ mod data_file;
 mod disk;
 mod manifest;
 mod provider;
+mod rewrite;
 mod schema;
 mod tag;
+mod vacuum;
 
 use arrow::record_batch::RecordBatch;
 use async_trait::async_trait;
@@ -38,7 +40,8 @@ use std::{
     sync::Arc,
 };
 use tidemark_catalog::ObjectId;
-use tidemark_engine::seam::{Clock, CommitTag, HistoryStore, HistoryTable, SeamError, SeamResult};
+use tidemark_engine::seam::{Clock, CommitTag, HistoryStore, HistoryTable, Removed, Rewritten, SeamError, SeamResult};
+use tokio::sync::{Mutex, RwLock};
 use uuid::Uuid;
 
 /// Old metadata files kept beside the current one, for readers that have just looked up its name.
@@ -52,6 +55,11 @@ pub struct IcebergHistory {
     manifests: Manifests,
     clock: Arc<dyn Clock>,
     files_written: Option<Hook>,
+    /// Held to read while steps are appended, and to write while a rewrite is committed or files are removed, so that
+    /// neither finds the table moved and has to begin again. Another process is met by the compare-and-set alone.
+    committing: RwLock<()>,
+    /// One table is maintained at a time: what a rewrite has not yet committed, no vacuum here may take for an orphan.
+    maintaining: Mutex<()>,
 }
 
 /// Something that is done on the way.
@@ -65,7 +73,15 @@ impl IcebergHistory {
         fs::create_dir_all(warehouse).map_err(failed)?;
         let warehouse = warehouse.canonicalize().map_err(failed)?;
         let catalog = CatalogFile::open(&warehouse).await?;
-        Ok(IcebergHistory { warehouse, catalog, manifests: Manifests::default(), clock, files_written: None })
+        Ok(IcebergHistory {
+            warehouse,
+            catalog,
+            manifests: Manifests::default(),
+            clock,
+            committing: RwLock::default(),
+            maintaining: Mutex::default(),
+            files_written: None,
+        })
     }
 
     /// For tests of crashes: what is done between the writing of a commit's data files and the commit.
@@ -86,6 +102,14 @@ impl IcebergHistory {
     async fn load(&self, name: &str) -> SeamResult<Table> {
         let table = self.catalog.load(name).await?;
         table.ok_or_else(|| SeamError::NotDone(format!("history table \"{name}\" does not exist")))
+    }
+
+    async fn load_own(&self, history: &HistoryTable) -> SeamResult<Table> {
+        let table = self.load(&history.name).await?;
+        if tag::owner(table.metadata().properties()) != Some(history.view) {
+            return Err(SeamError::NotDone(format!("history table \"{}\" belongs to another view", history.name)));
+        }
+        Ok(table)
     }
 
     /// The name of the view's table, whatever it is called.
@@ -196,10 +220,8 @@ impl HistoryStore for IcebergHistory {
     }
 
     async fn append(&self, table: &HistoryTable, steps: Vec<RecordBatch>, tag: &CommitTag) -> SeamResult<()> {
-        let base = self.load(&table.name).await?;
-        if tag::owner(base.metadata().properties()) != Some(table.view) {
-            return Err(SeamError::NotDone(format!("history table \"{}\" belongs to another view", table.name)));
-        }
+        let _committing = self.committing.read().await;
+        let base = self.load_own(table).await?;
         check_may_follow(&table.name, tag::from_properties(&table.name, base.metadata().properties())?, tag)?;
         let id = self.random_id();
         let mut written = Vec::new();
@@ -226,6 +248,14 @@ impl HistoryStore for IcebergHistory {
         let current = self.load(&table.name).await?;
         let files = self.manifests.files(&current, table).await?;
         Ok(Arc::new(HistorySnapshot::new(table.clone(), files)))
+    }
+
+    async fn optimize(&self, table: &HistoryTable) -> SeamResult<Rewritten> {
+        rewrite::optimize(self, table).await
+    }
+
+    async fn vacuum(&self, table: &HistoryTable, older_than_us: i64) -> SeamResult<Removed> {
+        vacuum::vacuum(self, table, older_than_us).await
     }
 }
 

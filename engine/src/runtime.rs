@@ -18,6 +18,7 @@ mod checkpoint;
 mod extent;
 mod failed;
 mod letters;
+mod maintenance;
 mod meters;
 mod reading;
 mod refresh;
@@ -27,6 +28,7 @@ mod topic;
 
 pub use failed::Failure;
 pub use letters::DeadLetter;
+pub use maintenance::Maintenance;
 pub use meters::{EngineMeters, SPANS_US, SourceMeters, ViewMeters};
 pub use reading::Reading;
 pub use refresh::Refreshed;
@@ -114,6 +116,7 @@ pub struct ViewRuntime {
     /// Why the online store is not level with the view; `None`: it is, or nothing has been put yet.
     pub online_error: RwLock<Option<String>>,
     pub meters: ViewMeters,
+    pub maintenance: RwLock<Maintenance>,
     /// Set once: from then on nothing is applied to it and nobody reads it.
     failure: RwLock<Option<Failure>>,
 }
@@ -276,6 +279,7 @@ impl Engine {
             last_error: RwLock::default(),
             online_error: RwLock::default(),
             meters: ViewMeters::default(),
+            maintenance: RwLock::default(),
             failure: RwLock::default(),
         });
         if let Err(error) = self.build(&view).await {

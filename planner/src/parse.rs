@@ -10,6 +10,7 @@ mod duration;
 mod embedded;
 mod ignored;
 mod insert;
+mod maintain;
 mod name;
 mod object;
 mod relation;
@@ -115,6 +116,7 @@ fn statement(c: &mut Cursor<'_>) -> PlanResult<Statement> {
         "CHECKPOINT" => alone(c, Statement::Checkpoint),
         "FLUSH" => alone(c, Statement::Flush),
         "REFRESH" if c.at_all(&["REFRESH", "ONLINE"]) => object::refresh_online_store(c),
+        "OPTIMIZE" => maintain::optimize(c),
         "SHOW" => session::show(c),
         "SET" => session::set(c),
         "RESET" => session::reset(c),
@@ -129,7 +131,7 @@ fn statement(c: &mut Cursor<'_>) -> PlanResult<Statement> {
         "DISCARD" => session::discard(c),
         "CLOSE" => session::close(c),
         "UNLISTEN" => session::unlisten(c),
-        "VACUUM" => session::maintenance(c, "VACUUM"),
+        "VACUUM" => maintain::vacuum(c),
         "ANALYZE" | "ANALYSE" => session::maintenance(c, "ANALYZE"),
         _ => Err(match UNSUPPORTED.iter().find(|(known, _)| *known == word) {
             Some((known, hint)) => c.place(PlanError::unsupported(format!("{known} is not supported")).hint(*hint)),

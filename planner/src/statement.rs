@@ -108,6 +108,15 @@ pub enum Statement {
     },
     Checkpoint,
     Flush,
+    /// `OPTIMIZE history.view`
+    Optimize {
+        view: String,
+    },
+    /// `VACUUM history.view [RETAIN 'duration']`, microseconds; without it the server's default
+    VacuumHistory {
+        view: String,
+        retain_us: Option<i64>,
+    },
     /// `COPY name [(columns)] FROM STDIN [WITH] (…)`, also the old option syntax that psql's \copy and pg_dump send
     CopyFrom {
         table: String,

@@ -27,8 +27,8 @@ use tidemark_catalog::ObjectId;
 use tidemark_engine::{
     runtime::{Logs, Seams},
     seam::{
-        CommitTag, HistoryStore, HistoryTable, Keyspace, OnlineStore, OnlineValue, Positions, Put, SeamResult, Source,
-        SourceBatch, StateStore, Traffic, WriteBatch,
+        CommitTag, HistoryStore, HistoryTable, Keyspace, OnlineStore, OnlineValue, Positions, Put, Removed, Rewritten,
+        SeamResult, Source, SourceBatch, StateStore, Traffic, WriteBatch,
     },
 };
 
@@ -341,6 +341,14 @@ impl HistoryStore for AtHistory {
 
     async fn last_tag(&self, name: &str) -> SeamResult<Option<CommitTag>> {
         self.history.last_tag(name).await
+    }
+
+    async fn optimize(&self, table: &HistoryTable) -> SeamResult<Rewritten> {
+        self.history.optimize(table).await
+    }
+
+    async fn vacuum(&self, table: &HistoryTable, older_than_us: i64) -> SeamResult<Removed> {
+        self.history.vacuum(table, older_than_us).await
     }
 
     async fn provider(&self, table: &HistoryTable) -> SeamResult<Arc<dyn TableProvider>> {

@@ -52,6 +52,16 @@ impl Queries {
         let batches = stream::unfold(Running { receiver, task: Task(task) }, Running::next);
         Ok(Box::pin(RecordBatchStreamAdapter::new(schema, batches)))
     }
+
+    /// Does other long work there; dropping the future stops it as soon as it gives way.
+    pub async fn work<T: Send + 'static>(&self, work: impl Future<Output = T> + Send + 'static) -> Result<T> {
+        let Some(runtime) = &self.runtime else { return Err(DataFusionError::Execution("the server stops".into())) };
+        let mut task = Task(runtime.spawn(work));
+        (&mut task.0).await.map_err(|error| match error.is_panic() {
+            true => DataFusionError::Internal("the statement panicked".into()),
+            false => DataFusionError::Execution("the server stops".into()),
+        })
+    }
 }
 
 impl Drop for Queries {
@@ -65,7 +75,7 @@ impl Drop for Queries {
 
 struct Running {
     receiver: mpsc::Receiver<Result<RecordBatch>>,
-    task: Task,
+    task: Task<()>,
 }
 
 impl Running {
@@ -85,9 +95,9 @@ impl Running {
 }
 
 /// Stopped when it is dropped.
-struct Task(JoinHandle<()>);
+struct Task<T>(JoinHandle<T>);
 
-impl Drop for Task {
+impl<T> Drop for Task<T> {
     fn drop(&mut self) {
         self.0.abort();
     }

@@ -16,6 +16,7 @@ mod from_text;
 pub mod insert;
 pub mod instants;
 pub mod lookup;
+mod maintain;
 mod parquet_columns;
 mod prepare;
 pub mod query;
@@ -141,6 +142,8 @@ pub async fn execute(
             done("FLUSH")
         }
         Statement::RefreshOnlineStore { name } => refresh_online_store::execute(database, session, name).await,
+        Statement::Optimize { view } => maintain::optimize(database, session, view).await,
+        Statement::VacuumHistory { view, retain_us } => maintain::vacuum(database, session, view, *retain_us).await,
         Statement::CopyFrom { table, columns, options } => {
             copy_from::execute(database, session, table, columns, options)
         }
@@ -202,6 +205,8 @@ fn changes(statement: &Statement) -> Option<Cow<'static, str>> {
         Statement::Resume { .. } => of("ALTER", ObjectKind::FeatureView),
         Statement::Comment { .. } => Some("COMMENT".into()),
         Statement::RefreshOnlineStore { .. } => Some("REFRESH ONLINE STORE".into()),
+        Statement::Optimize { .. } => Some("OPTIMIZE".into()),
+        Statement::VacuumHistory { .. } => Some("VACUUM".into()),
         _ => None,
     }
 }
@@ -212,6 +217,8 @@ fn is_whole(statement: &Statement) -> bool {
     match statement {
         Statement::Insert(_) | Statement::CopyFrom { .. } | Statement::CreateTableAs { .. } => false,
         Statement::RefreshOnlineStore { .. } => false,
+        // Safe to stop anywhere, and long.
+        Statement::Optimize { .. } | Statement::VacuumHistory { .. } => false,
         Statement::Checkpoint => true,
         other => changes(other).is_some(),
     }

@@ -93,6 +93,7 @@ impl Stats for EngineStats {
             rows_failed: Some(counters.rows_failed.load(Ordering::Relaxed)),
             values_failed: Some(counters.values_failed.load(Ordering::Relaxed)),
             steps_pending: Some(pending.chunks.iter().map(|c| c.len() as u64).sum()),
+            maintenance: view.maintenance.read().clone(),
             positions: positions(&view),
             online_waiting: Some(waiting),
             online_level: Some(level(keys, waiting)),

@@ -39,7 +39,7 @@ use futures::future::BoxFuture;
 use inventory::Inventory;
 use std::sync::{Arc, OnceLock};
 use tidemark_catalog::{ObjectId, Snapshot};
-use tidemark_engine::seam::SeamResult;
+use tidemark_engine::{runtime::Maintenance, seam::SeamResult};
 use tidemark_planner::bind::SystemTables;
 
 /// What the running engine knows of a source or table. Times are microseconds; `None` is shown as NULL.
@@ -82,6 +82,7 @@ pub struct ViewStats {
     pub rows_failed: Option<u64>,
     pub values_failed: Option<u64>,
     pub steps_pending: Option<u64>,
+    pub maintenance: Maintenance,
     pub positions: Option<String>,
     /// Keys whose rows the online store does not have yet.
     pub online_waiting: Option<u64>,

@@ -1,5 +1,5 @@
-//! Who keeps the server busy while it is killed: two writers, one that checkpoints, one that creates and drops a view,
-//! and those of `beside.rs`.
+//! Who keeps the server busy while it is killed: two writers, one that checkpoints, one that rewrites history, one that
+//! creates and drops a view, and those of `beside.rs`.
 
 use crate::{
     beside::{self, Beside},
@@ -76,6 +76,7 @@ pub async fn start(server: &Server, ledger: &Arc<Ledger>) -> Result<Vec<tokio::t
         tasks.push(tokio::spawn(write(client, ledger, copies)));
     }
     tasks.push(tokio::spawn(checkpoint(server.connect().await?)));
+    tasks.push(tokio::spawn(maintain(server.connect().await?)));
     tasks.push(tokio::spawn(create_and_drop(server.connect().await?)));
     tasks.push(tokio::spawn(beside::tick(server.connect().await?, ledger.clone())));
     tasks.push(tokio::spawn(beside::change(server.connect().await?, ledger.clone())));
@@ -139,6 +140,21 @@ async fn copy(client: &Client, number: u64) -> Result<(), tokio_postgres::Error>
     sink.send(text).await?;
     sink.send(rest).await?;
     sink.finish().await.map(|_| ())
+}
+
+/// Rewrites history while it is written. What is removed is older than any query here takes.
+async fn maintain(client: Client) -> Result<()> {
+    loop {
+        for view in &VIEWS {
+            for sql in
+                [format!("OPTIMIZE history.{}", view.name), format!("VACUUM history.{} RETAIN '10 seconds'", view.name)]
+            {
+                if let Err(error) = client.batch_execute(&sql).await {
+                    return ended(error, &sql);
+                }
+            }
+        }
+    }
 }
 
 async fn checkpoint(client: Client) -> Result<()> {

@@ -9,7 +9,7 @@ use super::{catalog::CatalogFile, disk};
 use async_trait::async_trait;
 use iceberg::{
     Catalog, Error, ErrorKind, Namespace, NamespaceIdent, Result, TableCommit, TableCreation, TableIdent,
-    spec::DataFile,
+    spec::{DataFile, TableMetadata},
     table::Table,
     transaction::{ApplyTransactionAction, Transaction},
 };
@@ -53,21 +53,13 @@ pub async fn commit(catalog: &CatalogFile, name: &str, base: &Table, change: Cha
         for folder in folders {
             disk::sync_folders(&folder, &top)?;
         }
-        let json =
-            serde_json::to_vec(staged.metadata()).map_err(|error| SeamError::NotDone(format!("{what}: {error}")))?;
-        let swapped = match disk::write_durably(to, &json) {
-            Ok(()) => catalog.swap(name, from, to).await,
-            Err(error) => Err(error),
-        };
-        if matches!(swapped, Err(SeamError::NotDone(_) | SeamError::Full(_))) {
-            disk::discard(&disk::local_path(to));
-        }
-        swapped.map(|()| staged)
+        publish(catalog, name, from, to, staged.metadata()).await?;
+        Ok(staged)
     }
     .await;
     match result {
         Ok(staged) => {
-            discard_expired(base, &staged);
+            discard_expired(base, staged.metadata());
             Ok(())
         }
         Err(error) => {
@@ -77,6 +69,27 @@ pub async fn commit(catalog: &CatalogFile, name: &str, base: &Table, change: Cha
             Err(error)
         }
     }
+}
+
+/// Makes `metadata` the table's current one, in the place of the one at `from`: all that it names is durable. Leaves no
+/// file at `to` where it certainly did not happen.
+pub async fn publish(
+    catalog: &CatalogFile,
+    name: &str,
+    from: &str,
+    to: &str,
+    metadata: &TableMetadata,
+) -> SeamResult<()> {
+    let json = serde_json::to_vec(metadata)
+        .map_err(|error| SeamError::NotDone(format!("committing to history table \"{name}\": {error}")))?;
+    let swapped = match disk::write_durably(to, &json) {
+        Ok(()) => catalog.swap(name, from, to).await,
+        Err(error) => Err(error),
+    };
+    if matches!(swapped, Err(SeamError::NotDone(_) | SeamError::Full(_))) {
+        disk::discard(&disk::local_path(to));
+    }
+    swapped
 }
 
 /// The table as it will be, on no disk but for its manifest and manifest list.
@@ -108,7 +121,7 @@ async fn stage(base: &Table, change: Change) -> Result<Table> {
 }
 
 /// The commit's manifest and manifest list: the crate puts the commit's id into their names.
-fn metadata_files(base: &Table, id: Uuid) -> Vec<PathBuf> {
+pub fn metadata_files(base: &Table, id: Uuid) -> Vec<PathBuf> {
     let folder = disk::local_path(base.metadata().location()).join("metadata");
     let id = id.to_string();
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
@@ -117,15 +130,15 @@ fn metadata_files(base: &Table, id: Uuid) -> Vec<PathBuf> {
 
 /// Files that only the previous metadata named: old metadata files, and manifest lists of expired snapshots. Their
 /// manifests and data files are shared with the snapshots that stay.
-fn discard_expired(base: &Table, staged: &Table) {
-    let kept: HashSet<&str> = staged.metadata().metadata_log().iter().map(|log| log.metadata_file.as_str()).collect();
+pub fn discard_expired(base: &Table, next: &TableMetadata) {
+    let kept: HashSet<&str> = next.metadata_log().iter().map(|log| log.metadata_file.as_str()).collect();
     for log in base.metadata().metadata_log() {
         if !kept.contains(log.metadata_file.as_str()) {
             disk::discard(&disk::local_path(&log.metadata_file));
         }
     }
     for snapshot in base.metadata().snapshots() {
-        if staged.metadata().snapshot_by_id(snapshot.snapshot_id()).is_none() {
+        if next.snapshot_by_id(snapshot.snapshot_id()).is_none() {
             disk::discard(&disk::local_path(snapshot.manifest_list()));
         }
     }

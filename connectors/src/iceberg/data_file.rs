@@ -10,7 +10,7 @@ use iceberg::{
     spec::{DataFile, Literal, Struct, Transform},
     table::Table,
     transform::create_transform_function,
-    writer::file_writer::{FileWriter, FileWriterBuilder, ParquetWriterBuilder},
+    writer::file_writer::{FileWriter, FileWriterBuilder, ParquetWriter, ParquetWriterBuilder},
 };
 use parquet::{
     basic::{Compression, ZstdLevel},
@@ -20,7 +20,7 @@ use parquet::{
     },
     schema::types::ColumnPath,
 };
-use std::ops::Range;
+use std::{collections::HashSet, ops::Range};
 use tidemark_engine::seam::{HistoryTable, SeamError, SeamResult};
 use uuid::Uuid;
 
@@ -52,22 +52,52 @@ pub async fn write_steps(
     let mut files = Vec::with_capacity(months.len());
     for (number, (month, range)) in months.into_iter().enumerate() {
         let rows = rows.slice(range.start, range.len());
-        let partition = Struct::from_iter([Some(Literal::int(month))]);
-        let location = format!("{}/data/{}/{commit}-{number:05}.parquet", metadata.location(), month_folder(month));
+        let location = new_location(base, month, commit, number);
         written.push(location.clone());
-        let output = base.file_io().new_output(&location).map_err(failed)?;
-        let builder = ParquetWriterBuilder::new(writer_properties(history, &rows), table_schema.clone());
-        let mut writer = builder.build(output).await.map_err(failed)?;
+        let mut writer = open_file(base, history, &location, &columns_with_nan(&rows)).await?;
         writer.write(&rows).await.map_err(failed)?;
-        for mut file in writer.close().await.map_err(failed)? {
-            // The crate's writers leave the sort order out; readers may trust the order only where it is named.
-            let file = file
-                .partition(partition.clone())
-                .partition_spec_id(metadata.default_partition_spec_id())
-                .sort_order_id(schema::SORT_ORDER_ID as i32)
-                .build();
-            files.push(file.map_err(|error| SeamError::NotDone(format!("{what}: {error}")))?);
-        }
+        files.extend(close_file(base, history, writer, month).await?);
+    }
+    Ok(files)
+}
+
+/// Where the `number`th file of a commit goes.
+pub fn new_location(base: &Table, month: i32, commit: Uuid, number: usize) -> String {
+    format!("{}/data/{}/{commit}-{number:05}.parquet", base.metadata().location(), month_folder(month))
+}
+
+/// A file for rows of one month, as the table stores them, that come in order. `with_nan`: columns in which a row may
+/// have NaN.
+pub async fn open_file(
+    base: &Table,
+    history: &HistoryTable,
+    location: &str,
+    with_nan: &HashSet<String>,
+) -> SeamResult<ParquetWriter> {
+    let failed =
+        |error: iceberg::Error| disk::failed(&format!("writing steps of history table \"{}\"", history.name), &error);
+    let output = base.file_io().new_output(location).map_err(failed)?;
+    let schema = base.metadata().current_schema().clone();
+    ParquetWriterBuilder::new(writer_properties(history, with_nan), schema).build(output).await.map_err(failed)
+}
+
+/// Ends a file; what a manifest says of it.
+pub async fn close_file(
+    base: &Table,
+    history: &HistoryTable,
+    writer: ParquetWriter,
+    month: i32,
+) -> SeamResult<Vec<DataFile>> {
+    let what = format!("writing steps of history table \"{}\"", history.name);
+    let mut files = Vec::new();
+    for mut file in writer.close().await.map_err(|error| disk::failed(&what, &error))? {
+        // The crate's writers leave the sort order out; readers may trust the order only where it is named.
+        let file = file
+            .partition(Struct::from_iter([Some(Literal::int(month))]))
+            .partition_spec_id(base.metadata().default_partition_spec_id())
+            .sort_order_id(schema::SORT_ORDER_ID as i32)
+            .build();
+        files.push(file.map_err(|error| SeamError::NotDone(format!("{what}: {error}")))?);
     }
     Ok(files)
 }
@@ -105,7 +135,13 @@ fn sorted_by_month(history: &HistoryTable, rows: RecordBatch) -> SeamResult<(Rec
     Ok((sorted, ranges.into_iter().map(|range| (months.value(range.start), range)).collect()))
 }
 
-fn writer_properties(history: &HistoryTable, rows: &RecordBatch) -> WriterProperties {
+fn columns_with_nan(rows: &RecordBatch) -> HashSet<String> {
+    let schema = rows.schema();
+    let columns = schema.fields().iter().zip(rows.columns());
+    columns.filter(|(_, column)| has_nan(column)).map(|(field, _)| field.name().clone()).collect()
+}
+
+fn writer_properties(history: &HistoryTable, with_nan: &HashSet<String>) -> WriterProperties {
     let sorting = history.key.iter().chain([&history.time]);
     let sorting = sorting
         .map(|&column| SortingColumn { column_idx: column as i32, descending: false, nulls_first: true })
@@ -116,13 +152,11 @@ fn writer_properties(history: &HistoryTable, rows: &RecordBatch) -> WriterProper
         .set_data_page_row_count_limit(PAGE_ROWS)
         .set_sorting_columns(Some(sorting))
         .set_created_by(concat!("tidemark ", env!("CARGO_PKG_VERSION")).to_string());
-    for (field, column) in rows.schema().fields().iter().zip(rows.columns()) {
+    for column in with_nan {
         // Statistics leave NaN out, but SQL orders it above every number: a reader that prunes `x > 5` by them would
         // lose the row.
-        if has_nan(column) {
-            let path = ColumnPath::from(vec![field.name().clone()]);
-            properties = properties.set_column_statistics_enabled(path, EnabledStatistics::None);
-        }
+        let path = ColumnPath::from(vec![column.clone()]);
+        properties = properties.set_column_statistics_enabled(path, EnabledStatistics::None);
     }
     properties.build()
 }

@@ -74,7 +74,8 @@ async fn read(table: &Table, history: &HistoryTable, manifest: &ManifestFile) ->
     live.map(|entry| step_file(table, history, entry.data_file()).map(Arc::new)).collect()
 }
 
-fn step_file(table: &Table, history: &HistoryTable, file: &DataFile) -> SeamResult<StepFile> {
+/// The file, if it is one that can be read.
+pub fn step_file(table: &Table, history: &HistoryTable, file: &DataFile) -> SeamResult<StepFile> {
     if file.content_type() != DataContentType::Data || file.file_format() != DataFileFormat::Parquet {
         return Err(SeamError::NotDone(format!(
             "history table \"{}\" has a {:?} file in format {} that another engine wrote; only Parquet data files can \

@@ -20,12 +20,12 @@ use tidemark_catalog::{ObjectId, SqlType};
 use tidemark_connectors::iceberg::IcebergHistory;
 use tidemark_engine::seam::{CommitTag, HistoryStore, HistoryTable, Positions, SeamError};
 
-const HOUR: i64 = 3_600_000_000;
-const DAY: i64 = 24 * HOUR;
+pub const HOUR: i64 = 3_600_000_000;
+pub const DAY: i64 = 24 * HOUR;
 /// 2013-01-01T00:00:00Z.
-const NEW_YEAR: i64 = 1_356_998_400_000_000;
+pub const NEW_YEAR: i64 = 1_356_998_400_000_000;
 
-fn flights(name: &str, view: u32) -> HistoryTable {
+pub fn flights(name: &str, view: u32) -> HistoryTable {
     let time = SqlType::TimestampTz.arrow();
     let fields = vec![
         Field::new("origin", DataType::Utf8, false),
@@ -42,7 +42,7 @@ fn flights(name: &str, view: u32) -> HistoryTable {
 }
 
 /// One step per (origin, instant); the delay is a function of both.
-fn steps(table: &HistoryTable, rows: &[(&str, i64)]) -> RecordBatch {
+pub fn steps(table: &HistoryTable, rows: &[(&str, i64)]) -> RecordBatch {
     let instants = || rows.iter().map(|(_, ts)| *ts);
     let time = |values: Vec<i64>| Arc::new(TimestampMicrosecondArray::from(values).with_timezone("+00:00")) as ArrayRef;
     RecordBatch::try_new(
@@ -60,14 +60,14 @@ fn steps(table: &HistoryTable, rows: &[(&str, i64)]) -> RecordBatch {
     .unwrap()
 }
 
-fn tag(epoch: u64, sequence: u64) -> CommitTag {
+pub fn tag(epoch: u64, sequence: u64) -> CommitTag {
     let mut positions = Positions::default();
     positions.set(0, sequence * 10);
     positions.set(3, u64::MAX - sequence);
     CommitTag { frontier_us: NEW_YEAR + sequence as i64, positions, view_version: 1, writer_epoch: epoch, sequence }
 }
 
-async fn context(store: &Arc<dyn HistoryStore>, table: &HistoryTable) -> SessionContext {
+pub async fn context(store: &Arc<dyn HistoryStore>, table: &HistoryTable) -> SessionContext {
     let context = SessionContext::new();
     context.register_table("h", store.provider(table).await.unwrap()).unwrap();
     context
@@ -81,7 +81,7 @@ async fn query(store: &Arc<dyn HistoryStore>, table: &HistoryTable, sql: &str) -
 }
 
 /// All rows, by (key, time); their schema is the declared one.
-async fn scan(store: &Arc<dyn HistoryStore>, table: &HistoryTable) -> RecordBatch {
+pub async fn scan(store: &Arc<dyn HistoryStore>, table: &HistoryTable) -> RecordBatch {
     let rows = query(store, table, "SELECT * FROM h").await;
     assert_eq!(rows.schema().fields(), table.schema.fields());
     by_key_and_time(table, &rows)
@@ -93,19 +93,19 @@ fn by_key_and_time(table: &HistoryTable, rows: &RecordBatch) -> RecordBatch {
     take_record_batch(rows, &lexsort_to_indices(&sort, None).unwrap()).unwrap()
 }
 
-fn assert_same_rows(left: &RecordBatch, right: &RecordBatch) {
+pub fn assert_same_rows(left: &RecordBatch, right: &RecordBatch) {
     let text = |rows: &RecordBatch| pretty_format_batches(std::slice::from_ref(rows)).unwrap().to_string();
     assert_eq!(left.columns(), right.columns(), "\n{}\n{}", text(left), text(right));
 }
 
 /// Files that a query would open.
-async fn files_planned(store: &Arc<dyn HistoryStore>, table: &HistoryTable, filter: &str) -> usize {
+pub async fn files_planned(store: &Arc<dyn HistoryStore>, table: &HistoryTable, filter: &str) -> usize {
     let frame = context(store, table).await.sql(&format!("SELECT * FROM h WHERE {filter}")).await.unwrap();
     let plan = frame.create_physical_plan().await.unwrap();
     displayable(plan.as_ref()).indent(true).to_string().matches(".parquet").count()
 }
 
-fn files_below(folder: &Path, ending: &str) -> Vec<String> {
+pub fn files_below(folder: &Path, ending: &str) -> Vec<String> {
     let mut found = Vec::new();
     let Ok(entries) = std::fs::read_dir(folder) else { return found };
     for entry in entries.flatten() {
@@ -247,7 +247,7 @@ where
     assert_eq!(scan(&store, &replaced).await.num_rows(), 0);
 }
 
-async fn open(folder: &Path, seed: u64) -> Arc<dyn HistoryStore> {
+pub async fn open(folder: &Path, seed: u64) -> Arc<dyn HistoryStore> {
     Arc::new(IcebergHistory::open(folder, TestClock::seeded(seed)).await.unwrap())
 }
 
@@ -632,6 +632,11 @@ async fn pyiceberg_and_duckdb_read_the_rows_that_we_read_and_join_them_alike() {
     let origins = rows["origin"].as_string::<i32>();
     let expected: String = (0..180).map(|row| format!("{},{}\n", origins.value(row), printed(&rows, row))).collect();
     let header = "origin,ts,delay_1h,departures_1h,_op,_event_time,_recorded_at\n";
+    assert_eq!(read(&["delays", "origin", "ts"]), header.to_string() + &expected);
+    // And the same when its files were written together, and what they were is gone.
+    assert_eq!(store.optimize(&table).await.unwrap().files_after, 3);
+    assert_eq!(read(&["delays", "origin", "ts"]), header.to_string() + &expected);
+    assert!(store.vacuum(&table, i64::MAX).await.unwrap().files > 0);
     assert_eq!(read(&["delays", "origin", "ts"]), header.to_string() + &expected);
 
     // The row that was current: a nested loop here, ASOF LEFT JOIN there.

@@ -146,6 +146,7 @@ impl Engine {
             last_error: RwLock::default(),
             online_error: RwLock::default(),
             meters: ViewMeters::default(),
+            maintenance: RwLock::default(),
             failure: RwLock::default(),
         });
         let read = sources_of(&view.sources);

@@ -39,6 +39,25 @@ pub struct CommitTag {
     pub sequence: u64,
 }
 
+/// What became of a table's data files.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Rewritten {
+    /// Files that were replaced, and their bytes.
+    pub files_before: u64,
+    pub bytes_before: u64,
+    /// Files in their place.
+    pub files_after: u64,
+    pub bytes_after: u64,
+}
+
+/// What a table no longer has.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Removed {
+    pub snapshots: u64,
+    pub files: u64,
+    pub bytes: u64,
+}
+
 #[async_trait]
 pub trait HistoryStore: Send + Sync {
     /// Sees to it that the view has a table of this name. One of this name that belongs to the view is left as it is, one
@@ -66,4 +85,17 @@ pub trait HistoryStore: Send + Sync {
     /// A scan of the table as of its newest commit. The provider prunes by comparisons on the time column and on key
     /// columns (reported as inexact filters).
     async fn provider(&self, table: &HistoryTable) -> SeamResult<Arc<dyn TableProvider>>;
+
+    /// Writes small files together into large ones, in the same order and with the same rows. The tag stays, and so do
+    /// the replaced files until `vacuum`. Safe to stop anywhere; appends go on beside it. A store without files has
+    /// nothing to do.
+    async fn optimize(&self, _table: &HistoryTable) -> SeamResult<Rewritten> {
+        Ok(Rewritten::default())
+    }
+
+    /// Forgets snapshots that were succeeded before `older_than_us` (microseconds), and removes files older than that
+    /// which no snapshot that stays refers to: replaced files, and what a crash left. The newest snapshot stays.
+    async fn vacuum(&self, _table: &HistoryTable, _older_than_us: i64) -> SeamResult<Removed> {
+        Ok(Removed::default())
+    }
 }

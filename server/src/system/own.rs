@@ -16,6 +16,7 @@ pub fn fill(system: &SystemTablesOf, table: &str, rows: &mut Rows) {
             (Body::FeatureView(v), "feature_views") => feature_view(system, object, v, rows),
             (Body::FeatureView(v), "features") => features(system, object, v, rows),
             (Body::FeatureView(_), "pipelines") => view_pipeline(system, object, rows),
+            (Body::FeatureView(_), "maintenance") => maintenance(system, object, rows),
             _ => {}
         }
     }
@@ -141,6 +142,26 @@ fn view_pipeline(system: &SystemTablesOf, object: &Object, rows: &mut Rows) {
         ("online_level", stats.online_level.into()),
         ("online_error", stats.online_error.into()),
         ("last_error", stats.last_error.into()),
+    ]);
+}
+
+fn maintenance(system: &SystemTablesOf, object: &Object, rows: &mut Rows) {
+    let done = system.stats().view(object.id).unwrap_or_default().maintenance;
+    let rewritten = done.rewritten.map(|(_, rewritten)| rewritten);
+    let removed = done.removed.map(|(_, removed)| removed);
+    rows.add([
+        ("view", (&object.name).into()),
+        ("running", done.running.into()),
+        ("optimized_at", done.rewritten.map(|(at_us, _)| at_us).into()),
+        ("files_before", rewritten.map(|rewritten| rewritten.files_before).into()),
+        ("files_after", rewritten.map(|rewritten| rewritten.files_after).into()),
+        ("bytes_before", rewritten.map(|rewritten| rewritten.bytes_before).into()),
+        ("bytes_after", rewritten.map(|rewritten| rewritten.bytes_after).into()),
+        ("vacuumed_at", done.removed.map(|(at_us, _)| at_us).into()),
+        ("snapshots_removed", removed.map(|removed| removed.snapshots).into()),
+        ("files_removed", removed.map(|removed| removed.files).into()),
+        ("bytes_removed", removed.map(|removed| removed.bytes).into()),
+        ("last_error", done.last_error.into()),
     ]);
 }
 

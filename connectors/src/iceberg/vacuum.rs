@@ -1,0 +1,148 @@
+//! `vacuum`: old snapshots are forgotten, and the files that no snapshot needs any more are removed.
+//!
+//! A file goes only if no snapshot that stays refers to it and it is older than asked for. A rewrite holds what it
+//! replaced with a tag on the snapshot before; a snapshot is forgotten only when another has been the newest since long
+//! enough. So a query that began after that time finds its files.
+
+use super::{
+    IcebergHistory, commit, disk,
+    rewrite::{BEFORE_REWRITE, next_location},
+};
+use iceberg::{
+    Error,
+    spec::{SnapshotReference, TableMetadata},
+    table::Table,
+};
+use std::{
+    collections::{HashMap, HashSet},
+    ffi::OsString,
+    fs, io,
+    path::{Path, PathBuf},
+    time::UNIX_EPOCH,
+};
+use tidemark_engine::seam::{HistoryTable, Removed, SeamError, SeamResult};
+
+pub async fn vacuum(store: &IcebergHistory, history: &HistoryTable, older_than_us: i64) -> SeamResult<Removed> {
+    let _maintaining = store.maintaining.lock().await;
+    let _committing = store.committing.write().await;
+    let mut removed = Removed { snapshots: forget(store, history, older_than_us).await?, ..Removed::default() };
+
+    let table = store.load_own(history).await?;
+    let top = disk::local_path(table.metadata().location());
+    if !top.starts_with(&store.warehouse) {
+        // Registered from elsewhere by another engine: what else is there is not ours to judge.
+        return Ok(removed);
+    }
+    let needed = needed(&table, history).await?;
+    for folder in ["data", "metadata"] {
+        for file in files_below(&top.join(folder))? {
+            let known = file.file_name().is_some_and(|name| needed.contains(name));
+            if known || !is_older(&file, older_than_us) {
+                continue;
+            }
+            let bytes = fs::metadata(&file).map_or(0, |metadata| metadata.len());
+            disk::discard(&file);
+            removed.files += 1;
+            removed.bytes += bytes;
+        }
+    }
+    Ok(removed)
+}
+
+/// Forgets the snapshots that were succeeded before the time, unless another's tag or branch holds them; how many.
+async fn forget(store: &IcebergHistory, history: &HistoryTable, older_than_us: i64) -> SeamResult<u64> {
+    let failed = |error: Error| disk::failed(&format!("vacuuming history table \"{}\"", history.name), &error);
+    let base = store.load_own(history).await?;
+    let metadata = base.metadata();
+    let references = references(metadata).map_err(|error| {
+        SeamError::NotDone(format!("the references of history table \"{}\" cannot be read: {error}", history.name))
+    })?;
+    let (ours, others): (Vec<_>, Vec<_>) =
+        references.into_iter().partition(|(name, _)| name.starts_with(BEFORE_REWRITE));
+    let mut held: HashSet<i64> = others.iter().map(|(_, reference)| reference.snapshot_id).collect();
+    held.extend(metadata.current_snapshot_id());
+
+    let mut snapshots: Vec<_> = metadata.snapshots().collect();
+    snapshots.sort_by_key(|snapshot| snapshot.sequence_number());
+    let mut old = Vec::new();
+    for pair in snapshots.windows(2) {
+        let succeeded_us = pair[1].timestamp_ms().saturating_mul(1000);
+        if succeeded_us < older_than_us && !held.contains(&pair[0].snapshot_id()) {
+            old.push(pair[0].snapshot_id());
+        }
+    }
+    if old.is_empty() {
+        return Ok(0);
+    }
+    let from = base.metadata_location_result().map_err(failed)?;
+    let mut builder = metadata.clone().into_builder(Some(from.to_string()));
+    for (name, reference) in &ours {
+        if old.contains(&reference.snapshot_id) {
+            builder = builder.remove_ref(name);
+        }
+    }
+    let next = builder.remove_snapshots(&old).build().map_err(failed)?.metadata;
+    let to = next_location(from, &next).map_err(failed)?;
+    commit::publish(&store.catalog, &history.name, from, &to, &next).await?;
+    commit::discard_expired(&base, &next);
+    Ok(old.len() as u64)
+}
+
+/// The crate has no way to ask for all references.
+fn references(metadata: &TableMetadata) -> serde_json::Result<HashMap<String, SnapshotReference>> {
+    let json = serde_json::to_value(metadata)?;
+    json.get("refs").map_or_else(|| Ok(HashMap::new()), |references| serde_json::from_value(references.clone()))
+}
+
+/// The names of all files that the table's metadata leads to. By name alone: names are unique, and a location may be
+/// spelled in several ways.
+async fn needed(table: &Table, history: &HistoryTable) -> SeamResult<HashSet<OsString>> {
+    let failed = |error: Error| disk::failed(&format!("reading history table \"{}\"", history.name), &error);
+    let metadata = table.metadata();
+    let mut needed = HashSet::new();
+    let mut need = |location: &str| needed.extend(disk::local_path(location).file_name().map(OsString::from));
+    need(table.metadata_location_result().map_err(failed)?);
+    metadata.metadata_log().iter().for_each(|log| need(&log.metadata_file));
+    metadata.statistics_iter().for_each(|file| need(&file.statistics_path));
+    metadata.partition_statistics_iter().for_each(|file| need(&file.statistics_path));
+    let mut read = HashSet::new();
+    for snapshot in metadata.snapshots() {
+        need(snapshot.manifest_list());
+        let list = table.manifest_list_reader(snapshot).load().await.map_err(failed)?;
+        for manifest in list.entries() {
+            if !read.insert(manifest.manifest_path.clone()) {
+                continue;
+            }
+            need(&manifest.manifest_path);
+            let entries = manifest.load_manifest(table.file_io()).await.map_err(failed)?;
+            entries.entries().iter().filter(|entry| entry.is_alive()).for_each(|entry| need(entry.file_path()));
+        }
+    }
+    Ok(needed)
+}
+
+fn files_below(folder: &Path) -> SeamResult<Vec<PathBuf>> {
+    let failed = |error: io::Error| SeamError::io(format_args!("reading {}", folder.display()), &error);
+    let entries = match fs::read_dir(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.map_err(failed)?,
+    };
+    let mut files = Vec::new();
+    for entry in entries {
+        let entry = entry.map_err(failed)?;
+        let kind = entry.file_type().map_err(failed)?;
+        if kind.is_dir() {
+            files.extend(files_below(&entry.path())?);
+        } else if kind.is_file() {
+            files.push(entry.path());
+        }
+    }
+    Ok(files)
+}
+
+/// A file whose age nobody tells stays.
+fn is_older(file: &Path, than_us: i64) -> bool {
+    let modified = fs::metadata(file).and_then(|metadata| metadata.modified());
+    let since = modified.ok().and_then(|modified| modified.duration_since(UNIX_EPOCH).ok());
+    since.and_then(|since| i64::try_from(since.as_micros()).ok()).is_some_and(|modified| modified < than_us)
+}
