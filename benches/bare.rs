@@ -1,12 +1,15 @@
-//! The bare parts beside which the benchmarks over Kafka and Redis are read, and the hands that feed and watch both sides:
+//! The bare parts beside which the benchmarks over Kafka and Redis are read, and the hands that feed and watch both
+//! sides.
+//! All begin with `VERB BROKER TOPIC PARTITIONS`:
 //!
-//! - `topic BROKER TOPIC PARTITIONS` makes a topic.
-//! - `fill BROKER TOPIC PARTITIONS FROM EVENTS KEYS FIRST_KEY STEP_MS` sends the events of benches/stream.py as JSON, as fast as it can.
-//! - `load BROKER TOPIC PARTITIONS EVENTS REDIS`: the anchor. Batches out of librdkafka, `serde_json` to a struct, four fields
-//!   by HSET in pipelines, two threads; no windows, no history. Prints events, keys' sum, prices' sum, seconds.
-//! - `set BROKER TOPIC PARTITIONS REDIS`: the same loop over new events with SET, until it is ended.
-//! - `probe BROKER TOPIC PARTITIONS RATE SECONDS KEYS READER` sends at that rate, in between single events of keys of their own,
-//!   and asks for these until they are seen: READER is `sql:PORT` or `redis:URL`. Prints microseconds, one line each.
+//! - `topic` makes a topic.
+//! - `fill … FROM EVENTS KEYS FIRST_KEY STEP_MS` sends the events of benches/stream.py as JSON, as fast as it can.
+//! - `load … EVENTS REDIS`: the anchor. Batches out of librdkafka, `serde_json` to a struct, four fields by HSET in
+//!   pipelines, two threads; no windows, no history. Prints events, sum of keys, sum of prices, seconds.
+//! - `set … REDIS`: the same loop with SET, until it is ended.
+//! - `probe … RATE SECONDS KEYS READER` sends at that rate, in between single events of keys of their own, and asks for
+//!   these until they are seen. READER is `sql:PORT` or `redis:URL`. Prints how many events and probes, then each
+//!   probe's microseconds.
 //!
 //! benches/bare.py starts it.
 #![allow(clippy::disallowed_methods, reason = "a benchmark reads the clock and starts threads")]
@@ -171,7 +174,7 @@ struct Batches {
 
 impl Batches {
     /// Of the partitions whose number modulo the threads is `thread`. The options are those of Tidemark's own consumer.
-    fn of(topic: Topic<'_>, thread: i32, from: Offset) -> Result<Batches> {
+    fn of(topic: Topic<'_>, thread: i32) -> Result<Batches> {
         let mut config = ClientConfig::new();
         config.set("bootstrap.servers", topic.broker).set("group.id", "bare");
         config.set("enable.auto.commit", "false").set("enable.auto.offset.store", "false");
@@ -180,7 +183,7 @@ impl Batches {
         let consumer: BaseConsumer = config.create()?;
         let mut assigned = TopicPartitionList::new();
         for partition in (0..topic.partitions).filter(|partition| partition % THREADS == thread) {
-            assigned.add_partition_offset(topic.name, partition, from)?;
+            assigned.add_partition_offset(topic.name, partition, Offset::Beginning)?;
         }
         consumer.assign(&assigned)?;
         // SAFETY: the client lives as long as the consumer, which is kept beside the queue.
@@ -226,7 +229,7 @@ type Taken = (u64, i64, f64);
 /// Until all threads together have taken `events`.
 fn consume(topic: Topic<'_>, thread: i32, redis: &str, events: u64, done: &AtomicU64) -> Result<Taken> {
     let mut connection = redis::Client::open(redis)?.get_connection()?;
-    let mut batches = Batches::of(topic, thread, Offset::Beginning)?;
+    let mut batches = Batches::of(topic, thread)?;
     let mut pipeline = redis::pipe();
     let (mut keys, mut prices, mut taken) = (0i64, 0.0, 0);
     while done.load(Ordering::Relaxed) < events {
@@ -248,16 +251,13 @@ fn consume(topic: Topic<'_>, thread: i32, redis: &str, events: u64, done: &Atomi
 
 fn load(topic: Topic<'_>, events: u64, redis: &str) -> Result<()> {
     let done = AtomicU64::new(0);
+    let done = &done;
     let begun = Instant::now();
-    let taken = thread::scope(|scope| {
-        let threads: Vec<_> = (0..THREADS)
-            .map(|thread| {
-                scope.spawn({
-                    let done = &done;
-                    move || consume(topic, thread, redis, events, done)
-                })
-            })
-            .collect();
+    let total = thread::scope(|scope| {
+        let mut threads = Vec::new();
+        for number in 0..THREADS {
+            threads.push(scope.spawn(move || consume(topic, number, redis, events, done)));
+        }
         let mut total: Taken = (0, 0, 0.0);
         for thread in threads {
             let (taken, keys, prices) = thread.join().map_err(|_| anyhow::anyhow!("a thread has panicked"))??;
@@ -265,27 +265,31 @@ fn load(topic: Topic<'_>, events: u64, redis: &str) -> Result<()> {
         }
         Ok::<Taken, anyhow::Error>(total)
     })?;
-    println!("{} {} {} {}", taken.0, taken.1, taken.2, begun.elapsed().as_secs_f64());
+    println!("{} {} {} {}", total.0, total.1, total.2, begun.elapsed().as_secs_f64());
     Ok(())
 }
 
-fn set(topic: Topic<'_>, redis: &str) -> Result<()> {
-    let forever = |thread: i32| -> Result<()> {
-        let mut connection = redis::Client::open(redis)?.get_connection()?;
-        let mut batches = Batches::of(topic, thread, Offset::End)?;
-        let mut pipeline = redis::pipe();
-        loop {
-            pipeline.clear();
-            let filled = batches.each(|event| {
-                pipeline.cmd("SET").arg(format!("bare:{}", event.user_id)).arg(event.price).ignore();
-            })?;
-            if filled > 0 {
-                pipeline.exec(&mut connection)?;
-            }
+fn set_on(topic: Topic<'_>, number: i32, redis: &str) -> Result<()> {
+    let mut connection = redis::Client::open(redis)?.get_connection()?;
+    let mut batches = Batches::of(topic, number)?;
+    let mut pipeline = redis::pipe();
+    loop {
+        pipeline.clear();
+        let filled = batches.each(|event| {
+            pipeline.cmd("SET").arg(format!("bare:{}", event.user_id)).arg(event.price).ignore();
+        })?;
+        if filled > 0 {
+            pipeline.exec(&mut connection)?;
         }
-    };
+    }
+}
+
+fn set(topic: Topic<'_>, redis: &str) -> Result<()> {
     thread::scope(|scope| {
-        let threads: Vec<_> = (0..THREADS).map(|thread| scope.spawn(move || forever(thread))).collect();
+        let mut threads = Vec::new();
+        for number in 0..THREADS {
+            threads.push(scope.spawn(move || set_on(topic, number, redis)));
+        }
         for thread in threads {
             thread.join().map_err(|_| anyhow::anyhow!("a thread has panicked"))??;
         }
@@ -384,10 +388,8 @@ fn probe(topic: Topic<'_>, rate: f64, seconds: u64, keys: u64, reader: &str) -> 
             Some(("redis", url)) => watch_redis(&receiver, url),
             _ => bail!("a reader is sql:PORT or redis:URL"),
         };
-        // Without a receiver the pacer would end with an error of its own: this one is the cause.
-        let seen = seen?;
         let sent = pacer.join().map_err(|_| anyhow::anyhow!("the sender has panicked"))??;
-        Ok::<_, anyhow::Error>((sent, seen))
+        Ok::<_, anyhow::Error>((sent, seen?))
     })?;
     println!("{sent} {}", seen.len());
     for microseconds in seen {
