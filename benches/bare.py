@@ -115,7 +115,7 @@ class Connection:
             return None if rest == b"-1" else self.file.read(int(rest) + 2)[:-2]
         if kind == b"*":
             return [self.reply() for _ in range(int(rest))]
-        return rest
+        return int(rest) if kind == b":" else rest
 
 
 def taken(port):

@@ -338,7 +338,7 @@ fn pace(topic: Topic<'_>, rate: f64, length: Duration, keys: u64, probes: &mpsc:
 }
 
 /// Asks for the probes that are under way, the oldest first, until the last has been seen. Microseconds of each.
-fn watch(probes: &mpsc::Receiver<Probe>, mut read: impl FnMut(i64) -> Result<Option<f64>>) -> Result<Vec<u128>> {
+fn watch(probes: &mpsc::Receiver<Probe>, mut read: impl FnMut(&Probe) -> Result<Option<f64>>) -> Result<Vec<u128>> {
     let mut under_way: VecDeque<Probe> = VecDeque::new();
     let mut seen = Vec::new();
     loop {
@@ -350,7 +350,7 @@ fn watch(probes: &mpsc::Receiver<Probe>, mut read: impl FnMut(i64) -> Result<Opt
         under_way.extend(probes.try_iter());
         let mut unseen = VecDeque::new();
         for probe in under_way {
-            if read(probe.key)? == Some(probe.price) {
+            if read(&probe)? == Some(probe.price) {
                 seen.push(probe.sent.elapsed().as_micros());
             } else {
                 ensure!(probe.sent.elapsed() < PATIENCE, "probe {} is not to be seen", probe.key);
@@ -364,7 +364,9 @@ fn watch(probes: &mpsc::Receiver<Probe>, mut read: impl FnMut(i64) -> Result<Opt
 
 fn watch_redis(probes: &mpsc::Receiver<Probe>, url: &str) -> Result<Vec<u128>> {
     let mut connection = redis::Client::open(url)?.get_connection()?;
-    watch(probes, |key| Ok(redis::cmd("GET").arg(format!("bare:{key}")).query::<Option<f64>>(&mut connection)?))
+    watch(probes, |probe| {
+        Ok(redis::cmd("GET").arg(format!("bare:{}", probe.key)).query::<Option<f64>>(&mut connection)?)
+    })
 }
 
 fn watch_sql(probes: &mpsc::Receiver<Probe>, port: &str) -> Result<Vec<u128>> {
@@ -373,9 +375,10 @@ fn watch_sql(probes: &mpsc::Receiver<Probe>, port: &str) -> Result<Vec<u128>> {
     let (client, connection) = runtime.block_on(tokio_postgres::connect(&config, tokio_postgres::NoTls))?;
     let _driver = runtime.spawn(connection);
     let query = runtime.block_on(client.prepare("SELECT most_long FROM recent WHERE user_id = $1"))?;
-    watch(probes, |key| {
-        let row = runtime.block_on(client.query_opt(&query, &[&key]))?;
-        Ok(row.and_then(|row| row.get::<_, Option<f64>>(0)))
+    watch(probes, |probe| {
+        let row = runtime.block_on(client.query_opt(&query, &[&probe.key]))?;
+        // The key has one event. A row without a value: it has come and left its window, so it is late, but seen.
+        Ok(row.map(|row| row.get::<_, Option<f64>>(0).unwrap_or(probe.price)))
     })
 }
 

@@ -36,7 +36,7 @@ BATCH = 1000
 
 def events():
     """All that is sent: those of stream.py, and the probe's after the first part."""
-    rest = f"SELECT {PROBE}, ({BASE} * {stream.PRICE_FACTOR} % 4096)::DOUBLE / 16, {stream.instant(BASE, 1)}"
+    rest = f"SELECT {PROBE}, ({BASE}::BIGINT * {stream.PRICE_FACTOR} % 4096)::DOUBLE / 16, {stream.instant(BASE, 1)}"
     return f"SELECT * FROM ({stream.rows_sql(BASE + MORE, KEYS, 1)}) UNION ALL {rest}"
 
 
