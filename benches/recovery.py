@@ -35,9 +35,9 @@ BATCH = 1000
 
 
 def events():
-    """All that is sent: those of stream.py, and the probe's after the first part."""
+    """All that is sent: those of stream.py, with the probe's in place of the one after the first part."""
     rest = f"SELECT {PROBE}, ({BASE}::BIGINT * {stream.PRICE_FACTOR} % 4096)::DOUBLE / 16, {stream.instant(BASE, 1)}"
-    return f"SELECT * FROM ({stream.rows_sql(BASE + MORE, KEYS, 1)}) UNION ALL {rest}"
+    return f"SELECT * FROM ({stream.rows_sql(BASE + MORE, KEYS, 1)}) WHERE event_time <> {stream.instant(BASE, 1)} UNION ALL {rest}"
 
 
 def wait_for(what, condition):
