@@ -6,6 +6,9 @@ import sys
 from measure import machine_line
 
 ALL = ["lookup", "asof", "ingest", "windows", "scale", "memory", "backfill"]
+ALL += ["kafka", "freshness", "redis-memory", "json", "recovery"]
+# A file json.py would hide Python's own.
+MODULES = {"redis-memory": "redis_memory", "json": "json_decode"}
 
 
 def main():
@@ -16,7 +19,7 @@ def main():
     print(machine_line(), flush=True)
     for name in chosen:
         print(f"\n## {name}\n", flush=True)
-        importlib.import_module(name).main()
+        importlib.import_module(MODULES.get(name, name)).main()
 
 
 if __name__ == "__main__":

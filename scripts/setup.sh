@@ -46,7 +46,10 @@ if [ "$mode" = test ] || [ "$mode" = demo-kafka ]; then
   needs+=("Java 17 or newer|has_jre|default-jre-headless" "Maven|has mvn|maven"
     "Redis|has redis-server|redis-server" "redis-cli|has redis-cli|redis-tools" "OpenSSL's program|has openssl|openssl")
 fi
-if [ "$mode" = bench ]; then needs+=("Java 17 or newer|has_java|default-jdk-headless" "Maven|has mvn|maven"); fi
+if [ "$mode" = bench ]; then
+  needs+=("Java 17 or newer|has_java|default-jdk-headless" "Maven|has mvn|maven"
+    "Redis|has redis-server|redis-server" "redis-cli|has redis-cli|redis-tools")
+fi
 
 missing() {
   local need what check package
@@ -149,6 +152,7 @@ if [ "$mode" = test ]; then
 fi
 if [ "$mode" = bench ]; then
   python_environment .venv-bench benches/requirements.txt
+  jars tests/services/.kafka tests/services/kafka.pom.xml
   # An anchor of the benchmarks.
   jars benches/.flink benches/flink.pom.xml
 fi
