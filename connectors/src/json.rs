@@ -292,7 +292,7 @@ fn cell<'a>(token: Token<'a>, ty: &SqlType, epoch: Option<Epoch>) -> Result<Cell
         SqlType::Float4 | SqlType::Float8 => {
             let digits = number()?;
             let x: f64 = digits.parse().map_err(|_| written(digits))?;
-            let is_written_infinite = matches!(token, Token::Text(_) | Token::Plain(_));
+            let is_written_infinite = digits.trim_start_matches(['+', '-']).starts_with(['i', 'I']);
             if (x.is_infinite() || *ty == SqlType::Float4 && (x as f32).is_infinite()) && !is_written_infinite {
                 return Err(out_of_range(digits, ty));
             }

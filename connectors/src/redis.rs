@@ -177,7 +177,10 @@ impl RedisOnline {
                     self.remove_entities(view, &layout, found).await?;
                 }
             }
-            self.unlink(&keys).await?;
+            if let Some((mark, buckets)) = keys.split_last() {
+                self.unlink(buckets).await?;
+                self.unlink(std::slice::from_ref(mark)).await?;
+            }
         }
         Ok(())
     }

@@ -89,7 +89,7 @@ impl Admission {
     ) -> DfResult<AdmittedBatch> {
         let mut decision = AdmittedBatch { origin, deletes, ..AdmittedBatch::default() };
         match &decision.origin {
-            Some(origin) if origin.is_reset => self.partitions.reset(origin, now_us),
+            Some(origin) if origin.is_reset => self.partitions.reset(origin),
             Some(origin) => self.partitions.took(origin, now_us),
             None => {}
         }
@@ -397,13 +397,18 @@ mod tests {
     fn a_silent_partition_holds_nobody_back_and_begins_at_the_frontier_when_it_speaks_again() {
         let mut topic = admission(ClockMode::System);
         taken(&mut topic, 1000, &[(0, 1000), (1, 500)]);
-        assert_eq!((topic.frontier_us, topic.idle_us(1999)), (490, None));
+        // Nobody has looked whether there is more.
+        assert_eq!((topic.frontier_us, topic.idle_us(9999)), (490, None));
+        topic.partitions.level(&[0, 1], 1000);
+        assert_eq!(topic.idle_us(1999), None);
         taken(&mut topic, 1900, &[(0, 1900)]);
         // Partition 1 has been silent for the timeout.
         assert_eq!(topic.idle_us(2000), Some(1890));
         // As long as somebody knows of more, it is no silence.
-        topic.partitions.wait_for(&[1], 1950);
-        assert_eq!(topic.idle_us(2000), None);
+        topic.partitions.wait_for(&[1]);
+        assert_eq!(topic.idle_us(9999), None);
+        topic.partitions.level(&[1], 1950);
+        assert_eq!(topic.idle_us(2949), None);
         let decision = taken(&mut topic, 2960, &[(0, 2899)]);
         assert_eq!(decision.frontier_us, 2889);
         let decision = taken(&mut topic, 2970, &[(1, 2888), (1, 2889), (0, 2960)]);
@@ -442,7 +447,6 @@ mod tests {
             let times: Vec<_> = batch.iter().map(|(_, time)| Some(*time)).collect();
             replayed.replay(&rows(&times), &decision).expect("replay");
         }
-        replayed.partitions.begin(0);
         assert_eq!(replayed, lived);
     }
 

@@ -13,8 +13,8 @@ pub struct Feeds {
     engine: Arc<Engine>,
     clock: Arc<dyn Clock>,
     running: RwLock<HashMap<ObjectId, Arc<Feed>>>,
-    /// Made by the first INSERT into a topic.
-    senders: RwLock<HashMap<ObjectId, Sender>>,
+    /// Made by the first INSERT into a topic, with these options.
+    senders: RwLock<HashMap<ObjectId, (Arc<Options>, Sender)>>,
 }
 
 /// Rows that were to go into a topic and did not, or not all.
@@ -34,6 +34,15 @@ pub async fn ask(kind: ObjectKind, name: &str, relation: &Relation) -> Result<Be
         broker.ask(Broker::start).await
     };
     asked.await.map(Beginning).map_err(|error| refusal(kind, name, error))
+}
+
+/// Asks broker and topic whether they can be read with these options; wherever reading is.
+pub async fn reach(kind: ObjectKind, name: &str, relation: &Relation) -> Result<(), PgError> {
+    let asked = async {
+        let broker = Broker::new(Arc::new(Options::of(relation)?))?;
+        broker.ask(|broker| broker.ends(&broker.partitions()?)).await
+    };
+    asked.await.map(|_| ()).map_err(|error| refusal(kind, name, error))
 }
 
 /// An error of Kafka's as a client is told it.
@@ -133,12 +142,19 @@ impl Feeds {
     }
 
     fn sender(&self, object: &Object) -> Result<Sender, KafkaError> {
-        if let Some(sender) = self.senders.read().get(&object.id) {
+        // What the source is now: a long COPY has it as it was when that began.
+        let source = self.engine.source(object.id).ok_or_else(|| {
+            KafkaError::new(Kind::Other, "it was dropped meanwhile").hint("what was acknowledged is in the topic")
+        })?;
+        let relation = source.relation.read().clone();
+        let options = Arc::new(Options::of(&relation)?);
+        let mut senders = self.senders.write();
+        if let Some((_, sender)) = senders.get(&object.id).filter(|(made_with, _)| made_with.client == options.client) {
             return Ok(sender.clone());
         }
-        let relation = object.relation().ok_or_else(KafkaError::no_source)?;
-        let sender = Sender::new(Arc::new(Options::of(relation)?), relation)?;
-        Ok(self.senders.write().entry(object.id).or_insert(sender).clone())
+        let sender = Sender::new(options.clone(), &relation)?;
+        senders.insert(object.id, (options, sender.clone()));
+        Ok(sender)
     }
 
     pub async fn stop_all(&self) {

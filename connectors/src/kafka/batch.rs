@@ -81,7 +81,7 @@ impl Decoder {
         self.decoded.len() + self.undecoded.len()
     }
 
-    /// Payload bytes of them.
+    /// Bytes of them: payloads, and keys and headers that are columns or say what is deleted.
     pub fn bytes(&self) -> usize {
         self.bytes
     }
@@ -89,7 +89,7 @@ impl Decoder {
     pub(super) fn push(&mut self, message: &Message<'_>, now_us: i64) {
         let Message { partition, offset, payload, timestamp_ms, .. } = *message;
         self.next.insert(partition, offset + 1);
-        self.bytes += payload.map_or(0, <[u8]>::len);
+        self.bytes += payload.map_or(0, <[u8]>::len) + self.beside(message);
         // The time at which it was written to the topic, where the broker says so; else now is all that is known.
         let append_us = timestamp_ms.filter(|_| message.is_append_time).map_or(now_us, |ms| ms.saturating_mul(1000));
         let row = self.decoded.len();
@@ -106,6 +106,12 @@ impl Decoder {
         if !continues {
             self.runs.push(Run { row: row as u32, partition, offset, append_us });
         }
+    }
+
+    /// Bytes of a message that are kept beside its payload.
+    fn beside(&self, message: &Message<'_>) -> usize {
+        let key = message.key.filter(|_| message.payload.is_none() && self.key.is_some()).map_or(0, <[u8]>::len);
+        self.includes.iter().map(|(_, including)| including.bytes(message)).sum::<usize>() + key
     }
 
     /// One more row, or none.
@@ -231,6 +237,14 @@ impl Including {
                 b.append_option(Self::read(name, message).and_then(|bytes| std::str::from_utf8(bytes).ok()));
             }
             Including::Bytes(name, b) => b.append_option(Self::read(name, message)),
+        }
+    }
+
+    /// What it keeps of the message, where that can be large.
+    fn bytes(&self, message: &Message<'_>) -> usize {
+        match self {
+            Including::Text(name, _) | Including::Bytes(name, _) => Self::read(name, message).map_or(0, <[u8]>::len),
+            Including::Timestamp(_) | Including::Partition(_) | Including::Offset(_) => 0,
         }
     }
 

@@ -10,9 +10,10 @@
 
 use super::{Batch, Broker, Came, KafkaError, Kind, Options, Reader};
 use arrow::datatypes::SchemaRef;
+use futures::FutureExt;
 use parking_lot::RwLock;
 use rdkafka::error::RDKafkaErrorCode;
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 use tidemark_catalog::{Object, ObjectId};
 use tidemark_engine::{
     runtime::{Engine, IngestError},
@@ -150,7 +151,7 @@ struct Task {
 
 impl Task {
     async fn run(self) {
-        while let Err(end) = self.read().await {
+        while let Err(end) = self.read_or_panic().await {
             match end {
                 End::Stopped => return,
                 End::Trouble(error) => {
@@ -169,11 +170,25 @@ impl Task {
         }
     }
 
+    /// A mistake of the program is told like any other failure, and its partitions are waited for: the frontier does not go past
+    /// records that nobody reads.
+    async fn read_or_panic(&self) -> Result<(), End> {
+        let read = AssertUnwindSafe(self.read()).catch_unwind().await;
+        read.unwrap_or_else(|panic| {
+            let text = panic.downcast_ref::<String>().map(String::as_str);
+            let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("it panicked");
+            let message = format!("an internal error while it was read: {text}");
+            Err(End::Failed(
+                KafkaError::new(Kind::Other, message).hint("please report it; the server's log says where"),
+            ))
+        })
+    }
+
     /// A pause in which nothing is read. What is in the topic meanwhile is waited for, for ever if need be: the next start may
     /// read it.
     async fn rest(&self) -> Result<(), End> {
         let all: Vec<u32> = self.status.reached.read().keys().copied().collect();
-        self.engine.wait_for(self.source, &all).await;
+        self.engine.looked(self.source, &all, &[]).await;
         self.unless_stopped(self.clock.sleep(RETRY)).await
     }
 
@@ -359,17 +374,17 @@ impl Task {
             Err(error) => {
                 // Nobody knows what they have.
                 let all: Vec<u32> = next.keys().copied().collect();
-                self.engine.wait_for(self.source, &all).await;
+                self.engine.looked(self.source, &all, &[]).await;
                 self.report(error);
                 return Ok(false);
             }
         };
-        let behind: Vec<u32> = {
+        let (level, behind): (Vec<u32>, Vec<u32>) = {
             let reached = self.status.reached.read();
-            let is_behind = |(id, end): (&u32, &u64)| reached.get(id).is_none_or(|next| next < end).then_some(*id);
-            looked.ends.iter().filter_map(is_behind).collect()
+            let is_level = |id: &u32| looked.ends.get(id) <= reached.get(id);
+            looked.ends.keys().copied().partition(is_level)
         };
-        self.engine.wait_for(self.source, &behind).await;
+        self.engine.looked(self.source, &behind, &level).await;
         broker.forget_complaints();
         *self.status.ends.write() = looked.ends;
         *self.status.error.write() = None;

@@ -201,6 +201,10 @@ fn format(relation: &Relation) -> Result<Format, KafkaError> {
             if dialect.delimiter == dialect.quote {
                 return Err(wrong("csv.delimiter and csv.quote are one character".into()));
             }
+            let special = [char::from(dialect.delimiter), char::from(dialect.quote), '\n', '\r'];
+            if dialect.null.contains(special) {
+                return Err(wrong("csv.null contains the delimiter, the quote or the end of a line".into()));
+            }
             Ok(Format::Csv(dialect))
         }
         Encode::Bytes => {

@@ -159,7 +159,11 @@ impl Sender {
         loop {
             match self.producer.send(record) {
                 Ok(()) => return Ok(()),
-                Err((error, back)) if error.rdkafka_error_code() == Some(RDKafkaErrorCode::QueueFull) => {
+                // Where nothing is in the queue, this message alone is too much for it.
+                Err((error, back))
+                    if error.rdkafka_error_code() == Some(RDKafkaErrorCode::QueueFull)
+                        && self.producer.in_flight_count() > 0 =>
+                {
                     self.producer.poll(LOOK);
                     record = back;
                 }

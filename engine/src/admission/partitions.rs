@@ -8,8 +8,8 @@
 //!
 //! A partition that speaks again after a silence begins at the frontier of that moment (semantics, section 3). That floor
 //! need not be kept: the frontier never passes the greater of the watermark and the floor of a partition that speaks, so
-//! "below the watermark or the frontier" says the same. Which ones are silent is not kept either: after a start all of them
-//! are taken to speak, and until the idle timeout the frontier stays where it was.
+//! "below the watermark or the frontier" says the same. Which ones are silent is not kept either: one counts as silent only
+//! for as long as it is known to have nothing more, so after a start the frontier stays where it was until somebody has looked.
 
 use crate::seam::{Origin, Taken};
 use serde::{Deserialize, Serialize};
@@ -20,9 +20,10 @@ pub struct Partition {
     /// The offset of the next record to take.
     pub next: u64,
     pub watermark_us: i64,
-    /// When there was last something to wait for, by the server's clock; `None`: not since the start.
+    /// Since when there has been nothing to wait for, by the server's clock; `None`: there may be something, or nobody has
+    /// looked yet.
     #[serde(skip)]
-    busy_us: Option<i64>,
+    silent_us: Option<i64>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -57,21 +58,21 @@ impl Partitions {
             let partition = self.0.entry(taken.partition).or_insert(Partition {
                 next: taken.next,
                 watermark_us: i64::MIN,
-                busy_us: None,
+                silent_us: None,
             });
             partition.next = taken.next;
-            partition.busy_us = Some(now_us);
+            partition.silent_us = partition.silent_us.map(|_| now_us);
         }
     }
 
     /// Reading was set elsewhere, and these partitions are all that there are. One that goes back is as a new one: what
     /// it has brought before does not make it late.
-    pub(super) fn reset(&mut self, origin: &Origin, now_us: i64) {
+    pub(super) fn reset(&mut self, origin: &Origin) {
         let before = std::mem::take(&mut self.0);
         for taken in &origin.taken {
             let goes_on = before.get(&taken.partition).filter(|partition| partition.next <= taken.next);
             let watermark_us = goes_on.map_or(i64::MIN, |partition| partition.watermark_us);
-            self.0.insert(taken.partition, Partition { next: taken.next, watermark_us, busy_us: Some(now_us) });
+            self.0.insert(taken.partition, Partition { next: taken.next, watermark_us, silent_us: None });
         }
     }
 
@@ -94,28 +95,37 @@ impl Partitions {
             self.0.clear();
         }
         for Taken { partition, next, watermark_us } in origin.taken.iter().copied() {
-            self.0.insert(partition, Partition { next, watermark_us, busy_us: None });
+            self.0.insert(partition, Partition { next, watermark_us, silent_us: None });
         }
     }
 
-    /// These have records that are not here yet, or may have: they are waited for.
-    pub fn wait_for(&mut self, partitions: &[u32], now_us: i64) {
+    /// These have records that are not here yet, or may have: they are waited for, until they are level.
+    pub fn wait_for(&mut self, partitions: &[u32]) {
         for partition in partitions {
             if let Some(partition) = self.0.get_mut(partition) {
-                partition.busy_us = Some(now_us);
+                partition.silent_us = None;
             }
         }
     }
 
-    /// Since the start nobody has looked: the time of silence begins now.
-    pub fn begin(&mut self, now_us: i64) {
-        self.0.values_mut().for_each(|partition| partition.busy_us = Some(partition.busy_us.unwrap_or(now_us)));
+    /// These have nothing more: the time of their silence begins now, where it has not begun.
+    pub fn level(&mut self, partitions: &[u32], now_us: i64) {
+        for partition in partitions {
+            if let Some(partition) = self.0.get_mut(partition) {
+                partition.silent_us.get_or_insert(now_us);
+            }
+        }
+    }
+
+    /// Nobody has looked since reading began.
+    pub fn begin(&mut self) {
+        self.0.values_mut().for_each(|partition| partition.silent_us = None);
     }
 
     /// The least watermark of those that are not idle; `None`: all are.
     pub(super) fn least_us(&self, now_us: i64, idle_timeout_us: i64) -> Option<i64> {
         let is_idle = |partition: &Partition| {
-            partition.busy_us.is_some_and(|busy_us| now_us.saturating_sub(busy_us) >= idle_timeout_us)
+            partition.silent_us.is_some_and(|since_us| now_us.saturating_sub(since_us) >= idle_timeout_us)
         };
         self.0.values().filter(|partition| !is_idle(partition)).map(|partition| partition.watermark_us).min()
     }

@@ -54,14 +54,19 @@ pub struct ViewProgress {
 /// The key of the writer epoch in [`Keyspace::Progress`]; object ids are four bytes.
 const EPOCH: &[u8] = b"epoch";
 
-/// Epochs count at least the seconds since 2020, of which four bytes last until 2156: so two servers on copies of one directory,
-/// which both add to the same number, have different ones, and stores outside the directory fence the one that began first.
-const EPOCHS_FROM_US: i64 = 1_577_836_800_000_000;
+/// Epochs are at least the tenths of a second since 2026: so two servers on copies of one directory, which both add to the same
+/// number, have different ones, and stores outside the directory fence the one that began first. No server starts again
+/// within a tenth of a second.
+const EPOCHS_FROM_US: i64 = 1_767_225_600_000_000;
+const EPOCH_US: i64 = 100_000;
+
+/// Beyond this, in 2038, they only count: Redis has four bytes for them.
+const EPOCHS_BY_TIME: u64 = 4_000_000_000;
 
 /// The writer epoch of a server that begins now; `before`: the one before it in this directory.
 fn next_epoch(before: u64, now_us: i64) -> u64 {
-    let seconds = now_us.saturating_sub(EPOCHS_FROM_US) / 1_000_000;
-    before.saturating_add(1).max(u64::try_from(seconds).unwrap_or(0))
+    let by_time = u64::try_from(now_us.saturating_sub(EPOCHS_FROM_US) / EPOCH_US).unwrap_or(0);
+    before.saturating_add(1).max(by_time.min(EPOCHS_BY_TIME))
 }
 
 /// Entries read from the state store at a time.
@@ -238,15 +243,17 @@ pub(super) fn read(seams: &Seams, key: &[u8]) -> SeamResult<Option<Vec<u8>>> {
 
 #[cfg(test)]
 mod tests {
-    use super::{EPOCHS_FROM_US, next_epoch};
+    use super::{EPOCH_US, EPOCHS_BY_TIME, EPOCHS_FROM_US, next_epoch};
 
     #[test]
     fn an_epoch_is_later_than_the_one_before_and_than_that_of_a_copy_begun_earlier() {
-        let at = |seconds: i64| EPOCHS_FROM_US + seconds * 1_000_000;
-        // Two copies of a directory in which a server had begun at second 90.
+        let at = |tenths: i64| EPOCHS_FROM_US + tenths * EPOCH_US;
+        // Two copies of a directory in which a server had begun at 90.
         assert!(next_epoch(90, at(100)) < next_epoch(90, at(101)));
         // A clock that was put back, and one from before all epochs.
         assert_eq!(next_epoch(90, at(50)), 91);
         assert_eq!(next_epoch(0, i64::MIN), 1);
+        // When all numbers that time gives are used up.
+        assert_eq!(next_epoch(EPOCHS_BY_TIME, i64::MAX), EPOCHS_BY_TIME + 1);
     }
 }

@@ -62,12 +62,12 @@ impl SourceRuntime {
 }
 
 impl Engine {
-    /// For each partition of the source's topic the offset of the next record to take; empty before the first. From now on
-    /// silence is counted.
+    /// For each partition of the source's topic the offset of the next record to take; empty before the first. All of them are
+    /// waited for until they are said to be level.
     pub async fn begin_taking(&self, id: ObjectId) -> BTreeMap<u32, u64> {
         let Some(source) = self.source(id) else { return BTreeMap::new() };
         let mut inner = source.lock().await;
-        inner.admission.partitions.begin(self.seams.clock.now_us());
+        inner.admission.partitions.begin();
         inner.admission.partitions.next()
     }
 
@@ -89,10 +89,13 @@ impl Engine {
         source.ingest(vec![rows], Some((origin, deletes)), begun_us, Conflict::Error, &self.seams).await
     }
 
-    /// These partitions have more than has been taken, or may have: they hold the frontier back.
-    pub async fn wait_for(&self, id: ObjectId, partitions: &[u32]) {
+    /// What has been found of a topic's partitions: `behind` have more than has been taken, or may have, and hold the
+    /// frontier back; `level` have nothing more, and hold it back for the idle timeout.
+    pub async fn looked(&self, id: ObjectId, behind: &[u32], level: &[u32]) {
         if let Some(source) = self.source(id) {
-            source.lock().await.admission.partitions.wait_for(partitions, self.seams.clock.now_us());
+            let mut inner = source.lock().await;
+            inner.admission.partitions.wait_for(behind);
+            inner.admission.partitions.level(level, self.seams.clock.now_us());
         }
     }
 }

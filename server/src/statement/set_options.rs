@@ -83,7 +83,7 @@ pub async fn execute(
     let relation = changed.relation().cloned();
     let another_client = options.keys().any(|option| option.starts_with("properties."));
     if let Some(relation) = relation.as_ref().filter(|relation| another_client && relation.topic().is_some()) {
-        feeds::ask(kind, name, relation).await?;
+        feeds::reach(kind, name, relation).await?;
     }
     database.commit(&mut catalog, &[Change::Put(changed.clone())]).await?;
     if let (Some(source), Some(relation)) = (database.engine.source(object.id), relation) {
