@@ -38,7 +38,7 @@ use tidemark_server::points::{AbortAt, Point};
 /// Each point is the first fault of one of so many seeds in a row; some more for chance.
 const SCHEDULES: u64 = 20;
 /// After the point: as many as are over in seconds.
-const FAULTS: usize = 3;
+const FAULTS: usize = 2;
 /// Events that are sent at once, and a broken message among them.
 const PIECE: usize = 20;
 /// So many events at least: a minute and a half of event time, three windows.

@@ -1,6 +1,6 @@
 //! `optimize`: the small files of a month become large ones, in the same order.
 //!
-//! The crate cannot rewrite (docs/decisions/0017): manifest, manifest list and snapshot are made here of its public
+//! The crate cannot rewrite (docs/decisions/0016): manifest, manifest list and snapshot are made here of its public
 //! parts, and become current by the same compare-and-set as an append. In order: data files, manifest, manifest list,
 //! metadata file, each durable before the next names it. Whoever is stopped between has left orphans and nothing else.
 //! The replaced files stay, held by a tag on the snapshot before, until `vacuum` finds them old enough.
