@@ -143,9 +143,7 @@ impl Feeds {
 
     fn sender(&self, object: &Object) -> Result<Sender, KafkaError> {
         // What the source is now: a long COPY has it as it was when that began.
-        let source = self.engine.source(object.id).ok_or_else(|| {
-            KafkaError::new(Kind::Other, "it was dropped meanwhile").hint("what was acknowledged is in the topic")
-        })?;
+        let source = self.engine.source(object.id).ok_or_else(KafkaError::no_source)?;
         let relation = source.relation.read().clone();
         let options = Arc::new(Options::of(&relation)?);
         let mut senders = self.senders.write();
