@@ -122,7 +122,8 @@ pub(crate) fn wanted_key(view: &ViewRuntime, filters: &[Expr]) -> Option<Vec<u8>
     Some(crate::value::encode_row(&values))
 }
 
-/// A literal as a value of a key column's type; `None` for NULL and for what does not fit.
+/// A literal as a value of a key column's type; `None` for NULL and for what no value of the type equals, such as 1.004 for a
+/// key of two decimal places.
 pub fn key_value(literal: ScalarValue, ty: &DataType) -> Option<Value> {
     if let Some(value) = plain_key(&literal, ty) {
         return Some(value);
@@ -130,10 +131,19 @@ pub fn key_value(literal: ScalarValue, ty: &DataType) -> Option<Value> {
     if literal.is_null() {
         return None;
     }
-    let literal = if literal.data_type() == *ty { literal } else { literal.cast_to(ty).ok()? };
+    let literal = if literal.data_type() == *ty { literal } else { exactly(literal, ty)? };
     let array = literal.to_array().ok()?;
     let value = crate::value::values_of(&array).ok()?.pop()?;
     (!value.is_null()).then_some(value)
+}
+
+/// The literal in another type, unless that changes its value.
+fn exactly(literal: ScalarValue, ty: &DataType) -> Option<ScalarValue> {
+    let cast = literal.cast_to(ty).ok()?;
+    // Beside a double the other side becomes a double too, in SQL as here.
+    let rounds = literal.data_type().is_numeric() && ty.is_numeric() && *ty != DataType::Float64;
+    let is_same = |back: ScalarValue| !back.is_null() && back == literal;
+    (!rounds || cast.cast_to(&literal.data_type()).is_ok_and(is_same)).then_some(cast)
 }
 
 /// The same for most keys there are, without an array for each.

@@ -63,6 +63,9 @@ pub trait Logs: Send + Sync {
     fn remove(&self, id: ObjectId) -> SeamResult<()>;
 }
 
+/// How far a watermark moves at once where keys are due: a quiet key has a step a month.
+const ADVANCE_PIECE_US: i64 = 31 * 24 * 3_600_000_000;
+
 /// The implementations behind the five seams.
 #[derive(Clone)]
 pub struct Seams {
@@ -538,11 +541,24 @@ impl Engine {
         Err(IngestError::Seam(SeamError::NotDone(error)))
     }
 
-    /// `ALTER SOURCE … ADVANCE WATERMARK TO`.
+    /// `ALTER SOURCE … ADVANCE WATERMARK TO`. A leap goes by pieces: in each, a key has a few steps by time alone, and those
+    /// of all pieces before may be in history and out of memory.
     pub async fn advance_watermark(&self, id: ObjectId, to_us: i64) -> SeamResult<()> {
-        match self.source(id) {
-            Some(source) => source.advance(to_us, self.seams.clock.now_us()).await,
-            None => Ok(()),
+        let Some(source) = self.source(id) else { return Ok(()) };
+        loop {
+            let due_us =
+                self.views().iter().filter(|view| view.reads(id)).filter_map(|view| view.state.earliest_due()).min();
+            // Never back, and beyond what is next due, so that every piece does something.
+            let piece_us = due_us.unwrap_or(i64::MAX).max(source.frontier_us()).saturating_add(ADVANCE_PIECE_US);
+            source.advance(piece_us.min(to_us), self.seams.clock.now_us()).await?;
+            if piece_us >= to_us {
+                return Ok(());
+            }
+            self.make_way(&source).await.map_err(|error| match error {
+                IngestError::Seam(error) => error,
+                other => SeamError::not_done(other),
+            })?;
+            tokio::task::yield_now().await;
         }
     }
 }

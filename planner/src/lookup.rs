@@ -10,7 +10,7 @@
 pub mod fingerprint;
 
 use datafusion::sql::sqlparser::ast::{self, Expr, Value};
-use tidemark_catalog::{Object, ObjectId, Snapshot};
+use tidemark_catalog::{Object, ObjectId, Snapshot, SqlType};
 
 #[derive(Debug, Clone, PartialEq)]
 pub struct Lookup {
@@ -33,6 +33,16 @@ pub enum Keys {
     AnyParameter(usize),
     /// `= ANY ('{a,b}')`: an array literal.
     AnyLiteral(String),
+}
+
+impl Keys {
+    fn has_literals(&self) -> bool {
+        match self {
+            Keys::One(operands) | Keys::Any(operands) => operands.iter().any(|o| matches!(o, Operand::Literal(_))),
+            Keys::AnyParameter(_) => false,
+            Keys::AnyLiteral(_) => true,
+        }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -124,6 +134,11 @@ pub fn recognise(query: &ast::Query, snapshot: &Snapshot) -> Option<Lookup> {
         }
         _ => return None,
     };
+    // Beside a column of single precision a number is compared in double, a quoted text in single: the plan knows which.
+    let is_single = |key: &usize| view.columns[*key].ty == SqlType::Float4;
+    if view.key.iter().any(is_single) && keys.has_literals() {
+        return None;
+    }
     let parameters = parameters(&keys)?;
     Some(Lookup { view: object.id, keys, projection, parameters })
 }

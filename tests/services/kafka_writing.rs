@@ -154,6 +154,11 @@ async fn a_broker_that_is_away_is_an_error_that_says_what_is_in(broker: &Broker,
     run(client, "ALTER SOURCE made SET (properties.message.timeout.ms = '3000')").await?;
     run(client, "INSERT INTO made (user_id) VALUES (5)").await?;
     broker.kill()?;
+    // Whoever does not wait for it is let go: what becomes of the rows nobody knows, as after any error.
+    run(client, "SET statement_timeout = '200ms'").await?;
+    refused(client, "INSERT INTO made (user_id) VALUES (6)", "57014: canceling statement due to statement timeout")
+        .await?;
+    run(client, "RESET statement_timeout").await?;
     let gone = "08001: source \"made\": no Kafka broker answers at";
     refused(client, "INSERT INTO made (user_id) VALUES (6), (7)", gone).await?;
     refused(client, "INSERT INTO made (user_id) VALUES (6), (7)", "(detail: 0 of 2 rows are acknowledged").await?;

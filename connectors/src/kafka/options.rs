@@ -69,11 +69,12 @@ pub const OPTIONS: [&str; 14] = [
 ];
 
 /// Settings of librdkafka that this connector stands on; and why.
-const RESERVED: [(&str, &str); 11] = [
+const RESERVED: [(&str, &str); 12] = [
     ("enable.auto.commit", "offsets are kept with the rows, not by a group"),
     ("enable.auto.offset.store", "offsets are kept with the rows, not by a group"),
     ("enable.partition.eof", "it tells when a partition is idle"),
     ("auto.offset.reset", "scan.startup.mode says where a source begins; records that are gone later are an error"),
+    ("isolation.level", "what a transaction has not committed is never a row"),
     ("group.instance.id", "partitions are assigned without a group"),
     ("partition.assignment.strategy", "partitions are assigned without a group"),
     ("enable.idempotence", "what INSERT writes is to be there once"),
@@ -157,7 +158,7 @@ fn start(relation: &Relation) -> Result<Start, KafkaError> {
         }
         "specific-offsets" => offsets.and_then(specific).map(Start::Offsets).ok_or_else(|| {
             wrong("scan.startup.mode = 'specific-offsets' needs offsets".into())
-                .hint("scan.startup.specific-offsets = 'partition:0,offset:42;partition:1,offset:300'")
+                .hint("\"scan.startup.specific-offsets\" = 'partition:0,offset:42;partition:1,offset:300'")
         }),
         other => Err(wrong(format!("scan.startup.mode is \"{other}\""))
             .hint("'earliest', 'latest', 'timestamp' or 'specific-offsets'")),

@@ -480,3 +480,28 @@ async fn rows_wait_for_history_where_too_many_steps_do_and_are_refused_where_it_
     assert!(view.state.steps_waiting() <= 2, "{}", view.state.steps_waiting());
     assert_eq!(shown(&engine), ([Some(8), None], 8));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leap_of_the_watermark_keeps_no_more_steps_in_memory_than_rows_may() {
+    let world = World::new();
+    let engine = world.start().await;
+    ingest(&engine, &[(Some(1), 0)]).await.expect("a row");
+    // A step a month for the quiet key, for ten years.
+    const MONTHS: usize = 120;
+    engine.advance_watermark(CLICKS, TEN_US + 10 * 365 * 24 * 60 * MINUTE_US).await.expect("a leap");
+    let view = engine.view(PER_USER).expect("the view runs");
+    let steps = view.state.counters.steps.load(Ordering::Relaxed) as usize;
+    assert!(steps >= MONTHS - 2, "{steps} steps");
+    assert!(view.state.steps_waiting() <= STEPS_WAITING_MAX + 2, "{} wait", view.state.steps_waiting());
+
+    // Where history cannot be written it stops on the way, says so, and goes on when it can.
+    world.refuses_steps.store(true, Ordering::Relaxed);
+    let far_us = TEN_US + 20 * 365 * 24 * 60 * MINUTE_US;
+    let stopped = engine.advance_watermark(CLICKS, far_us).await.expect_err("no history").to_string();
+    assert!(stopped.contains("wait for their history"), "{stopped}");
+    let source = engine.source(CLICKS).expect("the source runs");
+    assert!(source.frontier_us() < far_us && view.state.steps_waiting() <= STEPS_WAITING_MAX + 2);
+    world.refuses_steps.store(false, Ordering::Relaxed);
+    engine.advance_watermark(CLICKS, far_us).await.expect("the rest of the leap");
+    assert_eq!(source.frontier_us(), far_us);
+}

@@ -79,7 +79,8 @@ impl Sink {
     async fn ingest(&mut self) -> Result<(), PgError> {
         let batches = std::mem::take(&mut self.waiting);
         self.waiting_rows = 0;
-        let _held = self.hold.hold();
+        // As in INSERT.
+        let _held = (!self.is_topic).then(|| self.hold.hold());
         if self.is_topic {
             let produced = self.database.feeds.produce(&self.object, batches).await;
             let rows = *produced.as_ref().unwrap_or_else(|unsent| &unsent.acknowledged);

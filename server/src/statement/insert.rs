@@ -176,7 +176,8 @@ pub async fn execute(
         .filter(|b| b.num_rows() > 0)
         .map(|batch| fit(&object, &map, batch, &session.format.time_zone))
         .collect::<Result<Vec<_>, PgError>>()?;
-    let held = session.hold.hold();
+    // What is on its way into a topic cannot be taken back whatever the client waits for: there is nothing to hold up.
+    let held = relation.topic().is_none().then(|| session.hold.hold());
     let report = match relation.topic() {
         None => database.engine.ingest(object.id, batches, conflict).await?,
         Some(_) => {
