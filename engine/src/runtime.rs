@@ -98,7 +98,8 @@ pub struct Engine {
     checkpointing: tokio::sync::Mutex<()>,
     /// Dropped views of which the online store still has values.
     dropped_online: parking_lot::Mutex<BTreeSet<ObjectId>>,
-    /// Held while values are on their way to the online store, so that a checkpoint knows which have arrived.
+    /// Held while values are on their way to the online store: of one flush at a time, and none of a view that is dropped.
+    /// A store that hangs holds it for long, so checkpoints do without: what is in flight, the views' shards know.
     flushing: tokio::sync::Mutex<()>,
 }
 
@@ -308,9 +309,12 @@ impl Engine {
             return self.forget_view(id, &failure.name).await;
         }
         let Some(view) = self.views.write().remove(&id) else { return Ok(()) };
-        // A checkpoint under way may still write the view's keys: wait for it.
-        let _quiet = self.checkpointing.lock().await;
-        self.detach(&view).await;
+        {
+            // A checkpoint under way may still write the view's keys: wait for it. Later ones do not know the view, and wait for
+            // nothing here: the online store may hang.
+            let _quiet = self.checkpointing.lock().await;
+            self.detach(&view).await;
+        }
         // Its dead letters go with it; the rows themselves are in the source.
         for reading in &view.sources {
             let letters = [reading.source.id.0.to_be_bytes(), id.0.to_be_bytes()].concat();
@@ -397,7 +401,7 @@ impl Engine {
         let now_us = view.now_us(self.seams.clock.now_us());
         let stale = view.state.take_stale(now_us).map_err(SeamError::not_done)?;
         let flushed = stale.len();
-        let unput = Unput::keys(&view.state, stale.iter().map(|(key, _)| key.clone()).collect());
+        let unput = Unput::in_flight(&view.state);
         self.put_online(view, stale).await?;
         unput.arrived();
         let caught_up = self.catch_up(view, now_us).await?;

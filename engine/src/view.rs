@@ -95,8 +95,6 @@ pub struct Counters {
     /// Aggregates that left their type's range, and output expressions that failed: NULL in both cases.
     pub values_failed: AtomicU64,
     pub steps: AtomicU64,
-    /// Changed keys whose rows are on their way to the online store.
-    pub being_put: AtomicU64,
 }
 
 /// Steps below the frontier that the history table may not have yet.
@@ -536,9 +534,18 @@ impl ViewState {
         self.committed(done.count(), frontier_us);
     }
 
-    /// The keys whose online value may have changed by `at_us`, with their rows then; each is reported once per change.
+    /// The keys whose online value may have changed by `at_us`, with their rows then; each is reported once per change. They
+    /// are in flight until [`Self::arrived`] or [`Self::not_arrived`]; after an error none is.
     pub fn take_stale(&self, at_us: i64) -> DfResult<OnlineRows> {
         self.wake_departing(at_us)?;
+        let taken = self.take_all_stale(at_us);
+        if taken.is_err() {
+            self.not_arrived();
+        }
+        taken
+    }
+
+    fn take_all_stale(&self, at_us: i64) -> DfResult<OnlineRows> {
         let mut taken = vec![];
         for shard in &self.shards {
             let mut shard = shard.lock();
@@ -610,16 +617,35 @@ impl ViewState {
         }
     }
 
-    /// Marks keys whose values could not be put. Where one cannot be read now the store is to be filled from all keys.
+    /// The online store has what was in flight.
+    pub fn arrived(&self) {
+        self.shards.iter().for_each(|shard| drop(shard.lock().take_in_flight()));
+    }
+
+    /// What was in flight has not arrived, or nobody knows: it is put again.
+    pub fn not_arrived(&self) {
+        for shard in &self.shards {
+            let mut shard = shard.lock();
+            for key in shard.take_in_flight() {
+                self.mark_stale_in(&mut shard, hash(&key), key);
+            }
+        }
+    }
+
+    /// Marks keys that the online store does not have.
     pub fn mark_stale(&self, keys: impl IntoIterator<Item = Encoded>) {
         for key in keys {
             let hash = hash(&key);
-            let mut shard = self.shards[shard_of(hash)].lock();
-            match self.find_or_load(&mut shard, hash, &key) {
-                Ok(Some(id)) => shard.mark_stale(id),
-                Ok(None) => shard.still_over_stale(key),
-                Err(_) => self.is_behind(),
-            }
+            self.mark_stale_in(&mut self.shards[shard_of(hash)].lock(), hash, key);
+        }
+    }
+
+    /// Where the key cannot be read now the store is to be filled from all keys.
+    fn mark_stale_in(&self, shard: &mut Shard, hash: u64, key: Encoded) {
+        match self.find_or_load(shard, hash, &key) {
+            Ok(Some(id)) => shard.mark_stale(id),
+            Ok(None) => shard.still_over_stale(key),
+            Err(_) => self.is_behind(),
         }
     }
 
@@ -633,12 +659,11 @@ impl ViewState {
     /// all are put, the rest of them. Those that time alone changes are found by the flush itself.
     pub fn waiting_online(&self) -> u64 {
         let changed: usize = self.shards.iter().map(|shard| shard.lock().waiting_online()).sum();
-        let changed = changed as u64 + self.counters.being_put.load(Ordering::Relaxed);
         let left = self.cold.as_ref().filter(|cold| cold.may_be_behind()).map(|cold| {
             let keys = self.counters.keys.load(Ordering::Relaxed);
             keys.saturating_sub(cold.filled.load(Ordering::Relaxed))
         });
-        left.unwrap_or(0).max(changed)
+        left.unwrap_or(0).max(changed as u64)
     }
 
     /// The online store has the rows of so many keys more, of all of them.

@@ -1,7 +1,7 @@
 //! A store fails beneath a whole engine: what the engine has taken in stands, and none of it is lost or doubled.
 //!
-//! The parts are the embedded ones. The faults: until it is lifted, the state store writes no dead letters, or history no steps; the
-//! state of keys is damaged on disk, or of another version's format.
+//! The parts are the embedded ones. The faults: until it is lifted, the state store writes no dead letters, or history no steps, or
+//! no put into the online store returns; the state of keys is damaged on disk, or of another version's format.
 //!
 //! ```text
 //!   offset   0   1  │  2   3     4     5       from offset 2 on letters are refused
@@ -16,6 +16,7 @@ use arrow::{
     record_batch::RecordBatch,
 };
 use async_trait::async_trait;
+use bytes::Bytes;
 use datafusion::catalog::TableProvider;
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -34,14 +35,16 @@ use tidemark_connectors::{
     state::FjallState,
 };
 use tidemark_engine::{
+    online::OnlineRow,
     runtime::{Conflict, Engine, IngestError, IngestReport, Logs, STATE_FORMAT, Seams},
     seam::{
-        Clock, CommitTag, HistoryStore, HistoryTable, Keyspace, RejectReason, SeamError, SeamResult, Source,
-        StateStore, WriteBatch,
+        Clock, CommitTag, HistoryStore, HistoryTable, Keyspace, OnlineStore, OnlineValue, Put, RejectReason, SeamError,
+        SeamResult, Source, StateStore, WriteBatch,
     },
     value::{Value, encode_row},
     view::Memory,
 };
+use tokio::sync::{Notify, RwLock};
 
 const CLICKS: ObjectId = ObjectId::FIRST;
 const PER_USER: ObjectId = ObjectId(ObjectId::FIRST.0 + 1);
@@ -139,6 +142,45 @@ impl HistoryStore for FaultyHistory {
     }
 }
 
+/// The embedded online store, with a fault.
+struct FaultyOnline {
+    store: FjallOnline,
+    hangs: Hangs,
+}
+
+/// While somebody has the lock for writing, no put gets through.
+#[derive(Clone, Default)]
+struct Hangs {
+    gate: Arc<RwLock<()>>,
+    /// Told of every put, before it waits.
+    begun: Arc<Notify>,
+}
+
+#[async_trait]
+impl OnlineStore for FaultyOnline {
+    async fn open_view(&self, view: ObjectId) -> SeamResult<bool> {
+        self.store.open_view(view).await
+    }
+
+    async fn filled(&self, view: ObjectId) -> SeamResult<()> {
+        self.store.filled(view).await
+    }
+
+    async fn put(&self, view: ObjectId, values: Vec<OnlineValue>) -> SeamResult<Put> {
+        self.hangs.begun.notify_one();
+        let _open = self.hangs.gate.read().await;
+        self.store.put(view, values).await
+    }
+
+    async fn get_many(&self, view: ObjectId, keys: &[Bytes]) -> SeamResult<Vec<Option<OnlineValue>>> {
+        self.store.get_many(view, keys).await
+    }
+
+    async fn drop_view(&self, view: ObjectId) -> SeamResult<()> {
+        self.store.drop_view(view).await
+    }
+}
+
 pub struct LogsIn(pub PathBuf, pub LogSettings);
 
 impl Logs for LogsIn {
@@ -159,6 +201,7 @@ struct World {
     catalog: Snapshot,
     refuses_letters: Arc<AtomicBool>,
     refuses_steps: Arc<AtomicBool>,
+    hangs: Hangs,
 }
 
 impl World {
@@ -169,6 +212,7 @@ impl World {
             catalog: Snapshot::new(1, [clicks(), per_user()]),
             refuses_letters: Arc::default(),
             refuses_steps: Arc::default(),
+            hangs: Hangs::default(),
         }
     }
 
@@ -180,6 +224,7 @@ impl World {
     async fn start(&self) -> Engine {
         let part = |name: &str| self.folder.path().join(name);
         let store = FjallState::open(&part("state")).expect("a state store");
+        let online = FjallOnline::open(&part("online")).expect("an online store");
         let history = IcebergHistory::open(&part("warehouse"), self.clock.clone()).await.expect("a history store");
         let seams = Seams {
             threads: 2,
@@ -188,7 +233,7 @@ impl World {
             clock: self.clock.clone(),
             logs: Arc::new(LogsIn(part("log"), LogSettings::default())),
             state: Arc::new(FaultyState { store, refuses_letters: self.refuses_letters.clone() }),
-            online: Arc::new(FjallOnline::open(&part("online")).expect("an online store")),
+            online: Arc::new(FaultyOnline { store: online, hangs: self.hangs.clone() }),
             history: Arc::new(FaultyHistory { store: history, refuses_steps: self.refuses_steps.clone() }),
         };
         Engine::start(seams, &self.catalog).await.expect("it recovers")
@@ -283,6 +328,14 @@ async fn letters(engine: &Engine) -> Vec<(Option<ObjectId>, u64, RejectReason)> 
 /// How many letters the store has.
 async fn written(engine: &Engine) -> usize {
     engine.seams.state.page(Keyspace::DeadLetters, &[], None, usize::MAX).expect("entries").len()
+}
+
+/// The count for user 1 as the online store has it.
+async fn online(engine: &Engine) -> Option<Value> {
+    let key = Bytes::from(encode_row(&[Value::Int(1)]));
+    let mut found = engine.seams.online.get_many(PER_USER, &[key]).await.expect("values");
+    let row = found.pop().flatten()?.row?;
+    OnlineRow::decode(&row).expect("a row").outputs.pop()
 }
 
 fn last_error(engine: &Engine) -> Option<String> {
@@ -504,4 +557,42 @@ async fn a_leap_of_the_watermark_keeps_no_more_steps_in_memory_than_rows_may() {
     world.refuses_steps.store(false, Ordering::Relaxed);
     engine.advance_watermark(CLICKS, far_us).await.expect("the rest of the leap");
     assert_eq!(source.frontier_us(), far_us);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_online_store_that_hangs_holds_up_no_checkpoint_and_gets_what_it_had_not_after_a_crash() {
+    let world = World::new();
+    let engine = world.start().await;
+    ingest(&engine, &[(Some(1), 0)]).await.expect("a row");
+    engine.flush_online().await.expect("a value");
+    assert_eq!(online(&engine).await, Some(Value::Int(1)));
+    // The second row moves the watermark past the first: neither the log behind the checkpoint nor time tells of user 1.
+    ingest(&engine, &[(Some(1), 10), (Some(2), 20)]).await.expect("rows");
+
+    let shut = world.hangs.gate.write().await;
+    // One told before.
+    world.hangs.begun.notified().await;
+    {
+        let flush = engine.flush_online();
+        tokio::pin!(flush);
+        tokio::select! {
+            flushed = &mut flush => panic!("it cannot have been put: {flushed:?}"),
+            () = world.hangs.begun.notified() => {}
+        }
+        let view = engine.view(PER_USER).expect("the view runs");
+        assert_eq!(view.state.waiting_online(), 2, "on their way");
+        // Would it wait for the put, this test would not end.
+        tokio::select! {
+            flushed = &mut flush => panic!("it cannot have been put: {flushed:?}"),
+            saved = engine.checkpoint() => saved.expect("a checkpoint beside a put"),
+        }
+    }
+    drop(engine);
+    drop(shut);
+
+    let engine = world.start().await;
+    assert_eq!(shown(&engine), ([Some(2), Some(1)], 3));
+    assert_eq!(online(&engine).await, Some(Value::Int(1)), "it has not arrived");
+    engine.flush_online().await.expect("values");
+    assert_eq!(online(&engine).await, Some(Value::Int(2)));
 }

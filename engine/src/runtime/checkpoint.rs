@@ -230,7 +230,6 @@ impl Engine {
             view.state.prepare()?;
             view.state.tidy_tables();
         }
-        let flushing = self.flushing.lock().await;
         let mut locked = lock_all(sources).await;
         // Positions must not pass a record whose dead letter is only in memory.
         for (source, inner) in sources.iter().zip(&mut locked) {
@@ -239,7 +238,6 @@ impl Engine {
         let stand = Stand::of(sources, &locked);
         let saving: Vec<Saving> = stand.views.iter().map(Saving::begin).collect();
         drop(locked);
-        drop(flushing);
         // Before history, which takes long: until they are taken, keys that change are copied first.
         let writes: Vec<_> = saving.iter().map(Saving::write).collect();
         sync(sources).await?;

@@ -5,7 +5,7 @@ use super::{Engine, Online, ViewRuntime};
 use crate::{
     meter::span,
     seam::{SeamError, SeamResult},
-    view::{Encoded, Refresh, ViewState},
+    view::{Refresh, ViewState},
 };
 use std::{
     sync::{Arc, atomic::Ordering},
@@ -82,7 +82,7 @@ impl Engine {
         Ok(keys)
     }
 
-    /// One page; `None`: there is nothing more to put. Checkpoints and flushes come between two of them.
+    /// One page; `None`: there is nothing more to put. Flushes and drops come between two of them.
     async fn put_page(&self, view: &ViewRuntime, refresh: &mut Refresh<'_>) -> SeamResult<Option<u64>> {
         let _flushing = self.flushing.lock().await;
         if !self.is_at_work(view) {
@@ -119,34 +119,34 @@ fn rest_us(keys: u64, took_us: u64) -> u64 {
 /// What a flush has taken, until the store has it: where that fails, or nobody waits for it any more, it is to be put again.
 pub(super) struct Unput<'a> {
     state: &'a ViewState,
-    keys: Vec<Encoded>,
-    /// Some of all keys, which are read page by page.
+    /// Some of all keys, which are read page by page; else those that are in flight.
     is_filling: bool,
+    has_arrived: bool,
 }
 
 impl<'a> Unput<'a> {
-    pub(super) fn keys(state: &'a ViewState, keys: Vec<Encoded>) -> Unput<'a> {
-        state.counters.being_put.store(keys.len() as u64, Ordering::Relaxed);
-        Unput { state, keys, is_filling: false }
+    /// What the view has in flight.
+    pub(super) fn in_flight(state: &'a ViewState) -> Unput<'a> {
+        Unput { state, is_filling: false, has_arrived: false }
     }
 
     pub(super) fn filling(state: &'a ViewState) -> Unput<'a> {
-        Unput { state, keys: vec![], is_filling: true }
+        Unput { state, is_filling: true, has_arrived: false }
     }
 
     /// The store has it.
     pub(super) fn arrived(mut self) {
-        self.keys.clear();
-        self.is_filling = false;
+        self.has_arrived = true;
     }
 }
 
 impl Drop for Unput<'_> {
     fn drop(&mut self) {
-        self.state.mark_stale(std::mem::take(&mut self.keys));
-        self.state.counters.being_put.store(0, Ordering::Relaxed);
-        if self.is_filling {
-            self.state.is_behind();
+        match (self.is_filling, self.has_arrived) {
+            (true, true) => {}
+            (true, false) => self.state.is_behind(),
+            (false, true) => self.state.arrived(),
+            (false, false) => self.state.not_arrived(),
         }
     }
 }

@@ -90,6 +90,8 @@ pub struct ColdKeys {
     /// Still to be walked through, the next one last.
     spaces: Vec<(Keyspace, Vec<u8>)>,
     after: Option<Vec<u8>>,
+    /// The latest generation of which what is spilled is among them.
+    upto: u64,
 }
 
 /// Bytes of an entry of the index before the key.
@@ -254,12 +256,21 @@ impl Cold {
             let of = |generation| (Keyspace::Spilled, self.generation_prefix(generation));
             spaces.extend([generation, generation.saturating_sub(1)].map(of));
         }
-        ColdKeys { spaces, after: None }
+        ColdKeys { spaces, after: None, upto: generation }
     }
 
-    /// The next page of them; empty: there are no more.
-    pub(super) fn next_keys(&self, keys: &mut ColdKeys) -> SeamResult<Vec<Vec<u8>>> {
+    /// The next page of them; empty: there are no more. `generation` says which goes on just now.
+    ///
+    /// Checkpoints may end meanwhile. Records move towards what is walked last, so none is passed over: those of one that
+    /// fails to the generation after it, those of one that is finished to `Keys`.
+    pub(super) fn next_keys(&self, keys: &mut ColdKeys, generation: impl Fn() -> u64) -> SeamResult<Vec<Vec<u8>>> {
         while let Some((space, prefix)) = keys.spaces.last() {
+            if *space == Keyspace::Keys && keys.after.is_none() && keys.upto < generation() {
+                keys.upto += 1;
+                let prefix = self.generation_prefix(keys.upto);
+                keys.spaces.push((Keyspace::Spilled, prefix));
+                continue;
+            }
             let page = self.store.page(*space, prefix, keys.after.as_deref(), PAGE)?;
             if let Some((last, _)) = page.last() {
                 keys.after = Some(last.clone());

@@ -54,7 +54,7 @@ impl ViewState {
         let Some(cold) = self.cold.as_ref().filter(|cold| cold.has_any()) else { return Ok(rows) };
         let mut keys = cold.keys(self.generation());
         loop {
-            let page = cold.next_keys(&mut keys).map_err(seam)?;
+            let page = cold.next_keys(&mut keys, || self.generation()).map_err(seam)?;
             if page.is_empty() {
                 return Ok(rows);
             }
@@ -101,7 +101,7 @@ impl ViewState {
             *at = Some(cold.keys(self.generation()));
         }
         let Some(keys) = at else { return Ok(None) };
-        let page = cold.next_keys(keys).map_err(seam)?;
+        let page = cold.next_keys(keys, || self.generation()).map_err(seam)?;
         if page.is_empty() {
             *at = None;
             cold.catching_up.store(false, Ordering::Release);
@@ -139,7 +139,8 @@ impl ViewState {
         let Some(cold) = self.cold.as_ref().filter(|cold| cold.has_any() && cold.memory.has_plenty()) else {
             return Ok(false);
         };
-        let page = cold.next_keys(at.get_or_insert_with(|| cold.keys(self.generation())))?;
+        let keys = at.get_or_insert_with(|| cold.keys(self.generation()));
+        let page = cold.next_keys(keys, || self.generation())?;
         let is_end = page.is_empty();
         let loaded = self.each_shard_of(0, page, |shard, keys| -> SeamResult<()> {
             for (hash, key) in keys {

@@ -5,7 +5,7 @@ use super::{OnlineRows, ViewState, cold::ColdKeys, seam, shard::Encoded};
 use datafusion::error::Result as DfResult;
 use std::sync::atomic::Ordering;
 
-/// Keys in one page: Redis takes them in a few calls of about a millisecond, and a checkpoint waits for one page.
+/// Keys in one page: Redis takes them in a few calls of about a millisecond, and a flush waits for one page.
 const PAGE: usize = 1024;
 
 /// How far such a walk is.
@@ -71,9 +71,10 @@ impl Refresh<'_> {
             self.done = end;
             return Ok(keys);
         }
-        let (Some(cold), Some(stored)) = (&self.view.cold, &mut self.stored) else { return Ok(vec![]) };
+        let view = self.view;
+        let (Some(cold), Some(stored)) = (&view.cold, &mut self.stored) else { return Ok(vec![]) };
         loop {
-            let page = cold.next_keys(stored).map_err(seam)?;
+            let page = cold.next_keys(stored, || view.generation()).map_err(seam)?;
             let is_end = page.is_empty();
             let mut keys: Vec<Encoded> = page.into_iter().map(Encoded::from).collect();
             keys.retain(|key| self.unsaved.binary_search(key).is_err());

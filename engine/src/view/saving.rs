@@ -24,7 +24,7 @@ pub struct Frozen {
     pub frontier_us: i64,
     pub keys: u64,
     pub events: u64,
-    /// Keys that the online store had not seen: all, or where it is `behind`, those that are over.
+    /// Keys that the online store had not seen, or may not have: all, or where it is `behind`, those that are over.
     pub stale: Vec<Vec<u8>>,
     /// There are too many of the others to be named.
     pub behind: bool,
@@ -35,8 +35,13 @@ impl ViewState {
         self.shards[0].lock().generation
     }
 
-    /// What has changed until now is for a checkpoint to take. To be called while nothing is applied or finished.
+    /// What has changed until now is for a checkpoint to take. To be called while nothing is applied or finished; a flush may
+    /// be under way. It may have taken keys, or not, shard by shard, under the lock that is taken here: so each is either
+    /// stale, or in flight, or in the online store.
     pub fn freeze(&self) -> Frozen {
+        let may_be_behind = || self.cold.as_ref().is_some_and(Cold::may_be_behind);
+        // Before and after: a fill that ends meanwhile may have brought keys into shards that have been passed.
+        let was_behind = may_be_behind();
         let (mut stale, mut over): (Vec<Encoded>, Vec<Encoded>) = (vec![], vec![]);
         let mut generation = 0;
         for shard in &self.shards {
@@ -46,7 +51,7 @@ impl ViewState {
             stale.extend(of_shard);
             over.extend(over_of_shard);
         }
-        let behind = self.cold.as_ref().is_some_and(Cold::may_be_behind) || stale.len() > STALE_MAX;
+        let behind = was_behind || may_be_behind() || stale.len() > STALE_MAX;
         if behind {
             stale.clear();
         }

@@ -40,6 +40,7 @@ pub struct Shard {
     over: HashMap<Encoded, u64, RandomState>,
     /// Keys that are over, of which the online store is still to be told.
     over_stale: Vec<Encoded>,
+    in_flight: InFlight,
     /// Where the search for keys that may leave memory goes on.
     hand: usize,
     /// Bytes that the keys take, and by how many more than `Memory` has been told.
@@ -56,6 +57,14 @@ struct Frozen {
     /// Those that have changed since, as they were.
     before: Vec<SavedKey>,
     /// The keys that were over; some may have begun again since.
+    over: Vec<Encoded>,
+}
+
+/// What a flush has taken and the online store may not have yet.
+#[derive(Default)]
+struct InFlight {
+    changed: Vec<Encoded>,
+    /// Keys that are over.
     over: Vec<Encoded>,
 }
 
@@ -219,13 +228,15 @@ impl Shard {
     }
 
     /// The changes from here on belong to the next generation; what has changed before is for the checkpoint to take. Also
-    /// which keys the online store has not seen yet, and which it does not know to be over.
+    /// which keys the online store has not seen yet, and which it does not know to be over; what is on its way there among
+    /// them, for after a crash nobody knows whether it has arrived.
     pub fn freeze(&mut self) -> (Vec<Encoded>, Vec<Encoded>) {
         let over = self.over.keys().cloned().collect();
         self.frozen = Frozen { ids: std::mem::take(&mut self.dirty), done: 0, before: vec![], over };
         self.generation += 1;
         let stale = self.stale.iter().filter_map(|id| self.get(*id)).filter(|entry| entry.stale);
-        (stale.map(|entry| entry.encoded.clone()).collect(), self.over_stale.clone())
+        let stale = stale.map(|entry| &entry.encoded).chain(&self.in_flight.changed).cloned().collect();
+        (stale, self.over_stale.iter().chain(&self.in_flight.over).cloned().collect())
     }
 
     /// Some of the keys that a checkpoint has still to take, as they were when it began; empty: it has all.
@@ -427,17 +438,29 @@ impl Shard {
         }
     }
 
-    /// The keys changed since the last online flush, each once, and those that are over.
+    /// The keys changed since the last online flush, each once, and those that are over. They are in flight from here on.
     pub fn take_stale(&mut self) -> (Vec<u32>, Vec<Encoded>) {
         let mut ids = std::mem::take(&mut self.stale);
         ids.retain(|id| self.get_mut(*id).is_some_and(|e| std::mem::take(&mut e.stale)));
         let over = std::mem::take(&mut self.over_stale);
-        (ids, self.still_over(over))
+        let over = self.still_over(over);
+        let entries = &self.entries;
+        let changed = ids.iter().filter_map(|id| entries.get(*id as usize)?.as_ref());
+        self.in_flight.changed.extend(changed.map(|entry| entry.encoded.clone()));
+        self.in_flight.over.extend(over.iter().cloned());
+        (ids, over)
     }
 
-    /// How many keys the next online flush takes, nearly.
+    /// Nothing is in flight any more; what was: those that had changed, then those that were over.
+    pub fn take_in_flight(&mut self) -> impl Iterator<Item = Encoded> + use<> {
+        let InFlight { changed, over } = std::mem::take(&mut self.in_flight);
+        changed.into_iter().chain(over)
+    }
+
+    /// How many keys the online store is still to get, nearly: by the next flush, and by the one under way.
     pub fn waiting_online(&self) -> usize {
-        self.stale.len() + self.over_stale.len()
+        let waiting = self.stale.len() + self.over_stale.len();
+        waiting + self.in_flight.changed.len() + self.in_flight.over.len()
     }
 
     /// A key may have begun again meanwhile; then it is among the changed ones.

@@ -10,7 +10,7 @@ use arrow::{
 };
 use proptest::prelude::*;
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, atomic::Ordering},
 };
 use tidemark_catalog::{Body, ClockMode, Column, FeatureView, Object, ObjectId, Relation, Snapshot, SqlType, UTC};
@@ -263,6 +263,7 @@ impl World {
             let outputs = |shown: Option<Shown>| shown.map(|shown| shown.row.outputs.into_vec());
             let mut put = |key: Encoded, row| online.insert(key.to_vec(), outputs(row));
             view.take_stale(at_us).expect("stale").into_iter().for_each(|(key, row)| drop(put(key, row)));
+            view.arrived();
             let mut at = None;
             while let Some(rows) = view.catch_up(&mut at, at_us).expect("rows") {
                 rows.into_iter().for_each(|(key, row)| drop(put(key, row)));
@@ -412,4 +413,54 @@ fn with_no_room_keys_do_leave_memory() {
     assert!(keys < KEYS as u64 / 2, "{keys} keys are in memory");
     assert!(world.store.entries(Keyspace::Spilled) > 0);
     world.end();
+}
+
+#[test]
+fn a_fill_passes_over_no_key_when_a_checkpoint_fails_meanwhile() {
+    // Several pages of what is spilled.
+    const MANY: usize = 3000;
+    const PAGE: usize = 1024;
+    let mut world = World::new(VIEWS[0], None);
+    let all: Vec<_> = (0..MANY as i64).map(|key| (key, key % 100, 1.0)).collect();
+    world.apply(&all);
+    let view = &world.subject;
+    for _ in 0..8 {
+        view.relieve_all().expect("room");
+    }
+    assert!(world.store.entries(Keyspace::Spilled) > PAGE, "{} are spilled", world.store.entries(Keyspace::Spilled));
+    let at_us = world.frontier_us + 60 * SECOND;
+    view.is_behind();
+    let (mut at, mut put) = (None, BTreeSet::new());
+    let first = view.catch_up(&mut at, at_us).expect("rows").expect("a page");
+    assert!(first.len() < MANY);
+    put.extend(first.into_iter().map(|(key, _)| key));
+    // What was spilled belongs to the generation after it now.
+    assert!(view.freeze().behind, "after a crash it is filled again");
+    view.set_lost().expect("cleared up");
+    while let Some(rows) = view.catch_up(&mut at, at_us).expect("rows") {
+        put.extend(rows.into_iter().map(|(key, _)| key));
+    }
+    // Those that are in memory are put by themselves.
+    put.extend(view.take_stale(at_us).expect("stale").into_iter().map(|(key, _)| key));
+    assert_eq!(put.len(), MANY);
+}
+
+#[test]
+fn what_is_in_flight_is_put_again_after_a_crash_until_it_has_arrived() {
+    let mut world = World::new(VIEWS[2], None);
+    world.apply(&[(1, 0, 1.0), (2, 0, 1.0)]);
+    // The one that has all its keys in memory.
+    let view = &world.reference;
+    let at_us = world.frontier_us + SECOND;
+    let taken = || view.take_stale(at_us).expect("stale").len();
+    let waiting = || (view.waiting_online(), view.freeze().stale.len());
+    assert_eq!(waiting(), (2, 2));
+    assert_eq!(taken(), 2);
+    assert_eq!(waiting(), (2, 2));
+    view.not_arrived();
+    assert_eq!(waiting(), (2, 2));
+    assert_eq!(taken(), 2);
+    view.arrived();
+    assert_eq!(waiting(), (0, 0));
+    assert_eq!(taken(), 0);
 }
