@@ -11,6 +11,7 @@
 
 mod batch;
 mod broker;
+mod client;
 mod encode;
 mod explain;
 mod feed;

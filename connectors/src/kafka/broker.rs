@@ -4,6 +4,7 @@
 
 use super::{
     KafkaError, Kind, Options, Start,
+    client::{Held, Quiet},
     explain::{self, Complaints, Doing},
     queue::Log,
 };
@@ -48,7 +49,7 @@ pub struct Place {
 /// A client of the brokers that the options name.
 #[derive(Clone)]
 pub struct Broker {
-    pub(super) consumer: Arc<BaseConsumer>,
+    pub(super) consumer: Arc<Held<BaseConsumer<Quiet>>>,
     options: Arc<Options>,
     log: Arc<Log>,
     complaints: Arc<Complaints>,
@@ -73,9 +74,9 @@ impl Broker {
         for (name, value) in &options.client {
             config.set(name, value);
         }
-        let mut consumer: BaseConsumer = config.create().map_err(explain::creation)?;
+        let mut consumer: BaseConsumer<Quiet> = config.create_with_context(Quiet).map_err(explain::creation)?;
         consumer.set_nonempty_callback(wake);
-        let consumer = Arc::new(consumer);
+        let consumer = Arc::new(Held::new(consumer));
         let log =
             Log::of(&consumer).ok_or_else(|| KafkaError::new(Kind::Other, "librdkafka gives no queue of its log"))?;
         Ok(Broker { consumer, options, log: Arc::new(log), complaints: Arc::default() })

@@ -2,6 +2,7 @@
 //! about 300 ns against 420 to 600), so this calls the C function that fills an array. The only unsafe code of the program.
 #![allow(unsafe_code, reason = "rd_kafka_consume_batch_queue has no safe binding")]
 
+use super::client::{Held, Quiet};
 use rdkafka::{
     bindings as sys,
     consumer::{BaseConsumer, Consumer},
@@ -17,7 +18,7 @@ pub(super) struct Queue {
     queue: *mut sys::rd_kafka_queue_t,
     slots: Vec<*mut sys::rd_kafka_message_t>,
     /// The queue is the consumer's: it goes first.
-    _consumer: Arc<BaseConsumer>,
+    _consumer: Arc<Held<BaseConsumer<Quiet>>>,
 }
 
 // SAFETY: librdkafka's queues may be used from any thread; the slots are empty between calls.
@@ -51,7 +52,7 @@ pub(super) struct Message<'a> {
 }
 
 impl Queue {
-    pub fn of(consumer: &Arc<BaseConsumer>) -> Option<Queue> {
+    pub fn of(consumer: &Arc<Held<BaseConsumer<Quiet>>>) -> Option<Queue> {
         // SAFETY: the client lives as long as the consumer, of which this keeps one reference.
         let queue = unsafe { sys::rd_kafka_queue_get_consumer(consumer.client().native_ptr()) };
         let slots = vec![ptr::null_mut(); SLOTS];
@@ -84,7 +85,7 @@ impl Drop for Queue {
 /// messages by the batch has no part in events.
 pub(super) struct Log {
     queue: *mut sys::rd_kafka_queue_t,
-    _consumer: Arc<BaseConsumer>,
+    _consumer: Arc<Held<BaseConsumer<Quiet>>>,
 }
 
 // SAFETY: librdkafka's queues may be used from any thread.
@@ -93,7 +94,7 @@ unsafe impl Send for Log {}
 unsafe impl Sync for Log {}
 
 impl Log {
-    pub fn of(consumer: &Arc<BaseConsumer>) -> Option<Log> {
+    pub fn of(consumer: &Arc<Held<BaseConsumer<Quiet>>>) -> Option<Log> {
         let client = consumer.client().native_ptr();
         // SAFETY: the client lives as long as the consumer, of which this keeps one reference.
         let queue = unsafe { sys::rd_kafka_queue_new(client) };

@@ -10,6 +10,7 @@
 
 use super::{
     KafkaError, Kind, Options,
+    client::Held,
     encode::{Encoder, Outgoing},
     explain::{self, Complaints, Doing},
 };
@@ -61,7 +62,7 @@ pub struct Unsent {
 /// A producer into one topic; cheap to clone.
 #[derive(Clone)]
 pub struct Sender {
-    producer: Arc<BaseProducer<Reports>>,
+    producer: Arc<Held<BaseProducer<Reports>>>,
     options: Arc<Options>,
     encoder: Arc<Encoder>,
 }
@@ -80,7 +81,7 @@ impl Sender {
         }
         let producer: BaseProducer<Reports> =
             config.create_with_context(Reports::default()).map_err(explain::creation)?;
-        Ok(Sender { producer: Arc::new(producer), options, encoder: Arc::new(encoder) })
+        Ok(Sender { producer: Arc::new(Held::new(producer)), options, encoder: Arc::new(encoder) })
     }
 
     /// Sends the rows and waits until the brokers have them; how many that were.
