@@ -11,7 +11,7 @@
 use super::{Batch, Broker, Came, KafkaError, Kind, Options, Reader};
 use arrow::datatypes::SchemaRef;
 use futures::FutureExt;
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use rdkafka::error::RDKafkaErrorCode;
 use std::{collections::BTreeMap, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 use tidemark_catalog::{Object, ObjectId};
@@ -27,6 +27,9 @@ const LOOK: Duration = Duration::from_secs(1);
 const LOOKS_FOR_PARTITIONS: u32 = 5;
 /// After a failure of broker or log: often enough to be back soon, seldom enough to be no load.
 const RETRY: Duration = Duration::from_secs(1);
+/// How often a trouble is in the log while it lasts, or comes and goes: seldom enough that the log stays readable, often enough
+/// that its last page has it.
+const SAY_AGAIN_US: i64 = 60_000_000;
 
 /// How a feed is, for people and for whoever waits.
 #[derive(Debug, Default)]
@@ -87,6 +90,7 @@ impl Feed {
             engine,
             clock: clock.clone(),
             status: status.clone(),
+            said: Mutex::default(),
             applied,
             stopping,
         };
@@ -145,8 +149,34 @@ struct Task {
     clock: Arc<dyn Clock>,
     status: Arc<Status>,
     schema: SchemaRef,
+    said: Mutex<Said>,
     applied: watch::Sender<()>,
     stopping: watch::Receiver<bool>,
+}
+
+/// What the log has of troubles.
+#[derive(Debug, Default, PartialEq)]
+struct Said {
+    /// When it was last told of one.
+    at_us: Option<i64>,
+    /// It has not been told that it is over.
+    is_open: bool,
+}
+
+impl Said {
+    /// Whether to tell of a trouble now.
+    fn begins(&mut self, now_us: i64) -> bool {
+        let begins = self.at_us.is_none_or(|at_us| now_us.saturating_sub(at_us) >= SAY_AGAIN_US);
+        if begins {
+            *self = Said { at_us: Some(now_us), is_open: true };
+        }
+        begins
+    }
+
+    /// Whether to tell now that it is over.
+    fn ends(&mut self) -> bool {
+        std::mem::take(&mut self.is_open)
+    }
 }
 
 impl Task {
@@ -162,6 +192,8 @@ impl Task {
                 }
                 End::Failed(error) => {
                     *self.status.failed.write() = true;
+                    // It is the last that is heard of it, whatever was said before.
+                    *self.said.lock() = Said::default();
                     self.report(error);
                     while self.rest().await.is_ok() {}
                     return;
@@ -203,13 +235,11 @@ impl Task {
     }
 
     fn report(&self, error: KafkaError) {
-        let mut known = self.status.error.write();
-        // Once per trouble, not once per try.
-        if known.as_ref() != Some(&error) {
+        // Not once per try.
+        if self.said.lock().begins(self.clock.now_us()) {
             tracing::warn!(source = %self.source, topic = self.options.topic, %error, "a topic cannot be read");
-            *known = Some(error);
         }
-        drop(known);
+        *self.status.error.write() = Some(error);
         self.applied.send_replace(());
     }
 
@@ -388,6 +418,9 @@ impl Task {
         broker.forget_complaints();
         *self.status.ends.write() = looked.ends;
         *self.status.error.write() = None;
+        if self.said.lock().ends() {
+            tracing::info!(source = %self.source, topic = self.options.topic, "a topic is read again");
+        }
         if looked.new.is_empty() {
             return Ok(false);
         }
@@ -405,4 +438,22 @@ struct Looked {
     ends: BTreeMap<u32, u64>,
     /// Partitions that were not known, and where they begin.
     new: BTreeMap<u32, u64>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_trouble_is_told_once_a_minute_and_its_end_once() {
+        let mut said = Said::default();
+        assert!(!said.ends(), "nothing was wrong");
+        // A try a second, for two minutes and a half.
+        let told: Vec<i64> = (0..150).filter(|second| said.begins(second * 1_000_000)).collect();
+        assert_eq!(told, [0, 60, 120]);
+        assert!(said.ends() && !said.ends());
+        // It comes and goes: what was not told does not end.
+        assert!(!said.begins(151_000_000) && !said.ends());
+        assert!(said.begins(180_000_000) && said.ends());
+    }
 }
