@@ -151,6 +151,7 @@ impl Feeds {
             return Ok(sender.clone());
         }
         let sender = Sender::new(options.clone(), &relation)?;
+        self.clock.spawn("kafka sender", Box::pin(sender.listening(self.clock.clone())));
         senders.insert(object.id, (options, sender.clone()));
         Ok(sender)
     }

@@ -31,6 +31,7 @@ use std::{
     time::Duration,
 };
 use tidemark_catalog::Relation;
+use tidemark_engine::seam::Clock;
 
 /// Ours, before what the options say.
 const PRODUCER: [(&str, &str); 7] = [
@@ -50,6 +51,10 @@ const PRODUCER: [(&str, &str); 7] = [
 
 /// How long one look for reports lasts: a call of librdkafka's goes on for all of it, also when it has some.
 const LOOK: Duration = Duration::from_millis(1);
+
+/// How often a producer is heard to which nobody gives anything: seldom enough to be no load, often enough that the lines of a
+/// broker that is away (a few a second) do not pile up.
+const LISTEN: Duration = Duration::from_secs(1);
 
 /// Not all rows were acknowledged.
 #[derive(Debug)]
@@ -97,6 +102,23 @@ impl Sender {
         })
     }
 
+    /// Hears what librdkafka says while nobody sends: it waits in a queue without bounds. Ends when the producer is let go of.
+    pub fn listening(&self, clock: Arc<dyn Clock>) -> impl Future<Output = ()> + Send + use<> {
+        let producer = Arc::downgrade(&self.producer);
+        async move {
+            loop {
+                clock.sleep(LISTEN).await;
+                let Some(producer) = producer.upgrade() else { return };
+                #[allow(clippy::disallowed_methods, reason = "a look blocks for a millisecond")]
+                let heard = tokio::task::spawn_blocking(move || producer.poll(LOOK)).await;
+                // The runtime ends.
+                if heard.is_err() {
+                    return;
+                }
+            }
+        }
+    }
+
     /// It sends nothing more, for ever: the brokers have lost what they knew of it.
     pub fn has_failed(&self) -> bool {
         self.producer.client().fatal_error().is_some()
@@ -134,7 +156,13 @@ impl Sender {
         let failure = failure.map(|code| explain::code(&self.options, self.complaint(), Doing::Writing, code));
         let acknowledged = tally.acknowledged.load(Ordering::Acquire);
         match refused.or(failure) {
-            None => Ok(acknowledged),
+            None => {
+                // What went wrong on the way, or before it, explains nothing that fails later.
+                if acknowledged > 0 {
+                    self.producer.client().context().complaints.forget();
+                }
+                Ok(acknowledged)
+            }
             Some(error) => Err(Unsent { error, acknowledged }),
         }
     }
