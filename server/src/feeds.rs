@@ -4,9 +4,14 @@
 use crate::pg::PgError;
 use arrow::record_batch::RecordBatch;
 use parking_lot::RwLock;
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
 use tidemark_catalog::{Object, ObjectId, ObjectKind, Relation, Snapshot};
-use tidemark_connectors::kafka::{Batch, Broker, Feed, KafkaError, Kind, Options, Sender, Start, Status, going_on};
+use tidemark_connectors::kafka::{
+    Batch, Broker, Feed, KafkaError, Kind, Options, Place, Sender, Start, Status, going_on,
+};
 use tidemark_engine::{runtime::Engine, seam::Clock};
 
 pub struct Feeds {
@@ -15,6 +20,8 @@ pub struct Feeds {
     running: RwLock<HashMap<ObjectId, Arc<Feed>>>,
     /// Made by the first INSERT into a topic, with these options.
     senders: RwLock<HashMap<ObjectId, (Arc<Options>, Sender)>>,
+    /// Held while a feed comes to its end: who stops it a second time waits for that too.
+    stopping: tokio::sync::Mutex<()>,
 }
 
 /// Rows that were to go into a topic and did not, or not all.
@@ -25,7 +32,10 @@ pub struct Unproduced {
 }
 
 /// What a topic answered when a source was to be made of it: where the source begins.
-pub struct Beginning(std::collections::BTreeMap<u32, u64>);
+pub struct Beginning(BTreeMap<u32, u64>);
+
+/// What a topic answered when its reading was to go on somewhere else.
+pub type Places = Result<BTreeMap<u32, Place>, KafkaError>;
 
 /// Asks broker and topic, so that a source is refused that could not be read.
 pub async fn ask(kind: ObjectKind, name: &str, relation: &Relation) -> Result<Beginning, PgError> {
@@ -64,7 +74,13 @@ fn refusal(kind: ObjectKind, name: &str, error: KafkaError) -> PgError {
 
 impl Feeds {
     pub fn new(engine: Arc<Engine>, clock: Arc<dyn Clock>) -> Feeds {
-        Feeds { engine, clock, running: RwLock::default(), senders: RwLock::default() }
+        Feeds {
+            engine,
+            clock,
+            running: RwLock::default(),
+            senders: RwLock::default(),
+            stopping: tokio::sync::Mutex::default(),
+        }
     }
 
     /// Starts all that the catalog has. One that cannot be started does not keep the server from it.
@@ -94,21 +110,23 @@ impl Feeds {
         Ok(())
     }
 
-    /// Reading goes on from where the choice leads, durably; `again` says that records may be read a second time.
-    /// Whatever comes of it, the source is fed again when this returns.
-    pub async fn reset(&self, object: &Object, to: &Start, again: bool) -> Result<(), PgError> {
-        let relation = object.relation().ok_or_else(|| PgError::error("XX000", "not a relation"))?;
-        let refused = |error| refusal(object.kind(), &object.name, error);
-        let options = Arc::new(Options::of(relation).map_err(refused)?);
-        // Nobody may be taking while it is decided from where.
+    /// Stops the source's feed, for nobody may be taking while it is decided from where, and asks where the choice leads in
+    /// the partitions of its topic. Whatever comes of it, [`Self::reset`] or [`Self::start`] is to follow.
+    pub async fn pause(&self, object: &Object, to: &Start) -> Places {
         self.stop(object.id).await;
-        let reset = async {
-            let to = to.clone();
-            let broker = Broker::new(options)?;
-            let places = broker.ask(move |broker| broker.places(&to)).await?;
-            going_on(&places, &self.engine.begin_taking(object.id).await, again)
-        };
-        let set = match reset.await.map_err(refused) {
+        let relation = object.relation().ok_or_else(KafkaError::no_source)?;
+        let broker = Broker::new(Arc::new(Options::of(relation)?))?;
+        let to = to.clone();
+        broker.ask(move |broker| broker.places(&to)).await
+    }
+
+    /// Reading goes on from these places, durably; `again` says that records may be read a second time.
+    /// Whatever comes of it, the source is fed again when this returns.
+    pub async fn reset(&self, object: &Object, places: Places, again: bool) -> Result<(), PgError> {
+        // Another that was paused beside this one may still be at its last batch.
+        self.stop(object.id).await;
+        let reset = async { going_on(&places?, &self.engine.begin_taking(object.id).await, again) };
+        let set = match reset.await.map_err(|error| refusal(object.kind(), &object.name, error)) {
             Ok(partitions) => {
                 let Batch { rows, deletes, origin } = Batch::reset(object.schema(), &partitions);
                 self.engine.take(object.id, rows, deletes, origin).await.map(|_| ()).map_err(PgError::from)
@@ -121,6 +139,7 @@ impl Feeds {
     /// Nothing is taken from the source's topic any more when this returns.
     pub async fn stop(&self, id: ObjectId) {
         self.senders.write().remove(&id);
+        let _stopping = self.stopping.lock().await;
         let feed = self.running.write().remove(&id);
         if let Some(feed) = feed {
             feed.stop().await;

@@ -32,36 +32,49 @@ pub async fn execute(
 ) -> Result<Outcome, PgError> {
     let Reset { kind, name, .. } = reset;
     let tag = format!("ALTER {}", kind.to_string().to_uppercase());
-    // Nobody drops or alters it meanwhile, and nobody else stops and starts its feed.
-    let _catalog = database.catalog.lock().await;
-    let snapshot = database.snapshot();
-    let object = match find(&snapshot, kind, name) {
-        Ok(object) => object.clone(),
-        Err(error) if reset.if_exists && error.sqlstate == "42P01" => {
-            session.notice(format!("{kind} \"{name}\" does not exist, skipping"));
-            return Ok(Outcome::Done { tag: tag.into() });
+    loop {
+        let snapshot = database.snapshot();
+        let object = match find(&snapshot, kind, name) {
+            Ok(object) => object.clone(),
+            Err(error) if reset.if_exists && error.sqlstate == "42P01" => {
+                session.notice(format!("{kind} \"{name}\" does not exist, skipping"));
+                return Ok(Outcome::Done { tag: tag.into() });
+            }
+            Err(error) => return Err(error.into()),
+        };
+        if object.relation().and_then(Relation::topic).is_none() {
+            return Err(PgError::error("0A000", format!("no topic feeds {kind} \"{name}\""))
+                .hint("INSERT and COPY do; RESET is for connector = 'kafka'"));
         }
-        Err(error) => return Err(error.into()),
-    };
-    if object.relation().and_then(Relation::topic).is_none() {
-        return Err(PgError::error("0A000", format!("no topic feeds {kind} \"{name}\""))
-            .hint("INSERT and COPY do; RESET is for connector = 'kafka'"));
+        let start = match reset.to {
+            ResetTo::Earliest => Start::Earliest,
+            ResetTo::Latest => Start::Latest,
+            ResetTo::Offsets(text) => Start::offsets(text).ok_or_else(|| {
+                PgError::error("22023", format!("\"{text}\" are no offsets"))
+                    .hint("RESET TO OFFSETS 'partition:0,offset:42;partition:1,offset:300'")
+            })?,
+            ResetTo::Instant(at) => {
+                let now_us = database.clock.now_us();
+                let at = &super::instants::written_expression(at, parameters, &session.format.time_zone)?;
+                let at_us =
+                    Binder::new(&snapshot, &session.state, &NoSystemTables, now_us).instant(at, now_us, name)?;
+                // Kafka's times are milliseconds: the first one that is not before.
+                Start::Timestamp(at_us.div_euclid(1000).saturating_add(i64::from(at_us.rem_euclid(1000) > 0)).max(0))
+            }
+        };
+        // With nothing locked: a broker may take seconds to answer, or not to.
+        let places = database.feeds.pause(&object, &start).await;
+        // From here on nobody drops or alters it, and nobody else stops and starts its feed.
+        let _catalog = database.catalog.lock().await;
+        match database.snapshot().get_id(object.id) {
+            // Somebody else has fed it again meanwhile, or dropped it, or there is another topic to ask.
+            Some(_) if database.feeds.status(object.id).is_some() => {}
+            Some(now) if now.relation() != object.relation() => database.feeds.start(now)?,
+            Some(now) => {
+                database.feeds.reset(now, places, reset.allow_duplicates).await?;
+                return Ok(Outcome::Done { tag: tag.into() });
+            }
+            None => {}
+        }
     }
-    let start = match reset.to {
-        ResetTo::Earliest => Start::Earliest,
-        ResetTo::Latest => Start::Latest,
-        ResetTo::Offsets(text) => Start::offsets(text).ok_or_else(|| {
-            PgError::error("22023", format!("\"{text}\" are no offsets"))
-                .hint("RESET TO OFFSETS 'partition:0,offset:42;partition:1,offset:300'")
-        })?,
-        ResetTo::Instant(at) => {
-            let now_us = database.clock.now_us();
-            let at = &super::instants::written_expression(at, parameters, &session.format.time_zone)?;
-            let at_us = Binder::new(&snapshot, &session.state, &NoSystemTables, now_us).instant(at, now_us, name)?;
-            // Kafka's times are milliseconds: the first one that is not before.
-            Start::Timestamp(at_us.div_euclid(1000).saturating_add(i64::from(at_us.rem_euclid(1000) > 0)).max(0))
-        }
-    };
-    database.feeds.reset(&object, &start, reset.allow_duplicates).await?;
-    Ok(Outcome::Done { tag: tag.into() })
 }

@@ -8,7 +8,7 @@ use crate::{
     session::Session,
 };
 use std::{collections::BTreeMap, sync::Arc};
-use tidemark_catalog::{Body, Change, ObjectKind};
+use tidemark_catalog::{Body, Change, Object, ObjectKind, Relation, Snapshot};
 use tidemark_connectors::kafka;
 use tidemark_planner::feature::retention;
 
@@ -21,17 +21,46 @@ pub async fn execute(
     options: &BTreeMap<String, String>,
 ) -> Result<Outcome, PgError> {
     let tag = format!("ALTER {}", kind.to_string().to_uppercase());
-    let mut catalog = database.catalog.lock().await;
-    let snapshot = database.snapshot();
-    let object = match find(&snapshot, kind, name) {
-        Ok(object) => object.clone(),
-        Err(error) if if_exists && error.sqlstate == "42P01" => {
-            session.notice(format!("{kind} \"{name}\" does not exist, skipping"));
-            return Ok(Outcome::Done { tag: tag.into() });
+    let another_client = options.keys().any(|option| option.starts_with("properties."));
+    let mut reached: Option<Relation> = None;
+    let (mut catalog, changed) = loop {
+        let catalog = database.catalog.lock().await;
+        let snapshot = database.snapshot();
+        let object = match find(&snapshot, kind, name) {
+            Ok(object) => object.clone(),
+            Err(error) if if_exists && error.sqlstate == "42P01" => {
+                session.notice(format!("{kind} \"{name}\" does not exist, skipping"));
+                return Ok(Outcome::Done { tag: tag.into() });
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let changed = change(&snapshot, &object, options)?;
+        let topic = changed.relation().filter(|relation| another_client && relation.topic().is_some());
+        match topic.filter(|relation| reached.as_ref() != Some(*relation)) {
+            // With nothing locked: a broker may take seconds to answer, or not to. What it was asked is compared then.
+            Some(relation) => {
+                drop(catalog);
+                feeds::reach(kind, name, relation).await?;
+                reached = Some(relation.clone());
+            }
+            None => break (catalog, changed),
         }
-        Err(error) => return Err(error.into()),
     };
-    let mut changed = object.as_ref().clone();
+    database.commit(&mut catalog, &[Change::Put(changed.clone())]).await?;
+    if let (Some(source), Some(relation)) = (database.engine.source(changed.id), changed.relation()) {
+        source.reconfigure(relation.clone()).await;
+    }
+    if another_client {
+        database.feeds.stop(changed.id).await;
+        database.feeds.start(&changed)?;
+    }
+    Ok(Outcome::Done { tag: tag.into() })
+}
+
+/// The object with these options.
+fn change(snapshot: &Snapshot, object: &Object, options: &BTreeMap<String, String>) -> Result<Object, PgError> {
+    let (kind, name) = (object.kind(), object.name.as_str());
+    let mut changed = object.clone();
     match &mut changed.body {
         Body::Source(relation) | Body::Table(relation) => {
             if options.contains_key("clock") || options.contains_key("connector") {
@@ -48,7 +77,7 @@ pub async fn execute(
             }
             apply_options(relation, kind, name, options)?;
             if let Some(retention_us) = relation.retention_us.filter(|_| options.contains_key("retention")) {
-                retention::check_retention(&object, retention_us, &snapshot)?;
+                retention::check_retention(object, retention_us, snapshot)?;
             }
         }
         Body::FeatureView(view) => {
@@ -80,18 +109,5 @@ pub async fn execute(
             return Err(PgError::error("22023", format!("{kind} \"{name}\" has no options")));
         }
     }
-    let relation = changed.relation().cloned();
-    let another_client = options.keys().any(|option| option.starts_with("properties."));
-    if let Some(relation) = relation.as_ref().filter(|relation| another_client && relation.topic().is_some()) {
-        feeds::reach(kind, name, relation).await?;
-    }
-    database.commit(&mut catalog, &[Change::Put(changed.clone())]).await?;
-    if let (Some(source), Some(relation)) = (database.engine.source(object.id), relation) {
-        source.reconfigure(relation).await;
-    }
-    if another_client {
-        database.feeds.stop(object.id).await;
-        database.feeds.start(&changed)?;
-    }
-    Ok(Outcome::Done { tag: tag.into() })
+    Ok(changed)
 }
