@@ -58,9 +58,9 @@ pub async fn execute(
 }
 
 /// The object with these options.
-fn change(snapshot: &Snapshot, object: &Object, options: &BTreeMap<String, String>) -> Result<Object, PgError> {
+fn change(snapshot: &Snapshot, object: &Arc<Object>, options: &BTreeMap<String, String>) -> Result<Object, PgError> {
     let (kind, name) = (object.kind(), object.name.as_str());
-    let mut changed = object.clone();
+    let mut changed = object.as_ref().clone();
     match &mut changed.body {
         Body::Source(relation) | Body::Table(relation) => {
             if options.contains_key("clock") || options.contains_key("connector") {
