@@ -100,9 +100,16 @@ struct Writer {
     append_us_max: i64,
     all_synced: bool,
     last_sync_us: i64,
-    /// Why nothing can be appended any more.
-    broken: Option<String>,
+    broken: Option<Broken>,
     buffer: Vec<u8>,
+}
+
+/// Nothing can be appended.
+#[derive(Debug)]
+struct Broken {
+    why: String,
+    /// All before the group that failed is on disk: when that is cut off, all is well again. Else nobody knows what is on disk.
+    can_mend: bool,
 }
 
 #[derive(Debug)]
@@ -208,9 +215,7 @@ impl EmbeddedLog {
     fn append_group(&self, batches: &[SourceBatch]) -> SeamResult<u64> {
         let mut writer = self.writer.lock();
         let writer = &mut *writer;
-        if let Some(why) = &writer.broken {
-            return Err(SeamError::NotDone(why.clone()));
-        }
+        self.mend(writer)?;
         let Some(last) = batches.last() else { return Ok(writer.end_offset) };
         batches.iter().try_for_each(|b| self.check_batch(&b.rows))?;
 
@@ -345,18 +350,31 @@ impl EmbeddedLog {
         match writer.segment.undo_to(writer.position) {
             Ok(()) => SeamError::io(format!("cannot {what} log {name}"), &error),
             Err(undo) => {
-                let why = format!("log {name} takes no more records until it is opened again: {error}, then {undo}");
-                writer.broken = Some(why.clone());
+                let can_mend = writer.all_synced;
+                let until = if can_mend { "what it has begun can be cut off" } else { "it is opened again" };
+                let why = format!("log {name} takes no more records until {until}: {error}, then {undo}");
+                writer.broken = Some(Broken { why: why.clone(), can_mend });
                 SeamError::Unknown(why)
             }
         }
+    }
+
+    /// Cuts off what a failed append has left, where that could not be done at once and would do.
+    fn mend(&self, writer: &mut Writer) -> SeamResult<()> {
+        let Some(broken) = &writer.broken else { return Ok(()) };
+        if !broken.can_mend || writer.segment.undo_to(writer.position).is_err() {
+            return Err(SeamError::NotDone(broken.why.clone()));
+        }
+        tracing::warn!(log = %self.dir.display(), "an append that had failed is cut off now; the log goes on");
+        writer.broken = None;
+        Ok(())
     }
 
     /// After a failed sync of groups that were already acknowledged: nobody knows what is on disk.
     fn broken_sync(&self, writer: &mut Writer, error: std::io::Error) -> SeamError {
         let name = self.dir.display();
         let why = format!("log {name} takes no more records until it is opened again: cannot sync it: {error}");
-        writer.broken = Some(why.clone());
+        writer.broken = Some(Broken { why: why.clone(), can_mend: false });
         SeamError::Unknown(why)
     }
 
@@ -503,9 +521,7 @@ impl Source for EmbeddedLog {
 
     async fn sync(&self) -> SeamResult<()> {
         let mut writer = self.writer.lock();
-        if let Some(why) = &writer.broken {
-            return Err(SeamError::NotDone(why.clone()));
-        }
+        self.mend(&mut writer)?;
         if !writer.all_synced {
             if let Err(e) = writer.segment.file.sync_data() {
                 return Err(self.broken_sync(&mut writer, e));

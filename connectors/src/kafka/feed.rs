@@ -17,7 +17,7 @@ use std::{collections::BTreeMap, panic::AssertUnwindSafe, sync::Arc, time::Durat
 use tidemark_catalog::{Object, ObjectId};
 use tidemark_engine::{
     runtime::{Engine, IngestError},
-    seam::{Clock, SeamError},
+    seam::Clock,
 };
 use tokio::sync::watch;
 
@@ -331,11 +331,12 @@ impl Task {
             let Batch { rows, deletes, origin } = batch.clone();
             let error = match self.engine.take(self.source, rows, deletes, origin).await {
                 Ok(_) => return Ok(()),
-                Err(IngestError::Seam(error @ (SeamError::NotDone(_) | SeamError::Full(_)))) => error.to_string(),
+                // Also where nobody could tell whether it is in the log: until that knows that it is not, it takes nothing
+                // (`Source::append`), and a start asks it where it stands.
+                Err(IngestError::Seam(error)) => error.to_string(),
                 Err(error @ IngestError::TakenBefore { .. }) => {
                     return Err(End::Trouble(KafkaError::new(Kind::Other, error.to_string())));
                 }
-                // Whether it is in the log, only the log can say: a start asks it.
                 Err(other) => return Err(End::Failed(KafkaError::new(Kind::Other, other.to_string()))),
             };
             self.report(KafkaError::new(Kind::Other, error));

@@ -143,6 +143,9 @@ pub(super) struct SegmentFile {
     /// How many more bytes the "disk" takes.
     #[cfg(test)]
     pub budget: Option<u64>,
+    /// What has been written cannot be taken back.
+    #[cfg(test)]
+    pub undo_fails: bool,
 }
 
 impl SegmentFile {
@@ -151,6 +154,8 @@ impl SegmentFile {
             file: Arc::new(file),
             #[cfg(test)]
             budget: None,
+            #[cfg(test)]
+            undo_fails: false,
         }
     }
 
@@ -171,6 +176,10 @@ impl SegmentFile {
 
     /// Cuts off a write that failed. `Err`: what is on disk is unknown.
     pub fn undo_to(&self, position: u64) -> io::Result<()> {
+        #[cfg(test)]
+        if self.undo_fails {
+            return Err(io::Error::other("a disk that does not answer"));
+        }
         self.file.set_len(position)?;
         self.file.sync_all()
     }

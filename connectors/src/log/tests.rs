@@ -173,6 +173,51 @@ fn a_disk_that_fills_up_within_a_write_leaves_nothing_of_the_group() {
     assert_eq!(end_of(&open(dir.path(), Fsync::Always).expect("a log")), offset + 78);
 }
 
+/// A log of which the disk takes 200 bytes of a group, and does not let them be taken back; and that group.
+fn stuck(dir: &Path, fsync: Fsync) -> (EmbeddedLog, [SourceBatch; 2], u64) {
+    let log = open(dir, fsync).expect("a log");
+    write_groups(&log);
+    let (group, offset) = ([batch(12..14), batch(14..90)], end_of(&log));
+    let disk = |budget, undo_fails| {
+        let mut writer = log.writer.lock();
+        writer.segment.budget = budget;
+        writer.segment.undo_fails = undo_fails;
+    };
+    disk(Some(200), true);
+    let error = log.append_group(&group).expect_err("a disk that fails");
+    assert!(matches!(error, SeamError::Unknown(_)), "{error:?}");
+    disk(None, true);
+    for _ in 0..2 {
+        let error = log.append_group(&group).expect_err("it is not known what is there");
+        assert!(matches!(error, SeamError::NotDone(_)), "{error:?}");
+        futures::executor::block_on(log.sync()).expect_err("nor that all is");
+        assert_eq!(end_of(&log), offset);
+    }
+    disk(None, false);
+    (log, group, offset)
+}
+
+#[test]
+fn an_append_that_could_not_be_taken_back_is_cut_off_before_the_next() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (log, group, offset) = stuck(dir.path(), Fsync::Always);
+    // Shorter than what is left of the first.
+    assert_eq!(log.append_group(&[batch(0..1)]).expect("an append"), offset + 1);
+    assert_eq!(log.append_group(&group).expect("an append"), offset + 79);
+    assert_eq!(end_of(&log), offset + 79);
+    drop(log);
+    assert_eq!(end_of(&open(dir.path(), Fsync::Always).expect("a log")), offset + 79);
+}
+
+#[test]
+fn where_more_than_the_append_may_be_lost_the_log_is_to_be_opened_again() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (log, group, offset) = stuck(dir.path(), Fsync::Never);
+    log.append_group(&group).expect_err("nobody knows what is there");
+    drop(log);
+    assert_eq!(end_of(&open(dir.path(), Fsync::Never).expect("a log")), offset);
+}
+
 #[test]
 fn every_ms_syncs_when_the_append_times_say_so_and_sync_does_at_once() {
     let dir = tempfile::tempdir().expect("a directory");

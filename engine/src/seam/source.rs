@@ -194,6 +194,9 @@ pub trait Source: Send + Sync {
     /// rows are as durable as the source's fsync setting says. `partition` and `base_offset` of the given batches are
     /// ignored: the source assigns them. A batch without rows is a control record (an advance of the frontier).
     /// Full disk: `SeamError::Full`, nothing appended.
+    ///
+    /// After `SeamError::Unknown` it refuses all others, as not done, until it has made sure that the group did not happen, if
+    /// ever it can; opened again it may find that it did. So whoever gets an append through after that may do the same again.
     async fn append(&self, batches: Vec<SourceBatch>) -> SeamResult<Positions>;
 
     /// Records from `from` on, in offset order within a partition, at most about `rows_max` rows (at least one batch
