@@ -1,7 +1,7 @@
 //! A store fails beneath a whole engine: what the engine has taken in stands, and none of it is lost or doubled.
 //!
 //! The parts are the embedded ones. The faults: until it is lifted, the state store writes no dead letters, or history no steps, or
-//! no put into the online store returns; the state of keys is damaged on disk, or of another version's format.
+//! no put into the online store returns; a log cannot tell whether it has appended; the state of keys is damaged on disk, or of another version's format.
 //!
 //! ```text
 //!   offset   0   1  │  2   3     4     5       from offset 2 on letters are refused
@@ -38,8 +38,8 @@ use tidemark_engine::{
     online::OnlineRow,
     runtime::{Conflict, Engine, IngestError, IngestReport, Logs, STATE_FORMAT, Seams},
     seam::{
-        Clock, CommitTag, HistoryStore, HistoryTable, Keyspace, OnlineStore, OnlineValue, Put, RejectReason, SeamError,
-        SeamResult, Source, StateStore, WriteBatch,
+        Clock, CommitTag, HistoryStore, HistoryTable, Keyspace, OnlineStore, OnlineValue, Origin, Positions, Put,
+        RejectReason, Run, SeamError, SeamResult, Source, SourceBatch, StateStore, Taken, WriteBatch,
     },
     value::{Value, encode_row},
     view::Memory,
@@ -193,6 +193,58 @@ impl Logs for LogsIn {
     }
 }
 
+/// Logs of which, if so told, the next append does not happen, and nobody can tell.
+struct FaultyLogs {
+    logs: LogsIn,
+    cannot_tell: Arc<AtomicBool>,
+}
+
+struct FaultyLog {
+    log: Arc<dyn Source>,
+    cannot_tell: Arc<AtomicBool>,
+}
+
+impl Logs for FaultyLogs {
+    fn open(&self, id: ObjectId, schema: SchemaRef) -> SeamResult<Arc<dyn Source>> {
+        let log = self.logs.open(id, schema)?;
+        Ok(Arc::new(FaultyLog { log, cannot_tell: self.cannot_tell.clone() }))
+    }
+
+    fn remove(&self, id: ObjectId) -> SeamResult<()> {
+        self.logs.remove(id)
+    }
+}
+
+#[async_trait]
+impl Source for FaultyLog {
+    async fn append(&self, batches: Vec<SourceBatch>) -> SeamResult<Positions> {
+        match self.cannot_tell.swap(false, Ordering::Relaxed) {
+            true => Err(SeamError::Unknown("nobody can tell".to_string())),
+            false => self.log.append(batches).await,
+        }
+    }
+
+    async fn poll(&self, from: &Positions, rows_max: usize) -> SeamResult<Vec<SourceBatch>> {
+        self.log.poll(from, rows_max).await
+    }
+
+    async fn range(&self) -> SeamResult<(Positions, Positions)> {
+        self.log.range().await
+    }
+
+    async fn kept_from(&self, positions: &Positions, keep_from_us: Option<i64>) -> SeamResult<Positions> {
+        self.log.kept_from(positions, keep_from_us).await
+    }
+
+    async fn commit(&self, positions: &Positions, keep_from_us: Option<i64>) -> SeamResult<()> {
+        self.log.commit(positions, keep_from_us).await
+    }
+
+    async fn sync(&self) -> SeamResult<()> {
+        self.log.sync().await
+    }
+}
+
 /// A folder on which one engine after the other runs.
 struct World {
     folder: TempDir,
@@ -202,6 +254,7 @@ struct World {
     refuses_letters: Arc<AtomicBool>,
     refuses_steps: Arc<AtomicBool>,
     hangs: Hangs,
+    cannot_tell: Arc<AtomicBool>,
 }
 
 impl World {
@@ -213,6 +266,7 @@ impl World {
             refuses_letters: Arc::default(),
             refuses_steps: Arc::default(),
             hangs: Hangs::default(),
+            cannot_tell: Arc::default(),
         }
     }
 
@@ -231,7 +285,10 @@ impl World {
             steps_waiting_max: STEPS_WAITING_MAX,
             memory: Arc::new(Memory::unlimited()),
             clock: self.clock.clone(),
-            logs: Arc::new(LogsIn(part("log"), LogSettings::default())),
+            logs: Arc::new(FaultyLogs {
+                logs: LogsIn(part("log"), LogSettings::default()),
+                cannot_tell: self.cannot_tell.clone(),
+            }),
             state: Arc::new(FaultyState { store, refuses_letters: self.refuses_letters.clone() }),
             online: Arc::new(FaultyOnline { store: online, hangs: self.hangs.clone() }),
             history: Arc::new(FaultyHistory { store: history, refuses_steps: self.refuses_steps.clone() }),
@@ -298,12 +355,25 @@ fn per_user() -> Object {
 }
 
 /// Rows as user and minute after ten.
-async fn ingest(engine: &Engine, rows: &[(Option<i64>, i64)]) -> Result<IngestReport, IngestError> {
+fn batch(rows: &[(Option<i64>, i64)]) -> RecordBatch {
     let users = Int64Array::from_iter(rows.iter().map(|(user, _)| *user));
     let times = TimestampMicrosecondArray::from_iter_values(rows.iter().map(|(_, at)| TEN_US + at * MINUTE_US));
     let columns: Vec<arrow::array::ArrayRef> = vec![Arc::new(users), Arc::new(times.with_timezone(UTC))];
-    let batch = RecordBatch::try_new(clicks().schema(), columns).expect("rows of the source");
-    engine.ingest(CLICKS, vec![batch], Conflict::Error).await
+    RecordBatch::try_new(clicks().schema(), columns).expect("rows of the source")
+}
+
+async fn ingest(engine: &Engine, rows: &[(Option<i64>, i64)]) -> Result<IngestReport, IngestError> {
+    engine.ingest(CLICKS, vec![batch(rows)], Conflict::Error).await
+}
+
+/// The same out of the one partition of a topic, from that offset on.
+async fn take(engine: &Engine, offset: u64, rows: &[(Option<i64>, i64)]) -> Result<IngestReport, IngestError> {
+    let origin = Origin {
+        runs: vec![Run { row: 0, partition: 0, offset, append_us: TEN_US + 60 * MINUTE_US }],
+        taken: vec![Taken { partition: 0, next: offset + rows.len() as u64, watermark_us: i64::MIN }],
+        ..Origin::default()
+    };
+    engine.take(CLICKS, batch(rows), vec![], origin).await
 }
 
 /// The view's count for users 1 and 2, now, and how many rows a scan of the source shows.
@@ -595,4 +665,28 @@ async fn an_online_store_that_hangs_holds_up_no_checkpoint_and_gets_what_it_had_
     assert_eq!(online(&engine).await, Some(Value::Int(1)), "it has not arrived");
     engine.flush_online().await.expect("values");
     assert_eq!(online(&engine).await, Some(Value::Int(2)));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_log_could_not_tell_whether_it_has_is_taken_again_and_counts_once() {
+    let world = World::new();
+    let engine = world.start().await;
+    take(&engine, 0, &[(Some(1), 0), (Some(1), 10)]).await.expect("two messages");
+    let position = |engine: &Engine| engine.source(CLICKS).expect("the source runs").position();
+
+    world.cannot_tell.store(true, Ordering::Relaxed);
+    let next = [(Some(1), 11), (Some(2), 12)];
+    let error = take(&engine, 2, &next).await.expect_err("nobody can tell");
+    assert!(matches!(error, IngestError::Seam(SeamError::Unknown(_))), "{error}");
+    assert_eq!((shown(&engine), position(&engine)), (([Some(2), None], 2), Some(2)));
+    // The log takes something again: so it knows that it has not got it.
+    take(&engine, 2, &next).await.expect("two more");
+    assert_eq!((shown(&engine), position(&engine)), (([Some(3), Some(1)], 4), Some(4)));
+    let again = take(&engine, 2, &next).await.expect_err("the same again");
+    assert!(matches!(again, IngestError::TakenBefore { partition: 0, offset: 2, next: 4 }), "{again}");
+    drop(engine);
+
+    let engine = world.start().await;
+    assert_eq!((shown(&engine), position(&engine)), (([Some(3), Some(1)], 4), Some(4)));
+    assert_eq!(engine.begin_taking(CLICKS).await, BTreeMap::from([(0, 4)]));
 }
