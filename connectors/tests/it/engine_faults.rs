@@ -1,7 +1,8 @@
 //! A store fails beneath a whole engine: what the engine has taken in stands, and none of it is lost or doubled.
 //!
-//! The parts are the embedded ones. The faults: until it is lifted, the state store writes no dead letters, or history no steps, or
-//! no put into the online store returns; a log cannot tell whether it has appended; the state of keys is damaged on disk, or of another version's format.
+//! The parts are the embedded ones. The faults: until it is lifted, the state store writes no dead letters, or history no
+//! steps, or no put into the online store returns; a log cannot tell whether it has appended; the state of keys is damaged
+//! on disk, or of another version's format.
 //!
 //! ```text
 //!   offset   0   1  │  2   3     4     5       from offset 2 on letters are refused
