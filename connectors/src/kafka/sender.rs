@@ -144,8 +144,8 @@ impl Sender {
         }
     }
 
-    /// Whether messages have waited in vain because nobody has their topic: librdkafka waits for one that was deleted as for
-    /// brokers that are away, and says only that time is up. Metadata of all topics, because asking for one may create it.
+    /// Whether messages have waited in vain because nobody has their topic: librdkafka waits for one that was deleted as
+    /// for brokers that are away, and says only that time is up. Metadata of all topics: asking for one may create it.
     fn topic_is_gone(&self, code: RDKafkaErrorCode) -> bool {
         if !matches!(code, RDKafkaErrorCode::MessageTimedOut | RDKafkaErrorCode::OperationTimedOut) {
             return false;

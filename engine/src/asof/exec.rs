@@ -50,8 +50,8 @@ pub struct Condition {
     pub known: Option<Known>,
 }
 
-/// Until when the right side says what is: a feature view does until now. Its last step is no value for a label after that,
-/// when events will have left its windows.
+/// Until when the right side says what is: a feature view does until now. Its last step is no value for a label after
+/// that, when events will have left its windows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Known {
     pub view: String,
@@ -60,8 +60,8 @@ pub struct Known {
 }
 
 impl Known {
-    /// Refuses labels that lie after it, as `FOR SYSTEM_TIME AS OF` refuses such an instant. Labels that have a NULL in key or
-    /// time match nothing at any time.
+    /// Refuses labels that lie after it, as `FOR SYSTEM_TIME AS OF` refuses such an instant. Labels that have a NULL in
+    /// key or time match nothing at any time.
     fn check(&self, labels: &Labels) -> Result<()> {
         let is_after = |slot: u32| slot != NONE && labels.times[slot as usize] > self.until_us;
         let after = labels.row_slots.iter().copied().filter(|slot| is_after(*slot));
@@ -79,8 +79,8 @@ impl Known {
         );
         Err(PlanError::new(sqlstate::INVALID_PARAMETER, message)
             .hint(
-                "a feature view has no values in the future; under the event clock now is its newest event. Filter the labels \
-                 by their time",
+                "a feature view has no values in the future; under the event clock now is its newest event. Filter the \
+                 labels by their time",
             )
             .into())
     }

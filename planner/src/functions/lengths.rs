@@ -1,10 +1,10 @@
 //! How long a text, a `bytea` or an array is, and where in an array: `integer`, as in PostgreSQL.
 //!
-//! DataFusion's `length` reads bytes as text, which they need not be; its functions over arrays count in a type that SQL has
-//! none of, and was `numeric` to clients. An array without items has no dimension, so its `array_length` is NULL.
+//! DataFusion's `length` reads bytes as text, which they need not be; its functions over arrays count in a type that SQL
+//! has none of, and was `numeric` to clients. An array without items has no dimension, so its `array_length` is NULL.
 
 use arrow::{
-    array::{Array, AsArray, Int32Array},
+    array::{AsArray, Int32Array},
     compute::{cast, kernels::length::length as bytes},
     datatypes::Int32Type,
 };

@@ -1,5 +1,5 @@
-//! `pg_sleep(seconds)`: the statement waits on the server's clock. It holds no thread meanwhile, and ends as any other that is
-//! cancelled or takes longer than `statement_timeout`.
+//! `pg_sleep(seconds)`: the statement waits on the server's clock. It holds no thread meanwhile, and ends as any other
+//! that is cancelled or takes longer than `statement_timeout`.
 
 use crate::wire::types::PG_TYPE;
 use arrow::{
