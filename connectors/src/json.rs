@@ -307,8 +307,8 @@ fn cell<'a>(token: Token<'a>, ty: &SqlType, epoch: Option<Epoch>) -> Result<Cell
             Cell::Decimal(unscaled)
         }
         SqlType::Text => match token {
-            Token::Text(text) => Cell::Text(unescaped(text)),
-            Token::Plain(text) => Cell::Text(text.into()),
+            Token::Text(text) => Cell::Text(without_nul(unescaped(text))?),
+            Token::Plain(text) => Cell::Text(without_nul(text.into())?),
             Token::Number(written) | Token::Object(written) | Token::Array(written) => Cell::Text(written.into()),
             Token::Bool(b) => Cell::Text(if b { "true" } else { "false" }.into()),
             Token::Null => Cell::Null,
@@ -351,6 +351,14 @@ fn cell<'a>(token: Token<'a>, ty: &SqlType, epoch: Option<Epoch>) -> Result<Cell
             Cell::List(items.into())
         }
     })
+}
+
+/// PostgreSQL's text has no character of the number 0. As an escape, inside JSON that is kept as text, it may stay.
+fn without_nul(text: Cow<'_, str>) -> Result<Cow<'_, str>, String> {
+    match text.find('\0') {
+        None => Ok(text),
+        Some(at) => Err(format!("a text has the character \\u0000 at byte {at}, which text cannot hold")),
+    }
 }
 
 fn since_1970(digits: &str, epoch: Epoch, ty: &SqlType) -> Result<i64, String> {
@@ -404,6 +412,8 @@ mod tests {
             (numeric(), "\"12345678.9\"", "12345678.90"),
             (Text, "\"a\\u00e9\\n\"", "aé\n"),
             (Text, "{\"b\": [1, 2]}", "{\"b\": [1, 2]}"),
+            (Text, "{\"b\": \"\\u0000\"}", "{\"b\": \"\\u0000\"}"),
+            (Text, "\"\\\\u0000\"", "\\u0000"),
             (Text, "1.50", "1.50"),
             (Bytea, "\"\\\\x00ff\"", "00ff"),
             (Date, "\"2026-11-01\"", "2026-11-01"),
@@ -445,6 +455,12 @@ mod tests {
                 "column \"x\": a number is no time (json.timestamp = 's', 'ms' or 'us' says how to read it)",
             ),
             (TimestampTz, "\"yesterday\"", "column \"x\": \"yesterday\" is no timestamp with time zone"),
+            (Text, "\"a\\u0000b\"", "column \"x\": a text has the character \\u0000 at byte 1, which text cannot hold"),
+            (
+                Array(Box::new(Text)),
+                "[\"a\", \"\\u0000\"]",
+                "column \"x\": a text has the character \\u0000 at byte 0, which text cannot hold",
+            ),
             (Int4, "1}", "not JSON: unexpected '}' at byte 8"),
         ];
         for (ty, value, expected) in cases {

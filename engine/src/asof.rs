@@ -20,7 +20,9 @@ mod winners;
 
 pub use exec::AsofJoinExec;
 
+use crate::provider::steps::StepsTable;
 use async_trait::async_trait;
+use datafusion::catalog::default_table_source::source_as_provider;
 use datafusion::common::internal_err;
 use datafusion::error::Result;
 use datafusion::execution::SessionState;
@@ -30,6 +32,7 @@ use datafusion::logical_expr::{LogicalPlan, UserDefinedLogicalNode};
 use datafusion::optimizer::Optimizer;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_planner::{DefaultPhysicalPlanner, ExtensionPlanner, PhysicalPlanner};
+use std::any::Any;
 use std::sync::Arc;
 use tidemark_planner::asof::{AsofNode, AsofPlanner, PushDownAsofFilter};
 
@@ -57,6 +60,19 @@ impl QueryPlanner for AsofQueryPlanner {
         DefaultPhysicalPlanner::with_extension_planners(vec![Arc::new(AsofExtensionPlanner)])
             .create_physical_plan(logical_plan, session_state)
             .await
+    }
+}
+
+/// Until when a right side that is a feature view's steps says what is. What an inner `ASOF JOIN` reads is its own affair.
+fn known(right: &LogicalPlan) -> Option<exec::Known> {
+    match right {
+        LogicalPlan::TableScan(scan) => {
+            let provider = source_as_provider(&scan.source).ok()?;
+            let steps = (provider.as_ref() as &dyn Any).downcast_ref::<StepsTable>()?;
+            Some(exec::Known { view: steps.view().to_string(), until_us: steps.now_us() })
+        }
+        LogicalPlan::Extension(_) => None,
+        other => other.inputs().into_iter().find_map(known),
     }
 }
 
@@ -91,6 +107,7 @@ impl ExtensionPlanner for AsofExtensionPlanner {
             tolerance: node.tolerance,
             base: node.base.as_ref().map(on_right).transpose()?,
             operation: node.operation.as_ref().map(on_right).transpose()?,
+            known: known(right_input),
         };
         Ok(Some(Arc::new(AsofJoinExec::try_new(left.clone(), right.clone(), condition)?)))
     }

@@ -5,7 +5,7 @@
 
 mod log_scan;
 mod rows;
-mod steps;
+pub(crate) mod steps;
 
 use crate::{
     runtime::{Engine, Failure, ViewRuntime},

@@ -505,15 +505,39 @@ fn session_zone(state: &SessionState) -> &str {
 fn instant(expr: Expr, zone: &str, now_us: i64, name: &str) -> PlanResult<i64> {
     // A number would be taken for microseconds since 1970.
     let is_time = !expr.get_type(&DFSchema::empty())?.is_numeric();
+    let is_infinity = is_infinity(&expr);
     let instant = constant_in_zone(cast(expr, table::instant_type()), zone, now_us);
     match instant.and_then(|expr| evaluate_constant(expr, now_us)) {
+        Ok(ScalarValue::TimestampMicrosecond(Some(i64::MAX | i64::MIN), _)) if is_time => Err(infinite(name)),
         Ok(ScalarValue::TimestampMicrosecond(Some(us), _)) if is_time => Ok(us),
+        _ if is_infinity => Err(infinite(name)),
         _ => Err(PlanError::new(
             sqlstate::DATATYPE_MISMATCH,
             format!("the time for \"{name}\" is not a timestamp with time zone"),
         )
         .hint("write timestamptz '2026-11-01 00:00:00+00'")),
     }
+}
+
+/// `'infinity'` and the like, also behind casts: a text that is no time to those who read it here.
+fn is_infinity(expr: &Expr) -> bool {
+    match expr {
+        Expr::Cast(cast) => is_infinity(&cast.expr),
+        Expr::Literal(value, _) => {
+            let text = value.try_as_str().flatten().unwrap_or_default().trim();
+            let text = text.strip_prefix(['+', '-']).unwrap_or(text);
+            ["infinity", "inf"].iter().any(|word| text.eq_ignore_ascii_case(word))
+        }
+        _ => false,
+    }
+}
+
+fn infinite(name: &str) -> PlanError {
+    let message = format!("timestamp out of range: the time for \"{name}\" is infinite");
+    PlanError::new(sqlstate::DATETIME_OUT_OF_RANGE, message).hint(
+        "write a time of the years 1 to 9999; FOR SYSTEM_TIME AS OF reads from the view's history_start, which is in \
+         tidemark.feature_views, to now()",
+    )
 }
 
 fn literal_instant(now_us: i64) -> Expr {

@@ -6,6 +6,7 @@ pub mod checked;
 pub(crate) mod clock;
 mod declared;
 mod interval;
+mod lengths;
 mod now;
 mod panes;
 mod pattern;
@@ -67,6 +68,7 @@ pub fn state_builder(config: SessionConfig) -> SessionStateBuilder {
     builder.scalar_functions().get_or_insert_default().push(now);
     builder.scalar_functions().get_or_insert_default().push(Arc::new(round::round()));
     builder.scalar_functions().get_or_insert_default().extend(clock::functions());
+    builder.scalar_functions().get_or_insert_default().extend(lengths::functions().map(Arc::new));
     builder
         .scalar_functions()
         .get_or_insert_default()

@@ -2,6 +2,7 @@
 
 use arrow_schema::DataType;
 use chrono::DateTime;
+use datafusion::common::ScalarValue;
 use tidemark_catalog::SqlType;
 
 /// A type as PostgreSQL's messages spell it, without length or precision.
@@ -176,9 +177,28 @@ fn interval(inside: &str) -> String {
     let counts = fields.split(',').filter_map(|field| field.split_once(':'));
     let shown: Vec<String> = counts
         .filter(|(_, count)| count.trim() != "0")
-        .map(|(unit, count)| format!("{} {}", count.trim(), unit.trim()))
+        .map(|(unit, count)| match (unit.trim(), count.trim().parse::<i64>()) {
+            ("nanoseconds", Ok(nanoseconds)) => of_day(nanoseconds, 1_000_000_000),
+            ("milliseconds", Ok(milliseconds)) => of_day(milliseconds, 1_000),
+            (unit, _) => format!("{} {unit}", count.trim()),
+        })
         .collect();
     format!("interval '{}'", if shown.is_empty() { "0".to_string() } else { shown.join(" ") })
+}
+
+/// Hours, minutes and seconds, `-00:05:00`, of a count of so many in a second.
+fn of_day(count: i64, second: u64) -> String {
+    let (whole, rest) = (count.unsigned_abs() / second, count.unsigned_abs() % second);
+    let digits = second.ilog10() as usize;
+    let fraction = format!(".{rest:0digits$}");
+    let fraction = fraction.trim_end_matches('0').trim_end_matches('.');
+    let sign = if count < 0 { "-" } else { "" };
+    format!("{sign}{:02}:{:02}:{:02}{fraction}", whole / 3600, whole / 60 % 60, whole % 60)
+}
+
+/// A constant as a user writes it.
+pub fn literal(value: &ScalarValue) -> String {
+    in_sql(&format!("{value:?}"))
 }
 
 #[cfg(test)]
@@ -207,6 +227,11 @@ mod tests {
                 r#"IntervalMonthDayNano("IntervalMonthDayNano { months: 0, days: 1, nanoseconds: 0 }")"#,
                 "interval '1 days'",
             ),
+            (
+                r#"IntervalMonthDayNano("IntervalMonthDayNano { months: 0, days: 0, nanoseconds: -300500000000 }")"#,
+                "interval '-00:05:00.5'",
+            ),
+            (r#"IntervalDayTime("IntervalDayTime { days: 0, milliseconds: 90000 }")"#, "interval '00:01:30'"),
             ("column \"Int64\" of 'Utf8'", "column \"Int64\" of 'Utf8'"),
             ("MyInt64(x) Timestamp", "MyInt64(x) Timestamp"),
         ] {

@@ -6,7 +6,7 @@ use crate::{
     prepared::Prepared,
     session::Session,
     statement,
-    system::{SessionFacts, functions},
+    system::{SessionFacts, functions, pg_sleep},
 };
 use async_trait::async_trait;
 use bytes::BytesMut;
@@ -58,6 +58,7 @@ impl pg::Backend for TidemarkBackend {
         for function in functions(Arc::new(move || database.system_tables()), facts) {
             session.state.register_udf(function).map_err(PgError::from)?;
         }
+        session.state.register_udf(pg_sleep(self.database.clock.clone())).map_err(PgError::from)?;
         if let Some(timeout) = self.statement_timeout {
             session.set("statement_timeout", Some(&timeout.as_millis().to_string()), false)?;
         }

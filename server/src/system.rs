@@ -19,11 +19,13 @@ mod privileges;
 mod regclass;
 mod rewrite;
 mod row_function;
+mod sleep;
 mod tableoid;
 mod vacancy;
 
 pub use functions::{Current, SessionFacts, Settings, functions, version};
 pub use rewrite::{concerns, declared_parameters, rewrite};
+pub use sleep::pg_sleep;
 
 use arrow::{datatypes::SchemaRef, record_batch::RecordBatch};
 use async_trait::async_trait;

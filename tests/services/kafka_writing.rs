@@ -27,6 +27,7 @@ async fn all(broker: &Broker, folder: &Folder) -> Result<()> {
     copy_goes_out_by_chunks(&client).await.context("copy")?;
     every_format_is_written_as_it_is_read(broker, &client).await.context("formats")?;
     a_table_is_written_by_key(broker, &client).await.context("table")?;
+    a_topic_that_was_deleted_is_said_to_be_missing(broker, &client).await.context("deleted")?;
     a_broker_that_is_away_is_an_error_that_says_what_is_in(broker, &client).await.context("away")
 }
 
@@ -148,6 +149,20 @@ async fn a_table_is_written_by_key(broker: &Broker, client: &Client) -> Result<(
     comes(client, "SELECT a, b, n FROM pairs ORDER BY b", "1 | x | 3\n1 | y | 4").await?;
     let nothing = "INSERT INTO pairs VALUES (1, 'y', 4) ON CONFLICT DO NOTHING";
     refused(client, nothing, "0A000: ON CONFLICT DO NOTHING cannot be kept for table \"pairs\"").await
+}
+
+async fn a_topic_that_was_deleted_is_said_to_be_missing(broker: &Broker, client: &Client) -> Result<()> {
+    broker.create_topic("gone", 1, &[]).await?;
+    let with = with(broker, "gone");
+    let create = format!(
+        "CREATE SOURCE gone (n BIGINT) WITH ({with}, properties.message.timeout.ms = '3000') FORMAT PLAIN ENCODE JSON"
+    );
+    run(client, &create).await?;
+    run(client, "INSERT INTO gone VALUES (1)").await?;
+    broker.delete_topic("gone").await?;
+    let missing = "42704: source \"gone\": topic \"gone\" does not exist";
+    refused(client, "INSERT INTO gone VALUES (2)", missing).await?;
+    run(client, "DROP SOURCE gone").await
 }
 
 async fn a_broker_that_is_away_is_an_error_that_says_what_is_in(broker: &Broker, client: &Client) -> Result<()> {

@@ -7,6 +7,8 @@ use tokio_postgres::NoTls;
 
 /// Takes longer than anybody waits.
 const LONG: &str = "SELECT count(*) FROM n a, n b, n c WHERE a.n * b.n + c.n = -1";
+/// Waits longer than anybody.
+const SLEEP: &str = "SELECT pg_sleep(3600)";
 const SOON: Duration = Duration::from_secs(20);
 
 async fn numbers(server: &Server) -> Result<tokio_postgres::Client> {
@@ -21,15 +23,11 @@ async fn a_cancel_request_ends_the_query_and_not_the_session() -> Result<()> {
     let folder = Folder::new()?;
     let server = Server::start(&folder).await?;
     let client = numbers(&server).await?;
-    for extended in [false, true] {
+    for (sql, extended) in [(LONG, false), (LONG, true), (SLEEP, false), (SLEEP, true)] {
         let token = client.cancel_token();
         let started = Instant::now();
         let query = async {
-            if extended {
-                client.query(LONG, &[]).await.map(|_| ())
-            } else {
-                client.simple_query(LONG).await.map(|_| ())
-            }
+            if extended { client.query(sql, &[]).await.map(|_| ()) } else { client.simple_query(sql).await.map(|_| ()) }
         };
         let mut query = std::pin::pin!(query);
         // Once is not enough where the request overtakes the query.

@@ -221,9 +221,13 @@ impl Including {
         let what = if name.is_some() { "the header" } else { "the key" };
         match (Self::read(name, message), self) {
             (None, _) if !is_nullable => Err(format!("{what} is missing, and is NOT NULL")),
-            (Some(bytes), Including::Text(..)) => std::str::from_utf8(bytes)
-                .map(|_| ())
-                .map_err(|error| format!("{what} is no text ({error}), which it is to be by the type")),
+            (Some(bytes), Including::Text(..)) => match std::str::from_utf8(bytes) {
+                Ok(text) if text.contains('\0') => {
+                    Err(format!("{what} has the character \\u0000, which text cannot hold"))
+                }
+                Ok(_) => Ok(()),
+                Err(error) => Err(format!("{what} is no text ({error}), which it is to be by the type")),
+            },
             _ => Ok(()),
         }
     }

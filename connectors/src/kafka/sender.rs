@@ -56,6 +56,9 @@ const LOOK: Duration = Duration::from_millis(1);
 /// broker that is away (a few a second) do not pile up.
 const LISTEN: Duration = Duration::from_secs(1);
 
+/// How long the brokers may take to say which topics there are, once messages have waited in vain: as at CREATE SOURCE.
+const METADATA: Duration = Duration::from_secs(5);
+
 /// Not all rows were acknowledged.
 #[derive(Debug)]
 pub struct Unsent {
@@ -153,7 +156,10 @@ impl Sender {
             self.producer.poll(LOOK);
         }
         let failure = *tally.failure.lock();
-        let failure = failure.map(|code| explain::code(&self.options, self.complaint(), Doing::Writing, code));
+        let failure = failure.map(|code| match self.topic_is_gone(code) {
+            true => explain::no_topic(&self.options),
+            false => explain::code(&self.options, self.complaint(), Doing::Writing, code),
+        });
         let acknowledged = tally.acknowledged.load(Ordering::Acquire);
         match refused.or(failure) {
             None => {
@@ -165,6 +171,16 @@ impl Sender {
             }
             Some(error) => Err(Unsent { error, acknowledged }),
         }
+    }
+
+    /// Whether messages have waited in vain because nobody has their topic: librdkafka waits for one that was deleted as
+    /// for brokers that are away, and says only that time is up. Metadata of all topics: asking for one may create it.
+    fn topic_is_gone(&self, code: RDKafkaErrorCode) -> bool {
+        if !matches!(code, RDKafkaErrorCode::MessageTimedOut | RDKafkaErrorCode::OperationTimedOut) {
+            return false;
+        }
+        let known = self.producer.client().fetch_metadata(None, METADATA);
+        known.is_ok_and(|known| !known.topics().iter().any(|topic| topic.name() == self.options.topic))
     }
 
     fn complaint(&self) -> Option<String> {

@@ -7,6 +7,7 @@
 
 use super::labels::{Labels, NONE, times};
 use super::winners::{Offer, Winners};
+use crate::wording::instant;
 use arrow::array::{AsArray, BooleanArray, RecordBatch, UInt32Array};
 use arrow::compute::{cast, take_record_batch};
 use arrow::datatypes::{DataType, Field, Fields, Schema, SchemaRef};
@@ -28,6 +29,7 @@ use parking_lot::Mutex;
 use std::fmt;
 use std::sync::Arc;
 use tidemark_planner::asof::{AsofKind, AsofOp, Tolerance};
+use tidemark_planner::{PlanError, error::sqlstate};
 
 type Expr = Arc<dyn PhysicalExpr>;
 
@@ -44,6 +46,44 @@ pub struct Condition {
     pub tolerance: Option<Tolerance>,
     pub base: Option<Expr>,
     pub operation: Option<Expr>,
+    /// `None`: the right side says nothing of any instant beyond its rows.
+    pub known: Option<Known>,
+}
+
+/// Until when the right side says what is: a feature view does until now. Its last step is no value for a label after
+/// that, when events will have left its windows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Known {
+    pub view: String,
+    /// Microseconds; labels of this instant have their values.
+    pub until_us: i64,
+}
+
+impl Known {
+    /// Refuses labels that lie after it, as `FOR SYSTEM_TIME AS OF` refuses such an instant. Labels that have a NULL in
+    /// key or time match nothing at any time.
+    fn check(&self, labels: &Labels) -> Result<()> {
+        let is_after = |slot: u32| slot != NONE && labels.times[slot as usize] > self.until_us;
+        let after = labels.row_slots.iter().copied().filter(|slot| is_after(*slot));
+        let (count, first_us) = after
+            .fold((0usize, i64::MAX), |(count, first_us), slot| (count + 1, first_us.min(labels.times[slot as usize])));
+        if count == 0 {
+            return Ok(());
+        }
+        let (labels, are) = if count == 1 { ("label", "is") } else { ("labels", "are") };
+        let message = format!(
+            "{count} {labels} of an ASOF JOIN {are} after now, on feature view \"{}\": the first at {}, now is {}",
+            self.view,
+            instant(first_us),
+            instant(self.until_us),
+        );
+        Err(PlanError::new(sqlstate::INVALID_PARAMETER, message)
+            .hint(
+                "a feature view has no values in the future; under the event clock now is its newest event. Filter the \
+                 labels by their time",
+            )
+            .into())
+    }
 }
 
 #[derive(Debug)]
@@ -180,6 +220,9 @@ impl Run {
     ) -> Result<futures::stream::BoxStream<'static, Result<RecordBatch>>> {
         let Run { condition, schema, batch_size, labels_memory, winners_memory, metrics } = self;
         let labels = Arc::new(collect(left, &condition, &labels_memory).await?);
+        if let Some(known) = &condition.known {
+            known.check(&labels)?;
+        }
         let right_schema = match right.first() {
             Some(stream) => stream.schema(),
             None => return internal_err!("the right side of an ASOF JOIN has no partition"),

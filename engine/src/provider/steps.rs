@@ -78,6 +78,16 @@ impl StepsTable {
         let schema = Arc::new(Schema::new(full.fields()[..full.fields().len() - 1].to_vec()));
         StepsTable { engine, view, now_us, schema }
     }
+
+    /// The view's name.
+    pub fn view(&self) -> &str {
+        &self.view.state.compiled.name
+    }
+
+    /// The instant, microseconds, after which nothing is known.
+    pub fn now_us(&self) -> i64 {
+        self.now_us
+    }
 }
 
 impl fmt::Debug for StepsTable {

@@ -193,6 +193,13 @@ fn clause(text: &str) -> Option<PlanError> {
         let error = PlanError::unsupported("EXISTS is not supported here; it is in WHERE");
         return Some(error.hint("elsewhere: (SELECT count(*) > 0 FROM …)"));
     }
+    if text.contains("INTERVAL expression cannot be ") || text.contains("Invalid window frame: frame offsets for RANGE")
+    {
+        return Some(
+            PlanError::new(sqlstate::WINDOWING_ERROR, "a bound of a window frame is not a constant")
+                .hint("write RANGE INTERVAL '5 minutes' PRECEDING, or ROWS 5 PRECEDING"),
+        );
+    }
     if text.starts_with("LIMIT must be >= 0") {
         return Some(PlanError::new("2201W", "LIMIT must not be negative"));
     }

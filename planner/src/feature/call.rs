@@ -6,7 +6,11 @@ use super::{
     shape::unqualified,
     slot_column,
 };
-use crate::{PlanError, PlanResult, error::sqlstate, words::type_name};
+use crate::{
+    PlanError, PlanResult,
+    error::sqlstate,
+    words::{literal, type_name},
+};
 use arrow_schema::DataType;
 use datafusion::{
     common::{Column, ScalarValue},
@@ -175,7 +179,13 @@ impl Build<'_> {
             .ok_or_else(|| needs(aggregate, &format!("an argument and {wanted}")))?;
         let value = match constant(last) {
             Some(value) => value,
-            None => return Err(needs(aggregate, &format!("{wanted} as its last argument, a constant"))),
+            None => {
+                let error = needs(aggregate, &format!("{wanted} as its last argument, a constant"));
+                return Err(match aggregate.takes() {
+                    Takes::Duration => error.hint(half_life_hint(aggregate)),
+                    _ => error,
+                });
+            }
         };
         let invalid = || {
             let message = format!("{} needs {wanted} as its last argument", aggregate.name());
@@ -196,7 +206,14 @@ impl Build<'_> {
             },
             Takes::Duration => match self.range_us(&value) {
                 Ok(us) if us > 0 => Ok(Parameter::Duration(us)),
-                _ => Err(invalid()),
+                _ => {
+                    let message = format!(
+                        "{} needs an interval longer than zero as its last argument, the half-life, not {}",
+                        aggregate.name(),
+                        if value.is_null() { "NULL".to_string() } else { literal(&value) },
+                    );
+                    Err(PlanError::new(sqlstate::INVALID_PARAMETER, message).hint(half_life_hint(aggregate)))
+                }
             },
             _ => match value.cast_to(&DataType::Utf8) {
                 Ok(ScalarValue::Utf8(Some(text))) => Ok(Parameter::Text(text.into())),
@@ -224,6 +241,11 @@ fn slot_now() -> Expr {
 
 fn needs(aggregate: Aggregate, what: &str) -> PlanError {
     PlanError::syntax(format!("{} needs {what}", aggregate.name()))
+}
+
+fn half_life_hint(aggregate: Aggregate) -> String {
+    let name = aggregate.name();
+    format!("an event counts half after it: write {name}(x, INTERVAL '1 hour'), of days or shorter units")
 }
 
 /// The value of a literal, also behind casts.

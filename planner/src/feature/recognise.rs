@@ -21,7 +21,7 @@ use crate::{
     parse::duration_us,
     statement::Statement,
     table::instant_type,
-    words::type_name,
+    words::{literal, type_name},
 };
 use arrow_schema::{DataType, SchemaRef};
 use datafusion::{
@@ -679,7 +679,7 @@ impl Build<'_> {
                     Ok(ScalarValue::UInt64(Some(n))) => Ok(n),
                     _ => Err(PlanError::new(
                         sqlstate::WINDOWING_ERROR,
-                        format!("frame bound {v} is not a number of rows"),
+                        format!("frame bound {} is not a number of rows", literal(v)),
                     )),
                 };
                 let start = match &frame.start_bound {
@@ -728,7 +728,7 @@ impl Build<'_> {
             Some(us) if (0..=DURATION_MAX_US).contains(&us) => Ok(us),
             _ => Err(PlanError::new(
                 sqlstate::WINDOWING_ERROR,
-                format!("frame bound {value} of feature view \"{}\" is not a usable interval", self.name),
+                format!("frame bound {} of feature view \"{}\" is not a usable interval", literal(value), self.name),
             )
             .hint("write INTERVAL '5 minutes' and the like, at least zero")),
         }

@@ -49,24 +49,34 @@ pub(super) fn check_syntax(name: &str, query: &ast::Query) -> PlanResult<()> {
             "put sources together by UNION ALL, take a table as of each event by ASOF JOIN, or join views where you look up or train",
         ));
     }
-    check_ranges(name, query)
+    check_frames(name, query)
 }
 
 /// A RANGE frame is measured in time, since a window is in the order of the event time. A bare number would be read as months.
-fn check_ranges(name: &str, query: &ast::Query) -> PlanResult<()> {
-    struct Ranges<'a>(&'a str);
-    impl Ranges<'_> {
+/// Bounds are constants: what else stands there is refused as it is written.
+fn check_frames(name: &str, query: &ast::Query) -> PlanResult<()> {
+    struct Frames<'a>(&'a str);
+    impl Frames<'_> {
         fn check(&self, frame: Option<&ast::WindowFrame>) -> ControlFlow<PlanError> {
-            let Some(frame) = frame.filter(|frame| frame.units == ast::WindowFrameUnits::Range) else {
-                return ControlFlow::Continue(());
-            };
+            let Some(frame) = frame else { return ControlFlow::Continue(()) };
+            let is_range = frame.units == ast::WindowFrameUnits::Range;
             for bound in [Some(&frame.start_bound), frame.end_bound.as_ref()].into_iter().flatten() {
                 let (ast::WindowFrameBound::Preceding(Some(offset)) | ast::WindowFrameBound::Following(Some(offset))) =
                     bound
                 else {
                     continue;
                 };
-                if let ast::Expr::Value(value) = offset.as_ref()
+                if !is_constant(offset) {
+                    let (units, name) = (&frame.units, self.0);
+                    let message = format!("frame bound {units} {bound} of feature view \"{name}\" is not a constant");
+                    let hint = match is_range {
+                        true => "write a span of time: RANGE INTERVAL '5 minutes' PRECEDING",
+                        false => "write a number of events: ROWS 5 PRECEDING",
+                    };
+                    return ControlFlow::Break(PlanError::new(sqlstate::WINDOWING_ERROR, message).hint(hint));
+                }
+                if is_range
+                    && let ast::Expr::Value(value) = offset.as_ref()
                     && let ast::Value::Number(number, _) = &value.value
                 {
                     let why = format!("its frame RANGE {bound} is a number, and windows are ordered by the event time");
@@ -79,7 +89,7 @@ fn check_ranges(name: &str, query: &ast::Query) -> PlanResult<()> {
             ControlFlow::Continue(())
         }
     }
-    impl ast::Visitor for Ranges<'_> {
+    impl ast::Visitor for Frames<'_> {
         type Break = PlanError;
 
         fn pre_visit_expr(&mut self, expr: &ast::Expr) -> ControlFlow<PlanError> {
@@ -100,9 +110,21 @@ fn check_ranges(name: &str, query: &ast::Query) -> PlanResult<()> {
             ControlFlow::Continue(())
         }
     }
-    match query.visit(&mut Ranges(name)) {
+    match query.visit(&mut Frames(name)) {
         ControlFlow::Break(error) => Err(error),
         ControlFlow::Continue(()) => Ok(()),
+    }
+}
+
+/// A number, or an interval in quotes (`ROWS '2' PRECEDING` is parsed as one).
+fn is_constant(offset: &ast::Expr) -> bool {
+    let value = match offset {
+        ast::Expr::Interval(interval) => interval.value.as_ref(),
+        other => other,
+    };
+    match value {
+        ast::Expr::Value(value) => matches!(&value.value, ast::Value::Number(..) | ast::Value::SingleQuotedString(_)),
+        _ => false,
     }
 }
 

@@ -235,7 +235,8 @@ impl<'a> Printer<'a> {
             | "power" | "exp" | "ln" | "greatest" | "least" | "lower" | "upper" | "substr" | "concat"
             | "btrim" | "ltrim" | "rtrim" | "replace" | "strpos" | "starts_with" | "left" | "right"
             | "reverse" | "repeat" | "md5" | "date_trunc" | "signum" | "lpad" | "rpad" | "split_part"
-            | "ascii" | "chr" | "initcap" | "translate" | "array_to_string") => {
+            | "ascii" | "chr" | "initcap" | "translate" | "array_to_string" | "octet_length"
+            | "cardinality" | "array_length" | "array_ndims" | "array_position") => {
                 let name = if name == "signum" { "sign" } else { name };
                 format!("{name}({listed})")
             }

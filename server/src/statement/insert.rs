@@ -9,7 +9,7 @@ use crate::{
     wire::{SessionZone, value_from_text},
 };
 use arrow::{
-    array::{ArrayRef, RecordBatch, new_null_array},
+    array::{ArrayRef, AsArray, RecordBatch, new_null_array},
     datatypes::DataType,
 };
 use datafusion::{scalar::ScalarValue, sql::sqlparser::ast};
@@ -261,6 +261,10 @@ pub fn fit(object: &Object, map: &[usize], batch: &RecordBatch, zone: &SessionZo
         let field = schema.field(*at);
         let place = || format!("column {} of \"{}\"", field.name(), object.name);
         let column = assign::cast(array, field.data_type(), zone).map_err(|error| error.context(place()))?;
+        if has_nul(&column) {
+            let error = PgError::error("22021", "invalid byte sequence for encoding \"UTF8\": 0x00");
+            return Err(error.context(place()));
+        }
         columns[*at] = Some(column);
     }
     let columns = columns
@@ -281,6 +285,15 @@ pub fn fit(object: &Object, map: &[usize], batch: &RecordBatch, zone: &SessionZo
         }
     }
     Ok(RecordBatch::try_new(schema, columns)?)
+}
+
+/// Whether a text has the character of the number 0, which PostgreSQL's text cannot hold: an expression can make one.
+fn has_nul(array: &ArrayRef) -> bool {
+    match (array.as_string_opt::<i32>(), array.as_list_opt::<i32>()) {
+        (Some(texts), _) => texts.iter().flatten().any(|text| text.as_bytes().contains(&0)),
+        (_, Some(lists)) => has_nul(lists.values()),
+        _ => false,
+    }
 }
 
 /// Rows that were not admitted are not lost, but the writer should know: how many, and why.

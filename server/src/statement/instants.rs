@@ -175,6 +175,7 @@ fn literal(number: usize, us: i64) -> Result<Expr, PgError> {
 
 fn out_of_range(number: usize) -> PgError {
     PgError::error("22008", format!("timestamp out of range: parameter ${number}"))
+        .hint("it stands for an instant, of the years 1 to 9999")
 }
 
 fn no_instant(number: usize, ty: &str) -> PgError {
