@@ -33,7 +33,7 @@ pub async fn execute(
     let Reset { kind, name, .. } = reset;
     let tag = format!("ALTER {}", kind.to_string().to_uppercase());
     // Nobody drops or alters it meanwhile, and nobody else stops and starts its feed.
-    let _catalog = database.catalog.lock().await;
+    let _catalog = database.owner()?.catalog.lock().await;
     let snapshot = database.snapshot();
     let object = match find(&snapshot, kind, name) {
         Ok(object) => object.clone(),
@@ -62,6 +62,6 @@ pub async fn execute(
             Start::Timestamp(at_us.div_euclid(1000).saturating_add(i64::from(at_us.rem_euclid(1000) > 0)).max(0))
         }
     };
-    database.feeds.reset(&object, &start, reset.allow_duplicates).await?;
+    database.owner()?.feeds.reset(&object, &start, reset.allow_duplicates).await?;
     Ok(Outcome::Done { tag: tag.into() })
 }

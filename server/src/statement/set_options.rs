@@ -21,7 +21,7 @@ pub async fn execute(
     options: &BTreeMap<String, String>,
 ) -> Result<Outcome, PgError> {
     let tag = format!("ALTER {}", kind.to_string().to_uppercase());
-    let mut catalog = database.catalog.lock().await;
+    let mut catalog = database.owner()?.catalog.lock().await;
     let snapshot = database.snapshot();
     let object = match find(&snapshot, kind, name) {
         Ok(object) => object.clone(),
@@ -86,12 +86,12 @@ pub async fn execute(
         feeds::reach(kind, name, relation).await?;
     }
     database.commit(&mut catalog, &[Change::Put(changed.clone())]).await?;
-    if let (Some(source), Some(relation)) = (database.engine.source(object.id), relation) {
+    if let (Some(source), Some(relation)) = (database.owner()?.engine.source(object.id), relation) {
         source.reconfigure(relation).await;
     }
     if another_client {
-        database.feeds.stop(object.id).await;
-        database.feeds.start(&changed)?;
+        database.owner()?.feeds.stop(object.id).await;
+        database.owner()?.feeds.start(&changed)?;
     }
     Ok(Outcome::Done { tag: tag.into() })
 }
