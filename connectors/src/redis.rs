@@ -12,10 +12,14 @@ mod address;
 mod layout;
 mod link;
 mod owner;
+mod published;
+mod reader;
 mod text;
 
 pub use address::Address;
 pub use owner::owner;
+pub use published::{Kept, Published};
+pub use reader::{Found, RedisReader};
 
 use arrow::datatypes::FieldRef;
 use async_trait::async_trait;

@@ -8,14 +8,19 @@ mod rows;
 pub(crate) mod steps;
 
 use crate::{
+    compiled::CompiledView,
     runtime::{Engine, Failure, ViewRuntime},
     seam::SeamError,
-    value::Value,
+    value::{Value, encode_row},
     wording::instant,
 };
 use arrow::datatypes::DataType;
 use datafusion::{
-    catalog::TableProvider, common::DataFusionError, error::Result as DfResult, logical_expr::Expr, scalar::ScalarValue,
+    catalog::TableProvider,
+    common::DataFusionError,
+    error::Result as DfResult,
+    logical_expr::{Expr, Operator, utils::split_conjunction},
+    scalar::ScalarValue,
 };
 use std::sync::Arc;
 use tidemark_catalog::ObjectId;
@@ -95,31 +100,33 @@ pub(crate) fn seam(error: SeamError) -> DataFusionError {
     DataFusionError::External(Box::new(error))
 }
 
-/// The one entity key that the filters ask for, if they do: `key = literal` for every key column.
+/// The one entity key that the filters ask for, if they do, as it is kept.
 pub(crate) fn wanted_key(view: &ViewRuntime, filters: &[Expr]) -> Option<Vec<u8>> {
-    let compiled = &view.state.compiled;
+    wanted_values(&view.state.compiled, filters).map(|values| encode_row(&values))
+}
+
+/// The same as values: `key = literal` for every key column.
+pub fn wanted_values(compiled: &CompiledView, filters: &[Expr]) -> Option<Vec<Value>> {
     let types = compiled.key_types().ok()?;
     let mut values = vec![];
     for (output, ty) in compiled.plan.key_outputs().into_iter().zip(types) {
         let name = &compiled.plan.outputs[output].name;
-        let literal =
-            filters.iter().flat_map(datafusion::logical_expr::utils::split_conjunction).find_map(|filter| {
-                let Expr::BinaryExpr(binary) = filter else { return None };
-                if binary.op != datafusion::logical_expr::Operator::Eq {
-                    return None;
-                }
-                match (binary.left.as_ref(), binary.right.as_ref()) {
-                    (Expr::Column(c), Expr::Literal(v, _)) | (Expr::Literal(v, _), Expr::Column(c))
-                        if &c.name == name =>
-                    {
-                        Some(v.clone())
-                    }
-                    _ => None,
-                }
-            })?;
-        values.push(key_value(literal, &ty)?);
+        let literal = filters.iter().flat_map(split_conjunction).find_map(|filter| equal(filter, name))?;
+        values.push(key_value(literal.clone(), &ty)?);
     }
-    Some(crate::value::encode_row(&values))
+    Some(values)
+}
+
+/// The literal that `filter` says the column equals.
+pub fn equal<'a>(filter: &'a Expr, column: &str) -> Option<&'a ScalarValue> {
+    let Expr::BinaryExpr(binary) = filter else { return None };
+    if binary.op != Operator::Eq {
+        return None;
+    }
+    match (binary.left.as_ref(), binary.right.as_ref()) {
+        (Expr::Column(c), Expr::Literal(v, _)) | (Expr::Literal(v, _), Expr::Column(c)) if c.name == column => Some(v),
+        _ => None,
+    }
 }
 
 /// A literal as a value of a key column's type; `None` for NULL and for what no value of the type equals, such as 1.004 for a

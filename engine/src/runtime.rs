@@ -368,6 +368,19 @@ impl Engine {
         Ok(())
     }
 
+    /// The epoch of this start: a later writer has a greater one.
+    pub fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    /// The now of the views for which the server's clock, `clock_us`, does not tell it: those of which no source follows that
+    /// clock, and those that are ahead of it. Microseconds.
+    pub fn nows(&self, clock_us: i64) -> Vec<(ObjectId, i64)> {
+        let views = self.views();
+        let now = |view: &Arc<ViewRuntime>| (view.state.id, view.now_us(clock_us));
+        views.iter().map(now).filter(|(_, now_us)| *now_us != i64::MIN && *now_us != clock_us).collect()
+    }
+
     /// The next flush asks the online store whether it still has all views: of one of which nothing is put nobody would notice.
     pub fn doubt_online(&self) {
         self.views().iter().for_each(|view| view.doubt_online());

@@ -3,9 +3,10 @@
 use crate::{
     database::Database,
     pg::{self, Bound, Column, Completed, Outcome, PgError, SessionEvent, Startup, TxEvent, Verb},
-    prepared::Prepared,
+    prepared::{Prepared, PreparedLookup},
+    serving::Serving,
     session::Session,
-    statement,
+    statement::{self, served_lookup::ServedLookup},
     system::{SessionFacts, functions, pg_sleep},
 };
 use async_trait::async_trait;
@@ -34,6 +35,16 @@ impl TidemarkBackend {
         let Some(piece) = pieces.pop() else { return Ok(Arc::new(Prepared::empty())) };
         Ok(Arc::new(Prepared::new(&self.database, session, piece, declared, false).await?))
     }
+
+    fn served<'a>(
+        &'a self,
+        serving: &'a Serving,
+        prepared: &'a Prepared,
+        lookup: &'a PreparedLookup,
+        bound: &'a Bound,
+    ) -> ServedLookup<'a> {
+        ServedLookup { database: &self.database, serving, prepared, lookup, bound }
+    }
 }
 
 #[async_trait]
@@ -59,6 +70,9 @@ impl pg::Backend for TidemarkBackend {
             session.state.register_udf(function).map_err(PgError::from)?;
         }
         session.state.register_udf(pg_sleep(self.database.clock.clone())).map_err(PgError::from)?;
+        if self.database.serving().is_some() {
+            session.only_reads();
+        }
         if let Some(timeout) = self.statement_timeout {
             session.set("statement_timeout", Some(&timeout.as_millis().to_string()), false)?;
         }
@@ -86,6 +100,10 @@ impl pg::Backend for TidemarkBackend {
 
     fn recall(&self, sql: &str) -> Option<Arc<Prepared>> {
         self.database.recall(sql)
+    }
+
+    fn waits(&self, prepared: &Prepared) -> bool {
+        self.database.serving().is_some() && prepared.lookup.is_some()
     }
 
     async fn prepare(&self, session: &mut Session, sql: &str, declared: &[u32]) -> Result<Arc<Prepared>, PgError> {
@@ -129,7 +147,10 @@ impl pg::Backend for TidemarkBackend {
     ) -> Option<Result<Completed, PgError>> {
         let lookup = prepared.lookup.as_ref()?;
         session.queried_in_transaction = true;
-        statement::lookup::execute(&self.database, session, prepared, lookup, bound, out)
+        match self.database.serving() {
+            None => statement::lookup::execute(&self.database, session, prepared, lookup, bound, out),
+            Some(serving) => self.served(serving, prepared, lookup, bound).answer_now(session, out),
+        }
     }
 
     async fn execute(
@@ -138,6 +159,12 @@ impl pg::Backend for TidemarkBackend {
         prepared: &Arc<Prepared>,
         bound: &Bound,
     ) -> Result<Outcome, PgError> {
+        if let (Some(serving), Some(lookup)) = (self.database.serving(), &prepared.lookup) {
+            session.queried_in_transaction = true;
+            if let Some(answered) = self.served(serving, prepared, lookup, bound).answer(session).await? {
+                return Ok(answered);
+            }
+        }
         match &prepared.unparsed {
             None => statement::execute(&self.database, session, prepared, bound).await,
             Some(sql) => {

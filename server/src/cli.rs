@@ -45,6 +45,7 @@ Examples:
   tidemark serve --listen 127.0.0.1:6000 --data /var/lib/tidemark
   tidemark serve --config tidemark.toml --log-format json
   TIDEMARK_FSYNC=200 tidemark serve
+  tidemark serve --role serving --online redis://127.0.0.1:6379 --listen 127.0.0.1:5434
 
 A flag goes before an environment variable, that before the settings file, that before the default. docs/settings.md has
 the reasons. SIGTERM and Ctrl-C stop the server in order: no new connections, running statements finish, a checkpoint.";

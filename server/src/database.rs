@@ -1,9 +1,17 @@
-//! What all sessions share: the catalog, the engine, the base of every session's state.
+//! What all sessions share: the catalog, what answers behind it, the base of every session's state.
 
 use crate::points::{Point, Points};
 use crate::{
-    feeds::Feeds, meters::Meters, pg::PgError, prepared::Prepared, queries::Queries, session::Session,
-    stats::EngineStats, system::SystemTablesOf,
+    feeds::Feeds,
+    meters::Meters,
+    pg::PgError,
+    prepared::Prepared,
+    publisher::Publisher,
+    queries::Queries,
+    serving::{self, Serving},
+    session::Session,
+    stats::EngineStats,
+    system::{NoStats, Stats, SystemTablesOf},
 };
 use ahash::AHashMap;
 use datafusion::execution::SessionState;
@@ -33,12 +41,39 @@ struct PreparedTemplate {
 /// Lookups by the fingerprint of their text; `None` for those whose literals are not simply their keys.
 type Templates = AHashMap<Box<[u8]>, Option<Arc<PreparedTemplate>>>;
 
-pub struct Database {
+/// What only the server has that owns a data directory.
+pub struct Owner {
     pub engine: Arc<Engine>,
     pub feeds: Arc<Feeds>,
-    pub clock: Arc<dyn Clock>,
     /// Held for the whole of a catalog change: changes happen one after the other.
     pub catalog: tokio::sync::Mutex<CatalogStore>,
+    /// Where the online store is one that serving nodes read.
+    pub publisher: Option<Publisher>,
+}
+
+impl Owner {
+    pub fn new(
+        engine: Arc<Engine>,
+        clock: Arc<dyn Clock>,
+        catalog: CatalogStore,
+        publisher: Option<Publisher>,
+    ) -> Owner {
+        let feeds = Arc::new(Feeds::new(engine.clone(), clock));
+        Owner { engine, feeds, catalog: tokio::sync::Mutex::new(catalog), publisher }
+    }
+}
+
+/// What answers behind the catalog.
+#[allow(clippy::large_enum_variant)] // one for each process
+pub enum Behind {
+    Owner(Owner),
+    /// `--role serving`: a Redis that an owner fills.
+    Serving(Arc<Serving>),
+}
+
+pub struct Database {
+    behind: Behind,
+    pub clock: Arc<dyn Clock>,
     snapshot: RwLock<Arc<Snapshot>>,
     /// Cloned by every session.
     pub base: SessionState,
@@ -56,22 +91,17 @@ pub struct Database {
 
 impl Database {
     pub fn new(
-        engine: Arc<Engine>,
+        behind: Behind,
         clock: Arc<dyn Clock>,
-        catalog: CatalogStore,
+        snapshot: Arc<Snapshot>,
         base: SessionState,
         queries: Queries,
         folder: PathBuf,
     ) -> Database {
-        let snapshot = RwLock::new(Arc::new(catalog.snapshot().clone()));
-        let catalog = tokio::sync::Mutex::new(catalog);
-        let feeds = Arc::new(Feeds::new(engine.clone(), clock.clone()));
         Database {
-            engine,
-            feeds,
+            behind,
             clock,
-            catalog,
-            snapshot,
+            snapshot: RwLock::new(snapshot),
             base,
             queries,
             meters: Meters::default(),
@@ -93,10 +123,46 @@ impl Database {
         if let Some(points) = &self.points {
             points.pass(Point::CatalogCommitted);
         }
-        *self.snapshot.write() = Arc::new(next);
+        self.show(Arc::new(next));
+        Ok(())
+    }
+
+    /// From here on sessions see this snapshot.
+    pub fn show(&self, snapshot: Arc<Snapshot>) {
+        *self.snapshot.write() = snapshot;
         self.cache.write().clear();
         self.templates.write().clear();
-        Ok(())
+    }
+
+    /// The parts of a server that owns a data directory.
+    ///
+    /// # Errors
+    /// This is a serving node: it has none, and says where they are.
+    pub fn owner(&self) -> Result<&Owner, PgError> {
+        match &self.behind {
+            Behind::Owner(owner) => Ok(owner),
+            Behind::Serving(_) => Err(serving::refusal("0A000", "this")),
+        }
+    }
+
+    /// The same; `None`: this is a serving node.
+    pub fn as_owner(&self) -> Option<&Owner> {
+        match &self.behind {
+            Behind::Owner(owner) => Some(owner),
+            Behind::Serving(_) => None,
+        }
+    }
+
+    pub fn behind(&self) -> &Behind {
+        &self.behind
+    }
+
+    /// `None`: this server owns a data directory.
+    pub fn serving(&self) -> Option<&Arc<Serving>> {
+        match &self.behind {
+            Behind::Owner(_) => None,
+            Behind::Serving(serving) => Some(serving),
+        }
     }
 
     /// What clients browse, over the current snapshot.
@@ -107,13 +173,16 @@ impl Database {
         {
             return system.clone();
         }
-        let stats = EngineStats {
-            engine: self.engine.clone(),
-            feeds: self.feeds.clone(),
-            clock: self.clock.clone(),
-            snapshot: snapshot.clone(),
+        let stats: Arc<dyn Stats> = match &self.behind {
+            Behind::Owner(Owner { engine, feeds, .. }) => Arc::new(EngineStats {
+                engine: engine.clone(),
+                feeds: feeds.clone(),
+                clock: self.clock.clone(),
+                snapshot: snapshot.clone(),
+            }),
+            Behind::Serving(_) => Arc::new(NoStats),
         };
-        let system = SystemTablesOf::new(snapshot, Arc::new(stats));
+        let system = SystemTablesOf::new(snapshot, stats);
         *self.system.write() = Some(system.clone());
         system
     }

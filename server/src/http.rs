@@ -54,6 +54,21 @@ pub enum Phase {
     Stopping(Subject),
 }
 
+impl Phase {
+    /// Whether clients are to be sent here.
+    pub fn is_ready(&self) -> bool {
+        matches!(self, Phase::Serving(_)) && self.trouble().is_none()
+    }
+
+    /// Why a serving node cannot answer just now.
+    pub fn trouble(&self) -> Option<String> {
+        match self {
+            Phase::Serving(subject) => subject.database.serving().and_then(|serving| serving.trouble()),
+            Phase::Recovering | Phase::Stopping(_) => None,
+        }
+    }
+}
+
 /// What is watched.
 #[derive(Clone)]
 pub struct Subject {

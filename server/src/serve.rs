@@ -2,12 +2,14 @@
 
 use crate::{
     backend::TidemarkBackend,
-    database::Database,
+    database::{Behind, Database, Owner},
     http::{self, Phase, Subject},
     pg,
     points::{AbortAt, Point, Points},
+    publisher::Publisher,
     queries::Queries,
-    settings::Settings,
+    serving::{self, Serving},
+    settings::{Role, Settings},
 };
 use anyhow::{Context, Result};
 use arrow::datatypes::SchemaRef;
@@ -18,7 +20,7 @@ use std::{
     sync::Arc,
     time::Duration,
 };
-use tidemark_catalog::{CatalogStore, ObjectId};
+use tidemark_catalog::{CatalogStore, ObjectId, Snapshot};
 use tidemark_connectors::{
     clock::SystemClock,
     iceberg::IcebergHistory,
@@ -45,7 +47,8 @@ pub struct Running {
     pub database: Arc<Database>,
     stop: watch::Sender<bool>,
     stopped: tokio::sync::oneshot::Receiver<SeamResult<()>>,
-    _lock: DirLock,
+    /// None of a serving node.
+    _lock: Option<DirLock>,
 }
 
 struct EmbeddedLogs {
@@ -90,7 +93,10 @@ pub async fn start_on(settings: &Settings, clock: Arc<dyn Clock>) -> Result<Runn
 
 async fn start_with(settings: &Settings, clock: Arc<dyn Clock>, points: Option<Arc<Points>>) -> Result<Running> {
     let data = &settings.data;
-    let lock = DirLock::acquire_patiently(data, clock.as_ref()).await?;
+    let (lock, serving) = match settings.role {
+        Role::Owner => (Some(DirLock::acquire_patiently(data, clock.as_ref()).await?), None),
+        Role::Serving => (None, Some(Arc::new(Serving::new(settings, clock.clone())?))),
+    };
     // Before recovery, which may take a while: a port in use is known at once.
     let listener = pg::bind(settings.listen).await?;
     let address = listener.local_addr()?;
@@ -101,7 +107,10 @@ async fn start_with(settings: &Settings, clock: Arc<dyn Clock>, points: Option<A
     if let Some(listener) = watched {
         clock.spawn("http", Box::pin(http::serve(listener, clock.clone(), seen)));
     }
-    let database = Arc::new(open(settings, data, clock.clone(), points).await?);
+    let database = Arc::new(match serving {
+        None => open(settings, data, clock.clone(), points).await?,
+        Some(serving) => open_serving(settings, serving, clock.clone()).await?,
+    });
 
     let started_us = clock.now_us();
     let backend = Arc::new(TidemarkBackend {
@@ -119,8 +128,15 @@ async fn start_with(settings: &Settings, clock: Arc<dyn Clock>, points: Option<A
     let server = pg::Server::new(backend, clock.clone(), limits);
     let (stop, stopping) = watch::channel(false);
     let (finished, stopped) = tokio::sync::oneshot::channel();
-    database.feeds.start_all(&database.snapshot());
-    background(&database, settings, stopping.clone());
+    match database.behind() {
+        Behind::Owner(owner) => {
+            owner.feeds.start_all(&database.snapshot());
+            background(&database, settings, stopping.clone());
+        }
+        Behind::Serving(_) => {
+            every(&database, stopping.clone(), "catalog", serving::CATALOG_POLL, |database| Box::pin(follow(database)))
+        }
+    }
     let last = database.clone();
     let max_connections = settings.max_connections;
     let subject = Subject { database: database.clone(), server: server.clone(), max_connections, started_us };
@@ -136,12 +152,7 @@ async fn start_with(settings: &Settings, clock: Arc<dyn Clock>, points: Option<A
                 phase.send_replace(Phase::Stopping(subject));
             };
             server.serve(listener, shutdown).await;
-            last.feeds.stop_all().await;
-            // Everybody has left: what is in memory becomes durable.
-            if let Err(error) = last.engine.flush_online().await {
-                tracing::error!(%error, "the online store could not be brought level");
-            }
-            let _ = finished.send(last.engine.checkpoint().await);
+            let _ = finished.send(finish(&last).await);
             alive.leave();
         }),
     );
@@ -157,6 +168,58 @@ impl Running {
     }
 }
 
+/// Everybody has left: what is in memory becomes durable.
+async fn finish(database: &Database) -> SeamResult<()> {
+    let Some(owner) = database.as_owner() else { return Ok(()) };
+    owner.feeds.stop_all().await;
+    if let Err(error) = flush_online(database).await {
+        tracing::error!(%error, "the online store could not be brought level");
+    }
+    owner.engine.checkpoint().await
+}
+
+/// Puts what has changed into the online store, and tells serving nodes what they need to know beside it.
+async fn flush_online(database: &Database) -> SeamResult<()> {
+    let Some(owner) = database.as_owner() else { return Ok(()) };
+    let begun_us = database.clock.now_us();
+    if let Some(publisher) = &owner.publisher {
+        publisher.tell(&owner.engine, &database.snapshot(), begun_us, None).await;
+    }
+    owner.engine.flush_online().await?;
+    if let Some(publisher) = &owner.publisher {
+        publisher.tell(&owner.engine, &database.snapshot(), begun_us, Some(begun_us)).await;
+    }
+    Ok(())
+}
+
+/// Takes over a new catalog of the owner, if there is one.
+async fn follow(database: &Database) -> SeamResult<()> {
+    if let Some(serving) = database.serving()
+        && let Some(snapshot) = serving.follow().await?
+    {
+        database.show(snapshot);
+    }
+    Ok(())
+}
+
+/// A server over the Redis that an owner fills. Waits until there is one that has published its catalog.
+async fn open_serving(settings: &Settings, serving: Arc<Serving>, clock: Arc<dyn Clock>) -> Result<Database> {
+    let mut is_known = false;
+    let snapshot = loop {
+        match serving.follow().await {
+            Ok(Some(snapshot)) => break snapshot,
+            Ok(None) => {}
+            Err(error) if !is_known => {
+                is_known = true;
+                tracing::warn!(%error, "there is no catalog to serve yet; it is waited for");
+            }
+            Err(_) => {}
+        }
+        clock.sleep(RETRY).await;
+    };
+    over(settings, Behind::Serving(serving), snapshot, clock)
+}
+
 async fn open(
     settings: &Settings,
     data: &Path,
@@ -169,22 +232,21 @@ async fn open(
         segment_bytes: settings.log_segment_bytes,
         max_bytes: settings.log_max_bytes,
     };
-    let threads = settings.worker_threads.or_else(|| std::thread::available_parallelism().ok().map(Into::into));
-    let threads = threads.unwrap_or(1);
     // Some 200 bytes each.
     const STEPS_WAITING_MAX: usize = 4 << 20;
     let mut history = IcebergHistory::open(&data.join("warehouse"), clock.clone()).await?;
     if let Some(points) = points.clone() {
         history = history.with_files_written(Box::new(move || points.pass(Point::HistoryFilesWritten)));
     }
+    let (online, publisher) = online(settings, clock.as_ref()).await?;
     let seams = Seams {
         steps_waiting_max: STEPS_WAITING_MAX,
-        threads,
+        threads: threads(settings),
         memory: Arc::new(Memory::new(settings.state_memory)),
         clock: clock.clone(),
         logs: Arc::new(EmbeddedLogs { folder: data.join("log"), settings: log }),
         state: Arc::new(FjallState::open(&data.join("state"))?),
-        online: online(settings, clock.as_ref()).await?,
+        online,
         history: Arc::new(history),
     };
     let seams = match &points {
@@ -192,6 +254,20 @@ async fn open(
         None => seams,
     };
     let engine = Arc::new(Engine::start(seams, catalog.snapshot()).await.context("recovery failed")?);
+    let snapshot = Arc::new(catalog.snapshot().clone());
+    let owner = Owner::new(engine, clock.clone(), catalog, publisher);
+    let mut database = over(settings, Behind::Owner(owner), snapshot, clock)?;
+    database.points = points;
+    Ok(database)
+}
+
+fn threads(settings: &Settings) -> usize {
+    let threads = settings.worker_threads.or_else(|| std::thread::available_parallelism().ok().map(Into::into));
+    threads.unwrap_or(1)
+}
+
+/// What sessions share, over what answers behind it.
+fn over(settings: &Settings, behind: Behind, snapshot: Arc<Snapshot>, clock: Arc<dyn Clock>) -> Result<Database> {
     let mut runtime = RuntimeEnvBuilder::new();
     if let Some(bytes) = settings.query_memory {
         runtime = runtime.with_memory_pool(Arc::new(FairSpillPool::new(bytes as usize)));
@@ -202,22 +278,21 @@ async fn open(
     }
     let builder = asof::install(state_builder(config)).with_runtime_env(Arc::new(runtime.build()?));
     let folder = std::env::current_dir().context("the current folder is gone")?;
-    let queries = Queries::new(threads).context("cannot start the threads of queries")?;
-    let mut database = Database::new(engine, clock, catalog, builder.build(), queries, folder);
-    database.points = points;
-    Ok(database)
+    let queries = Queries::new(threads(settings)).context("cannot start the threads of queries")?;
+    Ok(Database::new(behind, clock, snapshot, builder.build(), queries, folder))
 }
 
-async fn online(settings: &Settings, clock: &dyn Clock) -> Result<Arc<dyn OnlineStore>> {
+/// The online store, and who tells serving nodes where it is one that they read.
+async fn online(settings: &Settings, clock: &dyn Clock) -> Result<(Arc<dyn OnlineStore>, Option<Publisher>)> {
     let Some(url) = &settings.online else {
-        return Ok(Arc::new(FjallOnline::open(&settings.data.join("online"))?));
+        return Ok((Arc::new(FjallOnline::open(&settings.data.join("online"))?), None));
     };
     let address = Address::parse(url).map_err(|error| anyhow::anyhow!("--online: {error}"))?;
-    let redis = RedisOnline::new(address, owner(&settings.data, clock)?);
+    let redis = Arc::new(RedisOnline::new(address, owner(&settings.data, clock)?));
     if let Err(error) = redis.ping().await {
         tracing::warn!(%error, "the online store does not answer; it is brought level when it does");
     }
-    Ok(Arc::new(redis))
+    Ok((redis.clone(), Some(Publisher::new(redis))))
 }
 
 /// What happens without anybody asking: what was in memory before the start comes back, departures reach the online store, silent sources move on, checkpoints.
@@ -226,30 +301,34 @@ fn background(database: &Arc<Database>, settings: &Settings, stopping: watch::Re
     database.clock.spawn(
         "warm",
         Box::pin(async move {
-            if let Err(error) = warmed.engine.warm().await {
+            if let Some(owner) = warmed.as_owner()
+                && let Err(error) = owner.engine.warm().await
+            {
                 tracing::warn!(%error, "keys were not brought into memory beforehand; each comes when it is needed");
             }
         }),
     );
-    every(database, stopping.clone(), "online", settings.online_tick, |database| {
-        Box::pin(async move { database.engine.flush_online().await.map(|_| ()) })
-    });
+    every(database, stopping.clone(), "online", settings.online_tick, |database| Box::pin(flush_online(database)));
     every(database, stopping.clone(), "online doubt", ONLINE_DOUBT, |database| {
         Box::pin(async move {
-            database.engine.doubt_online();
+            if let Some(owner) = database.as_owner() {
+                owner.engine.doubt_online();
+            }
             Ok(())
         })
     });
     every(database, stopping.clone(), "history", settings.commit_interval, |database| {
         Box::pin(async move {
-            database.engine.advance_idle().await?;
-            database.engine.commit_history().await
+            let Some(owner) = database.as_owner() else { return Ok(()) };
+            owner.engine.advance_idle().await?;
+            owner.engine.commit_history().await
         })
     });
     every(database, stopping, "checkpoint", settings.checkpoint_interval, |database| {
         Box::pin(async move {
-            database.engine.checkpoint().await?;
-            database.engine.expire_letters().await.map(|_| ())
+            let Some(owner) = database.as_owner() else { return Ok(()) };
+            owner.engine.checkpoint().await?;
+            owner.engine.expire_letters().await.map(|_| ())
         })
     });
 }

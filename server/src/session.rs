@@ -43,6 +43,15 @@ pub struct Session {
 pub struct SharedSettings {
     values: Mutex<HashMap<String, String>>,
     wanted: Mutex<Vec<(String, String, bool)>>,
+    /// What the client is to be told of the statement.
+    told: Mutex<Vec<PgError>>,
+}
+
+impl SharedSettings {
+    /// The client is told when the statement ends.
+    pub fn tell(&self, notice: PgError) {
+        self.told.lock().push(notice);
+    }
 }
 
 impl crate::system::Settings for SharedSettings {
@@ -144,7 +153,7 @@ impl Session {
         let mut settings: HashMap<String, String> =
             DEFAULTS.iter().map(|(name, value, _)| (name.to_string(), value.to_string())).collect();
         settings.insert("session_authorization".into(), user.clone());
-        let shared = Arc::new(SharedSettings { values: Mutex::new(settings.clone()), wanted: Mutex::default() });
+        let shared = Arc::new(SharedSettings { values: Mutex::new(settings.clone()), ..SharedSettings::default() });
         Session {
             user,
             connection_id,
@@ -161,6 +170,14 @@ impl Session {
             shared,
             hold,
         }
+    }
+
+    /// Of a serving node: nothing can be changed, and drivers that look for a server where it can go on looking.
+    pub fn only_reads(&mut self) {
+        for name in ["in_hot_standby", "default_transaction_read_only"] {
+            self.store(name, "on".to_string());
+        }
+        self.store_defaults();
     }
 
     /// What the startup packet asks for becomes what RESET goes back to.
@@ -242,6 +259,8 @@ impl Session {
 
     /// Takes over what functions of the last statement have set; a bad value is told, as it is too late to refuse it.
     pub fn take_over(&mut self) {
+        let told = std::mem::take(&mut *self.shared.told.lock());
+        self.events.extend(told.into_iter().map(SessionEvent::Notice));
         let wanted = std::mem::take(&mut *self.shared.wanted.lock());
         for (name, value, local) in wanted {
             // As in PostgreSQL, a function sets it for its own statement, which is over.

@@ -48,6 +48,11 @@ pub struct Settings {
     pub commit_interval: Duration,
     pub checkpoint_interval: Duration,
     pub online_tick: Duration,
+    pub role: Role,
+    /// How long a serving node uses what it has read; `None`: not at all.
+    pub serving_cache: Option<Duration>,
+    pub serving_cache_entries: usize,
+    pub serving_stale: Stale,
     /// The URL of a Redis; `None`: the data directory.
     pub online: Option<Private>,
     /// `None`: as many as there are processors.
@@ -57,6 +62,23 @@ pub struct Settings {
     /// What the keys of all feature views may take in memory together.
     pub state_memory: u64,
     pub batch_rows: usize,
+}
+
+/// What a server is there for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// It has a data directory: it takes events in and keeps views.
+    Owner,
+    /// It answers lookups from the Redis that an owner fills.
+    Serving,
+}
+
+/// What a serving node does with a row that does not hold any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stale {
+    /// It is answered with a warning.
+    Warn,
+    Error,
 }
 
 /// Where HTTP is answered.
@@ -114,6 +136,10 @@ impl Default for Settings {
             commit_interval: Duration::ZERO,
             checkpoint_interval: Duration::ZERO,
             online_tick: Duration::ZERO,
+            role: Role::Owner,
+            serving_cache: None,
+            serving_cache_entries: 0,
+            serving_stale: Stale::Warn,
             online: None,
             worker_threads: None,
             query_memory: None,

@@ -25,6 +25,7 @@ mod rename;
 mod rename_aggregate;
 mod reset_topic;
 mod resume;
+pub mod served_lookup;
 mod set_options;
 mod settings;
 mod show;
@@ -34,6 +35,7 @@ use crate::{
     database::Database,
     pg::{Bound, EncodeRows, Outcome, PgError, RowsTag},
     prepared::Prepared,
+    serving,
     session::Session,
     wire::{FieldFormat, RowEncoder, decode_param},
 };
@@ -56,6 +58,9 @@ pub async fn execute(
     bound: &Bound,
 ) -> Result<Outcome, PgError> {
     let Some(parsed) = &prepared.parsed else { return Ok(Outcome::Empty) };
+    if database.serving().is_some() {
+        admit_to_serving(&parsed.statement)?;
+    }
     if let Some(command) = changes(&parsed.statement) {
         session.may_change(&command)?;
         session.changed_in_transaction |= session.in_transaction;
@@ -133,12 +138,12 @@ pub async fn execute(
             rows(session, batch, bound, "EXPLAIN")
         }
         Statement::Checkpoint => {
-            database.engine.checkpoint().await?;
+            database.owner()?.engine.checkpoint().await?;
             done("CHECKPOINT")
         }
         // INSERT and COPY have applied what they say when they return: only topics are waited for.
         Statement::Flush => {
-            database.feeds.flush(&database.snapshot()).await?;
+            database.owner()?.feeds.flush(&database.snapshot()).await?;
             done("FLUSH")
         }
         Statement::RefreshOnlineStore { name } => refresh_online_store::execute(database, session, name).await,
@@ -208,6 +213,15 @@ fn changes(statement: &Statement) -> Option<Cow<'static, str>> {
         Statement::Optimize { .. } => Some("OPTIMIZE".into()),
         Statement::VacuumHistory { .. } => Some("VACUUM".into()),
         _ => None,
+    }
+}
+
+/// Refuses what a serving node cannot do. What it cannot read is refused where it would be read.
+fn admit_to_serving(statement: &Statement) -> Result<(), PgError> {
+    match statement {
+        Statement::Checkpoint => Err(serving::refusal("0A000", "CHECKPOINT")),
+        Statement::Flush => Err(serving::refusal("0A000", "FLUSH")),
+        other => changes(other).map_or(Ok(()), |command| Err(serving::refusal("25006", &command))),
     }
 }
 

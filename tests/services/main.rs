@@ -21,6 +21,7 @@ mod metrics;
 mod redis;
 mod redis_copies;
 mod schedules;
+mod serving;
 
 use anyhow::{Context, Result, ensure};
 use broker::Broker;

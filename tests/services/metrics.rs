@@ -14,7 +14,7 @@ use tokio::{
 };
 use tokio_postgres::Client;
 
-async fn scrape(port: u16) -> Result<String> {
+pub async fn scrape(port: u16) -> Result<String> {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).await?;
     stream.write_all(b"GET /metrics HTTP/1.1\r\nhost: test\r\n\r\n").await?;
     let mut answer = String::new();

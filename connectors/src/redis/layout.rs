@@ -150,6 +150,11 @@ impl Layout {
         redis::cmd("HGET").arg(self.mark(view, group)).arg("layout").to_owned()
     }
 
+    /// Asks what a group was made with, whether it has all of its values, and in which Redis it was filled.
+    pub fn state(&self, view: ObjectId, group: u32) -> Cmd {
+        redis::cmd("HMGET").arg(self.mark(view, group)).arg(&["layout", "filled", "run"]).to_owned()
+    }
+
     /// Opens groups, of which these versions are known to be in them: what [`opened`] reads.
     pub fn open(&self, view: ObjectId, groups: &[u32], known: &[PutVersion]) -> Result<Cmd, String> {
         let mut command = self.script(OPEN, view, groups);

@@ -6,7 +6,10 @@ use redis::{
     aio::{ConnectionLike, MultiplexedConnection},
     cluster_async::ClusterConnection,
 };
-use std::time::Duration;
+use std::{
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
 use tidemark_engine::seam::{SeamError, SeamResult};
 use tokio::sync::Mutex;
 
@@ -34,11 +37,16 @@ pub(super) struct Link {
     address: Address,
     /// With a number, so that who finds it broken does not give up the one after it.
     connection: Mutex<(u64, Option<Connection>)>,
+    /// Times that no connection could be made.
+    failures: AtomicU64,
+    /// Why not, the last time.
+    failure: parking_lot::Mutex<String>,
 }
 
 impl Link {
     pub fn new(address: Address) -> Link {
-        Link { address, connection: Mutex::new((0, None)) }
+        let connection = Mutex::new((0, None));
+        Link { address, connection, failures: AtomicU64::new(0), failure: parking_lot::Mutex::default() }
     }
 
     pub fn name(&self) -> &str {
@@ -74,9 +82,14 @@ impl Link {
     }
 
     async fn connected(&self) -> SeamResult<(u64, Connection)> {
+        let failures = self.failures.load(Ordering::Relaxed);
         let mut current = self.connection.lock().await;
         if let (number, Some(connection)) = &*current {
             return Ok((*number, connection.clone()));
+        }
+        // Who waited while somebody else tried in vain does not try too: of a thousand the last would wait a thousand times.
+        if self.failures.load(Ordering::Relaxed) != failures {
+            return Err(SeamError::NotDone(self.failure.lock().clone()));
         }
         let config =
             AsyncConnectionConfig::new().set_connection_timeout(Some(CONNECT)).set_response_timeout(Some(ANSWER));
@@ -91,7 +104,12 @@ impl Link {
             }
         };
         // Whatever went wrong, no command was sent.
-        let made = made.map_err(|error| self.refused(&error).into_not_done())?;
+        let made = made.map_err(|error| {
+            let refused = self.refused(&error).into_not_done();
+            *self.failure.lock() = refused.to_string();
+            self.failures.fetch_add(1, Ordering::Relaxed);
+            refused
+        })?;
         current.0 += 1;
         current.1 = Some(made.clone());
         Ok((current.0, made))

@@ -16,6 +16,7 @@ mod engine_faults;
 mod history_maintenance;
 #[path = "../../../tests/redis_server/mod.rs"]
 mod redis_server;
+mod redis_serving;
 mod several_sources;
 mod test_clock;
 

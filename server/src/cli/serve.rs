@@ -2,7 +2,7 @@
 
 use crate::points::AbortAt;
 use crate::serve as server;
-use crate::settings::Settings;
+use crate::settings::{Role, Settings};
 use std::process::ExitCode;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -19,7 +19,10 @@ pub async fn serve(settings: Settings, abort_at: Option<AbortAt>) -> anyhow::Res
             return Ok(ExitCode::SUCCESS);
         }
     };
-    tracing::info!(address = %running.address, data = %settings.data.display(), "listening");
+    match settings.role {
+        Role::Owner => tracing::info!(address = %running.address, data = %settings.data.display(), "listening"),
+        Role::Serving => tracing::info!(address = %running.address, "listening, to serve lookups only"),
+    }
     if let Some(http) = running.http {
         tracing::info!(address = %http, "answering /metrics, /healthz and /readyz");
     }

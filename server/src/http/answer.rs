@@ -54,7 +54,10 @@ fn health(phase: &Phase) -> Response<Full<Bytes>> {
 fn readiness(phase: &Phase) -> Response<Full<Bytes>> {
     match phase {
         Phase::Recovering => text(StatusCode::SERVICE_UNAVAILABLE, "recovering".to_string()),
-        Phase::Serving(_) => text(StatusCode::OK, "ready".to_string()),
+        Phase::Serving(_) => match phase.trouble() {
+            None => text(StatusCode::OK, "ready".to_string()),
+            Some(trouble) => text(StatusCode::SERVICE_UNAVAILABLE, trouble),
+        },
         Phase::Stopping(_) => text(StatusCode::SERVICE_UNAVAILABLE, "shutting down".to_string()),
     }
 }

@@ -9,12 +9,12 @@ use super::{
     exposition::{Exposition, Kind},
     memory,
 };
-use crate::meters::LookupPath;
+use crate::{database::Owner, meters::LookupPath, serving::Serving};
 use std::sync::Arc;
 use tidemark_catalog::Snapshot;
 use tidemark_connectors::kafka::Status;
 use tidemark_engine::{
-    runtime::{SourceRuntime, ViewRuntime},
+    runtime::{Engine, SourceRuntime, ViewRuntime},
     seam::RejectReason,
 };
 
@@ -27,9 +27,12 @@ pub(super) fn render(phase: &Phase) -> String {
         // One snapshot and one instant for all of it.
         let snapshot = subject.database.snapshot();
         let now_us = subject.database.clock.now_us();
-        sources(&mut out, &Source::all(subject, &snapshot), now_us);
-        views(&mut out, &View::all(subject, &snapshot), now_us);
-        durability(&mut out, subject);
+        if let Some(owner) = subject.database.as_owner() {
+            sources(&mut out, &Source::all(owner, &snapshot), now_us);
+            views(&mut out, &View::all(&owner.engine, &snapshot), now_us);
+            durability(&mut out, &owner.engine);
+        }
+        serving(&mut out, subject.database.serving().map(AsRef::as_ref), now_us);
         clients(&mut out, subject);
     }
     out.finish()
@@ -41,7 +44,7 @@ fn process(out: &mut Exposition, phase: &Phase) {
     });
     let help = "Whether clients are to be sent here: 0 while the server recovers and while it shuts down. As /readyz.";
     out.family(Kind::Gauge, "tidemark_ready", help, |family| {
-        family.sample(&[], u8::from(matches!(phase, Phase::Serving(_))));
+        family.sample(&[], u8::from(phase.is_ready()));
     });
     if let Phase::Serving(subject) | Phase::Stopping(subject) = phase {
         let help = "When the server had recovered and began to serve, in seconds since 1970 UTC.";
@@ -65,11 +68,10 @@ struct Source<'a> {
 }
 
 impl<'a> Source<'a> {
-    fn all(subject: &Subject, snapshot: &'a Snapshot) -> Vec<Source<'a>> {
-        let database = &subject.database;
+    fn all(owner: &Owner, snapshot: &'a Snapshot) -> Vec<Source<'a>> {
         let source = |object: &'a Arc<tidemark_catalog::Object>| {
-            let runtime = database.engine.source(object.id)?;
-            Some(Source { name: &object.name, runtime, feed: database.feeds.status(object.id) })
+            let runtime = owner.engine.source(object.id)?;
+            Some(Source { name: &object.name, runtime, feed: owner.feeds.status(object.id) })
         };
         snapshot.objects().filter_map(source).collect()
     }
@@ -153,8 +155,7 @@ struct View<'a> {
 }
 
 impl<'a> View<'a> {
-    fn all(subject: &Subject, snapshot: &'a Snapshot) -> Vec<View<'a>> {
-        let engine = &subject.database.engine;
+    fn all(engine: &Engine, snapshot: &'a Snapshot) -> Vec<View<'a>> {
         let views = snapshot.objects().filter(|object| object.feature_view().is_some());
         views
             .map(|object| {
@@ -256,8 +257,7 @@ fn views(out: &mut Exposition, views: &[View<'_>], now_us: i64) {
     of_views(out, views, Counter, metric, |view| Some(view.meters.steps_committed.get()));
 }
 
-fn durability(out: &mut Exposition, subject: &Subject) {
-    let engine = &subject.database.engine;
+fn durability(out: &mut Exposition, engine: &Engine) {
     let (memory, meters) = (&engine.seams.memory, &engine.meters);
     let help = "What the keys of all feature views take in memory, in bytes.";
     out.family(Kind::Gauge, "tidemark_state_memory_bytes", help, |family| family.sample(&[], memory.used()));
@@ -313,6 +313,39 @@ fn durability(out: &mut Exposition, subject: &Subject) {
         "Checkpoints that failed, wholly or for some view, since the server started. The next one makes up for it.";
     let failures = meters.checkpoint_failures.get();
     out.family(Kind::Counter, "tidemark_checkpoint_failures_total", help, |family| family.sample(&[], failures));
+}
+
+/// `None`: this server is no serving node.
+fn serving(out: &mut Exposition, serving: Option<&Serving>, now_us: i64) {
+    let help =
+        "Keys that lookups on this serving node asked for, by where they were found: in its own cache, or in Redis.";
+    out.family(Kind::Counter, "tidemark_serving_keys_total", help, |family| {
+        if let Some(Serving { meters, .. }) = serving {
+            family.sample(&[("path", "cache")], meters.from_cache.get());
+            family.sample(&[("path", "redis")], meters.from_redis.get());
+        }
+    });
+    let help = "Rows of the view that this serving node had for lookups when they did not hold any more: each was \
+                answered with a warning, or refused, as the setting serving_stale says.";
+    out.family(Kind::Counter, "tidemark_lookups_stale_total", help, |family| {
+        for view in serving.map(Serving::views).unwrap_or_default() {
+            family.sample(&[("view", view.name.as_str())], view.stale.get());
+        }
+    });
+    let help = "How long ago all changes were in Redis, as its owner last said there and by two clocks, in seconds. None \
+                on the owner.";
+    out.family(Kind::Gauge, "tidemark_serving_behind_seconds", help, |family| {
+        if let Some(level_us) = serving.and_then(Serving::level_us) {
+            family.sample(&[], seconds(now_us.saturating_sub(level_us).max(0)));
+        }
+    });
+    let help = "Whether this serving node cannot read Redis, or the catalog there, just now (1); it is tried again. None \
+                on the owner.";
+    out.family(Kind::Gauge, "tidemark_serving_in_trouble", help, |family| {
+        if let Some(serving) = serving {
+            family.sample(&[], u8::from(serving.trouble().is_some()));
+        }
+    });
 }
 
 fn clients(out: &mut Exposition, subject: &Subject) {

@@ -62,6 +62,12 @@ pub trait Backend: Send + Sync + 'static {
         None
     }
 
+    /// Whether a recalled statement that is not answered at once is to be run as it is: it waits for something, and to read its
+    /// text again would tell nothing new.
+    fn waits(&self, _prepared: &Self::Prepared) -> bool {
+        false
+    }
+
     /// Cuts the text of a simple query into statements; empty ones are left out. An error here runs none of them.
     fn split(&self, session: &mut Self::Session, sql: &str) -> Result<Vec<Self::Piece>, PgError>;
 

@@ -46,6 +46,12 @@ where
             if self.answer_now(&prepared, &Bound::default())? {
                 return Ok(());
             }
+            if backend.waits(&prepared) {
+                self.begin_statement().await?;
+                self.query_one(&prepared).await?;
+                self.watch.end();
+                return Ok(());
+            }
         }
         let pieces = backend.split(&mut self.session, sql)?;
         if pieces.is_empty() {

@@ -90,6 +90,18 @@ pub static SETTINGS: &[Setting] = settings! {
     "online" online = "none", "URL", |text| value::optional(text, value::private),
         "A Redis as the online store: redis[s]://[[user]:password@]host[:port][/database], redis[s]+cluster://host,host, or redis[s]+sentinel://host,host/name for the master that Sentinels know by this name; ?layout=, ?prefix=, ?buckets=, ?ca= and ?sentinel= as docs/redis-layout.md has them",
         "none: the data directory; other nodes and services read a Redis. One that does not answer holds up neither lookups nor ingestion, and is brought level when it does";
+    "role" role = "owner", "owner|serving", value::role,
+        "What the server is there for: an owner has a data directory, takes events in and keeps views; a serving node has none and answers lookups from the Redis of --online",
+        "one owner for each data directory, and as many serving nodes as lookups need; they only read, and a node that is stopped or started changes nothing";
+    "serving-cache" serving_cache = "100ms", "DURATION|none", |text| value::optional(text, value::duration),
+        "How long a serving node answers a key from its own memory after reading it, and never past the instant until which the row holds",
+        "keys that many ask for cost Redis ten reads a second from each node, and an answer is older by as much at most; none: every lookup reads Redis";
+    "serving-cache-entries" serving_cache_entries = "100000", "N", value::count,
+        "How many keys a serving node keeps so",
+        "some 300 bytes each, so 30 MB; they are of the last serving_cache only, and where that brings more of them it starts over";
+    "serving-stale" serving_stale = "warn", "warn|error", value::stale,
+        "What a serving node does with a row that does not hold any more and has no successor yet",
+        "warn: it is answered with a warning, SQLSTATE 01000, and counted; error: the lookup fails with 55000 and is counted, for services that would rather have nothing than something old";
     "log-segment-bytes" log_segment_bytes = "64MB", "BYTES", value::bytes,
         "Size at which the embedded log begins a new file",
         "retention removes whole files";

@@ -1,6 +1,6 @@
 //! How values of settings are written: the same in a flag, a variable and the file. An error says what was expected.
 
-use super::{Http, LogFormat};
+use super::{Http, LogFormat, Role, Stale};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -52,6 +52,22 @@ impl std::fmt::Debug for Private {
 
 pub fn private(value: &str) -> Parsed<Private> {
     text(value).map(Private)
+}
+
+pub fn role(text: &str) -> Parsed<Role> {
+    match text.trim() {
+        "owner" => Ok(Role::Owner),
+        "serving" => Ok(Role::Serving),
+        _ => Err("owner or serving"),
+    }
+}
+
+pub fn stale(text: &str) -> Parsed<Stale> {
+    match text.trim() {
+        "warn" => Ok(Stale::Warn),
+        "error" => Ok(Stale::Error),
+        _ => Err("warn or error"),
+    }
 }
 
 /// At least one.

@@ -46,6 +46,6 @@ pub async fn execute(
         let message = format!("cannot advance the watermark of {} \"{name}\" so far", object.kind());
         return Err(PgError::error("22023", message).hint("event times are admitted from the year 1900 to 2200"));
     }
-    database.engine.advance_watermark(object.id, to_us).await?;
+    database.owner()?.engine.advance_watermark(object.id, to_us).await?;
     Ok(Outcome::Done { tag: format!("ALTER {}", object.kind().to_string().to_uppercase()).into() })
 }

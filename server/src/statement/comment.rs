@@ -16,7 +16,7 @@ pub async fn execute(
     column: Option<&str>,
     text: Option<String>,
 ) -> Result<Outcome, PgError> {
-    let mut catalog = database.catalog.lock().await;
+    let mut catalog = database.owner()?.catalog.lock().await;
     let snapshot = database.snapshot();
     let object = match kind {
         Some(kind) => find(&snapshot, kind, name)?,

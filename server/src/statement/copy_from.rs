@@ -82,12 +82,12 @@ impl Sink {
         // As in INSERT.
         let _held = (!self.is_topic).then(|| self.hold.hold());
         if self.is_topic {
-            let produced = self.database.feeds.produce(&self.object, batches).await;
+            let produced = self.database.owner()?.feeds.produce(&self.object, batches).await;
             let rows = *produced.as_ref().unwrap_or_else(|unsent| &unsent.acknowledged);
             self.report.add(IngestReport { rows, ..IngestReport::default() });
             return produced.map(|_| ()).map_err(|unsent| unsent.error);
         }
-        let report = self.database.engine.ingest(self.object.id, batches, Conflict::Error).await?;
+        let report = self.database.owner()?.engine.ingest(self.object.id, batches, Conflict::Error).await?;
         self.report.add(report);
         Ok(())
     }

@@ -20,7 +20,7 @@ pub async fn execute(
     create: &CreateAggregate,
     sql: &str,
 ) -> Result<Outcome, PgError> {
-    let mut catalog = database.catalog.lock().await;
+    let mut catalog = database.owner()?.catalog.lock().await;
     let snapshot = database.snapshot();
     let aggregate = define(create, sql, &snapshot, &session.state)?;
     let mut object = match snapshot.aggregate(&create.name) {

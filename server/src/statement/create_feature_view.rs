@@ -20,7 +20,7 @@ pub async fn execute(
     create: &CreateFeatureView,
     sql: &str,
 ) -> Result<Outcome, PgError> {
-    let mut catalog = database.catalog.lock().await;
+    let mut catalog = database.owner()?.catalog.lock().await;
     let snapshot = database.snapshot();
     let plan = plan(&snapshot, session, create)?;
     if let Some(existing) = snapshot.get(&create.name) {
@@ -29,12 +29,12 @@ pub async fn execute(
     let id = catalog.allocate_id().await?;
     let mut object = object(database, session, create, &plan, sql, id)?;
     let compiled = CompiledView::new(&object, plan)?;
-    let history_start_us = database.engine.create_view(&object, compiled).await?;
+    let history_start_us = database.owner()?.engine.create_view(&object, compiled).await?;
     if let Body::FeatureView(view) = &mut object.body {
         view.history_start_us = history_start_us;
     }
     if let Err(error) = database.commit(&mut catalog, &[Change::Put(object)]).await {
-        database.engine.drop_view(id).await?;
+        database.owner()?.engine.drop_view(id).await?;
         return Err(error);
     }
     done("CREATE FEATURE VIEW")

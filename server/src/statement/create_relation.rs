@@ -39,7 +39,7 @@ pub async fn execute(
         Some(_) => Some(feeds::ask(create.kind, &create.name, &relation).await?),
         None => None,
     };
-    let mut catalog = database.catalog.lock().await;
+    let mut catalog = database.owner()?.catalog.lock().await;
     if let Some(existing) = database.snapshot().get(&create.name) {
         return exists(session, existing, create.if_not_exists, tag);
     }
@@ -50,18 +50,18 @@ pub async fn execute(
     };
     let object = Object { id, name: create.name.clone(), created_us: database.clock.now_us(), comment: None, body };
     // The log first: a crash between the two leaves an unused folder, never a definition without its log.
-    database.engine.create_source(&object).await?;
+    database.owner()?.engine.create_source(&object).await?;
     let committed = async {
         if let Some(beginning) = &beginning {
-            database.feeds.begin(&object, beginning).await?;
+            database.owner()?.feeds.begin(&object, beginning).await?;
         }
         database.commit(&mut catalog, &[Change::Put(object.clone())]).await
     };
     if let Err(error) = committed.await {
-        database.engine.drop_source(id).await?;
+        database.owner()?.engine.drop_source(id).await?;
         return Err(error);
     }
-    database.feeds.start(&object)?;
+    database.owner()?.feeds.start(&object)?;
     done(tag)
 }
 

@@ -43,7 +43,7 @@ pub async fn execute(
         }
         columns.push(Column { name: field.name().clone(), ty, not_null: false, comment: None });
     }
-    let mut catalog = database.catalog.lock().await;
+    let mut catalog = database.owner()?.catalog.lock().await;
     if let Some(existing) = database.snapshot().get(name) {
         return exists(session, existing, if_not_exists, "CREATE TABLE AS");
     }
@@ -70,7 +70,7 @@ pub async fn execute(
         comment: None,
         body: Body::Table(relation),
     };
-    database.engine.create_source(&object).await?;
+    database.owner()?.engine.create_source(&object).await?;
     let all: Vec<usize> = (0..object.columns().len()).collect();
     // Filled before it is in the catalog: whoever sees the table sees all of it.
     let filled: Result<usize, PgError> = async {
@@ -78,7 +78,7 @@ pub async fn execute(
         while let Some(batch) = batches.try_next().await? {
             if batch.num_rows() > 0 {
                 let batch = fit(&object, &all, &batch, &session.format.time_zone)?;
-                rows += database.engine.ingest(object.id, vec![batch], Conflict::Error).await?.rows;
+                rows += database.owner()?.engine.ingest(object.id, vec![batch], Conflict::Error).await?.rows;
             }
         }
         database.commit(&mut catalog, &[Change::Put(object.clone())]).await?;
@@ -88,7 +88,7 @@ pub async fn execute(
     match filled {
         Ok(rows) => Ok(Outcome::Done { tag: format!("SELECT {rows}").into() }),
         Err(error) => {
-            database.engine.drop_source(object.id).await?;
+            database.owner()?.engine.drop_source(object.id).await?;
             Err(error)
         }
     }

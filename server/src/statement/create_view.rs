@@ -25,7 +25,7 @@ pub async fn execute(
     new: NewView<'_>,
     if_not_exists: bool,
 ) -> Result<Outcome, PgError> {
-    let mut catalog = database.catalog.lock().await;
+    let mut catalog = database.owner()?.catalog.lock().await;
     let snapshot = database.snapshot();
     if let Some(existing) = snapshot.get(new.name) {
         return exists(session, existing, if_not_exists, "CREATE VIEW");

@@ -16,7 +16,7 @@ pub async fn execute(
     names: &[String],
     cascade: bool,
 ) -> Result<Outcome, PgError> {
-    let mut catalog = database.catalog.lock().await;
+    let mut catalog = database.owner()?.catalog.lock().await;
     let snapshot = database.snapshot();
     let mut doomed: Vec<Arc<Object>> = vec![];
     for name in names {
@@ -51,10 +51,10 @@ pub async fn execute(
         database.commit(&mut catalog, &changes).await?;
         for object in doomed.iter().rev() {
             match &object.body {
-                Body::FeatureView(_) => database.engine.drop_view(object.id).await?,
+                Body::FeatureView(_) => database.owner()?.engine.drop_view(object.id).await?,
                 Body::Source(_) | Body::Table(_) => {
-                    database.feeds.stop(object.id).await;
-                    database.engine.drop_source(object.id).await?;
+                    database.owner()?.feeds.stop(object.id).await;
+                    database.owner()?.engine.drop_source(object.id).await?;
                 }
                 Body::View(_) | Body::Aggregate(_) => {}
             }

@@ -52,7 +52,8 @@ pub async fn query(
     };
     if let Some(found) = lookup::recognise(asked, &snapshot) {
         let name = snapshot.get_id(found.view).map(|o| o.name.clone()).unwrap_or_default();
-        text.push_str(&format!("Lookup on feature view {name} (answered from state, not planned)\n"));
+        let from = if database.serving().is_some() { "Redis and this node's cache" } else { "state" };
+        text.push_str(&format!("Lookup on feature view {name} (answered from {from}, not planned)\n"));
         if !analyze && !verbose {
             return lines(&text);
         }

@@ -179,10 +179,10 @@ pub async fn execute(
     // What is on its way into a topic cannot be taken back whatever the client waits for: there is nothing to hold up.
     let held = relation.topic().is_none().then(|| session.hold.hold());
     let report = match relation.topic() {
-        None => database.engine.ingest(object.id, batches, conflict).await?,
+        None => database.owner()?.engine.ingest(object.id, batches, conflict).await?,
         Some(_) => {
             let all: usize = batches.iter().map(RecordBatch::num_rows).sum();
-            let produced = database.feeds.produce(&object, batches).await;
+            let produced = database.owner()?.feeds.produce(&object, batches).await;
             let rows = produced.map_err(|unsent| {
                 let acknowledged = unsent.acknowledged;
                 unsent.error.detail(format!("{acknowledged} of {all} rows are acknowledged, and in the topic"))

@@ -13,8 +13,9 @@ use ahash::AHashSet;
 use arrow::{array::ArrayRef, datatypes::DataType, record_batch::RecordBatch};
 use bytes::BytesMut;
 use datafusion::scalar::ScalarValue;
+use std::hash::Hash;
 use tidemark_engine::{
-    compiled::{Row, Stored},
+    compiled::{CompiledView, Row, Stored},
     provider::key_value,
     runtime::ViewRuntime,
     value::{Value, encode_row},
@@ -31,9 +32,9 @@ pub fn execute(
     bound: &Bound,
     out: &mut BytesMut,
 ) -> Option<Result<Completed, PgError>> {
-    let view = database.engine.view(lookup.shape.view)?;
+    let view = database.as_owner()?.engine.view(lookup.shape.view)?;
     let begun_us = database.clock.now_us();
-    let keys = match keys(session, prepared, lookup, bound) {
+    let keys = match keys(session, prepared, lookup, bound, encode_row) {
         Ok(keys) => keys?,
         Err(error) => return Some(Err(error)),
     };
@@ -44,13 +45,22 @@ pub fn execute(
             let cell = |i: usize| cell(row, compiled.stored(shape.columns[i])?);
             shape.writer.write(&session.format, |i| super::result_format(bound, i), cell, out);
         }),
-        false => evaluated(session, prepared, lookup, bound, &view, &keys, now_us, out),
+        false => {
+            let mut found = vec![];
+            rows(&view, &keys, now_us, |row| found.push(row.clone()))
+                .and_then(|_| evaluated(session, prepared, lookup, bound, (&**compiled, &found[..], now_us), out))
+        }
     };
     if answer.is_ok() {
-        let path = if prepared.unparsed.is_some() { LookupPath::Fingerprint } else { LookupPath::Prepared };
-        database.meters.lookups_us(path).observe_span(begun_us, database.clock.now_us());
+        observe(database, prepared, begun_us);
     }
     Some(answer.map(|rows| Completed { rows, tag: RowsTag::SELECT }))
+}
+
+/// Counts a lookup that was answered.
+pub(super) fn observe(database: &Database, prepared: &Prepared, begun_us: i64) {
+    let path = if prepared.unparsed.is_some() { LookupPath::Fingerprint } else { LookupPath::Prepared };
+    database.meters.lookups_us(path).observe_span(begun_us, database.clock.now_us());
 }
 
 /// The row of every key that has one, and how many that were.
@@ -66,7 +76,7 @@ fn rows(view: &ViewRuntime, keys: &[Vec<u8>], now_us: i64, mut take: impl FnMut(
 }
 
 /// A column of a row as it is kept.
-fn cell(row: &Row, stored: Stored) -> Option<Scalar<'_>> {
+pub(super) fn cell(row: &Row, stored: Stored) -> Option<Scalar<'_>> {
     let value = match stored {
         Stored::Time => return Some(Scalar::Int(row.instant_us)),
         Stored::Key(i) => row.key.get(i)?,
@@ -89,21 +99,16 @@ fn cell(row: &Row, stored: Stored) -> Option<Scalar<'_>> {
 
 /// Where a column is time-continuous or an array, the row is built over Arrow: the one is evaluated at now, the other has an
 /// encoder there.
-#[allow(clippy::too_many_arguments)]
-fn evaluated(
+pub(super) fn evaluated(
     session: &Session,
     prepared: &Prepared,
     lookup: &PreparedLookup,
     bound: &Bound,
-    view: &ViewRuntime,
-    keys: &[Vec<u8>],
-    now_us: i64,
+    (compiled, found, now_us): (&CompiledView, &[Row], i64),
     out: &mut BytesMut,
 ) -> Result<u64, PgError> {
-    let mut found = vec![];
-    rows(view, keys, now_us, |row| found.push(row.clone()))?;
     let found: Vec<&Row> = found.iter().collect();
-    let visible = view.state.compiled.visible(&found, now_us)?;
+    let visible = compiled.visible(&found, now_us)?;
     let columns: Vec<ArrayRef> = lookup.shape.columns.iter().map(|i| visible.column(*i).clone()).collect();
     let schema = prepared.schema.clone().ok_or_else(|| PgError::error("XX000", "a lookup without columns"))?;
     let formats = super::result_formats(bound, columns.len());
@@ -113,13 +118,15 @@ fn evaluated(
     Ok(found.len() as u64)
 }
 
-/// The encoded keys asked for, each once; NULL matches nothing.
-fn keys(
+/// The keys asked for, each once, made of their columns' values by `key`; NULL matches nothing. `None`: a literal does not read
+/// as the key's type.
+pub(super) fn keys<K: Clone + Eq + Hash>(
     session: &Session,
     prepared: &Prepared,
     lookup: &PreparedLookup,
     bound: &Bound,
-) -> Result<Option<Vec<Vec<u8>>>, PgError> {
+    key: impl Fn(&[Value]) -> K,
+) -> Result<Option<Vec<K>>, PgError> {
     let zone = &session.format.time_zone;
     let shape = &lookup.shape;
     let parameter = |i: usize| -> Result<ScalarValue, PgError> {
@@ -143,7 +150,7 @@ fn keys(
             }
         }
     };
-    let mut keys: Vec<Vec<u8>> = vec![];
+    let mut keys: Vec<K> = vec![];
     match &lookup.keys {
         Keys::One(operands) => {
             let mut values = vec![];
@@ -154,14 +161,14 @@ fn keys(
                     Some(Some(value)) => values.push(value),
                 }
             }
-            keys.push(encode_row(&values));
+            keys.push(key(&values));
         }
         Keys::Any(operands) => {
             for operand in operands {
                 match value(operand, 0)? {
                     None => return Ok(None),
                     Some(None) => {}
-                    Some(Some(value)) => keys.push(encode_row(&[value])),
+                    Some(Some(value)) => keys.push(key(&[value])),
                 }
             }
         }
@@ -179,7 +186,7 @@ fn keys(
             };
             for item in items(&list)? {
                 if let Some(value) = key_value(item, &shape.key_types[0]) {
-                    keys.push(encode_row(&[value]));
+                    keys.push(key(&[value]));
                 }
             }
         }

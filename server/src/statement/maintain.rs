@@ -22,7 +22,7 @@ fn view(database: &Database, name: &str) -> Result<Arc<Object>, PgError> {
 pub async fn optimize(database: &Arc<Database>, session: &mut Session, name: &str) -> Result<Outcome, PgError> {
     let view = view(database, name)?;
     // Merging computes for long: not on the threads that answer lookups.
-    let engine = database.engine.clone();
+    let engine = database.owner()?.engine.clone();
     let done = database.queries.work(async move { engine.optimize_history(&view).await }).await??;
     if done.files_before == 0 {
         session.notice(format!("history.{name} has no small files to write together"));
@@ -43,7 +43,7 @@ pub async fn vacuum(
 ) -> Result<Outcome, PgError> {
     let view = view(database, name)?;
     let older_than_us = database.clock.now_us().saturating_sub(retain_us.unwrap_or(RETAIN_US));
-    let engine = database.engine.clone();
+    let engine = database.owner()?.engine.clone();
     let gone = database.queries.work(async move { engine.vacuum_history(&view, older_than_us).await }).await??;
     session.notice(format!(
         "history.{name}: {} snapshots forgotten, {} files removed ({} bytes)",

@@ -2,9 +2,10 @@
 
 use super::{from_text, instants, streamed};
 use crate::{
-    database::Database,
+    database::{Behind, Database},
     pg::{Bound, Outcome, PgError},
     prepared::{Prepared, declared_types},
+    serving::spread,
     session::Session,
 };
 use arrow::datatypes::{DataType, SchemaRef};
@@ -60,7 +61,11 @@ pub async fn physical(
     };
     let system = database.system(session);
     let plan = bind_scans(plan, |table| {
-        if let Some(provider) = provider(&database.engine, table, now_us)? {
+        let own = match database.behind() {
+            Behind::Owner(owner) => provider(&owner.engine, table, now_us)?,
+            Behind::Serving(serving) => serving.provider(table, &session.shared)?,
+        };
+        if let Some(provider) = own {
             return Ok(provider);
         }
         let found = match &table.target {
@@ -69,6 +74,10 @@ pub async fn physical(
         };
         found.ok_or_else(|| DataFusionError::Plan(format!("relation \"{}\" does not exist", table.name)))
     })?;
+    let plan = match database.behind() {
+        Behind::Owner(_) => plan,
+        Behind::Serving(_) => spread(session.state.optimize(&plan)?)?,
+    };
     Ok(session.state.create_physical_plan(&plan).await?)
 }
 

@@ -19,7 +19,7 @@ pub async fn execute(
     to: &str,
 ) -> Result<Outcome, PgError> {
     let tag = format!("ALTER {}", kind.to_string().to_uppercase());
-    let mut catalog = database.catalog.lock().await;
+    let mut catalog = database.owner()?.catalog.lock().await;
     let snapshot = database.snapshot();
     let object = match find(&snapshot, kind, name) {
         Ok(object) => object.clone(),
@@ -50,15 +50,15 @@ pub async fn execute(
         Body::Aggregate(aggregate) => aggregate.sql = under_name(&aggregate.sql, to)?,
     }
     if kind == ObjectKind::FeatureView {
-        database.engine.rename_view(object.id, to).await?;
+        database.owner()?.engine.rename_view(object.id, to).await?;
     }
     if let Err(error) = database.commit(&mut catalog, &[Change::Put(renamed)]).await {
         if kind == ObjectKind::FeatureView {
-            database.engine.rename_view(object.id, name).await?;
+            database.owner()?.engine.rename_view(object.id, name).await?;
         }
         return Err(error);
     }
-    if let Some(source) = database.engine.source(object.id) {
+    if let Some(source) = database.owner()?.engine.source(object.id) {
         *source.name.write() = to.to_string();
     }
     Ok(Outcome::Done { tag: tag.into() })

@@ -22,7 +22,7 @@ pub async fn execute(
     name: &str,
     to: &str,
 ) -> Result<Outcome, PgError> {
-    let mut catalog = database.catalog.lock().await;
+    let mut catalog = database.owner()?.catalog.lock().await;
     let snapshot = database.snapshot();
     let object = match find(&snapshot, ObjectKind::Aggregate, name) {
         Ok(object) => object,

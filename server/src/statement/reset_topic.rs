@@ -31,6 +31,7 @@ pub async fn execute(
     parameters: &[ScalarValue],
 ) -> Result<Outcome, PgError> {
     let Reset { kind, name, .. } = reset;
+    let owner = database.owner()?;
     let tag = format!("ALTER {}", kind.to_string().to_uppercase());
     loop {
         let snapshot = database.snapshot();
@@ -63,15 +64,15 @@ pub async fn execute(
             }
         };
         // With nothing locked: a broker may take seconds to answer, or not to.
-        let places = database.feeds.pause(&object, &start).await;
+        let places = owner.feeds.pause(&object, &start).await;
         // From here on nobody drops or alters it, and nobody else stops and starts its feed.
-        let _catalog = database.catalog.lock().await;
+        let _catalog = owner.catalog.lock().await;
         match database.snapshot().get_id(object.id) {
             // Somebody else has fed it again meanwhile, or dropped it, or there is another topic to ask.
-            Some(_) if database.feeds.status(object.id).is_some() => {}
-            Some(now) if now.relation() != object.relation() => database.feeds.start(now)?,
+            Some(_) if owner.feeds.status(object.id).is_some() => {}
+            Some(now) if now.relation() != object.relation() => owner.feeds.start(now)?,
             Some(now) => {
-                database.feeds.reset(now, places, reset.allow_duplicates).await?;
+                owner.feeds.reset(now, places, reset.allow_duplicates).await?;
                 return Ok(Outcome::Done { tag: tag.into() });
             }
             None => {}

@@ -16,7 +16,7 @@ pub async fn execute(
 ) -> Result<Outcome, PgError> {
     let done = || Ok(Outcome::Done { tag: "ALTER FEATURE VIEW".into() });
     // Nobody drops it or its source meanwhile.
-    let _catalog = database.catalog.lock().await;
+    let _catalog = database.owner()?.catalog.lock().await;
     let snapshot = database.snapshot();
     let object = match find(&snapshot, ObjectKind::FeatureView, name) {
         Ok(object) => object.clone(),
@@ -26,7 +26,7 @@ pub async fn execute(
         }
         Err(error) => return Err(error.into()),
     };
-    match database.engine.resume_view(&object, &snapshot).await {
+    match database.owner()?.engine.resume_view(&object, &snapshot).await {
         Ok(true) => {}
         Ok(false) => session.notice(format!("feature view \"{name}\" is running")),
         Err(error) => {

@@ -21,10 +21,11 @@ pub async fn execute(
     options: &BTreeMap<String, String>,
 ) -> Result<Outcome, PgError> {
     let tag = format!("ALTER {}", kind.to_string().to_uppercase());
+    let owner = database.owner()?;
     let another_client = options.keys().any(|option| option.starts_with("properties."));
     let mut reached: Option<Relation> = None;
     let (mut catalog, changed) = loop {
-        let catalog = database.catalog.lock().await;
+        let catalog = owner.catalog.lock().await;
         let snapshot = database.snapshot();
         let object = match find(&snapshot, kind, name) {
             Ok(object) => object.clone(),
@@ -47,12 +48,12 @@ pub async fn execute(
         }
     };
     database.commit(&mut catalog, &[Change::Put(changed.clone())]).await?;
-    if let (Some(source), Some(relation)) = (database.engine.source(changed.id), changed.relation()) {
+    if let (Some(source), Some(relation)) = (owner.engine.source(changed.id), changed.relation()) {
         source.reconfigure(relation.clone()).await;
     }
     if another_client {
-        database.feeds.stop(changed.id).await;
-        database.feeds.start(&changed)?;
+        owner.feeds.stop(changed.id).await;
+        owner.feeds.start(&changed)?;
     }
     Ok(Outcome::Done { tag: tag.into() })
 }

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tidemark_connectors::log::Fsync;
-use tidemark_server::settings::{SETTINGS, Settings, document};
+use tidemark_server::settings::{Role, SETTINGS, Settings, Stale, document};
 
 fn load(flags: &[(&'static str, &str)], environment: &[(&str, &str)], file: &str) -> Result<Settings, String> {
     let folder = tempfile::tempdir().expect("a directory");
@@ -31,6 +31,8 @@ fn the_defaults_are_the_tables() {
     assert_eq!(settings.commit_interval, Duration::from_secs(5));
     assert_eq!(settings.checkpoint_interval, Duration::from_secs(10));
     assert_eq!(settings.online_tick, Duration::from_millis(50));
+    assert_eq!((settings.role, settings.serving_stale), (Role::Owner, Stale::Warn));
+    assert_eq!((settings.serving_cache, settings.serving_cache_entries), (Some(Duration::from_millis(100)), 100_000));
     assert_eq!((settings.log_segment_bytes, settings.log_max_bytes), (64 << 20, None));
 }
 

@@ -147,7 +147,7 @@ impl World {
     }
 
     pub fn engine(&self) -> &Engine {
-        &self.running().0.database.engine
+        &self.running().0.database.owner().expect("it owns its data").engine
     }
 
     /// What the server's background does every few seconds.

@@ -1,0 +1,147 @@
+//! Entity keys over joins: what the conditions say of a column holds for the column that it is joined to, so each member of a
+//! feature service is asked for by its key. DataFusion does this for inner joins; the optional side of an outer join needs it too.
+//!
+//! ```text
+//! WHERE l.user_id = 7    lately l LEFT JOIN counted c ON c.user_id = l.user_id    ─▶    c.user_id = 7 on the right
+//! ```
+
+use datafusion::{
+    common::{Column, JoinType, tree_node::Transformed},
+    error::Result as DfResult,
+    logical_expr::{Expr, Filter, Join, LogicalPlan, expr_rewriter::replace_col, utils::split_conjunction},
+};
+use std::{collections::HashMap, sync::Arc};
+
+/// The same plan, which is optimised, with conditions on both sides of its joins. Rows of a side that they take away would have
+/// found no partner.
+pub fn spread(plan: LogicalPlan) -> DfResult<LogicalPlan> {
+    let spread = plan.transform_up_with_subqueries(|node| match node {
+        LogicalPlan::Join(join) => Ok(Transformed::yes(LogicalPlan::Join(over(join)?))),
+        other => Ok(Transformed::no(other)),
+    })?;
+    Ok(spread.data)
+}
+
+fn over(mut join: Join) -> DfResult<Join> {
+    let (to_right, to_left) = match join.join_type {
+        JoinType::Inner => (true, true),
+        JoinType::Left => (true, false),
+        JoinType::Right => (false, true),
+        _ => return Ok(join),
+    };
+    for (left, right) in join.on.clone() {
+        let (Expr::Column(left), Expr::Column(right)) = (left, right) else { continue };
+        if to_right {
+            join.right = with(join.right, conditions(&join.left, &left)?, &left, &right)?;
+        }
+        if to_left {
+            join.left = with(join.left, conditions(&join.right, &right)?, &right, &left)?;
+        }
+    }
+    Ok(join)
+}
+
+/// The plan's rows for which the conditions on `from` hold for `to`.
+fn with(plan: Arc<LogicalPlan>, found: Vec<Expr>, from: &Column, to: &Column) -> DfResult<Arc<LogicalPlan>> {
+    let mut plan = plan;
+    let known = conditions(&plan, to)?;
+    for condition in found {
+        let condition = renamed(condition, from, to)?;
+        if !known.contains(&condition) {
+            plan = Arc::new(LogicalPlan::Filter(Filter::try_new(condition, plan)?));
+        }
+    }
+    Ok(plan)
+}
+
+/// The conditions that hold for every row of a plan and are on this column alone.
+fn conditions(plan: &LogicalPlan, column: &Column) -> DfResult<Vec<Expr>> {
+    let on_it = |filter: &&Expr| {
+        let columns = filter.column_refs();
+        columns.len() == 1 && columns.contains(column) && !filter.is_volatile()
+    };
+    let of =
+        |filters: &[Expr]| -> Vec<Expr> { filters.iter().flat_map(split_conjunction).filter(on_it).cloned().collect() };
+    // The column below, which is shown as this one.
+    let below = |input: &LogicalPlan, inner: &Column| -> DfResult<Vec<Expr>> {
+        conditions(input, inner)?.into_iter().map(|condition| renamed(condition, inner, column)).collect()
+    };
+    match plan {
+        LogicalPlan::Filter(filter) => {
+            let mut found = of(std::slice::from_ref(&filter.predicate));
+            found.extend(conditions(&filter.input, column)?);
+            Ok(found)
+        }
+        LogicalPlan::TableScan(scan) => Ok(of(&scan.filters)),
+        LogicalPlan::SubqueryAlias(alias) => {
+            let Some(at) = alias.schema.maybe_index_of_column(column) else { return Ok(vec![]) };
+            let columns = alias.input.schema().columns();
+            columns.get(at).map_or(Ok(vec![]), |inner| below(alias.input.as_ref(), inner))
+        }
+        LogicalPlan::Projection(projection) => {
+            let at = projection.schema.maybe_index_of_column(column);
+            match at.and_then(|at| projection.expr.get(at)).map(|expr| expr.clone().unalias()) {
+                Some(Expr::Column(inner)) => below(projection.input.as_ref(), &inner),
+                _ => Ok(vec![]),
+            }
+        }
+        LogicalPlan::Join(join) => {
+            let (left, right) = match join.join_type {
+                JoinType::Inner => (true, true),
+                JoinType::Left => (true, false),
+                JoinType::Right => (false, true),
+                _ => return Ok(vec![]),
+            };
+            if left && join.left.schema().has_column(column) {
+                return conditions(&join.left, column);
+            }
+            if right && join.right.schema().has_column(column) {
+                return conditions(&join.right, column);
+            }
+            Ok(vec![])
+        }
+        _ => Ok(vec![]),
+    }
+}
+
+fn renamed(condition: Expr, from: &Column, to: &Column) -> DfResult<Expr> {
+    replace_col(condition, &HashMap::from([(from, to)]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use arrow::datatypes::{DataType, Field, Schema};
+    use datafusion::logical_expr::{LogicalPlanBuilder, col, lit, table_scan};
+
+    fn scan(name: &str) -> LogicalPlanBuilder {
+        let schema = Schema::new(["k", "n"].map(|name| Field::new(name, DataType::Int64, true)).to_vec());
+        table_scan(Some(name), &schema, None).expect("a scan")
+    }
+
+    /// The lines of `FROM a … JOIN b ON a.k = b.k WHERE a.k = 1`, spread.
+    fn joined(join_type: JoinType, condition: Expr) -> Vec<String> {
+        let left = scan("a").filter(condition).and_then(|plan| plan.alias("l")).expect("a left side");
+        let right = scan("b").build().expect("a right side");
+        let keys = (vec![Column::from("l.k")], vec![Column::from("b.k")]);
+        let plan = left.join(right, join_type, keys, None).and_then(LogicalPlanBuilder::build).expect("a join");
+        let plan = spread(plan).expect("a plan");
+        plan.display_indent().to_string().lines().map(|line| line.trim().to_string()).collect()
+    }
+
+    #[test]
+    fn the_other_side_of_a_join_gets_the_key_where_rows_without_it_find_no_partner() {
+        let with_key = "Filter: b.k = Int64(1)".to_string();
+        for (join_type, expected) in
+            [(JoinType::Inner, true), (JoinType::Left, true), (JoinType::Right, false), (JoinType::Full, false)]
+        {
+            let plan = joined(join_type, col("a.k").eq(lit(1_i64)));
+            assert_eq!(plan.contains(&with_key), expected, "{join_type}: {plan:#?}");
+        }
+        // A condition on another column, or on more than the key, says nothing of it.
+        for condition in [col("a.n").eq(lit(1_i64)), col("a.k").eq(col("a.n"))] {
+            let plan = joined(JoinType::Left, condition);
+            assert!(!plan.iter().any(|line| line.starts_with("Filter: b.")), "{plan:#?}");
+        }
+    }
+}
