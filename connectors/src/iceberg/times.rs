@@ -15,7 +15,10 @@ use serde_json::Value;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Milliseconds by which the table's last time lies ahead of the wall clock; 0 where it does not.
-#[allow(clippy::disallowed_methods, reason = "the crate reads the wall clock itself; this is to know what it will find")]
+#[allow(
+    clippy::disallowed_methods,
+    reason = "the crate reads the wall clock itself; this is to know what it will find"
+)]
 pub fn ahead_ms(metadata: &TableMetadata) -> i64 {
     let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
     let last_ms = metadata.history().last().map_or(i64::MIN, |log| log.timestamp_ms).max(metadata.last_updated_ms());
@@ -27,7 +30,9 @@ pub fn ahead_ms(metadata: &TableMetadata) -> i64 {
 /// # Errors
 /// It is no metadata any more: a mistake of the program.
 pub fn later(metadata: &TableMetadata, by_ms: i64) -> Result<TableMetadata> {
-    let failed = |error: serde_json::Error| Error::new(ErrorKind::Unexpected, "a table's times cannot be moved").with_source(error);
+    let failed = |error: serde_json::Error| {
+        Error::new(ErrorKind::Unexpected, "a table's times cannot be moved").with_source(error)
+    };
     let mut json = serde_json::to_value(metadata).map_err(failed)?;
     let shift = |time: Option<&mut Value>| {
         if let Some(time) = time

@@ -129,11 +129,11 @@ async fn a_clock_that_was_set_back_by_hours_stops_no_commit_and_times_do_not_go_
     let after = times(folder.path());
     assert!(after.is_sorted() && after.first() >= before.last(), "{before:?}, {after:?}");
     let rows = [
-        ("JFK", NEW_YEAR),
         ("EWR", NEW_YEAR),
-        ("SFO", NEW_YEAR),
+        ("JFK", NEW_YEAR),
         ("LGA", NEW_YEAR + 3 * HOUR),
         ("LGA", NEW_YEAR + 5 * HOUR),
+        ("SFO", NEW_YEAR),
     ];
     assert_same_rows(&scan(&store, &table).await, &steps(&table, &rows));
     assert_eq!(store.last_tag("delays").await.unwrap(), Some(tag(1, 7)));
