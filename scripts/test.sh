@@ -122,7 +122,7 @@ for python in "$TIDEMARK_PYTHON" "$TIDEMARK_LAKE_PYTHON"; do
 done
 while IFS=$'\t' read -r name folder executable <&3; do
   wrapped=()
-  case $name in connectors:it | tidemark:crash) wrapped=(on_small_disk) ;; esac
+  case $name in connectors:it | tidemark:crash | tidemark:services) wrapped=(on_small_disk) ;; esac
   CARGO_MANIFEST_DIR=$folder run "$name" "$folder" "${wrapped[@]}" "$executable" --quiet "${arguments[@]}"
 done 3<"$scratch/suites"
 
