@@ -122,8 +122,12 @@ for python in "$TIDEMARK_PYTHON" "$TIDEMARK_LAKE_PYTHON"; do
 done
 while IFS=$'\t' read -r name folder executable <&3; do
   wrapped=()
-  case $name in connectors:it | tidemark:crash) wrapped=(on_small_disk) ;; esac
-  CARGO_MANIFEST_DIR=$folder run "$name" "$folder" "${wrapped[@]}" "$executable" --quiet "${arguments[@]}"
+  case $name in connectors:it | tidemark:crash | tidemark:services) wrapped=(on_small_disk) ;; esac
+  # Its tests wait for brokers, ticks and restarts: more of them beside each other than there are cores. Not all, for each
+  # may have a JVM of a quarter of a gigabyte.
+  threads=()
+  [ "$name" != tidemark:services ] || threads=(--test-threads 6)
+  CARGO_MANIFEST_DIR=$folder run "$name" "$folder" "${wrapped[@]}" "$executable" --quiet "${threads[@]}" "${arguments[@]}"
 done 3<"$scratch/suites"
 
 run python:derive_events "$root/sql_examples/flights" python3 -W error -m unittest -q test_derive_events

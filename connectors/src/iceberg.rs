@@ -19,6 +19,7 @@ mod provider;
 mod rewrite;
 mod schema;
 mod tag;
+mod times;
 mod vacuum;
 
 use arrow::record_batch::RecordBatch;

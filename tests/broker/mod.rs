@@ -65,8 +65,16 @@ impl Broker {
         if std::env::var_os("KAFKA_JARS").is_none() && !jars.exists() {
             return Ok(None);
         }
-        let folder = tempfile::Builder::new().prefix("tidemark-kafka-").tempdir()?;
-        let broker = Broker { folder, port: three_free_ports()?, is_secure };
+        let fresh = || -> Result<Broker> {
+            let folder = tempfile::Builder::new().prefix("tidemark-kafka-").tempdir()?;
+            Ok(Broker { folder, port: three_free_ports()?, is_secure })
+        };
+        let broker = fresh()?;
+        if broker.again().is_ok() {
+            return Ok(Some(broker));
+        }
+        // Another process may have taken a free port before the broker did.
+        let broker = fresh()?;
         broker.again()?;
         Ok(Some(broker))
     }

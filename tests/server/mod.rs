@@ -21,18 +21,26 @@ pub struct Folder {
     dir: TempDir,
     /// Where the data directory is, if it is not beside the log.
     data: Option<TempDir>,
+    /// What servers on this folder find in their environment.
+    environment: Vec<(String, PathBuf)>,
 }
 
 #[allow(dead_code)] // each test binary uses its part
 impl Folder {
     pub fn new() -> Result<Folder> {
-        Ok(Folder { dir: tempfile::Builder::new().prefix("tidemark-test-").tempdir()?, data: None })
+        let dir = tempfile::Builder::new().prefix("tidemark-test-").tempdir()?;
+        Ok(Folder { dir, data: None, environment: vec![] })
     }
 
     /// Its data on another disk; the server's log stays where there is room.
     pub fn with_data_on(disk: &Path) -> Result<Folder> {
         let data = tempfile::Builder::new().prefix("tidemark-test-").tempdir_in(disk)?;
         Ok(Folder { data: Some(data), ..Folder::new()? })
+    }
+
+    /// Servers that are started from now on find this in their environment.
+    pub fn set(&mut self, name: &str, path: PathBuf) {
+        self.environment.push((name.to_string(), path));
     }
 
     pub fn data(&self) -> PathBuf {
@@ -91,6 +99,7 @@ impl Server {
             .args(arguments)
             .current_dir(folder.path()) // what COPY … TO a relative path writes belongs to the test
             .env("TIDEMARK_LOG", "warn,tidemark_server=info")
+            .envs(folder.environment.iter().map(|(name, path)| (name, path)))
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)

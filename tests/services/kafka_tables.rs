@@ -2,17 +2,17 @@
 //! messages that are no JSON.
 
 use crate::{
-    broker,
     broker::{Broker, Sent},
     comes, run,
     server::{Folder, Server, rows},
+    shared_broker,
 };
 use anyhow::{Context, Result, ensure};
 use tokio_postgres::Client;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_table_has_the_last_row_of_every_key() -> Result<()> {
-    let Some(broker) = broker()? else { return Ok(()) };
+    let Some(broker) = shared_broker()? else { return Ok(()) };
     let folder = Folder::new()?;
     let outcome = all(&broker, &folder).await;
     outcome.with_context(|| format!("the server's log ends:\n{}\n", folder.log_tail()))

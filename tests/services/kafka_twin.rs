@@ -1,10 +1,11 @@
 //! A topic, read by a server that is killed again and again, beside the same events INSERTed into a source of its own.
 
 use crate::{
-    PATIENCE, broker,
+    PATIENCE,
     broker::{Broker, Sent},
     run,
     server::{Folder, Server, rows},
+    shared_broker,
 };
 use anyhow::{Context, Result, ensure};
 use rand::{Rng, SeedableRng, rngs::StdRng};
@@ -120,7 +121,7 @@ async fn insert_all(client: &Client, events: &[Event]) -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_topic_read_through_kill_9_is_the_same_as_its_events_inserted() -> Result<()> {
-    let Some(broker) = broker()? else { return Ok(()) };
+    let Some(broker) = shared_broker()? else { return Ok(()) };
     let folder = Folder::new()?;
     let outcome = compare(&broker, &folder).await;
     outcome.with_context(|| format!("the server's log ends:\n{}\n", folder.log_tail()))

@@ -5,6 +5,7 @@ use crate::{
     broker::Broker,
     comes, refused, run,
     server::{Folder, Server},
+    shared_broker,
 };
 use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
@@ -25,10 +26,23 @@ async fn all(broker: &Broker, folder: &Folder) -> Result<()> {
     let client = server.connect().await?;
     rows_go_out_and_come_back(broker, &client).await.context("insert")?;
     copy_goes_out_by_chunks(&client).await.context("copy")?;
-    every_format_is_written_as_it_is_read(broker, &client).await.context("formats")?;
-    a_table_is_written_by_key(broker, &client).await.context("table")?;
     a_topic_that_was_deleted_is_said_to_be_missing(broker, &client).await.context("deleted")?;
     a_broker_that_is_away_is_an_error_that_says_what_is_in(broker, &client).await.context("away")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_written_is_read_back_in_every_format_and_by_key() -> Result<()> {
+    let Some(broker) = shared_broker()? else { return Ok(()) };
+    let folder = Folder::new()?;
+    let outcome = in_every_format(&broker, &folder).await;
+    outcome.with_context(|| format!("the server's log ends:\n{}\n", folder.log_tail()))
+}
+
+async fn in_every_format(broker: &Broker, folder: &Folder) -> Result<()> {
+    let server = Server::start(folder).await?;
+    let client = server.connect().await?;
+    every_format_is_written_as_it_is_read(broker, &client).await.context("formats")?;
+    a_table_is_written_by_key(broker, &client).await.context("table")
 }
 
 fn with(broker: &Broker, topic: &str) -> String {

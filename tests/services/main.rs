@@ -25,7 +25,10 @@ mod serving;
 
 use anyhow::{Context, Result, ensure};
 use broker::Broker;
-use std::time::{Duration, Instant};
+use std::{
+    sync::{Arc, Mutex, PoisonError, Weak},
+    time::{Duration, Instant},
+};
 
 /// How long what must come may take, on a machine that does other things too.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -33,6 +36,20 @@ const POLL: Duration = Duration::from_millis(20);
 
 fn broker() -> Result<Option<Broker>> {
     found(Broker::start()?)
+}
+
+/// One that tests share which have topics of their own and do not kill it; it ends with the last of them.
+fn shared_broker() -> Result<Option<Arc<Broker>>> {
+    static SHARED: Mutex<Weak<Broker>> = Mutex::new(Weak::new());
+    let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(broker) = shared.upgrade() {
+        return Ok(Some(broker));
+    }
+    let started = broker()?.map(Arc::new);
+    if let Some(broker) = &started {
+        *shared = Arc::downgrade(broker);
+    }
+    Ok(started)
 }
 
 fn secure_broker() -> Result<Option<Broker>> {

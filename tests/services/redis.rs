@@ -20,17 +20,29 @@ const KEYS: i64 = 300;
 
 const LEVEL: &str = "SELECT online_waiting, online_level, online_error FROM tidemark.pipelines WHERE name = 'spending'";
 
+// Three tests, so that they wait beside each other.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_others_read_in_redis_is_what_lookups_answer() -> Result<()> {
-    for (kind, parameters) in [(Kind::One, ""), (Kind::One, "?layout=hash"), (Kind::Cluster, "")] {
-        let Some(redis) = RedisServer::start(kind, &[])? else {
-            return skipped("no redis-server on this machine; scripts/setup.sh test installs it");
-        };
-        let folder = Folder::new()?;
-        let outcome = follow(&redis, &folder, kind, parameters).await;
-        outcome.with_context(|| format!("{kind:?}{parameters}; the server's log ends:\n{}\n", folder.log_tail()))?;
-    }
-    Ok(())
+    with_a_redis(Kind::One, "").await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_others_read_in_hashes_is_what_lookups_answer() -> Result<()> {
+    with_a_redis(Kind::One, "?layout=hash").await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_others_read_in_a_cluster_is_what_lookups_answer() -> Result<()> {
+    with_a_redis(Kind::Cluster, "").await
+}
+
+async fn with_a_redis(kind: Kind, parameters: &str) -> Result<()> {
+    let Some(redis) = RedisServer::start(kind, &[])? else {
+        return skipped("no redis-server on this machine; scripts/setup.sh test installs it");
+    };
+    let folder = Folder::new()?;
+    let outcome = follow(&redis, &folder, kind, parameters).await;
+    outcome.with_context(|| format!("{kind:?}{parameters}; the server's log ends:\n{}\n", folder.log_tail()))
 }
 
 async fn follow(redis: &RedisServer, folder: &Folder, kind: Kind, parameters: &str) -> Result<()> {

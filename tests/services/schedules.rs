@@ -1,12 +1,14 @@
 //! Random schedules of faults: a real server between a real topic and a real Redis; the server is killed at any moment and at
 //! every named point of the pipeline, stopped for a while, started twice; the broker is killed, Redis is killed and emptied;
-//! the log is full; another program holds the catalog of the history.
+//! the log or the disk is full; another program holds the catalog of the history; the clock is moved by hours and back; a
+//! server on a copy of the directory reads the same topic and puts into the same Redis.
 //! After each schedule every message counts once, and the same values are read everywhere; all along a reader watches that
 //! nothing goes back.
 //!
 //! `TIDEMARK_TEST_SCHEDULES_SEED` and `TIDEMARK_TEST_SCHEDULES` say which seeds are run: one seed is one schedule, and repeats
 //! its messages and its faults. The moments themselves belong to the machine.
 
+mod around;
 mod events;
 mod reader;
 mod reference;
@@ -21,14 +23,15 @@ use crate::{
     server::{Folder, Server, skipped, value},
 };
 use anyhow::{Context, Result, bail, ensure};
+use around::{Ballast, Clock, Holder};
 use events::{PARTITIONS, Stream};
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use reader::Signs;
 use std::{
     collections::BTreeSet,
-    io::{BufRead, BufReader},
     os::unix::process::ExitStatusExt,
-    process::{Child, Command, Stdio},
+    path::PathBuf,
+    process::Command,
     sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
@@ -37,6 +40,9 @@ use tidemark_server::points::{AbortAt, Point};
 
 /// Each point is the first fault of one of so many seeds in a row; some more for chance.
 const SCHEDULES: u64 = 20;
+/// Schedules that go on beside each other, each with a broker and a Redis of its own: most of a schedule is waiting. An even
+/// number, so that the seeds that fill the small disk are in one lane.
+const LANES: u64 = 2;
 /// After the point: as many as are over in seconds.
 const FAULTS: usize = 2;
 /// Events that are sent at once, and a broken message among them.
@@ -63,24 +69,16 @@ enum Fault {
     LogFull,
     /// Another program holds the catalog of the history for so long that commits fail.
     HistoryHeld,
-}
-
-/// Until its input ends.
-const HOLD: &str = "import sqlite3, sys
-held = sqlite3.connect(sys.argv[1], isolation_level=None, timeout=30)
-held.execute('BEGIN IMMEDIATE')
-print('held', flush=True)
-sys.stdin.read()
-";
-
-/// The program that holds it; dropping this ends it.
-struct Holder(Child);
-
-impl Drop for Holder {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
+    /// The clock is set forward and then back while the server runs; and it is started once more if `restart`.
+    ClockMoved {
+        hours_forward: i64,
+        minutes_back: i64,
+        restart: bool,
+    },
+    /// Nothing more goes onto the disk for a while.
+    DiskFull,
+    /// A server on a copy of the directory, which began later, puts into the same Redis until it is killed.
+    Copy,
 }
 
 impl Fault {
@@ -101,6 +99,51 @@ impl Fault {
     }
 }
 
+/// A point first, and then two more, of which the last is for some seeds what takes too long for all.
+fn draw(seed: u64, dice: &mut StdRng) -> Vec<Fault> {
+    let point = Point::ALL[(seed % Point::ALL.len() as u64) as usize];
+    let mut faults = vec![Fault::Abort(at(point, dice))];
+    faults.extend((0..FAULTS).map(|_| Fault::draw(dice)));
+    match seed % 10 {
+        // What comes after it meets a clock that was moved.
+        2 | 7 => {
+            faults[1] = Fault::ClockMoved {
+                hours_forward: dice.random_range(1..=5),
+                minutes_back: dice.random_range(5..=50),
+                restart: dice.random_bool(0.5),
+            };
+        }
+        // A commit waits ten seconds before it fails.
+        3 => faults[FAULTS] = Fault::HistoryHeld,
+        6 => faults[FAULTS] = Fault::DiskFull,
+        9 => faults[FAULTS] = Fault::Copy,
+        _ => {}
+    }
+    faults
+}
+
+/// A folder on which all of that can happen, and the clock of its servers where that is moved.
+fn place(faults: &mut [Fault]) -> Result<(Folder, Option<Clock>)> {
+    let needs_disk = faults.iter().any(|fault| matches!(fault, Fault::DiskFull));
+    let mut folder = match small_disk() {
+        Some(disk) if needs_disk => Folder::with_data_on(&disk)?,
+        None if needs_disk => {
+            skipped("TIDEMARK_SMALL_DISK is not set: a folder on a small disk")?;
+            faults[FAULTS] = Fault::LogFull;
+            Folder::new()?
+        }
+        _ => Folder::new()?,
+    };
+    let moves_clock = faults.iter().any(|fault| matches!(fault, Fault::ClockMoved { .. }));
+    let clock = moves_clock.then(|| Clock::of(&mut folder)).transpose()?;
+    Ok((folder, clock))
+}
+
+/// `scripts/test.sh` makes it.
+fn small_disk() -> Option<PathBuf> {
+    std::env::var_os("TIDEMARK_SMALL_DISK").filter(|disk| !disk.is_empty()).map(PathBuf::from)
+}
+
 /// At one of the first passings of a point.
 fn at(point: Point, dice: &mut StdRng) -> AbortAt {
     let passing = match point {
@@ -112,29 +155,54 @@ fn at(point: Point, dice: &mut StdRng) -> AbortAt {
     AbortAt { point, passing }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn after_any_schedule_of_faults_every_message_counts_once_everywhere() -> Result<()> {
-    let Some(broker) = crate::broker()? else { return Ok(()) };
-    let Some(redis) = RedisServer::start(Kind::One, &[])? else {
-        return skipped("no redis-server on this machine; scripts/setup.sh test installs it");
-    };
+#[test]
+fn after_any_schedule_of_faults_every_message_counts_once_everywhere() -> Result<()> {
     let first = number("TIDEMARK_TEST_SCHEDULES_SEED")?.unwrap_or(0);
     let count = number("TIDEMARK_TEST_SCHEDULES")?.unwrap_or(SCHEDULES);
     println!("TIDEMARK_TEST_SCHEDULES_SEED={first} TIDEMARK_TEST_SCHEDULES={count}");
+    let outcomes: Vec<Result<Option<BTreeSet<_>>>> = std::thread::scope(|scope| {
+        let seeds = |lane: u64| (first..first + count).skip(lane as usize).step_by(LANES as usize);
+        let begin = |at: u64| {
+            let seeds = seeds(at);
+            scope.spawn(move || lane(seeds))
+        };
+        let lanes: Vec<_> = (0..LANES.min(count)).map(begin).collect();
+        let ended = lanes.into_iter().map(|lane| lane.join());
+        ended.map(|outcome| outcome.unwrap_or_else(|panic| std::panic::resume_unwind(panic))).collect()
+    });
     let mut hit = BTreeSet::new();
-    for seed in first..first + count {
-        let folder = Folder::new()?;
-        let outcome = schedule(seed, &broker, &redis, &folder, &mut hit).await;
-        outcome.with_context(|| {
+    for outcome in outcomes {
+        // It has said why it is skipped.
+        let Some(of_lane) = outcome? else { return Ok(()) };
+        hit.extend(of_lane);
+    }
+    let missed: Vec<&str> = Point::ALL.iter().map(|point| point.name()).filter(|name| !hit.contains(name)).collect();
+    ensure!(count < Point::ALL.len() as u64 || missed.is_empty(), "nothing ended at {missed:?}");
+    Ok(())
+}
+
+/// One schedule after the other; the points at which servers have ended. `None`: something is not on this machine.
+fn lane(seeds: impl Iterator<Item = u64>) -> Result<Option<BTreeSet<&'static str>>> {
+    let Some(broker) = crate::broker()? else { return Ok(None) };
+    let Some(redis) = RedisServer::start(Kind::One, &[])? else {
+        skipped("no redis-server on this machine; scripts/setup.sh test installs it")?;
+        return Ok(None);
+    };
+    let mut hit = BTreeSet::new();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    for seed in seeds {
+        let mut dice = StdRng::seed_from_u64(seed);
+        let mut faults = draw(seed, &mut dice);
+        let (folder, clock) = place(&mut faults)?;
+        let outcome = schedule(seed, dice, &faults, &broker, &redis, (&folder, clock), &mut hit);
+        runtime.block_on(outcome).with_context(|| {
             let log = folder.log_tail();
             format!(
                 "TIDEMARK_TEST_SCHEDULES_SEED={seed} TIDEMARK_TEST_SCHEDULES=1 repeats it; the server's log ends:\n{log}\n"
             )
         })?;
     }
-    let missed: Vec<&str> = Point::ALL.iter().map(|point| point.name()).filter(|name| !hit.contains(name)).collect();
-    ensure!(count < Point::ALL.len() as u64 || missed.is_empty(), "nothing ended at {missed:?}");
-    Ok(())
+    Ok(Some(hit))
 }
 
 fn number(name: &str) -> Result<Option<u64>> {
@@ -144,19 +212,13 @@ fn number(name: &str) -> Result<Option<u64>> {
 
 async fn schedule(
     seed: u64,
+    mut dice: StdRng,
+    faults: &[Fault],
     broker: &Broker,
     redis: &RedisServer,
-    folder: &Folder,
+    (folder, clock): (&Folder, Option<Clock>),
     hit: &mut BTreeSet<&'static str>,
 ) -> Result<()> {
-    let mut dice = StdRng::seed_from_u64(seed);
-    let point = Point::ALL[(seed % Point::ALL.len() as u64) as usize];
-    let mut faults = vec![Fault::Abort(at(point, &mut dice))];
-    faults.extend((0..FAULTS).map(|_| Fault::draw(&mut dice)));
-    // A commit waits ten seconds before it fails: not in every schedule.
-    if seed % 10 == 3 {
-        faults[FAULTS] = Fault::HistoryHeld;
-    }
     let begun = Instant::now();
     let topic = format!("schedule-{seed}");
     broker.create_topic(&topic, PARTITIONS as i32, &[]).await?;
@@ -173,6 +235,7 @@ async fn schedule(
         broker,
         redis,
         folder,
+        clock,
         topic,
         arguments,
         signs: Arc::default(),
@@ -181,7 +244,7 @@ async fn schedule(
     world.start().await?;
     world.create().await?;
     let reader = tokio::spawn(reader::read(world.signs.clone(), reader::store(redis, &prefix)?));
-    let outcome = world.go_through(&faults, hit).await;
+    let outcome = world.go_through(faults, hit).await;
     let store = reader::store(redis, &prefix)?;
     let outcome = match outcome {
         Ok(()) => world.verify(&store).await,
@@ -210,11 +273,18 @@ async fn schedule(
     Ok(())
 }
 
+/// What the server takes for now.
+async fn now_us(client: &tokio_postgres::Client) -> Result<i64> {
+    let now = value(client, "SELECT (extract(epoch FROM now()) * 1000000)::bigint").await?;
+    Ok(now.context("NULL")?.parse()?)
+}
+
 struct World<'a> {
     dice: StdRng,
     broker: &'a Broker,
     redis: &'a RedisServer,
     folder: &'a Folder,
+    clock: Option<Clock>,
     topic: String,
     /// Of the server's command line.
     arguments: Vec<String>,
@@ -255,7 +325,7 @@ impl World<'_> {
             &format!(
                 "CREATE SOURCE events (k BIGINT NOT NULL, n BIGINT NOT NULL, cents BIGINT, at TIMESTAMPTZ NOT NULL,
                    WATERMARK FOR at AS at - INTERVAL '10 seconds')
-                 WITH (connector = 'kafka', topic = '{topic}', clock = 'event', idle_timeout = '1 hour',
+                 WITH (connector = 'kafka', topic = '{topic}', clock = 'event', idle_timeout = '1 day',
                    properties.bootstrap.server = '{address}', json.timestamp = 'ms')
                  FORMAT PLAIN ENCODE JSON"
             ),
@@ -351,17 +421,16 @@ impl World<'_> {
                 self.start().await
             }
             Fault::HistoryHeld => self.hold_history().await,
+            Fault::ClockMoved { hours_forward, minutes_back, restart } => {
+                self.move_clock(hours_forward * 3600, minutes_back * 60, restart).await
+            }
+            Fault::DiskFull => self.fill_disk().await,
+            Fault::Copy => self.copy().await,
         }
     }
 
     async fn hold_history(&mut self) -> Result<()> {
-        let catalog = self.folder.data().join("warehouse/catalog.db");
-        let mut command = Command::new("python3");
-        command.args(["-c", HOLD]).arg(catalog).stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut holder = Holder(command.spawn().context("python3")?);
-        let mut said = String::new();
-        BufReader::new(holder.0.stdout.take().context("no output")?).read_line(&mut said)?;
-        ensure!(said.trim() == "held", "the catalog of the history cannot be held: {said}");
+        let holder = Holder::of(&self.folder.data().join("warehouse/catalog.db"))?;
         self.send(3)?;
         let client = self.server()?.connect().await?;
         let fails = "SELECT position('history: ' IN last_error) > 0 FROM tidemark.pipelines WHERE name = 'ever'";
@@ -369,6 +438,88 @@ impl World<'_> {
         drop(holder);
         self.send(1)?;
         comes(&client, "SELECT last_error FROM tidemark.pipelines WHERE name = 'ever'", "NULL").await
+    }
+
+    async fn move_clock(&mut self, forward: i64, back: i64, restart: bool) -> Result<()> {
+        let client = self.server()?.connect().await?;
+        let begin = now_us(&client).await?;
+        self.clock.as_mut().context("no clock")?.move_by(forward)?;
+        let ahead = now_us(&client).await?;
+        ensure!(
+            ahead >= begin + forward * 1_000_000,
+            "a clock set forward by {forward} s goes from {begin} to {ahead}"
+        );
+        self.send(2)?;
+        // Something is committed in what is then the future.
+        run(&client, "FLUSH; CHECKPOINT").await?;
+        self.clock.as_mut().context("no clock")?.move_by(-back)?;
+        let stands = now_us(&client).await?;
+        ensure!(stands >= ahead, "a server's time goes back from {ahead} to {stands}");
+        self.send(2)?;
+        run(&client, "FLUSH; CHECKPOINT").await.context("while the clock stands")?;
+        if restart {
+            self.kill()?;
+            self.start().await?;
+            let client = self.server()?.connect().await?;
+            // It knows no later time, and finds a history that does.
+            run(&client, "FLUSH; CHECKPOINT").await.context("begun when the clock was back")?;
+        }
+        Ok(())
+    }
+
+    async fn fill_disk(&mut self) -> Result<()> {
+        let ballast = Ballast::fill(&small_disk().context("no small disk")?)?;
+        let client = self.server()?.connect().await?;
+        // Until the topic's rows do not go in, and Redis is told what did.
+        let refused = "SELECT last_error IS NOT NULL FROM tidemark.pipelines WHERE name = 'events'";
+        let started = Instant::now();
+        while value(&client, refused).await?.as_deref() != Some("t") {
+            ensure!(started.elapsed() < PATIENCE, "a full disk takes everything");
+            self.send(2)?;
+        }
+        drop(ballast);
+        // Whether in one life or two.
+        if self.dice.random_bool(0.5) {
+            self.kill()?;
+            return self.start().await;
+        }
+        self.send(1)?;
+        let level = "SELECT last_error FROM tidemark.pipelines WHERE name = 'events'";
+        comes(&client, level, "NULL").await.context("with room again")
+    }
+
+    async fn copy(&mut self) -> Result<()> {
+        self.kill()?;
+        let copy = Folder::new()?;
+        std::fs::create_dir_all(copy.data())?;
+        let copied = Command::new("cp").arg("-a").arg(self.folder.data().join(".")).arg(copy.data()).status()?;
+        ensure!(copied.success(), "the directory cannot be copied");
+        self.start().await?;
+        let first = self.server()?.connect().await?;
+        // Who began later is told by the tenth of a second.
+        let begun = Instant::now();
+        while begun.elapsed() < Duration::from_millis(200) {
+            tokio::time::sleep(POLL).await;
+        }
+        // Its history names files of the original by their absolute paths: the copy leaves them alone.
+        let mut arguments = vec!["--commit-interval", "1h", "--checkpoint-interval", "1h", "--online-tick", "10ms"];
+        arguments.extend(self.arguments[BACKGROUND.len()..].iter().map(String::as_str));
+        let later = Server::start_with(&copy, &arguments).await?;
+        let second = later.connect().await?;
+        run(&second, "FLUSH").await?;
+        // Both read what comes, and only one of them puts it.
+        let told =
+            "SELECT position('which began later' IN online_error) > 0 FROM tidemark.pipelines WHERE name = 'ever'";
+        let started = Instant::now();
+        while value(&first, told).await?.as_deref() != Some("t") {
+            ensure!(started.elapsed() < PATIENCE, "of two servers on one view none is refused");
+            self.send(1)?;
+        }
+        drop(later);
+        // It has read on all the same, and puts when it has begun later itself.
+        run(&first, "FLUSH").await?;
+        self.kill()?;
+        self.start().await
     }
 
     fn signal(&mut self, signal: &str) -> Result<()> {

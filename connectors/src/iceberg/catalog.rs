@@ -92,14 +92,18 @@ impl CatalogFile {
         let Some(location) = self.metadata_location(name).await? else { return Ok(None) };
         let failed = |error| disk::failed(&format!("reading history table \"{name}\""), &error);
         let metadata = TableMetadata::read_from(&self.files, &location).await.map_err(failed)?;
-        let table = Table::builder()
+        Ok(Some(self.table(self.ident(name), location, metadata).map_err(failed)?))
+    }
+
+    /// A table whose metadata at `location` is, or will be, this.
+    pub fn table(&self, ident: TableIdent, location: String, metadata: TableMetadata) -> iceberg::Result<Table> {
+        Table::builder()
             .file_io(self.files.clone())
-            .identifier(self.ident(name))
+            .identifier(ident)
             .metadata_location(location)
             .metadata(metadata)
             .runtime(self.runtime.clone())
-            .build();
-        Ok(Some(table.map_err(failed)?))
+            .build()
     }
 
     /// The file that the catalog names as the table's metadata, whether or not it can be read.

@@ -5,7 +5,7 @@
 //! checked table as the current one, and its result is kept. What follows is in order: data files, manifest, manifest
 //! list, metadata file, each durable before the next names it; then one compare-and-set in the catalog.
 
-use super::{catalog::CatalogFile, disk};
+use super::{catalog::CatalogFile, disk, times};
 use async_trait::async_trait;
 use iceberg::{
     Catalog, Error, ErrorKind, Namespace, NamespaceIdent, Result, TableCommit, TableCreation, TableIdent,
@@ -41,7 +41,7 @@ pub async fn commit(catalog: &CatalogFile, name: &str, base: &Table, change: Cha
     let data: Vec<String> = change.files.iter().map(|file| file.file_path().to_string()).collect();
     let id = change.id;
     let result = async {
-        let staged = stage(base, change).await.map_err(failed)?;
+        let staged = stage(catalog, base, change).await.map_err(failed)?;
         let from = base.metadata_location_result().map_err(failed)?;
         let to = staged.metadata_location_result().map_err(failed)?;
         for file in data.iter().map(|file| disk::local_path(file)).chain(metadata_files(base, id)) {
@@ -93,7 +93,20 @@ pub async fn publish(
 }
 
 /// The table as it will be, on no disk but for its manifest and manifest list.
-async fn stage(base: &Table, change: Change) -> Result<Table> {
+async fn stage(catalog: &CatalogFile, base: &Table, change: Change) -> Result<Table> {
+    let ahead_ms = times::ahead_ms(base.metadata());
+    if ahead_ms == 0 {
+        return transact(base, change).await;
+    }
+    let moved = |table: &Table, by_ms: i64| {
+        let location = table.metadata_location_result()?.to_string();
+        catalog.table(table.identifier().clone(), location, times::later(table.metadata(), by_ms)?)
+    };
+    let staged = transact(&moved(base, -ahead_ms)?, change).await?;
+    moved(&staged, ahead_ms)
+}
+
+async fn transact(base: &Table, change: Change) -> Result<Table> {
     let mut transaction = Transaction::new(base);
     // A commit without steps makes no snapshot: it would only grow the metadata.
     if !change.files.is_empty() {

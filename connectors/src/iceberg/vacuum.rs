@@ -7,6 +7,7 @@
 use super::{
     IcebergHistory, commit, disk,
     rewrite::{BEFORE_REWRITE, next_location},
+    times,
 };
 use iceberg::{
     Error,
@@ -75,13 +76,16 @@ async fn forget(store: &IcebergHistory, history: &HistoryTable, older_than_us: i
         return Ok(0);
     }
     let from = base.metadata_location_result().map_err(failed)?;
-    let mut builder = metadata.clone().into_builder(Some(from.to_string()));
+    let ahead_ms = times::ahead_ms(metadata);
+    let shown = times::later(metadata, -ahead_ms).map_err(failed)?;
+    let mut builder = shown.into_builder(Some(from.to_string()));
     for (name, reference) in &ours {
         if old.contains(&reference.snapshot_id) {
             builder = builder.remove_ref(name);
         }
     }
     let next = builder.remove_snapshots(&old).build().map_err(failed)?.metadata;
+    let next = times::later(&next, ahead_ms).map_err(failed)?;
     let to = next_location(from, &next).map_err(failed)?;
     commit::publish(&store.catalog, &history.name, from, &to, &next).await?;
     commit::discard_expired(&base, &next);

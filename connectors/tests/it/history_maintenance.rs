@@ -81,3 +81,60 @@ async fn appends_and_rewrites_beside_each_other_lose_and_double_nothing() {
     assert_same_rows(&scan(&store, &table).await, &steps(&table, &rows));
     assert_eq!(store.last_tag("delays").await.unwrap(), Some(tag(1, 30)));
 }
+
+/// The table's metadata as it would be, had every commit been made so much later.
+fn move_times(folder: &std::path::Path, by_ms: i64) {
+    let file = files_below(folder, ".metadata.json").pop().unwrap();
+    let mut json: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(&file).unwrap()).unwrap();
+    let later = |time: &mut serde_json::Value| *time = (time.as_i64().unwrap() + by_ms).into();
+    later(&mut json["last-updated-ms"]);
+    for list in ["snapshots", "snapshot-log", "metadata-log"] {
+        json[list].as_array_mut().unwrap().iter_mut().for_each(|entry| later(&mut entry["timestamp-ms"]));
+    }
+    std::fs::write(&file, json.to_string()).unwrap();
+}
+
+/// When each snapshot was made, in the order of the commits, and when the table was changed last; milliseconds.
+fn times(folder: &std::path::Path) -> Vec<i64> {
+    let file = files_below(folder, ".metadata.json").pop().unwrap();
+    let json: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(&file).unwrap()).unwrap();
+    let log = json["snapshot-log"].as_array().unwrap().iter();
+    log.map(|entry| &entry["timestamp-ms"])
+        .chain([&json["last-updated-ms"]])
+        .map(|time| time.as_i64().unwrap())
+        .collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clock_that_was_set_back_by_hours_stops_no_commit_and_times_do_not_go_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let (store, table) = (open(folder.path(), 1).await, flights("delays", 16400));
+    store.create(&table).await.unwrap();
+    store.append(&table, vec![steps(&table, &[("JFK", NEW_YEAR)])], &tag(1, 1)).await.unwrap();
+    store.append(&table, vec![steps(&table, &[("EWR", NEW_YEAR)])], &tag(1, 2)).await.unwrap();
+    // As if it had been three hours later then than it is now.
+    move_times(folder.path(), 3 * 3_600_000);
+    let before = times(folder.path());
+    for sequence in 3..=6 {
+        // Without steps it is another kind of commit.
+        let rows = match sequence % 2 {
+            0 => vec![],
+            _ => vec![steps(&table, &[("LGA", NEW_YEAR + sequence as i64 * HOUR)])],
+        };
+        store.append(&table, rows, &tag(1, sequence)).await.unwrap();
+    }
+    assert_eq!(store.optimize(&table).await.unwrap().files_before, 4);
+    assert!(store.vacuum(&table, i64::MAX).await.unwrap().snapshots > 0);
+    store.append(&table, vec![steps(&table, &[("SFO", NEW_YEAR)])], &tag(1, 7)).await.unwrap();
+    let after = times(folder.path());
+    assert!(after.is_sorted() && after.first() >= before.last(), "{before:?}, {after:?}");
+    let rows = [
+        ("EWR", NEW_YEAR),
+        ("JFK", NEW_YEAR),
+        ("LGA", NEW_YEAR + 3 * HOUR),
+        ("LGA", NEW_YEAR + 5 * HOUR),
+        ("SFO", NEW_YEAR),
+    ];
+    assert_same_rows(&scan(&store, &table).await, &steps(&table, &rows));
+    assert_eq!(store.last_tag("delays").await.unwrap(), Some(tag(1, 7)));
+}
