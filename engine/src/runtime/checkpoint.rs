@@ -226,12 +226,27 @@ impl Engine {
 
     /// Everything that takes long happens beside the sources' work: their locks are held only to note how things stand.
     async fn checkpoint_sources(&self, sources: &[Arc<SourceRuntime>]) -> SeamResult<()> {
-        for view in self.views().iter().filter(|view| view.is_over(sources)) {
+        let mut views: Vec<Arc<ViewRuntime>> =
+            self.views().into_iter().filter(|view| view.is_over(sources)).collect();
+        for view in &views {
             view.state.prepare()?;
             view.state.tidy_tables();
         }
-        let flushing = self.flushing.lock().await;
+        // Those whose store is in trouble first: while that is waited for, what is put elsewhere goes on.
+        views.sort_by_key(|view| view.online_error.read().is_none());
+        let mut flushing = Vec::with_capacity(views.len());
+        for view in &views {
+            flushing.push(view.flushing.clone().lock_owned().await);
+        }
         let mut locked = lock_all(sources).await;
+        // Views that were made meanwhile.
+        let made: Vec<Arc<ViewRuntime>> = locked.iter().flat_map(|inner| inner.views.clone()).collect();
+        for view in made {
+            if !views.iter().any(|known| Arc::ptr_eq(known, &view)) {
+                flushing.push(view.flushing.clone().lock_owned().await);
+                views.push(view);
+            }
+        }
         // Positions must not pass a record whose dead letter is only in memory.
         for (source, inner) in sources.iter().zip(&mut locked) {
             source.keep_waiting(inner, &self.seams).await?;
