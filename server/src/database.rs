@@ -2,7 +2,7 @@
 
 use crate::points::{Point, Points};
 use crate::{
-    feeds::Feeds, meters::Meters, pg::PgError, prepared::Prepared, queries::Queries, session::Session,
+    feeds::Feeds, meters::Meters, pg::PgError, places::Places, prepared::Prepared, queries::Queries, session::Session,
     stats::EngineStats, system::SystemTablesOf,
 };
 use ahash::AHashMap;
@@ -36,6 +36,8 @@ type Templates = AHashMap<Box<[u8]>, Option<Arc<PreparedTemplate>>>;
 pub struct Database {
     pub engine: Arc<Engine>,
     pub feeds: Arc<Feeds>,
+    /// Where the online values of views are.
+    pub places: Arc<Places>,
     pub clock: Arc<dyn Clock>,
     /// Held for the whole of a catalog change: changes happen one after the other.
     pub catalog: tokio::sync::Mutex<CatalogStore>,
@@ -57,6 +59,7 @@ pub struct Database {
 impl Database {
     pub fn new(
         engine: Arc<Engine>,
+        places: Arc<Places>,
         clock: Arc<dyn Clock>,
         catalog: CatalogStore,
         base: SessionState,
@@ -69,6 +72,7 @@ impl Database {
         Database {
             engine,
             feeds,
+            places,
             clock,
             catalog,
             snapshot,

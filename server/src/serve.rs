@@ -4,7 +4,8 @@ use crate::{
     backend::TidemarkBackend,
     database::Database,
     http::{self, Phase, Subject},
-    pg,
+    lanes, pg,
+    places::{DEFAULT, OWN_LANE, Places, Refused},
     points::{AbortAt, Point, Points},
     queries::Queries,
     settings::Settings,
@@ -18,20 +19,19 @@ use std::{
     sync::Arc,
     time::Duration,
 };
-use tidemark_catalog::{CatalogStore, ObjectId};
+use tidemark_catalog::{CatalogStore, ObjectId, Snapshot};
 use tidemark_connectors::{
     clock::SystemClock,
     iceberg::IcebergHistory,
     lock::DirLock,
     log::{EmbeddedLog, LogSettings},
-    online::FjallOnline,
-    redis::{Address, RedisOnline, owner},
+    redis::Address,
     state::FjallState,
 };
 use tidemark_engine::{
     asof,
     runtime::{Engine, Logs, Seams},
-    seam::{Clock, OnlineStore, SeamResult, Source},
+    seam::{Clock, SeamResult, Source},
     view::Memory,
 };
 use tidemark_planner::functions::{session_config, state_builder};
@@ -177,6 +177,7 @@ async fn open(
     if let Some(points) = points.clone() {
         history = history.with_files_written(Box::new(move || points.pass(Point::HistoryFilesWritten)));
     }
+    let places = Arc::new(places(settings, clock.clone(), catalog.snapshot()).await?);
     let seams = Seams {
         steps_waiting_max: STEPS_WAITING_MAX,
         threads,
@@ -184,7 +185,7 @@ async fn open(
         clock: clock.clone(),
         logs: Arc::new(EmbeddedLogs { folder: data.join("log"), settings: log }),
         state: Arc::new(FjallState::open(&data.join("state"))?),
-        online: online(settings, clock.as_ref()).await?,
+        online: places.clone(),
         history: Arc::new(history),
     };
     let seams = match &points {
@@ -203,21 +204,22 @@ async fn open(
     let builder = asof::install(state_builder(config)).with_runtime_env(Arc::new(runtime.build()?));
     let folder = std::env::current_dir().context("the current folder is gone")?;
     let queries = Queries::new(threads).context("cannot start the threads of queries")?;
-    let mut database = Database::new(engine, clock, catalog, builder.build(), queries, folder);
+    let mut database = Database::new(engine, places, clock, catalog, builder.build(), queries, folder);
     database.points = points;
     Ok(database)
 }
 
-async fn online(settings: &Settings, clock: &dyn Clock) -> Result<Arc<dyn OnlineStore>> {
-    let Some(url) = &settings.online else {
-        return Ok(Arc::new(FjallOnline::open(&settings.data.join("online"))?));
-    };
-    let address = Address::parse(url).map_err(|error| anyhow::anyhow!("--online: {error}"))?;
-    let redis = RedisOnline::new(address, owner(&settings.data, clock)?);
-    if let Err(error) = redis.ping().await {
+async fn places(settings: &Settings, clock: Arc<dyn Clock>, snapshot: &Snapshot) -> Result<Places> {
+    let own = settings.online.as_deref();
+    if let Some(url) = own {
+        Address::parse(url).map_err(|error| anyhow::anyhow!("--online: {error}"))?;
+    }
+    let places = Places::open(&settings.data, own, clock).context("cannot open the online store")?;
+    places.settle(snapshot).context("cannot tell where the online values of views are")?;
+    if let Err(Refused::Away(error)) = places.check(DEFAULT).await {
         tracing::warn!(%error, "the online store does not answer; it is brought level when it does");
     }
-    Ok(Arc::new(redis))
+    Ok(places)
 }
 
 /// What happens without anybody asking: what was in memory before the start comes back, departures reach the online store, silent sources move on, checkpoints.
@@ -232,7 +234,11 @@ fn background(database: &Arc<Database>, settings: &Settings, stopping: watch::Re
         }),
     );
     every(database, stopping.clone(), "online", settings.online_tick, |database| {
-        Box::pin(async move { database.engine.flush_online().await.map(|_| ()) })
+        Box::pin(async move { database.engine.flush_lane(OWN_LANE).await.map(|_| ()) })
+    });
+    lanes::start(database, settings.online_tick, stopping.clone());
+    every(database, stopping.clone(), "online left", RETRY, |database| {
+        Box::pin(async move { database.places.remove_left().await })
     });
     every(database, stopping.clone(), "online doubt", ONLINE_DOUBT, |database| {
         Box::pin(async move {
@@ -256,7 +262,7 @@ fn background(database: &Arc<Database>, settings: &Settings, stopping: watch::Re
 
 /// A background task that took long rests this many times as long: under load it takes a fifth of one core at most,
 /// and values that change again meanwhile are put once.
-const REST: u32 = 4;
+pub(crate) const REST: u32 = 4;
 
 /// How often an online store that is said to have a view is asked whether it still has. One round trip for each view; a view
 /// of which nothing changes is filled again so much later.
@@ -264,7 +270,7 @@ const ONLINE_DOUBT: Duration = Duration::from_secs(10);
 
 /// After a failure at least this long: soon enough to be level again, seldom enough that what is tried in vain (a Redis that is
 /// away) costs little.
-const RETRY: Duration = Duration::from_millis(500);
+pub(crate) const RETRY: Duration = Duration::from_millis(500);
 
 type Action = for<'a> fn(&'a Database) -> futures::future::BoxFuture<'a, SeamResult<()>>;
 

@@ -226,8 +226,7 @@ impl Engine {
 
     /// Everything that takes long happens beside the sources' work: their locks are held only to note how things stand.
     async fn checkpoint_sources(&self, sources: &[Arc<SourceRuntime>]) -> SeamResult<()> {
-        let mut views: Vec<Arc<ViewRuntime>> =
-            self.views().into_iter().filter(|view| view.is_over(sources)).collect();
+        let mut views: Vec<Arc<ViewRuntime>> = self.views().into_iter().filter(|view| view.is_over(sources)).collect();
         for view in &views {
             view.state.prepare()?;
             view.state.tidy_tables();

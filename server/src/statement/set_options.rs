@@ -1,6 +1,6 @@
 //! `ALTER … SET ( option = value )`: what can change without changing what is stored.
 
-use super::create_relation::apply_options;
+use super::{create_feature_view::reach, create_relation::apply_options};
 use crate::{
     database::{Database, find},
     feeds,
@@ -10,7 +10,7 @@ use crate::{
 use std::{collections::BTreeMap, sync::Arc};
 use tidemark_catalog::{Body, Change, ObjectKind};
 use tidemark_connectors::kafka;
-use tidemark_planner::feature::retention;
+use tidemark_planner::feature::{check_online, retention};
 
 pub async fn execute(
     database: &Arc<Database>,
@@ -58,6 +58,10 @@ pub async fn execute(
                     "tags" => {
                         view.tags = value.split(',').map(|t| t.trim().to_string()).filter(|t| !t.is_empty()).collect();
                     }
+                    "online" => {
+                        check_online(name, value)?;
+                        reach(database, name, value).await?;
+                    }
                     "ttl" | "key" | "slide" => {
                         return Err(PgError::error(
                             "0A000",
@@ -70,7 +74,7 @@ pub async fn execute(
                             "22023",
                             format!("feature view \"{name}\" has no option \"{other}\""),
                         )
-                        .hint("owner and tags can be set"));
+                        .hint("owner, tags and online can be set"));
                     }
                 }
                 view.options.insert(option.clone(), value.clone());
@@ -86,6 +90,10 @@ pub async fn execute(
         feeds::reach(kind, name, relation).await?;
     }
     database.commit(&mut catalog, &[Change::Put(changed.clone())]).await?;
+    if let Some(online) = options.get("online").filter(|_| changed.feature_view().is_some()) {
+        // Beside the work: it is filled there first, then removed from where it was.
+        database.engine.move_online(object.id, || database.places.choose(object.id, Some(online.as_str()))).await?;
+    }
     if let (Some(source), Some(relation)) = (database.engine.source(object.id), relation) {
         source.reconfigure(relation).await;
     }
