@@ -20,6 +20,7 @@ mod kafka_writing;
 mod metrics;
 mod redis;
 mod redis_copies;
+mod redis_of_views;
 mod schedules;
 
 use anyhow::{Context, Result, ensure};
