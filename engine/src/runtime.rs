@@ -457,14 +457,14 @@ impl Engine {
         let unput = Unput::filling(&view.state);
         let (mut at, mut put) = (None, 0);
         while let Some(rows) = view.state.catch_up(&mut at, now_us).map_err(SeamError::not_done)? {
+            // Whoever drops it does not wait for the rest, and what has been started again puts its rows itself.
+            if !self.is_at_work(view) {
+                return Ok(put);
+            }
             let page = rows.len();
             self.put_online(view, rows).await?;
             view.state.filled(page);
             put += page;
-            // Whoever drops it does not wait for the rest.
-            if !self.is_at_work(view) {
-                return Ok(put);
-            }
         }
         unput.arrived();
         Ok(put)
