@@ -62,7 +62,8 @@ cluster | replicated)
     port=$(($3 + i))
     # A node that was in a cluster before would not be taken into a new one.
     rm -f "$dir/$i/nodes.conf"
-    server "$dir/$i" $port -- --port $port --cluster-enabled yes --cluster-config-file nodes.conf --cluster-node-timeout $patience
+    server "$dir/$i" $port -- --port $port --cluster-enabled yes --cluster-config-file nodes.conf \
+      --cluster-node-timeout $patience --repl-diskless-sync-delay 0
     nodes+=("127.0.0.1:$port")
   done
   redis-cli --cluster create "${nodes[@]}" --cluster-replicas 0 --cluster-yes >"$dir/log" 2>&1 ||
@@ -73,7 +74,8 @@ cluster | replicated)
   [ "$1" = replicated ] || exit 0
   port=$(($3 + 3))
   rm -f "$dir/3/nodes.conf"
-  server "$dir/3" $port -- --port $port --cluster-enabled yes --cluster-config-file nodes.conf --cluster-node-timeout $patience
+  server "$dir/3" $port -- --port $port --cluster-enabled yes --cluster-config-file nodes.conf \
+      --cluster-node-timeout $patience --repl-diskless-sync-delay 0
   redis-cli -p $port cluster meet 127.0.0.1 "$3" >>"$dir/log"
   first=$(redis-cli -p "$3" cluster myid)
   until [ "$(redis-cli -p $port cluster replicate "$first" 2>&1)" = OK ]; do sleep 0.02; done

@@ -95,7 +95,7 @@ impl Seen {
         }
     }
 
-    /// Waits until every key's row counts so many events; whatever is read meanwhile is not older than what was read before.
+    /// Waits until each key's row counts so many events. Nothing that is read meanwhile is older than what was read before.
     async fn level(&mut self, redis: &RedisServer, events: u64) -> Result<()> {
         let started = Instant::now();
         for (name, newest) in &mut self.versions {

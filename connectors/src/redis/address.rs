@@ -263,6 +263,8 @@ mod tests {
             parsed("redis+sentinel://me:secret@a,b:1/main/2?sentinel=:secret"),
             default("Redis \"main\" of the Sentinels at a,b:1")
         );
+        // With TLS to both.
+        assert_eq!(parsed("rediss+sentinel://a/main"), default("Redis \"main\" of the Sentinels at a"));
         assert_eq!(parsed("redis+sentinel://[::1]/main"), default("Redis \"main\" of the Sentinels at [::1]"));
         assert_eq!(parsed("redis://h?prefix=shop&buckets=64"), Ok(("Redis at h".to_string(), "shop".to_string(), 64)));
         assert_eq!(Address::parse("redis://h?layout=hash").map(|address| address.shape), Ok(Shape::Hash));
