@@ -23,6 +23,8 @@ pub enum Kind {
     Replicated,
     /// A master "main", a replica and three Sentinels.
     Sentinel,
+    /// The one of [`Kind::Tls`], as the master "main" of a Sentinel with TLS on the port after it.
+    TlsSentinel,
 }
 
 pub struct RedisServer {
@@ -71,6 +73,7 @@ impl RedisServer {
             Kind::Cluster => self.run("cluster", &[&port]),
             Kind::Replicated => self.run("replicated", &[&port]),
             Kind::Sentinel => self.run("sentinel", &[&port]),
+            Kind::TlsSentinel => self.run("tls-sentinel", &[&port, PASSWORD]),
         }
     }
 
@@ -86,6 +89,10 @@ impl RedisServer {
             Kind::Tls => {
                 let ca = self.folder.path().join("ca.crt");
                 format!("rediss://:{PASSWORD_ENCODED}@localhost:{port}?ca={}", ca.display())
+            }
+            Kind::TlsSentinel => {
+                let ca = self.folder.path().join("ca.crt");
+                format!("rediss+sentinel://:{PASSWORD_ENCODED}@127.0.0.1:{}/main?ca={}", port + 1, ca.display())
             }
             Kind::Cluster | Kind::Replicated => format!("redis+cluster://127.0.0.1:{port},127.0.0.1:{}", port + 1),
             Kind::Sentinel => {
@@ -123,7 +130,7 @@ impl RedisServer {
         command.args(["--no-auth-warning", "-h", "127.0.0.1", "-p", &self.master()?.to_string()]);
         match self.kind {
             Kind::One | Kind::Sentinel => {}
-            Kind::Tls => {
+            Kind::Tls | Kind::TlsSentinel => {
                 command.args(["--tls", "--cacert"]).arg(self.folder.path().join("ca.crt")).args(["-a", PASSWORD]);
             }
             Kind::Cluster | Kind::Replicated => {
@@ -169,7 +176,7 @@ fn free_ports(kind: Kind) -> Result<u16> {
                     return Ok(port);
                 }
             }
-            Kind::Sentinel => {
+            Kind::Sentinel | Kind::TlsSentinel => {
                 if port < 60_000 && (port..port + 5).all(is_free) {
                     return Ok(port);
                 }

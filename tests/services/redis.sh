@@ -5,10 +5,11 @@
 #   redis.sh cluster DIR PORT         three masters on PORT, PORT + 1, PORT + 2; their bus is on the ports 10000 above
 #   redis.sh replicated DIR PORT      the same with a replica of the first on PORT + 3, which takes over when that is away for a second
 #   redis.sh sentinel DIR PORT        a master "main" on PORT, a replica on PORT + 1, three Sentinels on the ports after it
+#   redis.sh tls-sentinel DIR PORT PASSWORD   the server of tls, and on PORT + 1 a Sentinel with TLS that knows it as "main"
 #   redis.sh stop DIR                 kill -9 all of them
 set -euo pipefail
 
-usage() { sed -n '2,8p' "$0" >&2; exit 2; }
+usage() { sed -n '2,9p' "$0" >&2; exit 2; }
 fail() { echo "redis.sh: $1" >&2; exit 1; }
 
 [ $# -ge 2 ] || usage
@@ -48,11 +49,22 @@ start)
   [ $# -ge 3 ] || usage
   server "$dir" "$3" -- --port "$3" "${@:4}"
   ;;
-tls)
+tls | tls-sentinel)
   [ $# -eq 4 ] || usage
   certificates
   server "$dir" "$3" --tls --cacert "$dir/ca.crt" -a "$4" -- --port 0 --tls-port "$3" --tls-cert-file "$dir/server.crt" \
     --tls-key-file "$dir/server.key" --tls-ca-cert-file "$dir/ca.crt" --tls-auth-clients no --requirepass "$4"
+  [ "$1" = tls-sentinel ] || exit 0
+  port=$(($3 + 1))
+  rm -rf "$dir/1"
+  mkdir "$dir/1"
+  printf '%s\n' "port 0" "tls-port $port" "bind 127.0.0.1" "dir $dir/1" "tls-cert-file $dir/server.crt" "tls-key-file $dir/server.key" \
+    "tls-ca-cert-file $dir/ca.crt" "tls-auth-clients no" "tls-replication yes" "sentinel monitor main 127.0.0.1 $3 1" \
+    "sentinel auth-pass main \"$4\"" >"$dir/1/sentinel.conf"
+  redis-server "$dir/1/sentinel.conf" --sentinel >>"$dir/1/log" 2>&1 </dev/null &
+  echo $! >>"$dir/pids"
+  # It takes up the master once that has answered it.
+  until redis-cli -p $port --tls --cacert "$dir/ca.crt" sentinel ckquorum main 2>/dev/null | grep -q '^OK'; do sleep 0.05; done
   ;;
 cluster | replicated)
   [ $# -eq 3 ] || usage

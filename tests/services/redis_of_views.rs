@@ -13,6 +13,9 @@ use tokio_postgres::Client;
 
 const KEYS: i64 = 200;
 
+const SOURCE: &str =
+    "CREATE SOURCE clicks (user_id BIGINT, at TIMESTAMPTZ, WATERMARK FOR at AS at) WITH (clock = 'event')";
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_redis_that_is_away_holds_up_only_the_views_that_are_in_it() -> Result<()> {
     let (Some(own), Some(named)) = (RedisServer::start(Kind::One, &[])?, RedisServer::start(Kind::Tls, &[])?) else {
@@ -29,11 +32,7 @@ async fn choose(own: &RedisServer, named: &RedisServer, folder: &Folder) -> Resu
     let arguments = ["--online", &url, "--online-tick", "10ms", "--checkpoint-interval", "200ms"];
     let mut server = Server::start_with(folder, &arguments).await?;
     let client = server.connect().await?;
-    run(
-        &client,
-        "CREATE SOURCE clicks (user_id BIGINT, at TIMESTAMPTZ, WATERMARK FOR at AS at) WITH (clock = 'event')",
-    )
-    .await?;
+    run(&client, SOURCE).await?;
     create(&client, "a", "").await?;
     create(&client, "b", &format!("WITH (online = '{other}')")).await?;
     create(&client, "c", "WITH (online = none)").await?;
@@ -101,6 +100,34 @@ async fn choose(own: &RedisServer, named: &RedisServer, folder: &Folder) -> Resu
     run(&client, "DROP FEATURE VIEW a, b, c").await?;
     ensure!(own.keys()?.is_empty() && named.keys()?.is_empty(), "keys are left");
     Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_view_may_be_in_the_redis_of_a_sentinel_with_tls_to_both() -> Result<()> {
+    let Some(redis) = RedisServer::start(Kind::TlsSentinel, &[])? else {
+        return skipped("no redis-server on this machine; scripts/setup.sh test installs it");
+    };
+    let folder = Folder::new()?;
+    let outcome = behind_a_sentinel(&redis, &folder).await;
+    outcome.with_context(|| format!("the server's log ends:\n{}\n", folder.log_tail()))
+}
+
+async fn behind_a_sentinel(redis: &RedisServer, folder: &Folder) -> Result<()> {
+    let server = Server::start_with(folder, &["--online-tick", "10ms"]).await?;
+    let client = server.connect().await?;
+    run(&client, SOURCE).await?;
+    let address = redis.url() + "&layout=hash";
+    let wrong = address.replace(PASSWORD_ENCODED, "guessed");
+    let query = "SELECT user_id, count(*) AS n FROM clicks GROUP BY user_id";
+    refused(&client, &format!("CREATE FEATURE VIEW a WITH (online = '{wrong}') AS {query}"), "cannot be used").await?;
+    create(&client, "a", &format!("WITH (online = '{address}')")).await?;
+    insert(&client, 1).await?;
+    let a = id(&client, "a").await?;
+    put(redis, &a, 1).await?;
+    redis.kill()?;
+    insert(&client, 2).await?;
+    redis.again(&[])?;
+    put(redis, &a, 2).await
 }
 
 async fn create(client: &Client, name: &str, with: &str) -> Result<()> {
