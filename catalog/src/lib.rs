@@ -14,7 +14,7 @@ pub use object::{
     Aggregate, Body, ClockMode, Column, Encode, ErrorPolicy, Feature, FeatureView, Include, Object, ObjectId,
     ObjectKind, Parameter, Relation, View,
 };
-pub use secret::{HIDDEN, is_secret};
+pub use secret::{HIDDEN, is_secret, without_credentials};
 pub use snapshot::{Change, Snapshot};
 pub use store::{CatalogError, CatalogStore};
 pub use types::{SqlType, UTC};

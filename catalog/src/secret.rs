@@ -11,6 +11,24 @@ pub fn is_secret(option: &str) -> bool {
         || matches!(name, "ssl.key.pem" | "sasl.oauthbearer.config" | "sasl.oauthbearer.assertion.private.key.pem")
 }
 
+/// The address of a Redis as it may be shown: without who is let in by it. Other texts are as they are.
+pub fn without_credentials(address: &str) -> String {
+    let (Some((scheme, rest)), true) = (address.split_once("://"), address.starts_with("redis")) else {
+        return address.to_string();
+    };
+    // Up to the last @: a password that is not encoded may have any sign in it.
+    let rest = match rest.rsplit_once('@') {
+        Some((_, rest)) => format!("{HIDDEN}@{rest}"),
+        None => rest.to_string(),
+    };
+    let Some((place, parameters)) = rest.split_once('?') else { return format!("{scheme}://{rest}") };
+    let parameters = parameters.split('&').map(|parameter| match parameter.split_once('=') {
+        Some(("sentinel", _)) => format!("sentinel={HIDDEN}"),
+        _ => parameter.to_string(),
+    });
+    format!("{scheme}://{place}?{}", parameters.collect::<Vec<String>>().join("&"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -30,6 +48,24 @@ mod tests {
         ];
         for (option, expected) in cases {
             assert_eq!(is_secret(option), expected, "{option}");
+        }
+    }
+
+    #[test]
+    fn an_address_is_shown_without_who_is_let_in() {
+        let cases = [
+            ("none", "none"),
+            ("redis://h:7000/1?layout=hash", "redis://h:7000/1?layout=hash"),
+            ("rediss://me:secret@h?ca=/x", "rediss://********@h?ca=/x"),
+            ("redis://:se/c?r@et@h", "redis://********@h"),
+            (
+                "redis+sentinel://:secret@a,b/main?sentinel=:secret&prefix=p",
+                "redis+sentinel://********@a,b/main?sentinel=********&prefix=p",
+            ),
+            ("http://me@h", "http://me@h"),
+        ];
+        for (address, expected) in cases {
+            assert_eq!(without_credentials(address), expected);
         }
     }
 }

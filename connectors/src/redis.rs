@@ -232,7 +232,7 @@ impl OnlineStore for RedisOnline {
         let mut others: Vec<Mark> = groups.iter().filter_map(Opened::other).cloned().collect();
         if let Some(Mark { owner, .. }) = others.iter().find(|other| other.owner != self.layout.owner) {
             return Err(SeamError::NotDone(format!(
-                "{}: the keys with prefix \"{}\" belong to another data directory ({owner}); give --online another prefix, \
+                "{}: the keys with prefix \"{}\" belong to another data directory ({owner}); give the address another prefix, \
                  or, if that one is gone for good, remove its keys",
                 self.link.name(),
                 self.layout.prefix,

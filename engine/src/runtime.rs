@@ -46,6 +46,7 @@ use crate::{
     view::{Cold, Memory, OnlineRows, Shown, ViewState},
 };
 use arrow::datatypes::SchemaRef;
+use futures::future::join_all;
 use parking_lot::RwLock;
 use refresh::Unput;
 use std::{
@@ -98,9 +99,6 @@ pub struct Engine {
     checkpointing: tokio::sync::Mutex<()>,
     /// Dropped views of which the online store still has values.
     dropped_online: parking_lot::Mutex<BTreeSet<ObjectId>>,
-    /// Held while values are on their way to the online store: of one flush at a time, and none of a view that is dropped.
-    /// A store that hangs holds it for long, so checkpoints do without: what is in flight, the views' shards know.
-    flushing: tokio::sync::Mutex<()>,
 }
 
 /// A feature view, its sources, and its table in history.
@@ -113,6 +111,8 @@ pub struct ViewRuntime {
     history_start_us: Option<i64>,
     pub version: u32,
     online: AtomicU8,
+    /// Held while values are on their way to the online store, so that a checkpoint knows which have arrived.
+    flushing: tokio::sync::Mutex<()>,
     /// Sequence number of the next history commit.
     sequence: AtomicU64,
     /// The last failure of a background action on this view, for people.
@@ -279,6 +279,7 @@ impl Engine {
             history_start_us,
             version,
             online: AtomicU8::new(Online::Closed as u8),
+            flushing: tokio::sync::Mutex::default(),
             sequence: AtomicU64::new(1),
             last_error: RwLock::default(),
             online_error: RwLock::default(),
@@ -322,7 +323,7 @@ impl Engine {
         }
         let name = view.history.read().name.clone();
         // What is on its way to the online store arrives first; nothing is put after it.
-        let _flushing = self.flushing.lock().await;
+        let _flushing = view.flushing.lock().await;
         self.forget_view(id, &name).await
     }
 
@@ -386,10 +387,37 @@ impl Engine {
         self.views().iter().for_each(|view| view.doubt_online());
     }
 
-    /// Puts the values that have changed into the online store. Bounded by what changed since the last call.
+    /// From here on the view's values go to another online store, as `choose` tells the seam: what is under way has arrived, and
+    /// nothing more is put into the one before. The next flush opens the view where it is now.
+    pub async fn move_online(&self, id: ObjectId, choose: impl FnOnce() -> SeamResult<()> + Send) -> SeamResult<()> {
+        let Some(view) = self.view(id) else { return choose() };
+        let _flushing = view.flushing.lock().await;
+        choose()?;
+        view.set_online(Online::Closed);
+        Ok(())
+    }
+
+    /// The servers that views are on, and dropped views of which something is left.
+    pub fn online_lanes(&self) -> BTreeSet<u64> {
+        let mut ids: BTreeSet<ObjectId> = self.dropped_online.lock().clone();
+        ids.extend(self.views().iter().map(|view| view.state.id));
+        ids.into_iter().map(|id| self.seams.online.lane(id)).collect()
+    }
+
+    /// Puts the values that have changed into the online store, on all of its servers at once. Bounded by what changed since the
+    /// last call.
     pub async fn flush_online(&self) -> SeamResult<usize> {
-        let mut flushed = self.finish_drops().await.map(|()| 0);
+        let flushed = join_all(self.online_lanes().into_iter().map(|lane| self.flush_lane(lane))).await;
+        flushed.into_iter().sum()
+    }
+
+    /// The same on one of them.
+    pub async fn flush_lane(&self, lane: u64) -> SeamResult<usize> {
+        let mut flushed = self.finish_drops(lane).await.map(|()| 0);
         for view in self.views() {
+            if self.seams.online.lane(view.state.id) != lane {
+                continue;
+            }
             let begun_us = self.seams.clock.now_us();
             let mut put = self.flush_view(&view).await;
             if put.is_err() && view.has_lost_online() {
@@ -405,7 +433,7 @@ impl Engine {
 
     async fn flush_view(&self, view: &ViewRuntime) -> SeamResult<usize> {
         view.state.relieve_all()?;
-        let _flushing = self.flushing.lock().await;
+        let _flushing = view.flushing.lock().await;
         if !self.is_at_work(view) {
             return Ok(0);
         }
@@ -445,14 +473,14 @@ impl Engine {
         let unput = Unput::filling(&view.state);
         let (mut at, mut put) = (None, 0);
         while let Some(rows) = view.state.catch_up(&mut at, now_us).map_err(SeamError::not_done)? {
+            // Whoever drops it does not wait for the rest, and what has been started again puts its rows itself.
+            if !self.is_at_work(view) {
+                return Ok(put);
+            }
             let page = rows.len();
             self.put_online(view, rows).await?;
             view.state.filled(page);
             put += page;
-            // Whoever drops it does not wait for the rest.
-            if !self.is_at_work(view) {
-                return Ok(put);
-            }
         }
         unput.arrived();
         Ok(put)
@@ -477,9 +505,10 @@ impl Engine {
         }
     }
 
-    /// Drops that the online store has not taken yet.
-    async fn finish_drops(&self) -> SeamResult<()> {
-        let left: Vec<ObjectId> = self.dropped_online.lock().iter().copied().collect();
+    /// Drops that a server of the online store has not taken yet.
+    async fn finish_drops(&self, lane: u64) -> SeamResult<()> {
+        let mut left: Vec<ObjectId> = self.dropped_online.lock().iter().copied().collect();
+        left.retain(|id| self.seams.online.lane(*id) == lane);
         for id in left {
             self.seams.online.drop_view(id).await?;
             self.seams.state.remove(Keyspace::Progress, &id.0.to_be_bytes()).await?;

@@ -5,6 +5,7 @@ use crate::{
     feeds::Feeds,
     meters::Meters,
     pg::PgError,
+    places::Places,
     prepared::Prepared,
     publisher::Publisher,
     queries::Queries,
@@ -45,6 +46,8 @@ type Templates = AHashMap<Box<[u8]>, Option<Arc<PreparedTemplate>>>;
 pub struct Owner {
     pub engine: Arc<Engine>,
     pub feeds: Arc<Feeds>,
+    /// Where the online values of views are.
+    pub places: Arc<Places>,
     /// Held for the whole of a catalog change: changes happen one after the other.
     pub catalog: tokio::sync::Mutex<CatalogStore>,
     /// Where the online store is one that serving nodes read.
@@ -52,14 +55,10 @@ pub struct Owner {
 }
 
 impl Owner {
-    pub fn new(
-        engine: Arc<Engine>,
-        clock: Arc<dyn Clock>,
-        catalog: CatalogStore,
-        publisher: Option<Publisher>,
-    ) -> Owner {
+    pub fn new(engine: Arc<Engine>, clock: Arc<dyn Clock>, catalog: CatalogStore, places: Arc<Places>) -> Owner {
         let feeds = Arc::new(Feeds::new(engine.clone(), clock));
-        Owner { engine, feeds, catalog: tokio::sync::Mutex::new(catalog), publisher }
+        let publisher = places.own_redis().map(Publisher::new);
+        Owner { engine, feeds, places, catalog: tokio::sync::Mutex::new(catalog), publisher }
     }
 }
 

@@ -303,6 +303,10 @@ impl OnlineStore for AtOnline {
         self.online.drop_view(view).await
     }
 
+    fn lane(&self, view: ObjectId) -> u64 {
+        self.online.lane(view)
+    }
+
     fn traffic(&self) -> Traffic {
         self.online.traffic()
     }

@@ -2,7 +2,7 @@
 //! events' clock, and how far Redis is.
 //!
 //! ```text
-//! tick:   now of views ─▶ rows (Engine::flush_online) ─▶ level: what had changed when this tick began is there
+//! tick:   now of views ─▶ rows (Engine::flush_lane) ─▶ level: what had changed when this tick began is there
 //! ```
 //!
 //! The now goes first: a row that does not hold any more is then known to be stale before its successor is there.
@@ -10,7 +10,7 @@
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use std::{collections::HashMap, sync::Arc};
-use tidemark_catalog::{Body, HIDDEN, Object, ObjectId, Snapshot, is_secret};
+use tidemark_catalog::{Body, HIDDEN, Object, ObjectId, Snapshot, is_secret, without_credentials};
 use tidemark_connectors::redis::{Kept, Published, RedisOnline};
 use tidemark_engine::{
     runtime::Engine,
@@ -66,12 +66,20 @@ impl Document {
 
 fn without_secrets(object: &Object) -> Object {
     let mut object = object.clone();
-    if let Body::Source(relation) | Body::Table(relation) = &mut object.body {
-        for (option, value) in &mut relation.options {
-            if is_secret(option) {
-                *value = HIDDEN.to_string();
+    match &mut object.body {
+        Body::Source(relation) | Body::Table(relation) => {
+            for (option, value) in &mut relation.options {
+                if is_secret(option) {
+                    *value = HIDDEN.to_string();
+                }
             }
         }
+        Body::FeatureView(view) => {
+            if let Some(online) = view.options.get_mut("online") {
+                *online = without_credentials(online);
+            }
+        }
+        Body::View(_) | Body::Aggregate(_) => {}
     }
     object
 }

@@ -4,9 +4,9 @@ use crate::{
     backend::TidemarkBackend,
     database::{Behind, Database, Owner},
     http::{self, Phase, Subject},
-    pg,
+    lanes, pg,
+    places::{DEFAULT, OWN_LANE, Places, Refused},
     points::{AbortAt, Point, Points},
-    publisher::Publisher,
     queries::Queries,
     serving::{self, Serving},
     settings::{Role, Settings},
@@ -26,14 +26,13 @@ use tidemark_connectors::{
     iceberg::IcebergHistory,
     lock::DirLock,
     log::{EmbeddedLog, LogSettings},
-    online::FjallOnline,
-    redis::{Address, RedisOnline, owner},
+    redis::Address,
     state::FjallState,
 };
 use tidemark_engine::{
     asof,
     runtime::{Engine, Logs, Seams},
-    seam::{Clock, OnlineStore, SeamResult, Source},
+    seam::{Clock, SeamResult, Source},
     view::Memory,
 };
 use tidemark_planner::functions::{session_config, state_builder};
@@ -172,20 +171,21 @@ impl Running {
 async fn finish(database: &Database) -> SeamResult<()> {
     let Some(owner) = database.as_owner() else { return Ok(()) };
     owner.feeds.stop_all().await;
-    if let Err(error) = flush_online(database).await {
+    let own = flush_online(database).await;
+    if let Err(error) = own.and(owner.engine.flush_online().await) {
         tracing::error!(%error, "the online store could not be brought level");
     }
     owner.engine.checkpoint().await
 }
 
-/// Puts what has changed into the online store, and tells serving nodes what they need to know beside it.
+/// Puts what has changed into the server's own online store, and tells serving nodes what they need to know beside it.
 async fn flush_online(database: &Database) -> SeamResult<()> {
     let Some(owner) = database.as_owner() else { return Ok(()) };
     let begun_us = database.clock.now_us();
     if let Some(publisher) = &owner.publisher {
         publisher.tell(&owner.engine, &database.snapshot(), begun_us, None).await;
     }
-    owner.engine.flush_online().await?;
+    owner.engine.flush_lane(OWN_LANE).await?;
     if let Some(publisher) = &owner.publisher {
         publisher.tell(&owner.engine, &database.snapshot(), begun_us, Some(begun_us)).await;
     }
@@ -238,7 +238,7 @@ async fn open(
     if let Some(points) = points.clone() {
         history = history.with_files_written(Box::new(move || points.pass(Point::HistoryFilesWritten)));
     }
-    let (online, publisher) = online(settings, clock.as_ref()).await?;
+    let places = Arc::new(places(settings, clock.clone(), catalog.snapshot()).await?);
     let seams = Seams {
         steps_waiting_max: STEPS_WAITING_MAX,
         threads: threads(settings),
@@ -246,7 +246,7 @@ async fn open(
         clock: clock.clone(),
         logs: Arc::new(EmbeddedLogs { folder: data.join("log"), settings: log }),
         state: Arc::new(FjallState::open(&data.join("state"))?),
-        online,
+        online: places.clone(),
         history: Arc::new(history),
     };
     let seams = match &points {
@@ -255,7 +255,7 @@ async fn open(
     };
     let engine = Arc::new(Engine::start(seams, catalog.snapshot()).await.context("recovery failed")?);
     let snapshot = Arc::new(catalog.snapshot().clone());
-    let owner = Owner::new(engine, clock.clone(), catalog, publisher);
+    let owner = Owner::new(engine, clock.clone(), catalog, places);
     let mut database = over(settings, Behind::Owner(owner), snapshot, clock)?;
     database.points = points;
     Ok(database)
@@ -282,17 +282,18 @@ fn over(settings: &Settings, behind: Behind, snapshot: Arc<Snapshot>, clock: Arc
     Ok(Database::new(behind, clock, snapshot, builder.build(), queries, folder))
 }
 
-/// The online store, and who tells serving nodes where it is one that they read.
-async fn online(settings: &Settings, clock: &dyn Clock) -> Result<(Arc<dyn OnlineStore>, Option<Publisher>)> {
-    let Some(url) = &settings.online else {
-        return Ok((Arc::new(FjallOnline::open(&settings.data.join("online"))?), None));
-    };
-    let address = Address::parse(url).map_err(|error| anyhow::anyhow!("--online: {error}"))?;
-    let redis = Arc::new(RedisOnline::new(address, owner(&settings.data, clock)?));
-    if let Err(error) = redis.ping().await {
+/// The online stores. The server's own need not answer yet.
+async fn places(settings: &Settings, clock: Arc<dyn Clock>, snapshot: &Snapshot) -> Result<Places> {
+    let own = settings.online.as_deref();
+    if let Some(url) = own {
+        Address::parse(url).map_err(|error| anyhow::anyhow!("--online: {error}"))?;
+    }
+    let places = Places::open(&settings.data, own, clock).context("cannot open the online store")?;
+    places.settle(snapshot).context("cannot tell where the online values of views are")?;
+    if let Err(Refused::Away(error)) = places.check(DEFAULT).await {
         tracing::warn!(%error, "the online store does not answer; it is brought level when it does");
     }
-    Ok((redis.clone(), Some(Publisher::new(redis))))
+    Ok(places)
 }
 
 /// What happens without anybody asking: what was in memory before the start comes back, departures reach the online store, silent sources move on, checkpoints.
@@ -309,6 +310,15 @@ fn background(database: &Arc<Database>, settings: &Settings, stopping: watch::Re
         }),
     );
     every(database, stopping.clone(), "online", settings.online_tick, |database| Box::pin(flush_online(database)));
+    lanes::start(database, settings.online_tick, stopping.clone());
+    every(database, stopping.clone(), "online left", RETRY, |database| {
+        Box::pin(async move {
+            match database.as_owner() {
+                Some(owner) => owner.places.remove_left().await,
+                None => Ok(()),
+            }
+        })
+    });
     every(database, stopping.clone(), "online doubt", ONLINE_DOUBT, |database| {
         Box::pin(async move {
             if let Some(owner) = database.as_owner() {
@@ -335,7 +345,7 @@ fn background(database: &Arc<Database>, settings: &Settings, stopping: watch::Re
 
 /// A background task that took long rests this many times as long: under load it takes a fifth of one core at most,
 /// and values that change again meanwhile are put once.
-const REST: u32 = 4;
+pub(crate) const REST: u32 = 4;
 
 /// How often an online store that is said to have a view is asked whether it still has. One round trip for each view; a view
 /// of which nothing changes is filled again so much later.
@@ -343,7 +353,7 @@ const ONLINE_DOUBT: Duration = Duration::from_secs(10);
 
 /// After a failure at least this long: soon enough to be level again, seldom enough that what is tried in vain (a Redis that is
 /// away) costs little.
-const RETRY: Duration = Duration::from_millis(500);
+pub(crate) const RETRY: Duration = Duration::from_millis(500);
 
 type Action = for<'a> fn(&'a Database) -> futures::future::BoxFuture<'a, SeamResult<()>>;
 

@@ -19,8 +19,12 @@ pub enum Kind {
     One,
     Tls,
     Cluster,
+    /// A cluster in which the first of the three masters has a replica, on the port after the last.
+    Replicated,
     /// A master "main", a replica and three Sentinels.
     Sentinel,
+    /// The one of [`Kind::Tls`], as the master "main" of a Sentinel with TLS on the port after it.
+    TlsSentinel,
 }
 
 pub struct RedisServer {
@@ -67,7 +71,9 @@ impl RedisServer {
             Kind::One => self.run("start", &[&[&port[..]], more].concat()),
             Kind::Tls => self.run("tls", &[&port, PASSWORD]),
             Kind::Cluster => self.run("cluster", &[&port]),
+            Kind::Replicated => self.run("replicated", &[&port]),
             Kind::Sentinel => self.run("sentinel", &[&port]),
+            Kind::TlsSentinel => self.run("tls-sentinel", &[&port, PASSWORD]),
         }
     }
 
@@ -84,7 +90,11 @@ impl RedisServer {
                 let ca = self.folder.path().join("ca.crt");
                 format!("rediss://:{PASSWORD_ENCODED}@localhost:{port}?ca={}", ca.display())
             }
-            Kind::Cluster => format!("redis+cluster://127.0.0.1:{port},127.0.0.1:{}", port + 1),
+            Kind::TlsSentinel => {
+                let ca = self.folder.path().join("ca.crt");
+                format!("rediss+sentinel://:{PASSWORD_ENCODED}@127.0.0.1:{}/main?ca={}", port + 1, ca.display())
+            }
+            Kind::Cluster | Kind::Replicated => format!("redis+cluster://127.0.0.1:{port},127.0.0.1:{}", port + 1),
             Kind::Sentinel => {
                 format!("redis+sentinel://127.0.0.1:{},127.0.0.1:{},127.0.0.1:{}/main", port + 2, port + 3, port + 4)
             }
@@ -120,10 +130,10 @@ impl RedisServer {
         command.args(["--no-auth-warning", "-h", "127.0.0.1", "-p", &self.master()?.to_string()]);
         match self.kind {
             Kind::One | Kind::Sentinel => {}
-            Kind::Tls => {
+            Kind::Tls | Kind::TlsSentinel => {
                 command.args(["--tls", "--cacert"]).arg(self.folder.path().join("ca.crt")).args(["-a", PASSWORD]);
             }
-            Kind::Cluster => {
+            Kind::Cluster | Kind::Replicated => {
                 command.arg("-c");
             }
         }
@@ -135,7 +145,8 @@ impl RedisServer {
     /// All keys of all nodes, but that of the catalog, which stays when all views have gone.
     pub fn keys(&self) -> Result<Vec<String>> {
         let first = self.master()?;
-        let ports = if self.kind == Kind::Cluster { first..first + 3 } else { first..first + 1 };
+        let is_cluster = matches!(self.kind, Kind::Cluster | Kind::Replicated);
+        let ports = if is_cluster { first..first + 3 } else { first..first + 1 };
         let mut keys = vec![];
         for port in ports {
             let node = port.to_string();
@@ -153,19 +164,19 @@ impl Drop for RedisServer {
     }
 }
 
-/// A cluster's nodes have three in a row, and a bus each, 10,000 above. Two servers and three Sentinels have five.
+/// A cluster's nodes have three in a row, or four, and a bus each, 10,000 above. Two servers and three Sentinels have five.
 fn free_ports(kind: Kind) -> Result<u16> {
     let is_free = |port: u16| std::net::TcpListener::bind(("127.0.0.1", port)).is_ok();
     loop {
         let port = std::net::TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port();
         match kind {
-            Kind::Cluster => {
+            Kind::Cluster | Kind::Replicated => {
                 let port = port / 2;
-                if port > 10_000 && (port..port + 3).all(|port| is_free(port) && is_free(port + 10_000)) {
+                if port > 10_000 && (port..port + 4).all(|port| is_free(port) && is_free(port + 10_000)) {
                     return Ok(port);
                 }
             }
-            Kind::Sentinel => {
+            Kind::Sentinel | Kind::TlsSentinel => {
                 if port < 60_000 && (port..port + 5).all(is_free) {
                     return Ok(port);
                 }

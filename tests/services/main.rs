@@ -19,7 +19,9 @@ mod kafka_twin;
 mod kafka_writing;
 mod metrics;
 mod redis;
+mod redis_cluster;
 mod redis_copies;
+mod redis_of_views;
 mod schedules;
 mod serving;
 

@@ -3,11 +3,13 @@
 #   redis.sh start DIR PORT [MORE…]   one server; MORE are its own options
 #   redis.sh tls DIR PORT PASSWORD    one with TLS only and a password; its certificates are signed by DIR/ca.crt
 #   redis.sh cluster DIR PORT         three masters on PORT, PORT + 1, PORT + 2; their bus is on the ports 10000 above
+#   redis.sh replicated DIR PORT      the same with a replica of the first on PORT + 3, which takes over when that is away for a second
 #   redis.sh sentinel DIR PORT        a master "main" on PORT, a replica on PORT + 1, three Sentinels on the ports after it
+#   redis.sh tls-sentinel DIR PORT PASSWORD   the server of tls, and on PORT + 1 a Sentinel with TLS that knows it as "main"
 #   redis.sh stop DIR                 kill -9 all of them
 set -euo pipefail
 
-usage() { sed -n '2,7p' "$0" >&2; exit 2; }
+usage() { sed -n '2,9p' "$0" >&2; exit 2; }
 fail() { echo "redis.sh: $1" >&2; exit 1; }
 
 [ $# -ge 2 ] || usage
@@ -47,26 +49,52 @@ start)
   [ $# -ge 3 ] || usage
   server "$dir" "$3" -- --port "$3" "${@:4}"
   ;;
-tls)
+tls | tls-sentinel)
   [ $# -eq 4 ] || usage
   certificates
   server "$dir" "$3" --tls --cacert "$dir/ca.crt" -a "$4" -- --port 0 --tls-port "$3" --tls-cert-file "$dir/server.crt" \
     --tls-key-file "$dir/server.key" --tls-ca-cert-file "$dir/ca.crt" --tls-auth-clients no --requirepass "$4"
+  [ "$1" = tls-sentinel ] || exit 0
+  port=$(($3 + 1))
+  rm -rf "$dir/1"
+  mkdir "$dir/1"
+  printf '%s\n' "port 0" "tls-port $port" "bind 127.0.0.1" "dir $dir/1" "tls-cert-file $dir/server.crt" "tls-key-file $dir/server.key" \
+    "tls-ca-cert-file $dir/ca.crt" "tls-auth-clients no" "tls-replication yes" "sentinel monitor main 127.0.0.1 $3 1" \
+    "sentinel auth-pass main \"$4\"" >"$dir/1/sentinel.conf"
+  redis-server "$dir/1/sentinel.conf" --sentinel >>"$dir/1/log" 2>&1 </dev/null &
+  echo $! >>"$dir/pids"
+  # It takes up the master once that has answered it.
+  until redis-cli -p $port --tls --cacert "$dir/ca.crt" sentinel ckquorum main 2>/dev/null | grep -q '^OK'; do sleep 0.05; done
   ;;
-cluster)
+cluster | replicated)
   [ $# -eq 3 ] || usage
-  nodes=()
+  nodes=() patience=5000
+  [ "$1" = cluster ] || patience=1000
   for i in 0 1 2; do
     port=$(($3 + i))
     # A node that was in a cluster before would not be taken into a new one.
     rm -f "$dir/$i/nodes.conf"
-    server "$dir/$i" $port -- --port $port --cluster-enabled yes --cluster-config-file nodes.conf --cluster-node-timeout 5000
+    server "$dir/$i" $port -- --port $port --cluster-enabled yes --cluster-config-file nodes.conf \
+      --cluster-node-timeout $patience --repl-diskless-sync-delay 0
     nodes+=("127.0.0.1:$port")
   done
   redis-cli --cluster create "${nodes[@]}" --cluster-replicas 0 --cluster-yes >"$dir/log" 2>&1 ||
     { tail -n 20 "$dir/log" >&2; fail "no cluster in $dir"; }
   for i in 0 1 2; do
     until redis-cli -p $(($3 + i)) cluster info | grep -q cluster_state:ok; do sleep 0.02; done
+  done
+  [ "$1" = replicated ] || exit 0
+  port=$(($3 + 3))
+  rm -f "$dir/3/nodes.conf"
+  server "$dir/3" $port -- --port $port --cluster-enabled yes --cluster-config-file nodes.conf \
+      --cluster-node-timeout $patience --repl-diskless-sync-delay 0
+  redis-cli -p $port cluster meet 127.0.0.1 "$3" >>"$dir/log"
+  first=$(redis-cli -p "$3" cluster myid)
+  until [ "$(redis-cli -p $port cluster replicate "$first" 2>&1)" = OK ]; do sleep 0.02; done
+  until redis-cli -p $port info replication | grep -q master_link_status:up; do sleep 0.02; done
+  # All masters know of it: they are asked whether it may take over.
+  for i in 0 1 2; do
+    until redis-cli -p $(($3 + i)) cluster nodes | grep -q "slave $first"; do sleep 0.02; done
   done
   ;;
 sentinel)

@@ -39,6 +39,8 @@ pub struct Address {
     pub(super) shape: Shape,
     /// Without user and password.
     pub(super) shown: String,
+    /// Two addresses under which the same keys are found have the same.
+    keys: String,
 }
 
 pub(super) enum Target {
@@ -154,7 +156,14 @@ impl Address {
             Kind::One | Kind::Cluster => format!("Redis at {hosts}"),
             Kind::Sentinel => format!("Redis \"{master}\" of the Sentinels at {hosts}"),
         };
-        Ok(Address { target, prefix, buckets, shape, shown })
+        let database = if database.is_empty() { "0" } else { database };
+        let keys = format!("{shown}/{database}?prefix={prefix}");
+        Ok(Address { target, prefix, buckets, shape, shown, keys })
+    }
+
+    /// Which keys these are: of two addresses with the same, what is put under one is found under the other.
+    pub fn keys(&self) -> &str {
+        &self.keys
     }
 }
 
@@ -254,9 +263,16 @@ mod tests {
             parsed("redis+sentinel://me:secret@a,b:1/main/2?sentinel=:secret"),
             default("Redis \"main\" of the Sentinels at a,b:1")
         );
+        // With TLS to both.
+        assert_eq!(parsed("rediss+sentinel://a/main"), default("Redis \"main\" of the Sentinels at a"));
         assert_eq!(parsed("redis+sentinel://[::1]/main"), default("Redis \"main\" of the Sentinels at [::1]"));
         assert_eq!(parsed("redis://h?prefix=shop&buckets=64"), Ok(("Redis at h".to_string(), "shop".to_string(), 64)));
         assert_eq!(Address::parse("redis://h?layout=hash").map(|address| address.shape), Ok(Shape::Hash));
+        let keys = |url: &str| Address::parse(url).map(|address| address.keys().to_string());
+        assert_eq!(keys("redis://:secret@h?layout=hash"), keys("rediss://h/0?buckets=64"));
+        for other in ["redis://h/1", "redis://h:7000", "redis://h?prefix=p", "redis+sentinel://h/main"] {
+            assert_ne!(keys("redis://h"), keys(other), "{other}");
+        }
         for (url, said) in [
             ("localhost:6379", "no \"://\""),
             ("http://h", "scheme \"http\" is not known"),

@@ -123,13 +123,13 @@ impl Link {
                 "{name} has no memory left ({error}); raise its maxmemory, or drop what it need not keep"
             )),
             _ if matches!(error.code(), Some("NOAUTH" | "WRONGPASS" | "NOPERM")) => SeamError::NotDone(format!(
-                "{name} does not let this server in ({error}); check --online's user and password"
+                "{name} does not let this server in ({error}); check the user and the password in its address"
             )),
             ErrorKind::AuthenticationFailed => SeamError::NotDone(format!(
-                "{name} does not let this server in ({error}); check --online's user and password"
+                "{name} does not let this server in ({error}); check the user and the password in its address"
             )),
             ErrorKind::Server(ServerErrorKind::ReadOnly) => SeamError::NotDone(format!(
-                "{name} is a replica, or has become one ({error}); --online is to name a master"
+                "{name} is a replica, or has become one ({error}); its address is to name a master"
             )),
             ErrorKind::MasterNameNotFoundBySentinel => {
                 SeamError::NotDone(format!("{name}: no Sentinel knows a master of this name that is up ({error})"))

@@ -226,7 +226,7 @@ impl Engine {
 
     /// Everything that takes long happens beside the sources' work: their locks are held only to note how things stand.
     async fn checkpoint_sources(&self, sources: &[Arc<SourceRuntime>]) -> SeamResult<()> {
-        for view in self.views().iter().filter(|view| view.is_over(sources)) {
+        for view in self.views().into_iter().filter(|view| view.is_over(sources)) {
             view.state.prepare()?;
             view.state.tidy_tables();
         }

@@ -80,6 +80,8 @@ impl Engine {
         let view = self.views.write().remove(&object.id);
         if let Some(view) = view {
             self.detach(&view).await;
+            // What is on its way to the online store arrives first: nothing of before is put after what is new.
+            drop(view.flushing.lock().await);
         }
         self.not_started.write().remove(&object.id);
         let mut started = self.start_view(object, snapshot, false).await;
@@ -88,6 +90,7 @@ impl Engine {
             let view = self.views.write().remove(&object.id);
             if let Some(view) = view {
                 self.detach(&view).await;
+                drop(view.flushing.lock().await);
             }
             started = self.start_view(object, snapshot, true).await;
         }

@@ -54,7 +54,7 @@ impl Engine {
     async fn put_again(&self, view: &ViewRuntime) -> SeamResult<u64> {
         view.doubt_online();
         {
-            let _flushing = self.flushing.lock().await;
+            let _flushing = view.flushing.lock().await;
             if self.is_at_work(view) {
                 self.open_online(view).await?;
             }
@@ -84,7 +84,7 @@ impl Engine {
 
     /// One page; `None`: there is nothing more to put. Flushes and drops come between two of them.
     async fn put_page(&self, view: &ViewRuntime, refresh: &mut Refresh<'_>) -> SeamResult<Option<u64>> {
-        let _flushing = self.flushing.lock().await;
+        let _flushing = view.flushing.lock().await;
         if !self.is_at_work(view) {
             return Ok(None);
         }

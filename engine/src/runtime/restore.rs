@@ -93,7 +93,6 @@ impl Engine {
             dropped_online: parking_lot::Mutex::default(),
             meters: EngineMeters::default(),
             checkpointing: tokio::sync::Mutex::new(()),
-            flushing: tokio::sync::Mutex::new(()),
         };
         for object in snapshot.objects() {
             if object.relation().is_some() {
@@ -147,6 +146,7 @@ impl Engine {
             history_start_us: object.feature_view().and_then(|v| v.history_start_us),
             version: object.feature_view().map_or(1, |v| v.version),
             online: AtomicU8::new(Online::Closed as u8),
+            flushing: tokio::sync::Mutex::default(),
             sequence: AtomicU64::new(tag.map_or(1, |t| t.sequence + 1)),
             last_error: RwLock::default(),
             online_error: RwLock::default(),

@@ -67,6 +67,11 @@ pub trait OnlineStore: Send + Sync {
     /// Removes everything of a view; no key is left behind. It is not open after that.
     async fn drop_view(&self, view: ObjectId) -> SeamResult<()>;
 
+    /// Which server the view's values are on: views of one lane wait for each other, and for nobody else.
+    fn lane(&self, _view: ObjectId) -> u64 {
+        0
+    }
+
     /// None where there is no server behind it.
     fn traffic(&self) -> Traffic {
         Traffic::default()

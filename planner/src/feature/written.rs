@@ -18,11 +18,20 @@ pub(super) fn check_options(name: &str, options: &BTreeMap<String, String>) -> P
             .hint(format!("options are {}", OPTIONS.join(", "))));
         }
     }
-    if options.contains_key("online") {
-        return Err(PlanError::unsupported(format!("option \"online\" of feature view \"{name}\" is not available"))
-            .hint("leave it out: the online store is the embedded one"));
+    options.get("online").map_or(Ok(()), |online| check_online(name, online))
+}
+
+/// Where the online values of a view may be; whether there is such a Redis is seen when it is asked.
+///
+/// # Errors
+/// The value is none of the words, and no address of a Redis. It is not repeated: it may have a password in it.
+pub fn check_online(name: &str, online: &str) -> PlanResult<()> {
+    let is_redis = online.split_once("://").is_some_and(|(scheme, _)| scheme.starts_with("redis"));
+    if is_redis || matches!(online, "default" | "embedded" | "none") {
+        return Ok(());
     }
-    Ok(())
+    let what = format!("online of feature view \"{name}\" is neither a Redis nor embedded, none or default");
+    Err(PlanError::new(sqlstate::INVALID_PARAMETER, what).hint("online = 'redis://host:6379' names a Redis"))
 }
 
 /// What no binding is needed to refuse.
@@ -140,4 +149,20 @@ pub(super) fn select_texts(query: &ast::Query) -> Option<Vec<String>> {
             _ => None,
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::check_online;
+
+    #[test]
+    fn online_is_a_word_or_a_redis_and_what_is_wrong_is_not_repeated() {
+        for online in ["default", "embedded", "none", "redis://h", "rediss+sentinel://:secret@h/main"] {
+            assert_eq!(check_online("v", online), Ok(()), "{online}");
+        }
+        for online in ["", "Embedded", "secret", "http://secret@h", "redis:secret"] {
+            let error = check_online("v", online).expect_err(online);
+            assert!(error.message.contains("\"v\"") && !format!("{error:?}").contains("secret"), "{error:?}");
+        }
+    }
 }

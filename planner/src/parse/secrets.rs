@@ -2,9 +2,10 @@
 
 use super::text::Text;
 use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan};
-use tidemark_catalog::{HIDDEN, is_secret};
+use tidemark_catalog::{HIDDEN, is_secret, without_credentials};
 
-/// The statement with the values of secret options (`name.of.option = value`) hidden.
+/// The statement with the values of secret options (`name.of.option = value`) hidden, and in the address of a Redis (`online =
+/// value`) who is let in by it.
 pub fn without_secrets(sql: &str) -> String {
     let text = Text::new(sql);
     // What is no SQL was refused, and is kept nowhere.
@@ -14,13 +15,27 @@ pub fn without_secrets(sql: &str) -> String {
     for at in (0..tokens.len()).rev() {
         if tokens[at].token == Token::Eq
             && let Some(value) = tokens.get(at + 1)
-            && is_secret(&name_before(&tokens[..at]))
+            && let Some(instead) = hidden(&name_before(&tokens[..at]), &value.token)
         {
             let (start, end) = (text.offset(value.span.start), text.offset(value.span.end));
-            shown.replace_range(start..end, &format!("'{HIDDEN}'"));
+            shown.replace_range(start..end, &format!("'{}'", instead.replace('\'', "''")));
         }
     }
     shown
+}
+
+/// What is shown in the place of an option's value; `None`: itself.
+fn hidden(option: &str, value: &Token) -> Option<String> {
+    if is_secret(option) {
+        return Some(HIDDEN.to_string());
+    }
+    let text = match value {
+        _ if option != "online" => return None,
+        Token::SingleQuotedString(text) | Token::EscapedStringLiteral(text) => text,
+        Token::DollarQuotedString(text) => &text.value,
+        _ => return None,
+    };
+    Some(without_credentials(text)).filter(|shown| shown != text)
 }
 
 /// The words between points that these tokens end with, in lower case.
@@ -55,6 +70,18 @@ mod tests {
             (
                 "CREATE SOURCE s (a INT) WITH (\"properties.sasl.password\" = $$x$$, properties.sasl.username = 'x')",
                 "CREATE SOURCE s (a INT) WITH (\"properties.sasl.password\" = '********', properties.sasl.username = 'x')",
+            ),
+            (
+                "CREATE FEATURE VIEW v WITH (ttl = '1 hour', online = 'redis://me:it''s@h/1') AS SELECT",
+                "CREATE FEATURE VIEW v WITH (ttl = '1 hour', online = 'redis://********@h/1') AS SELECT",
+            ),
+            (
+                "CREATE FEATURE VIEW v WITH (Online = $$redis://me:secret@h$$) AS SELECT",
+                "CREATE FEATURE VIEW v WITH (Online = 'redis://********@h') AS SELECT",
+            ),
+            (
+                "CREATE FEATURE VIEW v WITH (online = none) AS SELECT online = 'it''s'",
+                "CREATE FEATURE VIEW v WITH (online = none) AS SELECT online = 'it''s'",
             ),
             ("SELECT 'unfinished", "SELECT 'unfinished"),
             ("= 'a'", "= 'a'"),

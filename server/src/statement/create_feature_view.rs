@@ -4,6 +4,7 @@ use super::{create_relation::exists, done};
 use crate::{
     database::Database,
     pg::{Outcome, PgError},
+    places::Refused,
     session::Session,
 };
 use std::sync::Arc;
@@ -11,6 +12,7 @@ use tidemark_catalog::{Body, Change, Column, Feature, FeatureView, Object, Objec
 use tidemark_engine::compiled::CompiledView;
 use tidemark_planner::{
     feature::{FeaturePlan, OutputKind, Slot, plan_feature_view, retention},
+    parse::without_secrets,
     statement::CreateFeatureView,
 };
 
@@ -26,10 +28,16 @@ pub async fn execute(
     if let Some(existing) = snapshot.get(&create.name) {
         return exists(session, existing, create.if_not_exists, "CREATE FEATURE VIEW");
     }
+    let online = create.options.get("online");
+    if let Some(online) = online {
+        reach(database, &create.name, online).await?;
+    }
     let id = catalog.allocate_id().await?;
     let mut object = object(database, session, create, &plan, sql, id)?;
     let compiled = CompiledView::new(&object, plan)?;
-    let history_start_us = database.owner()?.engine.create_view(&object, compiled).await?;
+    let owner = database.owner()?;
+    owner.places.begin(id, online.map(String::as_str))?;
+    let history_start_us = owner.engine.create_view(&object, compiled).await?;
     if let Body::FeatureView(view) = &mut object.body {
         view.history_start_us = history_start_us;
     }
@@ -38,6 +46,18 @@ pub async fn execute(
         return Err(error);
     }
     done("CREATE FEATURE VIEW")
+}
+
+/// Asks the online store that a view names whether it may be put there.
+pub async fn reach(database: &Database, view: &str, online: &str) -> Result<(), PgError> {
+    let refused = |sqlstate, why: &dyn std::fmt::Display| {
+        PgError::error(sqlstate, format!("the online store of feature view \"{view}\" cannot be used: {why}"))
+    };
+    match database.owner()?.places.check(online).await {
+        Ok(()) => Ok(()),
+        Err(Refused::Address(error)) => Err(refused("22023", &error)),
+        Err(Refused::Away(error)) => Err(refused("08001", &error.into_not_done())),
+    }
 }
 
 pub fn plan(snapshot: &Snapshot, session: &Session, create: &CreateFeatureView) -> Result<FeaturePlan, PgError> {
@@ -80,7 +100,7 @@ fn object(
     let text = |name: &str| create.options.get(name).cloned();
     let relations = plan.relations();
     let view = FeatureView {
-        sql: sql.to_string(),
+        sql: without_secrets(sql),
         query: create.query_text.clone(),
         relation: relations[0],
         others: relations[1..].to_vec(),

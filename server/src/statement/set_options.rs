@@ -1,6 +1,6 @@
 //! `ALTER … SET ( option = value )`: what can change without changing what is stored.
 
-use super::create_relation::apply_options;
+use super::{create_feature_view::reach, create_relation::apply_options};
 use crate::{
     database::{Database, find},
     feeds,
@@ -10,7 +10,7 @@ use crate::{
 use std::{collections::BTreeMap, sync::Arc};
 use tidemark_catalog::{Body, Change, Object, ObjectKind, Relation, Snapshot};
 use tidemark_connectors::kafka;
-use tidemark_planner::feature::retention;
+use tidemark_planner::feature::{check_online, retention};
 
 pub async fn execute(
     database: &Arc<Database>,
@@ -22,6 +22,12 @@ pub async fn execute(
 ) -> Result<Outcome, PgError> {
     let tag = format!("ALTER {}", kind.to_string().to_uppercase());
     let owner = database.owner()?;
+    let online = options.get("online").filter(|_| kind == ObjectKind::FeatureView);
+    // With nothing locked: a Redis may take seconds to answer, or not to.
+    if let Some(online) = online.filter(|_| find(&database.snapshot(), kind, name).is_ok()) {
+        check_online(name, online)?;
+        reach(database, name, online).await?;
+    }
     let another_client = options.keys().any(|option| option.starts_with("properties."));
     let mut reached: Option<Relation> = None;
     let (mut catalog, changed) = loop {
@@ -48,6 +54,10 @@ pub async fn execute(
         }
     };
     database.commit(&mut catalog, &[Change::Put(changed.clone())]).await?;
+    if let Some(online) = online {
+        // Beside the work: it is filled there first, then removed from where it was.
+        owner.engine.move_online(changed.id, || owner.places.choose(changed.id, Some(online.as_str()))).await?;
+    }
     if let (Some(source), Some(relation)) = (owner.engine.source(changed.id), changed.relation()) {
         source.reconfigure(relation.clone()).await;
     }
@@ -88,6 +98,7 @@ fn change(snapshot: &Snapshot, object: &Arc<Object>, options: &BTreeMap<String, 
                     "tags" => {
                         view.tags = value.split(',').map(|t| t.trim().to_string()).filter(|t| !t.is_empty()).collect();
                     }
+                    "online" => check_online(name, value)?,
                     "ttl" | "key" | "slide" => {
                         return Err(PgError::error(
                             "0A000",
@@ -100,7 +111,7 @@ fn change(snapshot: &Snapshot, object: &Arc<Object>, options: &BTreeMap<String, 
                             "22023",
                             format!("feature view \"{name}\" has no option \"{other}\""),
                         )
-                        .hint("owner and tags can be set"));
+                        .hint("owner, tags and online can be set"));
                     }
                 }
                 view.options.insert(option.clone(), value.clone());
