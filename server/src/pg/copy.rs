@@ -60,9 +60,13 @@ where
         loop {
             let (kind, body) = match self.socket.take_frame(self.shared.settings.message_bytes_max)? {
                 Ok(frame) => frame,
-                Err(expected) => {
-                    // Nothing more is here: work on what came rather than wait for more.
+                // Nothing more is here: work on what came rather than wait for more. The watch may read on meanwhile, to
+                // the end even, so it is looked again before anything is waited for.
+                Err(_) if !joined.is_empty() => {
                     self.feed(sink, &mut joined).await?;
+                    continue;
+                }
+                Err(expected) => {
                     if !self.watch.fill_running(&mut self.socket, expected).await? {
                         return Err(Fault::Gone);
                     }

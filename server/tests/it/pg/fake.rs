@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tidemark_engine::seam::Clock;
 use tidemark_server::pg::*;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 pub const INT8: u32 = 20;
 pub const TEXT: u32 = 25;
@@ -67,6 +67,8 @@ pub struct Fake {
     /// Ends of COPY IN: `finish`, or `fail: reason`.
     pub copies: Arc<Mutex<Vec<String>>>,
     pub copied: Arc<Mutex<Vec<u8>>>,
+    /// Data that begins with `slow` waits for it.
+    pub go: Arc<Notify>,
     pub batches: Arc<AtomicU64>,
     /// Endless statements begun, and ended by being dropped.
     pub begun: watch::Sender<u64>,
@@ -87,6 +89,7 @@ pub fn world(settings: Settings) -> World {
         transactions: Mutex::default(),
         copies: Arc::default(),
         copied: Arc::default(),
+        go: Arc::default(),
         batches: Arc::default(),
         begun: watch::Sender::new(0),
         dropped: watch::Sender::new(0),
@@ -246,6 +249,7 @@ fn integers(range: Range<i64>) -> RecordBatch {
 struct Sink {
     copied: Arc<Mutex<Vec<u8>>>,
     copies: Arc<Mutex<Vec<String>>>,
+    go: Arc<Notify>,
     dropped: watch::Sender<u64>,
 }
 
@@ -254,6 +258,10 @@ impl CopyInSink for Sink {
     async fn data(&mut self, data: Bytes) -> Result<(), PgError> {
         if data.starts_with(b"bad") {
             return Err(PgError::error("22P04", "bad row").context("COPY t, line 1"));
+        }
+        if data.starts_with(b"slow") {
+            self.copies.lock().push("slow".to_owned());
+            self.go.notified().await;
         }
         self.copied.lock().extend_from_slice(&data);
         Ok(())
@@ -458,7 +466,7 @@ impl Backend for Fake {
             "copyin" => {
                 self.begun.send_modify(|count| *count += 1);
                 let (copied, copies) = (Arc::clone(&self.copied), Arc::clone(&self.copies));
-                let sink = Sink { copied, copies, dropped: self.dropped.clone() };
+                let sink = Sink { copied, copies, go: Arc::clone(&self.go), dropped: self.dropped.clone() };
                 Ok(Outcome::CopyIn { sink: Box::new(sink), layout: CopyLayout { binary: false, columns: 2 } })
             }
             "copyendless" => {

@@ -525,6 +525,24 @@ async fn copy_in_joins_small_messages_ignores_sync_and_goes_on_with_the_query() 
     assert_eq!(kinds(&replies), "12GCZ");
 }
 
+/// The watch reads ahead to notice a client that leaves; what it has read is not waited for again.
+#[tokio::test]
+async fn a_copy_in_whose_end_comes_while_its_data_is_worked_on_ends() {
+    let world = world(Settings::default());
+    let (mut raw, _) = Raw::connected(world.dial()).await;
+    raw.send(&[query("copyin"), message(b'd', b"slow\n")]).await;
+    while world.fake.copies.lock().is_empty() {
+        tokio::task::yield_now().await;
+    }
+    raw.send(&[message(b'd', b"rest\n"), message(b'c', b"")]).await;
+    // Each gives the connection its turn.
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+    world.fake.go.notify_one();
+    assert_eq!(tags(&raw.ask(&[]).await), ["COPY 2"]);
+}
+
 #[tokio::test]
 async fn a_copy_in_fails_by_the_client_by_the_sink_and_by_a_wrong_message() {
     let world = world(Settings::default());
