@@ -33,7 +33,8 @@ use tidemark_catalog::{Column, SqlType};
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct FilesError {
-    /// 58P01 no such file, 58030 cannot be read, 42703 no such column, 42804 another type, 0A000 a type we do not have.
+    /// 58P01 no such file, 58030 cannot be read, 42703, 42701 and 42P17 a column that is missing, there twice, or none, 42804
+    /// another type, 0A000 a type that SQL does not have.
     pub sqlstate: &'static str,
     pub message: String,
     pub detail: Option<String>,
@@ -67,15 +68,23 @@ type Result<T> = std::result::Result<T, FilesError>;
 /// The columns of the files at `path`, by those of the first, none NOT NULL; every other file must have them too.
 pub async fn infer(path: &Path) -> Result<Vec<Column>> {
     let files = list(path).await?;
-    let mut columns: Option<Vec<Column>> = None;
-    for file in &files {
-        let found = footer(file).await?.schema().clone();
-        match &columns {
-            Some(columns) => check(file, &found, columns)?,
-            None => columns = Some(found.fields().iter().map(|field| column(file, field)).collect::<Result<_>>()?),
+    let Some(first) = files.first() else { return Ok(vec![]) };
+    let found = footer(first).await?.schema().clone();
+    let mut columns: Vec<Column> = vec![];
+    for field in found.fields() {
+        if columns.iter().any(|column| column.name == *field.name()) {
+            let message = format!("file \"{}\" has more than one column \"{}\"", first.display(), field.name());
+            return Err(FilesError::new("42701", message).hint("in a table every column has a name of its own"));
         }
+        columns.push(column(first, field)?);
     }
-    Ok(columns.unwrap_or_default())
+    if columns.is_empty() {
+        return Err(FilesError::new("42P17", format!("file \"{}\" has no columns", first.display())));
+    }
+    for file in &files[1..] {
+        check(file, footer(file).await?.schema(), &columns)?;
+    }
+    Ok(columns)
 }
 
 /// Whether all files at `path` have these columns.

@@ -32,7 +32,8 @@ pub async fn complete(database: &Database, create: &CreateRelation, relation: &m
         relation.columns = files::infer(&path).await?;
         return Ok(());
     }
-    Ok(files::verify(&path, &relation.columns).await?)
+    files::verify(&path, &relation.columns).await?;
+    Ok(())
 }
 
 /// The files as a table to scan; `None` where the table was dropped meanwhile.
