@@ -169,6 +169,12 @@ impl Relation {
         is_kafka.then(|| self.options.get("topic").map_or("", String::as_str))
     }
 
+    /// The Parquet files that the table is, as its `path` says; `None`: its rows are in a log. Such a table is only read.
+    pub fn files(&self) -> Option<&str> {
+        let is_files = self.options.get("connector").is_some_and(|connector| connector == "parquet");
+        is_files.then(|| self.options.get("path").map_or("", String::as_str))
+    }
+
     pub fn schema(&self) -> SchemaRef {
         Arc::new(Schema::new(self.columns.iter().map(Column::field).collect::<Vec<_>>()))
     }

@@ -3,6 +3,7 @@
 pub mod clock;
 mod column;
 mod csv;
+pub mod files;
 mod fjall_db;
 mod format;
 pub mod iceberg;

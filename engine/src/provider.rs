@@ -26,7 +26,8 @@ use std::sync::Arc;
 use tidemark_catalog::ObjectId;
 use tidemark_planner::table::{ScanTarget, TidemarkTable};
 
-/// The provider of a scan; `clock_us` is the statement's instant on the server's clock. System tables are the server's.
+/// The provider of a scan; `clock_us` is the statement's instant on the server's clock. `None`: system tables and
+/// files are the server's.
 pub fn provider(
     engine: &Arc<Engine>,
     table: &TidemarkTable,
@@ -83,7 +84,7 @@ pub fn provider(
             let view = engine.view(*id).ok_or_else(|| gone(*id))?;
             Arc::new(steps::HistoryTable::new(engine.clone(), view))
         }
-        ScanTarget::System(_) | ScanTarget::Nothing => return Ok(None),
+        ScanTarget::Files(_) | ScanTarget::System(_) | ScanTarget::Nothing => return Ok(None),
     }))
 }
 

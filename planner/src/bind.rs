@@ -253,6 +253,9 @@ impl<'a> Binder<'a> {
                 let message = format!("\"{}\" is an aggregate, and no relation", object.name);
                 Err(PlanError::new(sqlstate::WRONG_OBJECT_TYPE, message))
             }
+            Body::Table(relation) if relation.files().is_some() => {
+                Ok(source(ScanTarget::Files(object.id), &object.name, relation.schema(), None))
+            }
             Body::Source(relation) | Body::Table(relation) => {
                 let steps = relation_steps(object);
                 Ok(source(ScanTarget::Relation(object.id), &object.name, relation.schema(), steps))

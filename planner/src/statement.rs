@@ -207,7 +207,7 @@ pub enum ExplainFormat {
 }
 
 /// `CREATE SOURCE | TABLE [IF NOT EXISTS] name ( columns, WATERMARK FOR c AS c - INTERVAL '…', PRIMARY KEY (…) )
-///  [INCLUDE … AS name]… [WITH ( … )] [FORMAT …]`
+///  [INCLUDE … AS name]… [WITH ( … )] [FORMAT …]`; without columns `CREATE TABLE name WITH (connector = 'parquet', …)`
 #[derive(Debug, Clone, PartialEq)]
 pub struct CreateRelation {
     pub kind: ObjectKind,

@@ -19,6 +19,8 @@ pub enum ScanTarget {
     Steps(ObjectId),
     /// `history.<view>`: the committed steps, as in the Iceberg table.
     History(ObjectId),
+    /// A table that is files which somebody else writes (`connector = 'parquet'`).
+    Files(ObjectId),
     /// A table of the schemas `tidemark`, `pg_catalog`, `information_schema`: `schema.name`.
     System(String),
     /// What `now()` and the like need no table for: the empty relation of a constant query never gets here.

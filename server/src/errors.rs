@@ -3,6 +3,7 @@
 use crate::{pg::PgError, wire::WireError};
 use datafusion::error::DataFusionError;
 use tidemark_catalog::CatalogError;
+use tidemark_connectors::files::FilesError;
 use tidemark_engine::{runtime::IngestError, seam::SeamError};
 use tidemark_planner::PlanError;
 
@@ -59,6 +60,15 @@ impl From<CatalogError> for PgError {
     }
 }
 
+impl From<FilesError> for PgError {
+    fn from(error: FilesError) -> Self {
+        let mut pg = PgError::error(error.sqlstate, error.message);
+        pg.detail = error.detail;
+        pg.hint = error.hint;
+        pg
+    }
+}
+
 impl From<IngestError> for PgError {
     fn from(error: IngestError) -> Self {
         match error {
@@ -79,6 +89,9 @@ impl From<DataFusionError> for PgError {
         if let DataFusionError::External(inner) = error.find_root() {
             if let Some(error) = inner.downcast_ref::<PgError>() {
                 return error.clone();
+            }
+            if let Some(files) = inner.downcast_ref::<FilesError>() {
+                return files.clone().into();
             }
             if let Some(seam) = inner.downcast_ref::<SeamError>() {
                 return match seam {

@@ -12,6 +12,7 @@ mod create_table_as;
 mod create_view;
 mod drop;
 mod explain;
+mod files_table;
 mod from_text;
 pub mod insert;
 pub mod instants;

@@ -29,7 +29,7 @@ const MUST_NOT_SAY: [(&str, &[&str]); 4] = [
 
 /// The modules of `connectors` that each speak to one part of the world, and do not know one another. What two of them
 /// share is a module of its own that is not in this list.
-const CONNECTORS: [&str; 6] = ["iceberg", "kafka", "log", "online", "redis", "state"];
+const CONNECTORS: [&str; 7] = ["files", "iceberg", "kafka", "log", "online", "redis", "state"];
 
 /// The names in a dependency table, with where each was declared.
 fn dependencies(folder: &str, with_dev: bool) -> Vec<String> {

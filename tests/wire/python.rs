@@ -1,8 +1,8 @@
 //! Python's libraries: psycopg at the server, PyIceberg and DuckDB at its warehouse. `scripts/test.sh` has made
 //! environments with them (`TIDEMARK_PYTHON`, `TIDEMARK_LAKE_PYTHON`).
 
-use crate::server::{Folder, Server, skipped};
-use anyhow::{Result, ensure};
+use crate::server::{Folder, Server, shown, skipped, value};
+use anyhow::{Result, bail, ensure};
 
 const SCRIPT: &str = r#"
 import sys
@@ -95,5 +95,109 @@ async fn the_history_tells_foreign_readers_how_to_compute_what_goes_on_with_time
     }
     // What is said after CREATE stays in the catalog.
     ensure!(comment("total") == Some(""), "{printed}");
+    Ok(())
+}
+
+/// A file of PyArrow's, with types that we do not have ourselves.
+const LAKE: &str = r#"
+import sys
+from datetime import date, datetime, time, timezone
+from decimal import Decimal
+import pyarrow as pa
+import pyarrow.parquet as pq
+at = datetime(2026, 3, 2, 10, 0, 0, 123000, tzinfo=timezone.utc)
+def column(values, ty):
+    return pa.array(values, ty)
+table = pa.table({
+    "u8": column([255, None, 0], pa.uint8()),
+    "u16": column([65535, None, 0], pa.uint16()),
+    "u32": column([4294967295, None, 0], pa.uint32()),
+    "u64": column([18446744073709551615, None, 0], pa.uint64()),
+    "i8": column([-128, None, 0], pa.int8()),
+    "d": column([Decimal("1234567890123456.789"), None, Decimal("-0.001")], pa.decimal128(38, 3)),
+    "ms": column([at, None, at], pa.timestamp("ms", tz="UTC")),
+    "naive": column([at.replace(tzinfo=None), None, None], pa.timestamp("us")),
+    "day": column([date(2026, 3, 2), None, date(1969, 12, 31)], pa.date32()),
+    "clock": column([time(1, 2, 3, 4000), None, None], pa.time32("ms")),
+    "word": pa.array(["a", None, "b"]).dictionary_encode(),
+    "large": column(["long", None, ""], pa.large_string()),
+    "fixed": column([b"\x00\x01", None, b"ab"], pa.binary(2)),
+    "floats": column([[1.5, None], None, []], pa.list_(pa.float32())),
+    "Quoted Name": column([True, None, False], pa.bool_()),
+})
+# A row group for each row
+pq.write_table(table, sys.argv[1] + "/types.parquet", row_group_size=1)
+pq.write_table(pa.table({"id": [1], "ns": column([at], pa.timestamp("ns", tz="UTC"))}), sys.argv[1] + "/ns.parquet")
+pq.write_table(pa.table({"id": [1], "s": [{"a": 1}]}), sys.argv[1] + "/struct.parquet")
+"#;
+
+#[tokio::test]
+async fn a_parquet_file_of_pyarrows_is_a_table_with_the_same_values() -> Result<()> {
+    let Some(python) = python("TIDEMARK_LAKE_PYTHON")? else { return Ok(()) };
+    let folder = Folder::new()?;
+    let output =
+        tokio::process::Command::new(python).args(["-c", LAKE]).arg(folder.path()).kill_on_drop(true).output().await?;
+    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let server = Server::start(&folder).await?;
+    let client = server.connect().await?;
+    client.batch_execute("CREATE TABLE types WITH (connector = 'parquet', path = 'types.parquet')").await?;
+    let expected = [
+        ("u8", "smallint", "255", "0"),
+        ("u16", "integer", "65535", "0"),
+        ("u32", "bigint", "4294967295", "0"),
+        ("u64", "numeric", "18446744073709551615", "0"),
+        ("i8", "smallint", "-128", "0"),
+        ("d", "numeric", "1234567890123456.789", "-0.001"),
+        ("ms", "timestamp with time zone", "2026-03-02 10:00:00.123+00", "2026-03-02 10:00:00.123+00"),
+        ("naive", "timestamp without time zone", "2026-03-02 10:00:00.123", "NULL"),
+        ("day", "date", "2026-03-02", "1969-12-31"),
+        ("clock", "time without time zone", "01:02:03.004", "NULL"),
+        ("word", "text", "a", "b"),
+        ("large", "text", "long", ""),
+        ("fixed", "bytea", "\\x0001", "\\x6162"),
+        ("floats", "ARRAY", "{1.5,NULL}", "{}"),
+        ("Quoted Name", "boolean", "t", "f"),
+    ];
+    for (column, ty, first, last) in expected {
+        let sql = format!(
+            "SELECT data_type FROM information_schema.columns WHERE table_name = 'types' AND column_name = '{column}'"
+        );
+        let found = value(&client, &sql).await?;
+        ensure!(found.as_deref() == Some(ty), "{column} is {found:?}");
+        // By what is in the first row group and in the last; the one between is NULL throughout.
+        for (word, expected) in [("= 'a'", first), ("= 'b'", last), ("IS NULL", "NULL")] {
+            let found = value(&client, &format!("SELECT \"{column}\" FROM types WHERE word {word}")).await?;
+            let found = found.as_deref().unwrap_or("NULL");
+            ensure!(found == expected, "{column} where word {word} is {found}");
+        }
+    }
+    for (filter, expected) in [
+        ("u64 = 18446744073709551615::numeric(20, 0)", "1"),
+        ("u8 < 1", "1"),
+        ("ms = TIMESTAMPTZ '2026-03-02 10:00:00.123+00'", "2"),
+        ("ms > TIMESTAMPTZ '2026-03-02 10:00:00.123+00'", "0"),
+        ("d < 0", "1"),
+        ("day < DATE '1970-01-01' OR large = 'long'", "2"),
+        ("\"Quoted Name\"", "1"),
+        ("i8 IS NULL", "1"),
+    ] {
+        let found = value(&client, &format!("SELECT count(*) FROM types WHERE {filter}")).await?;
+        ensure!(found.as_deref() == Some(expected), "{found:?} rows have {filter}");
+    }
+    for (file, column) in [("ns", "ns"), ("struct", "s")] {
+        let sql = format!("CREATE TABLE bad WITH (connector = 'parquet', path = '{file}.parquet')");
+        let Err(error) = client.batch_execute(&sql).await else { bail!("{file} was taken") };
+        let said = shown(&error);
+        ensure!(said.starts_with(&format!("0A000: column \"{column}\" of file")), "{said}");
+        // The others can be read.
+        let sql = format!("CREATE TABLE {file} (id BIGINT) WITH (connector = 'parquet', path = '{file}.parquet')");
+        client.batch_execute(&sql).await?;
+        ensure!(value(&client, &format!("SELECT id FROM {file}")).await?.as_deref() == Some("1"), "{file}");
+    }
+    // The definition lasts, without a log.
+    drop(client);
+    drop(server);
+    let server = Server::start(&folder).await?;
+    ensure!(value(&server.connect().await?, "SELECT count(*) FROM types").await?.as_deref() == Some("3"));
     Ok(())
 }

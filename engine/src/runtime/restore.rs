@@ -95,7 +95,7 @@ impl Engine {
             checkpointing: tokio::sync::Mutex::new(()),
         };
         for object in snapshot.objects() {
-            if object.relation().is_some() {
+            if object.relation().is_some_and(|relation| relation.files().is_none()) {
                 let progress: Option<SourceProgress> = engine.progress(object.id)?;
                 let source = SourceRuntime::open(object, &engine.seams, progress.as_ref()).await?;
                 engine.sources.write().insert(object.id, Arc::new(source));

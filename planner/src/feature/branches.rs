@@ -484,6 +484,11 @@ fn read<'a>(name: &str, scan: &TableScan, snapshot: &'a Snapshot) -> PlanResult<
     let table = TidemarkTable::of(&scan.source).ok_or_else(|| refused(name, "it does not read a source"))?;
     let id = match &table.target {
         ScanTarget::Relation(id) | ScanTarget::CurrentRows(id) => *id,
+        ScanTarget::Files(_) => {
+            let message = format!("it reads table \"{}\", which is files", table.name);
+            return Err(refused(name, &message)
+                .hint("files say nothing of what is new in them: INSERT INTO a source SELECT … FROM the table"));
+        }
         _ => return Err(refused(name, &format!("it reads \"{}\"", table.name)).hint("read a source or table")),
     };
     let object = snapshot.get_id(id).ok_or_else(|| refused(name, "its source does not exist"))?;

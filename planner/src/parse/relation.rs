@@ -30,8 +30,12 @@ pub(super) fn create(c: &mut Cursor<'_>, kind: ObjectKind) -> PlanResult<Stateme
         upsert: false,
         encode: Encode::default(),
     };
-    let columns = *c;
-    c.list(|item| element(item, &mut relation)).map_err(|error| columns_missing(columns, kind, error))?;
+    // A table of files may leave its columns to them.
+    let has_list = !(kind == ObjectKind::Table && c.at("WITH"));
+    if has_list {
+        let columns = *c;
+        c.list(|item| element(item, &mut relation)).map_err(|error| columns_missing(columns, kind, error))?;
+    }
     if kind == ObjectKind::Table && c.at("AS") {
         return Err(c.place(
             PlanError::unsupported("a column list in CREATE TABLE AS is not supported")
@@ -42,7 +46,9 @@ pub(super) fn create(c: &mut Cursor<'_>, kind: ObjectKind) -> PlanResult<Stateme
         include(c, &mut relation)?;
         c.eat_token(&Token::Comma);
     }
-    resolve(&mut relation, start)?;
+    if has_list {
+        resolve(&mut relation, start)?;
+    }
     let mut has_options = false;
     let mut has_format = false;
     loop {
@@ -57,6 +63,13 @@ pub(super) fn create(c: &mut Cursor<'_>, kind: ObjectKind) -> PlanResult<Stateme
         } else {
             break;
         }
+    }
+    if !has_list && relation.options.get("connector").is_none_or(|connector| connector != "parquet") {
+        let message = format!("{kind} \"{}\" has no columns", relation.name);
+        return Err(start.place(
+            PlanError::new(sqlstate::INVALID_DEFINITION, message)
+                .hint("name them: ( name type, … ); only connector = 'parquet' finds them itself"),
+        ));
     }
     if relation.upsert && relation.primary_key.is_empty() {
         return Err(start.place(

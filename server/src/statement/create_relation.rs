@@ -1,6 +1,6 @@
 //! `CREATE SOURCE` and `CREATE TABLE`: an embedded durable log and its definition; and the topic that feeds it, if one does.
 
-use super::done;
+use super::{done, files_table};
 use crate::{
     database::Database,
     feeds,
@@ -33,7 +33,11 @@ pub async fn execute(
     if let Some(existing) = database.snapshot().get(&create.name) {
         return exists(session, existing, create.if_not_exists, tag);
     }
-    let relation = relation(create, sql)?;
+    let mut relation = relation(create, sql)?;
+    let is_files = relation.files().is_some();
+    if is_files {
+        files_table::complete(database, create, &mut relation).await?;
+    }
     // Before anything is locked: a broker may take seconds to answer, or not to.
     let beginning = match relation.topic() {
         Some(_) => Some(feeds::ask(create.kind, &create.name, &relation).await?),
@@ -49,6 +53,10 @@ pub async fn execute(
         _ => Body::Table(relation),
     };
     let object = Object { id, name: create.name.clone(), created_us: database.clock.now_us(), comment: None, body };
+    if is_files {
+        database.commit(&mut catalog, &[Change::Put(object)]).await?;
+        return done(tag);
+    }
     // The log first: a crash between the two leaves an unused folder, never a definition without its log.
     database.owner()?.engine.create_source(&object).await?;
     let committed = async {
@@ -186,6 +194,8 @@ pub fn apply_options(
             "retention" => relation.retention_us = Some(duration()?),
             "dead_letter_retention" => relation.dead_letter_retention_us = Some(duration()?),
             "connector" if value == "embedded" => {}
+            "connector" if value == "parquet" && kind == ObjectKind::Table => {}
+            "path" if relation.files().is_some() => {}
             "connector" if value == "kafka" && (kind == ObjectKind::Source || relation.upsert) => {}
             "connector" if value == "kafka" => {
                 let message = format!("{kind} \"{name}\" is fed by Kafka only with a PRIMARY KEY and FORMAT UPSERT");
@@ -198,7 +208,10 @@ pub fn apply_options(
                     "0A000",
                     format!("{kind} \"{name}\": connector '{value}' is not available"),
                 )
-                .hint("'kafka' is; or leave the connector out: INSERT and COPY feed the embedded durable log"));
+                .hint(
+                    "'kafka' is, and for tables 'parquet'; or leave the connector out: INSERT and COPY feed the \
+                     embedded durable log",
+                ));
             }
             other => {
                 let ours: &[&str] = if is_kafka { &kafka::OPTIONS } else { &[] };

@@ -52,6 +52,8 @@ pub async fn execute(
         for object in doomed.iter().rev() {
             match &object.body {
                 Body::FeatureView(_) => database.owner()?.engine.drop_view(object.id).await?,
+                // The files are not ours.
+                Body::Table(relation) if relation.files().is_some() => {}
                 Body::Source(_) | Body::Table(_) => {
                     database.owner()?.feeds.stop(object.id).await;
                     database.owner()?.engine.drop_source(object.id).await?;

@@ -15,7 +15,7 @@ use arrow::{
 use datafusion::{scalar::ScalarValue, sql::sqlparser::ast};
 use futures::TryStreamExt;
 use std::{borrow::Cow, collections::BTreeSet, sync::Arc};
-use tidemark_catalog::{Include, Object, Snapshot};
+use tidemark_catalog::{Include, Object, Relation, Snapshot};
 use tidemark_engine::runtime::{Conflict, IngestReport};
 use tidemark_planner::{
     error::missing_object,
@@ -32,7 +32,12 @@ pub fn target<'a>(snapshot: &'a Snapshot, name: &str) -> Result<&'a Arc<Object>,
             Err(PgError::error("42809", format!("cannot insert into {} \"{name}\"", object.kind()))
                 .hint("rows go into its source; a view follows by itself"))
         }
-        Some(object) => Ok(object),
+        Some(object) => match object.relation().and_then(Relation::files) {
+            Some(path) => Err(PgError::error("42809", format!("cannot insert into table \"{name}\": it is only read"))
+                .detail(format!("it is the files at {path}"))
+                .hint("COPY … TO 'file' (FORMAT parquet) writes such a file")),
+            None => Ok(object),
+        },
     }
 }
 

@@ -1,6 +1,6 @@
 //! Queries: bound by the planner, given their data by the engine, run by DataFusion.
 
-use super::{from_text, instants, streamed};
+use super::{files_table, from_text, instants, streamed};
 use crate::{
     database::{Behind, Database},
     pg::{Bound, Outcome, PgError},
@@ -70,6 +70,7 @@ pub async fn physical(
         }
         let found = match &table.target {
             ScanTarget::System(name) => system.provider(name)?,
+            ScanTarget::Files(id) => files_table::provider(database, *id),
             _ => None,
         };
         found.ok_or_else(|| DataFusionError::Plan(format!("relation \"{}\" does not exist", table.name)))

@@ -73,6 +73,10 @@ fn change(snapshot: &Snapshot, object: &Arc<Object>, options: &BTreeMap<String, 
     let (kind, name) = (object.kind(), object.name.as_str());
     let mut changed = object.as_ref().clone();
     match &mut changed.body {
+        Body::Table(relation) if relation.files().is_some() => {
+            return Err(PgError::error("0A000", format!("options of {kind} \"{name}\" cannot be changed"))
+                .hint("its rows are in files: drop it, which leaves them, and create it again"));
+        }
         Body::Source(relation) | Body::Table(relation) => {
             if options.contains_key("clock") || options.contains_key("connector") {
                 return Err(PgError::error(

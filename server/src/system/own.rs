@@ -11,6 +11,8 @@ use tidemark_planner::feature::{self, OutputKind};
 pub fn fill(system: &SystemTablesOf, table: &str, rows: &mut Rows) {
     for object in system.snapshot().objects() {
         match (&object.body, table) {
+            // Nothing flows through a table that is files.
+            (Body::Table(r), "sources" | "pipelines") if r.files().is_some() => {}
             (Body::Source(r) | Body::Table(r), "sources") => source(system, object, r, rows),
             (Body::Source(_) | Body::Table(_), "pipelines") => source_pipeline(system, object, rows),
             (Body::FeatureView(v), "feature_views") => feature_view(system, object, v, rows),
