@@ -10,7 +10,7 @@ use arrow::{
 use async_trait::async_trait;
 use datafusion::{
     catalog::{Session, TableProvider},
-    common::{DFSchema, Statistics, stats::Precision},
+    common::{DFSchema, Statistics, config::TableParquetOptions, stats::Precision},
     datasource::{
         listing::PartitionedFile,
         physical_plan::{FileGroup, FileScanConfigBuilder, ParquetSource},
@@ -244,6 +244,16 @@ impl FilesTable {
         FilesTable { path, columns, schema }
     }
 
+    /// Whether a scan of these columns may leave out row groups and pages by their bounds: not where a filter, which the
+    /// optimizer may hand down later, can be over floats. Bounds leave out NaN, which SQL orders above every number.
+    fn can_prune(&self, projection: Option<&Vec<usize>>) -> bool {
+        let is_float = |at: usize| matches!(self.schema.field(at).data_type(), DataType::Float32 | DataType::Float64);
+        match projection {
+            Some(columns) => !columns.iter().any(|at| is_float(*at)),
+            None => !(0..self.schema.fields().len()).any(is_float),
+        }
+    }
+
     async fn files(&self) -> Result<Vec<PartitionedFile>> {
         let mut files = vec![];
         for file in list(&self.path).await? {
@@ -275,7 +285,8 @@ impl TableProvider for FilesTable {
         TableType::Base
     }
 
-    /// Inexact: row groups and pages are left out by their bounds, the filter stays above.
+    /// Inexact: row groups and pages are left out by their bounds, the filter stays above. Columns of a filter that is not
+    /// handed down whole stay in the projection.
     fn supports_filters_pushdown(&self, filters: &[&Expr]) -> DfResult<Vec<TableProviderFilterPushDown>> {
         Ok(vec![TableProviderFilterPushDown::Inexact; filters.len()])
     }
@@ -289,7 +300,13 @@ impl TableProvider for FilesTable {
     ) -> DfResult<Arc<dyn ExecutionPlan>> {
         let files = self.files().await.map_err(|error| DataFusionError::External(Box::new(error)))?;
         let mut source = ParquetSource::new(self.schema.clone());
-        if let Some(filter) = conjunction(filters.iter().cloned()) {
+        if !self.can_prune(projection) {
+            let mut options = TableParquetOptions::default();
+            options.global.pruning = false;
+            options.global.enable_page_index = false;
+            options.global.bloom_filter_on_read = false;
+            source = source.with_table_parquet_options(options);
+        } else if let Some(filter) = conjunction(filters.iter().cloned()) {
             let schema = DFSchema::try_from(self.schema.clone())?;
             source = source.with_predicate(state.create_physical_expr(filter, &schema)?);
         }
