@@ -17,6 +17,7 @@
 mod checkpoint;
 mod extent;
 mod failed;
+mod family;
 mod letters;
 mod maintenance;
 mod meters;
@@ -46,6 +47,7 @@ use crate::{
     view::{Cold, Memory, OnlineRows, Shown, ViewState},
 };
 use arrow::datatypes::SchemaRef;
+use family::FamilyRuntime;
 use parking_lot::RwLock;
 use refresh::Unput;
 use std::{
@@ -71,6 +73,8 @@ const ADVANCE_PIECE_US: i64 = 31 * 24 * 3_600_000_000;
 pub struct Seams {
     /// How many threads a large batch is spread over, by key.
     pub threads: usize,
+    /// Whether views over the same rows, key and windows are kept together (decision 0018).
+    pub shares: bool,
     /// What the keys of all views may take in memory.
     pub memory: Arc<Memory>,
     /// With so many steps of one view in memory that wait for their history, they are committed before more rows are taken in.
@@ -88,6 +92,8 @@ pub struct Engine {
     sources: RwLock<BTreeMap<ObjectId, Arc<SourceRuntime>>>,
     /// Those that have failed since the start among them.
     views: RwLock<BTreeMap<ObjectId, Arc<ViewRuntime>>>,
+    /// What keeps the keys of several views together; under ids of their own.
+    families: RwLock<BTreeMap<ObjectId, Arc<ViewRuntime>>>,
     /// Views that could not be started.
     not_started: RwLock<BTreeMap<ObjectId, Failure>>,
     /// Grows with every start; fences writers of earlier starts.
@@ -102,9 +108,9 @@ pub struct Engine {
     flushing: tokio::sync::Mutex<()>,
 }
 
-/// A feature view, its sources, and its table in history.
+/// A feature view, its sources, and its table in history. Or a family of views, which has no history of its own.
 pub struct ViewRuntime {
-    pub state: ViewState,
+    pub state: Arc<ViewState>,
     /// Each once, in the order of their ids.
     pub sources: Vec<Reading>,
     pub history: RwLock<HistoryTable>,
@@ -122,6 +128,8 @@ pub struct ViewRuntime {
     pub maintenance: RwLock<Maintenance>,
     /// Set once: from then on nothing is applied to it and nobody reads it.
     failure: RwLock<Option<Failure>>,
+    /// Of a family: whose keys it keeps.
+    family: Option<FamilyRuntime>,
 }
 
 /// How a view stands with the online store.
@@ -138,6 +146,31 @@ enum Online {
 }
 
 impl ViewRuntime {
+    fn new(
+        object: &Object,
+        state: Arc<ViewState>,
+        sources: Vec<Reading>,
+        sequence: u64,
+        family: Option<FamilyRuntime>,
+    ) -> ViewRuntime {
+        let definition = object.feature_view();
+        ViewRuntime {
+            history: RwLock::new(Engine::history_table(object, &state.compiled)),
+            state,
+            sources,
+            history_start_us: definition.and_then(|view| view.history_start_us),
+            version: definition.map_or(1, |view| view.version),
+            online: AtomicU8::new(Online::Closed as u8),
+            sequence: AtomicU64::new(sequence),
+            last_error: RwLock::default(),
+            online_error: RwLock::default(),
+            meters: ViewMeters::default(),
+            maintenance: RwLock::default(),
+            failure: RwLock::default(),
+            family,
+        }
+    }
+
     fn online(&self) -> Online {
         match self.online.load(Ordering::Acquire) {
             0 => Online::Closed,
@@ -203,6 +236,13 @@ impl Engine {
         self.views.read().values().filter(|view| view.failure.read().is_none()).cloned().collect()
     }
 
+    /// What has keys of its own, and runs: views that stand for themselves, and families.
+    fn kept(&self) -> Vec<Arc<ViewRuntime>> {
+        let (views, families) = (self.views.read(), self.families.read());
+        let alone = views.values().filter(|view| !view.state.is_hosted());
+        alone.chain(families.values()).filter(|view| !view.has_failed()).cloned().collect()
+    }
+
     fn cold(&self, id: ObjectId) -> Cold {
         Cold::new(id, self.seams.state.clone(), self.seams.memory.clone())
     }
@@ -254,37 +294,24 @@ impl Engine {
     /// has caught up. The history table exists afterwards. Returns the first instant of its history if a log had been
     /// shortened before: the catalog is to keep it.
     pub async fn create_view(&self, object: &Object, compiled: CompiledView) -> SeamResult<Option<i64>> {
+        let compiled = Arc::new(compiled);
+        if self.create_in_family(object, &compiled).await? {
+            return Ok(None);
+        }
         let sources = self.readings(&object.name, &compiled.plan)?;
         let table = Self::history_table(object, &compiled);
         // A CREATE that a crash has cut leaves keys of a view that never was, and its number comes again.
         self.forget_keys(object.id).await?;
         self.seams.history.create(&table).await?;
-        let version = object.feature_view().map_or(1, |v| v.version);
         let read = reading::sources_of(&sources);
         let mut locked = reading::lock_all(&read).await;
         let history_start_us = extent::shortened_us(&read);
         let tables = reading::tables(&compiled.plan, &sources);
-        let view = Arc::new(ViewRuntime {
-            state: ViewState::new(
-                object.id,
-                Arc::new(compiled),
-                i64::MIN,
-                self.seams.threads,
-                Some(self.cold(object.id)),
-                tables,
-            ),
-            sources,
-            history: RwLock::new(table),
-            history_start_us,
-            version,
-            online: AtomicU8::new(Online::Closed as u8),
-            sequence: AtomicU64::new(1),
-            last_error: RwLock::default(),
-            online_error: RwLock::default(),
-            meters: ViewMeters::default(),
-            maintenance: RwLock::default(),
-            failure: RwLock::default(),
-        });
+        let cold = Some(self.cold(object.id));
+        let state = ViewState::new(object.id, compiled, i64::MIN, self.seams.threads, cold, tables);
+        let mut view = ViewRuntime::new(object, Arc::new(state), sources, 1, None);
+        view.history_start_us = history_start_us;
+        let view = Arc::new(view);
         if let Err(error) = self.build(&view).await {
             let name = view.history.read().name.clone();
             self.forget_view(object.id, &name).await?;
@@ -311,6 +338,7 @@ impl Engine {
         // A checkpoint under way may still write the view's keys: wait for it.
         let _quiet = self.checkpointing.lock().await;
         self.detach(&view).await;
+        self.leave_family(&view).await?;
         // Its dead letters go with it; the rows themselves are in the source.
         for reading in &view.sources {
             let letters = [reading.source.id.0.to_be_bytes(), id.0.to_be_bytes()].concat();
@@ -372,7 +400,12 @@ impl Engine {
     /// Puts the values that have changed into the online store. Bounded by what changed since the last call.
     pub async fn flush_online(&self) -> SeamResult<usize> {
         let mut flushed = self.finish_drops().await.map(|()| 0);
-        for view in self.views() {
+        for view in self.kept() {
+            if view.family.is_some() {
+                let put = self.flush_members(&view).await;
+                flushed = flushed.and_then(|all: usize| Ok(all + put?));
+                continue;
+            }
             let begun_us = self.seams.clock.now_us();
             let mut put = self.flush_view(&view).await;
             if put.is_err() && view.has_lost_online() {
@@ -387,6 +420,9 @@ impl Engine {
     }
 
     async fn flush_view(&self, view: &ViewRuntime) -> SeamResult<usize> {
+        if let Some(family) = self.family_of(view) {
+            return self.flush_family(&family).await;
+        }
         view.state.relieve_all()?;
         let _flushing = self.flushing.lock().await;
         if !self.is_at_work(view) {
@@ -416,7 +452,8 @@ impl Engine {
             let id = view.state.id;
             self.seams.online.describe(id, view.state.compiled.output_fields());
             let has_all = self.seams.online.open_view(id).await?;
-            if !has_all {
+            // One that is kept with others is filled by itself (`family/online.rs`).
+            if !has_all && !view.state.is_hosted() {
                 view.state.fill_online();
             }
             view.set_online(if has_all { Online::Open } else { Online::Filling });
@@ -474,7 +511,7 @@ impl Engine {
     /// Brings keys into memory that were there before a restart, as far as there is plenty of room. Lookups and ingestion do
     /// not wait for it: they bring what they need themselves.
     pub async fn warm(&self) -> SeamResult<()> {
-        for view in self.views() {
+        for view in self.kept() {
             let mut at = None;
             while view.state.warm(&mut at)? {
                 tokio::task::yield_now().await;
@@ -526,7 +563,9 @@ impl Engine {
             let is_crowded = |view: &&Arc<ViewRuntime>| {
                 view.state.steps_waiting() > self.seams.steps_waiting_max && view.reads(source.id) && !view.has_failed()
             };
-            self.views.read().values().find(is_crowded).cloned()
+            let (views, families) = (self.views.read(), self.families.read());
+            let alone = views.values().filter(|view| !view.state.is_hosted());
+            alone.chain(families.values()).find(is_crowded).cloned()
         };
         if crowded().is_none() {
             return Ok(());
@@ -547,7 +586,7 @@ impl Engine {
         let Some(source) = self.source(id) else { return Ok(()) };
         loop {
             let due_us =
-                self.views().iter().filter(|view| view.reads(id)).filter_map(|view| view.state.earliest_due()).min();
+                self.kept().iter().filter(|view| view.reads(id)).filter_map(|view| view.state.earliest_due()).min();
             // Never back, and beyond what is next due, so that every piece does something.
             let piece_us = due_us.unwrap_or(i64::MAX).max(source.frontier_us()).saturating_add(ADVANCE_PIECE_US);
             source.advance(piece_us.min(to_us), self.seams.clock.now_us()).await?;

@@ -99,7 +99,7 @@ impl Engine {
     /// The store has lost the view, and gets all of it by that.
     async fn fill_online(&self, view: &ViewRuntime) -> SeamResult<u64> {
         self.flush_view(view).await?;
-        Ok(view.state.counters.keys.load(Ordering::Relaxed))
+        Ok(view.state.count(|counters| &counters.keys))
     }
 
     /// Whether this is the view's runtime, and runs: nothing is put of one that has been dropped.
