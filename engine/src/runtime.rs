@@ -117,6 +117,8 @@ pub struct ViewRuntime {
     /// Where a source's log had been shortened before the view was made: the first instant with values.
     history_start_us: Option<i64>,
     pub version: u32,
+    /// When it was created; with its id it names the view for all time.
+    created_us: i64,
     online: AtomicU8,
     /// Sequence number of the next history commit.
     sequence: AtomicU64,
@@ -160,6 +162,7 @@ impl ViewRuntime {
             sources,
             history_start_us: definition.and_then(|view| view.history_start_us),
             version: definition.map_or(1, |view| view.version),
+            created_us: object.created_us,
             online: AtomicU8::new(Online::Closed as u8),
             sequence: AtomicU64::new(sequence),
             last_error: RwLock::default(),
@@ -425,7 +428,8 @@ impl Engine {
         }
         view.state.relieve_all()?;
         let _flushing = self.flushing.lock().await;
-        if !self.is_at_work(view) {
+        // One that has moved to a family meanwhile has its turn with it.
+        if !self.is_at_work(view) || view.state.is_hosted() {
             return Ok(0);
         }
         self.open_online(view).await?;

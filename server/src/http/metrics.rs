@@ -346,10 +346,6 @@ fn clients(out: &mut Exposition, subject: &Subject) {
     out.family(Kind::Gauge, "tidemark_connections_limit", help, |family| family.sample(&[], limit));
 }
 
-fn load(counter: &std::sync::atomic::AtomicU64) -> u64 {
-    counter.load(std::sync::atomic::Ordering::Relaxed)
-}
-
 fn seconds(us: i64) -> f64 {
     us as f64 / SECOND_US
 }
