@@ -39,16 +39,11 @@ use tidemark_planner::feature::{
     family::{Family, Shape},
 };
 
-/// In the id of every family and of no object: those are counted up from 16384.
+/// In the id of every family and of no object: both are counted up, objects from 16384.
 const FAMILY: u32 = 1 << 31;
 
 /// Records of families read from the state store at a time.
 const PAGE: usize = 1024;
-
-/// The family that is founded with a view.
-fn id_of(founder: ObjectId) -> ObjectId {
-    ObjectId(founder.0 | FAMILY)
-}
 
 pub(super) struct FamilyRuntime {
     shape: Shape,
@@ -63,7 +58,8 @@ pub(super) struct FamilyRuntime {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct Record {
     progress: ViewProgress,
-    members: Vec<ObjectId>,
+    /// With when each was created: after a crash in the middle of a CREATE its id is another view's.
+    members: Vec<(ObjectId, i64)>,
     shape: Shape,
     /// [`FamilyRuntime::replaces`].
     replaces: Vec<ObjectId>,
@@ -93,9 +89,10 @@ impl FamilyRuntime {
 
     /// Its record as one of the puts of a checkpoint.
     pub(super) fn put(&self, id: ObjectId, progress: ViewProgress, batch: &mut WriteBatch) -> SeamResult<()> {
-        let (members, replaces) = (self.ids(), self.replaces.lock().clone());
+        let replaces = self.replaces.lock().clone();
+        let members: Vec<_> = self.members.read().iter().map(|view| (view.state.id, view.created_us)).collect();
         if !replaces.is_empty() {
-            for member in &members {
+            for (member, _) in &members {
                 batch.puts.push(put(*member, &ELSEWHERE)?);
             }
         }
@@ -198,11 +195,12 @@ impl Engine {
     pub(super) async fn start_views(&self, views: &[&Object], snapshot: &Snapshot) -> SeamResult<BTreeSet<ObjectId>> {
         let mut alone = views.to_vec();
         let (records, mut claimed) = self.records()?;
-        for (id, record) in records {
+        // The one that was founded last first: what an earlier one says of its views is of before.
+        for (id, record) in records.into_iter().rev() {
             let mut members = vec![];
             for member in &record.members {
-                if let Some(object) = views.iter().find(|object| object.id == *member)
-                    && self.is_elsewhere(*member)?
+                if let Some(object) = alone.iter().find(|object| (object.id, object.created_us) == *member)
+                    && self.is_elsewhere(object.id)?
                 {
                     members.push(*object);
                 }
@@ -248,6 +246,14 @@ impl Engine {
         let replaced: Vec<ObjectId> = records.values().flat_map(|record| record.replaces.clone()).collect();
         records.retain(|id, _| !replaced.contains(id));
         Ok((records, foreign))
+    }
+
+    /// An id that no family has, nor had since the last of them that there is.
+    fn next_id(&self) -> SeamResult<ObjectId> {
+        let (records, foreign) = self.records()?;
+        let running = self.families.read().keys().next_back().copied();
+        let last = records.keys().next_back().copied().max(foreign.last().copied()).max(running);
+        Ok(ObjectId(last.map_or(FAMILY, |last| last.0).saturating_add(1)))
     }
 
     /// Whether a view has no checkpoint of its own.
@@ -331,10 +337,9 @@ impl Engine {
         let running = self.views.read().get(&object.id).and_then(|view| self.family_of(view));
         let mut ids = running.as_ref().map(|family| family.read_as()).unwrap_or_default();
         let is_elsewhere = self.is_elsewhere(object.id)?;
-        for record in
-            self.records()?.0.into_values().filter(|record| record.members.contains(&object.id) && is_elsewhere)
-        {
-            ids.extend(record.members);
+        let claims = |record: &Record| is_elsewhere && record.members.contains(&(object.id, object.created_us));
+        for record in self.records()?.0.into_values().filter(claims) {
+            ids.extend(record.members.iter().map(|(member, _)| *member));
         }
         if ids.is_empty() {
             return Ok(None);
@@ -348,8 +353,11 @@ impl Engine {
         // Another of them may run for itself by now.
         objects.retain(|known| self.failure(known.id).is_some());
         for known in &objects {
-            self.views.write().remove(&known.id);
             self.not_started.write().remove(&known.id);
+            let left = self.views.write().remove(&known.id);
+            if let Some(left) = left {
+                self.detach(&left).await;
+            }
         }
         self.start_views(&objects, snapshot).await?;
         let mut outcome = Ok(());

@@ -1,6 +1,6 @@
 //! A family is founded: a view is made beside others that it is kin to.
 
-use super::{FamilyRuntime, host, id_of};
+use super::{FamilyRuntime, host};
 use crate::{
     compiled::{CompiledView, internal},
     runtime::{
@@ -55,7 +55,8 @@ impl Engine {
         self.forget_keys(family_id).await?;
         let table = founding.newcomer.history.read().clone();
         self.seams.history.create(&table).await?;
-        let founded = match self.found(&founding).await {
+        let agrees = self.found(&founding).await;
+        let founded = match agrees {
             Ok(true) => self.settle_in(founding, &mut locked).map(|()| true),
             other => other,
         };
@@ -90,7 +91,7 @@ impl Engine {
         let Some(family) = Family::of(&plans, None) else { return Ok(None) };
         let wrong = |error| SeamError::not_done(internal(&object.name, error));
         let keeps = Arc::new(CompiledView::of_family(object, family.plan.clone()).map_err(wrong)?);
-        let id = id_of(object.id);
+        let id = self.next_id()?;
         let state = Arc::new(ViewState::new(id, keeps, i64::MIN, self.seams.threads, Some(self.cold(id)), vec![]));
         let mut others = vec![];
         for view in &views {

@@ -6,25 +6,26 @@ use crate::{
     runtime::{Engine, Online, ViewRuntime, refresh::Unput},
     seam::{SeamError, SeamResult},
     value::Value,
-    view::{Host, Made, OnlineRows, Shown, ViewState},
+    view::{Encoded, Host, OnlineRows, Shown, ViewState},
 };
 use std::sync::Arc;
 
-type Members = Vec<(Arc<ViewRuntime>, Arc<Host>)>;
+type Member = (Arc<ViewRuntime>, Arc<Host>);
 
 /// What a key of the family has, of which each view reads its part.
-fn taken(key: &Arc<[Value]>, held: &Held) -> (Arc<[Value]>, Held) {
+type Taken = (Arc<[Value]>, Held);
+
+fn taken(key: &Arc<[Value]>, held: &Held) -> Taken {
     (key.clone(), held.clone())
 }
 
 /// The rows of one of the views.
-fn rows_of(host: &Host, held: &Made<(Arc<[Value]>, Held)>) -> OnlineRows {
-    let shown = |(key, held): &(Arc<[Value]>, Held), until_us: Option<i64>| Shown {
+fn rows_of(host: &Host, held: &[(Encoded, Option<(Taken, Option<i64>)>)]) -> OnlineRows {
+    let shown = |((key, held), until_us): &(Taken, Option<i64>)| Shown {
         row: host.projection.row(key, held),
-        until_us,
+        until_us: *until_us,
     };
-    let row = |held: &Option<((Arc<[Value]>, Held), Option<i64>)>| held.as_ref().map(|(held, us)| shown(held, *us));
-    held.iter().map(|(encoded, held)| (encoded.clone(), row(held))).collect()
+    held.iter().map(|(encoded, held)| (encoded.clone(), held.as_ref().map(shown))).collect()
 }
 
 impl Engine {
@@ -71,7 +72,7 @@ impl Engine {
         Ok(put)
     }
 
-    fn members_at_work(&self, keeps: &ViewRuntime) -> Members {
+    fn members_at_work(&self, keeps: &ViewRuntime) -> Vec<Member> {
         let members = keeps.family.as_ref().map(|family| family.members()).unwrap_or_default();
         let here = |view: Arc<ViewRuntime>| {
             let host = view.state.host().filter(|host| Arc::ptr_eq(&host.state, &keeps.state))?;
@@ -81,7 +82,7 @@ impl Engine {
     }
 
     /// All keys for all of them: which of them the store has is not known.
-    async fn catch_up_family(&self, keeps: &ViewRuntime, members: &Members, now_us: i64) -> SeamResult<usize> {
+    async fn catch_up_family(&self, keeps: &ViewRuntime, members: &[Member], now_us: i64) -> SeamResult<usize> {
         let unput = Unput::filling(&keeps.state);
         let (mut at, mut put) = (None, 0);
         while let Some(held) = keeps.state.catch_up_as(&mut at, now_us, taken).map_err(SeamError::not_done)? {
