@@ -55,7 +55,7 @@ impl ViewState {
 
 /// Who has the keys of a view.
 fn keeper<'a>(view: &'a ViewState, host: &'a Option<Arc<Host>>) -> &'a ViewState {
-    host.as_ref().map_or(view, |host| &host.state)
+    host.as_ref().map_or(view, |host| host.state.as_ref())
 }
 
 impl Refresh<'_> {

@@ -1,7 +1,7 @@
 //! Steps: the rows of history, in columns as far as it pays.
 //!
-//! Of keys that several views read (`family.rs`) a step says beside what it changed, in bits: [`EVERY`] reader has it, a
-//! [`MONTH`] begins, then one for each output.
+//! Of keys that several views read (`family.rs`) a step says beside what it changed, in bits: that every reader has it, that a
+//! month begins, then one for each output.
 
 use crate::{
     compiled::Row,

@@ -321,3 +321,6 @@ fn slot_name(plan: &FeaturePlan, slot: &Slot) -> String {
         Slot::Beside { .. } | Slot::Bound { .. } => format!("{slot:?}"),
     }
 }
+
+#[cfg(test)]
+mod tests;
