@@ -39,9 +39,8 @@ impl Engine {
         if self.kept_with(&compiled.plan).is_empty() {
             return Ok(false);
         }
-        // Nothing of its kin is on its way to a store.
+        // No checkpoint of its kin is under way, and none begins.
         let _quiet = self.checkpointing.lock().await;
-        let _flushing = self.flushing.lock().await;
         let sources = self.readings(&object.name, &compiled.plan)?;
         let read = sources_of(&sources);
         let mut locked = lock_all(&read).await;
@@ -56,6 +55,8 @@ impl Engine {
         let table = founding.newcomer.history.read().clone();
         self.seams.history.create(&table).await?;
         let agrees = self.found(&founding).await;
+        // What is on its way to the online store arrives first. A checkpoint takes this lock before a source's, and waits for us.
+        let _flushing = self.flushing.lock().await;
         let founded = match agrees {
             Ok(true) => self.settle_in(founding, &mut locked).map(|()| true),
             other => other,

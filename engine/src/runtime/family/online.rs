@@ -37,9 +37,12 @@ impl Engine {
         if put.is_err() && members.iter().any(|view| view.has_lost_online()) {
             put = self.flush_family(keeps).await;
         }
-        let took_us = span(begun_us, self.seams.clock.now_us());
+        // To each its part of the rows, and of the time.
+        let parts = members.len().max(1);
+        let took_us = span(begun_us, self.seams.clock.now_us()) / parts as u64;
+        let share = put.as_ref().ok().map(|rows| Ok(rows / parts));
         for view in &members {
-            self.meters.flushed(&view.meters, &put, took_us);
+            self.meters.flushed(&view.meters, share.as_ref().unwrap_or(&put), took_us);
             view.note_online(&put);
         }
         put
