@@ -114,10 +114,14 @@ fn compares(op: Operator) -> bool {
     )
 }
 
-/// Whether a column of numbers is cast to a type that has all of them.
+/// Whether a constant is cast that can be, or a column of numbers to a type that has all of them.
 fn widens(cast: &Cast, schema: &SchemaRef) -> bool {
     use DataType as T;
-    let Expr::Column(column) = cast.expr.as_ref() else { return false };
+    let column = match cast.expr.as_ref() {
+        Expr::Column(column) => column,
+        Expr::Literal(constant, _) => return constant.cast_to(cast.field.data_type()).is_ok(),
+        _ => return false,
+    };
     let Ok(field) = schema.field_with_name(&column.name) else { return false };
     matches!(
         (field.data_type(), cast.field.data_type()),
