@@ -284,7 +284,10 @@ impl Engine {
         };
         // Keys that it took over, where the checkpoint after that was cut short.
         for id in &replaces {
-            self.forget_keys(*id).await?;
+            // But for one that stands for itself again.
+            if self.is_elsewhere(*id)? || id.0 & FAMILY != 0 {
+                self.forget_keys(*id).await?;
+            }
         }
         let mut tags = vec![];
         for (object, compiled) in objects.iter().zip(&compiled) {
@@ -359,7 +362,11 @@ impl Engine {
                 self.detach(&left).await;
             }
         }
-        self.start_views(&objects, snapshot).await?;
+        if let Err(error) = self.start_views(&objects, snapshot).await {
+            let is_left =
+                |known: &&&Object| !self.views.read().contains_key(&known.id) && self.failure(known.id).is_none();
+            objects.iter().filter(is_left).for_each(|known| self.cannot_start(known, &error));
+        }
         let mut outcome = Ok(());
         for known in objects {
             let Some(failure) = self.failure(known.id) else { continue };
