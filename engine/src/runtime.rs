@@ -565,11 +565,10 @@ impl Engine {
     async fn make_way(&self, source: &SourceRuntime) -> Result<(), IngestError> {
         let crowded = || {
             let is_crowded = |view: &&Arc<ViewRuntime>| {
-                view.state.steps_waiting() > self.seams.steps_waiting_max && view.reads(source.id) && !view.has_failed()
+                view.state.steps_here() > self.seams.steps_waiting_max && view.reads(source.id) && !view.has_failed()
             };
             let (views, families) = (self.views.read(), self.families.read());
-            let alone = views.values().filter(|view| !view.state.is_hosted());
-            alone.chain(families.values()).find(is_crowded).cloned()
+            views.values().chain(families.values()).find(is_crowded).cloned()
         };
         if crowded().is_none() {
             return Ok(());

@@ -199,9 +199,14 @@ impl ViewState {
         Some(own)
     }
 
+    /// How many steps wait for their commit that are kept here: of a view that is kept with others those that it had before.
+    pub fn steps_here(&self) -> usize {
+        self.steps_waiting.load(Ordering::Relaxed)
+    }
+
     /// How many steps wait for their commit.
     pub fn steps_waiting(&self) -> usize {
-        let own = self.steps_waiting.load(Ordering::Relaxed);
+        let own = self.steps_here();
         let Some(host) = self.host() else { return own };
         let committed_us = self.committed_us();
         own + host.projection.count(&host.state.pending().chunks, committed_us)
