@@ -596,6 +596,11 @@ impl ViewState {
         Ok(made.map(|made| (made, state.next_online_instant(&self.compiled.walk))))
     }
 
+    /// Whether the state store may have keys that memory has not.
+    pub fn has_cold(&self) -> bool {
+        self.cold.as_ref().is_some_and(Cold::has_any)
+    }
+
     /// Whether values of keys may not be in the online store that are named nowhere.
     pub fn may_be_behind(&self) -> bool {
         self.cold.as_ref().is_some_and(Cold::may_be_behind)

@@ -50,6 +50,8 @@ pub(super) struct FamilyRuntime {
     members: RwLock<Vec<Arc<ViewRuntime>>>,
     /// The log is being applied for its one member.
     is_founding: AtomicBool,
+    /// Some checkpoint has it.
+    is_saved: AtomicBool,
     /// Those whose keys it has taken over, and that the state store still has.
     replaces: Mutex<Vec<ObjectId>>,
 }
@@ -75,6 +77,7 @@ impl FamilyRuntime {
             shape,
             members: RwLock::default(),
             is_founding: AtomicBool::new(is_founding),
+            is_saved: AtomicBool::new(!is_founding),
             replaces: Mutex::new(replaces),
         }
     }
@@ -102,6 +105,12 @@ impl FamilyRuntime {
 }
 
 impl ViewRuntime {
+    /// Whether the state store has, or may have, anything of it.
+    fn is_stored(&self) -> bool {
+        let is_saved = |family: &FamilyRuntime| family.is_saved.load(Ordering::Acquire);
+        self.family.as_ref().is_none_or(is_saved) || self.state.has_cold()
+    }
+
     /// The views that its rows are of.
     pub(super) fn read_as(&self) -> Vec<ObjectId> {
         match &self.family {
@@ -182,6 +191,7 @@ impl Engine {
     /// After a checkpoint of a family: what it has taken over need not be kept twice.
     pub(super) async fn forget_replaced(&self, view: &ViewRuntime) -> SeamResult<()> {
         let Some(family) = &view.family else { return Ok(()) };
+        family.is_saved.store(true, Ordering::Release);
         let replaces = family.replaces.lock().clone();
         for id in &replaces {
             self.forget_family(*id).await?;

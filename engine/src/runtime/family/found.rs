@@ -106,7 +106,7 @@ impl Engine {
         let newcomer = Arc::new(ViewRuntime::new(object, Arc::new(own), readings, 1, None));
         let mut replaces: Vec<ObjectId> = vec![];
         for one in &kin {
-            replaces.push(one.state.id);
+            replaces.extend(Some(one.state.id).filter(|_| one.is_stored()));
             replaces.extend(one.family.iter().flat_map(|family| family.replaces.lock().clone()));
         }
         let runtime = FamilyRuntime::new(family.shape, true, replaces);
