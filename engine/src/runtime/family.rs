@@ -142,7 +142,9 @@ impl Engine {
 
     /// The views with which one of this plan is kept, or would be.
     pub fn kept_with(&self, plan: &FeaturePlan) -> Vec<ObjectId> {
-        if !self.seams.shares || !plan.can_share() {
+        // What is not in a log any more, a family cannot be founded from.
+        let is_whole = |id| self.source(id).is_some_and(|source| source.extent().removed_us.is_none());
+        if !self.seams.shares || !plan.can_share() || !plan.relations().into_iter().all(is_whole) {
             return vec![];
         }
         self.kin(plan).iter().flat_map(|kin| kin.read_as()).collect()

@@ -120,13 +120,9 @@ fn event_bytes(plan: &FeaturePlan) -> usize {
 const NAMED: usize = 5;
 
 /// With which views a view's keys are kept.
-fn shared(plan: &FeaturePlan, with: &[String]) -> String {
+fn shared(with: &[String]) -> String {
     if with.is_empty() {
-        let kin = "; views over the same rows, key and windows will share them";
-        return format!(
-            "events are kept once per view, for all its windows{}",
-            if plan.can_share() { kin } else { "" }
-        );
+        return "events are kept once per view, for all its windows".into();
     }
     let named = with.iter().take(NAMED).cloned().collect::<Vec<_>>().join(", ");
     let more = match with.len().saturating_sub(NAMED) {
@@ -256,7 +252,7 @@ fn describe(plan: &FeaturePlan, name: &str, with: &[String]) -> String {
             format!("WITH (slide = '{slide}'): events leave together, every {slide}, in place of a step for each"),
         );
     }
-    line("shared", shared(plan, with));
+    line("shared", shared(with));
     text
 }
 
