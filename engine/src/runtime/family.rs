@@ -375,9 +375,12 @@ impl Engine {
             }
         }
         if let Err(error) = self.start_views(&objects, snapshot).await {
-            let is_left =
-                |known: &&&Object| !self.views.read().contains_key(&known.id) && self.failure(known.id).is_none();
-            objects.iter().filter(is_left).for_each(|known| self.cannot_start(known, &error));
+            for known in &objects {
+                let is_left = self.view(known.id).is_none() && self.failure(known.id).is_none();
+                if is_left {
+                    self.cannot_start(known, &error);
+                }
+            }
         }
         let mut outcome = Ok(());
         for known in objects {
