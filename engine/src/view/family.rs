@@ -85,6 +85,13 @@ impl Projection {
         steps
     }
 
+    /// The same in chunks as the family has them: none has steps of both sides of a frontier, so those that a commit had can be
+    /// told from the others.
+    fn chunks(&self, of: &[Arc<Steps>], from_us: i64) -> Vec<Arc<Steps>> {
+        let own = of.iter().map(|chunk| self.steps(std::slice::from_ref(chunk), from_us));
+        own.filter(|steps| !steps.is_empty()).map(Arc::new).collect()
+    }
+
     fn count(&self, chunks: &[Arc<Steps>], from_us: i64) -> usize {
         let of_chunk = |chunk: &Arc<Steps>| {
             chunk.iter().filter(|step| step.instant_us >= from_us && self.op(step).is_some()).count()
@@ -164,21 +171,17 @@ impl ViewState {
         family.steps_waiting.fetch_sub(gone, Ordering::Relaxed);
         let Some(host) = self.host() else { return };
         let mut own = self.pending.lock();
-        let steps = host.projection.steps(&chunks, own.committed_us);
-        if !steps.is_empty() {
-            self.steps_waiting.fetch_add(steps.len(), Ordering::Relaxed);
-            own.chunks.push(Arc::new(steps));
-        }
+        let steps = host.projection.chunks(&chunks, own.committed_us);
+        let more: usize = steps.iter().map(|chunk| chunk.len()).sum();
+        self.steps_waiting.fetch_add(more, Ordering::Relaxed);
+        own.chunks.extend(steps);
     }
 
     /// What is to be committed of this view, given its family's chunks.
     pub fn pending_among(&self, chunks: &[Arc<Steps>]) -> Pending {
         let Some(host) = self.host() else { return self.pending() };
         let mut own = self.pending.lock().clone();
-        let steps = host.projection.steps(chunks, own.committed_us);
-        if !steps.is_empty() {
-            own.chunks.push(Arc::new(steps));
-        }
+        own.chunks.extend(host.projection.chunks(chunks, own.committed_us));
         own
     }
 
@@ -192,10 +195,7 @@ impl ViewState {
             }
             own.clone()
         };
-        let steps = host.projection.steps(&chunks, own.committed_us);
-        if !steps.is_empty() {
-            own.chunks.push(Arc::new(steps));
-        }
+        own.chunks.extend(host.projection.chunks(&chunks, own.committed_us));
         Some(own)
     }
 
