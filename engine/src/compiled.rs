@@ -234,6 +234,13 @@ impl CompiledView {
         })
     }
 
+    /// The plan of a family of views, under the name of one of them: which of its outputs a step changes is kept.
+    pub fn of_family(object: &Object, plan: FeaturePlan) -> PlanResult<CompiledView> {
+        let mut compiled = CompiledView::new(object, plan)?;
+        compiled.walk.tracks = true;
+        Ok(compiled)
+    }
+
     /// The stored outputs of many instants, one after another; a failing expression is NULL. Also how many failed.
     /// `slots` are those of `count` instants, one after another.
     pub fn outputs(&self, count: usize, slots: Vec<Value>) -> DfResult<(Vec<Value>, usize)> {

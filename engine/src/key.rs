@@ -210,7 +210,7 @@ impl KeyState {
     /// The state as bytes. Accumulators of bounded frames are left out: they are rebuilt from the events.
     pub fn encode(&self, walk: &Walk) -> Result<Vec<u8>, postcard::Error> {
         let unbounded = |i: &usize| walk.folds[*i].of.unbounded;
-        postcard::to_stdvec(&ImageOf {
+        let mut bytes = postcard::to_stdvec(&ImageOf {
             key: &self.key,
             ring: self.ring.image(&walk.layout),
             partner: &self.ring.partner,
@@ -218,12 +218,16 @@ impl KeyState {
             bounds: &self.done.bounds,
             unbounded: (0..walk.folds.len()).filter(unbounded).map(|i| &self.done.accumulators[i]).collect(),
             held: self.done.held.as_ref(),
-        })
+        })?;
+        if let Some(held) = self.done.held.as_ref().filter(|_| walk.tracks) {
+            bytes.extend(postcard::to_stdvec(&held.since)?);
+        }
+        Ok(bytes)
     }
 
     pub fn decode(walk: &Walk, bytes: &[u8]) -> Result<KeyState, postcard::Error> {
         let foreign = postcard::Error::DeserializeBadEncoding;
-        let image: Image = postcard::from_bytes(bytes)?;
+        let (image, rest): (Image, &[u8]) = postcard::take_from_bytes(bytes)?;
         let mut ring = Ring::from_image(&walk.layout, image.ring).ok_or(foreign.clone())?;
         ring.partner = image.partner;
         let mut done = Cursor {
@@ -234,6 +238,12 @@ impl KeyState {
         };
         if done.bounds.len() != walk.frames.len() {
             return Err(foreign);
+        }
+        if let Some(held) = done.held.as_mut().filter(|_| walk.tracks) {
+            held.since = postcard::from_bytes(rest)?;
+            if held.since.len() != held.outputs.len() + 1 {
+                return Err(foreign);
+            }
         }
         let mut saved = image.unbounded.into_iter();
         for (fold, accumulator) in walk.folds.iter().zip(&mut done.accumulators) {

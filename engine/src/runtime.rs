@@ -17,6 +17,7 @@
 mod checkpoint;
 mod extent;
 mod failed;
+mod family;
 mod letters;
 mod maintenance;
 mod meters;
@@ -46,6 +47,7 @@ use crate::{
     view::{Cold, Memory, OnlineRows, Shown, ViewState},
 };
 use arrow::datatypes::SchemaRef;
+use family::FamilyRuntime;
 use futures::future::join_all;
 use parking_lot::RwLock;
 use refresh::Unput;
@@ -72,6 +74,8 @@ const ADVANCE_PIECE_US: i64 = 31 * 24 * 3_600_000_000;
 pub struct Seams {
     /// How many threads a large batch is spread over, by key.
     pub threads: usize,
+    /// Whether views over the same rows, key and windows are kept together (decision 0018).
+    pub shares: bool,
     /// What the keys of all views may take in memory.
     pub memory: Arc<Memory>,
     /// With so many steps of one view in memory that wait for their history, they are committed before more rows are taken in.
@@ -89,6 +93,8 @@ pub struct Engine {
     sources: RwLock<BTreeMap<ObjectId, Arc<SourceRuntime>>>,
     /// Those that have failed since the start among them.
     views: RwLock<BTreeMap<ObjectId, Arc<ViewRuntime>>>,
+    /// What keeps the keys of several views together; under ids of their own.
+    families: RwLock<BTreeMap<ObjectId, Arc<ViewRuntime>>>,
     /// Views that could not be started.
     not_started: RwLock<BTreeMap<ObjectId, Failure>>,
     /// Grows with every start; fences writers of earlier starts.
@@ -101,18 +107,22 @@ pub struct Engine {
     dropped_online: parking_lot::Mutex<BTreeSet<ObjectId>>,
 }
 
-/// A feature view, its sources, and its table in history.
+/// A feature view, its sources, and its table in history. Or a family of views, which has no history of its own.
 pub struct ViewRuntime {
-    pub state: ViewState,
+    pub state: Arc<ViewState>,
     /// Each once, in the order of their ids.
     pub sources: Vec<Reading>,
     pub history: RwLock<HistoryTable>,
     /// Where a source's log had been shortened before the view was made: the first instant with values.
     history_start_us: Option<i64>,
     pub version: u32,
+    /// When it was created; with its id it names the view for all time.
+    created_us: i64,
     online: AtomicU8,
     /// Held while values are on their way to the online store, so that a checkpoint knows which have arrived.
-    flushing: tokio::sync::Mutex<()>,
+    flushing: Arc<tokio::sync::Mutex<()>>,
+    /// It has chosen an online store, which must not hold up the views of another, nor be held up by theirs.
+    stands_alone: bool,
     /// Sequence number of the next history commit.
     sequence: AtomicU64,
     /// The last failure of a background action on this view, for people.
@@ -123,6 +133,8 @@ pub struct ViewRuntime {
     pub maintenance: RwLock<Maintenance>,
     /// Set once: from then on nothing is applied to it and nobody reads it.
     failure: RwLock<Option<Failure>>,
+    /// Of a family: whose keys it keeps.
+    family: Option<FamilyRuntime>,
 }
 
 /// How a view stands with the online store.
@@ -139,6 +151,34 @@ enum Online {
 }
 
 impl ViewRuntime {
+    fn new(
+        object: &Object,
+        state: Arc<ViewState>,
+        sources: Vec<Reading>,
+        sequence: u64,
+        family: Option<FamilyRuntime>,
+    ) -> ViewRuntime {
+        let definition = object.feature_view();
+        ViewRuntime {
+            history: RwLock::new(Engine::history_table(object, &state.compiled)),
+            state,
+            sources,
+            history_start_us: definition.and_then(|view| view.history_start_us),
+            version: definition.map_or(1, |view| view.version),
+            created_us: object.created_us,
+            online: AtomicU8::new(Online::Closed as u8),
+            flushing: Arc::default(),
+            stands_alone: stands_alone(object),
+            sequence: AtomicU64::new(sequence),
+            last_error: RwLock::default(),
+            online_error: RwLock::default(),
+            meters: ViewMeters::default(),
+            maintenance: RwLock::default(),
+            failure: RwLock::default(),
+            family,
+        }
+    }
+
     fn online(&self) -> Online {
         match self.online.load(Ordering::Acquire) {
             0 => Online::Closed,
@@ -204,6 +244,13 @@ impl Engine {
         self.views.read().values().filter(|view| view.failure.read().is_none()).cloned().collect()
     }
 
+    /// What has keys of its own, and runs: views that stand for themselves, and families.
+    fn kept(&self) -> Vec<Arc<ViewRuntime>> {
+        let (views, families) = (self.views.read(), self.families.read());
+        let alone = views.values().filter(|view| !view.state.is_hosted());
+        alone.chain(families.values()).filter(|view| !view.has_failed()).cloned().collect()
+    }
+
     fn cold(&self, id: ObjectId) -> Cold {
         Cold::new(id, self.seams.state.clone(), self.seams.memory.clone())
     }
@@ -255,38 +302,24 @@ impl Engine {
     /// has caught up. The history table exists afterwards. Returns the first instant of its history if a log had been
     /// shortened before: the catalog is to keep it.
     pub async fn create_view(&self, object: &Object, compiled: CompiledView) -> SeamResult<Option<i64>> {
+        let compiled = Arc::new(compiled);
+        if !stands_alone(object) && self.create_in_family(object, &compiled).await? {
+            return Ok(None);
+        }
         let sources = self.readings(&object.name, &compiled.plan)?;
         let table = Self::history_table(object, &compiled);
         // A CREATE that a crash has cut leaves keys of a view that never was, and its number comes again.
         self.forget_keys(object.id).await?;
         self.seams.history.create(&table).await?;
-        let version = object.feature_view().map_or(1, |v| v.version);
         let read = reading::sources_of(&sources);
         let mut locked = reading::lock_all(&read).await;
         let history_start_us = extent::shortened_us(&read);
         let tables = reading::tables(&compiled.plan, &sources);
-        let view = Arc::new(ViewRuntime {
-            state: ViewState::new(
-                object.id,
-                Arc::new(compiled),
-                i64::MIN,
-                self.seams.threads,
-                Some(self.cold(object.id)),
-                tables,
-            ),
-            sources,
-            history: RwLock::new(table),
-            history_start_us,
-            version,
-            online: AtomicU8::new(Online::Closed as u8),
-            flushing: tokio::sync::Mutex::default(),
-            sequence: AtomicU64::new(1),
-            last_error: RwLock::default(),
-            online_error: RwLock::default(),
-            meters: ViewMeters::default(),
-            maintenance: RwLock::default(),
-            failure: RwLock::default(),
-        });
+        let cold = Some(self.cold(object.id));
+        let state = ViewState::new(object.id, compiled, i64::MIN, self.seams.threads, cold, tables);
+        let mut view = ViewRuntime::new(object, Arc::new(state), sources, 1, None);
+        view.history_start_us = history_start_us;
+        let view = Arc::new(view);
         if let Err(error) = self.build(&view).await {
             let name = view.history.read().name.clone();
             self.forget_view(object.id, &name).await?;
@@ -310,12 +343,15 @@ impl Engine {
             return self.forget_view(id, &failure.name).await;
         }
         let Some(view) = self.views.write().remove(&id) else { return Ok(()) };
-        {
+        let puts = {
             // A checkpoint under way may still write the view's keys: wait for it. Later ones do not know the view, and wait for
             // nothing here: the online store may hang.
             let _quiet = self.checkpointing.lock().await;
             self.detach(&view).await;
-        }
+            let puts = self.puts_of(&view);
+            self.leave_family(&view).await?;
+            puts
+        };
         // Its dead letters go with it; the rows themselves are in the source.
         for reading in &view.sources {
             let letters = [reading.source.id.0.to_be_bytes(), id.0.to_be_bytes()].concat();
@@ -323,7 +359,7 @@ impl Engine {
         }
         let name = view.history.read().name.clone();
         // What is on its way to the online store arrives first; nothing is put after it.
-        let _flushing = view.flushing.lock().await;
+        let _flushing = puts.lock().await;
         self.forget_view(id, &name).await
     }
 
@@ -387,11 +423,28 @@ impl Engine {
         self.views().iter().for_each(|view| view.doubt_online());
     }
 
+    /// What is held while values of a view are on their way to the online store.
+    fn puts_of(&self, view: &ViewRuntime) -> Arc<tokio::sync::Mutex<()>> {
+        self.family_of(view).map_or_else(|| view.flushing.clone(), |family| family.flushing.clone())
+    }
+
+    /// As long as it lives, nobody else puts values of the view.
+    async fn hold_puts(&self, view: &ViewRuntime) -> tokio::sync::OwnedMutexGuard<()> {
+        loop {
+            let puts = self.puts_of(view);
+            let held = puts.clone().lock_owned().await;
+            // It may have moved to a family meanwhile.
+            if Arc::ptr_eq(&puts, &self.puts_of(view)) {
+                return held;
+            }
+        }
+    }
+
     /// From here on the view's values go to another online store, as `choose` tells the seam: what is under way has arrived, and
     /// nothing more is put into the one before. The next flush opens the view where it is now.
     pub async fn move_online(&self, id: ObjectId, choose: impl FnOnce() -> SeamResult<()> + Send) -> SeamResult<()> {
         let Some(view) = self.view(id) else { return choose() };
-        let _flushing = view.flushing.lock().await;
+        let _flushing = self.hold_puts(&view).await;
         choose()?;
         view.set_online(Online::Closed);
         Ok(())
@@ -400,7 +453,7 @@ impl Engine {
     /// The servers that views are on, and dropped views of which something is left.
     pub fn online_lanes(&self) -> BTreeSet<u64> {
         let mut ids: BTreeSet<ObjectId> = self.dropped_online.lock().clone();
-        ids.extend(self.views().iter().map(|view| view.state.id));
+        ids.extend(self.kept().iter().map(|view| view.state.id));
         ids.into_iter().map(|id| self.seams.online.lane(id)).collect()
     }
 
@@ -411,11 +464,16 @@ impl Engine {
         flushed.into_iter().sum()
     }
 
-    /// The same on one of them.
+    /// The same on one of them. A family is flushed where views are that have chosen nothing.
     pub async fn flush_lane(&self, lane: u64) -> SeamResult<usize> {
         let mut flushed = self.finish_drops(lane).await.map(|()| 0);
-        for view in self.views() {
+        for view in self.kept() {
             if self.seams.online.lane(view.state.id) != lane {
+                continue;
+            }
+            if view.family.is_some() {
+                let put = self.flush_members(&view).await;
+                flushed = flushed.and_then(|all: usize| Ok(all + put?));
                 continue;
             }
             let begun_us = self.seams.clock.now_us();
@@ -432,9 +490,13 @@ impl Engine {
     }
 
     async fn flush_view(&self, view: &ViewRuntime) -> SeamResult<usize> {
+        if let Some(family) = self.family_of(view) {
+            return self.flush_family(&family).await;
+        }
         view.state.relieve_all()?;
         let _flushing = view.flushing.lock().await;
-        if !self.is_at_work(view) {
+        // One that has moved to a family meanwhile has its turn with it.
+        if !self.is_at_work(view) || view.state.is_hosted() {
             return Ok(0);
         }
         self.open_online(view).await?;
@@ -461,7 +523,8 @@ impl Engine {
             let id = view.state.id;
             self.seams.online.describe(id, view.state.compiled.output_fields());
             let has_all = self.seams.online.open_view(id).await?;
-            if !has_all {
+            // One that is kept with others is filled by itself (`family/online.rs`).
+            if !has_all && !view.state.is_hosted() {
                 view.state.fill_online();
             }
             view.set_online(if has_all { Online::Open } else { Online::Filling });
@@ -520,7 +583,7 @@ impl Engine {
     /// Brings keys into memory that were there before a restart, as far as there is plenty of room. Lookups and ingestion do
     /// not wait for it: they bring what they need themselves.
     pub async fn warm(&self) -> SeamResult<()> {
-        for view in self.views() {
+        for view in self.kept() {
             let mut at = None;
             while view.state.warm(&mut at)? {
                 tokio::task::yield_now().await;
@@ -570,9 +633,10 @@ impl Engine {
     async fn make_way(&self, source: &SourceRuntime) -> Result<(), IngestError> {
         let crowded = || {
             let is_crowded = |view: &&Arc<ViewRuntime>| {
-                view.state.steps_waiting() > self.seams.steps_waiting_max && view.reads(source.id) && !view.has_failed()
+                view.state.steps_here() > self.seams.steps_waiting_max && view.reads(source.id) && !view.has_failed()
             };
-            self.views.read().values().find(is_crowded).cloned()
+            let (views, families) = (self.views.read(), self.families.read());
+            views.values().chain(families.values()).find(is_crowded).cloned()
         };
         if crowded().is_none() {
             return Ok(());
@@ -593,7 +657,7 @@ impl Engine {
         let Some(source) = self.source(id) else { return Ok(()) };
         loop {
             let due_us =
-                self.views().iter().filter(|view| view.reads(id)).filter_map(|view| view.state.earliest_due()).min();
+                self.kept().iter().filter(|view| view.reads(id)).filter_map(|view| view.state.earliest_due()).min();
             // Never back, and beyond what is next due, so that every piece does something.
             let piece_us = due_us.unwrap_or(i64::MAX).max(source.frontier_us()).saturating_add(ADVANCE_PIECE_US);
             source.advance(piece_us.min(to_us), self.seams.clock.now_us()).await?;
@@ -613,6 +677,11 @@ impl Drop for Engine {
     fn drop(&mut self) {
         self.sources.read().values().for_each(|source| source.let_go());
     }
+}
+
+/// Whether a view has chosen an online store.
+fn stands_alone(object: &Object) -> bool {
+    object.feature_view().and_then(|view| view.options.get("online")).is_some_and(|place| place != "default")
 }
 
 /// What a foreign reader needs to know of a base column.

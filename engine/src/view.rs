@@ -5,6 +5,7 @@
 //! looked up, have an event, or are due.
 
 mod cold;
+mod family;
 mod joins;
 mod memory;
 mod reading;
@@ -16,6 +17,7 @@ mod step;
 mod versions;
 
 pub use cold::Cold;
+pub use family::{Host, Projection};
 pub use joins::Joins;
 pub use memory::Memory;
 pub use refresh::Refresh;
@@ -26,9 +28,10 @@ pub use step::{Op, SharedSteps, Step, Steps};
 use crate::{
     compiled::{BatchRows, CompiledView, Events, Row, RowFailure},
     dimension::Dimension,
-    key::{Instants, KeyState},
+    key::{Held, Instants, KeyState},
     parallel,
     seam::{RejectReason, SeamError, SeamResult, SourceBatch},
+    value::Value,
     wording::{instant, span},
 };
 use datafusion::error::{DataFusionError, Result as DfResult};
@@ -69,6 +72,10 @@ pub struct ViewState {
     /// Held for writing while steps move from the shards to `pending`, so that no reader sees them in neither.
     finishing: RwLock<()>,
     pub counters: Counters,
+    /// Where its keys are that are kept with those of others; then nothing is applied to it, and its shards are empty.
+    host: RwLock<Option<Arc<Host>>>,
+    /// How many views read the keys, where they are others'.
+    readers: AtomicUsize,
 }
 
 /// A row that cannot be used any more, now that a table has changed: of which source and batch.
@@ -77,12 +84,21 @@ pub type Letter = (ObjectId, Arc<SourceBatch>, RowFailure);
 /// Keys with their rows, for the online store; `None`: the key is absent.
 pub type OnlineRows = Vec<(Encoded, Option<Shown>)>;
 
+/// The same, with what the caller makes of each and when it next changes by time alone.
+pub type Made<T> = Vec<(Encoded, Option<(T, Option<i64>)>)>;
+
 /// What a reader sees of a key.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Shown {
     pub row: Row,
     /// When it next changes by time alone; `None`: never.
     pub until_us: Option<i64>,
+}
+
+impl Shown {
+    fn of((row, until_us): (Row, Option<i64>)) -> Shown {
+        Shown { row, until_us }
+    }
 }
 
 /// What `tidemark.pipelines` shows of a view.
@@ -163,11 +179,14 @@ impl ViewState {
             steps_waiting: AtomicUsize::new(0),
             finishing: RwLock::new(()),
             counters: Counters::default(),
+            host: RwLock::default(),
+            readers: AtomicUsize::new(0),
         }
     }
 
     pub fn frontier_us(&self) -> i64 {
-        self.frontier_us.load(Ordering::Acquire)
+        let host = self.host.read();
+        host.as_ref().map_or(&self.frontier_us, |host| &host.state.frontier_us).load(Ordering::Acquire)
     }
 
     /// Works on every shard, on several threads where `rows` make it worth while.
@@ -500,28 +519,30 @@ impl ViewState {
 
     /// What happened, with the outputs that then hold.
     fn outcomes(&self, Instants { each, slots }: Instants) -> DfResult<Outcomes> {
-        let stride = self.compiled.output_count();
+        let (stride, tracks) = (self.compiled.output_count(), self.compiled.walk.tracks);
         if each.is_empty() {
-            return Ok(Outcomes { each, outputs: vec![], stride, failed: 0 });
+            return Ok(Outcomes { each, outputs: vec![], stride, failed: 0, tracks });
         }
         let beyond = each.iter().filter(|i| i.out_of_range).count();
         let (outputs, failed) = self.compiled.outputs(each.len(), slots)?;
-        Ok(Outcomes { each, outputs, stride, failed: failed + beyond })
+        Ok(Outcomes { each, outputs, stride, failed: failed + beyond, tracks })
     }
 
     /// The steps to commit next, and below which instant there is nothing to commit any more.
     pub fn pending(&self) -> Pending {
-        self.pending.lock().clone()
+        loop {
+            let Some(host) = self.host() else { return self.pending.lock().clone() };
+            if let Some(pending) = self.hosted_pending(&host) {
+                return pending;
+            }
+        }
     }
 
-    /// How many steps wait for their commit.
-    pub fn steps_waiting(&self) -> usize {
-        self.steps_waiting.load(Ordering::Relaxed)
-    }
-
-    /// The first `chunks` chunks are in the history table now, complete below `frontier_us`.
+    /// The first `chunks` chunks are in the history table now, complete below `frontier_us`. Where the view is kept with others, the
+    /// last of them was of the family's, which drops its own when all have them.
     pub fn committed(&self, chunks: usize, frontier_us: i64) {
         let mut pending = self.pending.lock();
+        let chunks = chunks.min(pending.chunks.len());
         let gone: usize = pending.chunks.drain(..chunks).map(|chunk| chunk.len()).sum();
         self.steps_waiting.fetch_sub(gone, Ordering::Relaxed);
         pending.committed_us = pending.committed_us.max(frontier_us);
@@ -529,7 +550,7 @@ impl ViewState {
 
     /// The history table has everything below `frontier_us`; which chunks those were is not known any more.
     pub fn committed_below(&self, frontier_us: i64) {
-        let chunks = self.pending().chunks;
+        let chunks = self.pending.lock().chunks.clone();
         let done = chunks.iter().take_while(|chunk| chunk.iter().all(|step| step.instant_us < frontier_us));
         self.committed(done.count(), frontier_us);
     }
@@ -537,15 +558,21 @@ impl ViewState {
     /// The keys whose online value may have changed by `at_us`, with their rows then; each is reported once per change. They
     /// are in flight until [`Self::arrived`] or [`Self::not_arrived`]; after an error none is.
     pub fn take_stale(&self, at_us: i64) -> DfResult<OnlineRows> {
+        let taken = self.take_stale_as(at_us, reading::row)?;
+        Ok(taken.into_iter().map(|(key, row)| (key, row.map(Shown::of))).collect())
+    }
+
+    /// The same, of what holds then whatever the caller makes; with when it next changes.
+    pub fn take_stale_as<T>(&self, at_us: i64, make: impl Fn(&Arc<[Value]>, &Held) -> T) -> DfResult<Made<T>> {
         self.wake_departing(at_us)?;
-        let taken = self.take_all_stale(at_us);
+        let taken = self.take_all_stale(at_us, make);
         if taken.is_err() {
             self.not_arrived();
         }
         taken
     }
 
-    fn take_all_stale(&self, at_us: i64) -> DfResult<OnlineRows> {
+    fn take_all_stale<T>(&self, at_us: i64, make: impl Fn(&Arc<[Value]>, &Held) -> T) -> DfResult<Made<T>> {
         let mut taken = vec![];
         for shard in &self.shards {
             let mut shard = shard.lock();
@@ -555,7 +582,7 @@ impl ViewState {
             let (changed, over) = shard.take_stale();
             for id in changed {
                 if let Some(entry) = shard.get_mut(id) {
-                    let shown = self.show(&mut entry.state, at_us)?;
+                    let shown = self.show_as(&mut entry.state, at_us, &make)?;
                     taken.push((entry.encoded.clone(), shown));
                 }
                 shard.schedule_online(id, &self.compiled.walk);
@@ -565,10 +592,25 @@ impl ViewState {
         Ok(taken)
     }
 
-    /// What a reader sees of the key at `at_us`, and how long.
-    fn show(&self, state: &mut KeyState, at_us: i64) -> DfResult<Option<Shown>> {
-        let row = self.read(state, at_us)?;
-        Ok(row.map(|row| Shown { row, until_us: state.next_online_instant(&self.compiled.walk) }))
+    /// What a reader makes of the key as it is at `at_us`, and how long it is so.
+    fn show_as<T>(
+        &self,
+        state: &mut KeyState,
+        at_us: i64,
+        make: impl FnOnce(&Arc<[Value]>, &Held) -> T,
+    ) -> DfResult<Option<(T, Option<i64>)>> {
+        let made = self.read_as(state, at_us, make)?;
+        Ok(made.map(|made| (made, state.next_online_instant(&self.compiled.walk))))
+    }
+
+    /// Whether the state store may have keys that memory has not.
+    pub fn has_cold(&self) -> bool {
+        self.cold.as_ref().is_some_and(Cold::has_any)
+    }
+
+    /// Whether values of keys may not be in the online store that are named nowhere.
+    pub fn may_be_behind(&self) -> bool {
+        self.cold.as_ref().is_some_and(Cold::may_be_behind)
     }
 
     /// The online store has nothing of the view: what the state store has not, which [`Self::catch_up`] goes by, is put by
@@ -651,6 +693,9 @@ impl ViewState {
 
     /// When the finished part of some key next changes; for those that are not in memory it may be too soon.
     pub fn earliest_due(&self) -> Option<i64> {
+        if let Some(host) = self.host() {
+            return host.state.earliest_due();
+        }
         let cold = self.cold.as_ref().filter(|cold| cold.has_any()).and_then(Cold::earliest_due);
         self.shards.iter().filter_map(|shard| shard.lock().earliest_due()).chain(cold).min()
     }
@@ -658,6 +703,9 @@ impl ViewState {
     /// Keys whose rows the online store does not have yet, nearly: those that have changed since the last flush, and where
     /// all are put, the rest of them. Those that time alone changes are found by the flush itself.
     pub fn waiting_online(&self) -> u64 {
+        if let Some(host) = self.host() {
+            return host.state.waiting_online();
+        }
         let changed: usize = self.shards.iter().map(|shard| shard.lock().waiting_online()).sum();
         let left = self.cold.as_ref().filter(|cold| cold.may_be_behind()).map(|cold| {
             let keys = self.counters.keys.load(Ordering::Relaxed);
@@ -673,8 +721,12 @@ impl ViewState {
         }
     }
 
-    /// Keys in memory, and the bytes that they take there.
+    /// Keys in memory, and the bytes that they take there: of what several views read, one view's share.
     pub fn in_memory(&self) -> (u64, u64) {
+        if let Some(host) = self.host() {
+            let (keys, bytes) = host.state.in_memory();
+            return (keys, bytes / host.state.readers.load(Ordering::Relaxed).max(1) as u64);
+        }
         self.shards.iter().fold((0, 0), |(keys, bytes), shard| {
             let shard = shard.lock();
             (keys + shard.len() as u64, bytes + shard.bytes())

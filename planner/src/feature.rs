@@ -180,6 +180,7 @@ pub const NOW_COLUMN: &str = "__now";
 mod aggregate;
 mod branches;
 mod call;
+pub mod family;
 mod pane;
 mod recognise;
 pub mod retention;

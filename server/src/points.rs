@@ -145,6 +145,7 @@ impl Points {
             online: Arc::new(AtOnline { points: points(), online: seams.online }),
             history: Arc::new(AtHistory { points: points(), history: seams.history }),
             threads: seams.threads,
+            shares: seams.shares,
             memory: seams.memory,
             steps_waiting_max: seams.steps_waiting_max,
             clock: seams.clock,

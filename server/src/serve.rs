@@ -242,6 +242,7 @@ async fn open(
     let seams = Seams {
         steps_waiting_max: STEPS_WAITING_MAX,
         threads: threads(settings),
+        shares: true,
         memory: Arc::new(Memory::new(settings.state_memory)),
         clock: clock.clone(),
         logs: Arc::new(EmbeddedLogs { folder: data.join("log"), settings: log }),

@@ -74,25 +74,23 @@ impl Stats for EngineStats {
         }
         let view = self.engine.view(id)?;
         let (keys_in_memory, memory_bytes) = view.state.in_memory();
-        let pending = view.state.pending();
-        let counters = &view.state.counters;
-        let keys = counters.keys.load(Ordering::Relaxed);
+        let keys = view.state.count(|counters| &counters.keys);
         let waiting = view.state.waiting_online();
         let now_us = view.now_us(self.clock.now_us());
         Some(ViewStats {
             frontier_us: known(view.state.frontier_us()),
             now_us: known(now_us),
             watermark_us: view.sources.iter().map(|reading| reading.source.frontier_us()).min().and_then(known),
-            committed_us: known(pending.committed_us),
+            committed_us: known(view.state.committed_us()),
             history_start_us: view.history_start_us(),
             complete_from_us: view.complete_from_us(),
             keys: Some(keys),
             keys_in_memory: Some(keys_in_memory),
             memory_bytes: Some(memory_bytes),
-            events: Some(counters.events.load(Ordering::Relaxed)),
-            rows_failed: Some(counters.rows_failed.load(Ordering::Relaxed)),
-            values_failed: Some(counters.values_failed.load(Ordering::Relaxed)),
-            steps_pending: Some(pending.chunks.iter().map(|c| c.len() as u64).sum()),
+            events: Some(view.state.count(|counters| &counters.events)),
+            rows_failed: Some(view.state.count(|counters| &counters.rows_failed)),
+            values_failed: Some(view.state.count(|counters| &counters.values_failed)),
+            steps_pending: Some(view.state.steps_waiting() as u64),
             maintenance: view.maintenance.read().clone(),
             positions: positions(&view),
             online_waiting: Some(waiting),

@@ -149,10 +149,14 @@ async fn a_view_that_lived_through_crashes_is_the_view_that_is_born_after_them()
     client.batch_execute("CHECKPOINT").await?;
     for (view, query) in VIEWS {
         let twin = format!("{view}_twin");
+        let current = |name: &str| format!("SELECT * FROM {name} ORDER BY k");
+        // Read before: from then on the two may be kept together.
+        let lived = rows(&client, &current(view)).await?;
         client.batch_execute(&create(&twin, view, query)).await?;
         client.batch_execute("CHECKPOINT").await?;
-        let current = |name: &str| format!("SELECT * FROM {name} ORDER BY k");
-        let (lived, born) = (rows(&client, &current(view)).await?, rows(&client, &current(&twin)).await?);
+        let born = rows(&client, &current(&twin)).await?;
+        let together = rows(&client, &current(view)).await?;
+        ensure!(lived == together, "{view}: {lived:?}\nbeside its twin: {together:?}");
         ensure!(!born.is_empty() && lived == born, "{view}: {lived:?}\nits twin: {born:?}");
         // Everything but when it was written.
         let all = client.prepare(&format!("SELECT * FROM history.{view}")).await?;

@@ -283,6 +283,7 @@ impl World {
         let history = IcebergHistory::open(&part("warehouse"), self.clock.clone()).await.expect("a history store");
         let seams = Seams {
             threads: 2,
+            shares: true,
             steps_waiting_max: STEPS_WAITING_MAX,
             memory: Arc::new(Memory::unlimited()),
             clock: self.clock.clone(),

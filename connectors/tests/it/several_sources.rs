@@ -194,6 +194,7 @@ impl World {
         let store = IcebergHistory::open(&part("warehouse"), self.clock.clone()).await.expect("a history store");
         let seams = Seams {
             threads: 2,
+            shares: true,
             memory: Arc::new(Memory::new(self.memory)),
             steps_waiting_max: 1 << 20,
             clock: self.clock.clone(),

@@ -30,6 +30,9 @@ pub struct Held {
     pub event_us: i64,
     /// The view's stored columns that are neither key nor time, in stored order.
     pub outputs: Box<[Value]>,
+    /// Where the walk tracks them: since when every reader has had a row of its own, then since when each output is what it is.
+    #[serde(skip)]
+    pub since: Box<[i64]>,
 }
 
 #[derive(Debug, Clone)]
@@ -305,7 +308,7 @@ impl Cursor {
 
     /// Bytes on the heap, nearly.
     pub(super) fn memory(&self) -> usize {
-        let held = self.held.as_ref().map_or(0, |held| size_of_val(&*held.outputs));
+        let held = self.held.as_ref().map_or(0, |held| size_of_val(&*held.outputs) + size_of_val(&*held.since));
         let accumulators: usize = self.accumulators.iter().map(Accumulator::memory).sum();
         size_of_val(&*self.bounds) + size_of_val(&*self.accumulators) + accumulators + held
     }

@@ -21,6 +21,8 @@ pub struct Walk {
     pub versions: bool,
     /// Without a row of the joined table the key is not shown.
     pub(super) needs_partner: bool,
+    /// Several views read it, each some of its columns: when which of them last changed is kept too.
+    pub tracks: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -99,6 +101,7 @@ impl Walk {
             pane: plan.pane(),
             versions: plan.versions,
             needs_partner: plan.beside.as_ref().is_some_and(|beside| !beside.is_left),
+            tracks: false,
         }
     }
 

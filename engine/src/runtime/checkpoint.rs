@@ -40,6 +40,8 @@ struct SourceStand {
 
 struct ViewStand {
     view: Arc<ViewRuntime>,
+    /// Of a family: its views, each with a history of its own.
+    members: Vec<Arc<ViewRuntime>>,
     pending: Pending,
     frontier_us: i64,
     positions: Positions,
@@ -60,6 +62,7 @@ impl Stand {
                     let end = |id| sources.iter().position(|source| source.id == id).map(|i| locked[i].end.clone());
                     views.push(ViewStand {
                         view: view.clone(),
+                        members: view.family.as_ref().map(|family| family.members()).unwrap_or_default(),
                         pending: view.state.pending(),
                         frontier_us: view.state.frontier_us(),
                         positions: view.positions(|source| end(source.id).unwrap_or_default()),
@@ -117,7 +120,10 @@ impl Saving {
             stale: stale.clone(),
             behind: *behind,
         };
-        batch.puts.push(put(self.view.state.id, &progress)?);
+        match &self.view.family {
+            Some(family) => family.put(self.view.state.id, progress, &mut batch)?,
+            None => batch.puts.push(put(self.view.state.id, &progress)?),
+        }
         Ok(batch)
     }
 
@@ -172,7 +178,7 @@ async fn sync(sources: &[Arc<SourceRuntime>]) -> SeamResult<()> {
 }
 
 /// How far a source or view is, as one of the puts of a checkpoint.
-fn put(id: ObjectId, progress: &impl Serialize) -> SeamResult<(Keyspace, Vec<u8>, Vec<u8>)> {
+pub(super) fn put(id: ObjectId, progress: &impl Serialize) -> SeamResult<(Keyspace, Vec<u8>, Vec<u8>)> {
     let bytes = postcard::to_stdvec(progress).map_err(SeamError::not_done)?;
     Ok((Keyspace::Progress, id.0.to_be_bytes().to_vec(), bytes))
 }
@@ -226,7 +232,7 @@ impl Engine {
 
     /// Everything that takes long happens beside the sources' work: their locks are held only to note how things stand.
     async fn checkpoint_sources(&self, sources: &[Arc<SourceRuntime>]) -> SeamResult<()> {
-        for view in self.views().into_iter().filter(|view| view.is_over(sources)) {
+        for view in self.kept().into_iter().filter(|view| view.is_over(sources)) {
             view.state.prepare()?;
             view.state.tidy_tables();
         }
@@ -286,8 +292,11 @@ impl Engine {
         for saving in saving {
             match self.is_saved(&saved, &saving) {
                 Ok(true) => {
-                    checkpointed.push(saving.view.state.id);
+                    let view = saving.view.clone();
+                    checkpointed.push(view.state.id);
                     all = all.and(saving.saved());
+                    let forgotten = self.forget_replaced(&view).await;
+                    all = all.and(forgotten);
                 }
                 Ok(false) => {}
                 Err(error) => saving.give_up(&error, self.seams.clock.now_us()),
@@ -310,9 +319,25 @@ impl Engine {
     }
 
     /// Appends a view's pending steps to its history; whether that went well is noted at the view, for people.
+    /// Of a family's views each has its turn; the family's steps go when all of them have them.
     async fn commit_steps(&self, at: &ViewStand) -> SeamResult<()> {
-        let committed = self.append_steps(at).await;
-        let view = &at.view;
+        if at.view.family.is_none() {
+            return self.commit_view(&at.view, &at.pending, at).await;
+        }
+        let mut all = Ok(());
+        for view in &at.members {
+            let pending = view.state.pending_among(&at.pending.chunks);
+            let committed = self.commit_view(view, &pending, at).await;
+            all = all.and(committed);
+        }
+        if all.is_ok() {
+            at.view.state.committed(at.pending.chunks.len(), at.frontier_us);
+        }
+        all
+    }
+
+    async fn commit_view(&self, view: &ViewRuntime, pending: &Pending, at: &ViewStand) -> SeamResult<()> {
+        let committed = self.append_steps(view, pending, at).await;
         if committed.is_err() {
             view.meters.commit_failures.add(1);
         }
@@ -320,8 +345,8 @@ impl Engine {
         committed
     }
 
-    async fn append_steps(&self, at: &ViewStand) -> SeamResult<()> {
-        let ViewStand { view, pending, frontier_us, positions, .. } = at;
+    async fn append_steps(&self, view: &ViewRuntime, pending: &Pending, at: &ViewStand) -> SeamResult<()> {
+        let ViewStand { frontier_us, positions, .. } = at;
         if pending.chunks.is_empty() && *frontier_us <= pending.committed_us {
             return Ok(());
         }

@@ -24,7 +24,10 @@ impl ViewRuntime {
     /// It cannot go on. `positions`: everything before is in it.
     pub(super) fn fail(&self, error: &impl std::fmt::Display, positions: Positions, at_us: i64) {
         let name = self.history.read().name.clone();
-        tracing::error!(view = name, %error, "the feature view has failed; its neighbours go on");
+        match &self.family {
+            Some(family) => family.members().iter().for_each(|view| view.fail(error, positions.clone(), at_us)),
+            None => tracing::error!(view = name, %error, "the feature view has failed; its neighbours go on"),
+        }
         self.failure.write().get_or_insert(Failure {
             name,
             error: error.to_string(),
@@ -52,31 +55,42 @@ impl Engine {
         !self.not_started.read().is_empty() || self.views.read().values().any(|view| on_it(view))
     }
 
-    pub(super) async fn start_view(&self, object: &Object, snapshot: &Snapshot, from_log: bool) -> SeamResult<()> {
+    /// What the view reads, and how: its definition planned again.
+    pub(super) fn compile(object: &Object, snapshot: &Snapshot) -> SeamResult<CompiledView> {
         let wrong = |error| SeamError::not_done(internal(&object.name, error));
         let plan = plan_definition(object, snapshot).map_err(wrong)?;
-        let compiled = CompiledView::new(object, plan).map_err(wrong)?;
-        self.restore_view(object, compiled, from_log).await
+        CompiledView::new(object, plan).map_err(wrong)
+    }
+
+    pub(super) async fn start_view(&self, object: &Object, snapshot: &Snapshot, from_log: bool) -> SeamResult<()> {
+        self.restore_view(object, Self::compile(object, snapshot)?, from_log).await
     }
 
     /// One view that cannot be started does not keep the others from it.
     pub(super) async fn start_or_fail(&self, object: &Object, snapshot: &Snapshot) {
         if let Err(error) = self.start_view(object, snapshot, false).await {
-            let (name, at_us) = (object.name.clone(), self.seams.clock.now_us());
-            tracing::error!(view = name, %error, "the feature view cannot be started; its neighbours go on");
-            let failure = Failure { name, error: error.to_string(), positions: None, at_us };
-            self.not_started.write().insert(object.id, failure);
+            self.cannot_start(object, &error);
         }
+    }
+
+    pub(super) fn cannot_start(&self, object: &Object, error: &SeamError) {
+        let (name, at_us) = (object.name.clone(), self.seams.clock.now_us());
+        tracing::error!(view = name, %error, "the feature view cannot be started; its neighbours go on");
+        let failure = Failure { name, error: error.to_string(), positions: None, at_us };
+        self.not_started.write().insert(object.id, failure);
     }
 
     /// Starts a view again that has failed; `false`: it runs. What it has in memory is given up for its last checkpoint; where
     /// that does not do, its keys are built anew from the log.
     ///
     /// # Errors
-    /// It fails again: the view is as it was, with the new error.
+    /// It fails again: the view is as it was, with the new error. Views that are kept together are started again together.
     pub async fn resume_view(&self, object: &Object, snapshot: &Snapshot) -> SeamResult<bool> {
         let Some(before) = self.failure(object.id) else { return Ok(false) };
         let _quiet = self.checkpointing.lock().await;
+        if let Some(started) = self.resume_family(object, snapshot).await? {
+            return started.map(|()| true);
+        }
         let view = self.views.write().remove(&object.id);
         if let Some(view) = view {
             self.detach(&view).await;

@@ -195,6 +195,7 @@ impl ViewRuntime {
         };
         while let Some(log) = logs.iter_mut().filter(|log| !log.is_over).min_by_key(rank) {
             log.step(self, &mut letters).await?;
+            self.hand_over();
             // A long recovery must not keep the thread to itself: somebody may want to stop it.
             tokio::task::yield_now().await;
         }

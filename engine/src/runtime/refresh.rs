@@ -54,7 +54,7 @@ impl Engine {
     async fn put_again(&self, view: &ViewRuntime) -> SeamResult<u64> {
         view.doubt_online();
         {
-            let _flushing = view.flushing.lock().await;
+            let _flushing = self.hold_puts(view).await;
             if self.is_at_work(view) {
                 self.open_online(view).await?;
             }
@@ -84,7 +84,7 @@ impl Engine {
 
     /// One page; `None`: there is nothing more to put. Flushes and drops come between two of them.
     async fn put_page(&self, view: &ViewRuntime, refresh: &mut Refresh<'_>) -> SeamResult<Option<u64>> {
-        let _flushing = view.flushing.lock().await;
+        let _flushing = self.hold_puts(view).await;
         if !self.is_at_work(view) {
             return Ok(None);
         }
@@ -99,7 +99,7 @@ impl Engine {
     /// The store has lost the view, and gets all of it by that.
     async fn fill_online(&self, view: &ViewRuntime) -> SeamResult<u64> {
         self.flush_view(view).await?;
-        Ok(view.state.counters.keys.load(Ordering::Relaxed))
+        Ok(view.state.count(|counters| &counters.keys))
     }
 
     /// Whether this is the view's runtime, and runs: nothing is put of one that has been dropped.

@@ -1,7 +1,7 @@
 //! Coming back: state from the last checkpoint, then the log from where that stood.
 
 use super::{
-    Engine, EngineMeters, Online, Reading, Seams, SourceRuntime, ViewMeters, ViewRuntime,
+    Engine, EngineMeters, Reading, Seams, SourceRuntime, ViewRuntime,
     reading::{lock_all, sources_of, tables},
 };
 use crate::{
@@ -12,13 +12,10 @@ use crate::{
 use parking_lot::RwLock;
 use serde::{Deserialize, Serialize};
 use std::{
-    collections::BTreeMap,
-    sync::{
-        Arc,
-        atomic::{AtomicU8, AtomicU64},
-    },
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, atomic::AtomicU64},
 };
-use tidemark_catalog::{ObjectId, Snapshot};
+use tidemark_catalog::{Object, ObjectId, Snapshot};
 
 /// Where a source stood at the last checkpoint.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -87,6 +84,7 @@ impl Engine {
             seams,
             sources: RwLock::new(BTreeMap::new()),
             views: RwLock::new(BTreeMap::new()),
+            families: RwLock::new(BTreeMap::new()),
             not_started: RwLock::new(BTreeMap::new()),
             epoch,
             puts: AtomicU64::new(0),
@@ -101,23 +99,15 @@ impl Engine {
                 engine.sources.write().insert(object.id, Arc::new(source));
             }
         }
-        for object in snapshot.objects() {
-            if object.feature_view().is_some() {
-                engine.start_or_fail(object, snapshot).await;
-            }
-        }
-        engine.forget_orphans(snapshot).await?;
+        let views: Vec<&Object> = snapshot.objects().filter(|object| object.feature_view().is_some()).collect();
+        let claimed = engine.start_views(&views, snapshot).await?;
+        engine.forget_orphans(snapshot, &claimed).await?;
         Ok(engine)
     }
 
     /// Starts a view from its last checkpoint, or, if asked to or if there is none, from the log. Its keys stay in the state store
     /// until somebody needs them: what takes time is the log since then.
-    pub(super) async fn restore_view(
-        &self,
-        object: &tidemark_catalog::Object,
-        compiled: CompiledView,
-        from_log: bool,
-    ) -> SeamResult<()> {
+    pub(super) async fn restore_view(&self, object: &Object, compiled: CompiledView, from_log: bool) -> SeamResult<()> {
         let sources = self.readings(&object.name, &compiled.plan)?;
         let table = Self::history_table(object, &compiled);
         self.seams.history.create(&table).await?;
@@ -139,21 +129,8 @@ impl Engine {
             // What has left memory before the first checkpoint counts for nothing.
             None => self.forget_keys(object.id).await?,
         }
-        let view = Arc::new(ViewRuntime {
-            state,
-            sources,
-            history: RwLock::new(table),
-            history_start_us: object.feature_view().and_then(|v| v.history_start_us),
-            version: object.feature_view().map_or(1, |v| v.version),
-            online: AtomicU8::new(Online::Closed as u8),
-            flushing: tokio::sync::Mutex::default(),
-            sequence: AtomicU64::new(tag.map_or(1, |t| t.sequence + 1)),
-            last_error: RwLock::default(),
-            online_error: RwLock::default(),
-            meters: ViewMeters::default(),
-            maintenance: RwLock::default(),
-            failure: RwLock::default(),
-        });
+        let sequence = tag.map_or(1, |t| t.sequence + 1);
+        let view = Arc::new(ViewRuntime::new(object, Arc::new(state), sources, sequence, None));
         let read = sources_of(&view.sources);
         let mut locked = lock_all(&read).await;
         if let Some((positions, open)) = &from {
@@ -173,11 +150,7 @@ impl Engine {
 
     /// Where the view stood, unless its state is in a format of another version: then it begins anew, if their logs still have
     /// all that it has seen.
-    async fn view_progress(
-        &self,
-        object: &tidemark_catalog::Object,
-        sources: &[Reading],
-    ) -> SeamResult<Option<ViewProgress>> {
+    async fn view_progress(&self, object: &Object, sources: &[Reading]) -> SeamResult<Option<ViewProgress>> {
         let Some(bytes) = read(&self.seams, &object.id.0.to_be_bytes())? else { return Ok(None) };
         let (format, _) = postcard::take_from_bytes::<u32>(&bytes).map_err(SeamError::not_done)?;
         if format == STATE_FORMAT {
@@ -187,12 +160,7 @@ impl Engine {
     }
 
     /// The view has no checkpoint that would do: it begins anew, if the logs still have all that it has seen.
-    async fn begin_anew(
-        &self,
-        object: &tidemark_catalog::Object,
-        sources: &[Reading],
-        why: &str,
-    ) -> SeamResult<Option<ViewProgress>> {
+    async fn begin_anew(&self, object: &Object, sources: &[Reading], why: &str) -> SeamResult<Option<ViewProgress>> {
         let name = &object.name;
         if sources.iter().any(|reading| reading.source.extent().removed_us.is_some()) {
             return Err(SeamError::NotDone(format!(
@@ -213,7 +181,8 @@ impl Engine {
     }
 
     /// Removes what a crash between the catalog's commit and the clean-up of a drop has left.
-    async fn forget_orphans(&self, snapshot: &Snapshot) -> SeamResult<()> {
+    /// `claimed`: the families that have a view.
+    async fn forget_orphans(&self, snapshot: &Snapshot, claimed: &BTreeSet<ObjectId>) -> SeamResult<()> {
         let views = snapshot.objects().filter(|object| object.feature_view().is_some()).map(|object| object.id);
         self.seams.history.retain(&views.collect()).await?;
         let mut after: Option<Vec<u8>> = None;
@@ -224,6 +193,7 @@ impl Engine {
             for (key, _) in page {
                 if let Ok(id) = <[u8; 4]>::try_from(key.as_slice())
                     && snapshot.get_id(ObjectId(u32::from_be_bytes(id))).is_none()
+                    && !claimed.contains(&ObjectId(u32::from_be_bytes(id)))
                 {
                     for keyspace in Keyspace::ALL.into_iter().filter(|keyspace| *keyspace != Keyspace::Progress) {
                         self.seams.state.remove(keyspace, &id).await?;

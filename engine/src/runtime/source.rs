@@ -431,7 +431,8 @@ impl SourceRuntime {
         let mut letters = vec![];
         self.each_branch(view, batch, &decision, replaced, |rows| {
             for failure in view.state.apply(rows)? {
-                letters.push(self.letter(batch, Some(view.state.id), failure.row, failure.reason, failure.error));
+                let letter = |id| self.letter(batch, Some(id), failure.row, failure.reason, failure.error.clone());
+                letters.extend(view.read_as().into_iter().map(letter));
             }
             Ok(())
         })?;

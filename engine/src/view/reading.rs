@@ -2,7 +2,7 @@
 //! Each walks on from where the finished part of a key stands.
 
 use super::{
-    OnlineRows, Pending, ViewState,
+    Made, OnlineRows, Pending, Shown, ViewState,
     cold::{Cold, ColdKeys, Watch},
     seam,
     shard::{Encoded, hash},
@@ -24,6 +24,18 @@ use std::{
 impl ViewState {
     /// `V(key, at)` for an instant at or after the frontier.
     pub fn lookup(&self, encoded: &[u8], at_us: i64) -> DfResult<Option<Row>> {
+        self.where_kept(|host| match host {
+            Some(host) => host.state.find_row(encoded, at_us, |key, held| host.projection.row(key, held)),
+            None => self.find_row(encoded, at_us, row),
+        })
+    }
+
+    fn find_row(
+        &self,
+        encoded: &[u8],
+        at_us: i64,
+        make: impl FnOnce(&Arc<[Value]>, &Held) -> Row,
+    ) -> DfResult<Option<Row>> {
         let hash = hash(encoded);
         let mut shard = self.shards[shard_of(hash)].lock();
         let (id, was_cold) = match shard.find(hash, encoded) {
@@ -31,7 +43,7 @@ impl ViewState {
             None => (self.find_or_load(&mut shard, hash, encoded).map_err(seam)?, true),
         };
         let Some(entry) = id.and_then(|id| shard.asked_for(id)) else { return Ok(None) };
-        let row = self.read(&mut entry.state, at_us);
+        let row = self.read_as(&mut entry.state, at_us, make);
         if was_cold {
             self.relieve(&mut shard).map_err(seam)?;
         }
@@ -40,12 +52,19 @@ impl ViewState {
 
     /// `V(k, at)` for every key present, at or after the frontier. Keys that are not in memory do not come into it for that.
     pub fn rows(&self, at_us: i64) -> DfResult<Vec<Row>> {
+        self.where_kept(|host| match host {
+            Some(host) => host.state.all_rows(at_us, |key, held| host.projection.row(key, held)),
+            None => self.all_rows(at_us, row),
+        })
+    }
+
+    fn all_rows(&self, at_us: i64, make: impl Fn(&Arc<[Value]>, &Held) -> Row) -> DfResult<Vec<Row>> {
         let has_cold = self.cold.as_ref().is_some_and(Cold::has_any);
         let mut rows = vec![];
         let mut seen: HashSet<Encoded> = HashSet::new();
         for shard in &self.shards {
             for entry in shard.lock().entries_mut() {
-                rows.extend(self.read(&mut entry.state, at_us)?);
+                rows.extend(self.read_as(&mut entry.state, at_us, &make)?);
                 if has_cold {
                     seen.insert(entry.encoded.clone());
                 }
@@ -61,7 +80,7 @@ impl ViewState {
             for key in page {
                 if !seen.contains(&*key) {
                     let key: Encoded = key.into();
-                    rows.extend(self.with_cold(&key, |state| self.read(state, at_us))?.flatten());
+                    rows.extend(self.with_cold(&key, |state| self.read_as(state, at_us, &make))?.flatten());
                     seen.insert(key);
                 }
             }
@@ -89,6 +108,17 @@ impl ViewState {
     /// Fills the online store from all keys, where it could not follow: the next rows as of `at_us`; `None`: that was all, or
     /// there is nothing to make up for.
     pub fn catch_up(&self, at: &mut Option<ColdKeys>, at_us: i64) -> DfResult<Option<OnlineRows>> {
+        let page = self.catch_up_as(at, at_us, row)?;
+        Ok(page.map(|page| page.into_iter().map(|(key, row)| (key, row.map(Shown::of))).collect()))
+    }
+
+    /// The same, of what holds then whatever the caller makes; with when it next changes.
+    pub fn catch_up_as<T>(
+        &self,
+        at: &mut Option<ColdKeys>,
+        at_us: i64,
+        make: impl Fn(&Arc<[Value]>, &Held) -> T,
+    ) -> DfResult<Option<Made<T>>> {
         let Some(cold) = &self.cold else { return Ok(None) };
         let walk = &self.compiled.walk;
         if at.is_none() {
@@ -111,7 +141,7 @@ impl ViewState {
         for key in page {
             let key: Encoded = key.into();
             let read = |state: &mut KeyState| {
-                let row = self.show(state, at_us)?;
+                let row = self.show_as(state, at_us, &make)?;
                 // The index has when history next changes. Where that is before now, it is to have what the store waits for too.
                 let is_ahead = state.next_instant(walk).is_some_and(|next| next <= at_us);
                 Ok((row, state.next_online_instant(walk).filter(|_| is_ahead)))
@@ -136,7 +166,8 @@ impl ViewState {
     /// Brings keys back into memory before somebody asks for them, while there is plenty of room: the next page; `false`: that
     /// is enough.
     pub fn warm(&self, at: &mut Option<ColdKeys>) -> SeamResult<bool> {
-        let Some(cold) = self.cold.as_ref().filter(|cold| cold.has_any() && cold.memory.has_plenty()) else {
+        let here = self.cold.as_ref().filter(|_| self.host().is_none());
+        let Some(cold) = here.filter(|cold| cold.has_any() && cold.memory.has_plenty()) else {
             return Ok(false);
         };
         let keys = at.get_or_insert_with(|| cold.keys(self.generation()));
@@ -153,20 +184,36 @@ impl ViewState {
         Ok(!is_end)
     }
 
-    pub(super) fn read(&self, state: &mut KeyState, at_us: i64) -> DfResult<Option<Row>> {
+    /// What a reader makes of the key as it is at `at_us`.
+    pub(super) fn read_as<T>(
+        &self,
+        state: &mut KeyState,
+        at_us: i64,
+        make: impl FnOnce(&Arc<[Value]>, &Held) -> T,
+    ) -> DfResult<Option<T>> {
         let at_us = at_us.max(self.frontier_us().saturating_sub(1));
         let key = state.key.clone();
         let mut instants = Instants::default();
         let cursor = state.online(&self.compiled.walk, at_us, &mut instants);
         let outcomes = self.outcomes(instants)?;
         outcomes.settle_each(outcomes.all(), &mut cursor.held, &key, |_| {});
-        Ok(cursor.held.as_ref().map(|held| row(&key, held)))
+        Ok(cursor.held.as_ref().map(|held| make(&key, held)))
     }
 
     /// The steps between the frontier and `at_us` that history does not have: the pending ones and the provisional ones.
     /// Also the instant below which the history table is complete; read the table after this, only below that instant.
     pub fn steps_above_history(&self, at_us: i64, key: Option<&[u8]>) -> DfResult<(i64, SharedSteps)> {
-        let _finishing = self.finishing.read();
+        while let Some(host) = self.host() {
+            if let Some(steps) = self.hosted_steps(&host, at_us, key)? {
+                return Ok(steps);
+            }
+        }
+        let finishing = self.finishing.read();
+        if self.host().is_some() {
+            // It has moved just now, and goes no further without passing here.
+            drop(finishing);
+            return self.steps_above_history(at_us, key);
+        }
         let mut provisional = Steps::default();
         match key {
             Some(key) => {
@@ -223,7 +270,7 @@ impl ViewState {
     }
 }
 
-fn row(key: &Arc<[Value]>, held: &Held) -> Row {
+pub(super) fn row(key: &Arc<[Value]>, held: &Held) -> Row {
     Row { key: key.clone(), instant_us: held.instant_us, event_us: held.event_us, outputs: held.outputs.clone() }
 }
 

@@ -1,4 +1,7 @@
 //! Steps: the rows of history, in columns as far as it pays.
+//!
+//! Of keys that several views read (`family.rs`) a step says beside what it changed, in bits: that every reader has it, that a
+//! month begins, then one for each output.
 
 use crate::{
     compiled::Row,
@@ -32,6 +35,27 @@ pub struct Steps {
     outputs: Vec<Value>,
     /// Where the outputs of each step end.
     ends: Vec<u32>,
+    /// As many words for each step; none where one view alone reads them.
+    changed: Vec<u64>,
+}
+
+/// A step's bits.
+pub(super) const EVERY: usize = 0;
+pub(super) const MONTH: usize = 1;
+/// That of the first output.
+pub(super) const OUTPUTS: usize = 2;
+
+/// How many words have the bits of a step with so many outputs.
+pub(super) fn words(outputs: usize) -> usize {
+    (OUTPUTS + outputs).div_ceil(64)
+}
+
+pub(super) fn set(bits: &mut [u64], bit: usize) {
+    bits[bit / 64] |= 1 << (bit % 64);
+}
+
+pub(super) fn has(bits: &[u64], bit: usize) -> bool {
+    bits.get(bit / 64).is_some_and(|word| word >> (bit % 64) & 1 == 1)
 }
 
 /// One row of history.
@@ -43,6 +67,8 @@ pub struct Step<'a> {
     pub op: Op,
     /// Stored columns that are neither key nor time; none for a delete.
     pub outputs: &'a [Value],
+    /// What it changed, where several views read it; else nothing.
+    pub(super) changed: &'a [u64],
 }
 
 impl<'a> Step<'a> {
@@ -54,6 +80,7 @@ impl<'a> Step<'a> {
             event_us: row.event_us,
             op: Op::Upsert,
             outputs: &row.outputs,
+            changed: &[],
         }
     }
 
@@ -82,16 +109,19 @@ impl Steps {
             self.outputs.extend_from_slice(step.outputs);
         }
         self.ends.push(self.outputs.len() as u32);
+        self.changed.extend_from_slice(step.changed);
     }
 
     pub fn iter(&self) -> impl Iterator<Item = Step<'_>> {
         let begin = |i: usize| if i == 0 { 0 } else { self.ends[i - 1] as usize };
+        let words = self.changed.len().checked_div(self.each.len()).unwrap_or(0);
         self.each.iter().enumerate().map(move |(i, (key, instant_us, event_us, op))| Step {
             key,
             instant_us: *instant_us,
             event_us: *event_us,
             op: *op,
             outputs: &self.outputs[begin(i)..self.ends[i] as usize],
+            changed: &self.changed[i * words..(i + 1) * words],
         })
     }
 }
@@ -115,6 +145,8 @@ pub struct Outcomes {
     pub(super) stride: usize,
     /// How many of them are NULL because they could not be computed; of aggregates out of range, one an instant.
     pub(super) failed: usize,
+    /// Several views read them ([`crate::key::Walk::tracks`]).
+    pub(super) tracks: bool,
 }
 
 impl Outcomes {
@@ -130,37 +162,66 @@ impl Outcomes {
         key: &Arc<[Value]>,
         mut out: impl FnMut(Step<'_>),
     ) {
+        let mut changed = vec![0; if self.tracks { words(self.stride) } else { 0 }];
         for i in instants {
             let (instant, outputs) = (&self.each[i], &self.outputs[i * self.stride..(i + 1) * self.stride]);
-            if let Some(op) = settle(held, instant, outputs) {
-                out(Step { key, instant_us: instant.at_us, event_us: instant.event_us, op, outputs });
+            changed.fill(0);
+            if let Some(op) = settle(held, instant, outputs, &mut changed) {
+                let (instant_us, event_us) = (instant.at_us, instant.event_us);
+                out(Step { key, instant_us, event_us, op, outputs, changed: &changed });
             }
         }
     }
 }
 
 /// Turns an instant into a step, if it is one: presence, `_event_time` or the bits of an output changed, or a month
-/// began. `held` is what held before, and then what holds.
-fn settle(held: &mut Option<Held>, instant: &Instant, outputs: &[Value]) -> Option<Op> {
+/// began. `held` is what held before, and then what holds. Where there is room for it, `changed` gets what the step changed.
+fn settle(held: &mut Option<Held>, instant: &Instant, outputs: &[Value], changed: &mut [u64]) -> Option<Op> {
     if !instant.present {
         held.take()?;
         return Some(Op::Delete);
     }
     match held {
         Some(held) => {
-            let changed = held.event_us != instant.event_us || *held.outputs != *outputs;
-            if !changed && !instant.month {
+            let is_new = held.event_us != instant.event_us || *held.outputs != *outputs;
+            if !is_new && !instant.month {
                 return None;
+            }
+            if !changed.is_empty() {
+                track(held, instant, outputs, changed);
             }
             held.instant_us = instant.at_us;
             held.event_us = instant.event_us;
             held.outputs.clone_from_slice(outputs);
-            Some(if changed { Op::Upsert } else { Op::Carry })
+            Some(if is_new { Op::Upsert } else { Op::Carry })
         }
         None => {
             let (instant_us, event_us) = (instant.at_us, instant.event_us);
-            *held = Some(Held { instant_us, event_us, outputs: outputs.into() });
+            let mut since: Box<[i64]> = Box::default();
+            if !changed.is_empty() {
+                since = vec![instant_us; outputs.len() + 1].into();
+                set(changed, EVERY);
+            }
+            *held = Some(Held { instant_us, event_us, outputs: outputs.into(), since });
             Some(Op::Upsert)
+        }
+    }
+}
+
+/// Which outputs are others than those that hold, and since when now.
+fn track(held: &mut Held, instant: &Instant, outputs: &[Value], changed: &mut [u64]) {
+    if held.event_us != instant.event_us {
+        set(changed, EVERY);
+        held.since[0] = instant.at_us;
+    }
+    if instant.month {
+        set(changed, MONTH);
+        held.since[0] = instant.at_us;
+    }
+    for (i, (before, now)) in held.outputs.iter().zip(outputs).enumerate() {
+        if before != now {
+            set(changed, OUTPUTS + i);
+            held.since[1 + i] = instant.at_us;
         }
     }
 }

@@ -18,6 +18,7 @@ mod check;
 mod clock;
 mod faults;
 mod history;
+mod kept_together;
 mod ledger;
 mod log;
 mod reference;

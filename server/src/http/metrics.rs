@@ -209,11 +209,11 @@ fn views(out: &mut Exposition, views: &[View<'_>], now_us: i64) {
          lack.",
     );
     of_views(out, views, Gauge, metric, |view| {
-        let committed_us = instant(view.state.pending().committed_us)?;
+        let committed_us = instant(view.state.committed_us())?;
         Some(seconds(view.now_us(now_us).saturating_sub(committed_us).max(0)))
     });
     let metric = ("tidemark_view_keys", "Entity keys of the view, in memory or not.");
-    of_views(out, views, Gauge, metric, |view| Some(load(&view.state.counters.keys)));
+    of_views(out, views, Gauge, metric, |view| Some(view.state.count(|counters| &counters.keys)));
     let metric = (
         "tidemark_view_keys_in_memory",
         "Entity keys of the view that are in memory; lookups of others read the disk.",
@@ -231,13 +231,13 @@ fn views(out: &mut Exposition, views: &[View<'_>], now_us: i64) {
         "tidemark_view_rows_failed_total",
         "Rows that the view could not use: they are dead letters. Those that a start replayed count again.",
     );
-    of_views(out, views, Counter, metric, |view| Some(load(&view.state.counters.rows_failed)));
+    of_views(out, views, Counter, metric, |view| Some(view.state.count(|counters| &counters.rows_failed)));
     let metric = (
         "tidemark_view_values_failed_total",
         "Values of the view that became NULL because an expression failed or left its type's range. Those that a start \
          replayed count again.",
     );
-    of_views(out, views, Counter, metric, |view| Some(load(&view.state.counters.values_failed)));
+    of_views(out, views, Counter, metric, |view| Some(view.state.count(|counters| &counters.values_failed)));
     let metric = (
         "tidemark_view_online_flush_failures_total",
         "Times that the online store could not be brought level with the view since the server started. It is tried \
@@ -377,10 +377,6 @@ fn clients(out: &mut Exposition, subject: &Subject) {
     let help = "Client connections that may be open at once: the setting max_connections.";
     let limit = subject.max_connections;
     out.family(Kind::Gauge, "tidemark_connections_limit", help, |family| family.sample(&[], limit));
-}
-
-fn load(counter: &std::sync::atomic::AtomicU64) -> u64 {
-    counter.load(std::sync::atomic::Ordering::Relaxed)
 }
 
 fn seconds(us: i64) -> f64 {

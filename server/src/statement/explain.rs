@@ -85,10 +85,17 @@ pub fn feature_view(
     create: &CreateFeatureView,
     format: &ExplainFormat,
 ) -> Result<RecordBatch, PgError> {
-    let plan = create_feature_view::plan(&database.snapshot(), session, create)?;
+    let snapshot = database.snapshot();
+    let plan = create_feature_view::plan(&snapshot, session, create)?;
     match format {
         ExplainFormat::Probes => lines(&probes_sql(&plan, &create.name)?),
-        ExplainFormat::Text => lines(&describe(&plan, &create.name)),
+        ExplainFormat::Text => {
+            let kept_with = database.owner()?.engine.kept_with(&plan);
+            let mut names: Vec<_> =
+                kept_with.iter().filter_map(|id| Some(snapshot.get_id(*id)?.name.clone())).collect();
+            names.sort();
+            lines(&describe(&plan, &create.name, &names))
+        }
     }
 }
 
@@ -110,7 +117,24 @@ fn event_bytes(plan: &FeaturePlan) -> usize {
     bytes + usize::div_ceil(bits, 64) * WORD
 }
 
-fn describe(plan: &FeaturePlan, name: &str) -> String {
+/// Names of views that are listed one by one.
+const NAMED: usize = 5;
+
+/// With which views a view's keys are kept.
+fn shared(with: &[String]) -> String {
+    if with.is_empty() {
+        return "events are kept once per view, for all its windows".into();
+    }
+    let named = with.iter().take(NAMED).cloned().collect::<Vec<_>>().join(", ");
+    let more = match with.len().saturating_sub(NAMED) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    format!("events are kept once, with those of {named}{more}: the same rows, key and windows")
+}
+
+/// `with`: the views that it would be kept with.
+fn describe(plan: &FeaturePlan, name: &str, with: &[String]) -> String {
     let mut text = format!("Feature view {name}\n");
     let mut line = |label: &str, value: String| text.push_str(&format!("  {label:<14}{value}\n"));
     let streams: Vec<&str> = plan.branches.iter().map(|branch| branch.relation_name.as_str()).collect();
@@ -229,7 +253,7 @@ fn describe(plan: &FeaturePlan, name: &str) -> String {
             format!("WITH (slide = '{slide}'): events leave together, every {slide}, in place of a step for each"),
         );
     }
-    line("shared", "events are kept once per view, for all its windows".into());
+    line("shared", shared(with));
     text
 }
 

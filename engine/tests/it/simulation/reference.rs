@@ -45,6 +45,7 @@ impl Reference {
         let now_us = clock.now_us();
         let seams = Seams {
             threads: 1,
+            shares: false,
             memory: Arc::new(Memory::unlimited()),
             steps_waiting_max: usize::MAX,
             clock: Arc::new(SimClock::at(now_us)),

@@ -18,7 +18,7 @@ pub const FIRST_VIEW: u32 = A.0 + 3;
 pub const SECOND: i64 = 1_000_000;
 
 /// Name, options, query.
-const VIEWS: [(&str, &str, &str); 14] = [
+const VIEWS: [(&str, &str, &str); 17] = [
     (
         "short",
         "",
@@ -81,6 +81,24 @@ const VIEWS: [(&str, &str, &str); 14] = [
         "SELECT e.k, e.ts, p.grp AS latest, count(*) OVER w AS c, sum(e.x * p.x) OVER w AS total \
          FROM a e ASOF LEFT JOIN t p ON e.n = p.id AND e.ts >= p.ts \
          WINDOW w AS (PARTITION BY e.k ORDER BY e.ts RANGE INTERVAL '30 seconds' PRECEDING)",
+    ),
+    // These are kept together with `short` and with `mortal`.
+    (
+        "short_too",
+        "",
+        "SELECT k, ts, min(x) OVER w AS least, count(*) FILTER (WHERE n > 1) OVER w AS few, sum(x) OVER w / count(*) OVER w AS mean FROM a \
+         WINDOW w AS (PARTITION BY k ORDER BY ts RANGE INTERVAL '10 seconds' PRECEDING)",
+    ),
+    (
+        "short_raw",
+        "",
+        "SELECT k, ts, n AS number, last_value(x) OVER w AS last, max(x) OVER w AS top FROM a \
+         WINDOW w AS (PARTITION BY k ORDER BY ts RANGE INTERVAL '10 seconds' PRECEDING)",
+    ),
+    (
+        "mortal_too",
+        "WITH (ttl = '25 seconds')",
+        "SELECT k, ts, x, max(n) OVER (PARTITION BY k ORDER BY ts RANGE INTERVAL '20 seconds' PRECEDING) AS top FROM b",
     ),
 ];
 

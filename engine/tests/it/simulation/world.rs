@@ -428,6 +428,7 @@ impl World {
     fn seams(&self) -> Seams {
         Seams {
             threads: 1,
+            shares: true,
             memory: Arc::new(Memory::new(self.memory)),
             steps_waiting_max: self.steps_waiting_max,
             clock: self.clock.clone(),

@@ -1,0 +1,124 @@
+//! The online store and views that are kept together: what has changed is taken once, and put for each of them.
+
+use crate::{
+    key::Held,
+    meter::span,
+    runtime::{Engine, Online, ViewRuntime, refresh::Unput},
+    seam::{SeamError, SeamResult},
+    value::Value,
+    view::{Encoded, Host, OnlineRows, Shown, ViewState},
+};
+use std::sync::Arc;
+
+type Member = (Arc<ViewRuntime>, Arc<Host>);
+
+/// What a key of the family has, of which each view reads its part.
+type Taken = (Arc<[Value]>, Held);
+
+fn taken(key: &Arc<[Value]>, held: &Held) -> Taken {
+    (key.clone(), held.clone())
+}
+
+/// The rows of one of the views.
+fn rows_of(host: &Host, held: &[(Encoded, Option<(Taken, Option<i64>)>)]) -> OnlineRows {
+    let shown = |((key, held), until_us): &(Taken, Option<i64>)| Shown {
+        row: host.projection.row(key, held),
+        until_us: *until_us,
+    };
+    held.iter().map(|(encoded, held)| (encoded.clone(), held.as_ref().map(shown))).collect()
+}
+
+impl Engine {
+    /// One turn of the tick: see [`Engine::flush_online`]. Returns how many rows were put.
+    pub(in crate::runtime) async fn flush_members(&self, keeps: &ViewRuntime) -> SeamResult<usize> {
+        let begun_us = self.seams.clock.now_us();
+        let mut put = self.flush_family(keeps).await;
+        let members = keeps.family.as_ref().map(|family| family.members()).unwrap_or_default();
+        if put.is_err() && members.iter().any(|view| view.has_lost_online()) {
+            put = self.flush_family(keeps).await;
+        }
+        // To each its part of the rows, and of the time.
+        let parts = members.len().max(1);
+        let took_us = span(begun_us, self.seams.clock.now_us()) / parts as u64;
+        let share = put.as_ref().ok().map(|rows| Ok(rows / parts));
+        for view in &members {
+            self.meters.flushed(&view.meters, share.as_ref().unwrap_or(&put), took_us);
+            view.note_online(&put);
+        }
+        put
+    }
+
+    /// Puts what has changed, for every view of a family. Where one of them cannot take it, it is put again for all.
+    pub(in crate::runtime) async fn flush_family(&self, keeps: &ViewRuntime) -> SeamResult<usize> {
+        keeps.state.relieve_all()?;
+        let _flushing = keeps.flushing.lock().await;
+        let members = self.members_at_work(keeps);
+        let Some((first, _)) = members.first() else { return Ok(0) };
+        for (view, _) in &members {
+            self.open_online(view).await?;
+        }
+        let now_us = first.now_us(self.seams.clock.now_us());
+        let state: &ViewState = &keeps.state;
+        let held = state.take_stale_as(now_us, taken).map_err(SeamError::not_done)?;
+        let unput = Unput::in_flight(state);
+        let mut put = 0;
+        for (view, host) in &members {
+            self.put_online(view, rows_of(host, &held)).await?;
+            put += held.len();
+        }
+        drop(held);
+        unput.arrived();
+        put += self.catch_up_family(keeps, &members, now_us).await?;
+        for (view, _) in members.iter().filter(|(view, _)| view.online() == Online::Filling) {
+            put += self.fill_member(view, now_us).await?;
+        }
+        Ok(put)
+    }
+
+    fn members_at_work(&self, keeps: &ViewRuntime) -> Vec<Member> {
+        let members = keeps.family.as_ref().map(|family| family.members()).unwrap_or_default();
+        let here = |view: Arc<ViewRuntime>| {
+            let host = view.state.host().filter(|host| Arc::ptr_eq(&host.state, &keeps.state))?;
+            self.is_at_work(&view).then_some((view, host))
+        };
+        members.into_iter().filter_map(here).collect()
+    }
+
+    /// All keys for all of them: which of them the store has is not known.
+    async fn catch_up_family(&self, keeps: &ViewRuntime, members: &[Member], now_us: i64) -> SeamResult<usize> {
+        let unput = Unput::filling(&keeps.state);
+        let (mut at, mut put) = (None, 0);
+        while let Some(held) = keeps.state.catch_up_as(&mut at, now_us, taken).map_err(SeamError::not_done)? {
+            for (view, host) in members {
+                self.put_online(view, rows_of(host, &held)).await?;
+                put += held.len();
+            }
+            keeps.state.filled(held.len());
+            // Whoever drops one does not wait for the rest.
+            if members.iter().any(|(view, _)| !self.is_at_work(view)) {
+                return Ok(put);
+            }
+        }
+        unput.arrived();
+        Ok(put)
+    }
+
+    /// All keys for one of them: the store has nothing of it.
+    async fn fill_member(&self, view: &ViewRuntime, now_us: i64) -> SeamResult<usize> {
+        let mut put = 0;
+        let mut refresh = view.state.refresh();
+        while let Some(rows) = refresh.page(now_us).map_err(SeamError::not_done)? {
+            put += rows.len();
+            self.put_online(view, rows).await?;
+            if !self.is_at_work(view) {
+                return Ok(put);
+            }
+        }
+        drop(refresh);
+        let filled = self.seams.online.filled(view.state.id).await;
+        // Where it has lost the view meanwhile, and nothing more is put, only opening it would tell.
+        view.set_online(if filled.is_ok() { Online::Open } else { Online::Closed });
+        filled?;
+        Ok(put)
+    }
+}
