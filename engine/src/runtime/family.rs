@@ -367,7 +367,8 @@ impl Engine {
             // What is on its way to the online store arrives first: nothing of before is put after what is new.
             drop(family.flushing.lock().await);
         }
-        let mut objects: Vec<&Object> = snapshot.objects().filter(|known| ids.contains(&known.id)).collect();
+        let known = snapshot.objects().map(|object| &**object);
+        let mut objects: Vec<&Object> = known.filter(|known| ids.contains(&known.id)).collect();
         // Another of them may run for itself by now.
         objects.retain(|known| self.failure(known.id).is_some());
         for known in &objects {

@@ -8,7 +8,7 @@ use crate::{
     view::{Refresh, ViewState},
 };
 use std::{
-    sync::{Arc, atomic::Ordering},
+    sync::Arc,
     time::Duration,
 };
 use tidemark_catalog::ObjectId;

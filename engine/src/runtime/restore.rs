@@ -99,7 +99,8 @@ impl Engine {
                 engine.sources.write().insert(object.id, Arc::new(source));
             }
         }
-        let views: Vec<&Object> = snapshot.objects().filter(|object| object.feature_view().is_some()).collect();
+        let objects = snapshot.objects().map(|object| &**object);
+        let views: Vec<&Object> = objects.filter(|object| object.feature_view().is_some()).collect();
         let claimed = engine.start_views(&views, snapshot).await?;
         engine.forget_orphans(snapshot, &claimed).await?;
         Ok(engine)

@@ -19,8 +19,11 @@ fn taken(key: &Arc<[Value]>, held: &Held) -> Taken {
     (key.clone(), held.clone())
 }
 
+/// What was taken of one key, and until when it holds; `None`: it is over.
+type OfKey = (Encoded, Option<(Taken, Option<i64>)>);
+
 /// The rows of one of the views.
-fn rows_of(host: &Host, held: &[(Encoded, Option<(Taken, Option<i64>)>)]) -> OnlineRows {
+fn rows_of(host: &Host, held: &[OfKey]) -> OnlineRows {
     let shown = |((key, held), until_us): &(Taken, Option<i64>)| Shown {
         row: host.projection.row(key, held),
         until_us: *until_us,
