@@ -17,6 +17,9 @@ const KEYS: i64 = 60;
 /// Keys that have rows, and one that never had.
 const ASKED: [i64; 6] = [0, 1, 7, 30, KEYS - 1, KEYS + 5];
 
+/// A row of `counted`.
+type Known = (i64, i64, Option<f64>, Option<Vec<Option<f64>>>);
+
 fn no_redis() -> Result<()> {
     skipped("no redis-server on this machine; scripts/setup.sh test installs it")
 }
@@ -162,7 +165,7 @@ async fn extended(own: &Client, served: &Client) -> Result<()> {
     let question = "SELECT user_id, n, spent, prices FROM counted WHERE user_id = $1";
     let (at_own, at_served) = (own.prepare(question).await?, served.prepare(question).await?);
     for key in ASKED {
-        let read = |rows: Vec<tokio_postgres::Row>| -> Vec<(i64, i64, Option<f64>, Option<Vec<Option<f64>>>)> {
+        let read = |rows: Vec<tokio_postgres::Row>| -> Vec<Known> {
             rows.iter().map(|row| (row.get(0), row.get(1), row.get(2), row.get(3))).collect()
         };
         let started = Instant::now();
