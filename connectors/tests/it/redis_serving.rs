@@ -80,7 +80,7 @@ async fn rows_are_read_with_what_tells_that_all_of_them_are_there() -> Result<()
         let value = |n: usize| OnlineValue {
             key: keys[n].clone(),
             version: PutVersion { epoch: 1, counter: n as u64 },
-            row: (n % 10 != 0).then(|| Bytes::from(format!("row {n}"))),
+            row: (!n.is_multiple_of(10)).then(|| Bytes::from(format!("row {n}"))),
         };
         let values: Vec<OnlineValue> = (0..200).map(value).collect();
         ensure!(own.put(VIEW, values.clone()).await? == Put::Done);
