@@ -3,6 +3,7 @@
 use fs4::fs_std::FileExt;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::time::Duration;
 use tidemark_engine::seam::{Clock, SeamError, SeamResult};
@@ -41,7 +42,8 @@ impl DirLock {
     /// The inner error says who has it, as far as is known.
     fn attempt(dir: &Path) -> SeamResult<Result<DirLock, String>> {
         let io = |e: std::io::Error| SeamError::io(format!("cannot lock data directory {}", dir.display()), &e);
-        std::fs::create_dir_all(dir).map_err(io)?;
+        // Nobody else's: the catalog has what connects to other services.
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(io)?;
         let path = dir.join("LOCK");
         let mut file = File::options().read(true).write(true).create(true).truncate(false).open(path).map_err(io)?;
         if !FileExt::try_lock_exclusive(&file).map_err(io)? {

@@ -107,6 +107,15 @@ pub struct Engine {
     dropped_online: parking_lot::Mutex<BTreeSet<ObjectId>>,
 }
 
+/// One thing to do for the online store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum OnlineTurn {
+    /// Removes what dropped views have left on a server.
+    Drops(u64),
+    /// Puts what has changed of a view, or of a family.
+    View(ObjectId),
+}
+
 /// A feature view, its sources, and its table in history. Or a family of views, which has no history of its own.
 pub struct ViewRuntime {
     pub state: Arc<ViewState>,
@@ -450,43 +459,47 @@ impl Engine {
         Ok(())
     }
 
-    /// The servers that views are on, and dropped views of which something is left.
-    pub fn online_lanes(&self) -> BTreeSet<u64> {
-        let mut ids: BTreeSet<ObjectId> = self.dropped_online.lock().clone();
-        ids.extend(self.kept().iter().map(|view| view.state.id));
-        ids.into_iter().map(|id| self.seams.online.lane(id)).collect()
+    /// What is to be done for the online store from time to time, each with the server that it is for. A family is flushed where
+    /// views are that have chosen nothing.
+    pub fn online_turns(&self) -> Vec<(u64, OnlineTurn)> {
+        let lane = |id: &ObjectId| self.seams.online.lane(*id);
+        let drops: BTreeSet<u64> = self.dropped_online.lock().iter().map(lane).collect();
+        let drops = drops.into_iter().map(|lane| (lane, OnlineTurn::Drops(lane)));
+        let views = self.kept().into_iter().map(|view| view.state.id);
+        drops.chain(views.map(|id| (lane(&id), OnlineTurn::View(id)))).collect()
     }
 
-    /// Puts the values that have changed into the online store, on all of its servers at once. Bounded by what changed since the
-    /// last call.
+    /// Takes one of them; how many values were put. Bounded by what changed since the last call, but for a store that has nothing
+    /// of a view: then all keys are put. A view's turn holds up that of no other.
+    pub async fn take_turn(&self, turn: OnlineTurn) -> SeamResult<usize> {
+        match turn {
+            OnlineTurn::Drops(lane) => self.finish_drops(lane).await.map(|()| 0),
+            OnlineTurn::View(id) => match self.kept().into_iter().find(|view| view.state.id == id) {
+                Some(view) => self.flush_kept(&view).await,
+                None => Ok(0),
+            },
+        }
+    }
+
+    /// Takes all of them side by side: puts the values that have changed into the online store, on all of its servers.
     pub async fn flush_online(&self) -> SeamResult<usize> {
-        let flushed = join_all(self.online_lanes().into_iter().map(|lane| self.flush_lane(lane))).await;
+        let flushed = join_all(self.online_turns().into_iter().map(|(_, turn)| self.take_turn(turn))).await;
+        // The first error, when every view has had its turn.
         flushed.into_iter().sum()
     }
 
-    /// The same on one of them. A family is flushed where views are that have chosen nothing.
-    pub async fn flush_lane(&self, lane: u64) -> SeamResult<usize> {
-        let mut flushed = self.finish_drops(lane).await.map(|()| 0);
-        for view in self.kept() {
-            if self.seams.online.lane(view.state.id) != lane {
-                continue;
-            }
-            if view.family.is_some() {
-                let put = self.flush_members(&view).await;
-                flushed = flushed.and_then(|all: usize| Ok(all + put?));
-                continue;
-            }
-            let begun_us = self.seams.clock.now_us();
-            let mut put = self.flush_view(&view).await;
-            if put.is_err() && view.has_lost_online() {
-                put = self.flush_view(&view).await;
-            }
-            self.meters.flushed(&view.meters, &put, span(begun_us, self.seams.clock.now_us()));
-            view.note_online(&put);
-            // The first error, when every view has had its turn.
-            flushed = flushed.and_then(|all: usize| Ok(all + put?));
+    async fn flush_kept(&self, view: &ViewRuntime) -> SeamResult<usize> {
+        if view.family.is_some() {
+            return self.flush_members(view).await;
         }
-        flushed
+        let begun_us = self.seams.clock.now_us();
+        let mut put = self.flush_view(view).await;
+        if put.is_err() && view.has_lost_online() {
+            put = self.flush_view(view).await;
+        }
+        self.meters.flushed(&view.meters, &put, span(begun_us, self.seams.clock.now_us()));
+        view.note_online(&put);
+        put
     }
 
     async fn flush_view(&self, view: &ViewRuntime) -> SeamResult<usize> {

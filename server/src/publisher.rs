@@ -2,7 +2,7 @@
 //! events' clock, and how far Redis is.
 //!
 //! ```text
-//! tick:   now of views ─▶ rows (Engine::flush_lane) ─▶ level: what had changed when this tick began is there
+//! tick:   now of views ─▶ rows (Engine::take_turn) ─▶ level: what had changed when this tick began is there
 //! ```
 //!
 //! The now goes first: a row that does not hold any more is then known to be stale before its successor is there.

@@ -4,8 +4,8 @@ use crate::{
     backend::TidemarkBackend,
     database::{Behind, Database, Owner},
     http::{self, Phase, Subject},
-    lanes, pg,
-    places::{DEFAULT, OWN_LANE, Places, Refused},
+    online, pg,
+    places::{DEFAULT, Places, Refused},
     points::{AbortAt, Point, Points},
     queries::Queries,
     serving::{self, Serving},
@@ -167,29 +167,24 @@ impl Running {
     }
 }
 
+/// How long the last flush may take: a store that hangs must not cost the last checkpoint, for which a supervisor waits some 30
+/// seconds in all.
+const LAST_FLUSH: Duration = Duration::from_secs(10);
+
 /// Everybody has left: what is in memory becomes durable.
 async fn finish(database: &Database) -> SeamResult<()> {
     let Some(owner) = database.as_owner() else { return Ok(()) };
     owner.feeds.stop_all().await;
-    let own = flush_online(database).await;
-    if let Err(error) = own.and(owner.engine.flush_online().await) {
-        tracing::error!(%error, "the online store could not be brought level");
+    let level = online::finish(database);
+    tokio::select! {
+        flushed = level => if let Err(error) = flushed {
+            tracing::error!(%error, "the online store could not be brought level");
+        },
+        () = database.clock.sleep(LAST_FLUSH) => {
+            tracing::error!("the online store does not answer; it is brought level after the next start");
+        }
     }
     owner.engine.checkpoint().await
-}
-
-/// Puts what has changed into the server's own online store, and tells serving nodes what they need to know beside it.
-async fn flush_online(database: &Database) -> SeamResult<()> {
-    let Some(owner) = database.as_owner() else { return Ok(()) };
-    let begun_us = database.clock.now_us();
-    if let Some(publisher) = &owner.publisher {
-        publisher.tell(&owner.engine, &database.snapshot(), begun_us, None).await;
-    }
-    owner.engine.flush_lane(OWN_LANE).await?;
-    if let Some(publisher) = &owner.publisher {
-        publisher.tell(&owner.engine, &database.snapshot(), begun_us, Some(begun_us)).await;
-    }
-    Ok(())
 }
 
 /// Takes over a new catalog of the owner, if there is one.
@@ -310,8 +305,7 @@ fn background(database: &Arc<Database>, settings: &Settings, stopping: watch::Re
             }
         }),
     );
-    every(database, stopping.clone(), "online", settings.online_tick, |database| Box::pin(flush_online(database)));
-    lanes::start(database, settings.online_tick, stopping.clone());
+    online::start(database, settings.online_tick, stopping.clone());
     every(database, stopping.clone(), "online left", RETRY, |database| {
         Box::pin(async move {
             match database.as_owner() {

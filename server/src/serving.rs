@@ -243,6 +243,11 @@ impl Serving {
         let read = self.redis.read(view.id, &keys, view.reads_now).await;
         let Found::Values { values, now_us } = read.map_err(|error| self.away(&error))? else {
             let message = format!("feature view \"{}\" is not, or not wholly, in {}", view.name, self.redis.name());
+            if let Some(place) = view.elsewhere() {
+                return Err(PgError::error("55000", message).detail(format!("its online store is {place}")).hint(
+                    "a serving node answers what is in its own --online; for views elsewhere start one with that address",
+                ));
+            }
             return Err(PgError::error("55000", message).detail("a key without a row there may have one").hint(
                 "its owner fills it, which takes seconds; the server that owns the data directory answers meanwhile",
             ));
@@ -321,6 +326,8 @@ impl Serving {
             ScanTarget::AsOf(..) => refused(format!("reading \"{name}\" FOR SYSTEM_TIME AS OF")),
             ScanTarget::Steps(_) => refused(format!("ASOF JOIN with \"{name}\"")),
             ScanTarget::History(_) => refused(format!("reading history of \"{name}\"")),
+            // It would be empty here, as if there were none.
+            ScanTarget::System(table) if table == "tidemark.dead_letters" => refused(format!("reading {table}")),
             ScanTarget::System(_) | ScanTarget::Nothing => Ok(None),
         }
     }

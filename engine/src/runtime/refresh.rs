@@ -7,10 +7,7 @@ use crate::{
     seam::{SeamError, SeamResult},
     view::{Refresh, ViewState},
 };
-use std::{
-    sync::Arc,
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 use tidemark_catalog::ObjectId;
 
 /// A refresh rests whenever it has put as many keys: then nobody else waits for it longer than for some calls.

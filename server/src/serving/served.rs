@@ -1,6 +1,6 @@
 //! Feature views as a serving node has them: planned from the owner's definition by the same code, without any state.
 
-use crate::pg::PgError;
+use crate::{pg::PgError, places::DEFAULT};
 use std::{collections::BTreeMap, sync::Arc};
 use tidemark_catalog::{ClockMode, Object, ObjectId, Snapshot};
 use tidemark_engine::{compiled::CompiledView, meter::Counter, online::OnlineRow};
@@ -79,6 +79,12 @@ impl Served {
             stale,
             planned_from,
         }
+    }
+
+    /// The online store that the view has chosen, as it may be shown; `None`: the server's own.
+    pub fn elsewhere(&self) -> Option<&str> {
+        let place = self.planned_from.first()?.feature_view()?.options.get("online")?;
+        (place != DEFAULT).then_some(place)
     }
 
     /// # Errors

@@ -5,6 +5,7 @@ use crate::{
     database::Database,
     errors::file_error,
     pg::{CopyChunk, CopyLayout, Outcome, PgError},
+    serving::refusal,
     session::Session,
     wire::CopyEncoder,
 };
@@ -31,6 +32,9 @@ pub async fn execute(
     target: &CopyTarget,
     options: &CopyOptions,
 ) -> Result<Outcome, PgError> {
+    if let (CopyTarget::File(_), Some(_)) = (target, database.serving()) {
+        return Err(refusal("0A000", "COPY TO a file"));
+    }
     let (schema, batches) = rows(database, session, source).await?;
     match target {
         CopyTarget::Stdout => to_client(session, schema, batches, options),

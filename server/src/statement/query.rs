@@ -3,8 +3,8 @@
 use super::{files_table, from_text, instants, streamed};
 use crate::{
     database::{Behind, Database},
-    pg::{Bound, Outcome, PgError},
-    prepared::{Prepared, declared_types},
+    pg::{Bound, Column, Outcome, PgError},
+    prepared::{Prepared, columns, declared_types},
     serving::spread,
     session::Session,
 };
@@ -96,6 +96,20 @@ pub async fn run(
     Ok((names::shown_schema(&plan.schema()), database.queries.run(plan, session.state.task_ctx())?))
 }
 
+/// What the client was told of the columns must still be so: something of the same name may have taken the place of what the
+/// statement was prepared over. PostgreSQL says the same (`RevalidateCachedQuery`).
+fn still_described(prepared: &Prepared, plan: &Analysed) -> Result<(), PgError> {
+    let Some(told) = &prepared.columns else { return Ok(()) };
+    let now = columns(&names::shown_schema(plan.plan.schema().as_arrow()));
+    let same = |(told, now): (&Column, &Column)| (&told.name, told.type_oid) == (&now.name, now.type_oid);
+    if told.len() == now.len() && told.iter().zip(&now).all(same) {
+        return Ok(());
+    }
+    Err(PgError::error("0A000", "cached plan must not change result type")
+        .detail("what the statement reads has other columns than when it was prepared")
+        .hint("prepare it again: DEALLOCATE, or a new connection"))
+}
+
 pub async fn execute(
     database: &Arc<Database>,
     session: &mut Session,
@@ -108,7 +122,11 @@ pub async fn execute(
         Some(plan) => plan.clone(),
         None => {
             let query = instants::written(query, parameters, &session.format.time_zone)?;
-            bind(database, session, &query, &declared_types(&prepared.parameter_oids)?)?
+            let plan = bind(database, session, &query, &declared_types(&prepared.parameter_oids)?)?;
+            if prepared.generation != database.snapshot().generation {
+                still_described(prepared, &plan)?;
+            }
+            plan
         }
     };
     let plan = physical(database, session, plan, parameters).await?;
