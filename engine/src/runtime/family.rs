@@ -210,6 +210,10 @@ impl Engine {
         let (records, mut claimed) = self.records()?;
         // The one that was founded last first: what an earlier one says of its views is of before.
         for (id, record) in records.into_iter().rev() {
+            // It runs with those of them that were started before: no second one writes under its id.
+            if self.families.read().contains_key(&id) {
+                continue;
+            }
             let mut members = vec![];
             for member in &record.members {
                 if let Some(object) = alone.iter().find(|object| (object.id, object.created_us) == *member)
@@ -284,7 +288,9 @@ impl Engine {
         objects: &[&Object],
         snapshot: &Snapshot,
     ) -> SeamResult<()> {
-        let Record { progress, shape, replaces, .. } = record;
+        let Record { progress, shape, mut replaces, .. } = record;
+        // One that stands for itself again has keys of its own, under the same id as before.
+        replaces.retain(|id| id.0 & FAMILY != 0 || objects.iter().any(|object| object.id == *id));
         let compiled = |object: &&Object| Self::compile(object, snapshot).map(Arc::new);
         let compiled = objects.iter().map(compiled).collect::<SeamResult<Vec<Arc<CompiledView>>>>()?;
         let plans: Vec<&FeaturePlan> = compiled.iter().map(|compiled| &compiled.plan).collect();
@@ -297,10 +303,7 @@ impl Engine {
         };
         // Keys that it took over, where the checkpoint after that was cut short.
         for id in &replaces {
-            // But for one that stands for itself again.
-            if self.is_elsewhere(*id)? || id.0 & FAMILY != 0 {
-                self.forget_keys(*id).await?;
-            }
+            self.forget_keys(*id).await?;
         }
         let mut tags = vec![];
         for (object, compiled) in objects.iter().zip(&compiled) {
