@@ -211,7 +211,7 @@ impl Engine {
         // The one that was founded last first: what an earlier one says of its views is of before.
         for (id, record) in records.into_iter().rev() {
             // It runs with those of them that were started before: no second one writes under its id.
-            if self.families.read().contains_key(&id) {
+            if self.families.read().get(&id).is_some_and(|family| !family.has_failed()) {
                 continue;
             }
             let mut members = vec![];
