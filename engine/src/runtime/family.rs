@@ -388,9 +388,10 @@ impl Engine {
                 }
             }
         }
-        let mut outcome = Ok(());
+        let (mut outcome, mut is_given_up) = (Ok(()), false);
         for known in objects {
             let Some(failure) = self.failure(known.id) else { continue };
+            is_given_up = true;
             tracing::warn!(view = known.name, "its last checkpoint does not do: it is built anew from the log");
             self.not_started.write().remove(&known.id);
             let left = self.views.write().remove(&known.id);
@@ -410,6 +411,28 @@ impl Engine {
                 }
             }
         }
+        if is_given_up && outcome.is_ok() {
+            outcome = self.forget_given_up(object, snapshot).await;
+        }
         Ok(Some(outcome))
+    }
+
+    /// The checkpoint of a family that did not do, when its views stand for themselves: a start before they have checkpoints of
+    /// their own would go by it again.
+    async fn forget_given_up(&self, object: &Object, snapshot: &Snapshot) -> SeamResult<()> {
+        for (id, record) in self.records()?.0 {
+            let claims = record.members.contains(&(object.id, object.created_us));
+            let goes_on =
+                |(member, _): &(ObjectId, i64)| snapshot.get_id(*member).is_none() || self.view(*member).is_some();
+            if !claims || self.families.read().contains_key(&id) || !record.members.iter().all(goes_on) {
+                continue;
+            }
+            // First: without the record nobody knows that they are of before.
+            for replaced in record.replaces.iter().filter(|replaced| replaced.0 & FAMILY != 0) {
+                self.forget_family(*replaced).await?;
+            }
+            self.forget_family(id).await?;
+        }
+        Ok(())
     }
 }
