@@ -15,12 +15,15 @@ type Member = (Arc<ViewRuntime>, Arc<Host>);
 /// What a key of the family has, of which each view reads its part.
 type Taken = (Arc<[Value]>, Held);
 
+/// The same with the key's encoding and until when it is so; `None`: the key is absent.
+type TakenKey = (Encoded, Option<(Taken, Option<i64>)>);
+
 fn taken(key: &Arc<[Value]>, held: &Held) -> Taken {
     (key.clone(), held.clone())
 }
 
 /// The rows of one of the views.
-fn rows_of(host: &Host, held: &[(Encoded, Option<(Taken, Option<i64>)>)]) -> OnlineRows {
+fn rows_of(host: &Host, held: &[TakenKey]) -> OnlineRows {
     let shown = |((key, held), until_us): &(Taken, Option<i64>)| Shown {
         row: host.projection.row(key, held),
         until_us: *until_us,
@@ -63,8 +66,7 @@ impl Engine {
         let unput = Unput::in_flight(state);
         let mut put = 0;
         for (view, host) in &members {
-            self.put_online(view, rows_of(host, &held)).await?;
-            put += held.len();
+            put += self.put_taken(view, host, &held).await?;
         }
         drop(held);
         unput.arrived();
@@ -84,14 +86,23 @@ impl Engine {
         members.into_iter().filter_map(here).collect()
     }
 
+    /// One view's part of what was taken. What has been started again meanwhile puts its rows itself: these are older, and would have
+    /// a newer version.
+    async fn put_taken(&self, view: &ViewRuntime, host: &Host, held: &[TakenKey]) -> SeamResult<usize> {
+        if !self.is_at_work(view) {
+            return Ok(0);
+        }
+        self.put_online(view, rows_of(host, held)).await?;
+        Ok(held.len())
+    }
+
     /// All keys for all of them: which of them the store has is not known.
     async fn catch_up_family(&self, keeps: &ViewRuntime, members: &[Member], now_us: i64) -> SeamResult<usize> {
         let unput = Unput::filling(&keeps.state);
         let (mut at, mut put) = (None, 0);
         while let Some(held) = keeps.state.catch_up_as(&mut at, now_us, taken).map_err(SeamError::not_done)? {
             for (view, host) in members {
-                self.put_online(view, rows_of(host, &held)).await?;
-                put += held.len();
+                put += self.put_taken(view, host, &held).await?;
             }
             keeps.state.filled(held.len());
             // Whoever drops one does not wait for the rest.
