@@ -72,7 +72,7 @@ impl Engine {
         unput.arrived();
         put += self.catch_up_family(keeps, &members, now_us).await?;
         for (view, _) in members.iter().filter(|(view, _)| view.online() == Online::Filling) {
-            put += self.fill_member(view, now_us).await?;
+            put += self.fill_member(view, &members, now_us).await?;
         }
         Ok(put)
     }
@@ -115,13 +115,16 @@ impl Engine {
     }
 
     /// All keys for one of them: the store has nothing of it.
-    async fn fill_member(&self, view: &ViewRuntime, now_us: i64) -> SeamResult<usize> {
+    async fn fill_member(&self, view: &ViewRuntime, members: &[Member], now_us: i64) -> SeamResult<usize> {
         let mut put = 0;
         let mut refresh = view.state.refresh();
         while let Some(rows) = refresh.page(now_us).map_err(SeamError::not_done)? {
-            put += rows.len();
+            let page = rows.len();
             self.put_online(view, rows).await?;
-            if !self.is_at_work(view) {
+            view.state.filled(page);
+            put += page;
+            // Whoever drops one of them does not wait for the rest.
+            if members.iter().any(|(view, _)| !self.is_at_work(view)) {
                 return Ok(put);
             }
         }
