@@ -467,26 +467,34 @@ impl Engine {
     /// The same on one of them. A family is flushed where views are that have chosen nothing.
     pub async fn flush_lane(&self, lane: u64) -> SeamResult<usize> {
         let mut flushed = self.finish_drops(lane).await.map(|()| 0);
-        for view in self.kept() {
-            if self.seams.online.lane(view.state.id) != lane {
-                continue;
+        let mut had = BTreeSet::new();
+        loop {
+            // Views that have moved to a family meanwhile have had no turn: it is one more that is kept.
+            let mut kept = self.kept();
+            kept.retain(|view| self.seams.online.lane(view.state.id) == lane && had.insert(view.state.id));
+            if kept.is_empty() {
+                return flushed;
             }
-            if view.family.is_some() {
-                let put = self.flush_members(&view).await;
+            for view in kept {
+                let put = self.flush_kept(&view).await;
+                // The first error, when every view has had its turn.
                 flushed = flushed.and_then(|all: usize| Ok(all + put?));
-                continue;
             }
-            let begun_us = self.seams.clock.now_us();
-            let mut put = self.flush_view(&view).await;
-            if put.is_err() && view.has_lost_online() {
-                put = self.flush_view(&view).await;
-            }
-            self.meters.flushed(&view.meters, &put, span(begun_us, self.seams.clock.now_us()));
-            view.note_online(&put);
-            // The first error, when every view has had its turn.
-            flushed = flushed.and_then(|all: usize| Ok(all + put?));
         }
-        flushed
+    }
+
+    async fn flush_kept(&self, view: &ViewRuntime) -> SeamResult<usize> {
+        if view.family.is_some() {
+            return self.flush_members(view).await;
+        }
+        let begun_us = self.seams.clock.now_us();
+        let mut put = self.flush_view(view).await;
+        if put.is_err() && view.has_lost_online() {
+            put = self.flush_view(view).await;
+        }
+        self.meters.flushed(&view.meters, &put, span(begun_us, self.seams.clock.now_us()));
+        view.note_online(&put);
+        put
     }
 
     async fn flush_view(&self, view: &ViewRuntime) -> SeamResult<usize> {
