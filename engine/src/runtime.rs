@@ -502,8 +502,12 @@ impl Engine {
             return self.flush_family(&family).await;
         }
         view.state.relieve_all()?;
-        let _flushing = view.flushing.lock().await;
-        // One that has moved to a family meanwhile has its turn with it.
+        let flushing = view.flushing.lock().await;
+        // It has moved to a family meanwhile.
+        if let Some(family) = self.family_of(view) {
+            drop(flushing);
+            return self.flush_family(&family).await;
+        }
         if !self.is_at_work(view) || view.state.is_hosted() {
             return Ok(0);
         }
