@@ -55,7 +55,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{
         Arc,
-        atomic::{AtomicU8, AtomicU64, Ordering},
+        atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering},
     },
 };
 use tidemark_catalog::{ClockMode, Object, ObjectId};
@@ -95,6 +95,8 @@ pub struct Engine {
     views: RwLock<BTreeMap<ObjectId, Arc<ViewRuntime>>>,
     /// What keeps the keys of several views together; under ids of their own.
     families: RwLock<BTreeMap<ObjectId, Arc<ViewRuntime>>>,
+    /// The id of the family that was founded last since the start; 0: none was.
+    last_family: AtomicU32,
     /// Views that could not be started.
     not_started: RwLock<BTreeMap<ObjectId, Failure>>,
     /// Grows with every start; fences writers of earlier starts.

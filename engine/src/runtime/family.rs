@@ -265,12 +265,16 @@ impl Engine {
         Ok((records, foreign))
     }
 
-    /// An id that no family has, nor had since the last of them that there is.
+    /// An id that no family has, nor had since this start: a reader may still go by the keys of one whose views have been dropped.
+    /// `checkpointing` is held.
     fn next_id(&self) -> SeamResult<ObjectId> {
         let (records, foreign) = self.records()?;
         let running = self.families.read().keys().next_back().copied();
         let last = records.keys().next_back().copied().max(foreign.last().copied()).max(running);
-        Ok(ObjectId(last.map_or(FAMILY, |last| last.0).saturating_add(1)))
+        let last = last.map_or(FAMILY, |last| last.0).max(self.last_family.load(Ordering::Relaxed));
+        let next = last.saturating_add(1);
+        self.last_family.store(next, Ordering::Relaxed);
+        Ok(ObjectId(next))
     }
 
     /// Whether a view has no checkpoint of its own.
@@ -369,6 +373,10 @@ impl Engine {
             self.detach(family).await;
             // What is on its way to the online store arrives first: nothing of before is put after what is new.
             drop(family.flushing.lock().await);
+            // Without a record nobody will look for what it has spilled.
+            if read(&self.seams, &family.state.id.0.to_be_bytes())?.is_none() {
+                self.forget_keys(family.state.id).await?;
+            }
         }
         let mut objects: Vec<&Object> = snapshot.objects().filter(|known| ids.contains(&known.id)).collect();
         // Another of them may run for itself by now.
