@@ -138,14 +138,14 @@ impl Engine {
         let mut put = 0;
         let mut refresh = view.state.refresh();
         while let Some(rows) = refresh.page(now_us).map_err(SeamError::not_done)? {
+            // Whoever drops one of them does not wait for the rest, and what has been started again puts its rows itself.
+            if members.iter().any(|(view, _)| !self.is_at_work(view)) {
+                return Ok((put, false));
+            }
             let page = rows.len();
             self.put_online(view, rows).await?;
             view.state.filled(page);
             put += page;
-            // Whoever drops one of them does not wait for the rest.
-            if members.iter().any(|(view, _)| !self.is_at_work(view)) {
-                return Ok((put, false));
-            }
         }
         drop(refresh);
         let filled = self.seams.online.filled(view.state.id).await;
