@@ -55,7 +55,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{
         Arc,
-        atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering},
     },
 };
 use tidemark_catalog::{ClockMode, Object, ObjectId};
@@ -124,7 +124,7 @@ pub struct ViewRuntime {
     /// Held while values are on their way to the online store, so that a checkpoint knows which have arrived.
     flushing: Arc<tokio::sync::Mutex<()>>,
     /// It has chosen an online store, which must not hold up the views of another, nor be held up by theirs.
-    stands_alone: bool,
+    stands_alone: AtomicBool,
     /// Sequence number of the next history commit.
     sequence: AtomicU64,
     /// The last failure of a background action on this view, for people.
@@ -170,7 +170,7 @@ impl ViewRuntime {
             created_us: object.created_us,
             online: AtomicU8::new(Online::Closed as u8),
             flushing: Arc::default(),
-            stands_alone: stands_alone(object),
+            stands_alone: AtomicBool::new(stands_alone(object)),
             sequence: AtomicU64::new(sequence),
             last_error: RwLock::default(),
             online_error: RwLock::default(),
@@ -448,6 +448,8 @@ impl Engine {
         let Some(view) = self.view(id) else { return choose() };
         let _flushing = self.hold_puts(&view).await;
         choose()?;
+        // One that is in a family stays there; else nobody is to wait for where it is now.
+        view.stands_alone.store(true, Ordering::Relaxed);
         view.set_online(Online::Closed);
         Ok(())
     }

@@ -155,7 +155,8 @@ impl Engine {
         let is_kin = |view: &Arc<ViewRuntime>| {
             let known = &view.state.compiled.plan;
             // One whose log was shortened before it was made has seen less than the others.
-            let is_whole = view.history_start_us.is_none() && !view.stands_alone && known.can_share();
+            let is_whole =
+                view.history_start_us.is_none() && known.can_share() && !view.stands_alone.load(Ordering::Relaxed);
             let has_all = view.family.is_some() || is_whole;
             has_all && known.is_kin(plan)
         };
