@@ -266,8 +266,8 @@ impl Engine {
         Ok((records, foreign))
     }
 
-    /// An id that no family has, nor had since this start: a reader may still go by the keys of one whose views have been dropped.
-    /// `checkpointing` is held.
+    /// An id that no family has, nor had since this start: a reader may still go by the keys of one whose views have been
+    /// dropped. `checkpointing` is held.
     fn next_id(&self) -> SeamResult<ObjectId> {
         let (records, foreign) = self.records()?;
         let running = self.families.read().keys().next_back().copied();
@@ -426,8 +426,8 @@ impl Engine {
         Ok(Some(outcome))
     }
 
-    /// The checkpoint of a family that did not do, when its views stand for themselves: a start before they have checkpoints of
-    /// their own would go by it again.
+    /// The checkpoint of a family that did not do, when its views stand for themselves: a start before they have
+    /// checkpoints of their own would go by it again.
     async fn forget_given_up(&self, object: &Object, snapshot: &Snapshot) -> SeamResult<()> {
         for (id, record) in self.records()?.0 {
             let claims = record.members.contains(&(object.id, object.created_us));

@@ -217,8 +217,9 @@ impl ViewState {
         self.pending.lock().committed_us
     }
 
-    /// The steps between the frontier and `at_us` that history does not have, of a view that is kept with others; `None`: it has
-    /// moved meanwhile, or some of them have been committed, so that what is in history may be of later than what was read.
+    /// The steps between the frontier and `at_us` that history does not have, of a view that is kept with others;
+    /// `None`: it has moved meanwhile, or some of them have been committed, so that what is in history may be of later
+    /// than what was read.
     pub(super) fn hosted_steps(
         &self,
         host: &Arc<Host>,

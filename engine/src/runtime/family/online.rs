@@ -64,7 +64,8 @@ impl Engine {
         }
     }
 
-    /// Returns how many rows were put, and whether those were all: as soon as one of the views is dropped nothing more is.
+    /// Returns how many rows were put, and whether those were all: as soon as one of the views is dropped nothing more
+    /// is.
     async fn flush_members_at_work(&self, keeps: &ViewRuntime) -> SeamResult<(usize, bool)> {
         keeps.state.relieve_all()?;
         let _flushing = keeps.flushing.lock().await;
@@ -105,8 +106,8 @@ impl Engine {
         members.into_iter().filter_map(here).collect()
     }
 
-    /// One view's part of what was taken. What has been started again meanwhile puts its rows itself: these are older, and would have
-    /// a newer version.
+    /// One view's part of what was taken. What has been started again meanwhile puts its rows itself: these are older,
+    /// and would have a newer version.
     async fn put_taken(&self, view: &ViewRuntime, host: &Host, held: &[TakenKey]) -> SeamResult<usize> {
         if !self.is_at_work(view) {
             return Ok(0);
@@ -138,7 +139,8 @@ impl Engine {
         let mut put = 0;
         let mut refresh = view.state.refresh();
         while let Some(rows) = refresh.page(now_us).map_err(SeamError::not_done)? {
-            // Whoever drops one of them does not wait for the rest, and what has been started again puts its rows itself.
+            // Whoever drops one of them does not wait for the rest, and what has been started again puts its rows
+            // itself.
             if members.iter().any(|(view, _)| !self.is_at_work(view)) {
                 return Ok((put, false));
             }
