@@ -55,7 +55,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{
         Arc,
-        atomic::{AtomicU8, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering},
     },
 };
 use tidemark_catalog::{ClockMode, Object, ObjectId};
@@ -95,6 +95,8 @@ pub struct Engine {
     views: RwLock<BTreeMap<ObjectId, Arc<ViewRuntime>>>,
     /// What keeps the keys of several views together; under ids of their own.
     families: RwLock<BTreeMap<ObjectId, Arc<ViewRuntime>>>,
+    /// The id of the family that was founded last since the start; 0: none was.
+    last_family: AtomicU32,
     /// Views that could not be started.
     not_started: RwLock<BTreeMap<ObjectId, Failure>>,
     /// Grows with every start; fences writers of earlier starts.
@@ -131,7 +133,7 @@ pub struct ViewRuntime {
     /// Held while values are on their way to the online store, so that a checkpoint knows which have arrived.
     flushing: Arc<tokio::sync::Mutex<()>>,
     /// It has chosen an online store, which must not hold up the views of another, nor be held up by theirs.
-    stands_alone: bool,
+    stands_alone: AtomicBool,
     /// Sequence number of the next history commit.
     sequence: AtomicU64,
     /// The last failure of a background action on this view, for people.
@@ -177,7 +179,7 @@ impl ViewRuntime {
             created_us: object.created_us,
             online: AtomicU8::new(Online::Closed as u8),
             flushing: Arc::default(),
-            stands_alone: stands_alone(object),
+            stands_alone: AtomicBool::new(stands_alone(object)),
             sequence: AtomicU64::new(sequence),
             last_error: RwLock::default(),
             online_error: RwLock::default(),
@@ -455,6 +457,8 @@ impl Engine {
         let Some(view) = self.view(id) else { return choose() };
         let _flushing = self.hold_puts(&view).await;
         choose()?;
+        // One that is in a family stays there; else nobody is to wait for where it is now.
+        view.stands_alone.store(true, Ordering::Relaxed);
         view.set_online(Online::Closed);
         Ok(())
     }
@@ -483,9 +487,19 @@ impl Engine {
 
     /// Takes all of them side by side: puts the values that have changed into the online store, on all of its servers.
     pub async fn flush_online(&self) -> SeamResult<usize> {
-        let flushed = join_all(self.online_turns().into_iter().map(|(_, turn)| self.take_turn(turn))).await;
-        // The first error, when every view has had its turn.
-        flushed.into_iter().sum()
+        let (mut flushed, mut had) = (Ok(0), BTreeSet::new());
+        loop {
+            // Views that have moved to a family meanwhile have had no turn: it is one more that is kept.
+            let mut turns = self.online_turns();
+            turns.retain(|(_, turn)| had.insert(*turn));
+            if turns.is_empty() {
+                return flushed;
+            }
+            for put in join_all(turns.into_iter().map(|(_, turn)| self.take_turn(turn))).await {
+                // The first error, when every view has had its turn.
+                flushed = flushed.and_then(|all: usize| Ok(all + put?));
+            }
+        }
     }
 
     async fn flush_kept(&self, view: &ViewRuntime) -> SeamResult<usize> {
@@ -507,8 +521,12 @@ impl Engine {
             return self.flush_family(&family).await;
         }
         view.state.relieve_all()?;
-        let _flushing = view.flushing.lock().await;
-        // One that has moved to a family meanwhile has its turn with it.
+        let flushing = view.flushing.lock().await;
+        // It has moved to a family meanwhile.
+        if let Some(family) = self.family_of(view) {
+            drop(flushing);
+            return self.flush_family(&family).await;
+        }
         if !self.is_at_work(view) || view.state.is_hosted() {
             return Ok(0);
         }

@@ -716,6 +716,9 @@ impl ViewState {
 
     /// The online store has the rows of so many keys more, of all of them.
     pub fn filled(&self, keys: usize) {
+        if let Some(host) = self.host() {
+            return host.state.filled(keys);
+        }
         if let Some(cold) = &self.cold {
             cold.filled.fetch_add(keys as u64, Ordering::Relaxed);
         }

@@ -155,7 +155,8 @@ impl Engine {
         let is_kin = |view: &Arc<ViewRuntime>| {
             let known = &view.state.compiled.plan;
             // One whose log was shortened before it was made has seen less than the others.
-            let is_whole = view.history_start_us.is_none() && !view.stands_alone && known.can_share();
+            let is_whole =
+                view.history_start_us.is_none() && known.can_share() && !view.stands_alone.load(Ordering::Relaxed);
             let has_all = view.family.is_some() || is_whole;
             has_all && known.is_kin(plan)
         };
@@ -210,6 +211,10 @@ impl Engine {
         let (records, mut claimed) = self.records()?;
         // The one that was founded last first: what an earlier one says of its views is of before.
         for (id, record) in records.into_iter().rev() {
+            // It runs with those of them that were started before: no second one writes under its id.
+            if self.families.read().get(&id).is_some_and(|family| !family.has_failed()) {
+                continue;
+            }
             let mut members = vec![];
             for member in &record.members {
                 if let Some(object) = alone.iter().find(|object| (object.id, object.created_us) == *member)
@@ -261,12 +266,16 @@ impl Engine {
         Ok((records, foreign))
     }
 
-    /// An id that no family has, nor had since the last of them that there is.
+    /// An id that no family has, nor had since this start: a reader may still go by the keys of one whose views have been
+    /// dropped. `checkpointing` is held.
     fn next_id(&self) -> SeamResult<ObjectId> {
         let (records, foreign) = self.records()?;
         let running = self.families.read().keys().next_back().copied();
         let last = records.keys().next_back().copied().max(foreign.last().copied()).max(running);
-        Ok(ObjectId(last.map_or(FAMILY, |last| last.0).saturating_add(1)))
+        let last = last.map_or(FAMILY, |last| last.0).max(self.last_family.load(Ordering::Relaxed));
+        let next = last.saturating_add(1);
+        self.last_family.store(next, Ordering::Relaxed);
+        Ok(ObjectId(next))
     }
 
     /// Whether a view has no checkpoint of its own.
@@ -284,7 +293,9 @@ impl Engine {
         objects: &[&Object],
         snapshot: &Snapshot,
     ) -> SeamResult<()> {
-        let Record { progress, shape, replaces, .. } = record;
+        let Record { progress, shape, mut replaces, .. } = record;
+        // One that stands for itself again has keys of its own, under the same id as before.
+        replaces.retain(|id| id.0 & FAMILY != 0 || objects.iter().any(|object| object.id == *id));
         let compiled = |object: &&Object| Self::compile(object, snapshot).map(Arc::new);
         let compiled = objects.iter().map(compiled).collect::<SeamResult<Vec<Arc<CompiledView>>>>()?;
         let plans: Vec<&FeaturePlan> = compiled.iter().map(|compiled| &compiled.plan).collect();
@@ -297,10 +308,7 @@ impl Engine {
         };
         // Keys that it took over, where the checkpoint after that was cut short.
         for id in &replaces {
-            // But for one that stands for itself again.
-            if self.is_elsewhere(*id)? || id.0 & FAMILY != 0 {
-                self.forget_keys(*id).await?;
-            }
+            self.forget_keys(*id).await?;
         }
         let mut tags = vec![];
         for (object, compiled) in objects.iter().zip(&compiled) {
@@ -366,6 +374,10 @@ impl Engine {
             self.detach(family).await;
             // What is on its way to the online store arrives first: nothing of before is put after what is new.
             drop(family.flushing.lock().await);
+            // Without a record nobody will look for what it has spilled.
+            if read(&self.seams, &family.state.id.0.to_be_bytes())?.is_none() {
+                self.forget_keys(family.state.id).await?;
+            }
         }
         let known = snapshot.objects().map(|object| &**object);
         let mut objects: Vec<&Object> = known.filter(|known| ids.contains(&known.id)).collect();
@@ -386,9 +398,10 @@ impl Engine {
                 }
             }
         }
-        let mut outcome = Ok(());
+        let (mut outcome, mut is_given_up) = (Ok(()), false);
         for known in objects {
             let Some(failure) = self.failure(known.id) else { continue };
+            is_given_up = true;
             tracing::warn!(view = known.name, "its last checkpoint does not do: it is built anew from the log");
             self.not_started.write().remove(&known.id);
             let left = self.views.write().remove(&known.id);
@@ -408,6 +421,28 @@ impl Engine {
                 }
             }
         }
+        if is_given_up && outcome.is_ok() {
+            outcome = self.forget_given_up(object, snapshot).await;
+        }
         Ok(Some(outcome))
+    }
+
+    /// The checkpoint of a family that did not do, when its views stand for themselves: a start before they have
+    /// checkpoints of their own would go by it again.
+    async fn forget_given_up(&self, object: &Object, snapshot: &Snapshot) -> SeamResult<()> {
+        for (id, record) in self.records()?.0 {
+            let claims = record.members.contains(&(object.id, object.created_us));
+            let goes_on =
+                |(member, _): &(ObjectId, i64)| snapshot.get_id(*member).is_none() || self.view(*member).is_some();
+            if !claims || self.families.read().contains_key(&id) || !record.members.iter().all(goes_on) {
+                continue;
+            }
+            // First: without the record nobody knows that they are of before.
+            for replaced in record.replaces.iter().filter(|replaced| replaced.0 & FAMILY != 0) {
+                self.forget_family(*replaced).await?;
+            }
+            self.forget_family(id).await?;
+        }
+        Ok(())
     }
 }

@@ -13,7 +13,10 @@ use parking_lot::RwLock;
 use serde::{Deserialize, Serialize};
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Arc, atomic::AtomicU64},
+    sync::{
+        Arc,
+        atomic::{AtomicU32, AtomicU64},
+    },
 };
 use tidemark_catalog::{Object, ObjectId, Snapshot};
 
@@ -85,6 +88,7 @@ impl Engine {
             sources: RwLock::new(BTreeMap::new()),
             views: RwLock::new(BTreeMap::new()),
             families: RwLock::new(BTreeMap::new()),
+            last_family: AtomicU32::new(0),
             not_started: RwLock::new(BTreeMap::new()),
             epoch,
             puts: AtomicU64::new(0),

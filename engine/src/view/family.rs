@@ -217,18 +217,20 @@ impl ViewState {
         self.pending.lock().committed_us
     }
 
-    /// The steps between the frontier and `at_us` that history does not have, of a view that is kept with others; `None`: it has
-    /// moved meanwhile.
+    /// The steps between the frontier and `at_us` that history does not have, of a view that is kept with others;
+    /// `None`: it has moved meanwhile, or some of them have been committed, so that what is in history may be of later
+    /// than what was read.
     pub(super) fn hosted_steps(
         &self,
         host: &Arc<Host>,
         at_us: i64,
         key: Option<&[u8]>,
     ) -> DfResult<Option<(i64, SharedSteps)>> {
+        let committed_us = self.committed_us();
         let (_, of_family) = host.state.steps_above_history(at_us, key)?;
         let own = {
             let own = self.pending.lock();
-            if !self.is_still(&Some(host.clone())) {
+            if !self.is_still(&Some(host.clone())) || own.committed_us != committed_us {
                 return Ok(None);
             }
             own.clone()

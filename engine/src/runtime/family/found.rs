@@ -56,8 +56,9 @@ impl Engine {
         self.seams.history.create(&table).await?;
         let agrees = self.found(&founding).await;
         // What is on its way to the online store arrives first. Nobody who holds one of these waits for a source, nor for us.
-        let mut flushing = Vec::with_capacity(founding.kin.len());
-        for one in &founding.kin {
+        // Whoever comes to flush them, or the family, waits until it is all of them.
+        let mut flushing = Vec::with_capacity(founding.kin.len() + 1);
+        for one in founding.kin.iter().chain([&founding.keeps]) {
             flushing.push(one.flushing.clone().lock_owned().await);
         }
         let founded = match agrees {
@@ -155,6 +156,8 @@ impl Engine {
             keeps.state.is_behind();
         }
         unput.into_iter().for_each(Unput::arrived);
+        // Before the first of them moves: at any time each is in what is kept.
+        self.families.write().insert(keeps.state.id, keeps.clone());
         let mut members: Vec<Arc<ViewRuntime>> = vec![];
         for (view, host) in others {
             view.state.move_to(host);
@@ -175,7 +178,6 @@ impl Engine {
             inner.views.retain(|view| kin.iter().all(|one| one.state.id != view.state.id));
             inner.views.push(keeps.clone());
         }
-        self.families.write().insert(keeps.state.id, keeps);
         self.views.write().insert(newcomer.state.id, newcomer);
         Ok(())
     }

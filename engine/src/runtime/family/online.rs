@@ -15,15 +15,15 @@ type Member = (Arc<ViewRuntime>, Arc<Host>);
 /// What a key of the family has, of which each view reads its part.
 type Taken = (Arc<[Value]>, Held);
 
+/// The same with the key's encoding and until when it is so; `None`: the key is absent.
+type TakenKey = (Encoded, Option<(Taken, Option<i64>)>);
+
 fn taken(key: &Arc<[Value]>, held: &Held) -> Taken {
     (key.clone(), held.clone())
 }
 
-/// What was taken of one key, and until when it holds; `None`: it is over.
-type OfKey = (Encoded, Option<(Taken, Option<i64>)>);
-
 /// The rows of one of the views.
-fn rows_of(host: &Host, held: &[OfKey]) -> OnlineRows {
+fn rows_of(host: &Host, held: &[TakenKey]) -> OnlineRows {
     let shown = |((key, held), until_us): &(Taken, Option<i64>)| Shown {
         row: host.projection.row(key, held),
         until_us: *until_us,
@@ -53,10 +53,24 @@ impl Engine {
 
     /// Puts what has changed, for every view of a family. Where one of them cannot take it, it is put again for all.
     pub(in crate::runtime) async fn flush_family(&self, keeps: &ViewRuntime) -> SeamResult<usize> {
+        let mut put = 0;
+        loop {
+            let (rows, is_all) = self.flush_members_at_work(keeps).await?;
+            put += rows;
+            // Else one was dropped, which has its turn now; the others are not level yet.
+            if is_all {
+                return Ok(put);
+            }
+        }
+    }
+
+    /// Returns how many rows were put, and whether those were all: as soon as one of the views is dropped nothing more
+    /// is.
+    async fn flush_members_at_work(&self, keeps: &ViewRuntime) -> SeamResult<(usize, bool)> {
         keeps.state.relieve_all()?;
         let _flushing = keeps.flushing.lock().await;
         let members = self.members_at_work(keeps);
-        let Some((first, _)) = members.first() else { return Ok(0) };
+        let Some((first, _)) = members.first() else { return Ok((0, true)) };
         for (view, _) in &members {
             self.open_online(view).await?;
         }
@@ -66,16 +80,21 @@ impl Engine {
         let unput = Unput::in_flight(state);
         let mut put = 0;
         for (view, host) in &members {
-            self.put_online(view, rows_of(host, &held)).await?;
-            put += held.len();
+            put += self.put_taken(view, host, &held).await?;
         }
         drop(held);
         unput.arrived();
-        put += self.catch_up_family(keeps, &members, now_us).await?;
+        let (rows, mut is_all) = self.catch_up_family(keeps, &members, now_us).await?;
+        put += rows;
         for (view, _) in members.iter().filter(|(view, _)| view.online() == Online::Filling) {
-            put += self.fill_member(view, now_us).await?;
+            if !is_all {
+                break;
+            }
+            let (rows, is_filled) = self.fill_member(view, &members, now_us).await?;
+            put += rows;
+            is_all = is_filled;
         }
-        Ok(put)
+        Ok((put, is_all))
     }
 
     fn members_at_work(&self, keeps: &ViewRuntime) -> Vec<Member> {
@@ -87,41 +106,54 @@ impl Engine {
         members.into_iter().filter_map(here).collect()
     }
 
+    /// One view's part of what was taken. What has been started again meanwhile puts its rows itself: these are older,
+    /// and would have a newer version.
+    async fn put_taken(&self, view: &ViewRuntime, host: &Host, held: &[TakenKey]) -> SeamResult<usize> {
+        if !self.is_at_work(view) {
+            return Ok(0);
+        }
+        self.put_online(view, rows_of(host, held)).await?;
+        Ok(held.len())
+    }
+
     /// All keys for all of them: which of them the store has is not known.
-    async fn catch_up_family(&self, keeps: &ViewRuntime, members: &[Member], now_us: i64) -> SeamResult<usize> {
+    async fn catch_up_family(&self, keeps: &ViewRuntime, members: &[Member], now_us: i64) -> SeamResult<(usize, bool)> {
         let unput = Unput::filling(&keeps.state);
         let (mut at, mut put) = (None, 0);
         while let Some(held) = keeps.state.catch_up_as(&mut at, now_us, taken).map_err(SeamError::not_done)? {
             for (view, host) in members {
-                self.put_online(view, rows_of(host, &held)).await?;
-                put += held.len();
+                put += self.put_taken(view, host, &held).await?;
             }
             keeps.state.filled(held.len());
             // Whoever drops one does not wait for the rest.
             if members.iter().any(|(view, _)| !self.is_at_work(view)) {
-                return Ok(put);
+                return Ok((put, false));
             }
         }
         unput.arrived();
-        Ok(put)
+        Ok((put, true))
     }
 
     /// All keys for one of them: the store has nothing of it.
-    async fn fill_member(&self, view: &ViewRuntime, now_us: i64) -> SeamResult<usize> {
+    async fn fill_member(&self, view: &ViewRuntime, members: &[Member], now_us: i64) -> SeamResult<(usize, bool)> {
         let mut put = 0;
         let mut refresh = view.state.refresh();
         while let Some(rows) = refresh.page(now_us).map_err(SeamError::not_done)? {
-            put += rows.len();
-            self.put_online(view, rows).await?;
-            if !self.is_at_work(view) {
-                return Ok(put);
+            // Whoever drops one of them does not wait for the rest, and what has been started again puts its rows
+            // itself.
+            if members.iter().any(|(view, _)| !self.is_at_work(view)) {
+                return Ok((put, false));
             }
+            let page = rows.len();
+            self.put_online(view, rows).await?;
+            view.state.filled(page);
+            put += page;
         }
         drop(refresh);
         let filled = self.seams.online.filled(view.state.id).await;
         // Where it has lost the view meanwhile, and nothing more is put, only opening it would tell.
         view.set_online(if filled.is_ok() { Online::Open } else { Online::Closed });
         filled?;
-        Ok(put)
+        Ok((put, true))
     }
 }

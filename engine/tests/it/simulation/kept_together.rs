@@ -8,6 +8,7 @@ use super::{
 };
 use std::collections::BTreeSet;
 use tidemark_catalog::ObjectId;
+use tidemark_engine::seam::{Keyspace, StateStore, WriteBatch};
 
 /// Kin by their windows, source and key, whatever they aggregate.
 const KIN: [&str; 3] = ["short", "short_too", "short_raw"];
@@ -128,5 +129,60 @@ fn views_of_the_same_windows_are_kept_together_and_each_is_what_it_is_alone() {
     for seed in 0..60 {
         let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
         runtime.block_on(run(seed));
+    }
+}
+
+/// What a checkpoint has of the keys that a family keeps cannot be read any more.
+async fn spoil(world: &World, family: ObjectId) {
+    let mut puts = vec![];
+    for keyspace in [Keyspace::Keys, Keyspace::Spilled] {
+        let kept = world.store.page(keyspace, &family.0.to_be_bytes(), None, usize::MAX).expect("it is in memory");
+        puts.extend(kept.into_iter().map(|(key, _)| (keyspace, key, vec![0xff])));
+    }
+    assert!(!puts.is_empty(), "there are keys");
+    world.store.checkpoint(WriteBatch { puts, deletes: vec![] }).await.expect("it is in memory");
+}
+
+async fn given_up(seed: u64) {
+    let mut world = World::new(seed, false);
+    let world = &mut world;
+    world.start().await.expect("it starts");
+    world.faults.calm();
+    create(world, KIN[0]).await;
+    create(world, KIN[1]).await;
+    let family = families(world, &KIN).and_then(|families| families.first().copied()).expect("one family");
+    let ids: Vec<ObjectId> = world.views().iter().map(|(id, _)| *id).collect();
+    let keys = |world: &World| {
+        let view = world.engine().view(ids[0]).expect("it runs");
+        view.state.count(|counters| &counters.keys)
+    };
+    while keys(world) == 0 {
+        go_on(world, 5).await;
+    }
+    one(world, Op::Checkpoint).await;
+    spoil(world, family).await;
+    restart(world).await;
+    let fails = |world: &World| ids.iter().filter(|id| world.engine().failure(**id).is_some()).count();
+    while fails(world) == 0 {
+        go_on(world, 5).await;
+    }
+    assert_eq!(fails(world), 2, "seed {seed}: they fail together");
+    check(world, true, true).await.expect("started again from the log");
+    // No checkpoint since: the one that does not do is not gone by again.
+    restart(world).await;
+    assert_eq!(fails(world), 0, "seed {seed}: they start");
+    go_on(world, 20).await;
+    check(world, false, true).await.expect("each for itself");
+    one(world, Op::Checkpoint).await;
+    restart(world).await;
+    go_on(world, 20).await;
+    check(world, false, true).await.expect("each for itself, from its own checkpoint");
+}
+
+#[test]
+fn views_whose_common_checkpoint_cannot_be_read_stand_for_themselves_from_then_on() {
+    for seed in 0..20 {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+        runtime.block_on(given_up(seed));
     }
 }
