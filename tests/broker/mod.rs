@@ -12,7 +12,7 @@ use rdkafka::{
 use std::{
     path::{Path, PathBuf},
     process::Command,
-    time::Duration,
+    time::{Duration, Instant},
 };
 use tempfile::TempDir;
 
@@ -130,6 +130,18 @@ impl Broker {
         let options = AdminOptions::new().operation_timeout(Some(PATIENCE));
         for created in self.admin()?.create_topics([&topic], &options).await? {
             created.map_err(|(name, code)| anyhow::anyhow!("topic {name}: {code}"))?;
+        }
+        // The controller has made it; the broker that is asked for it hears of that a little later.
+        let (admin, started) = (self.admin()?, Instant::now());
+        let has_leaders = || {
+            let known = admin.inner().fetch_metadata(Some(name), PATIENCE).ok()?;
+            let topic = known.topics().iter().find(|topic| topic.name() == name && topic.error().is_none())?;
+            let led = topic.partitions().iter().filter(|partition| partition.leader() >= 0).count();
+            (led == partitions as usize).then_some(())
+        };
+        while has_leaders().is_none() {
+            anyhow::ensure!(started.elapsed() < PATIENCE, "topic {name} has no leaders");
+            tokio::time::sleep(Duration::from_millis(10)).await;
         }
         Ok(())
     }

@@ -203,7 +203,8 @@ async fn browse(served: &Client) -> Result<()> {
     ensure!(value(served, "SHOW transaction_read_only").await?.as_deref() == Some("on"));
     let views = rows(served, "SHOW FEATURE VIEWS").await?;
     ensure!(views.len() == 3, "{views:?}");
-    let tables = "SELECT count(*) FROM pg_catalog.pg_class WHERE relname IN ('clicks', 'counted', 'service')";
+    let tables = "SELECT count(*) FROM information_schema.tables
+                  WHERE table_schema = 'public' AND table_name IN ('clicks', 'counted', 'service')";
     ensure!(value(served, tables).await?.as_deref() == Some("3"));
     let pipelines = "SELECT count(*) FROM tidemark.pipelines WHERE name = 'counted'";
     ensure!(value(served, pipelines).await?.as_deref() == Some("1"));
