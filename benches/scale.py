@@ -62,7 +62,9 @@ def views(world, tidemark):
     def run(view_set):
         return lambda: load(tidemark, path, view_set)
 
-    cases = {"no view": {}, "1 view": of(1, 0), f"{many // 10} views": of(many // 10, 0), f"{many} views": of(many, 0), f"{many} views, other lengths": of(many, 1)}
+    mixed = {f"v{i}": stream.mixed_sql("clicks", short, long, i) for i in range(many)}
+    cases = {"no view": {}, "1 view": of(1, 0), f"{many // 10} views": of(many // 10, 0), f"{many} views": of(many, 0)}
+    cases |= {f"{many} views, other aggregates": mixed, f"{many} views, other lengths": of(many, 1)}
     results, cpu, base = measured({name: run(view_set) for name, view_set in cases.items()})
     # The last round's last case is still there.
     finish(tidemark, rows, step_ms)

@@ -46,6 +46,16 @@ def select_sql(source, short_ms, long_ms):
     return f"SELECT user_id, event_time, {columns} FROM {source} {windows}"
 
 
+def mixed_sql(source, short_ms, long_ms, which):
+    """Two of the four features, and two of its own: no two `which` below 100 have the same."""
+    own = [f"{sql} OVER {window} AS own{i}" for i, (sql, window) in enumerate((
+        (f"sum(price) FILTER (WHERE price < {which})", "short"), (f"count(*) FILTER (WHERE price > {which})", "long")))]
+    shared = [f"{sql} OVER {window} AS {name}" for sql, window, name in FEATURES][which % 3:which % 3 + 2]
+    frame = "PARTITION BY user_id ORDER BY event_time RANGE BETWEEN INTERVAL '{} milliseconds' PRECEDING AND CURRENT ROW"
+    windows = f"WINDOW short AS ({frame.format(short_ms)}), long AS ({frame.format(long_ms)})"
+    return f"SELECT user_id, event_time, {', '.join(shared + own)} FROM {source} {windows}"
+
+
 TOTALS = "count(*), sum(n), sum(total), sum(total_long), sum(most_long)"
 
 
