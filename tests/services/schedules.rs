@@ -273,7 +273,7 @@ async fn schedule(
     Ok(())
 }
 
-/// What the server takes for now.
+/// What the server takes at this moment.
 async fn now_us(client: &tokio_postgres::Client) -> Result<i64> {
     let now = value(client, "SELECT (extract(epoch FROM now()) * 1000000)::bigint").await?;
     Ok(now.context("NULL")?.parse()?)
