@@ -67,7 +67,7 @@ pub trait OnlineStore: Send + Sync {
     /// Removes everything of a view; no key is left behind. It is not open after that.
     async fn drop_view(&self, view: ObjectId) -> SeamResult<()>;
 
-    /// Which server the view's values are on: views of one lane wait for each other, and for nobody else.
+    /// Which server the view's values are on: its trouble is told once for all the views there. No view waits for another.
     fn lane(&self, _view: ObjectId) -> u64 {
         0
     }
