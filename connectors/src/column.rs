@@ -46,7 +46,7 @@ impl Cell<'_> {
             Cell::Bool(b) => Value::Bool(b),
             Cell::Int(i) => Value::Int(i),
             Cell::Float(x) => Value::float(x),
-            Cell::Decimal(d) => Value::Decimal(d),
+            Cell::Decimal(d) => Value::decimal(d),
             Cell::Text(text) => Value::Text(text.into()),
             Cell::Bytes(bytes) => Value::Bytes(bytes.into()),
             Cell::List(items) => Value::List(items),

@@ -344,7 +344,7 @@ impl Accumulator {
                     _ => Some(sum),
                 };
                 const LIMIT: i128 = 10i128.pow(38);
-                in_range(value.and_then(|v| v.to_i128()).filter(|v| v.abs() < LIMIT).map(Value::Decimal))
+                in_range(value.and_then(|v| v.to_i128()).filter(|v| v.abs() < LIMIT).map(Value::decimal))
             }
             Accumulator::FloatSum(sum) if sum.count == 0 => (Value::Null, false),
             Accumulator::FloatSum(sum) => match of.function {

@@ -53,7 +53,7 @@ impl<'a> Cell<'a> {
             Value::Bool(b) => Cell::Bool(*b),
             Value::Int(i) => Cell::Int(*i),
             Value::Float(x) => Cell::Float(*x),
-            Value::Decimal(d) => Cell::Decimal(*d),
+            Value::Decimal(d) => Cell::Decimal(d.get()),
             other => Cell::Other(other),
         }
     }
@@ -64,7 +64,7 @@ impl<'a> Cell<'a> {
             Cell::Bool(b) => Value::Bool(b),
             Cell::Int(i) => Value::Int(i),
             Cell::Float(x) => Value::Float(x),
-            Cell::Decimal(d) => Value::Decimal(d),
+            Cell::Decimal(d) => Value::decimal(d),
             Cell::Other(value) => value.clone(),
         }
     }

@@ -200,11 +200,43 @@ impl KeyState {
         self.ring.len()
     }
 
-    /// Bytes it takes besides itself, nearly: what allocators add is not known.
+    /// Bytes that its events take.
+    pub fn events_memory(&self) -> usize {
+        self.ring.memory()
+    }
+
+    /// Bytes it takes besides itself and what the key's own values point to, nearly: what allocators add is not known.
     pub fn memory(&self) -> usize {
-        let key: usize = self.key.iter().map(|value| size_of::<Value>() + value.encoded_len()).sum();
+        let key = size_of_val(&*self.key);
         let online = self.online.as_ref().map_or(0, |online| size_of::<Cursor>() + online.memory());
         key + self.ring.memory() + self.done.memory() + online
+    }
+
+    /// Reads of it what is not on the heap, and returns something that depends on that. So do the next three, of what an
+    /// insertion goes on to, of what [`KeyState::finish`] goes on to, and of the events that it comes to then: `view/warm.rs`.
+    pub fn touch(&self) -> u64 {
+        let Cursor { position, bounds, accumulators, held } = &self.done;
+        let held = held.as_ref().map_or(0, |held| held.instant_us as u64 ^ held.outputs.len() as u64);
+        let lengths = self.key.len() ^ bounds.len() ^ accumulators.len() ^ usize::from(self.online.is_some());
+        self.ring.end() ^ position.next ^ position.partner ^ position.upto_us as u64 ^ held ^ lengths as u64
+    }
+
+    pub fn touch_end(&self, walk: &Walk) -> u64 {
+        self.ring.touch_end(&walk.layout)
+    }
+
+    pub fn touch_done(&self, walk: &Walk) -> u64 {
+        let Cursor { position, bounds, accumulators, held } = &self.done;
+        let bounds = bounds.iter().fold(0, |sum, bounds| sum ^ bounds.lo);
+        let accumulators = accumulators.iter().filter(|of| matches!(of, Accumulator::Count(_))).count() as u64;
+        let outputs = held.iter().flat_map(|held| &held.outputs).filter(|value| value.is_null()).count() as u64;
+        let key = u64::from(self.key.first().is_some_and(Value::is_null));
+        self.ring.touch(&walk.layout, position.next) ^ bounds ^ accumulators ^ outputs ^ key
+    }
+
+    pub fn touch_frames(&self, walk: &Walk) -> u64 {
+        let edges = self.done.bounds.iter().map(|bounds| self.ring.touch(&walk.layout, bounds.lo));
+        edges.fold(0, |sum, word| sum ^ word)
     }
 
     /// The state as bytes. Accumulators of bounded frames are left out: they are rebuilt from the events.

@@ -29,7 +29,7 @@ pub enum Value {
     Bool(bool),
     Int(i64),
     Float(f64),
-    Decimal(i128),
+    Decimal(Unscaled),
     Text(Arc<str>),
     Bytes(Arc<[u8]>),
     Interval {
@@ -41,6 +41,32 @@ pub enum Value {
     List(Arc<[Value]>),
 }
 
+/// A decimal's digits, as an integer. Aligned to 8 bytes, not to 16: so a [`Value`] takes 24, of which keys and steps have many.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(from = "i128", into = "i128")]
+#[repr(Rust, packed(8))]
+pub struct Unscaled(i128);
+
+const _: () = assert!(size_of::<Value>() == 24);
+
+impl Unscaled {
+    pub fn get(self) -> i128 {
+        self.0
+    }
+}
+
+impl From<i128> for Unscaled {
+    fn from(digits: i128) -> Unscaled {
+        Unscaled(digits)
+    }
+}
+
+impl From<Unscaled> for i128 {
+    fn from(unscaled: Unscaled) -> i128 {
+        unscaled.get()
+    }
+}
+
 /// −0 to 0, every NaN to one NaN.
 pub fn canonical(x: f64) -> f64 {
     if x.is_nan() { f64::NAN } else { x + 0.0 }
@@ -49,6 +75,11 @@ pub fn canonical(x: f64) -> f64 {
 impl Value {
     pub fn float(x: f64) -> Value {
         Value::Float(canonical(x))
+    }
+
+    /// A decimal in units of its column's scale.
+    pub fn decimal(unscaled: i128) -> Value {
+        Value::Decimal(Unscaled(unscaled))
     }
 
     pub fn is_null(&self) -> bool {
@@ -91,7 +122,7 @@ impl Value {
             Value::Bool(b) => out.push(*b as u8),
             Value::Int(i) => out.extend(i.to_be_bytes()),
             Value::Float(x) => out.extend(x.to_bits().to_be_bytes()),
-            Value::Decimal(d) => out.extend(d.to_be_bytes()),
+            Value::Decimal(d) => out.extend(d.get().to_be_bytes()),
             Value::Text(t) => {
                 out.extend((t.len() as u32).to_be_bytes());
                 out.extend(t.as_bytes());
@@ -206,7 +237,7 @@ pub fn values_of(array: &ArrayRef) -> Result<Vec<Value>, ArrowError> {
             array.as_primitive::<Float64Type>().iter().map(|v| v.map_or(Value::Null, Value::float)).collect()
         }
         DataType::Decimal128(..) => {
-            array.as_primitive::<Decimal128Type>().iter().map(|v| v.map_or(Value::Null, Value::Decimal)).collect()
+            array.as_primitive::<Decimal128Type>().iter().map(|v| v.map_or(Value::Null, Value::decimal)).collect()
         }
         DataType::Utf8 => {
             array.as_string::<i32>().iter().map(|v| v.map_or(Value::Null, |v| Value::Text(v.into()))).collect()
@@ -295,7 +326,7 @@ pub fn array_of<'a>(ty: &DataType, values: impl ExactSizeIterator<Item = &'a Val
             values.map(|v| if let Value::Float(x) = v { Some(*x as f32) } else { None }),
         )),
         DataType::Decimal128(p, s) => Arc::new(
-            Decimal128Array::from_iter(values.map(|v| if let Value::Decimal(x) = v { Some(*x) } else { None }))
+            Decimal128Array::from_iter(values.map(|v| if let Value::Decimal(x) = v { Some(x.get()) } else { None }))
                 .with_precision_and_scale(*p, *s)?,
         ),
         DataType::Utf8 => {
@@ -344,7 +375,7 @@ mod tests {
         let cases = [
             (DataType::Int64, vec![list(vec![Value::Int(1), Value::Null]), Value::Null, list(vec![])]),
             (DataType::Utf8, vec![list(vec![Value::Text("a".into())]), list(vec![Value::Text("".into())])]),
-            (DataType::Decimal128(10, 2), vec![Value::Null, list(vec![Value::Decimal(150)])]),
+            (DataType::Decimal128(10, 2), vec![Value::Null, list(vec![Value::decimal(150)])]),
             (DataType::Float64, vec![list(vec![Value::float(-0.0), Value::float(f64::NAN)]); 3]),
         ];
         for (item, values) in cases {

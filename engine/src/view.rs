@@ -15,6 +15,7 @@ mod schedule;
 mod shard;
 mod step;
 mod versions;
+mod warm;
 
 pub use cold::Cold;
 pub use family::{Host, Projection};
@@ -49,8 +50,8 @@ use tidemark_catalog::ObjectId;
 const SHARDS: usize = 16;
 
 /// Keys that walk on together before their outputs are computed: enough for columns to pay, few enough that what they
-/// leave behind stays in cache.
-const KEYS_TOGETHER: usize = 512;
+/// leave behind, nearly a kilobyte each, stays in the second-level cache.
+const KEYS_TOGETHER: usize = 256;
 
 /// From so many rows on a batch is spread over threads: starting one takes some 20 µs, a row 2 µs.
 const ROWS_IN_PARALLEL: usize = 1024;
@@ -234,7 +235,11 @@ impl ViewState {
                     self.take_out(&mut shard, hash, gone.key(i), batch.times_us[row], batch.mark(row))?;
                 }
             }
-            for (hash, i) in keyed.by_shard[*i].iter().copied() {
+            let of_shard = &keyed.by_shard[*i];
+            for (n, (hash, i)) in of_shard.iter().copied().enumerate() {
+                if n % warm::GROUP == 0 {
+                    warm::for_events(&shard, walk, of_shard[n..].iter().map(|(hash, _)| *hash));
+                }
                 let encoded = keyed.key(i);
                 let i = i as usize;
                 let id = match self.find_or_load(&mut shard, hash, encoded)? {
@@ -242,7 +247,9 @@ impl ViewState {
                     None => {
                         self.counters.keys.fetch_add(1, Ordering::Relaxed);
                         let (state, generation) = (KeyState::new(walk, events.key(i), frontier_us), shard.generation);
-                        shard.insert(hash, encoded.into(), state, generation)
+                        let id = shard.insert(hash, encoded.into(), state, generation);
+                        shard.weigh(id);
+                        id
                     }
                 };
                 let row = events.row(i);
@@ -253,7 +260,7 @@ impl ViewState {
                     event.counts(&walk.layout);
                 }
                 events.fill(i, &walk.layout, &mut event);
-                if shard.change(id, walk).is_some_and(|entry| entry.state.insert(walk, &event)) {
+                if shard.insert_event(id, walk, &event) {
                     shard.due_sooner(id, time_us);
                 } else {
                     let below = span(time_us.abs_diff(frontier_us));
@@ -262,7 +269,6 @@ impl ViewState {
                     failures.push(RowFailure { row, reason: RejectReason::Late, error });
                 }
                 shard.mark_stale(id);
-                shard.weigh(id);
             }
             self.relieve(&mut shard)?;
             Ok(failures)
@@ -361,7 +367,10 @@ impl ViewState {
         let walk = &self.compiled.walk;
         let mut instants = Instants::default();
         let mut ends = Vec::with_capacity(due.len());
-        for id in due {
+        for (n, id) in due.iter().enumerate() {
+            if n % warm::GROUP == 0 {
+                warm::for_steps(shard, walk, &due[n..]);
+            }
             if let Some(entry) = shard.change(*id, walk) {
                 entry.state.finish(walk, frontier_us, &mut instants);
             }

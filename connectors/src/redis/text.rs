@@ -79,8 +79,8 @@ fn text(ty: &DataType, value: &Value) -> Option<String> {
         (DataType::Time64(_), Value::Int(us)) => time(*us).unwrap_or_else(|| us.to_string()),
         (_, Value::Int(number)) => number.to_string(),
         (_, Value::Float(number)) => float(*number),
-        (DataType::Decimal128(_, scale), Value::Decimal(unscaled)) => decimal(*unscaled, *scale),
-        (_, Value::Decimal(unscaled)) => unscaled.to_string(),
+        (DataType::Decimal128(_, scale), Value::Decimal(unscaled)) => decimal(unscaled.get(), *scale),
+        (_, Value::Decimal(unscaled)) => unscaled.get().to_string(),
         (_, Value::Text(text)) => text.to_string(),
         (_, Value::Bytes(bytes)) => hex(bytes),
         (_, Value::Interval { months, days, nanos }) => format!("{months} months {days} days {nanos} nanoseconds"),
@@ -153,7 +153,7 @@ mod tests {
         assert_eq!(named(&[Value::Int(-7), texts("CH")]), "-7/CH");
         assert_eq!(named(&[texts("a/b%"), Value::Null]), "a%2Fb%25/%");
         assert_eq!(named(&[Value::Bool(true), Value::Bytes([1, 255].into())]), "true/01ff");
-        assert_eq!(named(&[Value::Decimal(-5), Value::float(2.5)]), "-5/2.5");
+        assert_eq!(named(&[Value::decimal(-5), Value::float(2.5)]), "-5/2.5");
         assert_eq!(name(b"\x02abc"), "0x02616263");
     }
 
@@ -168,7 +168,7 @@ mod tests {
             (DataType::Float64, Value::float(0.1), Some("0.1")),
             (DataType::Float64, Value::float(1e20), Some("1e20")),
             (DataType::Float64, Value::float(f64::NEG_INFINITY), Some("-Infinity")),
-            (DataType::Decimal128(10, 2), Value::Decimal(-5), Some("-0.05")),
+            (DataType::Decimal128(10, 2), Value::decimal(-5), Some("-0.05")),
             (DataType::Decimal128(10, 0), Value::Decimal(12), Some("12")),
             (DataType::Date32, Value::Int(19_675), Some("2023-11-14")),
             (ts(Some("UTC")), Value::Int(us), Some("2023-11-14T22:13:20.500Z")),

@@ -178,6 +178,17 @@ impl Ring {
         (i < self.len).then(|| &self.words[self.start(layout, i)..][..layout.stride])
     }
 
+    /// Reads something of an event.
+    pub fn touch(&self, layout: &Layout, index: u64) -> u64 {
+        self.row(layout, index).map_or(0, |row| row[0] ^ row[layout.stride - 1])
+    }
+
+    /// Reads where the next event goes, and the one before it.
+    pub fn touch_end(&self, layout: &Layout) -> u64 {
+        let next = self.words.get(self.start(layout, self.len) + layout.stride - 1).copied().unwrap_or_default();
+        next ^ self.end().checked_sub(1).map_or(0, |last| self.touch(layout, last))
+    }
+
     /// The event's time; indices are kept inside the ring, so the default is never seen.
     pub fn time(&self, layout: &Layout, index: u64) -> i64 {
         self.row(layout, index).map_or(i64::MAX, |row| row[0] as i64)
@@ -429,7 +440,7 @@ mod tests {
             or_null(5, Value::Bool(seed % 2 == 0)),
             or_null(3, Value::Text(seed.to_string().into())),
             or_null(7, Value::float(seed as f64 / 8.0)),
-            or_null(4, Value::Decimal(i128::from(seed) << 70)),
+            or_null(4, Value::decimal(i128::from(seed) << 70)),
             or_null(2, Value::Int(-seed)),
         ]
     }

@@ -2,7 +2,7 @@
 //! memory, and what a checkpoint under way has still to take.
 
 use super::schedule::{NEVER, Schedule};
-use crate::key::{KeyState, Walk};
+use crate::key::{KeyState, NewEvent, Walk};
 use ahash::RandomState;
 use hashbrown::HashTable;
 use std::{collections::HashMap, sync::Arc};
@@ -17,9 +17,22 @@ pub fn hash(encoded: &[u8]) -> u64 {
     HASH.hash_one(encoded)
 }
 
+/// A key's place in the index. With some of its hash, so that a search looks at no entry but, nearly always, the one that it is for.
+struct Slot {
+    id: u32,
+    hash: u32,
+}
+
+impl Slot {
+    /// The bits that the table itself hardly uses.
+    fn part(hash: u64) -> u32 {
+        (hash >> 24) as u32
+    }
+}
+
 #[derive(Default)]
 pub struct Shard {
-    index: HashTable<u32>,
+    index: HashTable<Slot>,
     /// By number; `None`: free.
     entries: Vec<Option<Entry>>,
     free: Vec<u32>,
@@ -102,8 +115,15 @@ impl Shard {
     }
 
     pub fn find(&self, hash: u64, encoded: &[u8]) -> Option<u32> {
-        let same = |id: &u32| self.entries[*id as usize].as_ref().is_some_and(|e| *e.encoded == *encoded);
-        self.index.find(hash, same).copied()
+        let part = Slot::part(hash);
+        let is_of = |id: u32| self.entries[id as usize].as_ref().is_some_and(|e| *e.encoded == *encoded);
+        Some(self.index.find(hash, |slot| slot.hash == part && is_of(slot.id))?.id)
+    }
+
+    /// The entry that [`Shard::find`] will most likely come to, without a look at it.
+    pub fn guess(&self, hash: u64) -> Option<u32> {
+        let part = Slot::part(hash);
+        Some(self.index.find(hash, |slot| slot.hash == part)?.id)
     }
 
     pub fn get(&self, id: u32) -> Option<&Entry> {
@@ -153,7 +173,8 @@ impl Shard {
             self.dirty.push(id);
         }
         let entries = &self.entries;
-        self.index.insert_unique(hash, id, |id| entries[*id as usize].as_ref().map_or(0, |e| e.hash));
+        let slot = Slot { id, hash: Slot::part(hash) };
+        self.index.insert_unique(hash, slot, |slot| entries[slot.id as usize].as_ref().map_or(0, |e| e.hash));
         id
     }
 
@@ -183,7 +204,7 @@ impl Shard {
     /// Takes a key out of memory.
     fn take(&mut self, id: u32) -> Option<Entry> {
         let entry = self.entries.get_mut(id as usize)?.take()?;
-        if let Ok(found) = self.index.find_entry(entry.hash, |other| *other == id) {
+        if let Ok(found) = self.index.find_entry(entry.hash, |slot| slot.id == id) {
             found.remove();
         }
         self.free.push(id);
@@ -196,13 +217,24 @@ impl Shard {
         self.over.contains_key(encoded)
     }
 
+    /// Puts an event into the ring of a key; `false`: it lies below the frontier. Weighs by how much the ring has grown: the
+    /// rest of the key is not looked at.
+    pub fn insert_event(&mut self, id: u32, walk: &Walk, event: &NewEvent) -> bool {
+        let Some(entry) = self.change(id, walk) else { return false };
+        let before = entry.state.events_memory();
+        let is_in = entry.state.insert(walk, event);
+        let bytes = (u64::from(entry.bytes) + entry.state.events_memory() as u64).saturating_sub(before as u64);
+        let more = entry.set_bytes(bytes);
+        self.grow(more);
+        is_in
+    }
+
     /// Weighs a key after a change.
     pub fn weigh(&mut self, id: u32) {
         if let Some(Some(entry)) = self.entries.get_mut(id as usize) {
-            let bytes =
-                u32::try_from(size_of::<Entry>() + entry.encoded.len() + entry.state.memory()).unwrap_or(u32::MAX);
-            let more = i64::from(bytes) - i64::from(entry.bytes);
-            entry.bytes = bytes;
+            // The key twice: as values and encoded.
+            let bytes = size_of::<Entry>() + 2 * entry.encoded.len() + entry.state.memory();
+            let more = entry.set_bytes(bytes as u64);
             self.grow(more);
         }
     }
@@ -493,6 +525,20 @@ impl Entry {
     /// Whether the online store has everything that happened before the finished part is next due.
     fn is_online(&self, due_us: i64) -> bool {
         !self.stale && self.online_due_us >= due_us
+    }
+
+    /// By how much it weighs more than before.
+    fn set_bytes(&mut self, bytes: u64) -> i64 {
+        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+        let more = i64::from(bytes) - i64::from(self.bytes);
+        self.bytes = bytes;
+        more
+    }
+
+    /// Reads of it what lies in the shard's own array, and returns something that depends on that (`warm.rs`).
+    pub fn touch(&self) -> u64 {
+        let times = self.due_us ^ self.parked_us ^ self.online_due_us ^ self.online_parked_us;
+        self.state.touch() ^ self.hash ^ self.changed ^ times as u64 ^ u64::from(self.bytes)
     }
 
     fn saved_key(&self, walk: &Walk) -> SavedKey {

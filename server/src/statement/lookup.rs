@@ -88,7 +88,7 @@ pub(super) fn cell(row: &Row, stored: Stored) -> Option<Scalar<'_>> {
         Value::Bool(v) => Scalar::Bool(*v),
         Value::Int(v) => Scalar::Int(*v),
         Value::Float(v) => Scalar::Float(*v),
-        Value::Decimal(v) => Scalar::Decimal(*v),
+        Value::Decimal(v) => Scalar::Decimal(v.get()),
         Value::Text(v) => Scalar::Text(v),
         Value::Bytes(v) => Scalar::Bytes(v),
         Value::Interval { months, days, nanos } => {
