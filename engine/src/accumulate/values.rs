@@ -137,7 +137,9 @@ pub(super) fn double(value: &Value, ty: Option<&DataType>) -> Option<f64> {
     match (value, ty) {
         (Value::Int(i), _) => Some(*i as f64),
         (Value::Float(x), _) => Some(*x),
-        (Value::Decimal(d), Some(DataType::Decimal128(_, scale))) => format!("{}e{}", d.get(), -i32::from(*scale)).parse().ok(),
+        (Value::Decimal(d), Some(DataType::Decimal128(_, scale))) => {
+            format!("{}e{}", d.get(), -i32::from(*scale)).parse().ok()
+        }
         _ => None,
     }
 }
