@@ -241,8 +241,9 @@ pub fn execute(
     if prepared.generation != database.snapshot().generation || service.time_zone != session.format.time_zone {
         return None;
     }
-    let views: Vec<Arc<ViewRuntime>> = service.views().map(|id| engine.view(id)).collect::<Option<_>>()?;
     let begun_us = database.clock.now_us();
+    let at_now = |view: Arc<ViewRuntime>| (view.now_us(begun_us), view);
+    let views = service.views().map(|id| engine.view(id).map(at_now)).collect::<Option<_>>()?;
     let answering = Answering { session, prepared, service, bound, views, begun_us };
     match answering.answer(out) {
         Ok(rows) => {
@@ -259,7 +260,8 @@ struct Answering<'a> {
     prepared: &'a Prepared,
     service: &'a PreparedService,
     bound: &'a Bound,
-    views: Vec<Arc<ViewRuntime>>,
+    /// With what is now for each.
+    views: Vec<(i64, Arc<ViewRuntime>)>,
     begun_us: i64,
 }
 
@@ -318,8 +320,13 @@ impl Answering<'_> {
     }
 
     /// The member's row for each choice.
-    fn rows(&self, member: &Member, view: &ViewRuntime, given: &RecordBatch) -> Result<Found, PgError> {
-        let (choices, now_us) = (given.num_rows(), view.now_us(self.begun_us));
+    fn rows(
+        &self,
+        member: &Member,
+        (now_us, view): &(i64, Arc<ViewRuntime>),
+        given: &RecordBatch,
+    ) -> Result<Found, PgError> {
+        let choices = given.num_rows();
         let distinct = if member.varies { choices } else { choices.min(1) };
         let given = given.slice(0, distinct);
         let key = member.key.iter().map(|expr| expr.evaluate(&given)?.into_array(distinct));
@@ -332,7 +339,7 @@ impl Answering<'_> {
             }
             // NULL equals nothing, and so does what the key's type does not have.
             let is_key = values.len() == key.len();
-            let row = if is_key { view.state.lookup(&encode_row(&values), now_us)? } else { None };
+            let row = if is_key { view.state.lookup(&encode_row(&values), *now_us)? } else { None };
             found.push(row.map(Arc::new));
         }
         if let Some(only) = found.first().cloned().filter(|_| !member.varies) {
@@ -347,7 +354,7 @@ impl Answering<'_> {
             return None;
         }
         let column = |output: &Output| match output {
-            Output::Column { member, column } => Some((*member, self.views[*member].state.compiled.stored(*column)?)),
+            Output::Column { member, column } => Some((*member, self.views[*member].1.state.compiled.stored(*column)?)),
             Output::Computed(_) => None,
         };
         self.service.outputs.iter().map(column).collect()
@@ -423,14 +430,19 @@ impl Answering<'_> {
     }
 
     /// What users see of a member's rows, for these choices; NULLs where it has none.
-    fn visible(&self, view: &ViewRuntime, found: &Found, choices: &[usize]) -> Result<RecordBatch, PgError> {
+    fn visible(
+        &self,
+        (now_us, view): &(i64, Arc<ViewRuntime>),
+        found: &Found,
+        choices: &[usize],
+    ) -> Result<RecordBatch, PgError> {
         let mut rows = vec![];
         let mut indices = Vec::with_capacity(choices.len());
         for choice in choices {
             indices.push(found[*choice].as_deref().map(|_| rows.len() as u32));
             rows.extend(found[*choice].as_deref());
         }
-        let visible = view.state.compiled.visible(&rows, view.now_us(self.begun_us))?;
+        let visible = view.state.compiled.visible(&rows, *now_us)?;
         if rows.len() == choices.len() {
             return Ok(visible);
         }
