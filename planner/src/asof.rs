@@ -13,9 +13,9 @@ mod nest;
 mod node;
 mod plan;
 mod pushdown;
-mod service;
+pub(crate) mod service;
 mod service_join;
-mod steps;
+pub(crate) mod steps;
 mod tokens;
 
 pub use nest::nest_asof;

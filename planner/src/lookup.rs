@@ -5,9 +5,11 @@
 //!                                  WHERE k = ANY ($1) | IN ($1, 2)  -- a key of one column
 //! ```
 //!
-//! Anything else (expressions, joins, other conditions, ORDER BY, LIMIT) is not a lookup and is planned as a query.
+//! Expressions, joins and LIMIT over lookups are recognised from the bound plan (`lookup/service.rs`); anything else is planned
+//! as a query.
 
 pub mod fingerprint;
+pub mod service;
 
 use datafusion::sql::sqlparser::ast::{self, Expr, Value};
 use tidemark_catalog::{Object, ObjectId, Snapshot, SqlType};
@@ -74,7 +76,7 @@ pub fn recognise(query: &ast::Query, snapshot: &Snapshot) -> Option<Lookup> {
     if !table.joins.is_empty() || !with_hints.is_empty() || alias.as_ref().is_some_and(|a| !a.columns.is_empty()) {
         return None;
     }
-    let object = view_named(name, snapshot)?;
+    let object = object_named(name, snapshot)?;
     let view = object.feature_view()?;
     let known = alias.as_ref().map_or_else(|| object.name.clone(), |a| fold(&a.name));
     let column = |expr: &Expr| -> Option<usize> {
@@ -143,7 +145,7 @@ pub fn recognise(query: &ast::Query, snapshot: &Snapshot) -> Option<Lookup> {
     Some(Lookup { view: object.id, keys, projection, parameters })
 }
 
-fn view_named<'a>(name: &ast::ObjectName, snapshot: &'a Snapshot) -> Option<&'a Object> {
+fn object_named<'a>(name: &ast::ObjectName, snapshot: &'a Snapshot) -> Option<&'a Object> {
     let parts: Vec<String> = name.0.iter().map(|p| p.as_ident().map(fold)).collect::<Option<_>>()?;
     let name = match parts.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
         [name] | ["public", name] | ["tidemark", "public", name] => name.to_string(),

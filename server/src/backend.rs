@@ -112,7 +112,7 @@ impl pg::Backend for TidemarkBackend {
             return Ok(prepared);
         }
         let prepared = self.parse(session, sql, declared).await?;
-        if plain && prepared.lookup.is_some() && !self.database.learn(sql, &prepared) {
+        if plain && (prepared.service.is_some() || prepared.lookup.is_some() && !self.database.learn(sql, &prepared)) {
             self.database.cache(sql, &prepared);
         }
         Ok(prepared)
@@ -145,6 +145,11 @@ impl pg::Backend for TidemarkBackend {
         bound: &Bound,
         out: &mut BytesMut,
     ) -> Option<Result<Completed, PgError>> {
+        if let Some(service) = &prepared.service {
+            let answer = statement::service_lookup::execute(&self.database, session, prepared, service, bound, out);
+            session.queried_in_transaction |= answer.is_some();
+            return answer;
+        }
         let lookup = prepared.lookup.as_ref()?;
         session.queried_in_transaction = true;
         match self.database.serving() {

@@ -4,7 +4,7 @@ use crate::{
     database::Database,
     pg::{Column, PgError},
     session::Session,
-    statement::{self, instants},
+    statement::{self, instants, service_lookup::PreparedService},
     wire::{self, RowWriter, pg_type, types::oid},
 };
 use arrow::datatypes::{DataType, Schema, SchemaRef};
@@ -28,6 +28,8 @@ pub struct Prepared {
     /// Of a lookup that was recognised by its fingerprint and not parsed: its text, in case it cannot be answered so.
     pub unparsed: Option<Box<str>>,
     pub lookup: Option<PreparedLookup>,
+    /// The same of several feature views at once.
+    pub service: Option<PreparedService>,
     pub parameter_oids: Vec<u32>,
     pub schema: Option<SchemaRef>,
     pub columns: Option<Arc<[Column]>>,
@@ -58,6 +60,7 @@ impl Prepared {
             parsed: None,
             unparsed: None,
             lookup: None,
+            service: None,
             parameter_oids: vec![],
             schema: None,
             columns: None,
@@ -72,6 +75,7 @@ impl Prepared {
             parsed: None,
             unparsed: Some(sql.into()),
             lookup: self.lookup.as_ref().map(|lookup| PreparedLookup { keys, shape: lookup.shape.clone() }),
+            service: None,
             parameter_oids: vec![],
             schema: self.schema.clone(),
             columns: self.columns.clone(),
@@ -99,8 +103,11 @@ impl Prepared {
                     let declared = &instants::declared(&numbers, &with_catalog_types(query, declared))?;
                     let query = &instants::standing_in(query, &numbers, database.clock.now_us())?;
                     let (plan, oids) = typed(database, session, query, declared)?;
-                    prepared.parameter_oids = oids;
                     prepared.schema = Some(names::shown_schema(plan.plan.schema().as_arrow()));
+                    if numbers.is_empty() && lookup::service::may_be(query, &snapshot) {
+                        prepared.service = PreparedService::of(database, session, query, &oids)?;
+                    }
+                    prepared.parameter_oids = oids;
                     prepared.plan = (at_once && numbers.is_empty()).then_some(plan);
                 }
             },

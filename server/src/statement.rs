@@ -27,6 +27,7 @@ mod rename_aggregate;
 mod reset_topic;
 mod resume;
 pub mod served_lookup;
+pub mod service_lookup;
 mod set_options;
 mod settings;
 mod show;

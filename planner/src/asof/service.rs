@@ -7,7 +7,7 @@
 //!
 //! Taken apart here into its members, which of them must be there, and the columns over them. Because every join is by
 //! whole keys, a service has at most one row for a choice of keys, at every instant, and each member's part of it is
-//! that member's `V(key, instant)`: see `service_join`.
+//! that member's `V(key, instant)`: see `service_join`, and `lookup/service.rs` for the present.
 
 use super::condition::is_plain;
 use super::steps::StepsScan;
@@ -18,9 +18,11 @@ use datafusion::common::{DFSchema, JoinType, NullEquality, TableReference};
 use datafusion::logical_expr::expr::BinaryExpr;
 use datafusion::logical_expr::utils::{conjunction, split_conjunction};
 use datafusion::logical_expr::{Expr, Join, LogicalPlan, Operator, TableScan, when};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-pub(super) struct Service {
+pub(crate) struct Service {
+    /// Whether members are read as they are now, and not as of a left row's time.
+    is_current: bool,
     pub members: Vec<Member>,
     pub links: Vec<Link>,
     /// The members without which the service has no row.
@@ -30,9 +32,9 @@ pub(super) struct Service {
 }
 
 /// Indices into [`Service::members`].
-pub(super) type Members = BTreeSet<usize>;
+pub(crate) type Members = BTreeSet<usize>;
 
-pub(super) struct Member {
+pub(crate) struct Member {
     pub steps: StepsScan,
     /// The members that must be found for this one's columns to show: itself and, behind a LEFT JOIN, those that the
     /// join is with.
@@ -41,18 +43,21 @@ pub(super) struct Member {
 
 /// A column of a member's entity key.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Key {
+pub(crate) struct Key {
     pub member: usize,
     pub column: String,
 }
 
 /// A join's equality: what the key `from` is, `to` is too. `mutual`: also the other way; across a LEFT JOIN only where
 /// the optional side must be there.
-pub(super) struct Link {
+pub(crate) struct Link {
     pub from: Key,
     pub to: Key,
     pub mutual: bool,
 }
+
+/// What each key has to equal.
+pub(crate) type Values = BTreeMap<Key, Vec<Expr>>;
 
 /// The name of the right side of a join, for messages: the view's, else the alias.
 pub(super) fn name(plan: &LogicalPlan) -> String {
@@ -73,8 +78,19 @@ struct Part {
 type Why = String;
 
 impl Service {
+    /// With its members as of a left row's time.
     pub fn of(plan: &LogicalPlan) -> Result<Service, Why> {
-        let mut service = Service { members: vec![], links: vec![], present: Members::new(), outputs: vec![] };
+        Self::taken_apart(plan, false)
+    }
+
+    /// With its members as they are now: their columns are those that users see.
+    pub fn current(plan: &LogicalPlan) -> Result<Service, Why> {
+        Self::taken_apart(plan, true)
+    }
+
+    fn taken_apart(plan: &LogicalPlan, is_current: bool) -> Result<Service, Why> {
+        let mut service =
+            Service { is_current, members: vec![], links: vec![], present: Members::new(), outputs: vec![] };
         let whole = service.part(plan)?;
         (service.present, service.outputs) = (whole.present, whole.columns);
         Ok(service)
@@ -116,7 +132,10 @@ impl Service {
         let alias = TableReference::bare(format!("member {} {}", at + 1, scan.table_name.table()));
         let steps = StepsScan::of(scan, Some(alias))
             .ok_or_else(|| format!("reads \"{}\", which has no history", scan.table_name.table()))?;
-        let columns = steps.user_columns().map_err(|e| e.to_string())?.into_iter().map(|(_, value)| value).collect();
+        let columns = match self.is_current {
+            true => steps.current_columns().collect(),
+            false => steps.user_columns().map_err(|e| e.to_string())?.into_iter().map(|(_, value)| value).collect(),
+        };
         self.members.push(Member { steps, shown_with: [at].into() });
         Ok(Part { columns, present: [at].into() })
     }
@@ -169,12 +188,38 @@ impl Service {
         Ok(part)
     }
 
-    /// An equality that every row fulfils: both members are there.
-    fn require(&mut self, part: &mut Part, from: Key, to: Key) {
-        for key in [&from, &to] {
-            part.present.extend(&self.members[key.member].shown_with);
-        }
+    /// An equality that every row fulfils. Returns the members that must be there for it.
+    fn link(&mut self, from: Key, to: Key) -> Members {
+        let with = |key: &Key| self.members[key.member].shown_with.iter().copied();
+        let members = with(&from).chain(with(&to)).collect();
         self.links.push(Link { from, to, mutual: true });
+        members
+    }
+
+    fn require(&mut self, part: &mut Part, from: Key, to: Key) {
+        part.present.extend(self.link(from, to));
+    }
+
+    /// Gives keys the values of those that the joins make them equal to.
+    pub fn spread(&self, values: &mut Values) {
+        loop {
+            let mut changed = false;
+            for link in &self.links {
+                changed |= spread(values, &link.from, &link.to);
+                if link.mutual || self.present.contains(&link.to.member) {
+                    changed |= spread(values, &link.to, &link.from);
+                }
+            }
+            if !changed {
+                return;
+            }
+        }
+    }
+
+    /// The same of the whole service.
+    pub fn require_equal(&mut self, from: Key, to: Key) {
+        let members = self.link(from, to);
+        self.present.extend(members);
     }
 
     /// The value, and NULL where one of the members is not found.
@@ -186,7 +231,7 @@ impl Service {
     }
 
     /// The keys that a condition says are equal.
-    fn equality(&self, condition: &Expr, schema: &DFSchema, columns: &[Expr]) -> Result<(Key, Key), Why> {
+    pub fn equality(&self, condition: &Expr, schema: &DFSchema, columns: &[Expr]) -> Result<(Key, Key), Why> {
         let other = || format!("has the condition {condition}, which is no equality of entity keys");
         let Expr::BinaryExpr(BinaryExpr { left, op: Operator::Eq, right }) = condition else { return Err(other()) };
         let key = |expr| over(expr, schema, columns).ok().and_then(|expr| self.key(&expr)).ok_or_else(other);
@@ -212,8 +257,23 @@ impl Service {
     }
 }
 
+/// Whether that was new.
+pub(crate) fn add(values: &mut Values, key: &Key, value: &Expr) -> bool {
+    let known = values.entry(key.clone()).or_default();
+    let new = !known.contains(value);
+    if new {
+        known.push(value.clone());
+    }
+    new
+}
+
+fn spread(values: &mut Values, from: &Key, to: &Key) -> bool {
+    let known = values.get(from).cloned().unwrap_or_default();
+    known.iter().fold(false, |changed, value| add(values, to, value) | changed)
+}
+
 /// An expression over a plan's output as one over the members.
-pub(super) fn over(expr: &Expr, schema: &DFSchema, columns: &[Expr]) -> Result<Expr, Why> {
+pub(crate) fn over(expr: &Expr, schema: &DFSchema, columns: &[Expr]) -> Result<Expr, Why> {
     let expr = expr.clone().unalias();
     if !is_plain(&expr) {
         return Err(format!("computes {expr}, which is more than an expression over one row"));

@@ -14,7 +14,7 @@
 
 use super::condition::Condition;
 use super::plan::{columns, extension, project_over, steps_node};
-use super::service::{self, Key, Members, Service, over};
+use super::service::{self, Key, Members, Service, Values, add, over};
 use super::steps::at_left_time;
 use super::{AsofKind, refuse};
 use crate::{PlanError, PlanResult, error::sqlstate};
@@ -22,10 +22,6 @@ use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{Column, internal_datafusion_err};
 use datafusion::error::Result;
 use datafusion::logical_expr::{Expr, LogicalPlan};
-use std::collections::BTreeMap;
-
-/// The values of the left row that each key has to equal.
-type Values = BTreeMap<Key, Vec<Expr>>;
 
 pub(super) fn over_service(
     left: LogicalPlan,
@@ -127,18 +123,7 @@ impl Service {
             self.present.extend(&self.members[key.member].shown_with);
             add(&mut values, &key, l);
         }
-        loop {
-            let mut changed = false;
-            for link in &self.links {
-                changed |= spread(&mut values, &link.from, &link.to);
-                if link.mutual || self.present.contains(&link.to.member) {
-                    changed |= spread(&mut values, &link.to, &link.from);
-                }
-            }
-            if !changed {
-                break;
-            }
-        }
+        self.spread(&mut values);
         for (at, member) in self.members.iter().enumerate() {
             for column in member.steps.key() {
                 if !values.contains_key(&Key { member: at, column: column.clone() }) {
@@ -167,7 +152,7 @@ impl Service {
 
     /// A column of the service over the matched members: NULL where the service has no row, and the columns of a member
     /// behind a LEFT JOIN NULL where that join finds none.
-    fn shown(&self, output: Expr, kind: AsofKind) -> Result<Expr> {
+    pub(crate) fn shown(&self, output: Expr, kind: AsofKind) -> Result<Expr> {
         let always = |member: usize| -> Members { [member].into_iter().chain(self.present.iter().copied()).collect() };
         let whole = match (kind, output.try_as_col().and_then(|c| self.member_of(c.relation.as_ref()?))) {
             // The join itself has dropped the rows.
@@ -184,19 +169,4 @@ impl Service {
         })?;
         self.where_found(&whole, output.data)
     }
-}
-
-/// Whether that was new.
-fn add(values: &mut Values, key: &Key, value: &Expr) -> bool {
-    let known = values.entry(key.clone()).or_default();
-    let new = !known.contains(value);
-    if new {
-        known.push(value.clone());
-    }
-    new
-}
-
-fn spread(values: &mut Values, from: &Key, to: &Key) -> bool {
-    let known = values.get(from).cloned().unwrap_or_default();
-    known.iter().fold(false, |changed, value| add(values, to, value) | changed)
 }

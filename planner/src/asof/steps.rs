@@ -21,7 +21,7 @@ use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan, LogicalPlanBuil
 use std::sync::Arc;
 
 /// A right side that has steps, or a member of one.
-pub(super) struct StepsScan {
+pub(crate) struct StepsScan {
     /// The scan's own name.
     scan: TableReference,
     /// The name that the query gives it.
@@ -113,6 +113,16 @@ impl StepsScan {
     /// The name of the table.
     pub fn name(&self) -> &str {
         &self.table.name
+    }
+
+    /// What it is of the present: the scan that it was found as.
+    pub fn table(&self) -> &TidemarkTable {
+        &self.table
+    }
+
+    /// The columns that the user knows, of the present.
+    pub fn current_columns(&self) -> impl Iterator<Item = Expr> {
+        self.table.schema.fields().iter().map(|field| Expr::Column(self.column(field.name())))
     }
 
     /// The names of the entity key's columns.

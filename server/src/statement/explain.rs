@@ -1,9 +1,11 @@
 //! `EXPLAIN query`, `EXPLAIN CREATE FEATURE VIEW`, and the oracle's SQL by `(FORMAT PROBES)`.
 
-use super::{create_feature_view, insert, instants, prepare, query, text_rows, text_schema};
-use crate::{database::Database, pg::PgError, session::Session};
+use super::{
+    create_feature_view, insert, instants, prepare, query, service_lookup::PreparedService, text_rows, text_schema,
+};
+use crate::{database::Database, pg::PgError, session::Session, wire::pg_type};
 use arrow::{array::RecordBatch, datatypes::DataType};
-use datafusion::{physical_plan::display::DisplayableExecutionPlan, scalar::ScalarValue};
+use datafusion::{physical_plan::display::DisplayableExecutionPlan, scalar::ScalarValue, sql::sqlparser::ast};
 use futures::TryStreamExt;
 use std::sync::Arc;
 use tidemark_planner::{
@@ -58,6 +60,12 @@ pub async fn query(
             return lines(&text);
         }
         text.push_str("As a query it would be:\n");
+    } else if let Some(views) = service(database, session, asked, parameters)? {
+        text.push_str(&format!("Lookup on feature views {views} (answered from state, not planned)\n"));
+        if !analyze && !verbose {
+            return lines(&text);
+        }
+        text.push_str("As a query it would be:\n");
     }
     let asked = &instants::written(asked, parameters, &session.format.time_zone)?;
     let plan = query::bind(database, session, asked, &types)?;
@@ -77,6 +85,23 @@ pub async fn query(
         text.push_str(&DisplayableExecutionPlan::new(physical.as_ref()).indent(verbose).to_string());
     }
     lines(&shown_text(&text))
+}
+
+/// The feature views that the query looks up together, if that is what it is; their names.
+fn service(
+    database: &Database,
+    session: &Session,
+    asked: &ast::Query,
+    parameters: &[ScalarValue],
+) -> Result<Option<String>, PgError> {
+    let snapshot = database.snapshot();
+    if !lookup::service::may_be(asked, &snapshot) {
+        return Ok(None);
+    }
+    let oids: Vec<u32> = parameters.iter().map(|value| pg_type(&value.data_type()).oid).collect();
+    let Some(found) = PreparedService::of(database, session, asked, &oids)? else { return Ok(None) };
+    let names: Vec<_> = found.views().filter_map(|id| Some(snapshot.get_id(id)?.name.clone())).collect();
+    Ok(Some(names.join(", ")))
 }
 
 pub fn feature_view(

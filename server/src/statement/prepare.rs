@@ -83,12 +83,17 @@ pub async fn execute(
     bound: &Bound,
 ) -> Result<Outcome, PgError> {
     let (prepared, inner) = bind(database, session, name, arguments, bound.result_formats.clone())?;
-    if let Some(lookup) = &prepared.lookup {
-        let mut messages = BytesMut::new();
-        if let Some(done) = super::lookup::execute(database, session, &prepared, lookup, &inner, &mut messages) {
-            let completed: Completed = done?;
-            return Ok(Outcome::RawRows { messages, completed });
+    let mut messages = BytesMut::new();
+    let done = match (&prepared.lookup, &prepared.service) {
+        (Some(lookup), _) => super::lookup::execute(database, session, &prepared, lookup, &inner, &mut messages),
+        (None, Some(service)) => {
+            super::service_lookup::execute(database, session, &prepared, service, &inner, &mut messages)
         }
+        (None, None) => None,
+    };
+    if let Some(done) = done {
+        let completed: Completed = done?;
+        return Ok(Outcome::RawRows { messages, completed });
     }
     Box::pin(super::execute(database, session, &prepared, &inner)).await
 }

@@ -35,17 +35,42 @@ pub fn bind(
     types: &[Option<DataType>],
 ) -> Result<Analysed, PgError> {
     let now_us = database.clock.now_us();
+    let plan = bound(database, session, query, types, |binder| binder, now_us)?;
+    Ok(Analysed { plan: analysed(session, plan)?, now_us })
+}
+
+/// A plan as it is bound, with its `now()` kept.
+pub(super) fn bind_at_any_time(
+    database: &Database,
+    session: &Session,
+    query: &ast::Query,
+    types: &[Option<DataType>],
+) -> Result<LogicalPlan, PgError> {
+    bound(database, session, query, types, Binder::keeping_now, database.clock.now_us())
+}
+
+fn bound(
+    database: &Database,
+    session: &Session,
+    query: &ast::Query,
+    types: &[Option<DataType>],
+    mode: impl FnOnce(Binder<'_>) -> Binder<'_>,
+    now_us: i64,
+) -> Result<LogicalPlan, PgError> {
     let snapshot = database.snapshot();
     let system = database.system(session);
     let mut query = query.clone();
     names::name_columns(&mut query);
     super::zoned::localise(&mut query, &session.format.time_zone);
     crate::system::rewrite(&mut query);
-    let bound = Binder::new(&snapshot, &session.state, &system, now_us).query(&query, types)?;
-    let plan = from_text::read_casts(bound.plan, &session.format.time_zone)?;
+    Ok(mode(Binder::new(&snapshot, &session.state, &system, now_us)).query(&query, types)?.plan)
+}
+
+/// A bound plan with its casts and types settled.
+pub(super) fn analysed(session: &Session, plan: LogicalPlan) -> Result<LogicalPlan, PgError> {
+    let plan = from_text::read_casts(plan, &session.format.time_zone)?;
     let config = session.state.config_options();
-    let plan = session.state.analyzer().execute_and_check(plan, config, |_, _| {})?;
-    Ok(Analysed { plan, now_us })
+    Ok(session.state.analyzer().execute_and_check(plan, config, |_, _| {})?)
 }
 
 /// A plan with its parameters and its data, ready to run.

@@ -1,0 +1,482 @@
+//! A lookup of several feature views at once (`tidemark_planner::lookup::service`): no planning, no waiting. Keys come from the
+//! parameters, each view's rows from its state, and what is shown of them goes to the wire from there; where it is computed, in
+//! columns, by expressions that were made when the statement was prepared.
+
+use super::{lookup, query, result_format, result_formats};
+use crate::{
+    database::Database,
+    pg::{Bound, Completed, PgError, RowsTag},
+    prepared::{Prepared, declared_types},
+    session::Session,
+    wire::{RowEncoder, RowWriter, SessionZone},
+};
+use ahash::AHashSet;
+use arrow::{
+    array::{
+        Array, ArrayRef, AsArray, RecordBatch, RecordBatchOptions, TimestampMicrosecondArray, UInt32Array,
+        new_null_array,
+    },
+    compute::{cast, filter_record_batch, take},
+    datatypes::{DataType, Field, Schema, SchemaRef},
+};
+use bytes::BytesMut;
+use datafusion::{
+    common::{Column, DFSchema},
+    logical_expr::{Expr, LogicalPlan, execution_props::ExecutionProps, simplify::SimplifyContext},
+    optimizer::simplify_expressions::ExprSimplifier,
+    physical_expr::{PhysicalExpr, create_physical_expr},
+    scalar::ScalarValue,
+    sql::sqlparser::ast,
+};
+use std::{collections::BTreeSet, sync::Arc};
+use tidemark_catalog::{ObjectId, UTC};
+use tidemark_engine::{
+    compiled::Row,
+    provider::key_value,
+    runtime::ViewRuntime,
+    value::{Value, encode_row},
+};
+use tidemark_planner::lookup::service::{Items, ServiceLookup, recognise};
+
+/// More choices of keys are a query: on the threads of queries, where they hold up no other connection.
+const CHOICES_MAX: usize = 1024;
+
+pub struct PreparedService {
+    /// Its expressions may have been made with it.
+    time_zone: SessionZone,
+    members: Vec<Member>,
+    lists: Vec<List>,
+    /// Now, the parameters, an item of each list: what keys are computed from, and columns of the input too.
+    given: SchemaRef,
+    /// Columns of the input that `filter` and `outputs` read.
+    read: Vec<Input>,
+    read_schema: SchemaRef,
+    filter: Option<Arc<dyn PhysicalExpr>>,
+    outputs: Vec<Output>,
+    limit: usize,
+    writer: RowWriter,
+}
+
+struct Member {
+    view: ObjectId,
+    key: Vec<Arc<dyn PhysicalExpr>>,
+    key_types: Vec<DataType>,
+    is_required: bool,
+    /// Whether its key is another for each choice of items.
+    varies: bool,
+}
+
+enum List {
+    Array(Arc<dyn PhysicalExpr>),
+    Each(Vec<Arc<dyn PhysicalExpr>>),
+}
+
+/// Where a column of the input comes from.
+#[derive(Clone, Copy)]
+enum Input {
+    Member { member: usize, column: usize },
+    Given(usize),
+}
+
+enum Output {
+    /// As it is in a member.
+    Column {
+        member: usize,
+        column: usize,
+    },
+    Computed(Arc<dyn PhysicalExpr>),
+}
+
+impl PreparedService {
+    /// `None`: it is no such lookup, or not one that this server answers so.
+    ///
+    /// # Errors
+    /// None that planning it as a query would not have.
+    pub fn of(
+        database: &Database,
+        session: &Session,
+        query: &ast::Query,
+        parameter_oids: &[u32],
+    ) -> Result<Option<PreparedService>, PgError> {
+        if database.as_owner().is_none() {
+            return Ok(None);
+        }
+        let types = declared_types(parameter_oids)?;
+        let Some(types) = types.into_iter().collect::<Option<Vec<_>>>() else { return Ok(None) };
+        let declared: Vec<_> = types.iter().cloned().map(Some).collect();
+        let plan = query::bind_at_any_time(database, session, query, &declared)?;
+        let Some(found) = recognise(&plan, &types) else { return Ok(None) };
+        let plan = query::analysed(session, found.plan.clone())?;
+        Ok(Self::made(session, found, &plan)?)
+    }
+
+    fn made(
+        session: &Session,
+        found: ServiceLookup,
+        plan: &LogicalPlan,
+    ) -> datafusion::error::Result<Option<PreparedService>> {
+        let LogicalPlan::Projection(projection) = plan else { return Ok(None) };
+        let filter = match projection.input.as_ref() {
+            LogicalPlan::Filter(filter) => Some(&filter.predicate),
+            LogicalPlan::EmptyRelation(_) => None,
+            _ => return Ok(None),
+        };
+        let of_members: usize = found.input.iter().filter(|(qualifier, _)| qualifier.is_some()).count();
+        let input = |column: &Column| -> datafusion::error::Result<(usize, Input)> {
+            let at = found.input.index_of_column(column)?;
+            let Some(qualifier) = &column.relation else { return Ok((at, Input::Given(at - of_members))) };
+            let is_of = |(other, _): &(Option<&_>, &_)| *other == Some(qualifier);
+            let first = found.input.iter().position(|field| is_of(&field)).unwrap_or(at);
+            let before = found.input.iter().take(first).filter_map(|(qualifier, _)| qualifier).collect::<BTreeSet<_>>();
+            Ok((at, Input::Member { member: before.len(), column: at - first }))
+        };
+        let mut outputs = vec![];
+        let mut used = BTreeSet::new();
+        for expr in filter {
+            expr.column_refs().into_iter().for_each(|column| drop(used.insert(column.clone())));
+        }
+        for expr in &projection.expr {
+            let expr = expr.clone().unalias();
+            expr.column_refs().into_iter().for_each(|column| drop(used.insert(column.clone())));
+            outputs.push(expr);
+        }
+        let mut places = used.iter().map(&input).collect::<Result<Vec<_>, _>>()?;
+        places.sort_by_key(|(at, _)| *at);
+        let fields = places.iter().map(|(at, _)| {
+            let (qualifier, field) = found.input.qualified_field(*at);
+            (qualifier.cloned(), field.clone())
+        });
+        let read = DFSchema::new_with_metadata(fields.collect(), Default::default())?;
+        let outputs = outputs.into_iter().map(|expr| {
+            if let Some(column) = expr.try_as_col()
+                && let (_, Input::Member { member, column }) = input(column)?
+            {
+                return Ok(Output::Column { member, column });
+            }
+            Ok(Output::Computed(physical(expr, &read)?))
+        });
+        let outputs = outputs.collect::<datafusion::error::Result<Vec<_>>>()?;
+        let given_fields: Vec<_> = found.input.iter().skip(of_members).map(|(_, field)| field.clone()).collect();
+        let given_schema = Arc::new(Schema::new(given_fields));
+        let given = DFSchema::try_from(given_schema.as_ref().clone())?;
+        let members = found.members.iter().map(|member| {
+            Ok(Member {
+                view: member.view,
+                key: member.key.iter().map(|expr| constant(session, expr, &given)).collect::<Result<_, _>>()?,
+                key_types: member.key_types.clone(),
+                is_required: member.is_required,
+                varies: member.key.iter().any(|expr| expr.column_refs().iter().any(|c| !c.name.starts_with('$'))),
+            })
+        });
+        let members = members.collect::<datafusion::error::Result<Vec<_>>>()?;
+        let lists = found.lists.iter().map(|list| {
+            Ok(match list {
+                Items::Array(array) => List::Array(constant(session, array, &given)?),
+                Items::Each(items) => {
+                    List::Each(items.iter().map(|item| constant(session, item, &given)).collect::<Result<_, _>>()?)
+                }
+            })
+        });
+        let lists = lists.collect::<datafusion::error::Result<Vec<_>>>()?;
+        let shown = tidemark_planner::names::shown_schema(plan.schema().as_arrow());
+        Ok(Some(PreparedService {
+            time_zone: session.format.time_zone,
+            members,
+            lists,
+            given: given_schema,
+            filter: filter.map(|filter| physical(filter.clone(), &read)).transpose()?,
+            read: places.into_iter().map(|(_, input)| input).collect(),
+            read_schema: Arc::new(read.as_arrow().clone()),
+            outputs,
+            limit: found.limit.unwrap_or(usize::MAX),
+            writer: RowWriter::new(&shown),
+        }))
+    }
+
+    /// The feature views that are looked up.
+    pub fn views(&self) -> impl Iterator<Item = ObjectId> {
+        self.members.iter().map(|member| member.view)
+    }
+}
+
+/// An expression that has been analysed, made executable. Not for speed is it simplified: `coalesce` and its like exist only as
+/// what they simplify to.
+fn physical(expr: Expr, schema: &DFSchema) -> datafusion::error::Result<Arc<dyn PhysicalExpr>> {
+    let context = SimplifyContext::builder().with_schema(Arc::new(schema.clone())).build();
+    let expr = ExprSimplifier::new(context).simplify(expr)?;
+    create_physical_expr(&expr, schema, &ExecutionProps::new())
+}
+
+/// The same of one over what is given, which has not been analysed.
+fn constant(session: &Session, expr: &Expr, given: &DFSchema) -> datafusion::error::Result<Arc<dyn PhysicalExpr>> {
+    let nothing = LogicalPlan::EmptyRelation(datafusion::logical_expr::EmptyRelation {
+        produce_one_row: false,
+        schema: Arc::new(given.clone()),
+    });
+    let plan =
+        datafusion::logical_expr::LogicalPlanBuilder::from(nothing).project([expr.clone().alias("value")])?.build()?;
+    let plan = query::analysed(session, plan).map_err(|e| datafusion::error::DataFusionError::External(Box::new(e)))?;
+    match plan {
+        LogicalPlan::Projection(projection) if projection.expr.len() == 1 => {
+            physical(projection.expr[0].clone().unalias(), given)
+        }
+        _ => datafusion::common::internal_err!("an expression became {}", plan.display()),
+    }
+}
+
+/// The rows of one member, for each choice of items.
+type Found = Vec<Option<Arc<Row>>>;
+
+/// Answers into `out`; `None` where this is not to be answered here (a view is gone, the session is in another time zone, too
+/// many choices): then the planned query answers, or fails, as any query would.
+pub fn execute(
+    database: &Database,
+    session: &Session,
+    prepared: &Prepared,
+    service: &PreparedService,
+    bound: &Bound,
+    out: &mut BytesMut,
+) -> Option<Result<Completed, PgError>> {
+    let engine = &database.as_owner()?.engine;
+    if prepared.generation != database.snapshot().generation || service.time_zone != session.format.time_zone {
+        return None;
+    }
+    let begun_us = database.clock.now_us();
+    let at_now = |view: Arc<ViewRuntime>| (view.now_us(begun_us), view);
+    let views = service.views().map(|id| engine.view(id).map(at_now)).collect::<Option<_>>()?;
+    let answering = Answering { session, prepared, service, bound, views, begun_us };
+    match answering.answer(out) {
+        Ok(rows) => {
+            let rows = rows?;
+            lookup::observe(database, prepared, begun_us);
+            Some(Ok(Completed { rows, tag: RowsTag::SELECT }))
+        }
+        Err(error) => Some(Err(error)),
+    }
+}
+
+struct Answering<'a> {
+    session: &'a Session,
+    prepared: &'a Prepared,
+    service: &'a PreparedService,
+    bound: &'a Bound,
+    /// With what is now for each.
+    views: Vec<(i64, Arc<ViewRuntime>)>,
+    begun_us: i64,
+}
+
+impl Answering<'_> {
+    /// How many rows; `None`: too many choices.
+    fn answer(&self, out: &mut BytesMut) -> Result<Option<u64>, PgError> {
+        let Some(given) = self.given()? else { return Ok(None) };
+        let choices = given.num_rows();
+        let found = self.service.members.iter().zip(&self.views).map(|(member, view)| self.rows(member, view, &given));
+        let found = found.collect::<Result<Vec<Found>, _>>()?;
+        let there = |choice: &usize| {
+            self.service
+                .members
+                .iter()
+                .zip(&found)
+                .all(|(member, found)| !member.is_required || found[*choice].is_some())
+        };
+        let choices: Vec<usize> = (0..choices).filter(there).collect();
+        match self.columns() {
+            Some(columns) => Ok(Some(self.write(&columns, &found, &choices, out))),
+            None => self.compute(&given, &found, &choices, out).map(Some),
+        }
+    }
+
+    /// Now, the parameters and the items: a row for each choice of items.
+    fn given(&self) -> Result<Option<RecordBatch>, PgError> {
+        let now = TimestampMicrosecondArray::from(vec![self.begun_us]).with_timezone(UTC);
+        let mut columns: Vec<ArrayRef> = vec![Arc::new(now)];
+        for value in super::parameters(self.session, self.prepared, self.bound)? {
+            columns.push(value.to_array()?);
+        }
+        let schema = &self.service.given;
+        // No list depends on another's items.
+        let known = columns.len();
+        columns.extend(schema.fields()[known..].iter().map(|field| new_null_array(field.data_type(), 1)));
+        let batch = RecordBatch::try_new(schema.clone(), columns)?;
+        if self.service.lists.is_empty() {
+            return Ok(Some(batch));
+        }
+        let lists =
+            self.service.lists.iter().zip(&schema.fields()[known..]).map(|(list, field)| items(list, field, &batch));
+        let lists = lists.collect::<Result<Vec<_>, _>>()?;
+        let choices = lists.iter().try_fold(1usize, |choices, list| choices.checked_mul(list.len()));
+        let Some(choices) = choices.filter(|choices| *choices <= CHOICES_MAX) else { return Ok(None) };
+        let all_first = UInt32Array::from(vec![0; choices]);
+        let mut columns =
+            batch.columns()[..known].iter().map(|c| take(c, &all_first, None)).collect::<Result<Vec<_>, _>>()?;
+        let mut each = 1;
+        for list in &lists {
+            let indices: UInt32Array = (0..choices).map(|choice| (choice / each % list.len()) as u32).collect();
+            columns.push(take(list, &indices, None)?);
+            each *= list.len();
+        }
+        let options = RecordBatchOptions::new().with_row_count(Some(choices));
+        Ok(Some(RecordBatch::try_new_with_options(schema.clone(), columns, &options)?))
+    }
+
+    /// The member's row for each choice.
+    fn rows(
+        &self,
+        member: &Member,
+        (now_us, view): &(i64, Arc<ViewRuntime>),
+        given: &RecordBatch,
+    ) -> Result<Found, PgError> {
+        let choices = given.num_rows();
+        let distinct = if member.varies { choices } else { choices.min(1) };
+        let given = given.slice(0, distinct);
+        let key = member.key.iter().map(|expr| expr.evaluate(&given)?.into_array(distinct));
+        let key = key.collect::<datafusion::error::Result<Vec<_>>>()?;
+        let mut found = Vec::with_capacity(choices);
+        for choice in 0..distinct {
+            let mut values: Vec<Value> = Vec::with_capacity(key.len());
+            for (column, ty) in key.iter().zip(&member.key_types) {
+                values.extend(key_value(ScalarValue::try_from_array(column, choice)?, ty));
+            }
+            // NULL equals nothing, and so does what the key's type does not have.
+            let is_key = values.len() == key.len();
+            let row = if is_key { view.state.lookup(&encode_row(&values), *now_us)? } else { None };
+            found.push(row.map(Arc::new));
+        }
+        if let Some(only) = found.first().cloned().filter(|_| !member.varies) {
+            found.resize(choices, only);
+        }
+        Ok(found)
+    }
+
+    /// Where all that is shown is kept as it is shown, with nothing to compute: of each column the member, and its place there.
+    fn columns(&self) -> Option<Vec<(usize, tidemark_engine::compiled::Stored)>> {
+        if self.service.filter.is_some() {
+            return None;
+        }
+        let column = |output: &Output| match output {
+            Output::Column { member, column } => Some((*member, self.views[*member].1.state.compiled.stored(*column)?)),
+            Output::Computed(_) => None,
+        };
+        self.service.outputs.iter().map(column).collect()
+    }
+
+    fn write(
+        &self,
+        columns: &[(usize, tidemark_engine::compiled::Stored)],
+        found: &[Found],
+        choices: &[usize],
+        out: &mut BytesMut,
+    ) -> u64 {
+        let choices = &choices[..choices.len().min(self.service.limit)];
+        for choice in choices {
+            let cell = |i: usize| {
+                let (member, stored) = columns[i];
+                lookup::cell(found[member][*choice].as_deref()?, stored)
+            };
+            self.service.writer.write(&self.session.format, |i| result_format(self.bound, i), cell, out);
+        }
+        choices.len() as u64
+    }
+
+    fn compute(
+        &self,
+        given: &RecordBatch,
+        found: &[Found],
+        choices: &[usize],
+        out: &mut BytesMut,
+    ) -> Result<u64, PgError> {
+        let schema = self.prepared.schema.clone().ok_or_else(|| PgError::error("XX000", "a lookup without columns"))?;
+        let members = found.iter().zip(&self.views).map(|(found, view)| self.visible(view, found, choices));
+        let members = members.collect::<Result<Vec<_>, _>>()?;
+        let indices: UInt32Array = choices.iter().map(|choice| *choice as u32).collect();
+        let column = |input: &Input| -> Result<ArrayRef, PgError> {
+            Ok(match input {
+                Input::Member { member, column } => members[*member].column(*column).clone(),
+                Input::Given(i) => take(given.column(*i), &indices, None)?,
+            })
+        };
+        let columns = self.service.read.iter().map(column).collect::<Result<Vec<_>, _>>()?;
+        let options = RecordBatchOptions::new().with_row_count(Some(choices.len()));
+        let mut batch = RecordBatch::try_new_with_options(self.service.read_schema.clone(), columns, &options)?;
+        let mut kept = None;
+        if let Some(filter) = &self.service.filter {
+            let condition = filter.evaluate(&batch)?.into_array(batch.num_rows())?;
+            let condition = condition.as_boolean().clone();
+            batch = filter_record_batch(&batch, &condition)?;
+            kept = Some(condition);
+        }
+        let rows = batch.num_rows();
+        let mut columns = Vec::with_capacity(schema.fields().len());
+        for (output, field) in self.service.outputs.iter().zip(schema.fields()) {
+            let array = match (output, &kept) {
+                (Output::Computed(expr), _) => expr.evaluate(&batch)?.into_array(rows)?,
+                (Output::Column { member, column }, None) => members[*member].column(*column).clone(),
+                (Output::Column { member, column }, Some(kept)) => {
+                    arrow::compute::filter(members[*member].column(*column), kept)?
+                }
+            };
+            columns.push(if array.data_type() == field.data_type() { array } else { cast(&array, field.data_type())? });
+        }
+        let formats = result_formats(self.bound, columns.len());
+        let encoder = RowEncoder::new(&schema, &formats, &self.session.format)?;
+        let options = RecordBatchOptions::new().with_row_count(Some(rows));
+        let schema = Arc::new(Schema::new(
+            schema.fields().iter().map(|field| field.as_ref().clone().with_nullable(true)).collect::<Vec<Field>>(),
+        ));
+        let shown = RecordBatch::try_new_with_options(schema, columns, &options)?;
+        let rows = rows.min(self.service.limit);
+        encoder.encode_batch(&shown, 0..rows, out);
+        Ok(rows as u64)
+    }
+
+    /// What users see of a member's rows, for these choices; NULLs where it has none.
+    fn visible(
+        &self,
+        (now_us, view): &(i64, Arc<ViewRuntime>),
+        found: &Found,
+        choices: &[usize],
+    ) -> Result<RecordBatch, PgError> {
+        let mut rows = vec![];
+        let mut indices = Vec::with_capacity(choices.len());
+        for choice in choices {
+            indices.push(found[*choice].as_deref().map(|_| rows.len() as u32));
+            rows.extend(found[*choice].as_deref());
+        }
+        let visible = view.state.compiled.visible(&rows, *now_us)?;
+        if rows.len() == choices.len() {
+            return Ok(visible);
+        }
+        let indices = UInt32Array::from(indices);
+        let columns =
+            visible.columns().iter().map(|column| take(column, &indices, None)).collect::<Result<Vec<_>, _>>()?;
+        let nullable =
+            visible.schema().fields().iter().map(|f| f.as_ref().clone().with_nullable(true)).collect::<Vec<_>>();
+        let options = RecordBatchOptions::new().with_row_count(Some(choices.len()));
+        Ok(RecordBatch::try_new_with_options(Arc::new(Schema::new(nullable)), columns, &options)?)
+    }
+}
+
+/// The items of a list, each once and without NULL, as the type of its column.
+fn items(list: &List, field: &Field, given: &RecordBatch) -> Result<ArrayRef, PgError> {
+    let all: Vec<ScalarValue> = match list {
+        List::Array(expr) => {
+            let lists = expr.evaluate(given)?.into_array(1)?;
+            let lists = lists.as_list::<i32>();
+            let items = if lists.is_null(0) { new_null_array(field.data_type(), 0) } else { lists.value(0) };
+            (0..items.len()).map(|i| ScalarValue::try_from_array(&items, i)).collect::<Result<_, _>>()?
+        }
+        List::Each(items) => {
+            let item = |item: &Arc<dyn PhysicalExpr>| {
+                let array = cast(&item.evaluate(given)?.into_array(1)?, field.data_type())?;
+                ScalarValue::try_from_array(&array, 0)
+            };
+            items.iter().map(item).collect::<datafusion::error::Result<_>>()?
+        }
+    };
+    let mut seen = AHashSet::with_capacity(all.len());
+    let items: Vec<ScalarValue> = all.into_iter().filter(|item| !item.is_null() && seen.insert(item.clone())).collect();
+    match items.is_empty() {
+        true => Ok(new_null_array(field.data_type(), 0)),
+        false => Ok(ScalarValue::iter_to_array(items)?),
+    }
+}
