@@ -54,7 +54,7 @@ impl StepsScan {
     }
 
     /// Refuses what does not mean `V(key, left time)`.
-    pub fn check(&self, condition: &Condition) -> PlanResult<()> {
+    pub(super) fn check(&self, condition: &Condition) -> PlanResult<()> {
         let (name, time) = (&self.table.name, &self.steps.time);
         let history = format!("to match its steps by other columns, join history.{name}");
         if !self.is_column(&condition.right_time, time) {

@@ -153,7 +153,8 @@ impl Asked<'_> {
                         && is_constant(value)
                         && self.fits(&type_of(value)?, &key)
                     {
-                        return Some(self.equals(&key, value.as_ref().clone()));
+                        self.equals(&key, value.as_ref().clone());
+                        return Some(());
                     }
                 }
                 if let Ok((from, to)) = self.service.equality(condition, self.schema, &self.service.outputs) {
@@ -169,7 +170,8 @@ impl Asked<'_> {
                     && let DataType::List(of) = type_of(list)?
                     && self.fits(of.data_type(), &key)
                 {
-                    return Some(self.is_one_of(&key, Items::Array(list.clone())));
+                    self.is_one_of(&key, Items::Array(list.clone()));
+                    return Some(());
                 }
             }
             Expr::InList(InList { expr, list, negated: false }) => {
@@ -177,7 +179,8 @@ impl Asked<'_> {
                     && list.iter().all(is_constant)
                     && list.iter().all(|item| type_of(item).is_some_and(|ty| self.fits(&ty, &key)))
                 {
-                    return Some(self.is_one_of(&key, Items::Each(list.clone())));
+                    self.is_one_of(&key, Items::Each(list.clone()));
+                    return Some(());
                 }
             }
             _ => {}

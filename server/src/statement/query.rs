@@ -35,7 +35,7 @@ pub fn bind(
     types: &[Option<DataType>],
 ) -> Result<Analysed, PgError> {
     let now_us = database.clock.now_us();
-    let plan = bound(database, session, query, types, |binder| binder, now_us)?;
+    let plan = bound(database, session, query, types, Some(now_us))?;
     Ok(Analysed { plan: analysed(session, plan)?, now_us })
 }
 
@@ -46,7 +46,7 @@ pub(super) fn bind_at_any_time(
     query: &ast::Query,
     types: &[Option<DataType>],
 ) -> Result<LogicalPlan, PgError> {
-    bound(database, session, query, types, Binder::keeping_now, database.clock.now_us())
+    bound(database, session, query, types, None)
 }
 
 fn bound(
@@ -54,8 +54,7 @@ fn bound(
     session: &Session,
     query: &ast::Query,
     types: &[Option<DataType>],
-    mode: impl FnOnce(Binder<'_>) -> Binder<'_>,
-    now_us: i64,
+    at_us: Option<i64>,
 ) -> Result<LogicalPlan, PgError> {
     let snapshot = database.snapshot();
     let system = database.system(session);
@@ -63,7 +62,9 @@ fn bound(
     names::name_columns(&mut query);
     super::zoned::localise(&mut query, &session.format.time_zone);
     crate::system::rewrite(&mut query);
-    Ok(mode(Binder::new(&snapshot, &session.state, &system, now_us)).query(&query, types)?.plan)
+    let binder = Binder::new(&snapshot, &session.state, &system, at_us.unwrap_or_else(|| database.clock.now_us()));
+    let binder = if at_us.is_some() { binder } else { binder.keeping_now() };
+    Ok(binder.query(&query, types)?.plan)
 }
 
 /// A bound plan with its casts and types settled.
