@@ -133,11 +133,11 @@ impl PreparedService {
         let mut outputs = vec![];
         let mut used = BTreeSet::new();
         for expr in filter {
-            expr.column_refs().into_iter().for_each(|column| drop(used.insert(column.clone())));
+            used.extend(expr.column_refs().into_iter().cloned());
         }
         for expr in &projection.expr {
             let expr = expr.clone().unalias();
-            expr.column_refs().into_iter().for_each(|column| drop(used.insert(column.clone())));
+            used.extend(expr.column_refs().into_iter().cloned());
             outputs.push(expr);
         }
         let mut places = used.iter().map(&input).collect::<Result<Vec<_>, _>>()?;
