@@ -9,7 +9,8 @@ use crate::PlanResult;
 use arrow_schema::{DataType, Field};
 use datafusion::{
     common::tree_node::{Transformed, TreeNode},
-    logical_expr::{Expr, ExprSchemable, LogicalPlan, expr::Placeholder, utils::merge_schema},
+    logical_expr::{Expr, ExprSchemable, LogicalPlan, cast, expr::Placeholder, utils::merge_schema},
+    scalar::ScalarValue,
 };
 use std::sync::Arc;
 
@@ -29,7 +30,7 @@ pub fn infer(plan: LogicalPlan) -> PlanResult<LogicalPlan> {
                     other => return Ok(Transformed::no(other)),
                 };
                 // `= ANY (array)` is planned as `array_has(array, x)`.
-                if call.func.name() != "array_has" || !call.args.first().is_some_and(is_untyped) {
+                if call.func.name() != "array_has" || !call.args.first().is_some_and(is_untyped_array) {
                     return Ok(Transformed::no(Expr::ScalarFunction(call)));
                 }
                 // `$1 = ANY ($2)` says nothing of either: they are text.
@@ -37,15 +38,24 @@ pub fn infer(plan: LogicalPlan) -> PlanResult<LogicalPlan> {
                     sought.field = Some(Arc::new(Field::new("", DataType::Utf8, true)));
                 }
                 let element = call.args.get(1).and_then(|x| x.get_type(&schema).ok()).filter(|ty| !ty.is_null());
-                if let (Some(ty), Some(Expr::Placeholder(parameter))) = (element, call.args.first_mut()) {
-                    parameter.field = Some(Arc::new(Field::new_list("", Field::new_list_field(ty, true), true)));
-                    return Ok(Transformed::yes(Expr::ScalarFunction(call)));
+                match (element, call.args.first_mut()) {
+                    (Some(ty), Some(Expr::Placeholder(parameter))) => {
+                        parameter.field = Some(Arc::new(Field::new_list("", Field::new_list_field(ty, true), true)));
+                    }
+                    // `'{a,b}'`: read as an array of these.
+                    (Some(ty), Some(literal)) => *literal = cast(literal.clone(), DataType::new_list(ty, true)),
+                    (None, _) | (_, None) => return Ok(Transformed::no(Expr::ScalarFunction(call))),
                 }
-                Ok(Transformed::no(Expr::ScalarFunction(call)))
+                Ok(Transformed::yes(Expr::ScalarFunction(call)))
             })
         })
     })?;
     Ok(inferred.data)
+}
+
+/// Whether it is one, or a text that is to be read as an array.
+fn is_untyped_array(expr: &Expr) -> bool {
+    is_untyped(expr) || matches!(expr, Expr::Literal(ScalarValue::Utf8(Some(_)), _))
 }
 
 /// Whether it is a parameter that nothing has given a type.

@@ -13,7 +13,7 @@ use async_trait::async_trait;
 use bytes::BytesMut;
 use datafusion::execution::FunctionRegistry;
 use std::{borrow::Cow, sync::Arc, time::Duration};
-use tidemark_planner::{Statement, statement::Parsed};
+use tidemark_planner::{Statement, lookup::fingerprint::Fingerprint, statement::Parsed};
 
 pub struct TidemarkBackend {
     pub database: Arc<Database>,
@@ -34,6 +34,16 @@ impl TidemarkBackend {
         }
         let Some(piece) = pieces.pop() else { return Ok(Arc::new(Prepared::empty())) };
         Ok(Arc::new(Prepared::new(&self.database, session, piece, declared, false).await?))
+    }
+
+    /// Prepares a lookup of several views once more, with parameters for its literals, for the next texts that differ in these.
+    async fn learn_service(&self, session: &mut Session, sql: &str, prepared: &Prepared) {
+        let Some(parameterised) = self.database.unknown_service(sql) else { return };
+        let literals = Fingerprint::of(sql).map_or(0, |fingerprint| fingerprint.values().count());
+        let learnt = self.parse(session, &parameterised, &[]).await.ok().filter(|learnt| {
+            learnt.service.is_some() && learnt.parameter_oids.len() == literals && learnt.shows_as(prepared)
+        });
+        self.database.learn_service(sql, prepared.generation, learnt);
     }
 
     fn served<'a>(
@@ -95,6 +105,11 @@ impl pg::Backend for TidemarkBackend {
         {
             self.database.learn(&parsed.text, &prepared);
         }
+        if prepared.service.is_some()
+            && let Some(parsed) = &prepared.parsed
+        {
+            self.learn_service(session, &parsed.text, &prepared).await;
+        }
         Ok(prepared)
     }
 
@@ -112,7 +127,13 @@ impl pg::Backend for TidemarkBackend {
             return Ok(prepared);
         }
         let prepared = self.parse(session, sql, declared).await?;
-        if plain && (prepared.service.is_some() || prepared.lookup.is_some() && !self.database.learn(sql, &prepared)) {
+        if plain && prepared.service.is_some() {
+            match prepared.parameter_oids.is_empty() {
+                true => self.learn_service(session, sql, &prepared).await,
+                false => self.database.cache(sql, &prepared),
+            }
+        }
+        if plain && prepared.lookup.is_some() && !self.database.learn(sql, &prepared) {
             self.database.cache(sql, &prepared);
         }
         Ok(prepared)

@@ -34,9 +34,13 @@ const CACHED_STATEMENTS_MAX: usize = 4096;
 const FINGERPRINT_BYTES_MAX: usize = 2048;
 
 /// A lookup as first seen, and how another text's literals are its keys.
-struct PreparedTemplate {
-    prepared: Arc<Prepared>,
-    template: Template,
+enum PreparedTemplate {
+    Lookup {
+        prepared: Arc<Prepared>,
+        template: Template,
+    },
+    /// Of several views, with a parameter for each literal.
+    Service(Arc<Prepared>),
 }
 
 /// Lookups by the fingerprint of their text; `None` for those whose literals are not simply their keys.
@@ -201,7 +205,10 @@ impl Database {
     pub fn recall(&self, sql: &str) -> Option<Arc<Prepared>> {
         let fingerprint = Fingerprint::of(sql)?;
         let known = self.templates.read().get(fingerprint.template.as_slice()).cloned()??;
-        Some(Arc::new(known.prepared.with_keys(known.template.keys(&fingerprint), sql)))
+        Some(Arc::new(match known.as_ref() {
+            PreparedTemplate::Lookup { prepared, template } => prepared.with_keys(template.keys(&fingerprint), sql),
+            PreparedTemplate::Service(prepared) => prepared.with_literals(fingerprint.values(), sql),
+        }))
     }
 
     /// Keeps a lookup that was parsed for texts that differ in their literals only. `false`: this text is not to be known
@@ -218,10 +225,29 @@ impl Database {
             Some(Statement::Query(query)) => Template::learn(&fingerprint, query, &self.snapshot()),
             _ => None,
         };
-        let learnt = template.map(|template| Arc::new(PreparedTemplate { prepared: prepared.clone(), template }));
+        let learnt =
+            template.map(|template| Arc::new(PreparedTemplate::Lookup { prepared: prepared.clone(), template }));
         let known = learnt.is_some();
         self.insert(&self.templates, key, learnt, prepared.generation);
         known
+    }
+
+    /// The text of a lookup of several views with parameters for its literals, if this may be a new template.
+    pub fn unknown_service(&self, sql: &str) -> Option<String> {
+        let fingerprint = Fingerprint::of(sql)?;
+        let is_short = fingerprint.template.len() <= FINGERPRINT_BYTES_MAX;
+        if !is_short || fingerprint.has_list() || self.templates.read().contains_key(fingerprint.template.as_slice()) {
+            return None;
+        }
+        Some(fingerprint.parameterised())
+    }
+
+    /// Keeps a lookup of several views for texts that differ in their literals only; `None`: they are not simply parameters.
+    pub fn learn_service(&self, sql: &str, generation: u64, parameterised: Option<Arc<Prepared>>) {
+        if let Some(fingerprint) = Fingerprint::of(sql) {
+            let learnt = parameterised.map(|prepared| Arc::new(PreparedTemplate::Service(prepared)));
+            self.insert(&self.templates, fingerprint.template.as_slice(), learnt, generation);
+        }
     }
 
     pub fn cache(&self, sql: &str, prepared: &Arc<Prepared>) {

@@ -84,6 +84,23 @@ impl Prepared {
         }
     }
 
+    /// Whether the columns have the names and types of the other's.
+    pub fn shows_as(&self, other: &Prepared) -> bool {
+        matches!((&self.columns, &other.columns), (Some(one), Some(other)) if same_columns(one, other))
+    }
+
+    /// The same lookup of several views with literals for its parameters.
+    pub fn with_literals<'a>(&self, literals: impl Iterator<Item = &'a str>, sql: &str) -> Prepared {
+        Prepared {
+            unparsed: Some(sql.into()),
+            service: self.service.as_ref().map(|service| service.with_literals(&self.parameter_oids, literals)),
+            schema: self.schema.clone(),
+            columns: self.columns.clone(),
+            generation: self.generation,
+            ..Prepared::empty()
+        }
+    }
+
     /// `declared` are the OIDs the client gave (0: not given); `at_once`: the plan may be kept for the execution that
     /// follows.
     pub async fn new(
@@ -345,6 +362,12 @@ fn parameters_in_query(query: &ast::Query) -> usize {
         ControlFlow::<()>::Continue(())
     });
     greatest
+}
+
+/// Whether they have the same names and types.
+pub fn same_columns(one: &[Column], other: &[Column]) -> bool {
+    let same = |(one, other): (&Column, &Column)| (&one.name, one.type_oid) == (&other.name, other.type_oid);
+    one.len() == other.len() && one.iter().zip(other).all(same)
 }
 
 pub fn columns(schema: &Schema) -> Vec<Column> {

@@ -9,7 +9,7 @@
 //! Clients that never prepare send a new text for every key, and reading one costs several times what answering it does.
 //! So the first statement of a fingerprint is parsed as any other; if it is a lookup whose keys are exactly its literals
 //! ([`Template::learn`] parses it once more, with `$1`, `$2`, … in their places), the next ones are that lookup with their
-//! own literals. Which token a literal is does not depend on what is in it, because only plain ones are cut out: digits,
+//! own literals. A lookup of several views is known likewise, where all its literals can be parameters. Which token a literal is does not depend on what is in it, because only plain ones are cut out: digits,
 //! perhaps behind the sign of a key, and quotes without a quote or a backslash between them. Any text with something
 //! else that would need thought (a comment, a dollar, a decimal point, `E'…'`) has no fingerprint.
 
@@ -52,8 +52,13 @@ impl<'a> Fingerprint<'a> {
         (!literals.is_empty()).then_some(Fingerprint { sql, template, literals })
     }
 
+    /// Whether some literals are a list, which may have another length in the next text.
+    pub fn has_list(&self) -> bool {
+        self.template.contains(&LIST)
+    }
+
     /// The literals, as [`Operand::Literal`] has them.
-    fn values(&self) -> impl Iterator<Item = &'a str> {
+    pub fn values(&self) -> impl Iterator<Item = &'a str> {
         let sql = self.sql;
         self.literals.iter().map(move |range| {
             let literal = sql.get(range.clone()).unwrap_or_default();
@@ -62,7 +67,7 @@ impl<'a> Fingerprint<'a> {
     }
 
     /// The statement with parameters in the places of its literals.
-    fn parameterised(&self) -> String {
+    pub fn parameterised(&self) -> String {
         let (mut text, mut end) = (String::with_capacity(self.sql.len()), 0);
         for (i, range) in self.literals.iter().enumerate() {
             text.push_str(&self.sql[end..range.start]);
@@ -127,7 +132,9 @@ impl Cut<'_> {
             b'-' if self.peek(1) == b'-' => return None,
             b'/' if self.peek(1) == b'*' => return None,
             b'.' if self.peek(1).is_ascii_digit() => return None,
-            b'.' | b'(' | b')' | b'[' | b']' | b'=' | b'*' | b':' | b'-' => self.copy(1),
+            b'.' | b'(' | b')' | b'[' | b']' | b'=' | b'*' | b':' | b'-' | b'+' | b'/' | b'%' | b'<' | b'>' | b'|' => {
+                self.copy(1);
+            }
             // Nothing else is in a lookup.
             _ => return None,
         }

@@ -3,8 +3,8 @@
 use super::{files_table, from_text, instants, streamed};
 use crate::{
     database::{Behind, Database},
-    pg::{Bound, Column, Outcome, PgError},
-    prepared::{Prepared, columns, declared_types},
+    pg::{Bound, Outcome, PgError},
+    prepared::{Prepared, columns, declared_types, same_columns},
     serving::spread,
     session::Session,
 };
@@ -126,9 +126,7 @@ pub async fn run(
 /// statement was prepared over. PostgreSQL says the same (`RevalidateCachedQuery`).
 fn still_described(prepared: &Prepared, plan: &Analysed) -> Result<(), PgError> {
     let Some(told) = &prepared.columns else { return Ok(()) };
-    let now = columns(&names::shown_schema(plan.plan.schema().as_arrow()));
-    let same = |(told, now): (&Column, &Column)| (&told.name, told.type_oid) == (&now.name, now.type_oid);
-    if told.len() == now.len() && told.iter().zip(&now).all(same) {
+    if same_columns(told, &columns(&names::shown_schema(plan.plan.schema().as_arrow()))) {
         return Ok(());
     }
     Err(PgError::error("0A000", "cached plan must not change result type")

@@ -8,7 +8,7 @@ use crate::{
     pg::{Bound, Completed, PgError, RowsTag},
     prepared::{Prepared, declared_types},
     session::Session,
-    wire::{RowEncoder, RowWriter, SessionZone},
+    wire::{FieldFormat, RowEncoder, RowWriter, SessionZone, decode_param},
 };
 use ahash::AHashSet;
 use arrow::{
@@ -21,8 +21,12 @@ use arrow::{
 };
 use bytes::BytesMut;
 use datafusion::{
-    common::{Column, DFSchema},
-    logical_expr::{Expr, LogicalPlan, execution_props::ExecutionProps, simplify::SimplifyContext},
+    common::{Column, DFSchema, internal_err},
+    error::DataFusionError,
+    logical_expr::{
+        EmptyRelation, Expr, LogicalPlan, LogicalPlanBuilder, execution_props::ExecutionProps,
+        simplify::SimplifyContext,
+    },
     optimizer::simplify_expressions::ExprSimplifier,
     physical_expr::{PhysicalExpr, create_physical_expr},
     scalar::ScalarValue,
@@ -41,7 +45,8 @@ use tidemark_planner::lookup::service::{Items, ServiceLookup, recognise};
 /// More choices of keys are a query: on the threads of queries, where they hold up no other connection.
 const CHOICES_MAX: usize = 1024;
 
-pub struct PreparedService {
+/// What lookups of one text share, or of texts that differ in their literals only.
+struct Shape {
     /// Its expressions may have been made with it.
     time_zone: SessionZone,
     members: Vec<Member>,
@@ -57,6 +62,12 @@ pub struct PreparedService {
     writer: RowWriter,
 }
 
+pub struct PreparedService {
+    shape: Arc<Shape>,
+    /// Where the parameters are the text's own literals: their types, and what they say.
+    literals: Option<(Vec<u32>, Vec<Box<str>>)>,
+}
+
 struct Member {
     view: ObjectId,
     key: Vec<Arc<dyn PhysicalExpr>>,
@@ -66,9 +77,10 @@ struct Member {
     varies: bool,
 }
 
-enum List {
-    Array(Arc<dyn PhysicalExpr>),
-    Each(Vec<Arc<dyn PhysicalExpr>>),
+struct List {
+    /// Its one item is an array of the items.
+    is_array: bool,
+    items: Vec<Arc<dyn PhysicalExpr>>,
 }
 
 /// Where a column of the input comes from.
@@ -132,12 +144,12 @@ impl PreparedService {
         };
         let mut outputs = vec![];
         let mut used = BTreeSet::new();
-        for expr in filter {
-            expr.column_refs().into_iter().for_each(|column| drop(used.insert(column.clone())));
+        if let Some(expr) = filter {
+            used.extend(expr.column_refs().into_iter().cloned());
         }
         for expr in &projection.expr {
             let expr = expr.clone().unalias();
-            expr.column_refs().into_iter().for_each(|column| drop(used.insert(column.clone())));
+            used.extend(expr.column_refs().into_iter().cloned());
             outputs.push(expr);
         }
         let mut places = used.iter().map(&input).collect::<Result<Vec<_>, _>>()?;
@@ -159,27 +171,34 @@ impl PreparedService {
         let given_fields: Vec<_> = found.input.iter().skip(of_members).map(|(_, field)| field.clone()).collect();
         let given_schema = Arc::new(Schema::new(given_fields));
         let given = DFSchema::try_from(given_schema.as_ref().clone())?;
-        let members = found.members.iter().map(|member| {
-            Ok(Member {
+        let keys = found.members.iter().flat_map(|member| &member.key);
+        let items = found.lists.iter().flat_map(|list| match list {
+            Items::Array(array) => std::slice::from_ref(array),
+            Items::Each(items) => items.as_slice(),
+        });
+        let mut constants = constants(session, keys.chain(items), &given)?.into_iter();
+        let mut next = |count: usize| constants.by_ref().take(count).collect::<Vec<_>>();
+        let members: Vec<Member> = found
+            .members
+            .iter()
+            .map(|member| Member {
                 view: member.view,
-                key: member.key.iter().map(|expr| constant(session, expr, &given)).collect::<Result<_, _>>()?,
+                key: next(member.key.len()),
                 key_types: member.key_types.clone(),
                 is_required: member.is_required,
                 varies: member.key.iter().any(|expr| expr.column_refs().iter().any(|c| !c.name.starts_with('$'))),
             })
-        });
-        let members = members.collect::<datafusion::error::Result<Vec<_>>>()?;
-        let lists = found.lists.iter().map(|list| {
-            Ok(match list {
-                Items::Array(array) => List::Array(constant(session, array, &given)?),
-                Items::Each(items) => {
-                    List::Each(items.iter().map(|item| constant(session, item, &given)).collect::<Result<_, _>>()?)
-                }
+            .collect();
+        let lists: Vec<List> = found
+            .lists
+            .iter()
+            .map(|list| match list {
+                Items::Array(_) => List { is_array: true, items: next(1) },
+                Items::Each(items) => List { is_array: false, items: next(items.len()) },
             })
-        });
-        let lists = lists.collect::<datafusion::error::Result<Vec<_>>>()?;
+            .collect();
         let shown = tidemark_planner::names::shown_schema(plan.schema().as_arrow());
-        Ok(Some(PreparedService {
+        let shape = Shape {
             time_zone: session.format.time_zone,
             members,
             lists,
@@ -190,12 +209,19 @@ impl PreparedService {
             outputs,
             limit: found.limit.unwrap_or(usize::MAX),
             writer: RowWriter::new(&shown),
-        }))
+        };
+        Ok(Some(PreparedService { shape: Arc::new(shape), literals: None }))
+    }
+
+    /// The same with literals, in text form, for its parameters, which are of these types.
+    pub fn with_literals<'a>(&self, oids: &[u32], literals: impl Iterator<Item = &'a str>) -> PreparedService {
+        let literals = (oids.to_vec(), literals.map(Into::into).collect());
+        PreparedService { shape: self.shape.clone(), literals: Some(literals) }
     }
 
     /// The feature views that are looked up.
     pub fn views(&self) -> impl Iterator<Item = ObjectId> {
-        self.members.iter().map(|member| member.view)
+        self.shape.members.iter().map(|member| member.view)
     }
 }
 
@@ -207,20 +233,20 @@ fn physical(expr: Expr, schema: &DFSchema) -> datafusion::error::Result<Arc<dyn 
     create_physical_expr(&expr, schema, &ExecutionProps::new())
 }
 
-/// The same of one over what is given, which has not been analysed.
-fn constant(session: &Session, expr: &Expr, given: &DFSchema) -> datafusion::error::Result<Arc<dyn PhysicalExpr>> {
-    let nothing = LogicalPlan::EmptyRelation(datafusion::logical_expr::EmptyRelation {
-        produce_one_row: false,
-        schema: Arc::new(given.clone()),
-    });
-    let plan =
-        datafusion::logical_expr::LogicalPlanBuilder::from(nothing).project([expr.clone().alias("value")])?.build()?;
-    let plan = query::analysed(session, plan).map_err(|e| datafusion::error::DataFusionError::External(Box::new(e)))?;
-    match plan {
-        LogicalPlan::Projection(projection) if projection.expr.len() == 1 => {
-            physical(projection.expr[0].clone().unalias(), given)
+/// The same of some over what is given, which have not been analysed.
+fn constants<'a>(
+    session: &Session,
+    exprs: impl Iterator<Item = &'a Expr>,
+    given: &DFSchema,
+) -> datafusion::error::Result<Vec<Arc<dyn PhysicalExpr>>> {
+    let nothing = EmptyRelation { produce_one_row: false, schema: Arc::new(given.clone()) };
+    let named = exprs.enumerate().map(|(i, expr)| expr.clone().alias(format!("constant {i}")));
+    let plan = LogicalPlanBuilder::from(LogicalPlan::EmptyRelation(nothing)).project(named)?.build()?;
+    match query::analysed(session, plan).map_err(|e| DataFusionError::External(Box::new(e)))? {
+        LogicalPlan::Projection(projection) => {
+            projection.expr.iter().map(|expr| physical(expr.clone().unalias(), given)).collect()
         }
-        _ => datafusion::common::internal_err!("an expression became {}", plan.display()),
+        other => internal_err!("expressions became {}", other.display()),
     }
 }
 
@@ -238,13 +264,14 @@ pub fn execute(
     out: &mut BytesMut,
 ) -> Option<Result<Completed, PgError>> {
     let engine = &database.as_owner()?.engine;
-    if prepared.generation != database.snapshot().generation || service.time_zone != session.format.time_zone {
+    if prepared.generation != database.snapshot().generation || service.shape.time_zone != session.format.time_zone {
         return None;
     }
     let begun_us = database.clock.now_us();
     let at_now = |view: Arc<ViewRuntime>| (view.now_us(begun_us), view);
     let views = service.views().map(|id| engine.view(id).map(at_now)).collect::<Option<_>>()?;
-    let answering = Answering { session, prepared, service, bound, views, begun_us };
+    let answering =
+        Answering { session, prepared, service: &service.shape, literals: &service.literals, bound, views, begun_us };
     match answering.answer(out) {
         Ok(rows) => {
             let rows = rows?;
@@ -258,7 +285,8 @@ pub fn execute(
 struct Answering<'a> {
     session: &'a Session,
     prepared: &'a Prepared,
-    service: &'a PreparedService,
+    service: &'a Shape,
+    literals: &'a Option<(Vec<u32>, Vec<Box<str>>)>,
     bound: &'a Bound,
     /// With what is now for each.
     views: Vec<(i64, Arc<ViewRuntime>)>,
@@ -290,7 +318,7 @@ impl Answering<'_> {
     fn given(&self) -> Result<Option<RecordBatch>, PgError> {
         let now = TimestampMicrosecondArray::from(vec![self.begun_us]).with_timezone(UTC);
         let mut columns: Vec<ArrayRef> = vec![Arc::new(now)];
-        for value in super::parameters(self.session, self.prepared, self.bound)? {
+        for value in self.parameters()? {
             columns.push(value.to_array()?);
         }
         let schema = &self.service.given;
@@ -317,6 +345,15 @@ impl Answering<'_> {
         }
         let options = RecordBatchOptions::new().with_row_count(Some(choices));
         Ok(Some(RecordBatch::try_new_with_options(schema.clone(), columns, &options)?))
+    }
+
+    fn parameters(&self) -> Result<Vec<ScalarValue>, PgError> {
+        let Some((oids, literals)) = self.literals else {
+            return super::parameters(self.session, self.prepared, self.bound);
+        };
+        let zone = &self.session.format.time_zone;
+        let value = |(oid, text): (&u32, &Box<str>)| decode_param(*oid, FieldFormat::Text, Some(text.as_bytes()), zone);
+        Ok(oids.iter().zip(literals).map(value).collect::<Result<_, _>>()?)
     }
 
     /// The member's row for each choice.
@@ -458,19 +495,19 @@ impl Answering<'_> {
 
 /// The items of a list, each once and without NULL, as the type of its column.
 fn items(list: &List, field: &Field, given: &RecordBatch) -> Result<ArrayRef, PgError> {
-    let all: Vec<ScalarValue> = match list {
-        List::Array(expr) => {
-            let lists = expr.evaluate(given)?.into_array(1)?;
+    let all: Vec<ScalarValue> = match list.is_array {
+        true => {
+            let lists = list.items[0].evaluate(given)?.into_array(1)?;
             let lists = lists.as_list::<i32>();
             let items = if lists.is_null(0) { new_null_array(field.data_type(), 0) } else { lists.value(0) };
             (0..items.len()).map(|i| ScalarValue::try_from_array(&items, i)).collect::<Result<_, _>>()?
         }
-        List::Each(items) => {
+        false => {
             let item = |item: &Arc<dyn PhysicalExpr>| {
                 let array = cast(&item.evaluate(given)?.into_array(1)?, field.data_type())?;
                 ScalarValue::try_from_array(&array, 0)
             };
-            items.iter().map(item).collect::<datafusion::error::Result<_>>()?
+            list.items.iter().map(item).collect::<datafusion::error::Result<_>>()?
         }
     };
     let mut seen = AHashSet::with_capacity(all.len());
