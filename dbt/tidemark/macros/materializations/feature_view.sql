@@ -18,7 +18,7 @@
 
   {%- set existing = tidemark.definition_of(target, 'feature_views') -%}
   {% if existing is not none and mark in existing and not should_full_refresh() %}
-    {{ noop_statement('main', 'UNCHANGED') }}
+    {% call noop_statement('main', 'UNCHANGED') %}{% endcall %}
   {% else %}
     {% do run_query('drop feature view if exists ' ~ made ~ ' cascade') %}
     {% call statement('main') -%}

@@ -29,7 +29,7 @@
       ) {{ rest }}
     {%- endcall %}
   {% elif mark in existing %}
-    {{ noop_statement('main', 'UNCHANGED') }}
+    {% call noop_statement('main', 'UNCHANGED') %}{% endcall %}
   {% else %}
     {% do exceptions.raise_compiler_error(
       kind ~ ' ' ~ target ~ ' was made by another statement, and its rows would go with it: run it with --full-refresh if they may, or give the model another name'
