@@ -28,6 +28,17 @@
   {{ return(found.columns[0].values()[0] if found is not none and found.rows | length > 0 else none) }}
 {%- endmacro %}
 
+{# dbt remembers what there is, and not what a CASCADE took with it. #}
+{% macro forget_dropped(relation) -%}
+  {%- set there = run_query(
+    "select c.relname from pg_class c join pg_namespace n on n.oid = c.relnamespace where n.nspname = '" ~ relation.schema ~ "'"
+  ).columns[0].values() -%}
+  {%- for node in graph.nodes.values() if node.schema == relation.schema and node.alias and node.alias not in there -%}
+    {%- set known = adapter.get_relation(node.database, node.schema, node.alias) -%}
+    {%- if known is not none -%} {%- do adapter.cache_dropped(known) -%} {%- endif -%}
+  {%- endfor -%}
+{%- endmacro %}
+
 {# dbt's descriptions as comments, where persist_docs asks for them. #}
 {% macro comments(kind, relation) -%}
   {%- if config.persist_relation_docs() and model.description -%}

@@ -29,6 +29,7 @@
     {% if existing is not none %}
       {% do run_query('drop feature view ' ~ target ~ ' cascade') %}
       {% do run_query('alter feature view ' ~ made ~ ' rename to ' ~ adapter.quote(target.identifier)) %}
+      {% do tidemark.forget_dropped(target) %}
     {% endif %}
   {% endif %}
   {% do tidemark.comments('feature view', target) %}

@@ -20,6 +20,7 @@
   {%- set existing = tidemark.definition_of(target, 'sources') -%}
   {% if existing is not none and should_full_refresh() %}
     {% do run_query('drop ' ~ kind ~ ' ' ~ target ~ ' cascade') %}
+    {% do tidemark.forget_dropped(target) %}
     {%- set existing = none -%}
   {% endif %}
   {% if existing is none %}
