@@ -9,6 +9,7 @@ mod server;
 mod binary;
 mod cancel;
 mod copy;
+mod dbt;
 mod fingerprint;
 mod many;
 mod names;

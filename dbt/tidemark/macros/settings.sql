@@ -1,9 +1,7 @@
 {# What a model says of itself: as a config of its own, or under `meta`, which is where dbt 2 wants it. #}
 {% macro setting(name, default=none) -%}
-  {%- set value = config.get(name) -%}
-  {%- if value is none -%}
-    {%- set value = (config.get('meta') or {}).get(name, default) -%}
-  {%- endif -%}
+  {%- set meta = config.get('meta') or {} -%}
+  {%- set value = meta[name] if name in meta else config.get(name, default) -%}
   {{ return(value) }}
 {%- endmacro %}
 
@@ -25,9 +23,20 @@
 {# The statement that made an object, or none. `catalog` is one of tidemark's tables that have a `definition`. #}
 {% macro definition_of(relation, catalog) -%}
   {%- set found = run_query(
-    "select definition from tidemark." ~ catalog ~ " where name = '" ~ relation.identifier ~ "' and schema = '" ~ relation.schema ~ "'"
+    "select definition from tidemark." ~ catalog ~ " where name = '" ~ relation.identifier ~ "'"
   ) -%}
   {{ return(found.columns[0].values()[0] if found is not none and found.rows | length > 0 else none) }}
+{%- endmacro %}
+
+{# dbt remembers what there is, and not what a CASCADE took with it. #}
+{% macro forget_dropped(relation) -%}
+  {%- set there = run_query(
+    "select c.relname from pg_class c join pg_namespace n on n.oid = c.relnamespace where n.nspname = '" ~ relation.schema ~ "'"
+  ).columns[0].values() -%}
+  {%- for node in graph.nodes.values() if node.schema == relation.schema and node.alias and node.alias not in there -%}
+    {%- set known = adapter.get_relation(node.database, node.schema, node.alias) -%}
+    {%- if known is not none -%} {%- do adapter.cache_dropped(known) -%} {%- endif -%}
+  {%- endfor -%}
 {%- endmacro %}
 
 {# dbt's descriptions as comments, where persist_docs asks for them. #}

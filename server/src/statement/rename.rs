@@ -21,6 +21,11 @@ pub async fn execute(
     let tag = format!("ALTER {}", kind.to_string().to_uppercase());
     let mut catalog = database.owner()?.catalog.lock().await;
     let snapshot = database.snapshot();
+    // PostgreSQL's ALTER TABLE renames whatever shows rows: dbt renames its views so.
+    let kind = match snapshot.get(name).map(|object| object.kind()) {
+        Some(found @ (ObjectKind::View | ObjectKind::FeatureView)) if kind == ObjectKind::Table => found,
+        _ => kind,
+    };
     let object = match find(&snapshot, kind, name) {
         Ok(object) => object.clone(),
         Err(error) if if_exists && error.sqlstate == "42P01" => {

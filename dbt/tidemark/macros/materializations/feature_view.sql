@@ -18,7 +18,7 @@
 
   {%- set existing = tidemark.definition_of(target, 'feature_views') -%}
   {% if existing is not none and mark in existing and not should_full_refresh() %}
-    {{ noop_statement('main', 'UNCHANGED') }}
+    {% call noop_statement('main', 'UNCHANGED') %}{% endcall %}
   {% else %}
     {% do run_query('drop feature view if exists ' ~ made ~ ' cascade') %}
     {% call statement('main') -%}
@@ -29,6 +29,7 @@
     {% if existing is not none %}
       {% do run_query('drop feature view ' ~ target ~ ' cascade') %}
       {% do run_query('alter feature view ' ~ made ~ ' rename to ' ~ adapter.quote(target.identifier)) %}
+      {% do tidemark.forget_dropped(target) %}
     {% endif %}
   {% endif %}
   {% do tidemark.comments('feature view', target) %}

@@ -20,6 +20,7 @@
   {%- set existing = tidemark.definition_of(target, 'sources') -%}
   {% if existing is not none and should_full_refresh() %}
     {% do run_query('drop ' ~ kind ~ ' ' ~ target ~ ' cascade') %}
+    {% do tidemark.forget_dropped(target) %}
     {%- set existing = none -%}
   {% endif %}
   {% if existing is none %}
@@ -29,7 +30,7 @@
       ) {{ rest }}
     {%- endcall %}
   {% elif mark in existing %}
-    {{ noop_statement('main', 'UNCHANGED') }}
+    {% call noop_statement('main', 'UNCHANGED') %}{% endcall %}
   {% else %}
     {% do exceptions.raise_compiler_error(
       kind ~ ' ' ~ target ~ ' was made by another statement, and its rows would go with it: run it with --full-refresh if they may, or give the model another name'

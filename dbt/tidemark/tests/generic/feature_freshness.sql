@@ -2,6 +2,6 @@
 {% test feature_freshness(model, max_lag='5 minutes') %}
   select name, frontier, now, now - frontier as lag
   from tidemark.feature_views
-  where name = '{{ model.identifier }}' and schema = '{{ model.schema }}'
+  where name = '{{ model.identifier }}'
     and (frontier is null or now - frontier > interval '{{ max_lag }}')
 {% endtest %}

@@ -1,0 +1,101 @@
+//! dbt as its users run it: `dbt/example` with the package `dbt/tidemark`, on unmodified dbt-postgres.
+
+use crate::{
+    python::python,
+    server::{Folder, Server, value},
+};
+use anyhow::{Context, Result, ensure};
+use std::{fs, path::Path};
+use tokio::process::Command;
+
+struct Project<'a> {
+    python: String,
+    folder: &'a Path,
+    port: u16,
+}
+
+impl Project<'_> {
+    /// What one command of dbt prints; an error where it fails.
+    async fn run(&self, arguments: &[&str]) -> Result<String> {
+        let mut command = Command::new(Path::new(&self.python).with_file_name("dbt"));
+        command.arg("--no-use-colors").args(arguments).current_dir(self.folder).kill_on_drop(true);
+        command.env("DBT_PROFILES_DIR", ".").env("DO_NOT_TRACK", "1").env("TIDEMARK_PORT", self.port.to_string());
+        let output = command.output().await.context("dbt runs")?;
+        let printed = String::from_utf8_lossy(&output.stdout).into_owned();
+        ensure!(output.status.success(), "dbt {arguments:?}: {printed}{}", String::from_utf8_lossy(&output.stderr));
+        Ok(printed)
+    }
+}
+
+fn copy(from: &Path, to: &Path) -> Result<()> {
+    fs::create_dir_all(to)?;
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        let to = to.join(entry.file_name());
+        match entry.file_type()?.is_dir() {
+            true => copy(&entry.path(), &to)?,
+            false => drop(fs::copy(entry.path(), to)?),
+        }
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_project_is_built_tested_left_alone_and_changed() -> Result<()> {
+    let Some(python) = python("TIDEMARK_DBT_PYTHON")? else { return Ok(()) };
+    let folder = Folder::new()?;
+    let server = Server::start(&folder).await?;
+    let client = server.connect().await?;
+    let dbt = folder.path().join("dbt");
+    copy(&Path::new(env!("CARGO_MANIFEST_DIR")).join("dbt"), &dbt)?;
+    let example = dbt.join("example");
+    let project = Project { python, folder: &example, port: server.port };
+
+    project.run(&["deps"]).await?;
+    // Seeds, models and tests in the order of what they need.
+    let built = project.run(&["build"]).await?;
+    for made in ["CREATE SOURCE", "CREATE FEATURE VIEW", "CREATE VIEW", "PASS not_null_user_clicks_user_id"] {
+        ensure!(built.contains(made), "nothing of {made}: {built}");
+    }
+    let spend =
+        "SELECT spend_5m FROM user_clicks FOR SYSTEM_TIME AS OF TIMESTAMPTZ '2026-11-01 12:04:30Z' WHERE user_id = 7";
+    ensure!(value(&client, spend).await?.as_deref() == Some("14"));
+    let labels = "SELECT string_agg(coalesce(clicks_5m::text, '-'), ' ' ORDER BY user_id, at) FROM bought";
+    ensure!(value(&client, labels).await?.as_deref() == Some("1 3 1 -"));
+    let comment = "SELECT comment FROM tidemark.features WHERE view = 'user_clicks' AND name = 'clicks_5m'";
+    ensure!(value(&client, comment).await?.as_deref() == Some("Clicks in the last five minutes"));
+    let owner = "SELECT owner FROM tidemark.feature_views WHERE name = 'user_clicks'";
+    ensure!(value(&client, owner).await?.as_deref() == Some("ranking"));
+
+    // Again: what is as it would be made is left alone.
+    let created = "SELECT created_at::text FROM tidemark.feature_views WHERE name = 'user_clicks'";
+    let first = value(&client, created).await?;
+    let again = project.run(&["run"]).await?;
+    ensure!(again.matches("UNCHANGED").count() == 2, "{again}");
+    ensure!(value(&client, created).await? == first);
+
+    // Another definition: the view is made anew from the source's log, and has the name.
+    let model = example.join("models/user_clicks.sql");
+    let text = fs::read_to_string(&model)?;
+    fs::write(&model, text.replace("as last_price", "as latest_price"))?;
+    project.run(&["run"]).await?;
+    ensure!(value(&client, created).await? != first);
+    let latest = "SELECT latest_price FROM user_clicks WHERE user_id = 8";
+    ensure!(value(&client, latest).await?.as_deref() == Some("2"));
+    let left = "SELECT count(*) FROM tidemark.feature_views WHERE name LIKE '%dbt%'";
+    ensure!(value(&client, left).await?.as_deref() == Some("0"));
+
+    // A source is not: its rows would go.
+    let model = example.join("models/clicks.sql");
+    let text = fs::read_to_string(&model)?;
+    fs::write(&model, text.replace("price DOUBLE PRECISION", "price REAL"))?;
+    let Err(refused) = project.run(&["run", "--select", "clicks"]).await else {
+        anyhow::bail!("the source was changed")
+    };
+    ensure!(refused.to_string().contains("--full-refresh"), "{refused}");
+
+    project.run(&["docs", "generate"]).await?;
+    let catalog = fs::read_to_string(example.join("target/catalog.json"))?;
+    ensure!(catalog.contains("latest_price") && catalog.contains("Clicks in the last five minutes"), "{catalog}");
+    Ok(())
+}
