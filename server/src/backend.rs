@@ -2,7 +2,8 @@
 
 use crate::{
     database::Database,
-    pg::{self, Bound, Column, Completed, Outcome, PgError, SessionEvent, Startup, TxEvent, Verb},
+    door::Door,
+    pg::{self, Admission, Bound, Column, Completed, Login, Outcome, PgError, SessionEvent, Startup, TxEvent, Verb},
     prepared::{Prepared, PreparedLookup},
     serving::Serving,
     session::Session,
@@ -13,10 +14,12 @@ use async_trait::async_trait;
 use bytes::BytesMut;
 use datafusion::execution::FunctionRegistry;
 use std::{borrow::Cow, sync::Arc, time::Duration};
+use tidemark_catalog::ObjectId;
 use tidemark_planner::{Statement, statement::Parsed};
 
 pub struct TidemarkBackend {
     pub database: Arc<Database>,
+    pub door: Door,
     /// When the server started, microseconds.
     pub started_us: i64,
     /// What sessions begin with; `None`: no limit.
@@ -53,15 +56,36 @@ impl pg::Backend for TidemarkBackend {
     type Prepared = Prepared;
     type Piece = Parsed;
 
+    fn admit(&self, login: &Login<'_>) -> Result<Admission, PgError> {
+        self.door.admit(&self.database.snapshot().access, login)
+    }
+
+    fn refused(&self, login: &Login<'_>, error: &PgError) {
+        self.database.audit.login(self.database.clock.now_us(), login, error);
+    }
+
     async fn open(&self, startup: Startup) -> Result<Session, PgError> {
+        let (snapshot, role) = (self.database.snapshot(), ObjectId(startup.role));
+        match snapshot.access.role(role) {
+            Some(role) if role.login => {}
+            Some(role) => {
+                return Err(PgError::fatal("28000", format!("role \"{}\" is not permitted to log in", role.name))
+                    .hint(format!("ALTER ROLE {} LOGIN", role.name)));
+            }
+            // It has been dropped since it was asked for its password.
+            None => return Err(PgError::fatal("28000", format!("role \"{}\" does not exist", startup.user))),
+        }
         if startup.database != DATABASE {
             return Err(PgError::fatal("3D000", format!("database \"{}\" does not exist", startup.database))
                 .hint("the database is called tidemark"));
         }
-        let mut session = Session::new(startup.user, startup.connection_id, self.database.base.clone(), startup.hold);
+        let login = (role, self.database.rights(&snapshot, role));
+        let connection = (startup.connection_id, startup.peer);
+        let mut session = Session::new(startup.user, connection, login, self.database.base.clone(), startup.hold);
         let database = self.database.clone();
         let facts = SessionFacts {
             user: session.user.clone(),
+            role,
             backend_pid: startup.connection_id,
             server_start_us: self.started_us,
             settings: session.shared.clone(),
@@ -146,6 +170,11 @@ impl pg::Backend for TidemarkBackend {
         out: &mut BytesMut,
     ) -> Option<Result<Completed, PgError>> {
         let lookup = prepared.lookup.as_ref()?;
+        session.refresh(&self.database);
+        // Where it may not, the query says so.
+        if !session.rights.may_read(lookup.shape.view) {
+            return None;
+        }
         session.queried_in_transaction = true;
         match self.database.serving() {
             None => statement::lookup::execute(&self.database, session, prepared, lookup, bound, out),
@@ -161,7 +190,10 @@ impl pg::Backend for TidemarkBackend {
     ) -> Result<Outcome, PgError> {
         if let (Some(serving), Some(lookup)) = (self.database.serving(), &prepared.lookup) {
             session.queried_in_transaction = true;
-            if let Some(answered) = self.served(serving, prepared, lookup, bound).answer(session).await? {
+            session.refresh(&self.database);
+            if session.rights.may_read(lookup.shape.view)
+                && let Some(answered) = self.served(serving, prepared, lookup, bound).answer(session).await?
+            {
                 return Ok(answered);
             }
         }

@@ -83,7 +83,7 @@ pub async fn execute(
     bound: &Bound,
 ) -> Result<Outcome, PgError> {
     let (prepared, inner) = bind(database, session, name, arguments, bound.result_formats.clone())?;
-    if let Some(lookup) = &prepared.lookup {
+    if let Some(lookup) = prepared.lookup.as_ref().filter(|lookup| session.rights.may_read(lookup.shape.view)) {
         let mut messages = BytesMut::new();
         if let Some(done) = super::lookup::execute(database, session, &prepared, lookup, &inner, &mut messages) {
             let completed: Completed = done?;

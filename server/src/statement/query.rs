@@ -17,6 +17,7 @@ use datafusion::{
     sql::sqlparser::ast,
 };
 use std::sync::Arc;
+use tidemark_catalog::ObjectId;
 use tidemark_engine::{provider::provider, scan::bind_scans};
 use tidemark_planner::{bind::Binder, names, table::ScanTarget};
 
@@ -24,6 +25,8 @@ use tidemark_planner::{bind::Binder, names, table::ScanTarget};
 #[derive(Clone)]
 pub struct Analysed {
     pub plan: LogicalPlan,
+    /// The relations that the statement names.
+    names: Vec<ObjectId>,
     /// The statement's instant, microseconds: that of its `now()` and of its scans.
     now_us: i64,
 }
@@ -45,16 +48,20 @@ pub fn bind(
     let plan = from_text::read_casts(bound.plan, &session.format.time_zone)?;
     let config = session.state.config_options();
     let plan = session.state.analyzer().execute_and_check(plan, config, |_, _| {})?;
-    Ok(Analysed { plan, now_us })
+    Ok(Analysed { plan, names: bound.names, now_us })
 }
 
 /// A plan with its parameters and its data, ready to run.
+///
+/// # Errors
+/// 42501: the session may not read what the statement names. Whatever reads rows comes by here, but for lookups.
 pub async fn physical(
     database: &Arc<Database>,
     session: &Session,
-    Analysed { plan, now_us }: Analysed,
+    Analysed { plan, names, now_us }: Analysed,
     parameters: &[ScalarValue],
 ) -> Result<Arc<dyn ExecutionPlan>, PgError> {
+    session.rights.check_read(&names)?;
     let plan = match parameters.is_empty() {
         true => plan,
         false => plan.replace_params_with_values(&ParamValues::from(parameters.to_vec()))?,
