@@ -21,7 +21,7 @@ mod prepared;
 mod publisher;
 mod queries;
 mod rights;
-mod scram;
+pub mod scram;
 pub mod serve;
 mod serving;
 mod session;
