@@ -41,8 +41,11 @@ with psycopg.connect(sys.argv[1], autocommit=True) as c:
 print("ok")
 "#;
 
+/// Where psycopg is.
+pub const PYTHON: &str = "TIDEMARK_PYTHON";
+
 /// The Python that this variable names; `None` where it names none, unless it must.
-fn python(variable: &str) -> Result<Option<String>> {
+pub fn python(variable: &str) -> Result<Option<String>> {
     match std::env::var(variable) {
         Ok(python) if std::path::Path::new(&python).exists() => Ok(Some(python)),
         Ok(python) => skipped(&format!("{variable}={python} is not there")).map(|()| None),
