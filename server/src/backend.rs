@@ -14,7 +14,7 @@ use async_trait::async_trait;
 use bytes::BytesMut;
 use datafusion::execution::FunctionRegistry;
 use std::{borrow::Cow, sync::Arc, time::Duration};
-use tidemark_catalog::ObjectId;
+use tidemark_catalog::{Access, ObjectId};
 use tidemark_planner::{Statement, statement::Parsed};
 
 pub struct TidemarkBackend {
@@ -24,6 +24,17 @@ pub struct TidemarkBackend {
     pub started_us: i64,
     /// What sessions begin with; `None`: no limit.
     pub statement_timeout: Option<Duration>,
+}
+
+/// Who was admitted and is no role that may log in: by `NOLOGIN`, or because it has been dropped since it was asked for its
+/// password.
+fn may_log_in(access: &Access, role: ObjectId, user: &str) -> Result<(), PgError> {
+    match access.role(role) {
+        Some(role) if role.login => Ok(()),
+        Some(role) => Err(PgError::fatal("28000", format!("role \"{}\" is not permitted to log in", role.name))
+            .hint(format!("ALTER ROLE {} LOGIN", role.name))),
+        None => Err(PgError::fatal("28000", format!("role \"{user}\" does not exist"))),
+    }
 }
 
 /// The one database there is.
@@ -66,14 +77,10 @@ impl pg::Backend for TidemarkBackend {
 
     async fn open(&self, startup: Startup) -> Result<Session, PgError> {
         let (snapshot, role) = (self.database.snapshot(), ObjectId(startup.role));
-        match snapshot.access.role(role) {
-            Some(role) if role.login => {}
-            Some(role) => {
-                return Err(PgError::fatal("28000", format!("role \"{}\" is not permitted to log in", role.name))
-                    .hint(format!("ALTER ROLE {} LOGIN", role.name)));
-            }
-            // It has been dropped since it was asked for its password.
-            None => return Err(PgError::fatal("28000", format!("role \"{}\" does not exist", startup.user))),
+        if let Err(error) = may_log_in(&snapshot.access, role, &startup.user) {
+            let Startup { peer, is_encrypted, ref user, ref database, .. } = startup;
+            self.refused(&Login { peer, is_encrypted, certificate: None, user, database }, &error);
+            return Err(error);
         }
         if startup.database != DATABASE {
             return Err(PgError::fatal("3D000", format!("database \"{}\" does not exist", startup.database))

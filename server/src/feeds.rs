@@ -8,7 +8,7 @@ use std::{
     collections::{BTreeMap, HashMap},
     sync::Arc,
 };
-use tidemark_catalog::{Object, ObjectId, ObjectKind, Relation, Snapshot};
+use tidemark_catalog::{Body, NoSecret, Object, ObjectId, ObjectKind, Relation, Snapshot};
 use tidemark_connectors::kafka::{
     Batch, Broker, Feed, KafkaError, Kind, Options, Place, Sender, Start, Status, going_on,
 };
@@ -40,8 +40,10 @@ pub struct Beginning(BTreeMap<u32, u64>);
 pub type Places = Result<BTreeMap<u32, Place>, KafkaError>;
 
 fn resolved(snapshot: &Snapshot, relation: &Relation) -> Result<Relation, KafkaError> {
-    let missing = |error: tidemark_catalog::NoSecret| {
-        KafkaError::new(Kind::Options, error.to_string()).hint("SHOW SECRETS lists what there is")
+    let missing = |error: NoSecret| KafkaError {
+        kind: Kind::Options,
+        message: error.to_string(),
+        hint: Some("SHOW SECRETS lists what there is".to_string()),
     };
     snapshot.resolved(relation).map_err(missing)
 }

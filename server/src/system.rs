@@ -172,6 +172,11 @@ impl SystemTablesOf {
         SystemTablesOf { rights: Some(rights), ..self }
     }
 
+    /// Whether who asks has the privileges of this role.
+    pub(crate) fn has_role(&self, role: ObjectId) -> bool {
+        self.rights.as_ref().is_none_or(|rights| rights.actor.is(role))
+    }
+
     /// What was done to definitions and roles, for superusers and members of `pg_monitor`.
     pub(crate) fn audit(&self) -> Vec<Entry> {
         match (&self.audit, &self.rights) {

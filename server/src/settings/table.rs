@@ -55,7 +55,7 @@ pub static SETTINGS: &[Setting] = settings! {
         "Where clients connect",
         "one above PostgreSQL's port, so that both can run; beyond loopback only where clients have to show who they are: a role has a password, or hba says how";
     "hba" hba = "auto", "auto|RULES", hba,
-        "Who may connect from where, and how: rules with the columns of PostgreSQL's pg_hba.conf, in order, by lines or semicolons: host|hostssl|hostnossl DATABASE USER ADDRESS trust|scram-sha-256|cert|reject; the first that fits decides, and where none does the client is refused",
+        "Who may connect from where, and how: rules with the columns of PostgreSQL's pg_hba.conf, in order, by lines or semicolons: host, hostssl or hostnossl, then DATABASE USER ADDRESS, then trust, scram-sha-256, cert or reject; the first that fits decides, and where none does the client is refused",
         "auto: as long as no role has a password clients of this machine are let in under any name; as soon as one has, everybody needs his password";
     "ssl" ssl = "off", "off|on|require", value::ssl,
         "Whether connections are encrypted by TLS: on for clients that ask for it, require for all",

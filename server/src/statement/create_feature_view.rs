@@ -24,11 +24,11 @@ pub async fn execute(
 ) -> Result<Outcome, PgError> {
     let mut catalog = database.owner()?.catalog.lock().await;
     let snapshot = database.snapshot();
+    secret::check_options(session, &snapshot, &create.options)?;
     let plan = plan(&snapshot, session, create)?;
     if let Some(existing) = snapshot.get(&create.name) {
         return exists(session, existing, create.if_not_exists, "CREATE FEATURE VIEW");
     }
-    secret::check_options(session, &snapshot, &create.options)?;
     let online = create.options.get("online");
     if let Some(online) = online {
         reach(database, &create.name, online).await?;

@@ -74,12 +74,14 @@ fn targets(snapshot: &Snapshot, target: &GrantTarget) -> Result<Vec<Arc<Object>>
     match target {
         GrantTarget::Objects(kind, names) => names
             .iter()
-            .map(|name| match kind {
-                Some(kind) => Ok(find(snapshot, *kind, name)?.clone()),
-                None => snapshot
-                    .get(name)
-                    .cloned()
-                    .ok_or_else(|| missing_object(snapshot, "relation", name, |_| true).into()),
+            .map(|name| -> Result<Arc<Object>, PgError> {
+                match kind {
+                    Some(kind) => Ok(find(snapshot, *kind, name)?.clone()),
+                    None => Ok(snapshot
+                        .get(name)
+                        .cloned()
+                        .ok_or_else(|| missing_object(snapshot, "relation", name, |_| true))?),
+                }
             })
             .collect(),
         GrantTarget::AllIn(kind, schemas) => {

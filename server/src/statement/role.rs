@@ -142,12 +142,13 @@ pub async fn commit(
     before: &Snapshot,
     mut access: Access,
 ) -> Result<(), PgError> {
-    if !before.access.has_password()
-        && access.has_password()
-        && !access.has_superuser_with_password()
-        && !database.has_rules
-    {
-        return Err(PgError::error("55000", "this would be the first password, and no superuser has one")
+    let locks_out = |access: &Access| access.has_password() && !access.has_superuser_with_password();
+    if locks_out(&access) && !locks_out(&before.access) && !database.has_rules {
+        let message = match before.access.has_password() {
+            false => "this would be the first password, and no superuser has one",
+            true => "no superuser would have a password any more",
+        };
+        return Err(PgError::error("55000", message)
             .detail(
                 "as soon as one role has a password everybody needs one, and nobody could log in who may do everything",
             )
@@ -234,7 +235,11 @@ pub fn add(
     let Some(role) = access.role(member) else { return Ok(false) };
     let mut role = role.clone();
     let is_new = match role.member_of.iter_mut().find(|membership| membership.role == of) {
-        Some(membership) => !std::mem::replace(&mut membership.admin, membership.admin || admin) && admin,
+        Some(membership) => {
+            let gets_more = admin && !membership.admin;
+            membership.admin |= admin;
+            gets_more
+        }
         None => {
             role.member_of.push(Membership { role: of, admin, grantor });
             true

@@ -7,7 +7,7 @@
 use super::{
     SessionFacts, SystemTablesOf,
     functions::Current,
-    inventory::{HISTORY, PG_CATALOG, schema_name, split_name},
+    inventory::{HISTORY, SCHEMAS, schema_name, split_name},
     row_function::{Args, RowFunction},
 };
 use crate::rights::Actor;
@@ -159,8 +159,7 @@ impl Asked<'_> {
             return Ok(schema_name(oid).map(str::to_string));
         }
         let name = split_name(self.args.text(self.first).unwrap_or_default()).pop().unwrap_or_default();
-        let is_known =
-            [PG_CATALOG, 2200, 13000, 16001, 16002].iter().any(|oid| schema_name(*oid) == Some(name.as_str()));
+        let is_known = SCHEMAS.iter().any(|(_, known)| *known == name);
         match is_known {
             true => Ok(Some(name)),
             false => Err(PlanError::new(sqlstate::INVALID_SCHEMA, format!("schema \"{name}\" does not exist")).into()),
