@@ -4,17 +4,21 @@
 //! A reader takes a [`Snapshot`] (immutable, cheap to clone) and works on it; a writer commits a list of [`Change`]s
 //! through the [`CatalogStore`], which is durable before the new snapshot becomes visible.
 
+mod access;
 mod object;
+pub mod role;
 mod secret;
 mod snapshot;
 mod store;
 mod types;
 
+pub use access::{Access, Acl, PUBLIC, Privileges};
 pub use object::{
     Aggregate, Body, ClockMode, Column, Encode, ErrorPolicy, Feature, FeatureView, Include, Object, ObjectId,
     ObjectKind, Parameter, Relation, View,
 };
-pub use secret::{HIDDEN, is_secret, without_credentials};
-pub use snapshot::{Change, Snapshot};
+pub use role::Role;
+pub use secret::{HIDDEN, Secret, is_secret, secret_named, secret_reference, without_credentials};
+pub use snapshot::{Change, NoSecret, Snapshot};
 pub use store::{CatalogError, CatalogStore};
 pub use types::{SqlType, UTC};

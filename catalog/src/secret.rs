@@ -1,4 +1,38 @@
-//! Options whose values are nobody's to see: kept to connect with, and shown nowhere.
+//! Options whose values are nobody's to see: kept to connect with, and shown nowhere. `CREATE SECRET` keeps one under a
+//! name of its own, and an option that says `SECRET name` has only that name.
+
+use crate::ObjectId;
+use serde::{Deserialize, Serialize};
+
+/// A value that is used and never shown.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Secret {
+    pub id: ObjectId,
+    pub name: String,
+    pub owner: ObjectId,
+    /// Microseconds since 1970, UTC.
+    pub created_us: i64,
+    pub value: String,
+}
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Secret({:?})", self.name)
+    }
+}
+
+/// Before the name of a secret in an option's value. No text of SQL has a NUL, so nobody can write one.
+const REFERENCE: &str = "\0secret ";
+
+/// What an option's value is that says `SECRET name`.
+pub fn secret_reference(name: &str) -> String {
+    format!("{REFERENCE}{name}")
+}
+
+/// The name of the secret that an option's value says; `None`: the value is itself.
+pub fn secret_named(value: &str) -> Option<&str> {
+    value.strip_prefix(REFERENCE)
+}
 
 /// What is shown in their place.
 pub const HIDDEN: &str = "********";

@@ -1,6 +1,6 @@
 //! One immutable picture of the catalog. Planning works on a snapshot and nothing else, so it is pure.
 
-use crate::{FeatureView, Object, ObjectId, ObjectKind};
+use crate::{Access, FeatureView, Object, ObjectId, ObjectKind, Relation, Secret, secret_named};
 use std::{collections::BTreeMap, sync::Arc};
 
 #[derive(Debug, Clone, Default)]
@@ -12,6 +12,10 @@ pub struct Snapshot {
     by_name: BTreeMap<String, ObjectId>,
     /// Names of their own, as in PostgreSQL: a relation may be called the same.
     aggregates: BTreeMap<String, ObjectId>,
+    /// Who may do what.
+    pub access: Arc<Access>,
+    /// By name.
+    secrets: BTreeMap<String, Arc<Secret>>,
 }
 
 /// One step of a commit.
@@ -21,7 +25,19 @@ pub enum Change {
     /// Adds the object, or replaces the one with its id (also under a new name).
     Put(Object),
     Drop(ObjectId),
+    /// Gives an object to a role.
+    Own(ObjectId, ObjectId),
+    /// Roles, owners and grants, as a whole.
+    Access(Access),
+    /// Adds the secret, or replaces the one of its name.
+    PutSecret(Secret),
+    DropSecret(String),
 }
+
+/// A relation's options name a secret that is not there.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("secret \"{0}\" does not exist")]
+pub struct NoSecret(pub String);
 
 impl Snapshot {
     pub fn new(generation: u64, objects: impl IntoIterator<Item = Object>) -> Self {
@@ -30,6 +46,49 @@ impl Snapshot {
             snapshot.put(object);
         }
         snapshot
+    }
+
+    /// The same with these roles and grants.
+    pub fn with_access(mut self, access: Access) -> Snapshot {
+        self.access = Arc::new(access);
+        self
+    }
+
+    pub(crate) fn with_secrets(mut self, secrets: impl IntoIterator<Item = Secret>) -> Snapshot {
+        self.secrets = secrets.into_iter().map(|secret| (secret.name.clone(), Arc::new(secret))).collect();
+        self
+    }
+
+    pub fn secret(&self, name: &str) -> Option<&Arc<Secret>> {
+        self.secrets.get(name)
+    }
+
+    /// By name.
+    pub fn secrets(&self) -> impl Iterator<Item = &Arc<Secret>> {
+        self.secrets.values()
+    }
+
+    /// The relation as a connector needs it: options that name a secret have its value.
+    ///
+    /// # Errors
+    /// There is no such secret.
+    pub fn resolved(&self, relation: &Relation) -> Result<Relation, NoSecret> {
+        let mut resolved = relation.clone();
+        for value in resolved.options.values_mut() {
+            if let Some(name) = secret_named(value) {
+                let secret = self.secret(name).ok_or_else(|| NoSecret(name.to_string()))?;
+                *value = secret.value.clone();
+            }
+        }
+        Ok(resolved)
+    }
+
+    /// The objects whose options name this secret.
+    pub fn users_of_secret(&self, name: &str) -> impl Iterator<Item = &Arc<Object>> {
+        self.objects().filter(move |object| {
+            let options = object.relation().map(|relation| &relation.options);
+            options.is_some_and(|options| options.values().any(|value| secret_named(value) == Some(name)))
+        })
     }
 
     fn put(&mut self, object: Object) {
@@ -86,7 +145,26 @@ impl Snapshot {
             let id = match change {
                 Change::Put(object) => object.id,
                 Change::Drop(id) => *id,
+                Change::Own(id, owner) => {
+                    Arc::make_mut(&mut next.access).own(*id, *owner);
+                    continue;
+                }
+                Change::Access(access) => {
+                    next.access = Arc::new(access.clone());
+                    continue;
+                }
+                Change::PutSecret(secret) => {
+                    next.secrets.insert(secret.name.clone(), Arc::new(secret.clone()));
+                    continue;
+                }
+                Change::DropSecret(name) => {
+                    next.secrets.remove(name);
+                    continue;
+                }
             };
+            if matches!(change, Change::Drop(_)) && next.access.knows(id) {
+                Arc::make_mut(&mut next.access).forget(id);
+            }
             if let Some(old) = next.by_id.remove(&id) {
                 next.names(old.kind()).remove(&old.name);
             }

@@ -1,13 +1,14 @@
-//! The durable home of the catalog: one SQLite file, one row per object, definitions as JSON.
+//! The durable home of the catalog: one SQLite file, one row per object, definitions as JSON. It has verifiers of passwords
+//! and values of secrets: it is for the server's user only.
 //!
 //! A commit is one SQLite transaction with `synchronous = FULL`; when it returns, the change survives a power cut.
 
-use crate::{Change, Object, ObjectId, ObjectKind, Snapshot};
+use crate::{Access, Change, Object, ObjectId, ObjectKind, Secret, Snapshot};
 use sqlx::{
     ConnectOptions, Row, SqliteConnection,
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous},
 };
-use std::path::Path;
+use std::{path::Path, sync::Arc};
 
 #[derive(Debug, thiserror::Error)]
 pub enum CatalogError {
@@ -44,6 +45,7 @@ pub struct CatalogStore {
 impl CatalogStore {
     /// Opens or creates the catalog at `path` and reads all of it.
     pub async fn open(path: &Path) -> Result<Self, CatalogError> {
+        keep_private(path).map_err(sqlx::Error::Io)?;
         let mut connection = SqliteConnectOptions::new()
             .filename(path)
             .create_if_missing(true)
@@ -53,7 +55,9 @@ impl CatalogStore {
             .await?;
         sqlx::raw_sql(
             "CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value INTEGER NOT NULL);
-             CREATE TABLE IF NOT EXISTS objects (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, definition TEXT NOT NULL);",
+             CREATE TABLE IF NOT EXISTS objects (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, definition TEXT NOT NULL);
+             CREATE TABLE IF NOT EXISTS access (id INTEGER PRIMARY KEY CHECK (id = 0), definition TEXT NOT NULL);
+             CREATE TABLE IF NOT EXISTS secrets (name TEXT PRIMARY KEY, definition TEXT NOT NULL);",
         )
         .execute(&mut connection)
         .await?;
@@ -72,7 +76,16 @@ impl CatalogStore {
                 serde_json::from_str(&definition).map_err(|source| CatalogError::Definition { name, source })?;
             objects.push(object);
         }
-        Ok(CatalogStore { connection, snapshot: Snapshot::new(generation as u64, objects), next_id: next_id as u32 })
+        let access = match sqlx::query("SELECT definition FROM access").fetch_optional(&mut connection).await? {
+            Some(row) => read::<Access>("roles and grants", row.get(0))?.completed(),
+            None => Access::default(),
+        };
+        let mut secrets: Vec<Secret> = vec![];
+        for row in sqlx::query("SELECT name, definition FROM secrets").fetch_all(&mut connection).await? {
+            secrets.push(read(row.get(0), row.get(1))?);
+        }
+        let snapshot = Snapshot::new(generation as u64, objects).with_access(access).with_secrets(secrets);
+        Ok(CatalogStore { connection, snapshot, next_id: next_id as u32 })
     }
 
     pub fn snapshot(&self) -> &Snapshot {
@@ -97,13 +110,27 @@ impl CatalogStore {
             let id = match change {
                 Change::Put(object) => object.id,
                 Change::Drop(id) => *id,
+                Change::PutSecret(secret) => {
+                    let definition = written(&secret.name, secret)?;
+                    sqlx::query("INSERT OR REPLACE INTO secrets (name, definition) VALUES (?, ?)")
+                        .bind(secret.name.as_str())
+                        .bind(definition)
+                        .execute(&mut *tx)
+                        .await?;
+                    continue;
+                }
+                Change::DropSecret(name) => {
+                    sqlx::query("DELETE FROM secrets WHERE name = ?").bind(name.as_str()).execute(&mut *tx).await?;
+                    continue;
+                }
+                // Written as a whole, below.
+                Change::Own(..) | Change::Access(_) => continue,
             };
             sqlx::query("DELETE FROM objects WHERE id = ?").bind(id.0 as i64).execute(&mut *tx).await?;
         }
         for change in changes {
             if let Change::Put(object) = change {
-                let definition = serde_json::to_string(object)
-                    .map_err(|source| CatalogError::Definition { name: object.name.clone(), source })?;
+                let definition = written(&object.name, object)?;
                 sqlx::query("INSERT INTO objects (id, name, definition) VALUES (?, ?, ?)")
                     .bind(object.id.0 as i64)
                     .bind(unique_name(object))
@@ -112,11 +139,34 @@ impl CatalogStore {
                     .await?;
             }
         }
+        if !Arc::ptr_eq(&next.access, &self.snapshot.access) {
+            let definition = written("roles and grants", next.access.as_ref())?;
+            sqlx::query("INSERT OR REPLACE INTO access (id, definition) VALUES (0, ?)")
+                .bind(definition)
+                .execute(&mut *tx)
+                .await?;
+        }
         set_meta(&mut tx, "generation", next.generation as i64).await?;
         tx.commit().await?;
         self.snapshot = next.clone();
         Ok(next)
     }
+}
+
+/// Makes the file, if it is not there, for its owner alone; SQLite makes those beside it alike.
+fn keep_private(path: &Path) -> std::io::Result<()> {
+    use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+    let file = std::fs::File::options().create(true).append(true).mode(0o600).open(path)?;
+    // One of an earlier version may be for everybody.
+    file.set_permissions(std::fs::Permissions::from_mode(0o600))
+}
+
+fn read<T: serde::de::DeserializeOwned>(name: &str, definition: &str) -> Result<T, CatalogError> {
+    serde_json::from_str(definition).map_err(|source| CatalogError::Definition { name: name.to_string(), source })
+}
+
+fn written<T: serde::Serialize>(name: &str, definition: &T) -> Result<String, CatalogError> {
+    serde_json::to_string(definition).map_err(|source| CatalogError::Definition { name: name.to_string(), source })
 }
 
 /// What the store holds to be unique. Aggregates have names of their own: a NUL, which no name can have, tells them apart.

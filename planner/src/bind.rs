@@ -59,6 +59,8 @@ pub struct BoundQuery {
     pub plan: LogicalPlan,
     /// The catalog objects it names, directly or through views.
     pub reads: Vec<ObjectId>,
+    /// Of these the relations that the query names itself: what its reader has to be allowed to read.
+    pub names: Vec<ObjectId>,
 }
 
 /// Binds queries against one snapshot. `now_us` is the statement's instant: `FOR SYSTEM_TIME AS OF now()` needs it.
@@ -68,6 +70,8 @@ pub struct Binder<'a> {
     system: &'a dyn SystemTables,
     relation_planners: Vec<Arc<dyn RelationPlanner>>,
     reads: parking::Reads,
+    /// Named by the query itself, not by a view in it.
+    names: parking::Reads,
     now_us: i64,
     /// Whether `now()` becomes the statement's instant; a feature view's definition keeps it.
     bind_now: bool,
@@ -122,6 +126,7 @@ impl<'a> Binder<'a> {
                 Arc::new(AsofPlanner),
             ],
             reads: Default::default(),
+            names: Default::default(),
             now_us,
             bind_now: true,
             defining: false,
@@ -161,7 +166,8 @@ impl<'a> Binder<'a> {
         };
         let plan = crate::any_parameter::infer(names::mark_renamed(plan)?)?;
         let plan = if self.bind_now { at_instant(plan, self.now_us)? } else { plan };
-        Ok(BoundQuery { plan, reads: self.reads.get().into_iter().collect() })
+        let [reads, names] = [&self.reads, &self.names].map(|seen| seen.get().into_iter().collect());
+        Ok(BoundQuery { plan, reads, names })
     }
 
     fn plan(&self, query: &ast::Query, parameter_types: &[Option<DataType>]) -> DfResult<LogicalPlan> {
@@ -226,6 +232,7 @@ impl<'a> Binder<'a> {
                 };
                 let plan = feature::plan_definition(object, self.snapshot)?;
                 self.reads.add([object.id]);
+                self.names.add([object.id]);
                 let schema = history_schema(&plan);
                 return Ok(source(ScanTarget::History(object.id), &object.name, schema, None));
             }
@@ -248,6 +255,7 @@ impl<'a> Binder<'a> {
 
     fn object(&self, object: &Object) -> PlanResult<Arc<dyn TableSource>> {
         self.reads.add([object.id]);
+        self.names.add([object.id]);
         match &object.body {
             Body::Aggregate(_) => {
                 let message = format!("\"{}\" is an aggregate, and no relation", object.name);

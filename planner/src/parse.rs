@@ -8,6 +8,7 @@ mod cursor;
 mod dialect;
 mod duration;
 mod embedded;
+mod grant;
 mod ignored;
 mod insert;
 mod maintain;
@@ -16,6 +17,8 @@ mod object;
 mod relation;
 mod renamed;
 mod reset;
+mod role;
+mod secret;
 mod secrets;
 mod session;
 mod text;
@@ -29,7 +32,7 @@ pub use dialect::TidemarkDialect;
 pub use duration::duration_us;
 pub(crate) use name::quoted;
 pub use renamed::{calling_by_name, under_name};
-pub use secrets::without_secrets;
+pub use secrets::{loggable, without_secrets};
 pub(crate) use types::written_type;
 
 use crate::{
@@ -79,8 +82,6 @@ const UNSUPPORTED: &[(&str, &str)] = &[
     ("DELETE", "retention settings remove old rows: see WITH (retention = '…')"),
     ("MERGE", "INSERT … ON CONFLICT … DO UPDATE replaces rows by their primary key"),
     ("TRUNCATE", "DROP the object and create it again"),
-    ("GRANT", "every user may do everything so far"),
-    ("REVOKE", "every user may do everything so far"),
     ("DECLARE", "let the driver fetch in portions with a portal (fetch size), or use COPY … TO STDOUT"),
     ("FETCH", "let the driver fetch in portions with a portal (fetch size), or use COPY … TO STDOUT"),
     ("MOVE", "let the driver fetch in portions with a portal (fetch size), or use COPY … TO STDOUT"),
@@ -94,7 +95,6 @@ const UNSUPPORTED: &[(&str, &str)] = &[
     ("CLUSTER", "there are no indexes to order by"),
     ("IMPORT", "create the tables one by one"),
     ("LOAD", "there are no extensions"),
-    ("REASSIGN", "objects have no owner role so far"),
     ("SECURITY", "there are no security labels"),
 ];
 
@@ -113,6 +113,8 @@ fn statement(c: &mut Cursor<'_>) -> PlanResult<Statement> {
         "DESCRIBE" | "DESC" => object::describe(c),
         "EXPLAIN" => view::explain(c),
         "COPY" => copy::copy(c),
+        "GRANT" | "REVOKE" => grant::grant(c),
+        "REASSIGN" => object::reassign(c),
         "CHECKPOINT" => alone(c, Statement::Checkpoint),
         "FLUSH" => alone(c, Statement::Flush),
         "REFRESH" if c.at_all(&["REFRESH", "ONLINE"]) => object::refresh_online_store(c),
@@ -175,10 +177,14 @@ fn create(c: &mut Cursor<'_>) -> PlanResult<Statement> {
     } else if c.eat("VIEW") {
         refuse_replace("VIEW")?;
         view::create_view(c)
+    } else if !or_replace && let Some(word) = role::word(c) {
+        role::create(c, word)
+    } else if !or_replace && c.eat("SECRET") {
+        secret::create(c)
     } else if c.eat("AGGREGATE") {
         Ok(Statement::CreateAggregate(aggregate::create(c, or_replace)?))
     } else {
-        let what = ["MATERIALIZED", "INDEX", "UNIQUE", "SCHEMA", "ROLE", "USER", "TRAINING", "DATABASE", "FUNCTION"];
+        let what = ["MATERIALIZED", "INDEX", "UNIQUE", "SCHEMA", "TRAINING", "DATABASE", "FUNCTION"];
         let what = what.iter().chain(&["TYPE", "SEQUENCE", "EXTENSION", "TRIGGER", "PROCEDURE", "UNLOGGED"]);
         for word in what {
             if c.at(word) {

@@ -1,5 +1,9 @@
 //! The statements of the surface (`docs/sql.md`), as parsed: names and options resolved to Rust types, nothing bound.
 
+mod role;
+
+pub use role::{Grant, GrantRoles, GrantTarget, Hidden, RoleName, RoleOptions};
+
 use datafusion::sql::sqlparser::ast;
 use std::collections::BTreeMap;
 use tidemark_catalog::{Encode, Include, ObjectKind, Parameter, SqlType};
@@ -84,6 +88,58 @@ pub enum Statement {
         column: Option<String>,
         text: Option<String>,
     },
+    /// `ALTER {SOURCE | TABLE | FEATURE VIEW | VIEW | AGGREGATE} [IF EXISTS] name OWNER TO role`
+    SetOwner {
+        kind: ObjectKind,
+        if_exists: bool,
+        name: String,
+        to: RoleName,
+    },
+    /// `CREATE {ROLE | USER | GROUP} name [WITH] option …`
+    CreateRole {
+        name: String,
+        options: RoleOptions,
+    },
+    /// `ALTER {ROLE | USER} role [WITH] option …`
+    AlterRole {
+        role: RoleName,
+        options: RoleOptions,
+    },
+    /// `ALTER {ROLE | USER} role RENAME TO to`
+    RenameRole {
+        role: RoleName,
+        to: String,
+    },
+    /// `DROP {ROLE | USER | GROUP} [IF EXISTS] name [, …]`
+    DropRole {
+        if_exists: bool,
+        names: Vec<String>,
+    },
+    /// `REASSIGN OWNED BY role [, …] TO role`
+    ReassignOwned {
+        from: Vec<RoleName>,
+        to: RoleName,
+    },
+    Grant(Grant),
+    GrantRoles(GrantRoles),
+    /// `CREATE SECRET [IF NOT EXISTS] name [WITH (backend = 'meta')] AS 'value'`
+    CreateSecret {
+        name: String,
+        if_not_exists: bool,
+        value: Hidden,
+    },
+    /// `ALTER SECRET name AS 'value'`
+    AlterSecret {
+        name: String,
+        value: Hidden,
+    },
+    /// `DROP SECRET [IF EXISTS] name [, …]`
+    DropSecret {
+        if_exists: bool,
+        names: Vec<String>,
+    },
+    /// `SHOW SECRETS`
+    ShowSecrets,
     /// `SHOW SOURCES | TABLES | FEATURE VIEWS | VIEWS | AGGREGATES`
     ShowObjects(ObjectKind),
     /// `SHOW CREATE {SOURCE | TABLE | FEATURE VIEW | VIEW | AGGREGATE} name`

@@ -2,7 +2,8 @@
 
 use crate::{
     database::Database,
-    pg::{self, Bound, Column, Completed, Outcome, PgError, SessionEvent, Startup, TxEvent, Verb},
+    door::Door,
+    pg::{self, Admission, Bound, Column, Completed, Login, Outcome, PgError, SessionEvent, Startup, TxEvent, Verb},
     prepared::{Prepared, PreparedLookup},
     serving::Serving,
     session::Session,
@@ -13,14 +14,27 @@ use async_trait::async_trait;
 use bytes::BytesMut;
 use datafusion::execution::FunctionRegistry;
 use std::{borrow::Cow, sync::Arc, time::Duration};
+use tidemark_catalog::{Access, ObjectId};
 use tidemark_planner::{Statement, lookup::fingerprint::Fingerprint, statement::Parsed};
 
 pub struct TidemarkBackend {
     pub database: Arc<Database>,
+    pub door: Door,
     /// When the server started, microseconds.
     pub started_us: i64,
     /// What sessions begin with; `None`: no limit.
     pub statement_timeout: Option<Duration>,
+}
+
+/// Who was admitted and is no role that may log in: by `NOLOGIN`, or because it has been dropped since it was asked for its
+/// password.
+fn may_log_in(access: &Access, role: ObjectId, user: &str) -> Result<(), PgError> {
+    match access.role(role) {
+        Some(role) if role.login => Ok(()),
+        Some(role) => Err(PgError::fatal("28000", format!("role \"{}\" is not permitted to log in", role.name))
+            .hint(format!("ALTER ROLE {} LOGIN", role.name))),
+        None => Err(PgError::fatal("28000", format!("role \"{user}\" does not exist"))),
+    }
 }
 
 /// The one database there is.
@@ -63,15 +77,32 @@ impl pg::Backend for TidemarkBackend {
     type Prepared = Prepared;
     type Piece = Parsed;
 
+    fn admit(&self, login: &Login<'_>) -> Result<Admission, PgError> {
+        self.door.admit(&self.database.snapshot().access, login)
+    }
+
+    fn refused(&self, login: &Login<'_>, error: &PgError) {
+        self.database.audit.login(self.database.clock.now_us(), login, error);
+    }
+
     async fn open(&self, startup: Startup) -> Result<Session, PgError> {
+        let (snapshot, role) = (self.database.snapshot(), ObjectId(startup.role));
+        if let Err(error) = may_log_in(&snapshot.access, role, &startup.user) {
+            let Startup { peer, is_encrypted, ref user, ref database, .. } = startup;
+            self.refused(&Login { peer, is_encrypted, certificate: None, user, database }, &error);
+            return Err(error);
+        }
         if startup.database != DATABASE {
             return Err(PgError::fatal("3D000", format!("database \"{}\" does not exist", startup.database))
                 .hint("the database is called tidemark"));
         }
-        let mut session = Session::new(startup.user, startup.connection_id, self.database.base.clone(), startup.hold);
+        let login = (role, self.database.rights(&snapshot, role));
+        let connection = (startup.connection_id, startup.peer);
+        let mut session = Session::new(startup.user, connection, login, self.database.base.clone(), startup.hold);
         let database = self.database.clone();
         let facts = SessionFacts {
             user: session.user.clone(),
+            role,
             backend_pid: startup.connection_id,
             server_start_us: self.started_us,
             settings: session.shared.clone(),
@@ -167,11 +198,17 @@ impl pg::Backend for TidemarkBackend {
         out: &mut BytesMut,
     ) -> Option<Result<Completed, PgError>> {
         if let Some(service) = &prepared.service {
+            session.refresh(&self.database);
             let answer = statement::service_lookup::execute(&self.database, session, prepared, service, bound, out);
             session.queried_in_transaction |= answer.is_some();
             return answer;
         }
         let lookup = prepared.lookup.as_ref()?;
+        session.refresh(&self.database);
+        // Where it may not, the query says so.
+        if !session.rights.may_read(lookup.shape.view) {
+            return None;
+        }
         session.queried_in_transaction = true;
         match self.database.serving() {
             None => statement::lookup::execute(&self.database, session, prepared, lookup, bound, out),
@@ -187,7 +224,10 @@ impl pg::Backend for TidemarkBackend {
     ) -> Result<Outcome, PgError> {
         if let (Some(serving), Some(lookup)) = (self.database.serving(), &prepared.lookup) {
             session.queried_in_transaction = true;
-            if let Some(answered) = self.served(serving, prepared, lookup, bound).answer(session).await? {
+            session.refresh(&self.database);
+            if session.rights.may_read(lookup.shape.view)
+                && let Some(answered) = self.served(serving, prepared, lookup, bound).answer(session).await?
+            {
                 return Ok(answered);
             }
         }

@@ -59,7 +59,7 @@ Examples:
   echo 'SHOW SOURCES' | tidemark sql -
 
 Prints what psql prints: results to standard output, errors and notices to standard error. Besides SQL it knows \\copy,
-\\echo, \\set ON_ERROR_STOP, \\timing, \\g and \\q. TIDEMARK_URL, or PGHOST, PGPORT, PGUSER and PGDATABASE, name another server.
+\\echo, \\set ON_ERROR_STOP, \\timing, \\g and \\q. TIDEMARK_URL, or PGHOST, PGPORT, PGUSER, PGPASSWORD and PGDATABASE, name another server.
 Exit code: 0, or 1 at the first error.";
 
 const DEMO_EXAMPLES: &str = "\
@@ -109,7 +109,7 @@ pub struct Sql {
     /// Files to run, in order; - is standard input
     #[arg(required = true, value_name = "FILE")]
     pub files: Vec<PathBuf>,
-    /// The server, as postgres://[user@]host[:port][/database]
+    /// The server, as postgres://[user[:password]@]host[:port][/database]
     #[arg(long, value_name = "URL", conflicts_with_all = ["in_process", "data"])]
     pub url: Option<String>,
     /// Run a server inside this process; without --data its directory is a temporary one

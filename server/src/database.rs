@@ -2,6 +2,7 @@
 
 use crate::points::{Point, Points};
 use crate::{
+    audit::Audit,
     feeds::Feeds,
     meters::Meters,
     pg::PgError,
@@ -9,6 +10,7 @@ use crate::{
     prepared::Prepared,
     publisher::Publisher,
     queries::Queries,
+    rights::Rights,
     serving::{self, Serving},
     session::Session,
     stats::EngineStats,
@@ -17,8 +19,15 @@ use crate::{
 use ahash::AHashMap;
 use datafusion::execution::SessionState;
 use parking_lot::RwLock;
-use std::{hash::Hash, path::PathBuf, sync::Arc};
-use tidemark_catalog::{CatalogStore, Change, Object, ObjectKind, Snapshot};
+use std::{
+    hash::Hash,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+use tidemark_catalog::{CatalogStore, Change, Object, ObjectId, ObjectKind, Snapshot, role};
 use tidemark_engine::{runtime::Engine, seam::Clock};
 use tidemark_planner::{
     PlanError, Statement,
@@ -60,7 +69,7 @@ pub struct Owner {
 
 impl Owner {
     pub fn new(engine: Arc<Engine>, clock: Arc<dyn Clock>, catalog: CatalogStore, places: Arc<Places>) -> Owner {
-        let feeds = Arc::new(Feeds::new(engine.clone(), clock));
+        let feeds = Arc::new(Feeds::new(engine.clone(), clock, Arc::new(catalog.snapshot().clone())));
         let publisher = places.own_redis().map(Publisher::new);
         Owner { engine, feeds, places, catalog: tokio::sync::Mutex::new(catalog), publisher }
     }
@@ -78,6 +87,13 @@ pub struct Database {
     behind: Behind,
     pub clock: Arc<dyn Clock>,
     snapshot: RwLock<Arc<Snapshot>>,
+    /// Of the snapshot; never ahead of it.
+    generation: AtomicU64,
+    /// What roles may do, by role; of the current generation, or about to be.
+    rights: RwLock<AHashMap<ObjectId, Arc<Rights>>>,
+    pub audit: Arc<Audit>,
+    /// The setting `hba` has rules of its own.
+    pub has_rules: bool,
     /// Cloned by every session.
     pub base: SessionState,
     pub queries: Queries,
@@ -104,7 +120,11 @@ impl Database {
         Database {
             behind,
             clock,
+            generation: AtomicU64::new(snapshot.generation),
             snapshot: RwLock::new(snapshot),
+            rights: RwLock::default(),
+            audit: Arc::default(),
+            has_rules: false,
             base,
             queries,
             meters: Meters::default(),
@@ -120,6 +140,31 @@ impl Database {
         self.snapshot.read().clone()
     }
 
+    /// Of the catalog that sessions see, without a lock.
+    pub fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
+    }
+
+    /// What a role may do, by this snapshot.
+    pub fn rights(&self, snapshot: &Arc<Snapshot>, role: ObjectId) -> Arc<Rights> {
+        if let Some(rights) = self.rights.read().get(&role).filter(|rights| rights.generation == snapshot.generation) {
+            return rights.clone();
+        }
+        let rights = Arc::new(Rights::of(snapshot.clone(), role));
+        self.rights.write().insert(role, rights.clone());
+        rights
+    }
+
+    /// Makes a new object durable, then visible, as that of the session's role.
+    pub async fn create(&self, catalog: &mut CatalogStore, session: &Session, object: Object) -> Result<(), PgError> {
+        let (id, owner) = (object.id, session.rights.actor.role);
+        let mut changes = vec![Change::Put(object)];
+        if owner != role::OWNER {
+            changes.push(Change::Own(id, owner));
+        }
+        self.commit(catalog, &changes).await
+    }
+
     /// Makes the changes durable, then visible.
     pub async fn commit(&self, catalog: &mut CatalogStore, changes: &[Change]) -> Result<(), PgError> {
         let next = catalog.commit(changes).await?;
@@ -132,7 +177,13 @@ impl Database {
 
     /// From here on sessions see this snapshot.
     pub fn show(&self, snapshot: Arc<Snapshot>) {
+        if let Behind::Owner(owner) = &self.behind {
+            owner.feeds.know(snapshot.clone());
+        }
+        let generation = snapshot.generation;
         *self.snapshot.write() = snapshot;
+        self.rights.write().clear();
+        self.generation.store(generation, Ordering::Release);
         self.cache.write().clear();
         self.templates.write().clear();
     }
@@ -185,7 +236,7 @@ impl Database {
             }),
             Behind::Serving(_) => Arc::new(NoStats),
         };
-        let system = SystemTablesOf::new(snapshot, stats);
+        let system = SystemTablesOf::new(snapshot, stats).with_audit(self.audit.clone());
         *self.system.write() = Some(system.clone());
         system
     }
@@ -193,7 +244,7 @@ impl Database {
     /// The same for one session.
     pub fn system(&self, session: &Session) -> SystemTablesOf {
         let settings = session.all().into_iter().map(|(n, v)| (n.to_string(), v.to_string())).collect();
-        self.system_tables().for_session(&session.user, settings)
+        self.system_tables().for_session(&session.user, settings).with_rights(session.rights.clone())
     }
 
     /// A lookup prepared before under the same text, if the catalog is still the one it was prepared for.

@@ -8,7 +8,7 @@ use std::{
     collections::{BTreeMap, HashMap},
     sync::Arc,
 };
-use tidemark_catalog::{Object, ObjectId, ObjectKind, Relation, Snapshot};
+use tidemark_catalog::{Body, NoSecret, Object, ObjectId, ObjectKind, Relation, Snapshot};
 use tidemark_connectors::kafka::{
     Batch, Broker, Feed, KafkaError, Kind, Options, Place, Sender, Start, Status, going_on,
 };
@@ -17,6 +17,8 @@ use tidemark_engine::{runtime::Engine, seam::Clock};
 pub struct Feeds {
     engine: Arc<Engine>,
     clock: Arc<dyn Clock>,
+    /// Has the secrets that options name.
+    snapshot: RwLock<Arc<Snapshot>>,
     running: RwLock<HashMap<ObjectId, Arc<Feed>>>,
     /// Made by the first INSERT into a topic, with these options.
     senders: RwLock<HashMap<ObjectId, (Arc<Options>, Sender)>>,
@@ -37,19 +39,28 @@ pub struct Beginning(BTreeMap<u32, u64>);
 /// What a topic answered when its reading was to go on somewhere else.
 pub type Places = Result<BTreeMap<u32, Place>, KafkaError>;
 
+fn resolved(snapshot: &Snapshot, relation: &Relation) -> Result<Relation, KafkaError> {
+    let missing = |error: NoSecret| KafkaError {
+        kind: Kind::Options,
+        message: error.to_string(),
+        hint: Some("SHOW SECRETS lists what there is".to_string()),
+    };
+    snapshot.resolved(relation).map_err(missing)
+}
+
 /// Asks broker and topic, so that a source is refused that could not be read.
-pub async fn ask(kind: ObjectKind, name: &str, relation: &Relation) -> Result<Beginning, PgError> {
+pub async fn ask(snapshot: &Snapshot, kind: ObjectKind, name: &str, relation: &Relation) -> Result<Beginning, PgError> {
     let asked = async {
-        let broker = Broker::new(Arc::new(Options::of(relation)?))?;
+        let broker = Broker::new(Arc::new(Options::of(&resolved(snapshot, relation)?)?))?;
         broker.ask(Broker::start).await
     };
     asked.await.map(Beginning).map_err(|error| refusal(kind, name, error))
 }
 
 /// Asks broker and topic whether they can be read with these options; wherever reading is.
-pub async fn reach(kind: ObjectKind, name: &str, relation: &Relation) -> Result<(), PgError> {
+pub async fn reach(snapshot: &Snapshot, kind: ObjectKind, name: &str, relation: &Relation) -> Result<(), PgError> {
     let asked = async {
-        let broker = Broker::new(Arc::new(Options::of(relation)?))?;
+        let broker = Broker::new(Arc::new(Options::of(&resolved(snapshot, relation)?)?))?;
         broker.ask(|broker| broker.ends(&broker.partitions()?)).await
     };
     asked.await.map(|_| ()).map_err(|error| refusal(kind, name, error))
@@ -73,14 +84,26 @@ fn refusal(kind: ObjectKind, name: &str, error: KafkaError) -> PgError {
 }
 
 impl Feeds {
-    pub fn new(engine: Arc<Engine>, clock: Arc<dyn Clock>) -> Feeds {
+    pub fn new(engine: Arc<Engine>, clock: Arc<dyn Clock>, snapshot: Arc<Snapshot>) -> Feeds {
         Feeds {
             engine,
             clock,
+            snapshot: RwLock::new(snapshot),
             running: RwLock::default(),
             senders: RwLock::default(),
             stopping: tokio::sync::Mutex::default(),
         }
+    }
+
+    /// From here on this is the catalog.
+    pub fn know(&self, snapshot: Arc<Snapshot>) {
+        *self.snapshot.write() = snapshot;
+    }
+
+    /// With the values of the secrets that its options name.
+    fn resolved(&self, relation: &Relation) -> Result<Relation, KafkaError> {
+        let snapshot = self.snapshot.read().clone();
+        resolved(&snapshot, relation)
     }
 
     /// Starts all that the catalog has. One that cannot be started does not keep the server from it.
@@ -104,7 +127,11 @@ impl Feeds {
         if object.relation().and_then(Relation::topic).is_none() {
             return Ok(());
         }
-        let feed = Feed::start(self.engine.clone(), self.clock.clone(), object);
+        let mut resolved = object.clone();
+        if let Body::Source(relation) | Body::Table(relation) = &mut resolved.body {
+            *relation = self.resolved(relation).map_err(|error| refusal(object.kind(), &object.name, error))?;
+        }
+        let feed = Feed::start(self.engine.clone(), self.clock.clone(), &resolved);
         let feed = feed.map_err(|error| refusal(object.kind(), &object.name, error))?;
         self.running.write().insert(object.id, Arc::new(feed));
         Ok(())
@@ -114,8 +141,8 @@ impl Feeds {
     /// the partitions of its topic. Whatever comes of it, [`Self::reset`] or [`Self::start`] is to follow.
     pub async fn pause(&self, object: &Object, to: &Start) -> Places {
         self.stop(object.id).await;
-        let relation = object.relation().ok_or_else(KafkaError::no_source)?;
-        let broker = Broker::new(Arc::new(Options::of(relation)?))?;
+        let relation = self.resolved(object.relation().ok_or_else(KafkaError::no_source)?)?;
+        let broker = Broker::new(Arc::new(Options::of(&relation)?))?;
         let to = to.clone();
         broker.ask(move |broker| broker.places(&to)).await
     }
@@ -164,6 +191,7 @@ impl Feeds {
         // What the source is now: a long COPY has it as it was when that began.
         let source = self.engine.source(object.id).ok_or_else(KafkaError::no_source)?;
         let relation = source.relation.read().clone();
+        let relation = self.resolved(&relation)?;
         let options = Arc::new(Options::of(&relation)?);
         let mut senders = self.senders.write();
         if let Some((_, sender)) = senders.get(&object.id).filter(|(made_with, _)| made_with.client == options.client) {

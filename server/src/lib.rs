@@ -1,10 +1,12 @@
 //! The front door: the Postgres wire, sessions, one file per statement, wiring.
 
+mod audit;
 mod backend;
 pub mod cli;
 pub mod client;
 mod database;
 pub mod demo;
+mod door;
 mod errors;
 mod feeds;
 mod http;
@@ -18,6 +20,8 @@ pub mod points;
 mod prepared;
 mod publisher;
 mod queries;
+mod rights;
+pub mod scram;
 pub mod serve;
 mod serving;
 mod session;

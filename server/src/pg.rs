@@ -6,7 +6,8 @@
 //!
 //! ```text
 //! server      accept, limits, cancel requests, shutdown
-//!   startup     encryption refused, version settled, options unpacked
+//!   startup     encryption, version settled, options unpacked      tls, transport   the encrypted stream
+//!   authenticate   passwords, by SCRAM
 //!   connection  one message after another; when to send
 //!     frontend    bytes to messages          reply   messages to bytes
 //!     portal      statements and portals     transaction   the block's status
@@ -22,6 +23,7 @@
 //! server.serve(listener, shutdown).await;
 //! ```
 
+mod authenticate;
 mod backend;
 mod connection;
 mod copy;
@@ -35,15 +37,18 @@ mod reply;
 mod server;
 mod socket;
 mod startup;
+mod tls;
 mod transaction;
+mod transport;
 mod watch;
 
 pub use backend::{
-    Backend, Batches, Bound, Column, Completed, Copied, CopyChunk, CopyInSink, CopyLayout, EncodeRows, Outcome,
-    RowsTag, SessionEvent, Startup, TxEvent, Verb,
+    Admission, Backend, Batches, Bound, Column, Completed, Copied, CopyChunk, CopyInSink, CopyLayout, EncodeRows,
+    Login, Outcome, RowsTag, SessionEvent, Startup, TxEvent, Verb,
 };
 pub use counters::Counters;
 pub use error::{PgError, Severity, sqlstate};
 pub use format::{Format, Formats};
-pub use server::{ListenError, Server, Settings, bind};
+pub use server::{ListenError, Server, Settings, bind, bind_guarded};
+pub use tls::{Tls, TlsError, TlsFiles, common_name};
 pub use watch::Hold;

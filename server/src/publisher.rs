@@ -10,7 +10,7 @@
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use std::{collections::HashMap, sync::Arc};
-use tidemark_catalog::{Body, HIDDEN, Object, ObjectId, Snapshot, is_secret, without_credentials};
+use tidemark_catalog::{Access, Body, HIDDEN, Object, ObjectId, Snapshot, is_secret, without_credentials};
 use tidemark_connectors::redis::{Kept, Published, RedisOnline};
 use tidemark_engine::{
     runtime::Engine,
@@ -54,13 +54,17 @@ pub struct Document {
     pub objects: Vec<Object>,
     #[serde(default)]
     pub failed: Failed,
+    /// Roles with the verifiers of their passwords, owners and grants: nodes let in and refuse as the owner does. Who can read
+    /// Redis can read the rows anyway (decision 0020). Secrets stay at home.
+    #[serde(default)]
+    pub access: Access,
 }
 
 impl Document {
     /// All that there is, without what lets somebody into something: a serving node reads no topic.
     pub fn of(snapshot: &Snapshot, failed: Failed) -> Document {
         let objects = snapshot.objects().chain(snapshot.aggregates()).map(|object| without_secrets(object));
-        Document { objects: objects.collect(), failed }
+        Document { objects: objects.collect(), failed, access: snapshot.access.as_ref().clone() }
     }
 }
 

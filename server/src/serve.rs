@@ -3,6 +3,7 @@
 use crate::{
     backend::TidemarkBackend,
     database::{Behind, Database, Owner},
+    door::{self, Door},
     http::{self, Phase, Subject},
     online, pg,
     places::{DEFAULT, Places, Refused},
@@ -10,6 +11,7 @@ use crate::{
     queries::Queries,
     serving::{self, Serving},
     settings::{Role, Settings},
+    statement,
 };
 use anyhow::{Context, Result};
 use arrow::datatypes::SchemaRef;
@@ -20,7 +22,7 @@ use std::{
     sync::Arc,
     time::Duration,
 };
-use tidemark_catalog::{CatalogStore, ObjectId, Snapshot};
+use tidemark_catalog::{Access, CatalogStore, Change, ObjectId, Role as CatalogRole, Snapshot};
 use tidemark_connectors::{
     clock::SystemClock,
     iceberg::IcebergHistory,
@@ -92,12 +94,14 @@ pub async fn start_on(settings: &Settings, clock: Arc<dyn Clock>) -> Result<Runn
 
 async fn start_with(settings: &Settings, clock: Arc<dyn Clock>, points: Option<Arc<Points>>) -> Result<Running> {
     let data = &settings.data;
+    // Before anything is opened: what cannot be encrypted or guarded as it was said is not served.
+    let (tls, door) = (door::tls(settings)?, Door::new(settings));
     let (lock, serving) = match settings.role {
         Role::Owner => (Some(DirLock::acquire_patiently(data, clock.as_ref()).await?), None),
         Role::Serving => (None, Some(Arc::new(Serving::new(settings, clock.clone())?))),
     };
     // Before recovery, which may take a while: a port in use is known at once.
-    let listener = pg::bind(settings.listen).await?;
+    let listener = door.listen(settings.listen).await?;
     let address = listener.local_addr()?;
     let watched = http::bind(settings.http).await?;
     let http = watched.as_ref().map(|listener| listener.local_addr()).transpose()?;
@@ -107,23 +111,27 @@ async fn start_with(settings: &Settings, clock: Arc<dyn Clock>, points: Option<A
         clock.spawn("http", Box::pin(http::serve(listener, clock.clone(), seen)));
     }
     let database = Arc::new(match serving {
-        None => open(settings, data, clock.clone(), points).await?,
-        Some(serving) => open_serving(settings, serving, clock.clone()).await?,
+        None => open(settings, data, clock.clone(), points, &door).await?,
+        Some(serving) => {
+            let database = open_serving(settings, serving, clock.clone()).await?;
+            door.check(settings.listen, &database.snapshot().access)?;
+            database
+        }
     });
+    if tls.is_none() && !settings.listen.ip().to_canonical().is_loopback() {
+        tracing::warn!(
+            "clients beyond this machine are served without encryption; --ssl require, with a certificate, ends that"
+        );
+    }
 
     let started_us = clock.now_us();
     let backend = Arc::new(TidemarkBackend {
         database: database.clone(),
+        door,
         started_us,
         statement_timeout: settings.statement_timeout,
     });
-    let limits = pg::Settings {
-        max_connections: settings.max_connections,
-        startup_timeout: settings.startup_timeout,
-        message_bytes_max: settings.message_bytes_max,
-        shutdown_grace: settings.shutdown_grace,
-        ..Default::default()
-    };
+    let limits = pg::Settings { tls, ..settings.pg() };
     let server = pg::Server::new(backend, clock.clone(), limits);
     let (stop, stopping) = watch::channel(false);
     let (finished, stopped) = tokio::sync::oneshot::channel();
@@ -220,8 +228,11 @@ async fn open(
     data: &Path,
     clock: Arc<dyn Clock>,
     points: Option<Arc<Points>>,
+    door: &Door,
 ) -> Result<Database> {
-    let catalog = CatalogStore::open(&data.join("catalog.db")).await.context("cannot open the catalog")?;
+    let mut catalog = CatalogStore::open(&data.join("catalog.db")).await.context("cannot open the catalog")?;
+    admit_superuser(settings, &mut catalog, clock.as_ref()).await?;
+    door.check(settings.listen, &catalog.snapshot().access)?;
     let log = LogSettings {
         fsync: settings.fsync,
         segment_bytes: settings.log_segment_bytes,
@@ -257,6 +268,46 @@ async fn open(
     Ok(database)
 }
 
+/// The superuser of the settings has a password, and there is something to make salts of for those that are not there.
+async fn admit_superuser(settings: &Settings, catalog: &mut CatalogStore, clock: &dyn Clock) -> Result<()> {
+    let before = catalog.snapshot().access.clone();
+    let mut access = Access::clone(&before);
+    if let Some(file) = &settings.superuser_password_file {
+        let name = &settings.superuser;
+        let role = match access.role_named(name) {
+            Some(role) => role.clone(),
+            None => CatalogRole {
+                superuser: true,
+                create_role: true,
+                create_db: true,
+                login: true,
+                ..CatalogRole::new(catalog.allocate_id().await?, name)
+            },
+        };
+        anyhow::ensure!(
+            role.superuser && role.login,
+            "--superuser: role \"{name}\" is no superuser that may log in\nHINT: name another one, or a new one"
+        );
+        if role.verifier.is_none() {
+            let read = std::fs::read_to_string(file);
+            let password =
+                read.with_context(|| format!("cannot read the superuser's password from {}", file.display()))?;
+            let password = password.strip_suffix('\n').unwrap_or(&password);
+            anyhow::ensure!(!password.is_empty(), "the file {} has no password in it", file.display());
+            let verifier = statement::verifier(clock, password).map_err(|error| anyhow::anyhow!("{error}"))?;
+            access.put_role(CatalogRole { verifier: Some(verifier), ..role });
+            tracing::info!(role = name, "the superuser has the password of the file now");
+        }
+    }
+    if access.mock == 0 && access.has_password() {
+        access.mock = clock.random();
+    }
+    if access != *before {
+        catalog.commit(&[Change::Access(access)]).await?;
+    }
+    Ok(())
+}
+
 fn threads(settings: &Settings) -> usize {
     let threads = settings.worker_threads.or_else(|| std::thread::available_parallelism().ok().map(Into::into));
     threads.unwrap_or(1)
@@ -275,7 +326,9 @@ fn over(settings: &Settings, behind: Behind, snapshot: Arc<Snapshot>, clock: Arc
     let builder = asof::install(state_builder(config)).with_runtime_env(Arc::new(runtime.build()?));
     let folder = std::env::current_dir().context("the current folder is gone")?;
     let queries = Queries::new(threads(settings)).context("cannot start the threads of queries")?;
-    Ok(Database::new(behind, clock, snapshot, builder.build(), queries, folder))
+    let mut database = Database::new(behind, clock, snapshot, builder.build(), queries, folder);
+    database.has_rules = settings.hba.is_some();
+    Ok(database)
 }
 
 /// The online stores. The server's own need not answer yet.

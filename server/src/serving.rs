@@ -157,7 +157,7 @@ impl Serving {
             ))
         })?;
         let generation = self.seen.read().generation + 1;
-        let snapshot = Arc::new(Snapshot::new(generation, document.objects));
+        let snapshot = Arc::new(Snapshot::new(generation, document.objects).with_access(document.access.completed()));
         let views = {
             let before = self.views.read();
             served::views(&snapshot, &before)

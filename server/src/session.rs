@@ -3,18 +3,28 @@
 mod transaction;
 
 use crate::{
+    database::Database,
     pg::{Hold, PgError, SessionEvent},
     prepared::Prepared,
+    rights::Rights,
     wire::{SessionFormat, SessionZone},
 };
 use datafusion::execution::SessionState;
 use parking_lot::Mutex;
-use std::{borrow::Cow, collections::HashMap, sync::Arc, time::Duration};
+use std::{borrow::Cow, collections::HashMap, net::SocketAddr, sync::Arc, time::Duration};
+use tidemark_catalog::ObjectId;
 use tidemark_planner::{PlanError, PlanResult};
 
 pub struct Session {
     pub user: String,
     pub connection_id: i32,
+    pub peer: Option<SocketAddr>,
+    /// As whom it logged in; `SET ROLE` acts as another, and goes back to this.
+    pub login: ObjectId,
+    /// What it may do, as whom it acts now. See [`Session::refresh`].
+    pub rights: Arc<Rights>,
+    /// `SET ROLE` since then.
+    acts_as_another: bool,
     /// Settings by lower-case name; see [`DEFAULTS`].
     settings: HashMap<String, String>,
     /// What RESET goes back to: the defaults and what the startup packet said.
@@ -149,14 +159,26 @@ fn reported(name: &str) -> Cow<'static, str> {
 }
 
 impl Session {
-    pub fn new(user: String, connection_id: i32, state: SessionState, hold: Hold) -> Session {
+    /// `login`: as whom, and what that may do.
+    pub fn new(
+        user: String,
+        (connection_id, peer): (i32, Option<SocketAddr>),
+        (login, rights): (ObjectId, Arc<Rights>),
+        state: SessionState,
+        hold: Hold,
+    ) -> Session {
         let mut settings: HashMap<String, String> =
             DEFAULTS.iter().map(|(name, value, _)| (name.to_string(), value.to_string())).collect();
         settings.insert("session_authorization".into(), user.clone());
+        settings.insert("is_superuser".into(), on_off(rights.actor.is_superuser));
         let shared = Arc::new(SharedSettings { values: Mutex::new(settings.clone()), ..SharedSettings::default() });
         Session {
             user,
             connection_id,
+            peer,
+            login,
+            rights,
+            acts_as_another: false,
             initial: settings.clone(),
             settings,
             local: vec![],
@@ -169,6 +191,42 @@ impl Session {
             changed_in_transaction: false,
             shared,
             hold,
+        }
+    }
+
+    /// Takes over what the catalog has to say of the role, if it has changed. One comparison where it has not.
+    pub fn refresh(&mut self, database: &Database) {
+        if self.rights.generation == database.generation() && !self.acts_as_another {
+            return;
+        }
+        self.acts_as_another = false;
+        let snapshot = database.snapshot();
+        let role = match self.get("role") {
+            None | Some("none") => self.login,
+            // One that is gone may do nothing.
+            Some(name) => snapshot.access.role_named(name).map_or(ObjectId(u32::MAX), |role| role.id),
+        };
+        self.rights = database.rights(&snapshot, role);
+        let is_superuser = on_off(self.rights.actor.is_superuser);
+        if self.get("is_superuser") != Some(is_superuser.as_str()) {
+            self.store("is_superuser", is_superuser);
+        }
+    }
+
+    /// Whether `SET ROLE` may make the session act as the role of that name.
+    fn check_role(&self, name: &str) -> Result<(), PgError> {
+        let access = self.rights.access();
+        if name == "none" {
+            return Ok(());
+        }
+        let Some(role) = access.role_named(name) else {
+            return Err(PgError::error("22023", format!("role \"{name}\" does not exist")));
+        };
+        let is_superuser = access.role(self.login).is_some_and(|role| role.superuser);
+        match is_superuser || access.memberships(self.login).contains(&role.id) {
+            true => Ok(()),
+            false => Err(PgError::error("42501", format!("permission denied to set role \"{name}\""))
+                .hint(format!("a superuser can GRANT {name} TO {}", self.user))),
         }
     }
 
@@ -247,6 +305,9 @@ impl Session {
             self.format.time_zone = zone;
             self.state.config_mut().options_mut().execution.time_zone = Some(value.clone());
         }
+        if name == "role" {
+            self.acts_as_another = true;
+        }
         if name == "extra_float_digits" {
             self.format.extra_float_digits = value.parse().unwrap_or(1);
         }
@@ -280,6 +341,7 @@ impl Session {
     fn check(&self, name: &str, value: String) -> Result<String, PgError> {
         let invalid = || PgError::error("22023", format!("invalid value for parameter \"{name}\": \"{value}\""));
         match name {
+            "role" => self.check_role(&value).map(|()| value),
             "timezone" => match SessionZone::parse(&value) {
                 Some(_) => Ok(value),
                 None => Err(invalid().hint("a zone of the IANA database such as Europe/Berlin, or UTC")),
@@ -346,6 +408,10 @@ impl Session {
     pub fn notice(&mut self, text: impl Into<String>) {
         self.events.push(SessionEvent::Notice(PgError::notice(text)));
     }
+}
+
+fn on_off(is_on: bool) -> String {
+    if is_on { "on" } else { "off" }.to_string()
 }
 
 /// PostgreSQL's spellings of a switch, and what is short for one of them.

@@ -11,6 +11,7 @@
 //! A name that nobody knows is refused, with the nearest that somebody does: a misspelt setting that is silently the
 //! default is found out in production.
 
+pub mod hba;
 mod nearest;
 mod table;
 mod value;
@@ -20,6 +21,7 @@ pub use table::{SETTINGS, Setting, document};
 pub use value::Private;
 
 use crate::pg;
+use hba::Hba;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -36,6 +38,18 @@ pub struct Settings {
     pub log: String,
     pub max_connections: usize,
     pub startup_timeout: Duration,
+    pub unauthenticated_max: usize,
+    /// `None`: who is not let in is told at once.
+    pub auth_delay: Option<Duration>,
+    /// `None`: by the roles of the catalog.
+    pub hba: Option<Hba>,
+    pub ssl: Ssl,
+    pub ssl_cert_file: Option<PathBuf>,
+    pub ssl_key_file: Option<PathBuf>,
+    pub ssl_ca_file: Option<PathBuf>,
+    pub superuser: String,
+    /// Has the password that the superuser gets if it has none.
+    pub superuser_password_file: Option<PathBuf>,
     pub message_bytes_max: usize,
     pub shutdown_grace: Duration,
     /// What a session begins with; `None`: statements may take as long as they like.
@@ -71,6 +85,16 @@ pub enum Role {
     Owner,
     /// It answers lookups from the Redis that an owner fills.
     Serving,
+}
+
+/// Whether connections are encrypted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ssl {
+    Off,
+    /// Those that ask for it.
+    On,
+    /// Others are refused.
+    Require,
 }
 
 /// What a serving node does with a row that does not hold any more.
@@ -127,6 +151,15 @@ impl Default for Settings {
             log: String::new(),
             max_connections: 0,
             startup_timeout: Duration::ZERO,
+            unauthenticated_max: 0,
+            auth_delay: None,
+            hba: None,
+            ssl: Ssl::Off,
+            ssl_cert_file: None,
+            ssl_key_file: None,
+            ssl_ca_file: None,
+            superuser: String::new(),
+            superuser_password_file: None,
             message_bytes_max: 0,
             shutdown_grace: Duration::ZERO,
             statement_timeout: None,
@@ -235,6 +268,8 @@ impl Settings {
         pg::Settings {
             max_connections: self.max_connections,
             startup_timeout: self.startup_timeout,
+            unauthenticated_max: self.unauthenticated_max,
+            auth_delay: self.auth_delay,
             message_bytes_max: self.message_bytes_max,
             shutdown_grace: self.shutdown_grace,
             ..pg::Settings::default()

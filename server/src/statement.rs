@@ -2,6 +2,7 @@
 
 mod advance_watermark;
 mod assign;
+mod authorize;
 mod comment;
 mod copy_from;
 mod copy_to;
@@ -14,6 +15,7 @@ mod drop;
 mod explain;
 mod files_table;
 mod from_text;
+mod grant;
 pub mod insert;
 pub mod instants;
 pub mod lookup;
@@ -26,14 +28,18 @@ mod rename;
 mod rename_aggregate;
 mod reset_topic;
 mod resume;
+mod role;
+mod secret;
 pub mod served_lookup;
 pub mod service_lookup;
 mod set_options;
+mod set_owner;
 mod settings;
 mod show;
 mod zoned;
 
 use crate::{
+    audit::{self, Subject},
     database::Database,
     pg::{Bound, EncodeRows, Outcome, PgError, RowsTag},
     prepared::Prepared,
@@ -52,8 +58,30 @@ use std::{borrow::Cow, ops::Range, sync::Arc};
 use tidemark_catalog::ObjectKind;
 use tidemark_planner::Statement;
 
-/// Executes a prepared statement with its parameters.
+pub use role::verifier;
+
+/// Executes a prepared statement with its parameters, and keeps in the audit what is to be kept there.
 pub async fn execute(
+    database: &Arc<Database>,
+    session: &mut Session,
+    prepared: &Arc<Prepared>,
+    bound: &Bound,
+) -> Result<Outcome, PgError> {
+    let Some(parsed) = &prepared.parsed else { return Ok(Outcome::Empty) };
+    session.refresh(database);
+    // As whom it began.
+    let role = session.rights.clone();
+    let outcome = run(database, session, prepared, bound).await;
+    let error = outcome.as_ref().err();
+    if audit::is_audited(&parsed.statement) || error.is_some_and(|error| error.sqlstate == "42501") {
+        let event = changes(&parsed.statement).unwrap_or("STATEMENT".into());
+        let by = Subject { user: &session.user, role: &role.name, peer: session.peer };
+        database.audit.statement(database.clock.now_us(), &event, &by, &parsed.text, error);
+    }
+    outcome
+}
+
+async fn run(
     database: &Arc<Database>,
     session: &mut Session,
     prepared: &Arc<Prepared>,
@@ -63,6 +91,7 @@ pub async fn execute(
     if database.serving().is_some() {
         admit_to_serving(&parsed.statement)?;
     }
+    authorize::authorize(session, &database.snapshot(), &parsed.statement)?;
     if let Some(command) = changes(&parsed.statement) {
         session.may_change(&command)?;
         session.changed_in_transaction |= session.in_transaction;
@@ -117,6 +146,25 @@ pub async fn execute(
             let (kind, if_exists, allow_duplicates) = (*kind, *if_exists, *allow_duplicates);
             let reset = reset_topic::Reset { kind, if_exists, name, to, allow_duplicates };
             reset_topic::execute(database, session, reset, &parameters).await
+        }
+        Statement::SetOwner { kind, if_exists, name, to } => {
+            set_owner::execute(database, session, *kind, *if_exists, name, to).await
+        }
+        Statement::ReassignOwned { from, to } => set_owner::reassign(database, session, from, to).await,
+        Statement::CreateRole { name, options } => role::create(database, session, name, options).await,
+        Statement::AlterRole { role, options } => role::alter(database, session, role, options).await,
+        Statement::RenameRole { role, to } => role::rename(database, session, role, to).await,
+        Statement::DropRole { if_exists, names } => role::drop(database, session, *if_exists, names).await,
+        Statement::Grant(statement) => grant::privileges(database, session, statement).await,
+        Statement::GrantRoles(statement) => grant::roles(database, session, statement).await,
+        Statement::CreateSecret { name, if_not_exists, value } => {
+            secret::create(database, session, name, *if_not_exists, value).await
+        }
+        Statement::AlterSecret { name, value } => secret::alter(database, session, name, value).await,
+        Statement::DropSecret { if_exists, names } => secret::drop(database, session, *if_exists, names).await,
+        Statement::ShowSecrets => {
+            let batch = secret::show(database)?;
+            rows(session, batch, bound, "SHOW")
         }
         Statement::Resume { if_exists, name } => resume::execute(database, session, *if_exists, name).await,
         Statement::Comment { kind, name, column, text } => {
@@ -205,6 +253,16 @@ fn changes(statement: &Statement) -> Option<Cow<'static, str>> {
         Statement::CreateView { .. } => of("CREATE", ObjectKind::View),
         Statement::CreateAggregate(_) => of("CREATE", ObjectKind::Aggregate),
         Statement::Drop { kind, .. } => of("DROP", *kind),
+        Statement::SetOwner { kind, .. } => of("ALTER", *kind),
+        Statement::CreateRole { .. } => Some("CREATE ROLE".into()),
+        Statement::AlterRole { .. } | Statement::RenameRole { .. } => Some("ALTER ROLE".into()),
+        Statement::DropRole { .. } => Some("DROP ROLE".into()),
+        Statement::ReassignOwned { .. } => Some("REASSIGN OWNED".into()),
+        Statement::Grant(grant) => Some(if grant.is_revoke { "REVOKE" } else { "GRANT" }.into()),
+        Statement::GrantRoles(grant) => Some(if grant.is_revoke { "REVOKE ROLE" } else { "GRANT ROLE" }.into()),
+        Statement::CreateSecret { .. } => Some("CREATE SECRET".into()),
+        Statement::AlterSecret { .. } => Some("ALTER SECRET".into()),
+        Statement::DropSecret { .. } => Some("DROP SECRET".into()),
         Statement::Rename { kind, .. } | Statement::SetOptions { kind, .. } | Statement::ResetTopic { kind, .. } => {
             of("ALTER", *kind)
         }
@@ -247,6 +305,7 @@ pub fn result_schema(session: &Session, statement: &Statement) -> Option<SchemaR
             Some(show::schema(statement))
         }
         Statement::ShowSetting { name } => Some(settings::schema(name)),
+        Statement::ShowSecrets => Some(text_schema(&secret::COLUMNS)),
         Statement::ExplainFeatureView { .. } | Statement::Explain { .. } => Some(text_schema(&["QUERY PLAN"])),
         Statement::Execute { name, .. } => session.prepared.get(name).and_then(|p| p.schema.clone()),
         _ => None,

@@ -27,7 +27,16 @@ pub use functions::{Current, SessionFacts, Settings, functions, version};
 pub use rewrite::{concerns, declared_parameters, rewrite};
 pub use sleep::pg_sleep;
 
-use arrow::{datatypes::SchemaRef, record_batch::RecordBatch};
+use crate::{
+    audit::{Audit, Entry},
+    rights::Rights,
+};
+use arrow::{
+    array::{AsArray, BooleanArray},
+    compute::filter_record_batch,
+    datatypes::SchemaRef,
+    record_batch::RecordBatch,
+};
 use async_trait::async_trait;
 use columns::Rows;
 use datafusion::{
@@ -40,7 +49,7 @@ use datafusion::{
 use futures::future::BoxFuture;
 use inventory::Inventory;
 use std::sync::{Arc, OnceLock};
-use tidemark_catalog::{ObjectId, Snapshot};
+use tidemark_catalog::{ObjectId, Snapshot, role};
 use tidemark_engine::{runtime::Maintenance, seam::SeamResult};
 use tidemark_planner::bind::SystemTables;
 
@@ -136,6 +145,9 @@ pub struct SystemTablesOf {
     user: String,
     settings: Arc<Vec<(String, String)>>,
     inventory: Arc<OnceLock<Inventory>>,
+    audit: Option<Arc<Audit>>,
+    /// Of who asks; `None`: a superuser.
+    rights: Option<Arc<Rights>>,
 }
 
 impl SystemTablesOf {
@@ -146,6 +158,30 @@ impl SystemTablesOf {
             user: inventory::OWNER_NAME.to_string(),
             settings: Arc::default(),
             inventory: Arc::default(),
+            audit: None,
+            rights: None,
+        }
+    }
+
+    pub(crate) fn with_audit(self, audit: Arc<Audit>) -> Self {
+        SystemTablesOf { audit: Some(audit), ..self }
+    }
+
+    /// The same for who may do this: rows that have others' data are not shown.
+    pub(crate) fn with_rights(self, rights: Arc<Rights>) -> Self {
+        SystemTablesOf { rights: Some(rights), ..self }
+    }
+
+    /// Whether who asks has the privileges of this role.
+    pub(crate) fn has_role(&self, role: ObjectId) -> bool {
+        self.rights.as_ref().is_none_or(|rights| rights.actor.is(role))
+    }
+
+    /// What was done to definitions and roles, for superusers and members of `pg_monitor`.
+    pub(crate) fn audit(&self) -> Vec<Entry> {
+        match (&self.audit, &self.rights) {
+            (Some(audit), Some(rights)) if rights.actor.is(role::MONITOR) => audit.entries(),
+            _ => vec![],
         }
     }
 
@@ -179,7 +215,12 @@ impl SystemTablesOf {
         let Some((schema_name, table)) = name.split_once('.') else { return Ok(None) };
         let Some(schema) = inventory::system_schema(schema_name, table) else { return Ok(None) };
         if (schema_name, table) == ("tidemark", "dead_letters") {
-            return Ok(Some(Arc::new(DeadLetters { schema, stats: self.stats.clone() })));
+            return Ok(Some(Arc::new(DeadLetters {
+                schema,
+                stats: self.stats.clone(),
+                snapshot: self.snapshot.clone(),
+                rights: self.rights.clone(),
+            })));
         }
         let mut rows = Rows::of(&schema);
         match schema_name {
@@ -201,6 +242,22 @@ impl SystemTables for SystemTablesOf {
 struct DeadLetters {
     schema: SchemaRef,
     stats: Arc<dyn Stats>,
+    snapshot: Arc<Snapshot>,
+    rights: Option<Arc<Rights>>,
+}
+
+impl DeadLetters {
+    /// Those of objects that may be read: a letter has a row in it.
+    fn readable(&self, letters: RecordBatch) -> DfResult<RecordBatch> {
+        let Some(rights) = self.rights.as_ref().filter(|rights| !rights.actor.is_superuser) else { return Ok(letters) };
+        let object = letters.column_by_name("object").and_then(|column| column.as_string_opt::<i32>());
+        let may_read = |name: &str| self.snapshot.get(name).is_some_and(|object| rights.may_read(object.id));
+        let kept: BooleanArray = match object {
+            Some(names) => names.iter().map(|name| Some(name.is_some_and(may_read))).collect(),
+            None => vec![false; letters.num_rows()].into(),
+        };
+        Ok(filter_record_batch(&letters, &kept)?)
+    }
 }
 
 impl std::fmt::Debug for DeadLetters {
@@ -230,7 +287,7 @@ impl TableProvider for DeadLetters {
         // The letters' writer need not repeat how a column is shown.
         let letters = letters
             .into_iter()
-            .map(|batch| Ok(RecordBatch::try_new(self.schema.clone(), batch.columns().to_vec())?))
+            .map(|batch| self.readable(RecordBatch::try_new(self.schema.clone(), batch.columns().to_vec())?))
             .collect::<DfResult<Vec<_>>>()?;
         MemTable::try_new(self.schema.clone(), vec![letters])?.scan(state, projection, filters, limit).await
     }

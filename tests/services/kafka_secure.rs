@@ -56,7 +56,29 @@ async fn who_knows_the_password_is_let_in(broker: &Broker, client: &Client) -> R
         run(client, "FLUSH").await?;
         comes(client, &format!("SELECT max(n) FROM {name}"), "1").await.context(name)?;
     }
-    Ok(())
+    by_a_secret(broker, client).await
+}
+
+/// The password under a name: what is wrong is refused, what is changed is used, and what is in use stays.
+async fn by_a_secret(broker: &Broker, client: &Client) -> Result<()> {
+    run(client, "CREATE SECRET alices AS 'not-alices-secret'").await?;
+    let create = create(broker, "by_name", "SCRAM-SHA-256", "alice", "", "ca.pem")
+        .replace("properties.sasl.password = ''", "properties.sasl.password = SECRET alices");
+    refused(client, &create, "28000: source \"by_name\": the Kafka broker at").await?;
+    run(client, "ALTER SECRET alices AS 'alices-secret'").await?;
+    run(client, &create).await?;
+    run(client, "INSERT INTO by_name VALUES (1)").await?;
+    run(client, "FLUSH").await?;
+    comes(client, "SELECT max(n) FROM by_name", "1").await?;
+    refused(client, "DROP SECRET alices", "2BP01: cannot drop secret \"alices\"").await?;
+    let shown = rows(client, "SHOW CREATE SOURCE by_name").await?.remove(0).remove(1).unwrap_or_default();
+    ensure!(shown.contains("properties.sasl.password = SECRET alices"), "{shown}");
+    // A value that is wrong is noticed when it connects anew, and mended the same way.
+    run(client, "ALTER SECRET alices AS 'not-alices-secret'").await?;
+    run(client, "ALTER SECRET alices AS 'alices-secret'").await?;
+    run(client, "INSERT INTO by_name VALUES (2)").await?;
+    run(client, "FLUSH").await?;
+    comes(client, "SELECT max(n) FROM by_name", "2").await
 }
 
 async fn who_does_not_is_told_why(broker: &Broker, client: &Client) -> Result<()> {

@@ -69,8 +69,36 @@ async fn answers(redis: &RedisServer, folder: &Folder, nowhere: &Folder) -> Resu
     run(&own, "DROP FEATURE VIEW latest").await?;
     refused_in_time(&served, "SELECT most FROM latest WHERE user_id = 7", "\"latest\" does not exist").await?;
 
+    roles(&own, &served).await?;
     browse(&served).await?;
     refusals(&served).await
+}
+
+/// The owner's roles and grants are the node's.
+async fn roles(own: &Client, served: &Client) -> Result<()> {
+    let (ask, denied) =
+        ("SELECT user_id FROM counted WHERE user_id = 7", "42501: permission denied for feature view counted");
+    run(own, "CREATE ROLE ann").await?;
+    let started = Instant::now();
+    while let Err(error) = served.batch_execute("SET ROLE ann").await {
+        ensure!(started.elapsed() < PATIENCE, "the node does not know the role: {}", shown(&error));
+        tokio::time::sleep(POLL).await;
+    }
+    refused(served, ask, denied).await?;
+    refused(served, "SELECT c.n FROM service c WHERE user_id = 7", "42501: permission denied for view service").await?;
+    for _ in 0..2 {
+        run(own, "GRANT SELECT ON counted TO ann").await?;
+        let started = Instant::now();
+        while let Err(error) = served.simple_query(ask).await {
+            ensure!(started.elapsed() < PATIENCE, "it is granted: {}", shown(&error));
+            tokio::time::sleep(POLL).await;
+        }
+        run(own, "REVOKE SELECT ON counted FROM ann").await?;
+        refused_in_time(served, ask, denied).await?;
+    }
+    refused(served, "CREATE ROLE ben", "25006: CREATE ROLE is not possible on a serving node").await?;
+    run(served, "RESET ROLE").await?;
+    run(own, "DROP ROLE ann").await
 }
 
 async fn create(client: &Client) -> Result<()> {

@@ -1,4 +1,4 @@
-//! Real clients at a real server: tokio-postgres in binary, COPY in all its formats, cancellation, 500 connections, psql.
+//! Real clients at a real server: tokio-postgres in binary, COPY in all its formats, cancellation, 500 connections, psql, passwords and TLS.
 
 // The seams rule the product; a test may wait for a server and run clients beside each other.
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)]
@@ -11,6 +11,7 @@ mod cancel;
 mod copy;
 mod dbt;
 mod fingerprint;
+mod locked;
 mod many;
 mod names;
 mod parameters;

@@ -41,6 +41,9 @@ with psycopg.connect(sys.argv[1], autocommit=True) as c:
 print("ok")
 "#;
 
+/// Where psycopg is.
+pub const PYTHON: &str = "TIDEMARK_PYTHON";
+
 /// The Python that this variable names; `None` where it names none, unless it must.
 pub fn python(variable: &str) -> Result<Option<String>> {
     match std::env::var(variable) {

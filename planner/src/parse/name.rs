@@ -205,7 +205,7 @@ impl Cursor<'_> {
         self.eat_all(&["IF", "EXISTS"])
     }
 
-    /// `( name.part = value, … )`; a name alone means `true`.
+    /// `( name.part = value, … )`; a name alone means `true`, and `SECRET name` is kept as a reference.
     pub fn options(&mut self) -> PlanResult<BTreeMap<String, String>> {
         let mut options = BTreeMap::new();
         self.list(|c| {
@@ -214,7 +214,13 @@ impl Cursor<'_> {
             while c.eat_token(&Token::Period) {
                 name = format!("{name}.{}", c.label()?.to_lowercase());
             }
-            let value = if c.eat_token(&Token::Eq) { c.option_value()? } else { "true".to_string() };
+            let value = match c.eat_token(&Token::Eq) {
+                false => "true".to_string(),
+                true => match c.secret_value()? {
+                    Some(reference) => reference,
+                    None => c.option_value()?,
+                },
+            };
             match options.insert(name.clone(), value) {
                 None => Ok(()),
                 Some(_) => Err(start.place(PlanError::syntax(format!("option \"{name}\" is given more than once")))),

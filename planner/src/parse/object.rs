@@ -1,6 +1,6 @@
 //! Statements about an existing object: `DROP`, `ALTER`, `REFRESH`, `COMMENT`, `DESCRIBE`.
 
-use super::{cursor::Cursor, name::in_public, reset};
+use super::{cursor::Cursor, name::in_public, reset, role, secret};
 use crate::{PlanError, PlanResult, statement::Statement};
 use datafusion::sql::sqlparser::tokenizer::Token;
 use tidemark_catalog::ObjectKind;
@@ -29,6 +29,7 @@ const UNKNOWN_KINDS: &[&str] = &[
     "SCHEMA",
     "ROLE",
     "USER",
+    "SECRET",
     "DATABASE",
     "SEQUENCE",
     "TYPE",
@@ -40,9 +41,7 @@ const UNKNOWN_KINDS: &[&str] = &[
     "POLICY",
     "SYSTEM",
     "DEFAULT",
-    "OWNED",
     "CONSTRAINT",
-    "GROUP",
 ];
 
 fn expect_kind(c: &mut Cursor<'_>, verb: &str) -> PlanResult<ObjectKind> {
@@ -69,6 +68,16 @@ fn existing(c: &mut Cursor<'_>, kind: ObjectKind) -> PlanResult<String> {
 
 pub(super) fn drop(c: &mut Cursor<'_>) -> PlanResult<Statement> {
     c.expect("DROP")?;
+    if role::word(c).is_some() {
+        return role::drop(c);
+    }
+    if c.eat("SECRET") {
+        return secret::drop(c);
+    }
+    if c.at("OWNED") {
+        let error = PlanError::unsupported("DROP OWNED is not supported");
+        return Err(c.place(error.hint("REASSIGN OWNED BY … TO …, or DROP each; grants go with DROP ROLE")));
+    }
     let kind = expect_kind(c, "DROP")?;
     let if_exists = c.if_exists();
     let mut names = vec![existing(c, kind)?];
@@ -93,6 +102,18 @@ pub(super) fn refresh_online_store(c: &mut Cursor<'_>) -> PlanResult<Statement> 
 
 pub(super) fn alter(c: &mut Cursor<'_>) -> PlanResult<Statement> {
     c.expect("ALTER")?;
+    if let Some(word) = role::word(c) {
+        return role::alter(c, word);
+    }
+    if c.eat("SECRET") {
+        return secret::alter(c);
+    }
+    if c.at_all(&["DEFAULT", "PRIVILEGES"]) {
+        let error = PlanError::unsupported("ALTER DEFAULT PRIVILEGES is not supported");
+        return Err(c.place(
+            error.hint("members of tidemark_reader may read every view, those of pg_read_all_data everything"),
+        ));
+    }
     let kind = expect_kind(c, "ALTER")?;
     let if_exists = c.if_exists();
     let name = existing(c, kind)?;
@@ -100,6 +121,9 @@ pub(super) fn alter(c: &mut Cursor<'_>) -> PlanResult<Statement> {
     if c.eat_all(&["RENAME", "TO"]) {
         let to = c.identifier()?;
         return Ok(Statement::Rename { kind, if_exists, name, to });
+    }
+    if c.eat_all(&["OWNER", "TO"]) {
+        return Ok(Statement::SetOwner { kind, if_exists, name, to: role::role_name(c)? });
     }
     let has_options = !matches!(kind, ObjectKind::View | ObjectKind::Aggregate);
     if c.at("SET") && c.peek(1) == Some(&Token::LParen) && has_options {
@@ -132,12 +156,12 @@ pub(super) fn alter(c: &mut Cursor<'_>) -> PlanResult<Statement> {
             Err(action.place(
                 PlanError::unsupported(format!("ALTER {verb} … {word} is not supported in this form")).hint(
                     match kind {
-                        ObjectKind::View | ObjectKind::Aggregate => format!("ALTER {verb} … RENAME TO is"),
+                        ObjectKind::View | ObjectKind::Aggregate => format!("ALTER {verb} … RENAME TO and OWNER TO are"),
                         ObjectKind::FeatureView => {
-                            format!("ALTER {verb} … RENAME TO, SET ( option = value ) and RESUME are")
+                            format!("ALTER {verb} … RENAME TO, OWNER TO, SET ( option = value ) and RESUME are")
                         }
                         _ => format!(
-                            "ALTER {verb} … RENAME TO, SET ( option = value ), ADVANCE WATERMARK TO and RESET TO are"
+                            "ALTER {verb} … RENAME TO, OWNER TO, SET ( option = value ), ADVANCE WATERMARK TO and RESET TO are"
                         ),
                     },
                 ),
@@ -145,6 +169,19 @@ pub(super) fn alter(c: &mut Cursor<'_>) -> PlanResult<Statement> {
         }
         None => Err(c.unexpected()),
     }
+}
+
+/// `REASSIGN OWNED BY role, … TO role`
+pub(super) fn reassign(c: &mut Cursor<'_>) -> PlanResult<Statement> {
+    for word in ["REASSIGN", "OWNED", "BY"] {
+        c.expect(word)?;
+    }
+    let mut from = vec![role::role_name(c)?];
+    while c.eat_token(&Token::Comma) {
+        from.push(role::role_name(c)?);
+    }
+    c.expect("TO")?;
+    Ok(Statement::ReassignOwned { from, to: role::role_name(c)? })
 }
 
 pub(super) fn comment(c: &mut Cursor<'_>) -> PlanResult<Statement> {

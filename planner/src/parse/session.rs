@@ -12,6 +12,9 @@ pub(super) fn show(c: &mut Cursor<'_>) -> PlanResult<Statement> {
         let kind = object::kind(c).ok_or_else(|| c.unexpected())?;
         return Ok(Statement::ShowCreate { kind, name: c.object_name()? });
     }
+    if c.eat("SECRETS") {
+        return Ok(Statement::ShowSecrets);
+    }
     let objects = [
         (&["SOURCES"][..], ObjectKind::Source),
         (&["TABLES"][..], ObjectKind::Table),

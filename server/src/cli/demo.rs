@@ -26,7 +26,7 @@ pub async fn demo(arguments: Demo, mut settings: Settings) -> anyhow::Result<Exi
             std::env::set_current_dir(&place).with_context(|| format!("cannot enter {}", place.display()))?;
             settings.data = place.join("data");
             let server = start_in_process(&settings, false).await?;
-            let target = Target::local(server.address);
+            let target = Target::local(server.address, environment());
             (Some(server), target)
         }
     };
@@ -45,11 +45,14 @@ pub async fn demo(arguments: Demo, mut settings: Settings) -> anyhow::Result<Exi
 }
 
 async fn tell(arguments: &Demo, examples: &Path, target: &Target, clock: Arc<dyn Clock>) -> anyhow::Result<ExitCode> {
-    let mut runner =
-        Runner::new(Connection::open(target).await?, Output::together(std::io::stdout()), Arc::clone(&clock));
+    let mut runner = Runner::new(
+        Connection::open(target, clock.as_ref()).await?,
+        Output::together(std::io::stdout()),
+        Arc::clone(&clock),
+    );
     runner.folder = Some(examples.to_path_buf());
     runner.echo = true;
-    let lookups = Connection::open(target).await?;
+    let lookups = Connection::open(target, clock.as_ref()).await?;
     Story { runner, lookups, clock, examples: examples.to_path_buf(), rows_max: arguments.rows }.tell().await?;
     Ok(ExitCode::SUCCESS)
 }

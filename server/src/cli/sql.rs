@@ -21,7 +21,7 @@ pub async fn sql(arguments: Sql, mut settings: Settings) -> anyhow::Result<ExitC
         settings.data = arguments.data.clone().unwrap_or_else(|| scratch_directory(clock.as_ref()));
         settings.listen = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
         let server = start_in_process(&settings, scratch).await?;
-        let result = run(&arguments, scripts, &Target::local(server.address), clock).await;
+        let result = run(&arguments, scripts, &Target::local(server.address, environment()), clock).await;
         server.stop().await?;
         return result;
     }
@@ -39,7 +39,7 @@ async fn run(
     target: &Target,
     clock: Arc<dyn Clock>,
 ) -> anyhow::Result<ExitCode> {
-    let mut runner = Runner::new(Connection::open(target).await?, Output::standard(), clock);
+    let mut runner = Runner::new(Connection::open(target, clock.as_ref()).await?, Output::standard(), clock);
     runner.stop_on_error = !arguments.keep_going;
     runner.echo = arguments.echo;
     for (name, text) in scripts {

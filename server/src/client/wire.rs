@@ -3,7 +3,9 @@
 use super::report::Report;
 use super::table::Heading;
 use super::target::Target;
+use crate::scram;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
+use tidemark_engine::seam::Clock;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -14,8 +16,14 @@ pub enum ClientError {
     Connect { target: Target, source: std::io::Error },
     #[error("the server at {host}:{port} refused: {report}", host = .target.host, port = .target.port, report = .report.show("").trim_end())]
     Refused { target: Target, report: Box<Report> },
-    #[error("the server wants a password, which roles of tidemark do not have\nHINT: is this a tidemark server?")]
+    #[error(
+        "the server wants a password\nHINT: set PGUSER and PGPASSWORD, or write postgres://user:password@host:port/tidemark"
+    )]
     Password,
+    #[error("the server wants a kind of authentication that is not supported here\nHINT: psql knows all of them")]
+    Authentication,
+    #[error("the server has not shown that it knows the password\nHINT: is this the right server?")]
+    Impostor,
     #[error("the connection to the server was lost: {0}")]
     Lost(#[from] std::io::Error),
     #[error("cannot write output: {0}")]
@@ -55,17 +63,17 @@ const OUTPUT_BYTES: usize = 256 * 1024;
 const PROTOCOL_3_0: u32 = 3 << 16;
 
 impl Connection {
-    pub async fn open(target: &Target) -> Result<Connection, ClientError> {
+    pub async fn open(target: &Target, clock: &dyn Clock) -> Result<Connection, ClientError> {
         let place = (target.host.as_str(), target.port);
         let failed = |source| ClientError::Connect { target: target.clone(), source };
         let stream = TcpStream::connect(place).await.map_err(failed)?;
         stream.set_nodelay(true).map_err(failed)?;
         let mut connection = Connection { stream, input: BytesMut::new(), output: BytesMut::new() };
-        connection.startup(target).await?;
+        connection.startup(target, clock).await?;
         Ok(connection)
     }
 
-    async fn startup(&mut self, target: &Target) -> Result<(), ClientError> {
+    async fn startup(&mut self, target: &Target, clock: &dyn Clock) -> Result<(), ClientError> {
         let mut body = BytesMut::new();
         body.put_u32(PROTOCOL_3_0);
         let settings = [
@@ -82,11 +90,38 @@ impl Connection {
         self.output.put_u32(body.len() as u32 + 4);
         self.output.put_slice(&body);
         self.flush().await?;
+        let mut exchange: Option<scram::Client> = None;
+        let mut is_server_known = true;
         loop {
             let (kind, mut body) = self.message().await?;
             match kind {
-                b'R' if body.try_get_u32().map_err(|_| ClientError::Malformed("authentication"))? == 0 => {}
-                b'R' => return Err(ClientError::Password),
+                b'R' => match body.try_get_u32().map_err(|_| ClientError::Malformed("authentication"))? {
+                    0 if is_server_known => {}
+                    0 => return Err(ClientError::Impostor),
+                    // SASL: the names of mechanisms.
+                    10 if body.split(|byte| *byte == 0).any(|name| name == scram::PLAIN.as_bytes()) => {
+                        let password = target.password.as_deref().ok_or(ClientError::Password)?;
+                        let client = scram::Client::new(password, clock);
+                        let first = client.first();
+                        let length = (first.len() as u32).to_be_bytes();
+                        self.put(b'p', &[scram::PLAIN.as_bytes(), b"\0", &length, first.as_bytes()]);
+                        self.flush().await?;
+                        exchange = Some(client);
+                        is_server_known = false;
+                    }
+                    11 => {
+                        let client = exchange.as_mut().ok_or(ClientError::Malformed("authentication"))?;
+                        let said = String::from_utf8_lossy(&body).into_owned();
+                        let last = client.last(&said).ok_or(ClientError::Malformed("SCRAM"))?;
+                        self.put(b'p', &[last.as_bytes()]);
+                        self.flush().await?;
+                    }
+                    12 => {
+                        let said = String::from_utf8_lossy(&body).into_owned();
+                        is_server_known = exchange.as_ref().is_some_and(|client| client.is_server_known(&said));
+                    }
+                    _ => return Err(ClientError::Authentication),
+                },
                 b'E' => {
                     let report = Box::new(report(body));
                     return Err(ClientError::Refused { target: target.clone(), report });

@@ -11,6 +11,7 @@
 use super::error::PgError;
 use super::format::Formats;
 use super::watch::Hold;
+use crate::scram::Verifier;
 use arrow::record_batch::RecordBatch;
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
@@ -27,13 +28,36 @@ pub struct Startup {
     /// Also `pg_backend_pid()`; unique among open connections.
     pub connection_id: i32,
     pub peer: Option<SocketAddr>,
+    pub is_encrypted: bool,
     pub user: String,
+    /// As whom it was admitted.
+    pub role: u32,
     /// The user's name where the client gave none, as in PostgreSQL.
     pub database: String,
     /// Settings in the order to apply them: those of `options=-c name=value` first, then the rest of the packet
     /// (`application_name`, `client_encoding`, `TimeZone`, …).
     pub settings: Vec<(String, String)>,
     pub hold: Hold,
+}
+
+/// What is known of a client that wants to be let in.
+#[derive(Debug, Clone, Copy)]
+pub struct Login<'a> {
+    /// `None`: it is in this process.
+    pub peer: Option<SocketAddr>,
+    pub is_encrypted: bool,
+    /// That the client has shown and that was verified; DER.
+    pub certificate: Option<&'a [u8]>,
+    pub user: &'a str,
+    pub database: &'a str,
+}
+
+/// On what condition a client is let in.
+pub struct Admission {
+    /// What its password has to fit; `None`: it needs none.
+    pub verifier: Option<Verifier>,
+    /// As whom; a number of the backend's.
+    pub role: u32,
 }
 
 /// The database behind the protocol.
@@ -45,6 +69,17 @@ pub trait Backend: Send + Sync + 'static {
     type Prepared: Send + Sync + 'static;
     /// One statement of a simple query, parsed but not yet bound to the catalog.
     type Piece: Send + 'static;
+
+    /// Whether, on what condition and as whom a client is let in. By default everybody is.
+    ///
+    /// # Errors
+    /// Not at all.
+    fn admit(&self, _login: &Login<'_>) -> Result<Admission, PgError> {
+        Ok(Admission { verifier: None, role: 0 })
+    }
+
+    /// A client was not let in, and is told so.
+    fn refused(&self, _login: &Login<'_>, _error: &PgError) {}
 
     /// A client connected. Errors (3D000, 28000, 53300 …) end the connection.
     async fn open(&self, startup: Startup) -> Result<Self::Session, PgError>;

@@ -109,6 +109,19 @@ fn copy_formats(layout: CopyLayout) -> (i8, Vec<i16>) {
     (i8::from(layout.binary), vec![i16::from(layout.binary); columns])
 }
 
+/// The mechanisms that there are, the best first.
+pub(super) fn sasl(out: &mut BytesMut, mechanisms: &[&str]) {
+    cold(out, &Authentication::SASL(mechanisms.iter().map(|name| name.to_string()).collect()));
+}
+
+pub(super) fn sasl_continue(out: &mut BytesMut, message: &str) {
+    cold(out, &Authentication::SASLContinue(message.to_owned().into()));
+}
+
+pub(super) fn sasl_final(out: &mut BytesMut, message: &str) {
+    cold(out, &Authentication::SASLFinal(message.to_owned().into()));
+}
+
 pub(super) fn authentication_ok(out: &mut BytesMut) {
     cold(out, &Authentication::Ok);
 }

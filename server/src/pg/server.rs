@@ -1,12 +1,15 @@
 //! The front door: accepts connections, counts them, routes cancel requests, and closes in order.
 
-use super::backend::{Backend, Startup};
+use super::authenticate::{Claim, authenticate};
+use super::backend::{Admission, Backend, Login, Startup};
 use super::connection::Connection;
 use super::counters::Counters;
 use super::error::{PgError, sqlstate};
 use super::reply;
 use super::socket::Socket;
 use super::startup::{Greeting, Packet, default_parameters, greet, settle_version};
+use super::tls::Tls;
+use super::transport::Transport;
 use super::watch::{CANCEL, DRAIN, Fault, Hold, Signals, TERMINATE, Watch};
 use ahash::AHashMap;
 use parking_lot::Mutex;
@@ -27,6 +30,14 @@ pub struct Settings {
     pub max_connections: usize,
     /// From the first byte to the first ReadyForQuery. 60 s: PostgreSQL's `authentication_timeout`.
     pub startup_timeout: Duration,
+    /// Connections of clients that have not shown who they are. 1,000: a whole pool may arrive at once, and so many strangers cost
+    /// some 10 MB. More are closed unheard.
+    pub unauthenticated_max: usize,
+    /// How long somebody waits who was not let in. 500 ms: who guesses has two tries a second on each connection, and who has
+    /// mistyped does not notice. `None`: not at all.
+    pub auth_delay: Option<Duration>,
+    /// `None`: encryption is refused.
+    pub tls: Option<Arc<Tls>>,
     /// One message after startup. 64 MiB: a seed file of 10,000 rows in one INSERT fits many times over, a thousand
     /// clients cannot fill a machine by accident, and bulk data comes by COPY in small messages.
     pub message_bytes_max: usize,
@@ -43,6 +54,9 @@ impl Default for Settings {
         Settings {
             max_connections: 1_000,
             startup_timeout: Duration::from_secs(60),
+            unauthenticated_max: 1_000,
+            auth_delay: Some(Duration::from_millis(500)),
+            tls: None,
             message_bytes_max: 64 * 1024 * 1024,
             prepared_statements_max: 5_000,
             portals_max: 256,
@@ -50,10 +64,6 @@ impl Default for Settings {
         }
     }
 }
-
-/// Sockets above `max_connections`: cancel requests and clients yet to be told that there is no room. More than that
-/// are closed unheard.
-const SPARE_SOCKETS: usize = 100;
 
 /// After the grace connections are ended at once; a task that is deep in computation gets this long to notice.
 const TERMINATION_WAIT: Duration = Duration::from_secs(5);
@@ -66,17 +76,26 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub enum ListenError {
     #[error("address {address} is already in use\nHINT: another server runs there; choose another address with --listen, for example --listen 127.0.0.1:{}", .address.port().wrapping_add(1))]
     InUse { address: SocketAddr },
-    #[error("refusing to listen on {address}: no role has a password, so every client would be trusted\nHINT: listen on a loopback address, for example --listen 127.0.0.1:{}", .address.port())]
+    #[error("refusing to listen on {address}: no role has a password, so every client would be trusted\nHINT: listen on a loopback address, for example --listen 127.0.0.1:{}, or give the first superuser a password with --superuser-password-file", .address.port())]
     NotLoopback { address: SocketAddr },
+    #[error(
+        "refusing to listen on {address}: rule {rule} of hba trusts clients beyond this machine\nHINT: let it say scram-sha-256 or cert, or name loopback addresses only: 127.0.0.1/32, ::1/128"
+    )]
+    Trusting { address: SocketAddr, rule: usize },
     #[error("cannot listen on {address}: {source}\nHINT: choose another address with --listen")]
     Other { address: SocketAddr, source: std::io::Error },
 }
 
-/// Opens the port. While any user is trusted only loopback is allowed.
+/// Opens the port where every client is trusted: on loopback only.
 pub async fn bind(address: SocketAddr) -> Result<TcpListener, ListenError> {
     if !address.ip().to_canonical().is_loopback() {
         return Err(ListenError::NotLoopback { address });
     }
+    bind_guarded(address).await
+}
+
+/// Opens the port on any address: clients from elsewhere have to show who they are.
+pub async fn bind_guarded(address: SocketAddr) -> Result<TcpListener, ListenError> {
     TcpListener::bind(address).await.map_err(|source| match source.kind() {
         std::io::ErrorKind::AddrInUse => ListenError::InUse { address },
         _ => ListenError::Other { address, source },
@@ -144,7 +163,7 @@ impl<B: Backend> Server<B> {
                     continue;
                 }
             };
-            if *self.shared.sockets.borrow() >= self.shared.settings.max_connections.saturating_add(SPARE_SOCKETS) {
+            if self.unauthenticated() >= self.shared.settings.unauthenticated_max {
                 continue;
             }
             // Replies are small and written once they are whole: waiting to join them would only delay them.
@@ -199,6 +218,13 @@ impl<B: Backend> Server<B> {
         registry.connections.get(&connection_id).map(|entry| entry.signals.raise(signal)).is_some()
     }
 
+    /// Connections of clients that have not shown who they are: also cancel requests, and those yet to be told that there is no
+    /// room.
+    pub fn unauthenticated(&self) -> usize {
+        let registry = self.shared.registry.lock();
+        registry.connections.len().saturating_sub(registry.sessions)
+    }
+
     /// Sessions open now.
     pub fn sessions(&self) -> usize {
         self.shared.registry.lock().sessions
@@ -217,7 +243,7 @@ impl<B: Backend> Server<B> {
         // Counted before the task first runs, so that a burst of connections cannot slip past the limit.
         let place = Place::take(Arc::clone(&self.shared));
         async move {
-            let mut socket = Socket::new(stream);
+            let mut socket = Socket::new(Transport::Plain(stream));
             let mut watch = Watch::new(Arc::clone(&place.signals));
             let session = match place.open(&mut socket, &mut watch, peer).await {
                 Ok(Some(session)) => session,
@@ -269,7 +295,7 @@ impl<B: Backend> Place<B> {
     /// From the first byte to the session, within the startup timeout.
     async fn open<S>(
         &self,
-        socket: &mut Socket<S>,
+        socket: &mut Socket<Transport<S>>,
         watch: &mut Watch,
         peer: Option<SocketAddr>,
     ) -> Result<Option<B::Session>, Fault>
@@ -287,14 +313,15 @@ impl<B: Backend> Place<B> {
 
     async fn start<S>(
         &self,
-        socket: &mut Socket<S>,
+        socket: &mut Socket<Transport<S>>,
         watch: &mut Watch,
         peer: Option<SocketAddr>,
     ) -> Result<Option<B::Session>, Fault>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send,
     {
-        let packet = match greet(socket, watch).await? {
+        let tls = self.shared.settings.tls.as_deref();
+        let packet = match greet(socket, watch, tls).await? {
             Greeting::Startup(packet) => packet,
             Greeting::Cancel { connection_id, secret } => {
                 self.cancel(connection_id, secret);
@@ -302,15 +329,19 @@ impl<B: Backend> Place<B> {
             }
             Greeting::Left => return Ok(None),
         };
-        self.seat()?;
         settle_version(socket, &packet);
+        let is_encrypted = socket.stream().is_encrypted();
+        let role = self.let_in(socket, watch, peer, &packet).await?;
+        self.seat()?;
         let mut parameters = default_parameters(&packet);
         let Packet { user, database, settings, .. } = packet;
         let startup = Startup {
             connection_id: self.connection_id,
             peer,
+            is_encrypted,
             user,
             database,
+            role,
             settings,
             hold: Hold::new(Arc::clone(&self.signals)),
         };
@@ -328,6 +359,61 @@ impl<B: Backend> Place<B> {
         }
         reply::backend_key(out, self.connection_id, self.secret);
         Ok(Some(session))
+    }
+
+    /// Lets the client show who it is, if it has to; as whom it is let in. Who is not is told after a while.
+    async fn let_in<S>(
+        &self,
+        socket: &mut Socket<Transport<S>>,
+        watch: &mut Watch,
+        peer: Option<SocketAddr>,
+        packet: &Packet,
+    ) -> Result<u32, Fault>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send,
+    {
+        let certificate = socket.stream().certificate();
+        let login = Login {
+            peer,
+            is_encrypted: socket.stream().is_encrypted(),
+            certificate: certificate.as_deref(),
+            user: &packet.user,
+            database: &packet.database,
+        };
+        let error = match self.ask(socket, watch, &login).await {
+            Err(Fault::Sql(error)) => error,
+            other => return other,
+        };
+        self.shared.backend.refused(&login, &error);
+        if let Some(delay) = self.shared.settings.auth_delay.filter(|_| error.sqlstate.starts_with("28")) {
+            watch.beside(self.shared.clock.sleep(delay)).await?;
+        }
+        Err(error.into())
+    }
+
+    async fn ask<S>(
+        &self,
+        socket: &mut Socket<Transport<S>>,
+        watch: &mut Watch,
+        login: &Login<'_>,
+    ) -> Result<u32, Fault>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send,
+    {
+        let tls = self.shared.settings.tls.as_deref();
+        if tls.is_some_and(|tls| tls.is_required) && !login.is_encrypted {
+            let message = "this server takes encrypted connections only";
+            return Err(PgError::fatal(sqlstate::INVALID_AUTHORIZATION, message)
+                .hint("connect with sslmode=require, or better verify-full and sslrootcert")
+                .into());
+        }
+        let Admission { verifier, role } = self.shared.backend.admit(login)?;
+        if let Some(verifier) = verifier {
+            let end_point = tls.filter(|_| login.is_encrypted).and_then(Tls::end_point);
+            let claim = Claim { user: login.user, end_point };
+            authenticate(socket, watch, self.shared.clock.as_ref(), claim, verifier).await?;
+        }
+        Ok(role)
     }
 
     /// Counts this connection among the sessions, if there is room.

@@ -35,6 +35,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
         Socket { stream, input: BytesMut::new(), output: BytesMut::new(), written: 0, closed: false }
     }
 
+    pub fn stream(&self) -> &S {
+        &self.stream
+    }
+
+    pub fn stream_mut(&mut self) -> &mut S {
+        &mut self.stream
+    }
+
     pub fn has_output(&self) -> bool {
         !self.output.is_empty()
     }

@@ -1,9 +1,11 @@
-//! From the first byte to a startup packet: encryption refused, the version settled, the options unpacked.
+//! From the first byte to a startup packet: encryption agreed on or refused, the version settled, the options unpacked.
 
 use super::error::{PgError, sqlstate};
 use super::frontend::Reader;
 use super::reply;
 use super::socket::Socket;
+use super::tls::Tls;
+use super::transport::Transport;
 use super::watch::{Fault, Watch};
 use tokio::io::{AsyncRead, AsyncWrite};
 
@@ -38,7 +40,11 @@ pub(super) struct Packet {
 }
 
 /// Reads up to and including the startup packet.
-pub(super) async fn greet<S>(socket: &mut Socket<S>, watch: &mut Watch) -> Result<Greeting, Fault>
+pub(super) async fn greet<S>(
+    socket: &mut Socket<Transport<S>>,
+    watch: &mut Watch,
+    tls: Option<&Tls>,
+) -> Result<Greeting, Fault>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
@@ -66,8 +72,40 @@ where
         if repeated {
             return Err(PgError::fatal(sqlstate::PROTOCOL_VIOLATION, "encryption was requested twice").into());
         }
-        socket.output.extend_from_slice(b"N");
-        watch.flush(socket).await?;
+        match tls.filter(|_| code == SSL_REQUEST) {
+            Some(tls) => encrypt(socket, watch, tls).await?,
+            None => {
+                socket.output.extend_from_slice(b"N");
+                watch.flush(socket).await?;
+            }
+        }
+    }
+}
+
+/// Says yes, and agrees on keys with the client.
+async fn encrypt<S>(socket: &mut Socket<Transport<S>>, watch: &mut Watch, tls: &Tls) -> Result<(), Fault>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    // Sent by somebody in between, it would be taken for what came encrypted (CVE-2021-23214).
+    if !socket.input().is_empty() {
+        let message = "received unencrypted data after SSL request";
+        return Err(PgError::fatal(sqlstate::PROTOCOL_VIOLATION, message).into());
+    }
+    socket.output.extend_from_slice(b"S");
+    watch.flush(socket).await?;
+    let Transport::Plain(stream) = std::mem::replace(socket.stream_mut(), Transport::Between) else {
+        return Err(PgError::fatal(sqlstate::PROTOCOL_VIOLATION, "encryption was requested twice").into());
+    };
+    match watch.beside(tls.acceptor().accept(stream)).await? {
+        Ok(stream) => {
+            *socket.stream_mut() = Transport::Tls(Box::new(stream));
+            Ok(())
+        }
+        Err(error) => {
+            tracing::info!(%error, "a client and the server did not agree on TLS");
+            Err(Fault::Gone)
+        }
     }
 }
 

@@ -203,6 +203,19 @@ impl Watch {
         .await
     }
 
+    /// Runs a part of the way in: only the server's end stops that.
+    pub async fn beside<F: Future>(&mut self, work: F) -> Result<F::Output, Fault> {
+        let mut work = pin!(work);
+        poll_fn(|cx| {
+            self.signals.waker.register(cx.waker());
+            if self.signals.is_raised(DRAIN | TERMINATE) {
+                return Poll::Ready(Err(Fault::Gone));
+            }
+            work.as_mut().poll(cx).map(Ok)
+        })
+        .await
+    }
+
     /// Waits for bytes from a client that has nothing running; `false` when it has closed its side.
     pub async fn fill_idle<S: AsyncRead + AsyncWrite + Unpin>(
         &mut self,

@@ -1,6 +1,6 @@
 //! The table of settings: name, default, unit, reason. The only place where a setting is added, beside its field.
 
-use super::{Settings, value};
+use super::{Settings, hba::hba, value};
 use std::fmt::Write;
 
 /// One row of the table.
@@ -53,7 +53,28 @@ macro_rules! settings {
 pub static SETTINGS: &[Setting] = settings! {
     "listen" listen = "127.0.0.1:5433", "ADDRESS", value::address,
         "Where clients connect",
-        "one above PostgreSQL's port, so that both can run; only loopback, because no role has a password yet";
+        "one above PostgreSQL's port, so that both can run; beyond loopback only where clients have to show who they are: a role has a password, or hba says how";
+    "hba" hba = "auto", "auto|RULES", hba,
+        "Who may connect from where, and how: rules with the columns of PostgreSQL's pg_hba.conf, in order, by lines or semicolons: host, hostssl or hostnossl, then DATABASE USER ADDRESS, then trust, scram-sha-256, cert or reject; the first that fits decides, and where none does the client is refused",
+        "auto: as long as no role has a password clients of this machine are let in under any name; as soon as one has, everybody needs his password";
+    "ssl" ssl = "off", "off|on|require", value::ssl,
+        "Whether connections are encrypted by TLS: on for clients that ask for it, require for all",
+        "off: there is no certificate by itself; with on or require the server does not start without one";
+    "ssl-cert-file" ssl_cert_file = "none", "FILE", |text| value::optional(text, value::directory),
+        "The server's certificate and those between it and a root, PEM",
+        "read once, at the start";
+    "ssl-key-file" ssl_key_file = "none", "FILE", |text| value::optional(text, value::directory),
+        "The private key of that certificate, PEM",
+        "refused where everybody may read it";
+    "ssl-ca-file" ssl_ca_file = "none", "FILE", |text| value::optional(text, value::directory),
+        "The root certificates of what clients may show, PEM",
+        "none: clients are not asked; with it one that is shown has to be valid, and rules of hba with cert or clientcert=verify-full want one in the user's name";
+    "superuser" superuser = "tidemark", "NAME", value::text,
+        "The role that superuser_password_file is for; it is made a superuser if there is none of that name",
+        "the one that is always there";
+    "superuser-password-file" superuser_password_file = "none", "FILE", |text| value::optional(text, value::directory),
+        "A file with the password, or its SCRAM verifier, that the superuser gets if it has none yet",
+        "a file, so that neither the process list nor the environment shows it; later ALTER ROLE changes it, and the file is not looked at any more";
     "http" http = "auto", "auto|off|ADDRESS", value::http,
         "Where /metrics, /healthz and /readyz are answered",
         "auto: 127.0.0.1:8433, or nowhere, with a warning, where that port is taken; an address that is given is answered on, or the server does not start; there is no password, and nothing is shown but names of objects and numbers";
@@ -75,6 +96,12 @@ pub static SETTINGS: &[Setting] = settings! {
     "startup-timeout" startup_timeout = "60s", "DURATION", value::duration,
         "From a client's first byte to its first prompt",
         "PostgreSQL's authentication_timeout";
+    "unauthenticated-max" unauthenticated_max = "1000", "N", value::count,
+        "Connections of clients that have not shown who they are; more are closed",
+        "a whole pool may arrive at once, and so many strangers cost some 10 MB";
+    "auth-delay" auth_delay = "500ms", "DURATION|none", |text| value::optional(text, value::duration),
+        "How long a client waits for its answer that is not let in",
+        "who guesses has two tries a second on each connection, and who has mistyped does not notice";
     "message-bytes-max" message_bytes_max = "64MB", "BYTES", |text| value::bytes(text).map(|bytes| bytes as usize),
         "The largest single message a client may send",
         "an INSERT of 10,000 rows fits many times over; bulk data comes by COPY in small messages";

@@ -1,6 +1,6 @@
 //! How values of settings are written: the same in a flag, a variable and the file. An error says what was expected.
 
-use super::{Http, LogFormat, Role, Stale};
+use super::{Http, LogFormat, Role, Ssl, Stale};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -59,6 +59,15 @@ pub fn role(text: &str) -> Parsed<Role> {
         "owner" => Ok(Role::Owner),
         "serving" => Ok(Role::Serving),
         _ => Err("owner or serving"),
+    }
+}
+
+pub fn ssl(text: &str) -> Parsed<Ssl> {
+    match text.trim() {
+        "off" => Ok(Ssl::Off),
+        "on" => Ok(Ssl::On),
+        "require" => Ok(Ssl::Require),
+        _ => Err("off, on or require"),
     }
 }
 

@@ -8,7 +8,7 @@ use crate::{
     session::Session,
 };
 use std::{collections::BTreeSet, sync::Arc};
-use tidemark_catalog::{Body, Change, Object, ObjectId, ObjectKind, Snapshot};
+use tidemark_catalog::{Body, Change, Object, ObjectId, ObjectKind, Snapshot, role};
 use tidemark_planner::{
     composed::{define, define_again},
     statement::CreateAggregate,
@@ -38,7 +38,12 @@ pub async fn execute(
         },
     };
     object.body = Body::Aggregate(aggregate);
-    let changes = replaced(&snapshot, session, object)?;
+    let (id, is_new) = (object.id, snapshot.get_id(object.id).is_none());
+    let mut changes = replaced(&snapshot, session, object)?;
+    let owner = session.rights.actor.role;
+    if is_new && owner != role::OWNER {
+        changes.push(Change::Own(id, owner));
+    }
     database.commit(&mut catalog, &changes).await?;
     done("CREATE AGGREGATE")
 }

@@ -1,6 +1,6 @@
 //! `CREATE FEATURE VIEW`: recognised, built from the beginning of its source, durable, then visible.
 
-use super::{create_relation::exists, done};
+use super::{create_relation::exists, done, secret};
 use crate::{
     database::Database,
     pg::{Outcome, PgError},
@@ -8,7 +8,7 @@ use crate::{
     session::Session,
 };
 use std::sync::Arc;
-use tidemark_catalog::{Body, Change, Column, Feature, FeatureView, Object, ObjectId, Snapshot, SqlType};
+use tidemark_catalog::{Body, Column, Feature, FeatureView, Object, ObjectId, Snapshot, SqlType};
 use tidemark_engine::compiled::CompiledView;
 use tidemark_planner::{
     feature::{FeaturePlan, OutputKind, Slot, plan_feature_view, retention},
@@ -24,6 +24,7 @@ pub async fn execute(
 ) -> Result<Outcome, PgError> {
     let mut catalog = database.owner()?.catalog.lock().await;
     let snapshot = database.snapshot();
+    secret::check_options(session, &snapshot, &create.options)?;
     let plan = plan(&snapshot, session, create)?;
     if let Some(existing) = snapshot.get(&create.name) {
         return exists(session, existing, create.if_not_exists, "CREATE FEATURE VIEW");
@@ -41,7 +42,7 @@ pub async fn execute(
     if let Body::FeatureView(view) = &mut object.body {
         view.history_start_us = history_start_us;
     }
-    if let Err(error) = database.commit(&mut catalog, &[Change::Put(object)]).await {
+    if let Err(error) = database.create(&mut catalog, session, object).await {
         database.owner()?.engine.drop_view(id).await?;
         return Err(error);
     }

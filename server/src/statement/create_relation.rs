@@ -1,6 +1,6 @@
 //! `CREATE SOURCE` and `CREATE TABLE`: an embedded durable log and its definition; and the topic that feeds it, if one does.
 
-use super::{done, files_table};
+use super::{done, files_table, secret};
 use crate::{
     database::Database,
     feeds,
@@ -8,7 +8,7 @@ use crate::{
     session::Session,
 };
 use std::{collections::BTreeMap, sync::Arc};
-use tidemark_catalog::{Body, Change, ClockMode, Column, Encode, Object, ObjectKind, Relation};
+use tidemark_catalog::{Body, ClockMode, Column, Encode, Object, ObjectKind, Relation};
 use tidemark_connectors::kafka;
 use tidemark_planner::{
     PlanError,
@@ -33,6 +33,7 @@ pub async fn execute(
     if let Some(existing) = database.snapshot().get(&create.name) {
         return exists(session, existing, create.if_not_exists, tag);
     }
+    secret::check_options(session, &database.snapshot(), &create.options)?;
     let mut relation = relation(create, sql)?;
     let is_files = relation.files().is_some();
     if is_files {
@@ -40,7 +41,7 @@ pub async fn execute(
     }
     // Before anything is locked: a broker may take seconds to answer, or not to.
     let beginning = match relation.topic() {
-        Some(_) => Some(feeds::ask(create.kind, &create.name, &relation).await?),
+        Some(_) => Some(feeds::ask(&database.snapshot(), create.kind, &create.name, &relation).await?),
         None => None,
     };
     let mut catalog = database.owner()?.catalog.lock().await;
@@ -54,7 +55,7 @@ pub async fn execute(
     };
     let object = Object { id, name: create.name.clone(), created_us: database.clock.now_us(), comment: None, body };
     if is_files {
-        database.commit(&mut catalog, &[Change::Put(object)]).await?;
+        database.create(&mut catalog, session, object).await?;
         return done(tag);
     }
     // The log first: a crash between the two leaves an unused folder, never a definition without its log.
@@ -63,7 +64,7 @@ pub async fn execute(
         if let Some(beginning) = &beginning {
             database.owner()?.feeds.begin(&object, beginning).await?;
         }
-        database.commit(&mut catalog, &[Change::Put(object.clone())]).await
+        database.create(&mut catalog, session, object.clone()).await
     };
     if let Err(error) = committed.await {
         database.owner()?.engine.drop_source(id).await?;

@@ -9,7 +9,7 @@ use crate::{
 use datafusion::sql::sqlparser::ast;
 use futures::TryStreamExt;
 use std::{collections::BTreeMap, sync::Arc};
-use tidemark_catalog::{Body, Change, ClockMode, Column, Object, Relation, SqlType};
+use tidemark_catalog::{Body, ClockMode, Column, Object, Relation, SqlType};
 use tidemark_engine::runtime::Conflict;
 use tidemark_planner::words::type_name;
 
@@ -81,7 +81,7 @@ pub async fn execute(
                 rows += database.owner()?.engine.ingest(object.id, vec![batch], Conflict::Error).await?.rows;
             }
         }
-        database.commit(&mut catalog, &[Change::Put(object.clone())]).await?;
+        database.create(&mut catalog, session, object.clone()).await?;
         Ok(rows)
     }
     .await;

@@ -8,7 +8,7 @@ use crate::{
 };
 use datafusion::sql::sqlparser::ast;
 use std::sync::Arc;
-use tidemark_catalog::{Body, Change, Column, Object, SqlType, View};
+use tidemark_catalog::{Body, Column, Object, SqlType, View};
 use tidemark_planner::{bind::Binder, names};
 
 pub struct NewView<'a> {
@@ -32,6 +32,8 @@ pub async fn execute(
     }
     let system = database.system(session);
     let bound = Binder::new(&snapshot, &session.state, &system, database.clock.now_us()).query(new.query, &[])?;
+    session.refresh(database);
+    session.rights.check_read(&bound.names)?;
     let config = session.state.config_options();
     let plan = session.state.analyzer().execute_and_check(bound.plan, config, |_, _| {})?;
     let fields = plan.schema().fields();
@@ -61,6 +63,6 @@ pub async fn execute(
         comment: None,
         body: Body::View(view),
     };
-    database.commit(&mut catalog, &[Change::Put(object)]).await?;
+    database.create(&mut catalog, session, object).await?;
     done("CREATE VIEW")
 }

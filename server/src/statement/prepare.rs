@@ -85,11 +85,13 @@ pub async fn execute(
     let (prepared, inner) = bind(database, session, name, arguments, bound.result_formats.clone())?;
     let mut messages = BytesMut::new();
     let done = match (&prepared.lookup, &prepared.service) {
-        (Some(lookup), _) => super::lookup::execute(database, session, &prepared, lookup, &inner, &mut messages),
+        (Some(lookup), _) if session.rights.may_read(lookup.shape.view) => {
+            super::lookup::execute(database, session, &prepared, lookup, &inner, &mut messages)
+        }
         (None, Some(service)) => {
             super::service_lookup::execute(database, session, &prepared, service, &inner, &mut messages)
         }
-        (None, None) => None,
+        _ => None,
     };
     if let Some(done) = done {
         let completed: Completed = done?;

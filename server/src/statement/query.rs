@@ -17,13 +17,20 @@ use datafusion::{
     sql::sqlparser::ast,
 };
 use std::sync::Arc;
+use tidemark_catalog::ObjectId;
 use tidemark_engine::{provider::provider, scan::bind_scans};
-use tidemark_planner::{bind::Binder, names, table::ScanTarget};
+use tidemark_planner::{
+    bind::{Binder, BoundQuery},
+    names,
+    table::ScanTarget,
+};
 
 /// An analysed plan; its scans are descriptions.
 #[derive(Clone)]
 pub struct Analysed {
     pub plan: LogicalPlan,
+    /// The relations that the statement names.
+    names: Vec<ObjectId>,
     /// The statement's instant, microseconds: that of its `now()` and of its scans.
     now_us: i64,
 }
@@ -35,8 +42,8 @@ pub fn bind(
     types: &[Option<DataType>],
 ) -> Result<Analysed, PgError> {
     let now_us = database.clock.now_us();
-    let plan = bound(database, session, query, types, Some(now_us))?;
-    Ok(Analysed { plan: analysed(session, plan)?, now_us })
+    let BoundQuery { plan, names, .. } = bound(database, session, query, types, Some(now_us))?;
+    Ok(Analysed { plan: analysed(session, plan)?, names, now_us })
 }
 
 /// A plan as it is bound, with its `now()` kept.
@@ -45,7 +52,7 @@ pub(super) fn bind_at_any_time(
     session: &Session,
     query: &ast::Query,
     types: &[Option<DataType>],
-) -> Result<LogicalPlan, PgError> {
+) -> Result<BoundQuery, PgError> {
     bound(database, session, query, types, None)
 }
 
@@ -55,7 +62,7 @@ fn bound(
     query: &ast::Query,
     types: &[Option<DataType>],
     at_us: Option<i64>,
-) -> Result<LogicalPlan, PgError> {
+) -> Result<BoundQuery, PgError> {
     let snapshot = database.snapshot();
     let system = database.system(session);
     let mut query = query.clone();
@@ -64,7 +71,7 @@ fn bound(
     crate::system::rewrite(&mut query);
     let binder = Binder::new(&snapshot, &session.state, &system, at_us.unwrap_or_else(|| database.clock.now_us()));
     let binder = if at_us.is_some() { binder } else { binder.keeping_now() };
-    Ok(binder.query(&query, types)?.plan)
+    Ok(binder.query(&query, types)?)
 }
 
 /// A bound plan with its casts and types settled.
@@ -75,12 +82,16 @@ pub(super) fn analysed(session: &Session, plan: LogicalPlan) -> Result<LogicalPl
 }
 
 /// A plan with its parameters and its data, ready to run.
+///
+/// # Errors
+/// 42501: the session may not read what the statement names. Whatever reads rows comes by here, but for lookups.
 pub async fn physical(
     database: &Arc<Database>,
     session: &Session,
-    Analysed { plan, now_us }: Analysed,
+    Analysed { plan, names, now_us }: Analysed,
     parameters: &[ScalarValue],
 ) -> Result<Arc<dyn ExecutionPlan>, PgError> {
+    session.rights.check_read(&names)?;
     let plan = match parameters.is_empty() {
         true => plan,
         false => plan.replace_params_with_values(&ParamValues::from(parameters.to_vec()))?,

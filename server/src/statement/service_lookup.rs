@@ -49,6 +49,8 @@ const CHOICES_MAX: usize = 1024;
 struct Shape {
     /// Its expressions may have been made with it.
     time_zone: SessionZone,
+    /// The relations that the statement names: what its reader has to be allowed to read.
+    names: Vec<ObjectId>,
     members: Vec<Member>,
     lists: Vec<List>,
     /// Now, the parameters, an item of each list: what keys are computed from, and columns of the input too.
@@ -116,16 +118,17 @@ impl PreparedService {
         let types = declared_types(parameter_oids)?;
         let Some(types) = types.into_iter().collect::<Option<Vec<_>>>() else { return Ok(None) };
         let declared: Vec<_> = types.iter().cloned().map(Some).collect();
-        let plan = query::bind_at_any_time(database, session, query, &declared)?;
-        let Some(found) = recognise(&plan, &types) else { return Ok(None) };
+        let bound = query::bind_at_any_time(database, session, query, &declared)?;
+        let Some(found) = recognise(&bound.plan, &types) else { return Ok(None) };
         let plan = query::analysed(session, found.plan.clone())?;
-        Ok(Self::made(session, found, &plan)?)
+        Ok(Self::made(session, found, &plan, bound.names)?)
     }
 
     fn made(
         session: &Session,
         found: ServiceLookup,
         plan: &LogicalPlan,
+        names: Vec<ObjectId>,
     ) -> datafusion::error::Result<Option<PreparedService>> {
         let LogicalPlan::Projection(projection) = plan else { return Ok(None) };
         let filter = match projection.input.as_ref() {
@@ -200,6 +203,7 @@ impl PreparedService {
         let shown = tidemark_planner::names::shown_schema(plan.schema().as_arrow());
         let shape = Shape {
             time_zone: session.format.time_zone,
+            names,
             members,
             lists,
             given: given_schema,
@@ -253,8 +257,8 @@ fn constants<'a>(
 /// The rows of one member, for each choice of items.
 type Found = Vec<Option<Arc<Row>>>;
 
-/// Answers into `out`; `None` where this is not to be answered here (a view is gone, the session is in another time zone, too
-/// many choices): then the planned query answers, or fails, as any query would.
+/// Answers into `out`; `None` where this is not to be answered here (a view is gone or not this session's to read, the session is
+/// in another time zone, too many choices): then the planned query answers, or fails, as any query would.
 pub fn execute(
     database: &Database,
     session: &Session,
@@ -265,6 +269,10 @@ pub fn execute(
 ) -> Option<Result<Completed, PgError>> {
     let engine = &database.as_owner()?.engine;
     if prepared.generation != database.snapshot().generation || service.shape.time_zone != session.format.time_zone {
+        return None;
+    }
+    // Where it may not, the query says so.
+    if !service.shape.names.iter().all(|named| session.rights.may_read(*named)) {
         return None;
     }
     let begun_us = database.clock.now_us();

@@ -1,6 +1,6 @@
 //! `ALTER … SET ( option = value )`: what can change without changing what is stored.
 
-use super::{create_feature_view::reach, create_relation::apply_options};
+use super::{create_feature_view::reach, create_relation::apply_options, secret};
 use crate::{
     database::{Database, find},
     feeds,
@@ -28,6 +28,7 @@ pub async fn execute(
         check_online(name, online)?;
         reach(database, name, online).await?;
     }
+    secret::check_options(session, &database.snapshot(), options)?;
     let another_client = options.keys().any(|option| option.starts_with("properties."));
     let mut reached: Option<Relation> = None;
     let (mut catalog, changed) = loop {
@@ -47,7 +48,7 @@ pub async fn execute(
             // With nothing locked: a broker may take seconds to answer, or not to. What it was asked is compared then.
             Some(relation) => {
                 drop(catalog);
-                feeds::reach(kind, name, relation).await?;
+                feeds::reach(&database.snapshot(), kind, name, relation).await?;
                 reached = Some(relation.clone());
             }
             None => break (catalog, changed),

@@ -2,17 +2,17 @@
 
 use super::{
     SystemTablesOf,
-    inventory::{CONSTRAINT, DATABASE, INDEX, Inventory, OWNER, OWNER_NAME, quote_ident},
+    inventory::{CONSTRAINT, DATABASE, INDEX, Inventory, quote_ident},
     pg_catalog::{ASKING, index_definition},
     privileges,
     regclass::Reg,
     row_function::{Args, RowFunction},
 };
-use crate::wire::types::type_name;
+use crate::{rights::Actor, wire::types::type_name};
 use arrow::datatypes::{DataType, Field, TimeUnit};
 use datafusion::{common::ScalarValue, error::Result as DfResult, logical_expr::ScalarUDF};
 use std::{collections::BTreeSet, sync::Arc, sync::LazyLock};
-use tidemark_catalog::{Snapshot, UTC};
+use tidemark_catalog::{ObjectId, Snapshot, UTC};
 use tidemark_planner::{PlanError, PlanResult, error::sqlstate};
 
 /// A session's settings, as `current_setting` and `set_config` reach them.
@@ -27,10 +27,29 @@ pub trait Settings: Send + Sync {
 #[derive(Clone)]
 pub struct SessionFacts {
     pub user: String,
+    /// As whom it logged in.
+    pub role: ObjectId,
     pub backend_pid: i32,
     /// When the server started, microseconds.
     pub server_start_us: i64,
     pub settings: Arc<dyn Settings>,
+}
+
+impl SessionFacts {
+    /// The role that `SET ROLE` has set.
+    fn role_set(&self) -> Option<String> {
+        self.settings.get("role").filter(|role| role != "none")
+    }
+
+    /// As whom it acts.
+    pub fn actor(&self, system: &SystemTablesOf) -> Actor {
+        let access = &system.snapshot().access;
+        let role = match self.role_set() {
+            None => self.role,
+            Some(name) => access.role_named(&name).map_or(ObjectId(u32::MAX), |role| role.id),
+        };
+        Actor::of(access, role)
+    }
 }
 
 /// `version()`: clients read the number, people the name.
@@ -70,8 +89,8 @@ pub static NAMES: LazyLock<BTreeSet<String>> = LazyLock::new(|| {
             Ok(())
         }
     }
-    let nobody =
-        SessionFacts { user: String::new(), backend_pid: 0, server_start_us: 0, settings: Arc::new(NoSettings) };
+    let (user, role) = (String::new(), tidemark_catalog::role::OWNER);
+    let nobody = SessionFacts { user, role, backend_pid: 0, server_start_us: 0, settings: Arc::new(NoSettings) };
     let nothing = SystemTablesOf::new(Arc::new(Snapshot::default()), Arc::new(super::NoStats));
     functions(Arc::new(move || nothing.clone()), nobody).iter().map(|f| f.name().to_string()).collect()
 });
@@ -103,16 +122,19 @@ pub fn functions(system: Current, session: SessionFacts) -> Vec<Arc<ScalarUDF>> 
     all.extend(about_relations(system));
     all.extend(about_names(system, &session));
     all.extend(constants());
-    all.extend(privileges::functions());
+    all.extend(privileges::functions(system, &session));
     all
 }
 
 fn about_session(system: &Current, session: SessionFacts) -> Vec<Arc<ScalarUDF>> {
     let mut all = vec![];
-    for name in ["current_user", "session_user", "current_role", "user"] {
-        let user = session.user.clone();
-        all.push(RowFunction::new(name, DataType::Utf8, move |_| text(user.clone())).shown_as("name").udf());
+    for name in ["current_user", "current_role", "user"] {
+        let session = session.clone();
+        let current = move |_: Args<'_>| text(session.role_set().unwrap_or_else(|| session.user.clone()));
+        all.push(RowFunction::new(name, DataType::Utf8, current).shown_as("name").udf());
     }
+    let user = session.user.clone();
+    all.push(RowFunction::new("session_user", DataType::Utf8, move |_| text(user.clone())).shown_as("name").udf());
     for (name, value) in [("current_database", DATABASE), ("current_catalog", DATABASE), ("current_schema", "public")] {
         all.push(RowFunction::new(name, DataType::Utf8, move |_| text(value.to_string())).shown_as("name").udf());
     }
@@ -298,13 +320,13 @@ fn about_names(system: &Current, session: &SessionFacts) -> Vec<Arc<ScalarUDF>> 
             .udf(),
         );
     }
-    let user = session.user.clone();
+    let (tables, user) = (system.clone(), session.user.clone());
     all.push(
         RowFunction::new("pg_get_userbyid", DataType::Utf8, move |args| {
-            text(args.int(0).map(|oid| match oid {
-                OWNER => OWNER_NAME.to_string(),
-                ASKING => user.clone(),
-                other => format!("unknown (OID={other})"),
+            text(args.int(0).map(|oid| match tables().inventory().role_name(oid) {
+                Some(name) => name.to_string(),
+                None if oid == ASKING => user.clone(),
+                None => format!("unknown (OID={oid})"),
             }))
         })
         .shown_as("name")

@@ -6,6 +6,7 @@ use super::{
     inventory::{Column, DATABASE, OWNER_NAME, Relation, SCHEMAS},
 };
 use crate::wire::types::{element_oid, oid, type_name, typname};
+use tidemark_catalog::{ObjectId, Privileges};
 
 /// Fills `rows` with what `information_schema.<table>` has.
 pub fn fill(system: &SystemTablesOf, table: &str, rows: &mut Rows) {
@@ -95,7 +96,48 @@ pub fn fill(system: &SystemTablesOf, table: &str, rows: &mut Rows) {
                 ]);
             }
         }),
+        "table_privileges" | "role_table_grants" => privileges(system, rows),
+        "applicable_roles" => {
+            for role in system.snapshot().access.roles() {
+                for membership in &role.member_of {
+                    rows.add([
+                        ("grantee", (&role.name).into()),
+                        ("role_name", inventory.role_name(membership.role.0.into()).unwrap_or_default().into()),
+                        ("is_grantable", yes(membership.admin)),
+                    ]);
+                }
+            }
+        }
+        "enabled_roles" => {
+            for role in system.snapshot().access.roles().filter(|role| system.has_role(role.id)) {
+                rows.add([("role_name", (&role.name).into())]);
+            }
+        }
         _ => {}
+    }
+}
+
+/// What was granted on the user's objects, and what their owners have.
+fn privileges(system: &SystemTablesOf, rows: &mut Rows) {
+    let (access, inventory) = (&system.snapshot().access, system.inventory());
+    for object in system.snapshot().objects() {
+        let owner = access.owner(object.id);
+        let grants = access.acl(object.id).into_iter().flat_map(|acl| &acl.grants).map(|(to, what)| (*to, *what));
+        for (grantee, privileges) in std::iter::once((owner, Privileges::OF_RELATION)).chain(grants) {
+            for (privilege, _) in privileges.each() {
+                let name = |id: ObjectId| inventory.role_name(id.0.into()).unwrap_or("PUBLIC").to_string();
+                rows.add([
+                    ("grantor", name(owner).into()),
+                    ("grantee", name(grantee).into()),
+                    ("table_catalog", DATABASE.into()),
+                    ("table_schema", "public".into()),
+                    ("table_name", (&object.name).into()),
+                    ("privilege_type", privilege.into()),
+                    ("is_grantable", yes(grantee == owner)),
+                    ("with_hierarchy", yes(privilege == "SELECT")),
+                ]);
+            }
+        }
     }
 }
 

@@ -20,7 +20,7 @@ use std::{
     collections::BTreeMap,
     sync::{Arc, LazyLock},
 };
-use tidemark_catalog::{Body, Object, ObjectId, Snapshot};
+use tidemark_catalog::{Access, Acl, Body, Object, ObjectId, Privileges, Snapshot};
 use tidemark_planner::{bind, feature};
 
 pub const HISTORY: i64 = 1 << 30;
@@ -32,7 +32,7 @@ pub const PUBLIC: i64 = 2200;
 pub const INFORMATION_SCHEMA: i64 = 13000;
 pub const TIDEMARK: i64 = 16001;
 pub const HISTORY_SCHEMA: i64 = 16002;
-/// The one role that owns everything.
+/// The role that owns what nobody else does.
 pub const OWNER: i64 = 10;
 pub const OWNER_NAME: &str = "tidemark";
 pub const DATABASE: &str = "tidemark";
@@ -81,6 +81,9 @@ pub struct Relation {
     pub query: Option<String>,
     /// What `pg_depend` would say it is made from.
     pub reads: Vec<ObjectId>,
+    pub owner: i64,
+    /// What was granted, as PostgreSQL shows it; `None`: nothing was.
+    pub acl: Option<Vec<String>>,
 }
 
 #[derive(Debug)]
@@ -140,11 +143,13 @@ pub struct Inventory {
     pub relations: Vec<Relation>,
     /// The user's aggregates, by name: what `pg_proc` has.
     pub aggregates: Vec<Arc<Object>>,
+    /// OID and name.
+    pub roles: Vec<(i64, String)>,
 }
 
 impl Inventory {
     pub fn of(snapshot: &Snapshot) -> Inventory {
-        let mut relations: Vec<Relation> = snapshot.objects().map(user_relation).collect();
+        let mut relations: Vec<Relation> = snapshot.objects().map(|object| user_relation(object, snapshot)).collect();
         relations.extend(snapshot.objects().filter_map(|object| history_relation(object, snapshot)));
         for (schema, specs) in SYSTEM.iter() {
             let schema = SCHEMAS.iter().find(|(_, name)| name == schema).map_or(PG_CATALOG, |(oid, _)| *oid);
@@ -158,9 +163,16 @@ impl Inventory {
                 comment: None,
                 query: None,
                 reads: vec![],
+                owner: OWNER,
+                acl: None,
             }));
         }
-        Inventory { relations, aggregates: snapshot.aggregates().cloned().collect() }
+        let roles = snapshot.access.roles().map(|role| (role.id.0 as i64, role.name.clone())).collect();
+        Inventory { relations, aggregates: snapshot.aggregates().cloned().collect(), roles }
+    }
+
+    pub fn role_name(&self, oid: i64) -> Option<&str> {
+        self.roles.iter().find(|(known, _)| *known == oid).map(|(_, name)| name.as_str())
     }
 
     /// The user's aggregate with this OID.
@@ -208,7 +220,20 @@ impl Inventory {
     }
 }
 
-fn user_relation(object: &Arc<Object>) -> Relation {
+/// `{owner=arwdD/owner,grantee=r/owner}`, with everybody as the empty name.
+pub fn acl(acl: &Acl, all: Privileges, access: &Access) -> Vec<String> {
+    let name = |id| access.role(id).map_or_else(String::new, |role| quote_ident(&role.name));
+    let owner = acl.owner();
+    let shown = |(grantee, privileges): (ObjectId, Privileges)| {
+        let letters: String = privileges.each().map(|(_, letter)| letter).collect();
+        format!("{}={letters}/{}", name(grantee), name(owner))
+    };
+    let grants = acl.grants.iter().map(|(grantee, privileges)| (*grantee, *privileges));
+    std::iter::once((owner, all)).chain(grants).map(shown).collect()
+}
+
+fn user_relation(object: &Arc<Object>, snapshot: &Snapshot) -> Relation {
+    let access = &snapshot.access;
     let columns =
         object.columns().iter().map(|c| Column { comment: c.comment.clone(), ..Column::of(&c.field()) }).collect();
     let (kind, key, query) = match &object.body {
@@ -228,6 +253,8 @@ fn user_relation(object: &Arc<Object>) -> Relation {
         comment: object.comment.clone(),
         query,
         reads: object.reads(),
+        owner: access.owner(object.id).0 as i64,
+        acl: access.acl(object.id).map(|granted| acl(granted, Privileges::OF_RELATION, access)),
     }
 }
 
@@ -245,6 +272,8 @@ fn history_relation(object: &Arc<Object>, snapshot: &Snapshot) -> Option<Relatio
         comment: Some(format!("every step of feature view {} below its frontier", object.name)),
         query: None,
         reads: vec![object.id],
+        owner: snapshot.access.owner(object.id).0 as i64,
+        acl: None,
     })
 }
 

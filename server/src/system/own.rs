@@ -9,6 +9,22 @@ use tidemark_planner::feature::{self, OutputKind};
 
 /// Fills `rows` with what `tidemark.<table>` has; the dead letters are the engine's and do not come this way.
 pub fn fill(system: &SystemTablesOf, table: &str, rows: &mut Rows) {
+    if table == "audit" {
+        for entry in system.audit() {
+            let (sqlstate, error) = entry.error.unzip();
+            rows.add([
+                ("at", entry.at_us.into()),
+                ("event", entry.event.into()),
+                ("user", entry.user.into()),
+                ("role", entry.role.into()),
+                ("address", entry.address.into()),
+                ("statement", entry.statement.into()),
+                ("sqlstate", sqlstate.into()),
+                ("error", error.into()),
+            ]);
+        }
+        return;
+    }
     for object in system.snapshot().objects() {
         match (&object.body, table) {
             // Nothing flows through a table that is files.

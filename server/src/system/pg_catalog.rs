@@ -4,12 +4,12 @@ use super::{
     SystemTablesOf,
     columns::{Cell, Rows},
     inventory::{
-        CONSTRAINT, DATABASE, DATABASE_OID, INDEX, INFORMATION_SCHEMA, OWNER, OWNER_NAME, PG_CATALOG, PUBLIC, Relation,
-        SCHEMAS, TIDEMARK, collation,
+        CONSTRAINT, DATABASE, DATABASE_OID, INDEX, INFORMATION_SCHEMA, OWNER, PG_CATALOG, PUBLIC, Relation, SCHEMAS,
+        TIDEMARK, acl, collation,
     },
 };
 use crate::wire::types::{PgType, TYPES, TypeEntry, element_oid, oid, pg_type};
-use tidemark_catalog::{Object, SqlType};
+use tidemark_catalog::{Acl, HIDDEN, Object, ObjectId, Privileges, Role, SqlType};
 
 /// `pg_roles`, `information_schema.tables` and the like are views in PostgreSQL too.
 pub fn is_view(schema: i64, table: &str) -> bool {
@@ -29,7 +29,7 @@ pub fn is_view(schema: i64, table: &str) -> bool {
     schema == INFORMATION_SCHEMA || schema == TIDEMARK || VIEWS.contains(&table)
 }
 
-const FILLED: [&str; 26] = [
+const FILLED: [&str; 28] = [
     "pg_namespace",
     "pg_class",
     "pg_attribute",
@@ -42,6 +42,8 @@ const FILLED: [&str; 26] = [
     "pg_database",
     "pg_roles",
     "pg_authid",
+    "pg_auth_members",
+    "pg_group",
     "pg_user",
     "pg_settings",
     "pg_tables",
@@ -71,7 +73,14 @@ pub fn fill(system: &SystemTablesOf, table: &str, rows: &mut Rows) {
     match table {
         "pg_namespace" => {
             for (oid, name) in SCHEMAS {
-                rows.add([("oid", oid.into()), ("nspname", name.into()), ("nspowner", OWNER.into())]);
+                let access = &system.snapshot().access;
+                let granted = access.schema(name).map(|granted| acl(granted, Privileges::OF_SCHEMA, access));
+                rows.add([
+                    ("oid", oid.into()),
+                    ("nspname", name.into()),
+                    ("nspowner", access.schema(name).map_or(OWNER, |acl: &Acl| acl.owner().0 as i64).into()),
+                    ("nspacl", granted.into()),
+                ]);
             }
         }
         "pg_class" => inventory.relations.iter().for_each(|r| class(r, rows)),
@@ -121,7 +130,7 @@ pub fn fill(system: &SystemTablesOf, table: &str, rows: &mut Rows) {
                 }
             }
         }
-        "pg_proc" => inventory.aggregates.iter().for_each(|object| procedure(object, rows)),
+        "pg_proc" => inventory.aggregates.iter().for_each(|object| procedure(system, object, rows)),
         "pg_aggregate" => {
             for object in &inventory.aggregates {
                 rows.add([
@@ -157,28 +166,55 @@ pub fn fill(system: &SystemTablesOf, table: &str, rows: &mut Rows) {
             ("datctype", "C.UTF-8".into()),
         ]),
         "pg_roles" | "pg_authid" => {
-            for (oid, name) in roles(system) {
+            for role in roles(system) {
                 rows.add([
-                    ("oid", oid.into()),
-                    ("rolname", name.into()),
-                    ("rolsuper", true.into()),
-                    ("rolinherit", true.into()),
-                    ("rolcreaterole", true.into()),
-                    ("rolcreatedb", true.into()),
-                    ("rolcanlogin", true.into()),
+                    ("oid", role.id.0.into()),
+                    ("rolname", role.name.into()),
+                    ("rolsuper", role.superuser.into()),
+                    ("rolinherit", role.inherit.into()),
+                    ("rolcreaterole", role.create_role.into()),
+                    ("rolcreatedb", role.create_db.into()),
+                    ("rolcanlogin", role.login.into()),
                     ("rolconnlimit", Cell::Int(-1)),
-                    ("rolbypassrls", true.into()),
+                    ("rolbypassrls", role.superuser.into()),
+                    // Also of `pg_authid`: a verifier is shown to nobody.
+                    ("rolpassword", role.verifier.map(|_| HIDDEN).into()),
+                ]);
+            }
+        }
+        "pg_auth_members" => {
+            for role in roles(system) {
+                for membership in &role.member_of {
+                    rows.add([
+                        ("roleid", membership.role.0.into()),
+                        ("member", role.id.0.into()),
+                        ("grantor", membership.grantor.0.into()),
+                        ("admin_option", membership.admin.into()),
+                    ]);
+                }
+            }
+        }
+        "pg_group" => {
+            let all = roles(system);
+            for group in all.iter().filter(|role| !role.login) {
+                let is_member = |role: &&Role| role.member_of.iter().any(|membership| membership.role == group.id);
+                let members: Vec<i64> = all.iter().filter(is_member).map(|role| role.id.0.into()).collect();
+                rows.add([
+                    ("groname", (&group.name).into()),
+                    ("grosysid", group.id.0.into()),
+                    ("grolist", members.into()),
                 ]);
             }
         }
         "pg_user" => {
-            for (oid, name) in roles(system) {
+            for role in roles(system).into_iter().filter(|role| role.login) {
                 rows.add([
-                    ("usename", name.into()),
-                    ("usesysid", oid.into()),
-                    ("usecreatedb", true.into()),
-                    ("usesuper", true.into()),
-                    ("usebypassrls", true.into()),
+                    ("usename", role.name.into()),
+                    ("usesysid", role.id.0.into()),
+                    ("usecreatedb", role.create_db.into()),
+                    ("usesuper", role.superuser.into()),
+                    ("usebypassrls", role.superuser.into()),
+                    ("passwd", HIDDEN.into()),
                 ]);
             }
         }
@@ -201,7 +237,7 @@ pub fn fill(system: &SystemTablesOf, table: &str, rows: &mut Rows) {
                 rows.add([
                     ("schemaname", r.schema_name().into()),
                     ("tablename", (&r.name).into()),
-                    ("tableowner", OWNER_NAME.into()),
+                    ("tableowner", inventory.role_name(r.owner).unwrap_or_default().into()),
                     ("hasindexes", r.has_key().into()),
                 ]);
             }
@@ -211,7 +247,7 @@ pub fn fill(system: &SystemTablesOf, table: &str, rows: &mut Rows) {
                 rows.add([
                     ("schemaname", r.schema_name().into()),
                     ("viewname", (&r.name).into()),
-                    ("viewowner", OWNER_NAME.into()),
+                    ("viewowner", inventory.role_name(r.owner).unwrap_or_default().into()),
                     ("definition", r.query.clone().map(|q| format!("{q};")).unwrap_or_default().into()),
                 ]);
             }
@@ -253,16 +289,18 @@ pub fn fill(system: &SystemTablesOf, table: &str, rows: &mut Rows) {
     }
 }
 
-/// The owner, and whoever asks.
-pub fn roles(system: &SystemTablesOf) -> Vec<(i64, String)> {
-    let mut roles = vec![(OWNER, OWNER_NAME.to_string())];
-    if system.user() != OWNER_NAME {
-        roles.push((ASKING, system.user().to_string()));
+/// The catalog's, and whoever asks: where nobody has a password everybody is let in, and is the first superuser under
+/// another name.
+fn roles(system: &SystemTablesOf) -> Vec<Role> {
+    let mut roles: Vec<Role> = system.snapshot().access.roles().cloned().collect();
+    if !roles.iter().any(|role| role.name == system.user()) {
+        let (id, name) = (ObjectId(ASKING as u32), system.user());
+        roles.push(Role { superuser: true, create_role: true, create_db: true, login: true, ..Role::new(id, name) });
     }
     roles
 }
 
-/// The role of a session's user who is not the owner.
+/// The role of a session's user who has none.
 pub const ASKING: i64 = 16010;
 
 fn rule_oid(r: &Relation) -> i64 {
@@ -271,7 +309,7 @@ fn rule_oid(r: &Relation) -> i64 {
 
 fn class(r: &Relation, rows: &mut Rows) {
     let persistent: [(&str, Cell); 3] =
-        [("relpersistence", "p".into()), ("relispopulated", true.into()), ("relowner", OWNER.into())];
+        [("relpersistence", "p".into()), ("relispopulated", true.into()), ("relowner", r.owner.into())];
     let [persistence, populated, owner] = persistent.clone();
     rows.add([
         ("oid", r.oid.into()),
@@ -284,6 +322,7 @@ fn class(r: &Relation, rows: &mut Rows) {
         ("relhasindex", (r.has_key() && r.kind == "r").into()),
         ("relhasrules", r.query.is_some().into()),
         ("relreplident", if r.kind == "r" && r.schema != PG_CATALOG { "d" } else { "n" }.into()),
+        ("relacl", r.acl.clone().into()),
         persistence,
         populated,
         owner,
@@ -390,7 +429,7 @@ pub fn index_definition(r: &Relation) -> String {
 pub const PG_PROC: i64 = 1255;
 
 /// An aggregate of the user's.
-fn procedure(object: &Object, rows: &mut Rows) {
+fn procedure(system: &SystemTablesOf, object: &Object, rows: &mut Rows) {
     let Some(aggregate) = object.aggregate() else { return };
     let oid_of = |ty: &SqlType| i64::from(pg_type(&ty.arrow()).oid);
     let types: Vec<i64> = aggregate.parameters.iter().map(|parameter| oid_of(&parameter.ty)).collect();
@@ -399,7 +438,7 @@ fn procedure(object: &Object, rows: &mut Rows) {
         ("oid", object.id.0.into()),
         ("proname", (&object.name).into()),
         ("pronamespace", PUBLIC.into()),
-        ("proowner", OWNER.into()),
+        ("proowner", (system.snapshot().access.owner(object.id).0 as i64).into()),
         ("prolang", 14i64.into()),
         ("procost", Cell::Real(1.0)),
         ("prosupport", "-".into()),

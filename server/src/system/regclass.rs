@@ -2,7 +2,7 @@
 //! rewriting decides by the place of the cast which of the two is meant, and calls one of these functions.
 
 use super::{
-    inventory::{Inventory, OWNER, OWNER_NAME, SCHEMAS, quote_ident, schema_name, split_name},
+    inventory::{Inventory, SCHEMAS, quote_ident, schema_name, split_name},
     pg_catalog::ASKING,
 };
 use crate::wire::types::{by_name, type_name};
@@ -67,11 +67,11 @@ impl Reg {
                 let name = split_name(written).pop()?;
                 SCHEMAS.iter().find(|(_, n)| *n == name).map(|(oid, _)| *oid)
             }
-            Reg::Role => match split_name(written).pop()? {
-                name if name == OWNER_NAME => Some(OWNER),
-                name if name == user => Some(ASKING),
-                _ => None,
-            },
+            Reg::Role => {
+                let name = split_name(written).pop()?;
+                let known = inventory.roles.iter().find(|(_, known)| *known == name).map(|(oid, _)| *oid);
+                known.or((name == user).then_some(ASKING))
+            }
             Reg::Proc => {
                 let name = split_name(written.split('(').next()?).pop()?;
                 inventory.aggregates.iter().find(|object| object.name == name).map(|object| object.id.0 as i64)
@@ -88,9 +88,10 @@ impl Reg {
             Reg::Class => inventory.class_name(oid),
             Reg::Type => u32::try_from(oid).ok().map(type_name).filter(|name| name != "???"),
             Reg::Namespace => schema_name(oid).map(str::to_string),
-            Reg::Role if oid == OWNER => Some(OWNER_NAME.to_string()),
-            Reg::Role if oid == ASKING => Some(quote_ident(user)),
-            Reg::Role => None,
+            Reg::Role => match inventory.role_name(oid) {
+                Some(name) => Some(quote_ident(name)),
+                None => (oid == ASKING).then(|| quote_ident(user)),
+            },
             Reg::Proc => inventory.aggregate(oid).map(|object| quote_ident(&object.name)),
         };
         name.unwrap_or_else(|| oid.to_string())

@@ -3,6 +3,7 @@
 // The seams rule the product; a test may spawn and wait.
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)]
 
+mod auth;
 mod client;
 mod clock;
 mod front;

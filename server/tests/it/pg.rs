@@ -3,6 +3,7 @@
 mod driver;
 mod fake;
 mod hostile;
+pub mod passwords;
 mod protocol;
-mod raw;
+pub mod raw;
 mod sql_client;

@@ -15,6 +15,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tidemark_engine::seam::Clock;
 use tidemark_server::pg::*;
+use tidemark_server::scram::Verifier;
 use tokio::sync::{Notify, watch};
 
 pub const INT8: u32 = 20;
@@ -62,6 +63,10 @@ impl Clock for TestClock {
 
 /// What the fake saw.
 pub struct Fake {
+    /// What clients have to know; `None`: nothing.
+    pub password: Mutex<Option<String>>,
+    /// Clients that were not let in, by SQLSTATE.
+    pub refused: Mutex<Vec<&'static str>>,
     pub startups: Mutex<Vec<Startup>>,
     pub transactions: Mutex<Vec<TxEvent>>,
     /// Ends of COPY IN: `finish`, or `fail: reason`.
@@ -85,6 +90,8 @@ pub struct World {
 
 pub fn world(settings: Settings) -> World {
     let fake = Arc::new(Fake {
+        password: Mutex::default(),
+        refused: Mutex::default(),
         startups: Mutex::default(),
         transactions: Mutex::default(),
         copies: Arc::default(),
@@ -284,6 +291,16 @@ impl Backend for Fake {
     type Session = FakeSession;
     type Prepared = FakePrepared;
     type Piece = String;
+
+    fn admit(&self, _: &Login<'_>) -> Result<Admission, PgError> {
+        let clock = TestClock { passed: watch::Sender::new(vec![]), numbers: AtomicU64::new(7) };
+        let verifier = self.password.lock().as_ref().map(|password| Verifier::of(password, &clock));
+        Ok(Admission { verifier, role: 1 })
+    }
+
+    fn refused(&self, _: &Login<'_>, error: &PgError) {
+        self.refused.lock().push(error.sqlstate);
+    }
 
     async fn open(&self, startup: Startup) -> Result<FakeSession, PgError> {
         if startup.database != "tidemark" {

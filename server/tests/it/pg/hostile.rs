@@ -1,6 +1,7 @@
 //! Garbage: no bytes may panic the server, hang it, or make it answer with a broken message.
 
 use super::fake::*;
+use super::passwords::sasl_first;
 use super::raw::*;
 use proptest::prelude::*;
 use tidemark_server::pg::Settings;
@@ -8,9 +9,15 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 /// Serves one client that sends `bytes` and leaves; every byte that came back.
 fn converse(bytes: &[u8]) -> Vec<u8> {
+    converse_with(bytes, None)
+}
+
+/// The same where a client has to know a password.
+fn converse_with(bytes: &[u8], password: Option<&str>) -> Vec<u8> {
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     runtime.block_on(async {
-        let world = world(Settings { message_bytes_max: 1 << 16, ..Settings::default() });
+        let world = world(Settings { message_bytes_max: 1 << 16, auth_delay: None, ..Settings::default() });
+        *world.fake.password.lock() = password.map(str::to_owned);
         let (client, server) = tokio::io::duplex(1 << 12);
         let (mut read, mut write) = tokio::io::split(client);
         let mut replies = Vec::new();
@@ -99,6 +106,26 @@ proptest! {
     fn random_bytes_are_survived(bytes in prop::collection::vec(any::<u8>(), 0..400), greeted: bool) {
         let greeting = if greeted { hello() } else { Vec::new() };
         check_framing(&converse(&[greeting, bytes].concat()));
+    }
+
+    #[test]
+    fn nobody_gets_in_by_random_messages_where_there_is_a_password(
+        first in prop::sample::select(vec!["n,,n=,r=a", "y,,n=,r=a", "n,,n=,r=", "p=x,,n=,r=a", ",,,", ""]),
+        mechanism in prop::sample::select(vec!["SCRAM-SHA-256", "SCRAM-SHA-256-PLUS", "", "PLAIN"]),
+        last in "(c=biws,)?(r=[a-z]{0,9},)?(p=[A-Za-z=]{0,50})?",
+        rest in prop::collection::vec(any_message(), 0..5),
+        cut in any::<prop::sample::Index>(),
+        whole: bool,
+    ) {
+        let messages = [hello(), sasl_first(mechanism, first), message(b'p', last.as_bytes()), rest.concat()];
+        let mut bytes = messages.concat();
+        if !whole {
+            bytes.truncate(cut.index(bytes.len()));
+        }
+        let replies = converse_with(&bytes, Some("pencil"));
+        check_framing(&replies);
+        // AuthenticationOk
+        prop_assert!(!replies.windows(9).any(|bytes| bytes == b"R\0\0\0\x08\0\0\0\0"));
     }
 
     #[test]

@@ -1,10 +1,10 @@
 //! A client that sends what the test says, byte by byte, and reads messages back.
 
 use bytes::{BufMut, BytesMut};
-use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream};
 
-pub struct Raw {
-    pub stream: DuplexStream,
+pub struct Raw<S = DuplexStream> {
+    pub stream: S,
     input: BytesMut,
 }
 
@@ -121,13 +121,13 @@ pub fn flush() -> Vec<u8> {
     message(b'H', b"")
 }
 
-impl Raw {
-    pub fn new(stream: DuplexStream) -> Self {
+impl<S: AsyncRead + AsyncWrite + Unpin> Raw<S> {
+    pub fn new(stream: S) -> Self {
         Raw { stream, input: BytesMut::new() }
     }
 
     /// Connected and greeted.
-    pub async fn connected(stream: DuplexStream) -> (Raw, Vec<Reply>) {
+    pub async fn connected(stream: S) -> (Raw<S>, Vec<Reply>) {
         let mut raw = Raw::new(stream);
         raw.send(&[hello()]).await;
         let greeting = raw.until('Z').await;

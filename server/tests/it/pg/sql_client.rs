@@ -26,11 +26,11 @@ impl Write for Page {
 async fn run(script: &str, keep_going: bool) -> (World, String, Option<usize>) {
     let world = world(Settings::default());
     let listener = bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
-    let target = Target::local(listener.local_addr().unwrap());
+    let target = Target::local(listener.local_addr().unwrap(), []);
     let server = world.server.clone();
     world.clock.spawn("serve", Box::pin(async move { server.serve(listener, std::future::pending()).await }));
     let page = Page::default();
-    let connection = Connection::open(&target).await.unwrap();
+    let connection = Connection::open(&target, world.clock.as_ref()).await.unwrap();
     let mut runner =
         Runner::new(connection, Output::together(page.clone()), Arc::clone(&world.clock) as Arc<dyn Clock>);
     runner.stop_on_error = !keep_going;

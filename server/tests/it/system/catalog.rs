@@ -7,7 +7,7 @@ use arrow::{
 use datafusion::{common::ParamValues, execution::SessionState, prelude::SessionContext, scalar::ScalarValue};
 use std::{collections::BTreeMap, sync::Arc};
 use tidemark_catalog::{
-    Body, ClockMode, Column, Feature, FeatureView, Object, ObjectId, Relation, Snapshot, SqlType, View,
+    Body, ClockMode, Column, Feature, FeatureView, Object, ObjectId, Relation, Snapshot, SqlType, View, role,
 };
 use tidemark_engine::scan::bind_scans;
 use tidemark_planner::{PlanResult, Statement, bind::Binder, functions, parse::parse, table::ScanTarget};
@@ -128,7 +128,13 @@ pub fn tables(snapshot: Arc<Snapshot>) -> SystemTablesOf {
 
 /// A session's functions over them.
 pub fn state(tables: &SystemTablesOf) -> SessionState {
-    let session = SessionFacts { user: "ada".into(), backend_pid: 7, server_start_us: 0, settings: Arc::new(Fixed) };
+    let session = SessionFacts {
+        user: "ada".into(),
+        role: role::OWNER,
+        backend_pid: 7,
+        server_start_us: 0,
+        settings: Arc::new(Fixed),
+    };
     let current = tables.clone();
     let context = SessionContext::new_with_state(functions::planning_state("UTC"));
     for function in system::functions(Arc::new(move || current.clone()), session) {

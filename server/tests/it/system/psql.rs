@@ -144,7 +144,7 @@ async fn the_other_lists_answer() {
     assert_eq!(like(LIST_PRIVILEGES, "public", "").await.len(), 4);
     let roles = rows(LIST_ROLES).await;
     let names: Vec<&str> = roles.iter().map(|r| r[0].as_str()).collect();
-    assert_eq!(names, ["ada", "tidemark"]);
+    assert_eq!(names, ["ada", "tidemark", "tidemark_connector", "tidemark_reader"]);
     assert_eq!(rows(LIST_TABLESPACES).await.len(), 2);
     assert_eq!(rows(LIST_SETTINGS).await, rows![["TimeZone", "UTC"]]);
 }
@@ -155,7 +155,7 @@ async fn tab_completion_answers() {
     assert_eq!(rows(COMPLETE_COLUMNS).await.len(), 1);
     assert!(rows(COMPLETE_TYPES).await.len() > 20);
     assert_eq!(rows(COMPLETE_DATABASES).await, rows![["tidemark"]]);
-    assert_eq!(rows(COMPLETE_ROLES).await.len(), 2);
+    assert_eq!(rows(COMPLETE_ROLES).await.len(), 10);
     assert_eq!(rows(COMPLETE_SETTINGS).await, rows![["timezone"]]);
     assert_eq!(rows(COMPLETE_ANY).await, rows![["carrier_delays", ""]]);
     assert_eq!(rows(GDESC).await, rows![["a", "integer"], ["b", "integer"]]);

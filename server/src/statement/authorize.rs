@@ -1,0 +1,146 @@
+//! Whether a session may do what a statement says. What a query reads is checked where it is planned
+//! (`query::physical`), a lookup where it is answered; the rest is here, before anything is done.
+
+use crate::{pg::PgError, rights::Rights, session::Session};
+use datafusion::sql::sqlparser::ast;
+use std::{collections::BTreeMap, ops::ControlFlow, sync::Arc};
+use tidemark_catalog::{Object, ObjectId, ObjectKind, Privileges, Snapshot, role};
+use tidemark_planner::{
+    Statement,
+    statement::{CopyTarget, Insert, OnConflict},
+};
+
+/// # Errors
+/// 42501: not by this role.
+pub fn authorize(session: &Session, snapshot: &Snapshot, statement: &Statement) -> Result<(), PgError> {
+    let rights = &session.rights;
+    let of_kind = |kind: ObjectKind, name: &str| match kind {
+        ObjectKind::Aggregate => snapshot.aggregate(name),
+        _ => snapshot.get(name),
+    };
+    // One that is not there is for the statement itself to say.
+    let owned = |object: Option<&Arc<Object>>| object.map_or(Ok(()), |object| rights.check_owner(object));
+    match statement {
+        Statement::Query(_)
+        | Statement::Explain { .. }
+        | Statement::ExplainFeatureView { .. }
+        | Statement::ShowObjects(_)
+        | Statement::ShowCreate { .. }
+        | Statement::Describe { .. }
+        | Statement::ShowSecrets
+        | Statement::Flush
+        | Statement::Set { .. }
+        | Statement::ShowSetting { .. }
+        | Statement::Reset { .. }
+        | Statement::Begin { .. }
+        | Statement::Commit
+        | Statement::Rollback
+        | Statement::Savepoint { .. }
+        | Statement::RollbackTo { .. }
+        | Statement::Release { .. }
+        | Statement::Prepare { .. }
+        | Statement::Execute { .. }
+        | Statement::Deallocate { .. }
+        | Statement::Discard { .. }
+        | Statement::Nothing { .. } => Ok(()),
+        // Who may do these depends on more than the statement.
+        Statement::CreateRole { .. }
+        | Statement::AlterRole { .. }
+        | Statement::RenameRole { .. }
+        | Statement::DropRole { .. }
+        | Statement::ReassignOwned { .. }
+        | Statement::Grant(_)
+        | Statement::GrantRoles(_)
+        | Statement::AlterSecret { .. }
+        | Statement::DropSecret { .. } => Ok(()),
+        Statement::Insert(insert) => into(rights, snapshot, insert),
+        Statement::CopyFrom { table, .. } => {
+            snapshot.get(table).map_or(Ok(()), |object| rights.check(Privileges::INSERT, object))
+        }
+        Statement::CopyTo { target, .. } => match target {
+            CopyTarget::File(_) => rights.check_member(role::WRITE_SERVER_FILES, "write a file of the server"),
+            CopyTarget::Stdout => Ok(()),
+        },
+        Statement::CreateRelation(create) => {
+            rights.check_create()?;
+            options(rights, &create.options)
+        }
+        Statement::CreateTableAs { .. } | Statement::CreateView { .. } | Statement::CreateSecret { .. } => {
+            rights.check_create()
+        }
+        Statement::CreateFeatureView(create) => {
+            rights.check_create()?;
+            options(rights, &create.options)?;
+            rights.check_read(&named(&create.query, snapshot))
+        }
+        Statement::CreateAggregate(create) => {
+            rights.check_create()?;
+            owned(snapshot.aggregate(&create.name).filter(|_| create.or_replace))
+        }
+        Statement::Drop { kind, names, .. } => names.iter().try_for_each(|name| owned(of_kind(*kind, name))),
+        Statement::SetOptions { kind, name, options: changed, .. } => {
+            owned(of_kind(*kind, name))?;
+            options(rights, changed)
+        }
+        Statement::Rename { kind, name, .. }
+        | Statement::ResetTopic { kind, name, .. }
+        | Statement::SetOwner { kind, name, .. } => owned(of_kind(*kind, name)),
+        Statement::AdvanceWatermark { name, .. }
+        | Statement::Resume { name, .. }
+        | Statement::RefreshOnlineStore { name }
+        | Statement::Optimize { view: name }
+        | Statement::VacuumHistory { view: name, .. } => owned(snapshot.get(name)),
+        Statement::Comment { kind, name, .. } => owned(of_kind(kind.unwrap_or(ObjectKind::Table), name)),
+        Statement::Checkpoint => rights.check_member(role::CHECKPOINT, "CHECKPOINT"),
+        // What nobody has thought of here is for superusers.
+        #[allow(unreachable_patterns)]
+        _ => rights.check_superuser("run this statement"),
+    }
+}
+
+fn into(rights: &Rights, snapshot: &Snapshot, insert: &Insert) -> Result<(), PgError> {
+    let Some(object) = snapshot.get(&insert.table) else { return Ok(()) };
+    let privileges = match insert.on_conflict {
+        OnConflict::Replace => Privileges::INSERT | Privileges::UPDATE,
+        _ => Privileges::INSERT,
+    };
+    rights.check(privileges, object)
+}
+
+/// Options that make the server read a file or connect to somebody.
+fn options(rights: &Rights, options: &BTreeMap<String, String>) -> Result<(), PgError> {
+    for (option, value) in options {
+        let address = match option.as_str() {
+            "online" => !matches!(value.as_str(), "embedded" | "none" | "default"),
+            "connector" => value == "kafka",
+            other => other.starts_with("properties."),
+        };
+        if address {
+            rights.check_member(role::CONNECTOR, "name brokers or online stores to connect to")?;
+        }
+        let file = match option.as_str() {
+            "connector" => value == "parquet",
+            "online" => value.contains("ca="),
+            other => other.ends_with(".location"),
+        };
+        if file {
+            rights.check_member(role::READ_SERVER_FILES, "read a file of the server")?;
+        }
+    }
+    Ok(())
+}
+
+/// The relations that a query names; a name of its own WITH counts as the relation that is called the same.
+fn named(query: &ast::Query, snapshot: &Snapshot) -> Vec<ObjectId> {
+    let mut named = vec![];
+    let _ = ast::visit_relations(query, |name| {
+        let last = name.0.last().and_then(|part| part.as_ident());
+        let folded = last.map(|ident| match ident.quote_style {
+            Some(_) => ident.value.clone(),
+            None => ident.value.to_lowercase(),
+        });
+        named.extend(folded.and_then(|name| snapshot.get(&name)).map(|object| object.id));
+        ControlFlow::<()>::Continue(())
+    });
+    named
+}
