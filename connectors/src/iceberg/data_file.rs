@@ -1,11 +1,11 @@
-//! Steps to Parquet: one file per month, sorted by (entity key, time).
+//! Steps to Parquet: one file per month, or two of a month with many, sorted by (entity key, time).
 
-use super::{disk, schema};
+use super::{disk, order::Ordered, schema};
 use arrow::{
     array::{ArrayRef, AsArray, RecordBatch},
-    compute::{SortColumn, concat_batches, lexsort_to_indices, partition, take_record_batch},
     datatypes::{DataType, Float32Type, Float64Type, Int32Type},
 };
+use futures::channel::oneshot;
 use iceberg::{
     spec::{DataFile, Literal, Struct, Transform},
     table::Table,
@@ -13,52 +13,127 @@ use iceberg::{
     writer::file_writer::{FileWriter, FileWriterBuilder, ParquetWriter, ParquetWriterBuilder},
 };
 use parquet::{
-    basic::{Compression, ZstdLevel},
+    basic::{Compression, Encoding, ZstdLevel},
     file::{
         metadata::SortingColumn,
         properties::{EnabledStatistics, WriterProperties},
     },
     schema::types::ColumnPath,
 };
-use std::{collections::HashSet, ops::Range};
-use tidemark_engine::seam::{HistoryTable, SeamError, SeamResult};
+use std::{collections::HashSet, ops::Range, sync::Arc};
+use tidemark_engine::seam::{Clock, HistoryTable, SeamError, SeamResult};
 use uuid::Uuid;
 
 /// Rows per data page: a lookup of one key reads one page per column, not a row group.
 const PAGE_ROWS: usize = 8192;
+/// A column's dictionary that grows beyond is given up, and the rest is written without one. Enough for what repeats
+/// (8,192 numbers); at the usual megabyte, a column of which every value is another costs twice as much to write and
+/// takes more room (docs/benchmarks.md, "What a step costs in a file").
+const DICTIONARY_BYTES: usize = 64 << 10;
+/// Files of one commit that are written at once, each by a task. The rows that come meanwhile need the other cores.
+const WRITTEN_AT_ONCE: usize = 2;
+/// A month with more rows in one commit goes into as many files as are written at once: below, a file takes well under
+/// a second, and two small ones cost every reader more than that saves.
+const ONE_FILE_ROWS: usize = 1 << 18;
+/// Rows that are put together at a time, in order, before they are encoded.
+const GATHERED_ROWS: usize = 1 << 16;
 
 /// Writes the steps below the table's location and adds each file's location to `written` before its first byte, so
-/// that the caller can remove them all if the commit does not happen. The names contain the commit's id: names that
-/// only count would be used again by the next process, and overwrite live data.
+/// that the caller can remove them all if the commit does not happen: when this returns, nothing writes any more. The
+/// names contain the commit's id: names that only count would be used again by the next process, and overwrite live
+/// data.
 pub async fn write_steps(
+    clock: &dyn Clock,
     base: &Table,
     history: &HistoryTable,
     steps: &[RecordBatch],
     commit: Uuid,
     written: &mut Vec<String>,
 ) -> SeamResult<Vec<DataFile>> {
-    let what = format!("writing steps of history table \"{}\"", history.name);
-    let failed = |error: iceberg::Error| disk::failed(&what, &error);
-    let metadata = base.metadata();
-    let table_schema = metadata.current_schema();
+    let table_schema = base.metadata().current_schema();
+    let steps = steps.iter().filter(|batch| batch.num_rows() > 0);
     let batches: Vec<RecordBatch> =
-        steps.iter().map(|batch| schema::to_storage(batch, table_schema)).collect::<SeamResult<_>>()?;
-    let Some(first) = batches.iter().find(|batch| batch.num_rows() > 0) else {
+        steps.map(|batch| schema::to_storage(batch, table_schema)).collect::<SeamResult<_>>()?;
+    if batches.is_empty() {
         return Ok(Vec::new());
-    };
-    let rows = concat_batches(&first.schema(), &batches).map_err(SeamError::not_done)?;
-    let (rows, months) = sorted_by_month(history, rows)?;
-
-    let mut files = Vec::with_capacity(months.len());
-    for (number, (month, range)) in months.into_iter().enumerate() {
-        let rows = rows.slice(range.start, range.len());
+    }
+    let with_nan = batches.iter().flat_map(columns_with_nan).collect();
+    let (rows, months) = ordered_by_month(history, batches)?;
+    let mut lanes: [Vec<Piece>; WRITTEN_AT_ONCE] = Default::default();
+    for (number, (month, places)) in pieces(months).into_iter().enumerate() {
         let location = new_location(base, month, commit, number);
         written.push(location.clone());
-        let mut writer = open_file(base, history, &location, &columns_with_nan(&rows)).await?;
-        writer.write(&rows).await.map_err(failed)?;
-        files.extend(close_file(base, history, writer, month).await?);
+        // To where least is to be written so far.
+        if let Some(lane) =
+            lanes.iter_mut().min_by_key(|lane| lane.iter().map(|piece| piece.places.len()).sum::<usize>())
+        {
+            lane.push(Piece { location, month, places });
+        }
     }
-    Ok(files)
+    let writing = Arc::new(Writing { base: base.clone(), history: history.clone(), rows, with_nan });
+    let [here, beside @ ..] = lanes;
+    let mut waiting = Vec::new();
+    for lane in beside.into_iter().filter(|lane| !lane.is_empty()) {
+        let (done, wait) = oneshot::channel();
+        let writing = writing.clone();
+        clock.spawn(
+            "history files",
+            Box::pin(async move {
+                // Nobody waits for it any more: its files are orphans, which `vacuum` removes.
+                let _ = done.send(writing.write_all(lane).await);
+            }),
+        );
+        waiting.push(wait);
+    }
+    let mut all = vec![writing.write_all(here).await];
+    for wait in waiting {
+        let stopped = |_| SeamError::NotDone("a task that writes history files has stopped".to_string());
+        all.push(wait.await.map_err(stopped).flatten());
+    }
+    Ok(all.into_iter().collect::<SeamResult<Vec<_>>>()?.into_iter().flatten().collect())
+}
+
+/// What becomes one file.
+struct Piece {
+    location: String,
+    month: i32,
+    places: Range<usize>,
+}
+
+/// What the files of one commit are written from.
+struct Writing {
+    base: Table,
+    history: HistoryTable,
+    rows: Ordered,
+    with_nan: HashSet<String>,
+}
+
+impl Writing {
+    async fn write_all(&self, pieces: Vec<Piece>) -> SeamResult<Vec<DataFile>> {
+        let what = format!("writing steps of history table \"{}\"", self.history.name);
+        let mut files = Vec::with_capacity(pieces.len());
+        for Piece { location, month, places } in pieces {
+            let mut writer = open_file(&self.base, &self.history, &location, &self.with_nan).await?;
+            for from in places.clone().step_by(GATHERED_ROWS) {
+                let to = places.end.min(from + GATHERED_ROWS);
+                let rows = self.rows.gather(from..to).map_err(SeamError::not_done)?;
+                writer.write(&rows).await.map_err(|error| disk::failed(&what, &error))?;
+            }
+            files.extend(close_file(&self.base, &self.history, writer, month).await?);
+        }
+        Ok(files)
+    }
+}
+
+/// What becomes a file each: a month's rows, or equal shares of them.
+fn pieces(months: Vec<MonthRows>) -> Vec<MonthRows> {
+    let mut pieces = Vec::with_capacity(months.len());
+    for (month, rows) in months {
+        let files = if rows.len() > ONE_FILE_ROWS { WRITTEN_AT_ONCE } else { 1 };
+        let share = rows.len().div_ceil(files).max(1);
+        pieces.extend(rows.clone().step_by(share).map(|from| (month, from..rows.end.min(from + share))));
+    }
+    pieces
 }
 
 /// Where the `number`th file of a commit goes.
@@ -111,28 +186,53 @@ fn month_folder(month: i32) -> String {
 /// A month, counted from January 1970, and its range of rows.
 type MonthRows = (i32, Range<usize>);
 
-/// The rows ordered by (month, key, time), and each month with its range of rows.
-fn sorted_by_month(history: &HistoryTable, rows: RecordBatch) -> SeamResult<(RecordBatch, Vec<MonthRows>)> {
-    let column = |index: &usize| -> SeamResult<ArrayRef> {
-        let name = history.schema.field(*index).name();
-        rows.column_by_name(name)
+/// The rows ordered by (month, key, time), and each month with its places in that order.
+fn ordered_by_month(history: &HistoryTable, batches: Vec<RecordBatch>) -> SeamResult<(Ordered, Vec<MonthRows>)> {
+    let column = |batch: &RecordBatch, index: usize| -> SeamResult<ArrayRef> {
+        let name = history.schema.field(index).name();
+        batch
+            .column_by_name(name)
             .cloned()
             .ok_or_else(|| SeamError::NotDone(format!("history table \"{}\" lacks column \"{name}\"", history.name)))
     };
-    let time = column(&history.time)?;
-    let month = create_transform_function(&Transform::Month)
-        .and_then(|month| month.transform(time))
-        .map_err(SeamError::not_done)?;
-    let mut order = vec![SortColumn { values: month.clone(), options: None }];
-    for index in history.key.iter().chain([&history.time]) {
-        order.push(SortColumn { values: column(index)?, options: None });
+    let month_of = create_transform_function(&Transform::Month).map_err(SeamError::not_done)?;
+    let month = |batch: &RecordBatch| month_of.transform(column(batch, history.time)?).map_err(SeamError::not_done);
+    let months: Vec<ArrayRef> = batches.iter().map(month).collect::<SeamResult<_>>()?;
+    let mut by = Vec::with_capacity(batches.len());
+    for (batch, month) in batches.iter().zip(&months) {
+        let mut columns = vec![month.clone()];
+        for index in history.key.iter().chain([&history.time]) {
+            columns.push(column(batch, *index)?);
+        }
+        by.push(columns);
     }
-    let order = lexsort_to_indices(&order, None).map_err(SeamError::not_done)?;
-    let sorted = take_record_batch(&rows, &order).map_err(SeamError::not_done)?;
-    let months = arrow::compute::take(&month, &order, None).map_err(SeamError::not_done)?;
-    let ranges = partition(std::slice::from_ref(&months)).map_err(SeamError::not_done)?.ranges();
-    let months = months.as_primitive::<Int32Type>();
-    Ok((sorted, ranges.into_iter().map(|range| (months.value(range.start), range)).collect()))
+    let rows = Ordered::new(batches, by).map_err(SeamError::not_done)?;
+    let months: Vec<_> = months.iter().map(|months| months.as_primitive::<Int32Type>()).collect();
+    let month_at = |place: usize| {
+        let (batch, row) = rows.at(place);
+        months[batch].value(row)
+    };
+    let mut ranges: Vec<MonthRows> = Vec::new();
+    let mut from = 0;
+    while from < rows.len() {
+        let month = month_at(from);
+        let end = first_place(from, rows.len(), |place| month_at(place) > month);
+        ranges.push((month, from..end));
+        from = end;
+    }
+    Ok((rows, ranges))
+}
+
+/// The first place for which it is true; from there on it stays so. `end` if there is none.
+fn first_place(mut from: usize, mut end: usize, is: impl Fn(usize) -> bool) -> usize {
+    while from < end {
+        let middle = from + (end - from) / 2;
+        match is(middle) {
+            true => end = middle,
+            false => from = middle + 1,
+        }
+    }
+    from
 }
 
 fn columns_with_nan(rows: &RecordBatch) -> HashSet<String> {
@@ -148,10 +248,31 @@ fn writer_properties(history: &HistoryTable, with_nan: &HashSet<String>) -> Writ
         .collect();
     let mut properties = WriterProperties::builder()
         .set_compression(Compression::ZSTD(ZstdLevel::default()))
-        .set_statistics_enabled(EnabledStatistics::Page)
+        .set_dictionary_page_size_limit(DICTIONARY_BYTES)
+        // Scans look for pages by key and time; of other columns the bounds of a row group do.
+        .set_statistics_enabled(EnabledStatistics::Chunk)
         .set_data_page_row_count_limit(PAGE_ROWS)
         .set_sorting_columns(Some(sorting))
         .set_created_by(concat!("tidemark ", env!("CARGO_PKG_VERSION")).to_string());
+    for (index, field) in history.schema.fields().iter().enumerate() {
+        let path = || ColumnPath::from(vec![field.name().clone()]);
+        if index == history.time || history.key.contains(&index) {
+            properties = properties.set_column_statistics_enabled(path(), EnabledStatistics::Page);
+        }
+        match field.data_type() {
+            // A key's times grow, and hardly one comes twice.
+            DataType::Timestamp(..) => {
+                properties = properties
+                    .set_column_dictionary_enabled(path(), false)
+                    .set_column_encoding(path(), Encoding::DELTA_BINARY_PACKED);
+            }
+            // For when there are too many for a dictionary.
+            DataType::Int16 | DataType::Int32 | DataType::Int64 => {
+                properties = properties.set_column_encoding(path(), Encoding::DELTA_BINARY_PACKED);
+            }
+            _ => {}
+        }
+    }
     for column in with_nan {
         // Statistics leave NaN out, but SQL orders it above every number: a reader that prunes `x > 5` by them would
         // lose the row.
@@ -171,7 +292,16 @@ fn has_nan(column: &ArrayRef) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::month_folder;
+    use super::{ONE_FILE_ROWS, month_folder, pieces};
+
+    #[test]
+    fn a_month_of_many_rows_goes_into_two_files_and_no_row_is_left_out() {
+        let many = ONE_FILE_ROWS + 1;
+        let made = pieces(vec![(3, 0..ONE_FILE_ROWS), (4, ONE_FILE_ROWS..ONE_FILE_ROWS + many)]);
+        let lengths: Vec<(i32, usize)> = made.iter().map(|(month, rows)| (*month, rows.len())).collect();
+        assert_eq!(lengths, [(3, ONE_FILE_ROWS), (4, many.div_ceil(2)), (4, many / 2)]);
+        assert!(made.windows(2).all(|pair| pair[0].1.end == pair[1].1.start));
+    }
 
     #[test]
     fn a_month_has_a_folder_before_1970_too() {
