@@ -42,7 +42,7 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
 
 #[tokio::test]
 async fn a_project_is_built_tested_left_alone_and_changed() -> Result<()> {
-    let Some(python) = python("TIDEMARK_DBT_PYTHON")? else { return Ok(()) };
+    let Some(python) = python("TIDEMARK_TEST_DBT_PYTHON")? else { return Ok(()) };
     let folder = Folder::new()?;
     let server = Server::start(&folder).await?;
     let client = server.connect().await?;
