@@ -228,7 +228,7 @@ impl HistoryStore for IcebergHistory {
         let id = self.random_id();
         let mut written = Vec::new();
         let appended = async {
-            let files = data_file::write_steps(self.clock.as_ref(), &base, table, &steps, id, &mut written).await?;
+            let files = data_file::write_steps(&base, table, &steps, id, &mut written).await?;
             if let Some(hook) = self.files_written.as_ref().filter(|_| !files.is_empty()) {
                 hook();
             }

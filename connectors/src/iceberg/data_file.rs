@@ -1,11 +1,10 @@
-//! Steps to Parquet: one file per month, or two of a month with many, sorted by (entity key, time).
+//! Steps to Parquet: one file per month, sorted by (entity key, time).
 
 use super::{disk, order::Ordered, schema};
 use arrow::{
     array::{ArrayRef, AsArray, RecordBatch},
     datatypes::{DataType, Float32Type, Float64Type, Int32Type},
 };
-use futures::channel::oneshot;
 use iceberg::{
     spec::{DataFile, Literal, Struct, Transform},
     table::Table,
@@ -20,8 +19,8 @@ use parquet::{
     },
     schema::types::ColumnPath,
 };
-use std::{collections::HashSet, ops::Range, sync::Arc};
-use tidemark_engine::seam::{Clock, HistoryTable, SeamError, SeamResult};
+use std::{collections::HashSet, ops::Range};
+use tidemark_engine::seam::{HistoryTable, SeamError, SeamResult};
 use uuid::Uuid;
 
 /// Rows per data page: a lookup of one key reads one page per column, not a row group.
@@ -30,20 +29,13 @@ const PAGE_ROWS: usize = 8192;
 /// (8,192 numbers); at the usual megabyte, a column of which every value is another costs twice as much to write and
 /// takes more room (docs/benchmarks.md, "What a step costs in a file").
 const DICTIONARY_BYTES: usize = 64 << 10;
-/// Files of one commit that are written at once, each by a task. The rows that come meanwhile need the other cores.
-const WRITTEN_AT_ONCE: usize = 2;
-/// A month with more rows in one commit goes into as many files as are written at once: below, a file takes well under
-/// a second, and two small ones cost every reader more than that saves.
-const ONE_FILE_ROWS: usize = 1 << 18;
 /// Rows that are put together at a time, in order, before they are encoded.
 const GATHERED_ROWS: usize = 1 << 16;
 
 /// Writes the steps below the table's location and adds each file's location to `written` before its first byte, so
-/// that the caller can remove them all if the commit does not happen: when this returns, nothing writes any more. The
-/// names contain the commit's id: names that only count would be used again by the next process, and overwrite live
+/// that the caller can remove them all if the commit does not happen. The names contain the commit's id: names that only count would be used again by the next process, and overwrite live
 /// data.
 pub async fn write_steps(
-    clock: &dyn Clock,
     base: &Table,
     history: &HistoryTable,
     steps: &[RecordBatch],
@@ -57,83 +49,22 @@ pub async fn write_steps(
     if batches.is_empty() {
         return Ok(Vec::new());
     }
-    let with_nan = batches.iter().flat_map(columns_with_nan).collect();
+    let with_nan: HashSet<String> = batches.iter().flat_map(columns_with_nan).collect();
     let (rows, months) = ordered_by_month(history, batches)?;
-    let mut lanes: [Vec<Piece>; WRITTEN_AT_ONCE] = Default::default();
-    for (number, (month, places)) in pieces(months).into_iter().enumerate() {
+    let what = format!("writing steps of history table \"{}\"", history.name);
+    let mut files = Vec::with_capacity(months.len());
+    for (number, (month, places)) in months.into_iter().enumerate() {
         let location = new_location(base, month, commit, number);
         written.push(location.clone());
-        // To where least is to be written so far.
-        if let Some(lane) =
-            lanes.iter_mut().min_by_key(|lane| lane.iter().map(|piece| piece.places.len()).sum::<usize>())
-        {
-            lane.push(Piece { location, month, places });
+        let mut writer = open_file(base, history, &location, &with_nan).await?;
+        for from in places.clone().step_by(GATHERED_ROWS) {
+            let to = places.end.min(from + GATHERED_ROWS);
+            let rows = rows.gather(from..to).map_err(SeamError::not_done)?;
+            writer.write(&rows).await.map_err(|error| disk::failed(&what, &error))?;
         }
+        files.extend(close_file(base, history, writer, month).await?);
     }
-    let writing = Arc::new(Writing { base: base.clone(), history: history.clone(), rows, with_nan });
-    let [here, beside @ ..] = lanes;
-    let mut waiting = Vec::new();
-    for lane in beside.into_iter().filter(|lane| !lane.is_empty()) {
-        let (done, wait) = oneshot::channel();
-        let writing = writing.clone();
-        clock.spawn(
-            "history files",
-            Box::pin(async move {
-                // Nobody waits for it any more: its files are orphans, which `vacuum` removes.
-                let _ = done.send(writing.write_all(lane).await);
-            }),
-        );
-        waiting.push(wait);
-    }
-    let mut all = vec![writing.write_all(here).await];
-    for wait in waiting {
-        let stopped = |_| SeamError::NotDone("a task that writes history files has stopped".to_string());
-        all.push(wait.await.map_err(stopped).flatten());
-    }
-    Ok(all.into_iter().collect::<SeamResult<Vec<_>>>()?.into_iter().flatten().collect())
-}
-
-/// What becomes one file.
-struct Piece {
-    location: String,
-    month: i32,
-    places: Range<usize>,
-}
-
-/// What the files of one commit are written from.
-struct Writing {
-    base: Table,
-    history: HistoryTable,
-    rows: Ordered,
-    with_nan: HashSet<String>,
-}
-
-impl Writing {
-    async fn write_all(&self, pieces: Vec<Piece>) -> SeamResult<Vec<DataFile>> {
-        let what = format!("writing steps of history table \"{}\"", self.history.name);
-        let mut files = Vec::with_capacity(pieces.len());
-        for Piece { location, month, places } in pieces {
-            let mut writer = open_file(&self.base, &self.history, &location, &self.with_nan).await?;
-            for from in places.clone().step_by(GATHERED_ROWS) {
-                let to = places.end.min(from + GATHERED_ROWS);
-                let rows = self.rows.gather(from..to).map_err(SeamError::not_done)?;
-                writer.write(&rows).await.map_err(|error| disk::failed(&what, &error))?;
-            }
-            files.extend(close_file(&self.base, &self.history, writer, month).await?);
-        }
-        Ok(files)
-    }
-}
-
-/// What becomes a file each: a month's rows, or equal shares of them.
-fn pieces(months: Vec<MonthRows>) -> Vec<MonthRows> {
-    let mut pieces = Vec::with_capacity(months.len());
-    for (month, rows) in months {
-        let files = if rows.len() > ONE_FILE_ROWS { WRITTEN_AT_ONCE } else { 1 };
-        let share = rows.len().div_ceil(files).max(1);
-        pieces.extend(rows.clone().step_by(share).map(|from| (month, from..rows.end.min(from + share))));
-    }
-    pieces
+    Ok(files)
 }
 
 /// Where the `number`th file of a commit goes.
@@ -292,16 +223,7 @@ fn has_nan(column: &ArrayRef) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::{ONE_FILE_ROWS, month_folder, pieces};
-
-    #[test]
-    fn a_month_of_many_rows_goes_into_two_files_and_no_row_is_left_out() {
-        let many = ONE_FILE_ROWS + 1;
-        let made = pieces(vec![(3, 0..ONE_FILE_ROWS), (4, ONE_FILE_ROWS..ONE_FILE_ROWS + many)]);
-        let lengths: Vec<(i32, usize)> = made.iter().map(|(month, rows)| (*month, rows.len())).collect();
-        assert_eq!(lengths, [(3, ONE_FILE_ROWS), (4, many.div_ceil(2)), (4, many / 2)]);
-        assert!(made.windows(2).all(|pair| pair[0].1.end == pair[1].1.start));
-    }
+    use super::month_folder;
 
     #[test]
     fn a_month_has_a_folder_before_1970_too() {

@@ -169,7 +169,7 @@ mod tests {
             (DataType::Float64, Value::float(1e20), Some("1e20")),
             (DataType::Float64, Value::float(f64::NEG_INFINITY), Some("-Infinity")),
             (DataType::Decimal128(10, 2), Value::decimal(-5), Some("-0.05")),
-            (DataType::Decimal128(10, 0), Value::Decimal(12), Some("12")),
+            (DataType::Decimal128(10, 0), Value::decimal(12), Some("12")),
             (DataType::Date32, Value::Int(19_675), Some("2023-11-14")),
             (ts(Some("UTC")), Value::Int(us), Some("2023-11-14T22:13:20.500Z")),
             (ts(None), Value::Int(us), Some("2023-11-14T22:13:20.500")),

@@ -67,7 +67,7 @@ struct Shape {
 pub struct PreparedService {
     shape: Arc<Shape>,
     /// Where the parameters are the text's own literals: their types, and what they say.
-    literals: Option<(Vec<u32>, Vec<Box<str>>)>,
+    literals: Option<(Vec<u32>, Vec<String>)>,
 }
 
 struct Member {
@@ -219,7 +219,7 @@ impl PreparedService {
 
     /// The same with literals, in text form, for its parameters, which are of these types.
     pub fn with_literals<'a>(&self, oids: &[u32], literals: impl Iterator<Item = &'a str>) -> PreparedService {
-        let literals = (oids.to_vec(), literals.map(Into::into).collect());
+        let literals = (oids.to_vec(), literals.map(String::from).collect());
         PreparedService { shape: self.shape.clone(), literals: Some(literals) }
     }
 
@@ -294,7 +294,7 @@ struct Answering<'a> {
     session: &'a Session,
     prepared: &'a Prepared,
     service: &'a Shape,
-    literals: &'a Option<(Vec<u32>, Vec<Box<str>>)>,
+    literals: &'a Option<(Vec<u32>, Vec<String>)>,
     bound: &'a Bound,
     /// With what is now for each.
     views: Vec<(i64, Arc<ViewRuntime>)>,
@@ -360,7 +360,7 @@ impl Answering<'_> {
             return super::parameters(self.session, self.prepared, self.bound);
         };
         let zone = &self.session.format.time_zone;
-        let value = |(oid, text): (&u32, &Box<str>)| decode_param(*oid, FieldFormat::Text, Some(text.as_bytes()), zone);
+        let value = |(oid, text): (&u32, &String)| decode_param(*oid, FieldFormat::Text, Some(text.as_bytes()), zone);
         Ok(oids.iter().zip(literals).map(value).collect::<Result<_, _>>()?)
     }
 
