@@ -7,7 +7,11 @@ use crate::{
     seam::{AdmittedBatch, SourceBatch},
     value::{Value, array_of, encode_row, values_of},
 };
-use arrow::{array::RecordBatch, datatypes::SchemaRef, error::ArrowError};
+use arrow::{
+    array::{RecordBatch, UInt64Array},
+    datatypes::SchemaRef,
+    error::ArrowError,
+};
 use std::{
     collections::{HashMap, hash_map::Entry},
     sync::Arc,
@@ -125,12 +129,22 @@ impl CurrentRows {
         Ok(replaced)
     }
 
-    /// All rows, by key.
-    pub fn batch(&self, schema: &SchemaRef) -> Result<RecordBatch, ArrowError> {
+    fn by_key(&self) -> Vec<&Current> {
         let mut rows: Vec<(&Vec<u8>, &Current)> = self.rows.iter().collect();
         rows.sort_by(|a, b| a.0.cmp(b.0));
-        let rows: Vec<&Current> = rows.into_iter().map(|(_, current)| current).collect();
-        batch_of(schema, &rows)
+        rows.into_iter().map(|(_, current)| current).collect()
+    }
+
+    /// All rows, by key.
+    pub fn batch(&self, schema: &SchemaRef) -> Result<RecordBatch, ArrowError> {
+        batch_of(schema, &self.by_key())
+    }
+
+    /// All rows, by key, and where each is in the log.
+    pub fn placed(&self, schema: &SchemaRef) -> Result<(RecordBatch, UInt64Array), ArrowError> {
+        let rows = self.by_key();
+        let offsets = UInt64Array::from_iter_values(rows.iter().map(|current| current.offset));
+        Ok((batch_of(schema, &rows)?, offsets))
     }
 }
 

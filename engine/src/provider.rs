@@ -42,6 +42,10 @@ pub fn provider(
             let source = engine.source(*id).ok_or_else(|| gone(*id))?;
             Arc::new(log_scan::LogTable::new(source))
         }
+        ScanTarget::Rows(id) => {
+            let source = engine.source(*id).ok_or_else(|| gone(*id))?;
+            Arc::new(log_scan::LogTable::placed(source, table.schema.clone()))
+        }
         ScanTarget::CurrentRows(id) => {
             let view = engine.view(*id).ok_or_else(|| gone(*id))?;
             let at_us = view.now_us(clock_us);

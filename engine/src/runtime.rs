@@ -14,6 +14,7 @@
 //! steps with an instant below history's F are recognised and not written again. A crash before 2 loses nothing,
 //! because 3 never runs ahead of 2.
 
+mod change;
 mod checkpoint;
 mod extent;
 mod failed;
@@ -21,16 +22,19 @@ mod family;
 mod letters;
 mod maintenance;
 mod meters;
+mod plain;
 mod reading;
 mod refresh;
 mod restore;
 mod source;
 mod topic;
 
+pub use change::{Alone, Change};
 pub use failed::Failure;
 pub use letters::DeadLetter;
 pub use maintenance::Maintenance;
 pub use meters::{EngineMeters, SPANS_US, SourceMeters, ViewMeters};
+pub use plain::Plain;
 pub use reading::Reading;
 pub use refresh::Refreshed;
 pub use restore::STATE_FORMAT;
@@ -657,7 +661,22 @@ impl Engine {
         })?;
         let begun_us = self.seams.clock.now_us();
         self.make_way(&source).await?;
-        source.ingest(batches, None, begun_us, conflict, &self.seams).await
+        source.ingest(batches, None, begun_us, conflict, false, &self.seams).await
+    }
+
+    /// The same, and the report has the rows that count.
+    pub async fn ingest_shown(
+        &self,
+        id: ObjectId,
+        batches: Vec<arrow::record_batch::RecordBatch>,
+        conflict: Conflict,
+    ) -> Result<IngestReport, IngestError> {
+        let source = self.source(id).ok_or_else(|| {
+            IngestError::Seam(SeamError::NotDone("the source or table was dropped meanwhile".to_string()))
+        })?;
+        let begun_us = self.seams.clock.now_us();
+        self.make_way(&source).await?;
+        source.ingest(batches, None, begun_us, conflict, true, &self.seams).await
     }
 
     /// Where too many steps wait for history, rows wait for their commit; where that fails they are refused.

@@ -13,7 +13,9 @@ mod state;
 pub use clock::Clock;
 pub use history::{CommitTag, HistoryStore, HistoryTable, Removed, Rewritten};
 pub use online::{OnlineStore, OnlineValue, Put, PutVersion, Traffic};
-pub use source::{AdmittedBatch, Origin, Positions, Reject, RejectReason, Run, Source, SourceBatch, Taken, Undecoded};
+pub use source::{
+    AdmittedBatch, Origin, Positions, Reject, RejectReason, Removal, Run, Source, SourceBatch, Taken, Undecoded,
+};
 pub use state::{Keyspace, StateStore, WriteBatch};
 
 /// An error at a seam.

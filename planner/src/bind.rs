@@ -9,7 +9,9 @@ use crate::{
     functions::{clock, series::generate_series},
     names::{self, GENERATE_SERIES},
     respelled::respell,
-    table::{self, ContinuousColumn, RECORDED_AT_COLUMN, ScanTarget, StepsTable, TidemarkTable},
+    table::{
+        self, ContinuousColumn, RECORDED_AT_COLUMN, ROW_COLUMN, ROWS_SCHEMA, ScanTarget, StepsTable, TidemarkTable,
+    },
 };
 use arrow_schema::{DataType, Field, Schema, SchemaRef};
 use datafusion::{
@@ -220,6 +222,20 @@ impl<'a> Binder<'a> {
                     && let Some(source) = self.system_table("pg_catalog", table)
                 {
                     return Ok(source);
+                }
+            }
+            ROWS_SCHEMA => {
+                if let Some(object) = self.snapshot.get(table)
+                    && let Body::Table(relation) = &object.body
+                    && relation.files().is_none()
+                {
+                    self.reads.add([object.id]);
+                    self.names.add([object.id]);
+                    let row = Arc::new(Field::new(ROW_COLUMN, DataType::UInt64, false));
+                    let columns = relation.schema();
+                    let columns = std::iter::once(row).chain(columns.fields().iter().cloned());
+                    let schema = Arc::new(Schema::new(columns.collect::<Vec<_>>()));
+                    return Ok(source(ScanTarget::Rows(object.id), &object.name, schema, None));
                 }
             }
             "history" => {

@@ -3,6 +3,7 @@
 //! read here by recursive descent; the queries and expressions inside are sqlparser's. Nothing is bound to a catalog.
 
 mod aggregate;
+mod change;
 mod copy;
 mod cursor;
 mod dialect;
@@ -28,6 +29,7 @@ mod view;
 #[cfg(test)]
 mod tests;
 
+pub use change::returning_query;
 pub use dialect::TidemarkDialect;
 pub use duration::duration_us;
 pub(crate) use name::quoted;
@@ -78,10 +80,7 @@ fn parsed(mut cursor: Cursor<'_>) -> PlanResult<Parsed> {
 
 /// PostgreSQL statements that have no meaning here, at least so far: known words get an honest answer, not a syntax error.
 const UNSUPPORTED: &[(&str, &str)] = &[
-    ("UPDATE", "insert the row again: a source or table with FORMAT UPSERT replaces it by its primary key"),
-    ("DELETE", "retention settings remove old rows: see WITH (retention = '…')"),
-    ("MERGE", "INSERT … ON CONFLICT … DO UPDATE replaces rows by their primary key"),
-    ("TRUNCATE", "DROP the object and create it again"),
+    ("MERGE", "UPDATE … FROM and INSERT … ON CONFLICT do the same in two statements"),
     ("DECLARE", "let the driver fetch in portions with a portal (fetch size), or use COPY … TO STDOUT"),
     ("FETCH", "let the driver fetch in portions with a portal (fetch size), or use COPY … TO STDOUT"),
     ("MOVE", "let the driver fetch in portions with a portal (fetch size), or use COPY … TO STDOUT"),
@@ -104,8 +103,14 @@ fn statement(c: &mut Cursor<'_>) -> PlanResult<Statement> {
     }
     let Some(word) = c.keyword(0) else { return Err(c.unexpected()) };
     match word.as_str() {
-        "SELECT" | "VALUES" | "WITH" | "TABLE" => Ok(Statement::Query(c.query()?)),
+        "SELECT" | "VALUES" | "TABLE" => Ok(Statement::Query(c.query()?)),
+        "WITH" => {
+            let start = *c;
+            change::with(c.query()?).map(|found| found.unwrap_or_else(Statement::Query)).map_err(|e| start.place(e))
+        }
         "INSERT" => insert::insert(c),
+        "UPDATE" | "DELETE" => change::change(c),
+        "TRUNCATE" => change::truncate(c),
         "CREATE" => create(c),
         "DROP" => object::drop(c),
         "ALTER" => object::alter(c),

@@ -1,7 +1,9 @@
 //! The statements of the surface (`docs/sql.md`), as parsed: names and options resolved to Rust types, nothing bound.
 
+mod change;
 mod role;
 
+pub use change::{Change, all_of, returned, rows_of};
 pub use role::{Grant, GrantRoles, GrantTarget, Hidden, RoleName, RoleOptions};
 
 use datafusion::sql::sqlparser::ast;
@@ -186,6 +188,11 @@ pub enum Statement {
         options: CopyOptions,
     },
     Insert(Insert),
+    Change(Change),
+    /// `TRUNCATE [TABLE] name, …`
+    Truncate {
+        tables: Vec<String>,
+    },
     /// Anything that is answered as rows and planned by DataFusion: SELECT, VALUES, WITH, TABLE.
     Query(Box<ast::Query>),
     /// `SET [SESSION | LOCAL] name { = | TO } value[, …]`, `SET TIME ZONE …`; `value` `None` means DEFAULT
@@ -322,6 +329,7 @@ pub struct Insert {
     /// For [`OnConflict::Replace`]: the conflict's key columns and the columns it sets, so that whoever knows the table
     /// can check that together they are all of them.
     pub replaces: Vec<String>,
+    pub returning: Option<Vec<ast::SelectItem>>,
 }
 
 #[derive(Debug, Clone, PartialEq)]

@@ -10,6 +10,8 @@ use tidemark_catalog::ObjectId;
 pub enum ScanTarget {
     /// Admitted rows of a source or plain table; current rows of a table with a primary key.
     Relation(ObjectId),
+    /// The same of a table, with the place of each row in front, [`ROW_COLUMN`]: what statements read that change it.
+    Rows(ObjectId),
     /// `V(k, now)` for every key.
     CurrentRows(ObjectId),
     /// `V(k, t)` for every key: `FOR SYSTEM_TIME AS OF`; microseconds.
@@ -68,6 +70,11 @@ pub const OP_COLUMN: &str = "_op";
 pub const EVENT_TIME_COLUMN: &str = "_event_time";
 /// When the row was written (`timestamptz`); only in `history.<view>`.
 pub const RECORDED_AT_COLUMN: &str = "_recorded_at";
+
+/// The schema of [`ScanTarget::Rows`]: nobody's own names begin so.
+pub const ROWS_SCHEMA: &str = "$rows";
+/// Where a row is in its table's log (`UInt64`).
+pub const ROW_COLUMN: &str = "$row";
 
 /// The type of every instant: microseconds, UTC.
 pub fn instant_type() -> DataType {

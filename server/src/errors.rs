@@ -72,6 +72,8 @@ impl From<FilesError> for PgError {
 impl From<IngestError> for PgError {
     fn from(error: IngestError) -> Self {
         match error {
+            IngestError::NotAdmitted { .. } => PgError::error("22023", error.to_string())
+                .hint("no row was changed: mend the event time that the statement gives"),
             IngestError::TakenBefore { .. } => PgError::error("XX000", error.to_string()),
             IngestError::Duplicate { ref key, .. } => PgError::error("23505", error.to_string())
                 .detail(key.clone())

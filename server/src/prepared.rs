@@ -138,6 +138,20 @@ impl Prepared {
                     types = deduced(&plan.plan, types)?.types;
                 }
                 prepared.parameter_oids = oids(&types, declared);
+                if insert.returning.is_some() {
+                    let object = statement::insert::target(&snapshot, &insert.table)?;
+                    prepared.schema = returned(database, session, statement::insert::returning(object, insert), &types)?;
+                }
+            }
+            Statement::Change(change) => {
+                let types = statement::change::parameter_types(&snapshot, change, declared)?;
+                let plan = statement::query::bind(database, session, &change.query, &types)?;
+                let types = deduced(&plan.plan, types)?.types;
+                prepared.parameter_oids = oids(&types, declared);
+                if change.returning.is_some() {
+                    let object = statement::change::target(&snapshot, &change.table, change.command())?;
+                    prepared.schema = returned(database, session, statement::change::returning(object, change), &types)?;
+                }
             }
             Statement::AdvanceWatermark { to, .. } | Statement::ResetTopic { to: ResetTo::Instant(to), .. } => {
                 let numbers = instants::of_expression(to);
@@ -194,6 +208,17 @@ impl Prepared {
         self.lookup = Some(PreparedLookup { keys: lookup.keys, shape: Arc::new(shape) });
         Ok(true)
     }
+}
+
+/// The columns of `RETURNING`.
+fn returned(
+    database: &Database,
+    session: &Session,
+    returning: Option<statement::Returning<'_>>,
+    types: &[Option<DataType>],
+) -> Result<Option<SchemaRef>, PgError> {
+    let plan = returning.map(|returning| returning.bind(database, session, types)).transpose()?;
+    Ok(plan.map(|plan| names::shown_schema(plan.plan.schema().as_arrow())))
 }
 
 /// Bind counts parameters in 16 bits.

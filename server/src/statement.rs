@@ -3,6 +3,7 @@
 mod advance_watermark;
 mod assign;
 mod authorize;
+pub mod change;
 mod comment;
 mod copy_from;
 mod copy_to;
@@ -28,6 +29,7 @@ mod rename;
 mod rename_aggregate;
 mod reset_topic;
 mod resume;
+mod returning;
 mod role;
 mod secret;
 pub mod served_lookup;
@@ -58,6 +60,7 @@ use std::{borrow::Cow, ops::Range, sync::Arc};
 use tidemark_catalog::ObjectKind;
 use tidemark_planner::Statement;
 
+pub use returning::Returning;
 pub use role::verifier;
 
 /// Executes a prepared statement with its parameters, and keeps in the audit what is to be kept there.
@@ -107,8 +110,13 @@ async fn run(
         }
         Statement::Insert(statement) => {
             let parameters = parameters(session, prepared, bound)?;
-            insert::execute(database, session, statement, &prepared.parameter_oids, &parameters).await
+            insert::execute(database, session, statement, &prepared.parameter_oids, &parameters, bound).await
         }
+        Statement::Change(statement) => {
+            let parameters = parameters(session, prepared, bound)?;
+            change::execute(database, session, statement, &prepared.parameter_oids, &parameters, bound).await
+        }
+        Statement::Truncate { tables } => change::truncate(database, session, tables).await,
         Statement::CreateRelation(statement) => {
             create_relation::execute(database, session, statement, &parsed.text).await
         }
@@ -246,6 +254,8 @@ fn changes(statement: &Statement) -> Option<Cow<'static, str>> {
     let of = |verb: &str, kind: ObjectKind| Some(format!("{verb} {kind}").to_uppercase().into());
     match statement {
         Statement::Insert(_) => Some("INSERT".into()),
+        Statement::Change(change) => Some(change.command().into()),
+        Statement::Truncate { .. } => Some("TRUNCATE TABLE".into()),
         Statement::CopyFrom { .. } => Some("COPY FROM".into()),
         Statement::CreateRelation(create) => of("CREATE", create.kind),
         Statement::CreateTableAs { .. } => Some("CREATE TABLE AS".into()),
@@ -289,7 +299,8 @@ fn admit_to_serving(statement: &Statement) -> Result<(), PgError> {
 /// in holds on only while they are applied; a refresh may end after any row.
 fn is_whole(statement: &Statement) -> bool {
     match statement {
-        Statement::Insert(_) | Statement::CopyFrom { .. } | Statement::CreateTableAs { .. } => false,
+        Statement::Insert(_) | Statement::Change(_) | Statement::Truncate { .. } | Statement::CopyFrom { .. } => false,
+        Statement::CreateTableAs { .. } => false,
         Statement::RefreshOnlineStore { .. } => false,
         // Safe to stop anywhere, and long.
         Statement::Optimize { .. } | Statement::VacuumHistory { .. } => false,

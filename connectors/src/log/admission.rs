@@ -14,13 +14,20 @@
 //! u32 undecoded, each: u32 partition · u64 offset · i64 append time · u32 length · error · u32 length · payload
 //! u32 taken, each: u32 partition · u64 next offset · i64 watermark
 //! ```
+//! Where the third bit is set, rows of the log are no more (after what came from a topic, if both are):
+//!
+//! ```text
+//! u64 below · u32 offsets, each: u64
+//! ```
 
-use tidemark_engine::seam::{AdmittedBatch, Origin, Reject, RejectReason, Run, Taken, Undecoded};
+use tidemark_engine::seam::{AdmittedBatch, Origin, Reject, RejectReason, Removal, Run, Taken, Undecoded};
 
 /// In the number of rejects: an origin follows.
 const HAS_ORIGIN: u32 = 1 << 31;
 /// Beside it: the origin is a reset.
 const IS_RESET: u32 = 1 << 30;
+/// Beside them: rows are removed.
+const HAS_REMOVAL: u32 = 1 << 29;
 
 pub(super) fn encode(out: &mut Vec<u8>, admitted: &AdmittedBatch) {
     out.extend_from_slice(&admitted.frontier_us.to_le_bytes());
@@ -30,6 +37,7 @@ pub(super) fn encode(out: &mut Vec<u8>, admitted: &AdmittedBatch) {
         Some(origin) if origin.is_reset => HAS_ORIGIN | IS_RESET,
         Some(_) => HAS_ORIGIN,
     };
+    let flags = flags | if admitted.removal.is_empty() { 0 } else { HAS_REMOVAL };
     out.extend_from_slice(&(admitted.rejected.len() as u32 | flags).to_le_bytes());
     for reject in &admitted.rejected {
         out.extend_from_slice(&reject.row.to_le_bytes());
@@ -46,6 +54,13 @@ pub(super) fn encode(out: &mut Vec<u8>, admitted: &AdmittedBatch) {
     }
     if let Some(origin) = &admitted.origin {
         encode_origin(out, origin);
+    }
+    if !admitted.removal.is_empty() {
+        out.extend_from_slice(&admitted.removal.below.to_le_bytes());
+        count(out, admitted.removal.offsets.len());
+        for offset in &admitted.removal.offsets {
+            out.extend_from_slice(&offset.to_le_bytes());
+        }
     }
 }
 
@@ -109,7 +124,7 @@ pub(super) fn decode(bytes: &[u8]) -> Option<AdmittedBatch> {
     let frontier_us = i64::from_le_bytes(take(&mut rest)?);
     let max_event_us = i64::from_le_bytes(take(&mut rest)?);
     let rejects = u32::from_le_bytes(take(&mut rest)?);
-    let rejected = (0..rejects & !(HAS_ORIGIN | IS_RESET))
+    let rejected = (0..rejects & !(HAS_ORIGIN | IS_RESET | HAS_REMOVAL))
         .map(|_| {
             let row = u32::from_le_bytes(take(&mut rest)?);
             let [code] = take(&mut rest)?;
@@ -124,7 +139,15 @@ pub(super) fn decode(bytes: &[u8]) -> Option<AdmittedBatch> {
         0 => None,
         _ => Some(decode_origin(&mut rest, rejects & IS_RESET != 0)?),
     };
-    rest.is_empty().then_some(AdmittedBatch { rejected, frontier_us, max_event_us, effective_us, deletes, origin })
+    let removal = match rejects & HAS_REMOVAL {
+        0 => Removal::default(),
+        _ => Removal {
+            below: u64::from_le_bytes(take(&mut rest)?),
+            offsets: (0..length(&mut rest)?).map(|_| take(&mut rest).map(u64::from_le_bytes)).collect::<Option<_>>()?,
+        },
+    };
+    let admitted = AdmittedBatch { rejected, frontier_us, max_event_us, effective_us, deletes, origin, removal };
+    rest.is_empty().then_some(admitted)
 }
 
 /// Rows of one batch are counted in u32, and a frame is far below 4 GiB.
@@ -215,8 +238,10 @@ mod tests {
             prop::collection::vec(any::<i64>(), 0..5),
             prop::collection::vec(any::<u32>(), 0..5),
             prop::option::of(any_origin()),
+            (0u64..3, prop::collection::vec(any::<u64>(), 0..3)),
         )
-            .prop_map(|(rejected, frontier_us, max_event_us, effective_us, deletes, origin)| AdmittedBatch {
+            .prop_map(|(rejected, frontier_us, max_event_us, effective_us, deletes, origin, removed)| AdmittedBatch {
+                removal: Removal { below: removed.0, offsets: removed.1 },
                 rejected,
                 frontier_us,
                 max_event_us,

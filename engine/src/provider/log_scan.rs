@@ -1,15 +1,21 @@
 //! Scans of sources and tables: their log, streamed; or the current rows of a table with a primary key.
 
 use super::seam;
-use crate::{runtime::SourceRuntime, seam::Positions, value::array_of};
+use crate::{
+    runtime::{Plain, SourceRuntime},
+    seam::Positions,
+    value::array_of,
+};
 use arrow::{
-    array::{Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray},
+    array::{ArrayRef, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray, UInt64Array},
     compute::cast,
     datatypes::SchemaRef,
+    error::ArrowError,
 };
 use async_trait::async_trait;
 use datafusion::{
     catalog::{Session, TableProvider, streaming::StreamingTable},
+    common::DataFusionError,
     datasource::{TableType, memory::MemorySourceConfig},
     error::Result as DfResult,
     execution::TaskContext,
@@ -24,11 +30,19 @@ use tidemark_catalog::UTC;
 
 pub struct LogTable {
     source: Arc<SourceRuntime>,
+    schema: SchemaRef,
+    /// Where each row is in the log comes first, [`ROW_COLUMN`](tidemark_planner::table::ROW_COLUMN).
+    placed: bool,
 }
 
 impl LogTable {
     pub fn new(source: Arc<SourceRuntime>) -> Self {
-        LogTable { source }
+        LogTable { schema: source.schema.clone(), source, placed: false }
+    }
+
+    /// The same with the rows' places, for statements that change them.
+    pub fn placed(source: Arc<SourceRuntime>, schema: SchemaRef) -> Self {
+        LogTable { source, schema, placed: true }
     }
 }
 
@@ -41,7 +55,7 @@ impl fmt::Debug for LogTable {
 #[async_trait]
 impl TableProvider for LogTable {
     fn schema(&self) -> SchemaRef {
-        self.source.schema.clone()
+        self.schema.clone()
     }
 
     fn table_type(&self) -> TableType {
@@ -55,79 +69,73 @@ impl TableProvider for LogTable {
         filters: &[Expr],
         limit: Option<usize>,
     ) -> DfResult<Arc<dyn ExecutionPlan>> {
-        if let Some(rows) = self.source.current_rows() {
-            let rows = rows?;
-            let exec = MemorySourceConfig::try_new_exec(&[vec![rows]], self.schema(), projection.cloned())?;
+        let rows = match self.placed {
+            true => self.source.placed_rows().map(|placed| place(&self.schema, placed?)),
+            false => self.source.current_rows(),
+        };
+        if let Some(rows) = rows {
+            let exec = MemorySourceConfig::try_new_exec(&[vec![rows?]], self.schema(), projection.cloned())?;
             return Ok(exec);
         }
         // A scan reads what was there when it began.
-        let (from, to) = self.source.log.range().await.map_err(seam)?;
-        let stream = LogStream { source: self.source.clone(), from, to };
+        let (from, shown) = self.source.shown().await.map_err(seam)?;
+        let (source, schema) = (self.source.clone(), self.schema.clone());
+        let stream = LogStream { source, schema, from, shown, placed: self.placed };
         let table = StreamingTable::try_new(self.schema(), vec![Arc::new(stream)])?;
         table.scan(state, projection, filters, limit).await
     }
 }
 
+/// Rows with their places before them.
+fn place(schema: &SchemaRef, (rows, offsets): (RecordBatch, UInt64Array)) -> Result<RecordBatch, ArrowError> {
+    let offsets: ArrayRef = Arc::new(offsets);
+    RecordBatch::try_new(schema.clone(), [&[offsets], rows.columns()].concat())
+}
+
 struct LogStream {
     source: Arc<SourceRuntime>,
+    schema: SchemaRef,
     from: Positions,
-    to: Positions,
+    shown: Plain,
+    placed: bool,
 }
 
 impl fmt::Debug for LogStream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "LogStream({:?}..{:?})", self.from, self.to)
+        write!(f, "LogStream({:?}..{})", self.from, self.shown.end)
     }
 }
 
 impl PartitionStream for LogStream {
     fn schema(&self) -> &SchemaRef {
-        &self.source.schema
+        &self.schema
     }
 
     fn execute(&self, _: Arc<TaskContext>) -> SendableRecordBatchStream {
-        let (source, to) = (self.source.clone(), self.to.get(0));
-        let schema = source.schema.clone();
-        let batches = futures::stream::try_unfold(self.from.clone(), move |from| {
-            let source = source.clone();
+        let (source, schema, placed) = (self.source.clone(), self.schema.clone(), self.placed);
+        let begun = (self.from.clone(), self.shown.clone());
+        let batches = futures::stream::try_unfold(begun, move |(from, shown)| {
+            let (source, schema) = (source.clone(), schema.clone());
             async move {
-                if from.get(0) >= to {
+                if from.get(0) >= shown.end {
                     return Ok(None);
                 }
-                let (mut rows, next) = source.admitted_rows(&from).await.map_err(seam)?;
+                let (records, next) = source.records(&from).await.map_err(seam)?;
                 if next == from {
                     return Ok(None);
                 }
-                // Rows appended after the scan began are not part of it. A batch is admitted as a whole, so an
-                // overshoot can only be whole batches at the end; offsets beyond `to` are rare enough to re-read.
-                if next.get(0) > to {
-                    rows = within(&source, &from, to).await?;
-                }
-                Ok::<_, datafusion::error::DataFusionError>(Some((
-                    futures::stream::iter(rows.into_iter().map(Ok::<_, datafusion::error::DataFusionError>)),
-                    next,
-                )))
+                let each = records.into_iter().map(|batch| match (shown.rows(&batch)?, placed) {
+                    (rows, true) => place(&schema, rows),
+                    ((rows, _), false) => Ok(rows),
+                });
+                let rows = each.collect::<Result<Vec<RecordBatch>, ArrowError>>()?;
+                let rows = rows.into_iter().filter(|rows| rows.num_rows() > 0).map(Ok::<_, DataFusionError>);
+                Ok::<_, DataFusionError>(Some((futures::stream::iter(rows.collect::<Vec<_>>()), (next, shown))))
             }
         })
         .try_flatten();
-        Box::pin(RecordBatchStreamAdapter::new(schema, batches))
+        Box::pin(RecordBatchStreamAdapter::new(self.schema.clone(), batches))
     }
-}
-
-/// The admitted rows of the batches from `from` that begin before `to`.
-async fn within(source: &SourceRuntime, from: &Positions, to: u64) -> DfResult<Vec<RecordBatch>> {
-    let (batches, _) = source.versions(from).await.map_err(seam)?;
-    let mut rows = vec![];
-    for batch in batches {
-        if batch.base_offset >= to {
-            break;
-        }
-        let rejected = batch.admission.map(|a| a.rejected).unwrap_or_default();
-        let mut keep = vec![true; batch.rows.num_rows()];
-        rejected.iter().for_each(|r| keep[r.row as usize] = false);
-        rows.push(arrow::compute::filter_record_batch(&batch.rows, &keep.into())?);
-    }
-    Ok(rows)
 }
 
 /// A row of a changelog, and whether it is a delete.
@@ -153,7 +161,7 @@ impl VersionsTable {
         };
         let mut latest: BTreeMap<(Vec<u8>, i64), Version> = BTreeMap::new();
         loop {
-            let (batches, next) = self.source.versions(&from).await.map_err(seam)?;
+            let (batches, next) = self.source.records(&from).await.map_err(seam)?;
             if next == from {
                 break;
             }

@@ -4,6 +4,7 @@
 use super::{
     Engine, SourceRuntime, ViewRuntime,
     extent::Extent,
+    plain::Plain,
     reading::lock_all,
     restore::{STATE_FORMAT, SourceProgress, ViewProgress},
     source::Inner,
@@ -36,6 +37,7 @@ struct SourceStand {
     progress: SourceProgress,
     extent: Extent,
     origins: Origins,
+    plain: Option<Plain>,
 }
 
 struct ViewStand {
@@ -86,7 +88,8 @@ impl SourceStand {
             rows: count(&source.counters.rows),
             rejected: count(&source.counters.rejected),
         };
-        SourceStand { id: source.id, progress, extent: source.extent(), origins: Origins::of(inner) }
+        let plain = source.plain.as_ref().map(|plain| plain.read().clone());
+        SourceStand { id: source.id, progress, extent: source.extent(), origins: Origins::of(inner), plain }
     }
 }
 
@@ -269,6 +272,9 @@ impl Engine {
                 group.batch.puts.push(put(at.id, &at.progress)?);
                 group.batch.puts.push(at.extent.put(at.id)?);
                 at.origins.put(at.id, &mut group.batch)?;
+                if let Some(plain) = &at.plain {
+                    plain.put(at.id, &mut group.batch)?;
+                }
             }
         }
         all = all.and(self.save(group, &mut checkpointed).await);
@@ -279,6 +285,9 @@ impl Engine {
                 positions = view.view.least_in(source.id, &view.open, positions);
             }
             self.shorten(source, &positions, &checkpointed).await?;
+            if let Some(plain) = &at.plain {
+                source.let_go_of_removed(plain).await?;
+            }
         }
         Ok(())
     }

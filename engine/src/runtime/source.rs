@@ -5,6 +5,7 @@ use super::{
     extent::Extent,
     letters::{keep, payload},
     meters::{SourceMeters, came},
+    plain::{self, Plain},
     reading::REPLAY_ROWS,
     topic::Origins,
 };
@@ -12,7 +13,7 @@ use crate::{
     admission::{Admission, event_times},
     compiled::BatchRows,
     current::{CurrentRows, Replaced},
-    seam::{AdmittedBatch, Origin, Positions, Reject, RejectReason, SeamError, SeamResult, Source, SourceBatch},
+    seam::{AdmittedBatch, Origin, Positions, Reject, RejectReason, Removal, SeamError, SeamResult, Source, SourceBatch},
 };
 use arrow::{array::BooleanArray, compute::filter_record_batch, datatypes::SchemaRef, record_batch::RecordBatch};
 use datafusion::error::Result as DfResult;
@@ -48,7 +49,42 @@ pub struct SourceRuntime {
     /// The last failure to make something durable, for people; `None` once it has worked again.
     pub last_error: RwLock<Option<String>>,
     /// The current rows of a table with a primary key.
-    table: Option<RwLock<CurrentRows>>,
+    pub(super) table: Option<RwLock<CurrentRows>>,
+    /// What is removed from the log of a table that has neither key nor watermark.
+    pub(super) plain: Option<RwLock<Plain>>,
+    /// Held by many that append, or by one that reads first and changes what it has read.
+    pub(super) writers: Arc<tokio::sync::RwLock<()>>,
+}
+
+/// What one append has of one batch.
+pub(super) struct Incoming {
+    pub rows: RecordBatch,
+    /// Taken from a topic.
+    pub origin: Option<Origin>,
+    /// These rows, ascending, are deletes.
+    pub deletes: Vec<u32>,
+    pub removal: Removal,
+}
+
+/// What the caller wants besides.
+#[derive(Clone, Copy)]
+pub(super) struct Wish {
+    /// A row that is not admitted is an error, and nothing happens.
+    pub all_or_nothing: bool,
+    /// The report has the rows that count.
+    pub shows: bool,
+}
+
+fn admitted(rows: &RecordBatch, decision: &AdmittedBatch) -> DfResult<RecordBatch> {
+    let mut keep = vec![true; rows.num_rows()];
+    decision.rejected.iter().for_each(|reject| keep[reject.row as usize] = false);
+    Ok(filter_record_batch(rows, &BooleanArray::from(keep))?)
+}
+
+impl Incoming {
+    pub fn rows(rows: RecordBatch) -> Incoming {
+        Incoming { rows, origin: None, deletes: vec![], removal: Removal::default() }
+    }
 }
 
 /// What `tidemark.pipelines` shows of a source.
@@ -87,6 +123,8 @@ pub struct IngestReport {
     pub rows: usize,
     /// Rows that went to dead letters, by the reason's name, in the order in which the reasons were met.
     pub rejected: Vec<(&'static str, usize)>,
+    /// The rows that count, where the caller asked for them.
+    pub shown: Vec<RecordBatch>,
 }
 
 impl IngestReport {
@@ -115,6 +153,8 @@ impl IngestReport {
 pub enum IngestError {
     #[error("duplicate key value violates unique constraint \"{table}_pkey\"")]
     Duplicate { table: String, key: String },
+    #[error("a row was not admitted to \"{table}\": {error}")]
+    NotAdmitted { table: String, error: String },
     #[error("offset {offset} of partition {partition} was taken before; the next to take is {next}")]
     TakenBefore { partition: u32, offset: u64, next: u64 },
     #[error(transparent)]
@@ -139,6 +179,10 @@ impl SourceRuntime {
         let (start, end) = log.range().await?;
         let primary_key = &relation.primary_key;
         let table = (!primary_key.is_empty()).then(|| RwLock::new(CurrentRows::new(primary_key)));
+        let plain = plain::of(object);
+        if let Some(plain) = &plain {
+            *plain.write() = Plain::read(seams, object.id, end.get(0))?;
+        }
         let known = Extent::read(seams, object.id)?;
         let mut admission = Admission::new(&relation);
         admission.first_event_us = known.and_then(|extent| extent.first_us);
@@ -168,6 +212,8 @@ impl SourceRuntime {
             meters: SourceMeters::default(),
             last_error: RwLock::default(),
             table,
+            plain,
+            writers: Arc::default(),
             inner: tokio::sync::Mutex::new(Inner {
                 admission,
                 views: vec![],
@@ -199,6 +245,9 @@ impl SourceRuntime {
                 }
                 source.count(&batch, &decision);
                 source.remember_rows(&batch, &decision, false)?;
+                if let Some(plain) = &source.plain {
+                    plain.write().take(&batch);
+                }
                 // A crash may have come between a row and its letter.
                 if batch.base_offset >= checkpointed {
                     letters.extend(source.rejected(&batch, &decision));
@@ -277,6 +326,10 @@ impl SourceRuntime {
 
     fn count(&self, batch: &SourceBatch, decision: &AdmittedBatch) {
         let undecoded = decision.origin.as_ref().map_or(0, |origin| origin.undecoded.len());
+        match &decision.removal {
+            Removal { below: 0, offsets } => self.counters.rows.fetch_sub(offsets.len() as u64, Ordering::Relaxed),
+            Removal { .. } => self.counters.rows.swap(0, Ordering::Relaxed),
+        };
         self.counters.rows.fetch_add((batch.rows.num_rows() - decision.rejected.len()) as u64, Ordering::Relaxed);
         self.counters.rejected.fetch_add((decision.rejected.len() + undecoded) as u64, Ordering::Relaxed);
     }
@@ -289,9 +342,10 @@ impl SourceRuntime {
         mut origin: Option<(Origin, Vec<u32>)>,
         begun_us: i64,
         conflict: Conflict,
+        shows: bool,
         seams: &Seams,
     ) -> Result<IngestReport, IngestError> {
-        let now_us = seams.clock.now_us();
+        let _beside_others = self.writers.read().await;
         let mut inner = self.lock().await;
         if let Some(before) = origin.as_ref().and_then(|(origin, _)| inner.admission.partitions.taken_before(origin)) {
             let (partition, offset, next) = before;
@@ -299,29 +353,50 @@ impl SourceRuntime {
         }
         let mut batches = self.resolve_conflicts(batches, conflict)?;
         batches.retain(|batch| batch.num_rows() > 0 || origin.is_some());
+        let incoming = batches.into_iter().map(|rows| {
+            let (origin, deletes) = origin.take().unzip();
+            Incoming { origin, deletes: deletes.unwrap_or_default(), ..Incoming::rows(rows) }
+        });
+        let wish = Wish { all_or_nothing: false, shows };
+        self.take_in(&mut inner, incoming.collect(), wish, begun_us, seams).await
+    }
+
+    /// Appends, admits and applies, as one group.
+    pub(super) async fn take_in(
+        &self,
+        inner: &mut Inner,
+        incoming: Vec<Incoming>,
+        wish: Wish,
+        begun_us: i64,
+        seams: &Seams,
+    ) -> Result<IngestReport, IngestError> {
         let mut report = IngestReport::default();
-        if batches.is_empty() {
+        if incoming.is_empty() {
             return Ok(report);
         }
+        let now_us = seams.clock.now_us();
         if inner.waiting.len() >= WAITING_MAX {
-            self.keep_waiting(&mut inner, seams).await?;
+            self.keep_waiting(inner, seams).await?;
         }
         // Decided on a copy: if the append fails, nothing has happened.
         let mut admission = inner.admission.clone();
         let mut overlay: HashMap<Vec<u8>, i64> = HashMap::new();
         let mut group = vec![];
-        for rows in batches {
+        for Incoming { rows, origin, deletes, removal } in incoming {
             report.rows += rows.num_rows();
             let keys = self.primary_keys(&rows)?;
-            let (origin, deletes) = origin.take().unzip();
-            let deletes = deletes.unwrap_or_default();
-            let decision = admission.decide_changes(&rows, deletes, now_us, origin, |row, own| {
+            let mut decision = admission.decide_changes(&rows, deletes, now_us, origin, |row, own| {
                 let Some(key) = keys.get(row) else { return own };
                 let before = overlay.get(key).copied().or_else(|| self.table.as_ref()?.read().effective_us(key));
                 let effective = own.max(before.unwrap_or(i64::MIN));
                 overlay.insert(key.clone(), effective);
                 effective
             })?;
+            if let Some(reject) = decision.rejected.first().filter(|_| wish.all_or_nothing) {
+                let (table, error) = (self.name.read().clone(), reject.error.clone());
+                return Err(IngestError::NotAdmitted { table, error });
+            }
+            decision.removal = removal;
             group.push(SourceBatch {
                 partition: 0,
                 base_offset: 0,
@@ -340,9 +415,16 @@ impl SourceRuntime {
         let (mut letters, mut since) = (vec![], vec![]);
         let mut failed = Ok(());
         let wanted = inner.views.iter().any(|view| view.state.compiled.walk.versions);
-        for mut batch in group {
+        for batch in &mut group {
             batch.base_offset = offset;
             offset = batch.end_offset();
+        }
+        if let Some(plain) = &self.plain {
+            // At once: no scan shows what comes and not what goes.
+            let mut plain = plain.write();
+            group.iter().for_each(|batch| plain.take(batch));
+        }
+        for batch in group {
             let decision = batch.admission.clone().unwrap_or_default();
             self.count(&batch, &decision);
             since.extend(came(&batch, &decision, begun_us));
@@ -351,6 +433,9 @@ impl SourceRuntime {
                 None
             });
             decision.rejected.iter().for_each(|reject| report.reject(reject.reason.as_str(), 1));
+            if wish.shows {
+                report.shown.push(admitted(&batch.rows, &decision)?);
+            }
             if let Some(undecoded) = decision.origin.as_ref().map(|origin| origin.undecoded.len()).filter(|n| *n > 0) {
                 report.reject(RejectReason::Decode.as_str(), undecoded);
             }
@@ -371,11 +456,11 @@ impl SourceRuntime {
         }
         self.publish(&inner.admission);
         self.meters.readable(&since, seams.clock.now_us());
-        self.count_letters(&inner, &letters);
+        self.count_letters(inner, &letters);
         // The rows are durable and count: that a letter cannot be written now is no failure of the statement, whose
         // client would send the rows again.
         inner.waiting.extend(letters);
-        let _ = self.keep_waiting(&mut inner, seams).await;
+        let _ = self.keep_waiting(inner, seams).await;
         failed.map(|()| report)
     }
 
@@ -582,7 +667,7 @@ impl SourceRuntime {
         Ok(true)
     }
 
-    fn primary_keys(&self, rows: &RecordBatch) -> Result<Vec<Vec<u8>>, datafusion::error::DataFusionError> {
+    pub(super) fn primary_keys(&self, rows: &RecordBatch) -> Result<Vec<Vec<u8>>, datafusion::error::DataFusionError> {
         let relation = self.relation.read();
         if relation.primary_key.is_empty() {
             return Ok(vec![]);
@@ -609,17 +694,7 @@ impl SourceRuntime {
             for (row, key) in keys.into_iter().enumerate() {
                 let known = table.contains(&key) || seen.contains(&key);
                 if known && conflict == Conflict::Error {
-                    let relation = self.relation.read();
-                    let one = rows.slice(row, 1);
-                    let shown =
-                        |i: &usize| arrow::util::display::array_value_to_string(one.column(*i), 0).unwrap_or_default();
-                    let names: Vec<_> =
-                        relation.primary_key.iter().map(|i| relation.columns[*i].name.clone()).collect();
-                    let values: Vec<_> = relation.primary_key.iter().map(shown).collect();
-                    return Err(IngestError::Duplicate {
-                        table: self.name.read().clone(),
-                        key: format!("Key ({})=({}) already exists.", names.join(", "), values.join(", ")),
-                    });
+                    return Err(self.duplicate(&rows, row));
                 }
                 keep[row] = !known;
                 seen.insert(key);
@@ -630,6 +705,19 @@ impl SourceRuntime {
             );
         }
         Ok(kept)
+    }
+
+    /// The row's primary key is there already.
+    pub(super) fn duplicate(&self, rows: &RecordBatch, row: usize) -> IngestError {
+        let relation = self.relation.read();
+        let one = rows.slice(row, 1);
+        let shown = |i: &usize| arrow::util::display::array_value_to_string(one.column(*i), 0).unwrap_or_default();
+        let names: Vec<_> = relation.primary_key.iter().map(|i| relation.columns[*i].name.clone()).collect();
+        let values: Vec<_> = relation.primary_key.iter().map(shown).collect();
+        IngestError::Duplicate {
+            table: self.name.read().clone(),
+            key: format!("Key ({})=({}) already exists.", names.join(", "), values.join(", ")),
+        }
     }
 
     /// Takes over the rows of a table with a primary key; what they replace, if it is `wanted`.
@@ -664,31 +752,8 @@ impl SourceRuntime {
         }
     }
 
-    /// The current rows of a table with a primary key, by key; `None` for other relations.
-    pub fn current_rows(&self) -> Option<Result<RecordBatch, arrow::error::ArrowError>> {
-        Some(self.table.as_ref()?.read().batch(&self.schema))
-    }
-
-    /// The admitted rows of the log between two positions, at most about [`REPLAY_ROWS`] and where they end.
-    pub async fn admitted_rows(&self, from: &Positions) -> SeamResult<(Vec<RecordBatch>, Positions)> {
-        let mut next = from.clone();
-        let mut rows = vec![];
-        for batch in self.log.poll(from, REPLAY_ROWS).await? {
-            next.set(batch.partition, batch.end_offset());
-            let rejected = batch.admission.map(|a| a.rejected).unwrap_or_default();
-            if rejected.is_empty() {
-                rows.push(batch.rows);
-                continue;
-            }
-            let mut keep = vec![true; batch.rows.num_rows()];
-            rejected.iter().for_each(|r| keep[r.row as usize] = false);
-            rows.push(filter_record_batch(&batch.rows, &BooleanArray::from(keep)).map_err(SeamError::not_done)?);
-        }
-        Ok((rows, next))
-    }
-
-    /// The versions of a changelog table: rows, effective times, deletes.
-    pub async fn versions(&self, from: &Positions) -> SeamResult<(Vec<SourceBatch>, Positions)> {
+    /// What the log has from a position on, at most about [`REPLAY_ROWS`], and where that ends.
+    pub async fn records(&self, from: &Positions) -> SeamResult<(Vec<SourceBatch>, Positions)> {
         let mut next = from.clone();
         let batches = self.log.poll(from, REPLAY_ROWS).await?;
         for batch in &batches {

@@ -86,7 +86,7 @@ impl Engine {
             .ok_or_else(|| IngestError::Seam(SeamError::NotDone("the source was dropped meanwhile".to_string())))?;
         let begun_us = self.seams.clock.now_us();
         self.make_way(&source).await?;
-        source.ingest(vec![rows], Some((origin, deletes)), begun_us, Conflict::Error, &self.seams).await
+        source.ingest(vec![rows], Some((origin, deletes)), begun_us, Conflict::Error, false, &self.seams).await
     }
 
     /// What has been found of a topic's partitions: `behind` have more than has been taken, or may have, and hold the

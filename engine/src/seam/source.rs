@@ -80,6 +80,23 @@ pub struct AdmittedBatch {
     pub deletes: Vec<u32>,
     /// Where the rows were taken from, if the log is the archive of another system's topic.
     pub origin: Option<Origin>,
+    /// Earlier rows of the same log that are no more from here on: of a table without a primary key.
+    pub removal: Removal,
+}
+
+/// Rows of a log by their offsets. They stay in it as long as its segment does, and count no longer.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Removal {
+    /// All rows before this offset; 0: none.
+    pub below: u64,
+    /// Further ones, ascending.
+    pub offsets: Vec<u64>,
+}
+
+impl Removal {
+    pub fn is_empty(&self) -> bool {
+        self.below == 0 && self.offsets.is_empty()
+    }
 }
 
 /// Where the rows of a batch were taken from. Stored in the append that stores the rows, so that what was read from the

@@ -24,6 +24,10 @@ pub(super) fn insert(c: &mut Cursor<'_>) -> PlanResult<Statement> {
     let mut insert = narrowed(insert).map_err(|error| start.place(error))?;
     if let Some(mut clause) = conflict {
         (insert.on_conflict, insert.replaces) = on_conflict(&mut clause)?;
+        if clause.eat("RETURNING") {
+            insert.returning =
+                Some(clause.embedded(|parser| parser.parse_comma_separated(|parser| parser.parse_select_item()))?);
+        }
         *c = clause;
     }
     Ok(Statement::Insert(insert))
@@ -46,9 +50,6 @@ fn narrowed(insert: ast::Insert) -> PlanResult<Insert> {
     let ast::TableObject::TableName(table) = &insert.table else {
         return Err(PlanError::unsupported("INSERT takes the name of a source or table").hint("INSERT INTO name …"));
     };
-    if insert.returning.is_some() {
-        return Err(PlanError::unsupported("RETURNING is not supported").hint("SELECT the rows after the INSERT"));
-    }
     if insert.overwrite
         || insert.or.is_some()
         || insert.ignore
@@ -73,7 +74,26 @@ fn narrowed(insert: ast::Insert) -> PlanResult<Insert> {
     super::ignored::check(&mut query)?;
     let columns = insert.columns.iter().map(column).collect::<PlanResult<Vec<_>>>()?;
     let table = in_public(parts(table)?)?;
-    Ok(Insert { table, columns, query, on_conflict: OnConflict::Error, replaces: vec![] })
+    let returning = insert.returning;
+    Ok(Insert { table, columns, query, on_conflict: OnConflict::Error, replaces: vec![], returning })
+}
+
+/// `WITH … INSERT …`: the common tables are the query's.
+pub(super) fn behind_with(insert: ast::Insert, with: Option<ast::With>) -> PlanResult<Insert> {
+    if insert.on.is_some() {
+        return Err(PlanError::unsupported("ON CONFLICT behind WITH is not supported")
+            .hint("write WITH behind the table: INSERT INTO name WITH … SELECT … ON CONFLICT …"));
+    }
+    let mut insert = narrowed(insert)?;
+    match (&insert.query.with, with) {
+        (Some(_), Some(_)) => Err(PlanError::unsupported("WITH before INSERT and again before its SELECT is not supported")
+            .hint("put both into the second")),
+        (_, None) => Ok(insert),
+        (None, with) => {
+            insert.query.with = with;
+            Ok(insert)
+        }
+    }
 }
 
 /// `ON CONFLICT [(key)] DO NOTHING` or `ON CONFLICT (key) DO UPDATE SET column = excluded.column, …`, with the columns
@@ -121,27 +141,22 @@ fn on_conflict(c: &mut Cursor<'_>) -> PlanResult<(OnConflict, Vec<String>)> {
             break;
         }
     }
-    if c.at("RETURNING") {
-        return Err(
-            c.place(PlanError::unsupported("RETURNING is not supported").hint("SELECT the rows after the INSERT"))
-        );
-    }
     Ok((OnConflict::Replace, replaces))
 }
 
-fn fold(ident: &ast::Ident) -> String {
+pub(super) fn fold(ident: &ast::Ident) -> String {
     match ident.quote_style {
         Some(_) => ident.value.clone(),
         None => ident.value.to_lowercase(),
     }
 }
 
-fn parts(name: &ast::ObjectName) -> PlanResult<Vec<String>> {
+pub(super) fn parts(name: &ast::ObjectName) -> PlanResult<Vec<String>> {
     let part = |part: &ast::ObjectNamePart| part.as_ident().map(fold);
     name.0.iter().map(part).collect::<Option<Vec<_>>>().ok_or_else(|| PlanError::syntax(format!("invalid name {name}")))
 }
 
-fn column(name: &ast::ObjectName) -> PlanResult<String> {
+pub(super) fn column(name: &ast::ObjectName) -> PlanResult<String> {
     let mut parts = parts(name)?;
     match (parts.pop(), parts.is_empty()) {
         (Some(column), true) => Ok(column),

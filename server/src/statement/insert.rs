@@ -1,9 +1,9 @@
 //! `INSERT INTO t [(columns)] VALUES … | query [ON CONFLICT …]`: appended, admitted, visible when it returns.
 
-use super::{assign, query};
+use super::{assign, query, returning::Returning};
 use crate::{
     database::Database,
-    pg::{Outcome, PgError},
+    pg::{Bound, Outcome, PgError},
     prepared::{declared_types, parameter_number},
     session::Session,
     wire::{SessionZone, value_from_text},
@@ -15,7 +15,7 @@ use arrow::{
 use datafusion::{scalar::ScalarValue, sql::sqlparser::ast};
 use futures::TryStreamExt;
 use std::{borrow::Cow, collections::BTreeSet, sync::Arc};
-use tidemark_catalog::{Include, Object, Relation, Snapshot};
+use tidemark_catalog::{Column, Include, Object, Relation, Snapshot};
 use tidemark_engine::runtime::{Conflict, IngestReport};
 use tidemark_planner::{
     error::missing_object,
@@ -88,17 +88,23 @@ pub fn parameter_types(
     let mut types = declared_types(declared)?;
     for row in rows(&insert.query) {
         for (expr, column) in row.into_iter().zip(&map) {
-            let ast::Expr::Value(value) = expr else { continue };
-            let ast::Value::Placeholder(name) = &value.value else { continue };
-            let missing = || PgError::error("42P02", format!("there is no parameter {name}"));
-            let n = parameter_number(name).ok_or_else(missing)?;
-            if types.len() < n {
-                types.resize(n, None);
-            }
-            types[n - 1].get_or_insert_with(|| object.columns()[*column].ty.arrow());
+            parameter_type(expr, &object.columns()[*column], &mut types)?;
         }
     }
     Ok(types)
+}
+
+/// A parameter that a column is set to, and nothing else, has the column's type unless another is declared.
+pub fn parameter_type(expr: &ast::Expr, column: &Column, types: &mut Vec<Option<DataType>>) -> Result<(), PgError> {
+    let ast::Expr::Value(value) = expr else { return Ok(()) };
+    let ast::Value::Placeholder(name) = &value.value else { return Ok(()) };
+    let missing = || PgError::error("42P02", format!("there is no parameter {name}"));
+    let n = parameter_number(name).ok_or_else(missing)?;
+    if types.len() < n {
+        types.resize(n, None);
+    }
+    types[n - 1].get_or_insert_with(|| column.ty.arrow());
+    Ok(())
 }
 
 /// What the query says of each column: the rows of VALUES, or the one of a SELECT.
@@ -123,6 +129,7 @@ pub async fn execute(
     insert: &Insert,
     parameter_oids: &[u32],
     parameters: &[ScalarValue],
+    bound: &Bound,
 ) -> Result<Outcome, PgError> {
     let snapshot = database.snapshot();
     let object = target(&snapshot, &insert.table)?.clone();
@@ -163,6 +170,15 @@ pub async fn execute(
         }
     };
     let mut types = declared_types(parameter_oids)?;
+    // Bound first: what it cannot say is no reason to have put something in.
+    let returning = returning(&object, insert);
+    if returning.is_some() && relation.topic().is_some() {
+        let message = format!("RETURNING is not supported for {} \"{}\"", object.kind(), object.name);
+        return Err(PgError::error("0A000", message)
+            .hint("its rows go to a topic and come back by the feed: SELECT them after a FLUSH"));
+    }
+    let returned = returning.as_ref().map(|r| r.bind(database, session, &types)).transpose()?;
+    let given = parameters;
     let mut parameters = parameters.to_vec();
     let query = literals_as_parameters(session, &object, &map, &insert.query, &mut types, &mut parameters)?;
     let (schema, stream) = query::run(database, session, &query, &types, &parameters).await?;
@@ -184,6 +200,7 @@ pub async fn execute(
     // What is on its way into a topic cannot be taken back whatever the client waits for: there is nothing to hold up.
     let held = relation.topic().is_none().then(|| session.hold.hold());
     let report = match relation.topic() {
+        None if returning.is_some() => database.owner()?.engine.ingest_shown(object.id, batches, conflict).await?,
         None => database.owner()?.engine.ingest(object.id, batches, conflict).await?,
         Some(_) => {
             let all: usize = batches.iter().map(RecordBatch::num_rows).sum();
@@ -199,7 +216,17 @@ pub async fn execute(
     if let Some(notice) = rejected(&object, &report) {
         session.notice(notice);
     }
-    Ok(Outcome::Done { tag: format!("INSERT 0 {}", report.rows).into() })
+    match (returning, returned) {
+        (Some(returning), Some(plan)) => {
+            returning.rows(database, session, plan, given, report.shown, bound, "INSERT 0").await
+        }
+        _ => Ok(Outcome::Done { tag: format!("INSERT 0 {}", report.rows).into() }),
+    }
+}
+
+pub fn returning<'a>(object: &'a Object, insert: &'a Insert) -> Option<Returning<'a>> {
+    let items = insert.returning.as_deref()?;
+    Some(Returning { object, alias: &object.name, items })
 }
 
 /// In VALUES a quoted literal is a value of its column's type, as in PostgreSQL: read by the rules of COPY, in the
@@ -215,25 +242,38 @@ fn literals_as_parameters(
 ) -> Result<ast::Query, PgError> {
     let mut query = query.clone();
     let ast::SetExpr::Values(values) = query.body.as_mut() else { return Ok(query) };
-    let columns: Vec<DataType> = map.iter().map(|column| object.columns()[*column].ty.arrow()).collect();
     let is_double = |expr: &ast::Expr| exact::number(expr).is_some_and(|number| !number.is_int8());
     let doubles: Vec<bool> =
-        (0..columns.len()).map(|i| values.rows.iter().any(|row| row.content.get(i).is_some_and(is_double))).collect();
+        (0..map.len()).map(|i| values.rows.iter().any(|row| row.content.get(i).is_some_and(is_double))).collect();
     for row in &mut values.rows {
-        for (i, (expr, ty)) in row.content.iter_mut().zip(&columns).enumerate() {
-            let parsed = match text_of_literal(expr, ty, doubles[i]) {
-                Some(text) => value_from_text(ty, &text, &session.format.time_zone),
-                None => continue,
-            };
-            parameters.push(parsed.map_err(|e| {
-                let error: PgError = e.into();
-                error.context(format!("column {} of \"{}\"", object.columns()[map[i]].name, object.name))
-            })?);
-            types.push(Some(ty.clone()));
-            *expr = ast::Expr::value(ast::Value::Placeholder(format!("${}", parameters.len())));
+        for (i, (expr, column)) in row.content.iter_mut().zip(map).enumerate() {
+            let column = &object.columns()[*column];
+            literal_as_parameter(session, object, column, expr, doubles[i], types, parameters)?;
         }
     }
     Ok(query)
+}
+
+/// The same of one literal that a column is set to; `double`: a number would be a double.
+pub fn literal_as_parameter(
+    session: &Session,
+    object: &Object,
+    column: &Column,
+    expr: &mut ast::Expr,
+    double: bool,
+    types: &mut Vec<Option<DataType>>,
+    parameters: &mut Vec<ScalarValue>,
+) -> Result<(), PgError> {
+    let ty = column.ty.arrow();
+    let Some(text) = text_of_literal(expr, &ty, double) else { return Ok(()) };
+    let parsed = value_from_text(&ty, &text, &session.format.time_zone);
+    parameters.push(parsed.map_err(|e| {
+        let error: PgError = e.into();
+        error.context(format!("column {} of \"{}\"", column.name, object.name))
+    })?);
+    types.push(Some(ty));
+    *expr = ast::Expr::value(ast::Value::Placeholder(format!("${}", parameters.len())));
+    Ok(())
 }
 
 /// What is to be read as a value of this type; `None`: DataFusion reads it. `double`: numbers of the column would be doubles.

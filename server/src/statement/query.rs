@@ -10,6 +10,7 @@ use crate::{
 };
 use arrow::datatypes::{DataType, SchemaRef};
 use datafusion::{
+    catalog::TableProvider,
     common::{DataFusionError, ParamValues},
     logical_expr::LogicalPlan,
     physical_plan::{ExecutionPlan, SendableRecordBatchStream},
@@ -88,8 +89,22 @@ pub(super) fn analysed(session: &Session, plan: LogicalPlan) -> Result<LogicalPl
 pub async fn physical(
     database: &Arc<Database>,
     session: &Session,
+    plan: Analysed,
+    parameters: &[ScalarValue],
+) -> Result<Arc<dyn ExecutionPlan>, PgError> {
+    physical_over(database, session, plan, parameters, None).await
+}
+
+/// Makes the rows of a schema a table.
+pub type Given<'a> = &'a (dyn Fn(&SchemaRef) -> datafusion::error::Result<Arc<dyn TableProvider>> + Send + Sync);
+
+/// The same, where the placed rows of one table are given ones.
+pub async fn physical_over(
+    database: &Arc<Database>,
+    session: &Session,
     Analysed { plan, names, now_us }: Analysed,
     parameters: &[ScalarValue],
+    given: Option<(ObjectId, Given<'_>)>,
 ) -> Result<Arc<dyn ExecutionPlan>, PgError> {
     session.rights.check_read(&names)?;
     let plan = match parameters.is_empty() {
@@ -98,6 +113,11 @@ pub async fn physical(
     };
     let system = database.system(session);
     let plan = bind_scans(plan, |table| {
+        if let Some((id, rows)) = given
+            && table.target == ScanTarget::Rows(id)
+        {
+            return rows(&table.schema);
+        }
         let own = match database.behind() {
             Behind::Owner(owner) => provider(&owner.engine, table, now_us)?,
             Behind::Serving(serving) => serving.provider(table, &session.shared)?,

@@ -1,0 +1,176 @@
+//! `UPDATE`, `DELETE`, `TRUNCATE`: the rows are found by a query while nobody else writes to the table, and changed in one append.
+
+use super::{assign, insert, query, returning::Returning};
+use crate::{
+    database::Database,
+    pg::{Bound, Outcome, PgError},
+    prepared::declared_types,
+    session::Session,
+};
+use arrow::{
+    array::{AsArray, BooleanArray, RecordBatch},
+    compute::filter_record_batch,
+    datatypes::{DataType, UInt64Type},
+};
+use datafusion::scalar::ScalarValue;
+use futures::TryStreamExt;
+use std::{
+    collections::{BTreeSet, HashSet},
+    sync::Arc,
+};
+use tidemark_catalog::{Body, Object, ObjectKind, Snapshot};
+use tidemark_engine::{runtime, seam::Removal};
+use tidemark_planner::{error::missing_object, exact, statement::Change};
+
+/// The table whose rows can be taken back.
+pub fn target<'a>(snapshot: &'a Snapshot, name: &str, command: &str) -> Result<&'a Arc<Object>, PgError> {
+    let Some(object) = snapshot.get(name) else {
+        return Err(missing_object(snapshot, "relation", name, |object| object.kind() == ObjectKind::Table).into());
+    };
+    let refused = |hint: &str| {
+        let message = format!("{command} cannot change {} \"{name}\"", object.kind());
+        Err(PgError::error("42809", message).hint(hint.to_string()))
+    };
+    match &object.body {
+        Body::Table(relation) if relation.files().is_some() => {
+            refused("it is files that somebody else writes: CREATE TABLE … AS SELECT makes a table of them")
+        }
+        Body::Table(relation) if relation.topic().is_some() => {
+            refused("its rows are its topic's: INSERT … ON CONFLICT DO UPDATE writes a new version there")
+        }
+        Body::Table(relation) if relation.primary_key.is_empty() && relation.event_time.is_some() => {
+            refused("it has a watermark and no primary key, so it is a stream of events, which stay: declare a PRIMARY KEY")
+        }
+        Body::Table(_) => Ok(object),
+        Body::Source(_) => refused("events stay; WITH (retention = '…') lets go of old ones"),
+        _ => refused("its rows follow what it reads"),
+    }
+}
+
+/// The columns that an `UPDATE` sets, as places among the table's.
+pub fn set_columns(object: &Object, change: &Change) -> Result<Vec<usize>, PgError> {
+    match &change.sets {
+        // No names would be all columns.
+        Some(names) if !names.is_empty() => insert::column_map(object, names),
+        _ => Ok(vec![]),
+    }
+}
+
+/// The types of the parameters that a column is set to.
+pub fn parameter_types(
+    snapshot: &Snapshot,
+    change: &Change,
+    declared: &[u32],
+) -> Result<Vec<Option<DataType>>, PgError> {
+    let object = target(snapshot, &change.table, change.command())?;
+    let mut types = declared_types(declared)?;
+    for (expr, column) in change.values().into_iter().zip(set_columns(object, change)?) {
+        insert::parameter_type(expr, &object.columns()[column], &mut types)?;
+    }
+    Ok(types)
+}
+
+pub fn returning<'a>(object: &'a Object, change: &'a Change) -> Option<Returning<'a>> {
+    let items = change.returning.as_deref()?;
+    Some(Returning { object, alias: &change.alias, items })
+}
+
+pub async fn execute(
+    database: &Arc<Database>,
+    session: &mut Session,
+    change: &Change,
+    parameter_oids: &[u32],
+    parameters: &[ScalarValue],
+    bound: &Bound,
+) -> Result<Outcome, PgError> {
+    let snapshot = database.snapshot();
+    let object = target(&snapshot, &change.table, change.command())?.clone();
+    let sets = set_columns(&object, change)?;
+    let mut types = declared_types(parameter_oids)?;
+    let mut parameters = parameters.to_vec();
+    // Bound first: what it cannot say is no reason to have changed something.
+    let returning = returning(&object, change);
+    let returned = returning.as_ref().map(|r| r.bind(database, session, &types)).transpose()?;
+    let given = parameters.clone();
+    let mut find = change.query.clone();
+    for (expr, column) in Change::values_mut(&mut find).into_iter().zip(&sets) {
+        let column = &object.columns()[*column];
+        let double = exact::number(expr).is_some_and(|number| !number.is_int8());
+        insert::literal_as_parameter(session, &object, column, expr, double, &mut types, &mut parameters)?;
+    }
+    let engine = &database.owner()?.engine;
+    let alone = engine.alone(object.id).await?;
+    let (schema, stream) = query::run(database, session, &find, &types, &parameters).await?;
+    let width = object.columns().len();
+    for (column, field) in sets.iter().zip(schema.fields().iter().skip(1 + width)) {
+        assign::check(&object.columns()[*column], field.data_type(), || {
+            tidemark_planner::words::type_name(field.data_type())
+        })?;
+    }
+    let found = once(stream.try_collect().await?)?;
+    let mut rows = runtime::Change::default();
+    let mut offsets = BTreeSet::new();
+    let mut count = 0;
+    for batch in &found {
+        count += batch.num_rows();
+        offsets.extend(batch.column(0).as_primitive::<UInt64Type>().values());
+        let old = batch.project(&(1..=width).collect::<Vec<_>>())?;
+        if change.sets.is_some() {
+            let mut new: Vec<usize> = (1..=width).collect();
+            for (i, column) in sets.iter().enumerate() {
+                new[*column] = 1 + width + i;
+            }
+            let all: Vec<usize> = (0..width).collect();
+            rows.added.push(insert::fit(&object, &all, &batch.project(&new)?, &session.format.time_zone)?);
+        }
+        rows.deleted.push(RecordBatch::try_new(object.schema(), old.columns().to_vec())?);
+    }
+    let has_key = object.relation().is_some_and(|relation| !relation.primary_key.is_empty());
+    if !has_key {
+        rows.removal = Removal { below: 0, offsets: offsets.into_iter().collect() };
+    }
+    let answer = match change.sets {
+        Some(_) => rows.added.clone(),
+        None => rows.deleted.clone(),
+    };
+    let held = session.hold.hold();
+    engine.change(alone, rows).await?;
+    drop(held);
+    match (returning, returned) {
+        (Some(returning), Some(plan)) => {
+            returning.rows(database, session, plan, &given, answer, bound, change.command()).await
+        }
+        _ => Ok(Outcome::Done { tag: format!("{} {count}", change.command()).into() }),
+    }
+}
+
+/// Each row once: where it was found several times, as it was found first. PostgreSQL says that nobody knows which counts.
+fn once(found: Vec<RecordBatch>) -> Result<Vec<RecordBatch>, PgError> {
+    let mut seen = HashSet::new();
+    let mut once = vec![];
+    for batch in found {
+        let places = batch.column(0).as_primitive::<UInt64Type>();
+        let first: BooleanArray = places.values().iter().map(|place| Some(seen.insert(*place))).collect();
+        once.push(if first.true_count() == batch.num_rows() { batch } else { filter_record_batch(&batch, &first)? });
+    }
+    once.retain(|batch| batch.num_rows() > 0);
+    Ok(once)
+}
+
+/// Tables become empty one after the other, in the order in which they are named.
+pub async fn truncate(
+    database: &Arc<Database>,
+    session: &mut Session,
+    tables: &[String],
+) -> Result<Outcome, PgError> {
+    let snapshot = database.snapshot();
+    let objects = tables.iter().map(|name| target(&snapshot, name, "TRUNCATE")).collect::<Result<Vec<_>, _>>()?;
+    let _held = session.hold.hold();
+    for object in objects {
+        let engine = &database.owner()?.engine;
+        let alone = engine.alone(object.id).await?;
+        let everything = alone.everything()?;
+        engine.change(alone, everything).await?;
+    }
+    super::done("TRUNCATE TABLE")
+}
