@@ -1,7 +1,10 @@
 //! One immutable picture of the catalog. Planning works on a snapshot and nothing else, so it is pure.
 
 use crate::{Access, FeatureView, Object, ObjectId, ObjectKind, Relation, Secret, secret_named};
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 #[derive(Debug, Clone, Default)]
 pub struct Snapshot {
@@ -16,6 +19,8 @@ pub struct Snapshot {
     pub access: Arc<Access>,
     /// By name.
     secrets: BTreeMap<String, Arc<Secret>>,
+    /// Of the session that has this picture.
+    temporary: BTreeSet<ObjectId>,
 }
 
 /// One step of a commit.
@@ -135,6 +140,22 @@ impl Snapshot {
     pub fn relation_names(&self, view: &FeatureView) -> String {
         let names: Vec<&str> = view.relations().filter_map(|id| Some(self.get_id(id)?.name.as_str())).collect();
         names.join(", ")
+    }
+
+    /// The same with temporary tables, each in the place of what has its name, and who they belong to.
+    pub fn with_temporary(&self, tables: impl IntoIterator<Item = (Arc<Object>, ObjectId)>) -> Snapshot {
+        let mut shown = self.clone();
+        for (object, owner) in tables {
+            Arc::make_mut(&mut shown.access).own(object.id, owner);
+            shown.temporary.insert(object.id);
+            shown.by_name.insert(object.name.clone(), object.id);
+            shown.by_id.insert(object.id, object);
+        }
+        shown
+    }
+
+    pub fn is_temporary(&self, id: ObjectId) -> bool {
+        self.temporary.contains(&id)
     }
 
     /// The snapshot after `changes`, one generation on.

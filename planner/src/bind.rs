@@ -224,6 +224,11 @@ impl<'a> Binder<'a> {
                     return Ok(source);
                 }
             }
+            "pg_temp" => {
+                if let Some(object) = self.snapshot.get(table).filter(|object| self.snapshot.is_temporary(object.id)) {
+                    return self.object(object);
+                }
+            }
             ROWS_SCHEMA => {
                 if let Some(object) = self.snapshot.get(table)
                     && let Body::Table(relation) = &object.body

@@ -104,10 +104,7 @@ fn statement(c: &mut Cursor<'_>) -> PlanResult<Statement> {
     let Some(word) = c.keyword(0) else { return Err(c.unexpected()) };
     match word.as_str() {
         "SELECT" | "VALUES" | "TABLE" => Ok(Statement::Query(c.query()?)),
-        "WITH" => {
-            let start = *c;
-            change::with(c.query()?).map(|found| found.unwrap_or_else(Statement::Query)).map_err(|e| start.place(e))
-        }
+        "WITH" => change::with(c),
         "INSERT" => insert::insert(c),
         "UPDATE" | "DELETE" => change::change(c),
         "TRUNCATE" => change::truncate(c),
@@ -167,9 +164,15 @@ fn create(c: &mut Cursor<'_>) -> PlanResult<Statement> {
     let temporary = *c;
     let scope = usize::from(c.at("GLOBAL") || c.at("LOCAL"));
     if c.at_ahead(scope, "TEMPORARY") || c.at_ahead(scope, "TEMP") {
-        return Err(temporary.place(
-            PlanError::unsupported("temporary objects are not supported").hint("create a table and drop it afterwards"),
-        ));
+        for _ in 0..=scope {
+            c.skip();
+        }
+        if or_replace || !c.eat("TABLE") {
+            return Err(temporary.place(
+                PlanError::unsupported("only tables can be temporary").hint("CREATE TEMPORARY TABLE name …"),
+            ));
+        }
+        return relation::create_temporary(c);
     }
     if c.eat("SOURCE") {
         refuse_replace("SOURCE")?;

@@ -27,6 +27,12 @@ pub enum Statement {
         if_not_exists: bool,
         query: Box<ast::Query>,
     },
+    /// `CREATE { TEMPORARY | TEMP } TABLE …`; `create` is [`Statement::CreateRelation`] or [`Statement::CreateTableAs`]
+    CreateTemporary {
+        create: Box<Statement>,
+        /// `ON COMMIT DROP`
+        ends_with_transaction: bool,
+    },
     CreateFeatureView(CreateFeatureView),
     CreateView {
         name: String,

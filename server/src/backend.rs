@@ -121,6 +121,13 @@ impl pg::Backend for TidemarkBackend {
         Ok(session)
     }
 
+    async fn close(&self, mut session: Session) {
+        if let Err(error) = session.drop_all_temporary(&self.database).await {
+            let error = &error.message;
+            tracing::warn!(%error, "a temporary table is left behind; the next start removes it");
+        }
+    }
+
     fn parameters(&self, session: &mut Session) -> Vec<(Cow<'static, str>, String)> {
         session.parameters()
     }
@@ -131,6 +138,9 @@ impl pg::Backend for TidemarkBackend {
 
     async fn prepare_piece(&self, session: &mut Session, piece: Parsed) -> Result<Arc<Prepared>, PgError> {
         let prepared = Arc::new(Prepared::new(&self.database, session, piece, &[], true).await?);
+        if session.has_temporary() {
+            return Ok(prepared);
+        }
         if prepared.lookup.is_some()
             && let Some(parsed) = &prepared.parsed
         {
@@ -144,7 +154,11 @@ impl pg::Backend for TidemarkBackend {
         Ok(prepared)
     }
 
-    fn recall(&self, sql: &str) -> Option<Arc<Prepared>> {
+    fn recall(&self, session: &Session, sql: &str) -> Option<Arc<Prepared>> {
+        // A temporary table may have a view's name.
+        if session.has_temporary() {
+            return None;
+        }
         self.database.recall(sql)
     }
 
@@ -153,7 +167,7 @@ impl pg::Backend for TidemarkBackend {
     }
 
     async fn prepare(&self, session: &mut Session, sql: &str, declared: &[u32]) -> Result<Arc<Prepared>, PgError> {
-        let plain = declared.iter().all(|oid| *oid == 0);
+        let plain = declared.iter().all(|oid| *oid == 0) && !session.has_temporary();
         if plain && let Some(prepared) = self.database.cached(sql).or_else(|| self.database.recall(sql)) {
             return Ok(prepared);
         }
@@ -244,7 +258,10 @@ impl pg::Backend for TidemarkBackend {
         match event {
             TxEvent::Begin { .. } => session.begin_transaction(),
             TxEvent::Mode { read_only } => session.begin_mode(read_only)?,
-            TxEvent::Commit => session.end_transaction(),
+            TxEvent::Commit => {
+                session.end_transaction();
+                session.end_temporary(&self.database).await?;
+            }
             TxEvent::Rollback => {
                 if std::mem::take(&mut session.changed_in_transaction) {
                     session.events.push(SessionEvent::Notice(PgError::warning(
@@ -253,6 +270,7 @@ impl pg::Backend for TidemarkBackend {
                     )));
                 }
                 session.end_transaction();
+                session.end_temporary(&self.database).await?;
             }
         }
         Ok(())

@@ -227,6 +227,12 @@ impl Database {
         {
             return system.clone();
         }
+        let system = self.system_over(snapshot);
+        *self.system.write() = Some(system.clone());
+        system
+    }
+
+    fn system_over(&self, snapshot: Arc<Snapshot>) -> SystemTablesOf {
         let stats: Arc<dyn Stats> = match &self.behind {
             Behind::Owner(Owner { engine, feeds, .. }) => Arc::new(EngineStats {
                 engine: engine.clone(),
@@ -236,15 +242,17 @@ impl Database {
             }),
             Behind::Serving(_) => Arc::new(NoStats),
         };
-        let system = SystemTablesOf::new(snapshot, stats).with_audit(self.audit.clone());
-        *self.system.write() = Some(system.clone());
-        system
+        SystemTablesOf::new(snapshot, stats).with_audit(self.audit.clone())
     }
 
     /// The same for one session.
     pub fn system(&self, session: &Session) -> SystemTablesOf {
         let settings = session.all().into_iter().map(|(n, v)| (n.to_string(), v.to_string())).collect();
-        self.system_tables().for_session(&session.user, settings).with_rights(session.rights.clone())
+        let system = match session.has_temporary() {
+            true => self.system_over(session.snapshot(self)),
+            false => self.system_tables(),
+        };
+        system.for_session(&session.user, settings).with_rights(session.rights.clone())
     }
 
     /// A lookup prepared before under the same text, if the catalog is still the one it was prepared for.

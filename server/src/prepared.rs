@@ -35,6 +35,8 @@ pub struct Prepared {
     pub columns: Option<Arc<[Column]>>,
     /// The catalog's generation this was prepared for.
     pub generation: u64,
+    /// The session's temporary tables this was prepared for.
+    pub temporary_version: u64,
     /// The plan, where it is to be executed at once (simple protocol): its instant is the statement's.
     pub plan: Option<statement::query::Analysed>,
 }
@@ -65,6 +67,7 @@ impl Prepared {
             schema: None,
             columns: None,
             generation: 0,
+            temporary_version: 0,
             plan: None,
         }
     }
@@ -80,6 +83,7 @@ impl Prepared {
             schema: self.schema.clone(),
             columns: self.columns.clone(),
             generation: self.generation,
+            temporary_version: 0,
             plan: None,
         }
     }
@@ -110,8 +114,12 @@ impl Prepared {
         declared: &[u32],
         at_once: bool,
     ) -> Result<Prepared, PgError> {
-        let snapshot = database.snapshot();
-        let mut prepared = Prepared { generation: snapshot.generation, ..Prepared::empty() };
+        let snapshot = session.snapshot(database);
+        let mut prepared = Prepared {
+            generation: snapshot.generation,
+            temporary_version: session.temporary_version(),
+            ..Prepared::empty()
+        };
         match &parsed.statement {
             Statement::Query(query) => match lookup::recognise(query, &snapshot) {
                 Some(lookup) if prepared.prepare_lookup(&snapshot, lookup.clone(), declared)? => {}

@@ -1,5 +1,6 @@
 //! What one connection has set, and what it is told beside its results.
 
+mod temporary;
 mod transaction;
 
 use crate::{
@@ -13,6 +14,7 @@ use datafusion::execution::SessionState;
 use parking_lot::Mutex;
 use std::{borrow::Cow, collections::HashMap, net::SocketAddr, sync::Arc, time::Duration};
 use tidemark_catalog::ObjectId;
+use temporary::Temporary;
 use tidemark_planner::{PlanError, PlanResult};
 
 pub struct Session {
@@ -46,6 +48,7 @@ pub struct Session {
     pub shared: Arc<SharedSettings>,
     /// To finish what must not be left half done.
     pub hold: Hold,
+    temporary: Temporary,
 }
 
 /// The session's settings as functions see them while a statement runs; what they set is taken over when it ends.
@@ -191,6 +194,7 @@ impl Session {
             changed_in_transaction: false,
             shared,
             hold,
+            temporary: Temporary::default(),
         }
     }
 
@@ -207,6 +211,9 @@ impl Session {
             Some(name) => snapshot.access.role_named(name).map_or(ObjectId(u32::MAX), |role| role.id),
         };
         self.rights = database.rights(&snapshot, role);
+        if self.has_temporary() {
+            self.rights_of_temporary(database);
+        }
         let is_superuser = on_off(self.rights.actor.is_superuser);
         if self.get("is_superuser") != Some(is_superuser.as_str()) {
             self.store("is_superuser", is_superuser);

@@ -94,7 +94,7 @@ async fn run(
     if database.serving().is_some() {
         admit_to_serving(&parsed.statement)?;
     }
-    authorize::authorize(session, &database.snapshot(), &parsed.statement)?;
+    authorize::authorize(session, &session.snapshot(database), &parsed.statement)?;
     if let Some(command) = changes(&parsed.statement) {
         session.may_change(&command)?;
         session.changed_in_transaction |= session.in_transaction;
@@ -118,10 +118,29 @@ async fn run(
         }
         Statement::Truncate { tables } => change::truncate(database, session, tables).await,
         Statement::CreateRelation(statement) => {
-            create_relation::execute(database, session, statement, &parsed.text).await
+            create_relation::execute(database, session, statement, &parsed.text, None).await
         }
         Statement::CreateTableAs { name, if_not_exists, query } => {
-            create_table_as::execute(database, session, name, *if_not_exists, query, &parsed.text).await
+            let table = create_table_as::NewTable { name, query, sql: &parsed.text, temporary: None };
+            create_table_as::execute(database, session, table, *if_not_exists).await
+        }
+        Statement::CreateTemporary { create, ends_with_transaction } => {
+            session.check_temporary()?;
+            let temporary = Some(*ends_with_transaction);
+            let created = match create.as_ref() {
+                Statement::CreateTableAs { name, if_not_exists, query } => {
+                    let table = create_table_as::NewTable { name, query, sql: &parsed.text, temporary };
+                    create_table_as::execute(database, session, table, *if_not_exists).await
+                }
+                Statement::CreateRelation(statement) => {
+                    create_relation::execute(database, session, statement, &parsed.text, temporary).await
+                }
+                _ => Err(PgError::error("0A000", "only tables can be temporary")),
+            };
+            if !session.in_transaction {
+                session.end_temporary(database).await?;
+            }
+            created
         }
         Statement::CreateFeatureView(statement) => {
             create_feature_view::execute(database, session, statement, &parsed.text).await
@@ -179,7 +198,7 @@ async fn run(
             comment::execute(database, *kind, name, column.as_deref(), text.clone()).await
         }
         Statement::ShowObjects(_) | Statement::ShowCreate { .. } | Statement::Describe { .. } => {
-            let batch = show::rows(database, &parsed.statement)?;
+            let batch = show::rows(database, session, &parsed.statement)?;
             rows(session, batch, bound, "SHOW")
         }
         Statement::ShowSetting { name } => {
@@ -231,6 +250,9 @@ async fn run(
         Statement::Execute { name, parameters } => prepare::execute(database, session, name, parameters, bound).await,
         Statement::Deallocate { name } => prepare::deallocate(session, name.as_deref()),
         Statement::Discard { what } => {
+            if matches!(what.as_str(), "ALL" | "TEMP" | "TEMPORARY") {
+                session.drop_all_temporary(database).await?;
+            }
             if what == "ALL" {
                 session.reset_all();
                 session.prepared.clear();

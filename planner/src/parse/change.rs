@@ -22,16 +22,17 @@ pub(super) fn change(c: &mut Cursor<'_>) -> PlanResult<Statement> {
     of_statement(statement, None).map_err(|error| start.place(error))
 }
 
-/// `WITH … INSERT | UPDATE | DELETE`; any other query comes back as it is.
-pub(super) fn with(query: Box<ast::Query>) -> PlanResult<Result<Statement, Box<ast::Query>>> {
-    match *query {
-        ast::Query { body, with, .. } if matches!(*body, SetExpr::Update(_) | SetExpr::Delete(_) | SetExpr::Insert(_)) => {
-            let (SetExpr::Update(statement) | SetExpr::Delete(statement) | SetExpr::Insert(statement)) = *body else {
-                return Err(PlanError::syntax("no statement behind WITH"));
-            };
-            of_statement(statement, with).map(Ok)
+/// `WITH … SELECT | INSERT | UPDATE | DELETE`
+pub(super) fn with(c: &mut Cursor<'_>) -> PlanResult<Statement> {
+    let start = *c;
+    let query = *start.clone().embedded(|parser| parser.parse_query())?;
+    let ast::Query { body, with, .. } = query;
+    match *body {
+        SetExpr::Update(statement) | SetExpr::Delete(statement) | SetExpr::Insert(statement) => {
+            c.at = c.end;
+            of_statement(statement, with).map_err(|error| start.place(error))
         }
-        other => Ok(Err(Box::new(other))),
+        _ => Ok(Statement::Query(c.query()?)),
     }
 }
 

@@ -79,21 +79,18 @@ fn narrowed(insert: ast::Insert) -> PlanResult<Insert> {
 }
 
 /// `WITH … INSERT …`: the common tables are the query's.
-pub(super) fn behind_with(insert: ast::Insert, with: Option<ast::With>) -> PlanResult<Insert> {
+pub(super) fn behind_with(mut insert: ast::Insert, with: Option<ast::With>) -> PlanResult<Insert> {
     if insert.on.is_some() {
         return Err(PlanError::unsupported("ON CONFLICT behind WITH is not supported")
             .hint("write WITH behind the table: INSERT INTO name WITH … SELECT … ON CONFLICT …"));
     }
-    let mut insert = narrowed(insert)?;
-    match (&insert.query.with, with) {
-        (Some(_), Some(_)) => Err(PlanError::unsupported("WITH before INSERT and again before its SELECT is not supported")
-            .hint("put both into the second")),
-        (_, None) => Ok(insert),
-        (None, with) => {
-            insert.query.with = with;
-            Ok(insert)
-        }
+    if let (Some(query), Some(with)) = (&mut insert.source, with)
+        && query.with.replace(with).is_some()
+    {
+        return Err(PlanError::unsupported("WITH before INSERT and again before its SELECT is not supported")
+            .hint("put both into the second"));
     }
+    narrowed(insert)
 }
 
 /// `ON CONFLICT [(key)] DO NOTHING` or `ON CONFLICT (key) DO UPDATE SET column = excluded.column, …`, with the columns

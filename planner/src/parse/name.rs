@@ -270,7 +270,7 @@ pub(super) fn in_public(mut parts: Vec<String>) -> PlanResult<String> {
         _ => {}
     }
     match schema.as_deref() {
-        None | Some("public") => Ok(name),
+        None | Some("public" | "pg_temp") => Ok(name),
         Some(schema) if SYSTEM_SCHEMAS.contains(&schema) => {
             Err(PlanError::new(sqlstate::INVALID_SCHEMA, format!("schema \"{schema}\" is read-only"))
                 .hint("the server maintains it; your own objects live in schema public"))

@@ -10,6 +10,39 @@ use datafusion::sql::sqlparser::tokenizer::Token;
 use std::collections::BTreeMap;
 use tidemark_catalog::{Encode, Include, ObjectKind, SqlType};
 
+/// Behind `CREATE TEMPORARY TABLE`: as any other, with `ON COMMIT` before `AS` or at the end.
+pub(super) fn create_temporary(c: &mut Cursor<'_>) -> PlanResult<Statement> {
+    let at = (c.at..c.end).find(|at| Cursor { at: *at, ..*c }.at_all(&["ON", "COMMIT"]));
+    let mut ends_with_transaction = false;
+    let create = match at {
+        None => create(c, ObjectKind::Table)?,
+        Some(at) => {
+            let mut clause = Cursor { at, ..*c };
+            clause.expect("ON")?;
+            clause.expect("COMMIT")?;
+            if clause.at("DELETE") {
+                return Err(clause.place(
+                    PlanError::unsupported("ON COMMIT DELETE ROWS is not supported").hint("ON COMMIT DROP, or TRUNCATE"),
+                ));
+            }
+            ends_with_transaction = clause.eat("DROP");
+            if !ends_with_transaction {
+                clause.expect("PRESERVE")?;
+                clause.expect("ROWS")?;
+            }
+            let clause = at..clause.at;
+            // Read as if the clause were not there.
+            let tokens = [&c.tokens[..clause.start], &c.tokens[clause.end..]].concat();
+            let mut without = Cursor { tokens: &tokens, end: c.end - clause.len(), ..*c };
+            let created = create(&mut without, ObjectKind::Table)?;
+            without.finish()?;
+            c.at = c.end;
+            created
+        }
+    };
+    Ok(Statement::CreateTemporary { create: Box::new(create), ends_with_transaction })
+}
+
 /// Behind `CREATE SOURCE | TABLE`.
 pub(super) fn create(c: &mut Cursor<'_>, kind: ObjectKind) -> PlanResult<Statement> {
     let if_not_exists = c.if_not_exists();

@@ -585,8 +585,10 @@ fn what_is_refused_says_so() {
     never("SELECT 1 INTO t", "SELECT INTO is not supported", "SELECT");
     never("SELECT * FROM t FOR UPDATE", "FOR UPDATE and FOR SHARE are not supported", "SELECT");
     never("WITH x AS (DELETE FROM t) SELECT 1", "a statement that changes data cannot be part of a query", "WITH");
-    never("UPDATE t SET a = 1", "UPDATE is not supported", "UPDATE");
-    never("CREATE TEMP TABLE t (a int)", "temporary objects are not supported", "TEMP");
+    never("UPDATE t SET (a, b) = (SELECT 1, 2)", "SET (…) = takes as many values in parentheses as there are columns", "UPDATE");
+    never("MERGE INTO t USING s ON true WHEN MATCHED THEN DELETE", "MERGE is not supported", "MERGE");
+    never("CREATE TEMP VIEW t AS SELECT 1", "only tables can be temporary", "TEMP");
+    never("CREATE TEMP TABLE t (a int) ON COMMIT DELETE ROWS", "ON COMMIT DELETE ROWS is not supported", "DELETE");
     never("CREATE OR REPLACE VIEW v AS SELECT 1", "CREATE OR REPLACE VIEW is not supported", "CREATE");
     never("CREATE MATERIALIZED VIEW v AS SELECT 1", "CREATE MATERIALIZED is not supported", "MATERIALIZED");
     never("DROP INDEX i", "DROP INDEX is not supported", "INDEX");
@@ -604,7 +606,6 @@ fn what_is_refused_says_so() {
     never("COPY t FROM 'f'", "COPY FROM a file on the server is not supported", "'f'");
     never("COPY t TO STDOUT (FORMAT parquet)", "COPY TO STDOUT in format parquet is not supported", "STDOUT");
     never("COPY t FROM STDIN (DELIMITER 'ab')", "COPY delimiter must be a single one-byte character", "(");
-    never("INSERT INTO t VALUES (1) RETURNING a", "RETURNING is not supported", "INSERT");
     never(
         "INSERT INTO t VALUES (1) ON CONFLICT (a) DO UPDATE SET b = 2",
         "ON CONFLICT DO UPDATE can only replace the whole row",
@@ -672,7 +673,7 @@ fn every_refusal_of_something_meant_has_a_hint() {
         "CREATE TABLE x.t (a int)",
         "CREATE SOURCE s (a timestamptz, WATERMARK FOR a AS a - INTERVAL '1 year')",
         "SELECT * FROM a GLOBAL JOIN b ON true",
-        "DELETE FROM t",
+        "MERGE INTO t USING s ON true WHEN MATCHED THEN DELETE",
     ] {
         assert!(parse(sql).is_err_and(|error| error.hint.is_some()), "{sql}");
     }

@@ -70,6 +70,7 @@ pub fn authorize(session: &Session, snapshot: &Snapshot, statement: &Statement) 
             rights.check_create()?;
             options(rights, &create.options)
         }
+        Statement::CreateTemporary { .. } => Ok(()),
         Statement::CreateTableAs { .. } | Statement::CreateView { .. } | Statement::CreateSecret { .. } => {
             rights.check_create()
         }

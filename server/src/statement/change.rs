@@ -83,7 +83,7 @@ pub async fn execute(
     parameters: &[ScalarValue],
     bound: &Bound,
 ) -> Result<Outcome, PgError> {
-    let snapshot = database.snapshot();
+    let snapshot = session.snapshot(database);
     let object = target(&snapshot, &change.table, change.command())?.clone();
     let sets = set_columns(&object, change)?;
     let mut types = declared_types(parameter_oids)?;
@@ -163,7 +163,7 @@ pub async fn truncate(
     session: &mut Session,
     tables: &[String],
 ) -> Result<Outcome, PgError> {
-    let snapshot = database.snapshot();
+    let snapshot = session.snapshot(database);
     let objects = tables.iter().map(|name| target(&snapshot, name, "TRUNCATE")).collect::<Result<Vec<_>, _>>()?;
     let _held = session.hold.hold();
     for object in objects {

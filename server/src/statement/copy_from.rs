@@ -31,7 +31,7 @@ pub fn execute(
     columns: &[String],
     options: &CopyOptions,
 ) -> Result<Outcome, PgError> {
-    let snapshot = database.snapshot();
+    let snapshot = session.snapshot(database);
     let object = target(&snapshot, table)?.clone();
     let map = column_map(&object, columns)?;
     let decoder = CopyDecoder::new(table, options, object.schema(), &map, session.format.time_zone, BATCH_ROWS)?;

@@ -28,14 +28,20 @@ pub async fn execute(
     session: &mut Session,
     create: &CreateRelation,
     sql: &str,
+    temporary: Option<bool>,
 ) -> Result<Outcome, PgError> {
     let tag = if create.kind == ObjectKind::Source { "CREATE SOURCE" } else { "CREATE TABLE" };
-    if let Some(existing) = database.snapshot().get(&create.name) {
-        return exists(session, existing, create.if_not_exists, tag);
+    let existing = |session: &Session| named(database, session, &create.name, temporary);
+    if let Some(existing) = existing(session) {
+        return exists(session, &existing, create.if_not_exists, tag);
     }
     secret::check_options(session, &database.snapshot(), &create.options)?;
     let mut relation = relation(create, sql)?;
     let is_files = relation.files().is_some();
+    if temporary.is_some() && (is_files || relation.topic().is_some()) {
+        return Err(PgError::error("0A000", format!("temporary table \"{}\" cannot have a connector", create.name))
+            .hint("CREATE TABLE without TEMPORARY, and DROP it afterwards"));
+    }
     if is_files {
         files_table::complete(database, create, &mut relation).await?;
     }
@@ -45,8 +51,8 @@ pub async fn execute(
         None => None,
     };
     let mut catalog = database.owner()?.catalog.lock().await;
-    if let Some(existing) = database.snapshot().get(&create.name) {
-        return exists(session, existing, create.if_not_exists, tag);
+    if let Some(existing) = existing(session) {
+        return exists(session, &existing, create.if_not_exists, tag);
     }
     let id = catalog.allocate_id().await?;
     let body = match create.kind {
@@ -60,6 +66,10 @@ pub async fn execute(
     }
     // The log first: a crash between the two leaves an unused folder, never a definition without its log.
     database.owner()?.engine.create_source(&object).await?;
+    if let Some(ends_with_transaction) = temporary {
+        session.add_temporary(database, object, ends_with_transaction);
+        return done(tag);
+    }
     let committed = async {
         if let Some(beginning) = &beginning {
             database.owner()?.feeds.begin(&object, beginning).await?;
@@ -72,6 +82,14 @@ pub async fn execute(
     }
     database.owner()?.feeds.start(&object)?;
     done(tag)
+}
+
+/// What has the name that something new is to have: a temporary table may be called as something that is none.
+pub fn named(database: &Database, session: &Session, name: &str, temporary: Option<bool>) -> Option<Arc<Object>> {
+    match temporary {
+        Some(_) => session.temporary(name).cloned(),
+        None => database.snapshot().get(name).cloned(),
+    }
 }
 
 /// `IF NOT EXISTS` makes a notice of it.

@@ -1,6 +1,10 @@
 //! `CREATE TABLE t AS query`.
 
-use super::{create_relation::exists, insert::fit, query};
+use super::{
+    create_relation::{exists, named},
+    insert::fit,
+    query,
+};
 use crate::{
     database::Database,
     pg::{Outcome, PgError},
@@ -13,16 +17,23 @@ use tidemark_catalog::{Body, ClockMode, Column, Object, Relation, SqlType};
 use tidemark_engine::runtime::Conflict;
 use tidemark_planner::words::type_name;
 
+/// What is to be made; `temporary`: whether it ends with its transaction, if it is the session's own.
+pub struct NewTable<'a> {
+    pub name: &'a str,
+    pub query: &'a ast::Query,
+    pub sql: &'a str,
+    pub temporary: Option<bool>,
+}
+
 pub async fn execute(
     database: &Arc<Database>,
     session: &mut Session,
-    name: &str,
+    NewTable { name, query, sql, temporary }: NewTable<'_>,
     if_not_exists: bool,
-    query: &ast::Query,
-    sql: &str,
 ) -> Result<Outcome, PgError> {
-    if let Some(existing) = database.snapshot().get(name) {
-        return exists(session, existing, if_not_exists, "CREATE TABLE AS");
+    let existing = |session: &Session| named(database, session, name, temporary);
+    if let Some(existing) = existing(session) {
+        return exists(session, &existing, if_not_exists, "CREATE TABLE AS");
     }
     let (schema, mut batches) = query::run(database, session, query, &[], &[]).await?;
     let mut columns: Vec<Column> = vec![];
@@ -44,8 +55,8 @@ pub async fn execute(
         columns.push(Column { name: field.name().clone(), ty, not_null: false, comment: None });
     }
     let mut catalog = database.owner()?.catalog.lock().await;
-    if let Some(existing) = database.snapshot().get(name) {
-        return exists(session, existing, if_not_exists, "CREATE TABLE AS");
+    if let Some(existing) = existing(session) {
+        return exists(session, &existing, if_not_exists, "CREATE TABLE AS");
     }
     let relation = Relation {
         columns,
@@ -81,7 +92,10 @@ pub async fn execute(
                 rows += database.owner()?.engine.ingest(object.id, vec![batch], Conflict::Error).await?.rows;
             }
         }
-        database.create(&mut catalog, session, object.clone()).await?;
+        match temporary {
+            Some(ends_with_transaction) => session.add_temporary(database, object.clone(), ends_with_transaction),
+            None => database.create(&mut catalog, session, object.clone()).await?,
+        }
         Ok(rows)
     }
     .await;

@@ -17,7 +17,7 @@ pub async fn execute(
     cascade: bool,
 ) -> Result<Outcome, PgError> {
     let mut catalog = database.owner()?.catalog.lock().await;
-    let snapshot = database.snapshot();
+    let snapshot = session.snapshot(database);
     let mut doomed: Vec<Arc<Object>> = vec![];
     for name in names {
         match find(&snapshot, kind, name) {
@@ -29,6 +29,11 @@ pub async fn execute(
             Err(error) => return Err(error.into()),
         }
     }
+    let (own, others): (Vec<_>, Vec<_>) = doomed.into_iter().partition(|object| snapshot.is_temporary(object.id));
+    for object in own {
+        session.drop_temporary(database, object.id).await?;
+    }
+    let mut doomed = others;
     let asked = doomed.len();
     let mut at = 0;
     while at < doomed.len() {

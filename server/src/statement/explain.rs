@@ -31,7 +31,7 @@ pub async fn query(
     verbose: bool,
     parameters: &[ScalarValue],
 ) -> Result<RecordBatch, PgError> {
-    let snapshot = database.snapshot();
+    let snapshot = session.snapshot(database);
     let mut text = String::new();
     let mut types = vec![];
     let asked = match statement {
@@ -94,7 +94,7 @@ fn service(
     asked: &ast::Query,
     parameters: &[ScalarValue],
 ) -> Result<Option<String>, PgError> {
-    let snapshot = database.snapshot();
+    let snapshot = session.snapshot(database);
     if !lookup::service::may_be(asked, &snapshot) {
         return Ok(None);
     }
@@ -110,7 +110,7 @@ pub fn feature_view(
     create: &CreateFeatureView,
     format: &ExplainFormat,
 ) -> Result<RecordBatch, PgError> {
-    let snapshot = database.snapshot();
+    let snapshot = session.snapshot(database);
     let plan = create_feature_view::plan(&snapshot, session, create)?;
     match format {
         ExplainFormat::Probes => lines(&probes_sql(&plan, &create.name)?),

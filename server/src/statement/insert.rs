@@ -131,7 +131,7 @@ pub async fn execute(
     parameters: &[ScalarValue],
     bound: &Bound,
 ) -> Result<Outcome, PgError> {
-    let snapshot = database.snapshot();
+    let snapshot = session.snapshot(database);
     let object = target(&snapshot, &insert.table)?.clone();
     let map = column_map(&object, &insert.columns)?;
     let relation = object.relation().ok_or_else(|| PgError::error("XX000", "not a relation"))?;

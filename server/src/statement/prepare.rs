@@ -52,7 +52,7 @@ fn bind(
             .detail(format!("expected {} parameters but got {}", prepared.parameter_oids.len(), arguments.len())));
     }
     let now_us = database.clock.now_us();
-    let snapshot = database.snapshot();
+    let snapshot = session.snapshot(database);
     let mut parameters = vec![];
     for argument in arguments {
         let binder = Binder::new(&snapshot, &session.state, &NoSystemTables, now_us);

@@ -64,7 +64,7 @@ fn bound(
     types: &[Option<DataType>],
     at_us: Option<i64>,
 ) -> Result<BoundQuery, PgError> {
-    let snapshot = database.snapshot();
+    let snapshot = session.snapshot(database);
     let system = database.system(session);
     let mut query = query.clone();
     names::name_columns(&mut query);
@@ -178,7 +178,9 @@ pub async fn execute(
         None => {
             let query = instants::written(query, parameters, &session.format.time_zone)?;
             let plan = bind(database, session, &query, &declared_types(&prepared.parameter_oids)?)?;
-            if prepared.generation != database.snapshot().generation {
+            let is_as_then = prepared.generation == database.generation()
+                && prepared.temporary_version == session.temporary_version();
+            if !is_as_then {
                 still_described(prepared, &plan)?;
             }
             plan

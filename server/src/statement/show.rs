@@ -24,8 +24,8 @@ pub fn schema(statement: &Statement) -> SchemaRef {
     }
 }
 
-pub fn rows(database: &Database, statement: &Statement) -> Result<RecordBatch, PgError> {
-    let snapshot = database.snapshot();
+pub fn rows(database: &Database, session: &Session, statement: &Statement) -> Result<RecordBatch, PgError> {
+    let snapshot = session.snapshot(database);
     let rows: Vec<Vec<Option<String>>> = match statement {
         Statement::ShowObjects(ObjectKind::Aggregate) => snapshot.aggregates().map(|o| listed(database, o)).collect(),
         Statement::ShowObjects(kind) => {

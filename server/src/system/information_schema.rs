@@ -14,7 +14,7 @@ pub fn fill(system: &SystemTablesOf, table: &str, rows: &mut Rows) {
     let keyed = || inventory.relations.iter().filter(|r| r.has_key());
     match table {
         "schemata" => {
-            for (_, name) in SCHEMAS {
+            for (_, name) in inventory.schemas() {
                 rows.add([
                     ("catalog_name", DATABASE.into()),
                     ("schema_name", name.into()),
@@ -28,7 +28,7 @@ pub fn fill(system: &SystemTablesOf, table: &str, rows: &mut Rows) {
                     ("table_catalog", DATABASE.into()),
                     ("table_schema", r.schema_name().into()),
                     ("table_name", (&r.name).into()),
-                    ("table_type", if r.kind == "v" { "VIEW" } else { "BASE TABLE" }.into()),
+                    ("table_type", table_type(r).into()),
                     ("is_insertable_into", yes(insertable(r))),
                     ("is_typed", "NO".into()),
                 ]);
@@ -143,7 +143,15 @@ fn privileges(system: &SystemTablesOf, rows: &mut Rows) {
 
 /// Only what a user made and is no view takes rows.
 fn insertable(r: &Relation) -> bool {
-    r.kind == "r" && r.schema_name() == "public"
+    r.kind == "r" && matches!(r.schema_name(), "public" | "pg_temp")
+}
+
+fn table_type(r: &Relation) -> &'static str {
+    match r.kind {
+        "v" => "VIEW",
+        _ if r.schema_name() == "pg_temp" => "LOCAL TEMPORARY",
+        _ => "BASE TABLE",
+    }
 }
 
 fn yes(value: bool) -> Cell {

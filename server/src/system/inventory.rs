@@ -47,8 +47,11 @@ pub const SCHEMAS: [(i64, &str); 5] = [
     (HISTORY_SCHEMA, "history"),
 ];
 
+/// Of a session's temporary tables; shown while it has some.
+pub const PG_TEMP: i64 = 16003;
+
 pub fn schema_name(oid: i64) -> Option<&'static str> {
-    SCHEMAS.iter().find(|(o, _)| *o == oid).map(|(_, name)| *name)
+    SCHEMAS.iter().chain(&[(PG_TEMP, "pg_temp")]).find(|(o, _)| *o == oid).map(|(_, name)| *name)
 }
 
 /// The tables of the system's own schemas.
@@ -112,7 +115,7 @@ impl Relation {
 
     /// Only what stands in `public` (and `pg_catalog`) needs no schema.
     pub fn is_visible(&self) -> bool {
-        self.schema == PUBLIC || self.schema == PG_CATALOG
+        [PUBLIC, PG_CATALOG, PG_TEMP].contains(&self.schema)
     }
 
     pub fn shown_name(&self) -> String {
@@ -180,6 +183,12 @@ impl Inventory {
         self.aggregates.iter().find(|object| object.id.0 as i64 == oid)
     }
 
+    /// Every schema that there is for who asks.
+    pub fn schemas(&self) -> impl Iterator<Item = (i64, &'static str)> {
+        let temporary = self.relations.iter().any(|r| r.schema == PG_TEMP);
+        SCHEMAS.into_iter().chain(temporary.then_some((PG_TEMP, "pg_temp")))
+    }
+
     pub fn by_oid(&self, oid: i64) -> Option<&Relation> {
         self.relations.iter().find(|r| r.oid == oid)
     }
@@ -189,7 +198,7 @@ impl Inventory {
         let parts = split_name(written);
         match parts.as_slice() {
             [name] => {
-                self.relations.iter().filter(|r| r.is_visible() && r.name == *name).max_by_key(|r| r.schema == PUBLIC)
+                self.relations.iter().filter(|r| r.is_visible() && r.name == *name).max_by_key(|r| r.schema != PG_CATALOG)
             }
             [schema, name] => self.relations.iter().find(|r| r.schema_name() == schema && r.name == *name),
             [database, schema, name] if database == DATABASE => {
@@ -246,7 +255,7 @@ fn user_relation(object: &Arc<Object>, snapshot: &Snapshot) -> Relation {
     Relation {
         oid: object.id.0 as i64,
         name: object.name.clone(),
-        schema: PUBLIC,
+        schema: if snapshot.is_temporary(object.id) { PG_TEMP } else { PUBLIC },
         kind,
         columns,
         key,

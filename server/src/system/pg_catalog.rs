@@ -4,7 +4,7 @@ use super::{
     SystemTablesOf,
     columns::{Cell, Rows},
     inventory::{
-        CONSTRAINT, DATABASE, DATABASE_OID, INDEX, INFORMATION_SCHEMA, OWNER, PG_CATALOG, PUBLIC, Relation, SCHEMAS,
+        CONSTRAINT, DATABASE, DATABASE_OID, INDEX, INFORMATION_SCHEMA, OWNER, PG_CATALOG, PG_TEMP, PUBLIC, Relation,
         TIDEMARK, acl, collation,
     },
 };
@@ -72,7 +72,7 @@ pub fn fill(system: &SystemTablesOf, table: &str, rows: &mut Rows) {
     let inventory = system.inventory();
     match table {
         "pg_namespace" => {
-            for (oid, name) in SCHEMAS {
+            for (oid, name) in inventory.schemas() {
                 let access = &system.snapshot().access;
                 let granted = access.schema(name).map(|granted| acl(granted, Privileges::OF_SCHEMA, access));
                 rows.add([
@@ -309,7 +309,7 @@ fn rule_oid(r: &Relation) -> i64 {
 
 fn class(r: &Relation, rows: &mut Rows) {
     let persistent: [(&str, Cell); 3] =
-        [("relpersistence", "p".into()), ("relispopulated", true.into()), ("relowner", r.owner.into())];
+        [("relpersistence", if r.schema == PG_TEMP { "t" } else { "p" }.into()), ("relispopulated", true.into()), ("relowner", r.owner.into())];
     let [persistence, populated, owner] = persistent.clone();
     rows.add([
         ("oid", r.oid.into()),
