@@ -136,9 +136,29 @@ fn found(
     select.projection.extend(named);
     select.from.extend(others);
     select.selection = selection;
+    if alias == table {
+        unqualify(&mut query, &table);
+    }
     asof::nest_asof(&mut query)?;
     super::ignored::check(&mut query)?;
     Ok(Change { table, alias, sets, query, returning })
+}
+
+/// `public.t.column` and `tidemark.public.t.column` by the name that the table has in the query.
+fn unqualify(query: &mut ast::Query, table: &str) {
+    let _ = ast::visit_expressions_mut(query, |expr| {
+        if let Expr::CompoundIdentifier(parts) = expr {
+            let names: Vec<String> = parts.iter().map(fold).collect();
+            if let [database @ .., schema, of, _] = names.as_slice()
+                && schema == "public"
+                && of == table
+                && (database.is_empty() || database == ["tidemark"])
+            {
+                parts.drain(..names.len() - 2);
+            }
+        }
+        std::ops::ControlFlow::<()>::Continue(())
+    });
 }
 
 /// `SELECT FROM "$rows".table AS alias`, to be completed.

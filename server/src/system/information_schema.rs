@@ -3,7 +3,7 @@
 use super::{
     SystemTablesOf,
     columns::{Cell, Rows},
-    inventory::{Column, DATABASE, OWNER_NAME, Relation, SCHEMAS},
+    inventory::{Column, DATABASE, OWNER_NAME, Relation},
 };
 use crate::wire::types::{element_oid, oid, type_name, typname};
 use tidemark_catalog::{ObjectId, Privileges};
