@@ -89,7 +89,7 @@ const UNSUPPORTED: &[(&str, &str)] = &[
     ("LOCK", "every statement reads a consistent snapshot by itself"),
     ("DO", "run the statements one by one"),
     ("CALL", "run the statements one by one"),
-    ("REFRESH", "feature views are always fresh; REFRESH ONLINE STORE FOR a view puts its rows there again"),
+    ("REFRESH", "REFRESH ONLINE STORE FOR a view puts its rows there again"),
     ("REINDEX", "there are no indexes to rebuild"),
     ("CLUSTER", "there are no indexes to order by"),
     ("IMPORT", "create the tables one by one"),
@@ -119,6 +119,7 @@ fn statement(c: &mut Cursor<'_>) -> PlanResult<Statement> {
         "REASSIGN" => object::reassign(c),
         "CHECKPOINT" => alone(c, Statement::Checkpoint),
         "FLUSH" => alone(c, Statement::Flush),
+        "REFRESH" if c.at_all(&["REFRESH", "MATERIALIZED"]) => object::refresh_materialized(c),
         "REFRESH" if c.at_all(&["REFRESH", "ONLINE"]) => object::refresh_online_store(c),
         "OPTIMIZE" => maintain::optimize(c),
         "SHOW" => session::show(c),
@@ -180,7 +181,7 @@ fn create(c: &mut Cursor<'_>) -> PlanResult<Statement> {
     } else if c.eat("TABLE") {
         refuse_replace("TABLE")?;
         relation::create(c, tidemark_catalog::ObjectKind::Table)
-    } else if c.eat_all(&["FEATURE", "VIEW"]) {
+    } else if c.eat_all(&["FEATURE", "VIEW"]) || c.eat_all(&["MATERIALIZED", "VIEW"]) {
         Ok(Statement::CreateFeatureView(view::create_feature_view(c, or_replace)?))
     } else if c.eat("VIEW") {
         refuse_replace("VIEW")?;
@@ -192,7 +193,7 @@ fn create(c: &mut Cursor<'_>) -> PlanResult<Statement> {
     } else if c.eat("AGGREGATE") {
         Ok(Statement::CreateAggregate(aggregate::create(c, or_replace)?))
     } else {
-        let what = ["MATERIALIZED", "INDEX", "UNIQUE", "SCHEMA", "TRAINING", "DATABASE", "FUNCTION"];
+        let what = ["INDEX", "UNIQUE", "SCHEMA", "TRAINING", "DATABASE", "FUNCTION"];
         let what = what.iter().chain(&["TYPE", "SEQUENCE", "EXTENSION", "TRIGGER", "PROCEDURE", "UNLOGGED"]);
         for word in what {
             if c.at(word) {

@@ -88,6 +88,10 @@ pub enum Statement {
     RefreshOnlineStore {
         name: String,
     },
+    /// `REFRESH MATERIALIZED VIEW name`: a feature view is fresh
+    RefreshView {
+        name: String,
+    },
     /// `COMMENT ON {SOURCE | TABLE | FEATURE VIEW | VIEW | AGGREGATE} name IS 'text' | NULL` (`column` set: `COMMENT ON COLUMN name.column`;
     /// kind is then `None`)
     Comment {

@@ -341,6 +341,8 @@ pub fn find<'a>(snapshot: &'a Snapshot, kind: ObjectKind, name: &str) -> Result<
     }
     match snapshot.get(name) {
         Some(object) if object.kind() == kind => Ok(object),
+        // In PostgreSQL's catalogs a feature view is a view, and clients name it so.
+        Some(object) if kind == ObjectKind::View && object.kind() == ObjectKind::FeatureView => Ok(object),
         Some(object) => {
             Err(PlanError::new("42809", format!("\"{name}\" is not a {kind}"))
                 .hint(format!("it is a {}", object.kind())))

@@ -42,7 +42,7 @@ mod zoned;
 
 use crate::{
     audit::{self, Subject},
-    database::Database,
+    database::{self, Database},
     pg::{Bound, EncodeRows, Outcome, PgError, RowsTag},
     prepared::Prepared,
     serving,
@@ -192,6 +192,11 @@ async fn run(
         Statement::ShowSecrets => {
             let batch = secret::show(database)?;
             rows(session, batch, bound, "SHOW")
+        }
+        Statement::RefreshView { name } => {
+            database::find(&database.snapshot(), ObjectKind::FeatureView, name)?;
+            session.notice(format!("feature view \"{name}\" is always fresh: there is nothing to do"));
+            done("REFRESH MATERIALIZED VIEW")
         }
         Statement::Resume { if_exists, name } => resume::execute(database, session, *if_exists, name).await,
         Statement::Comment { kind, name, column, text } => {

@@ -59,7 +59,7 @@ const CASES: &[(&str, &str, &str)] = &[
     ("0A000", "feature_not_supported", "UPDATE t SET v = 'x'"),
     ("0A000", "feature_not_supported", "DELETE FROM t"),
     ("0A000", "feature_not_supported", "CREATE OR REPLACE FEATURE VIEW f AS SELECT k FROM s"),
-    ("0A000", "feature_not_supported", "CREATE MATERIALIZED VIEW x AS SELECT 1"),
+    ("0A000", "feature_not_supported", "CREATE INDEX x ON y (z)"),
     (
         "0A000",
         "feature_not_supported",

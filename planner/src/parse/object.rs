@@ -5,13 +5,13 @@ use crate::{PlanError, PlanResult, statement::Statement};
 use datafusion::sql::sqlparser::tokenizer::Token;
 use tidemark_catalog::ObjectKind;
 
-/// `SOURCE`, `TABLE`, `FEATURE VIEW`, `VIEW` or `AGGREGATE`, if that is what is here.
+/// `SOURCE`, `TABLE`, `FEATURE VIEW` (to PostgreSQL's clients `MATERIALIZED VIEW`), `VIEW` or `AGGREGATE`, if that is what is here.
 pub(super) fn kind(c: &mut Cursor<'_>) -> Option<ObjectKind> {
     if c.eat("SOURCE") {
         Some(ObjectKind::Source)
     } else if c.eat("TABLE") {
         Some(ObjectKind::Table)
-    } else if c.eat_all(&["FEATURE", "VIEW"]) {
+    } else if c.eat_all(&["FEATURE", "VIEW"]) || c.eat_all(&["MATERIALIZED", "VIEW"]) {
         Some(ObjectKind::FeatureView)
     } else if c.eat("VIEW") {
         Some(ObjectKind::View)
@@ -24,7 +24,6 @@ pub(super) fn kind(c: &mut Cursor<'_>) -> Option<ObjectKind> {
 
 /// The kinds of objects PostgreSQL has and we do not.
 const UNKNOWN_KINDS: &[&str] = &[
-    "MATERIALIZED",
     "INDEX",
     "SCHEMA",
     "ROLE",
@@ -98,6 +97,17 @@ pub(super) fn refresh_online_store(c: &mut Cursor<'_>) -> PlanResult<Statement> 
     }
     c.eat_all(&["FEATURE", "VIEW"]);
     Ok(Statement::RefreshOnlineStore { name: c.object_name()? })
+}
+
+/// `REFRESH MATERIALIZED VIEW [CONCURRENTLY] name [WITH DATA]`: there is nothing to do, it is fresh.
+pub(super) fn refresh_materialized(c: &mut Cursor<'_>) -> PlanResult<Statement> {
+    for word in ["REFRESH", "MATERIALIZED", "VIEW"] {
+        c.expect(word)?;
+    }
+    c.eat("CONCURRENTLY");
+    let name = c.object_name()?;
+    c.eat_all(&["WITH", "DATA"]);
+    Ok(Statement::RefreshView { name })
 }
 
 pub(super) fn alter(c: &mut Cursor<'_>) -> PlanResult<Statement> {

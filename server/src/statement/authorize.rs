@@ -94,6 +94,7 @@ pub fn authorize(session: &Session, snapshot: &Snapshot, statement: &Statement) 
         Statement::AdvanceWatermark { name, .. }
         | Statement::Resume { name, .. }
         | Statement::RefreshOnlineStore { name }
+        | Statement::RefreshView { name }
         | Statement::Optimize { view: name }
         | Statement::VacuumHistory { view: name, .. } => owned(snapshot.get(name)),
         Statement::Comment { kind, name, .. } => owned(of_kind(kind.unwrap_or(ObjectKind::Table), name)),

@@ -23,7 +23,9 @@ pub async fn execute(
     let snapshot = database.snapshot();
     // PostgreSQL's ALTER TABLE renames whatever shows rows: dbt renames its views so.
     let kind = match snapshot.get(name).map(|object| object.kind()) {
-        Some(found @ (ObjectKind::View | ObjectKind::FeatureView)) if kind == ObjectKind::Table => found,
+        Some(found @ (ObjectKind::View | ObjectKind::FeatureView)) if matches!(kind, ObjectKind::Table | ObjectKind::View) => {
+            found
+        }
         _ => kind,
     };
     let object = match find(&snapshot, kind, name) {
