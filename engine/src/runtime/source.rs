@@ -117,7 +117,7 @@ pub enum Conflict {
     Replace,
 }
 
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct IngestReport {
     /// Rows appended, admitted or not.
     pub rows: usize,
