@@ -8,6 +8,17 @@ use anyhow::{Context, Result, ensure};
 use std::{fs, path::Path};
 use tokio::process::Command;
 
+/// The newest label of each user.
+const LATEST: &str = "{{ config(materialized='incremental', unique_key=['user_id']) }}
+select user_id, max(at) as at, bool_or(bought) as bought from {{ ref('labels') }}
+{% if is_incremental() %} where at > (select max(at) from {{ this }}) {% endif %}
+group by user_id";
+
+const KEPT: &str = "{% snapshot kept %}
+{{ config(unique_key='user_id', strategy='check', check_cols=['bought'], target_schema='public') }}
+select user_id, bought from {{ ref('latest_labels') }}
+{% endsnapshot %}";
+
 struct Project<'a> {
     python: String,
     folder: &'a Path,
@@ -93,6 +104,28 @@ async fn a_project_is_built_tested_left_alone_and_changed() -> Result<()> {
         anyhow::bail!("the source was changed")
     };
     ensure!(refused.to_string().contains("--full-refresh"), "{refused}");
+
+    // Seeds are loaded again, incremental models take what is new, a snapshot keeps what was: on temporary tables and DELETE.
+    let labels = fs::read_to_string(example.join("seeds/labels.csv"))?;
+    fs::write(example.join("seeds/labels.csv"), labels.replace("true", "false"))?;
+    project.run(&["seed", "--select", "labels"]).await?;
+    ensure!(value(&client, "SELECT count(*) FROM labels WHERE bought").await?.as_deref() == Some("0"));
+    ensure!(value(&client, "SELECT count(*) FROM labels").await?.as_deref() == Some("4"));
+    fs::write(example.join("models/latest_labels.sql"), LATEST)?;
+    fs::create_dir_all(example.join("snapshots"))?;
+    fs::write(example.join("snapshots/kept.sql"), KEPT)?;
+    project.run(&["run", "--select", "latest_labels"]).await?;
+    project.run(&["snapshot"]).await?;
+    let users = "SELECT count(*) || ' ' || count(DISTINCT user_id) FROM latest_labels";
+    ensure!(value(&client, users).await?.as_deref() == Some("2 2"));
+    client.batch_execute("UPDATE labels SET at = at + INTERVAL '1 day', bought = true WHERE user_id = 7").await?;
+    let again = project.run(&["run", "--select", "latest_labels"]).await?;
+    ensure!(again.contains("INSERT 0 1"), "only what is new: {again}");
+    ensure!(value(&client, users).await?.as_deref() == Some("2 2"));
+    ensure!(value(&client, "SELECT count(*) FROM latest_labels WHERE bought").await?.as_deref() == Some("1"));
+    project.run(&["snapshot"]).await?;
+    let versions = "SELECT count(*) || ' ' || count(dbt_valid_to) FROM kept WHERE user_id = 7";
+    ensure!(value(&client, versions).await?.as_deref() == Some("2 1"));
 
     project.run(&["docs", "generate"]).await?;
     let catalog = fs::read_to_string(example.join("target/catalog.json"))?;
