@@ -277,6 +277,7 @@ impl<'a> Binder<'a> {
                 let steps = Arc::new(view_steps(object, &plan));
                 Ok(source(ScanTarget::CurrentRows(object.id), &object.name, object.schema(), Some(steps)))
             }
+            Body::TrainingSet(set) => Ok(source(ScanTarget::Relation(set.rows), &object.name, object.schema(), None)),
             Body::View(view) => {
                 let plan = rename_columns(self.written(object, &view.query)?, object)?;
                 Ok(Arc::new(ViewSource { schema: object.schema(), plan }))

@@ -36,6 +36,7 @@ mod set_options;
 mod set_owner;
 mod settings;
 mod show;
+mod training_set;
 mod zoned;
 
 use crate::{
@@ -124,6 +125,12 @@ async fn run(
         }
         Statement::CreateAggregate(statement) => {
             create_aggregate::execute(database, session, statement, &parsed.text).await
+        }
+        Statement::CreateTrainingSet(statement) => {
+            training_set::create(database, session, statement, &parsed.text).await
+        }
+        Statement::RefreshTrainingSet { name, as_recorded } => {
+            training_set::refresh(database, session, name, *as_recorded).await
         }
         Statement::Drop { kind, if_exists, names, cascade } => {
             drop::execute(database, session, *kind, *if_exists, names, *cascade).await
@@ -252,6 +259,8 @@ fn changes(statement: &Statement) -> Option<Cow<'static, str>> {
         Statement::CreateFeatureView(_) => of("CREATE", ObjectKind::FeatureView),
         Statement::CreateView { .. } => of("CREATE", ObjectKind::View),
         Statement::CreateAggregate(_) => of("CREATE", ObjectKind::Aggregate),
+        Statement::CreateTrainingSet(_) => of("CREATE", ObjectKind::TrainingSet),
+        Statement::RefreshTrainingSet { .. } => of("REFRESH", ObjectKind::TrainingSet),
         Statement::Drop { kind, .. } => of("DROP", *kind),
         Statement::SetOwner { kind, .. } => of("ALTER", *kind),
         Statement::CreateRole { .. } => Some("CREATE ROLE".into()),
@@ -291,6 +300,8 @@ fn is_whole(statement: &Statement) -> bool {
     match statement {
         Statement::Insert(_) | Statement::CopyFrom { .. } | Statement::CreateTableAs { .. } => false,
         Statement::RefreshOnlineStore { .. } => false,
+        // Computes for long, and holds on only while it commits.
+        Statement::CreateTrainingSet(_) | Statement::RefreshTrainingSet { .. } => false,
         // Safe to stop anywhere, and long.
         Statement::Optimize { .. } | Statement::VacuumHistory { .. } => false,
         Statement::Checkpoint => true,

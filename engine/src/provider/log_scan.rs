@@ -20,15 +20,23 @@ use datafusion::{
 };
 use futures::TryStreamExt;
 use std::{collections::BTreeMap, fmt, sync::Arc};
-use tidemark_catalog::UTC;
+use tidemark_catalog::{ObjectId, UTC};
 
 pub struct LogTable {
     source: Arc<SourceRuntime>,
+    /// `None`: what is there when a scan begins.
+    range: Option<(Positions, Positions)>,
 }
 
 impl LogTable {
     pub fn new(source: Arc<SourceRuntime>) -> Self {
-        LogTable { source }
+        LogTable { source, range: None }
+    }
+
+    /// The rows as they were when the log had these offsets.
+    pub fn between(source: Arc<SourceRuntime>, from: u64, to: u64) -> Self {
+        let at = |offset| Positions([(0, offset)].into());
+        LogTable { source, range: Some((at(from), at(to))) }
     }
 }
 
@@ -56,12 +64,18 @@ impl TableProvider for LogTable {
         limit: Option<usize>,
     ) -> DfResult<Arc<dyn ExecutionPlan>> {
         if let Some(rows) = self.source.current_rows() {
-            let rows = rows?;
+            let rows = match &self.range {
+                Some((_, to)) => self.source.current_rows_at(to).await.map_err(seam)?.batch(&self.source.schema)?,
+                None => rows?,
+            };
             let exec = MemorySourceConfig::try_new_exec(&[vec![rows]], self.schema(), projection.cloned())?;
             return Ok(exec);
         }
         // A scan reads what was there when it began.
-        let (from, to) = self.source.log.range().await.map_err(seam)?;
+        let (from, to) = match &self.range {
+            Some(range) => range.clone(),
+            None => self.source.log.range().await.map_err(seam)?,
+        };
         let stream = LogStream { source: self.source.clone(), from, to };
         let table = StreamingTable::try_new(self.schema(), vec![Arc::new(stream)])?;
         table.scan(state, projection, filters, limit).await
@@ -142,6 +156,15 @@ pub struct VersionsTable {
 impl VersionsTable {
     pub fn new(source: Arc<SourceRuntime>, schema: SchemaRef) -> Self {
         VersionsTable { source, schema }
+    }
+
+    /// The table.
+    pub fn id(&self) -> ObjectId {
+        self.source.id
+    }
+
+    pub fn name(&self) -> String {
+        self.source.name.read().clone()
     }
 
     /// All versions; of several at one instant of one key, the last.
