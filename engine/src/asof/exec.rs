@@ -180,12 +180,7 @@ impl ExecutionPlan for AsofJoinExec {
             labels_memory: MemoryConsumer::new("AsofJoinExec labels").register(pool),
             winners_memory: MemoryConsumer::new("AsofJoinExec winners").register(pool),
             metrics: BaselineMetrics::new(&self.metrics, 0),
-            matched: MetricBuilder::new(&self.metrics).counter("matched", 0),
-            unmatched: MetricBuilder::new(&self.metrics).counter("unmatched", 0),
-            provisional: match self.condition.known.as_ref().and_then(|known| known.frontier_us) {
-                Some(_) => MetricBuilder::new(&self.metrics).counter("provisional", 0),
-                None => Count::new(),
-            },
+            counts: Counts::new(&self.metrics, &self.condition),
         };
         let stream = futures::stream::once(run.join(left, right)).try_flatten();
         let stream = RecordBatchStreamAdapter::new(self.schema(), stream.boxed());
@@ -205,9 +200,28 @@ struct Run {
     labels_memory: MemoryReservation,
     winners_memory: MemoryReservation,
     metrics: BaselineMetrics,
+    counts: Counts,
+}
+
+/// What [`Matches`] says, while it runs.
+struct Counts {
     matched: Count,
     unmatched: Count,
     provisional: Count,
+}
+
+impl Counts {
+    fn new(metrics: &ExecutionPlanMetricsSet, condition: &Condition) -> Counts {
+        let count = |name: &'static str| MetricBuilder::new(metrics).counter(name, 0);
+        Counts {
+            matched: count("matched"),
+            unmatched: count("unmatched"),
+            provisional: match condition.known.as_ref().and_then(|known| known.frontier_us) {
+                Some(_) => count("provisional"),
+                None => Count::new(),
+            },
+        }
+    }
 }
 
 impl Run {
@@ -217,11 +231,10 @@ impl Run {
         left: SendableRecordBatchStream,
         right: Vec<SendableRecordBatchStream>,
     ) -> Result<futures::stream::BoxStream<'static, Result<RecordBatch>>> {
-        let Run { condition, schema, batch_size, labels_memory, winners_memory, metrics, .. } = self;
-        let (matched, unmatched) = (self.matched, self.unmatched);
+        let Run { condition, schema, batch_size, labels_memory, winners_memory, metrics, counts } = self;
         let labels = Arc::new(collect(left, &condition, &labels_memory).await?);
         if let Some(known) = &condition.known {
-            self.provisional.add(known.check(&labels)?);
+            counts.provisional.add(known.check(&labels)?);
         }
         let right_schema = match right.first() {
             Some(stream) => stream.schema(),
@@ -241,17 +254,7 @@ impl Run {
             _ => stream_past(right, &labels, &condition, winners).await?,
         };
         let sources = labels.spread(condition.op, |slot| winners.won(slot));
-        let output = Output {
-            condition,
-            schema,
-            batch_size,
-            labels,
-            winners,
-            sources,
-            matched,
-            unmatched,
-            _memory: labels_memory,
-        };
+        let output = Output { condition, schema, batch_size, labels, winners, sources, counts, _memory: labels_memory };
         let cursor = Cursor { batch: 0, row: 0, before: 0 };
         let stream =
             futures::stream::try_unfold((output, cursor, metrics), |(output, mut cursor, metrics)| async move {
@@ -350,8 +353,7 @@ struct Output {
     winners: Winners,
     /// See [`Labels::spread`].
     sources: Vec<u32>,
-    matched: Count,
-    unmatched: Count,
+    counts: Counts,
     _memory: MemoryReservation,
 }
 
@@ -375,8 +377,8 @@ impl Output {
             let left = left.slice(cursor.row, rows);
             cursor.row += rows;
             let unmatched = matched.iter().filter(|slot| **slot == NONE).count();
-            self.unmatched.add(unmatched);
-            self.matched.add(rows - unmatched);
+            self.counts.unmatched.add(unmatched);
+            self.counts.matched.add(rows - unmatched);
             let batch = self.batch(left, matched)?;
             if batch.num_rows() > 0 {
                 return Ok(Some(batch));
