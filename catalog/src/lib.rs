@@ -1,4 +1,4 @@
-//! What exists: the names, types and definitions of sources, tables, feature views, views and aggregates, and the durable
+//! What exists: the names, types and definitions of sources, tables, feature views, views, aggregates and training sets, and the durable
 //! store that keeps them. Nothing here knows SQL text beyond storing it, or any service.
 //!
 //! A reader takes a [`Snapshot`] (immutable, cheap to clone) and works on it; a writer commits a list of [`Change`]s
@@ -10,6 +10,7 @@ pub mod role;
 mod secret;
 mod snapshot;
 mod store;
+mod training_set;
 mod types;
 
 pub use access::{Access, Acl, PUBLIC, Privileges};
@@ -21,4 +22,5 @@ pub use role::Role;
 pub use secret::{HIDDEN, Secret, is_secret, secret_named, secret_reference, without_credentials};
 pub use snapshot::{Change, NoSecret, Snapshot};
 pub use store::{CatalogError, CatalogStore};
+pub use training_set::{Complete, Joined, Read, Record, TrainingSet};
 pub use types::{SqlType, UTC};

@@ -1,6 +1,6 @@
 //! The definitions themselves. Everything here is plain data, serialised as JSON in the catalog store.
 
-use crate::SqlType;
+use crate::{SqlType, TrainingSet};
 use arrow_schema::{Field, Schema, SchemaRef};
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, fmt, sync::Arc};
@@ -37,6 +37,7 @@ pub enum Body {
     FeatureView(FeatureView),
     View(View),
     Aggregate(Aggregate),
+    TrainingSet(TrainingSet),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -46,6 +47,7 @@ pub enum ObjectKind {
     FeatureView,
     View,
     Aggregate,
+    TrainingSet,
 }
 
 impl fmt::Display for ObjectKind {
@@ -56,6 +58,7 @@ impl fmt::Display for ObjectKind {
             ObjectKind::FeatureView => "feature view",
             ObjectKind::View => "view",
             ObjectKind::Aggregate => "aggregate",
+            ObjectKind::TrainingSet => "training set",
         })
     }
 }
@@ -178,6 +181,26 @@ impl Relation {
     pub fn schema(&self) -> SchemaRef {
         Arc::new(Schema::new(self.columns.iter().map(Column::field).collect::<Vec<_>>()))
     }
+
+    /// A table that only has columns: no key, no watermark, no options.
+    pub fn plain(columns: Vec<Column>, sql: String) -> Relation {
+        Relation {
+            columns,
+            primary_key: vec![],
+            upsert: false,
+            encode: Encode::default(),
+            event_time: None,
+            delay_us: 0,
+            clock: ClockMode::System,
+            max_ahead_us: 0,
+            idle_timeout_us: 0,
+            retention_us: None,
+            dead_letter_retention_us: None,
+            includes: vec![],
+            options: BTreeMap::new(),
+            sql,
+        }
+    }
 }
 
 /// A feature view: its definition as text, and what planning found in it, for people to browse.
@@ -279,6 +302,7 @@ impl Object {
             Body::FeatureView(_) => ObjectKind::FeatureView,
             Body::View(_) => ObjectKind::View,
             Body::Aggregate(_) => ObjectKind::Aggregate,
+            Body::TrainingSet(_) => ObjectKind::TrainingSet,
         }
     }
 
@@ -311,6 +335,13 @@ impl Object {
         }
     }
 
+    pub fn training_set(&self) -> Option<&TrainingSet> {
+        match &self.body {
+            Body::TrainingSet(set) => Some(set),
+            _ => None,
+        }
+    }
+
     /// Its columns; an aggregate has none.
     pub fn columns(&self) -> &[Column] {
         match &self.body {
@@ -318,6 +349,18 @@ impl Object {
             Body::FeatureView(v) => &v.columns,
             Body::View(v) => &v.columns,
             Body::Aggregate(_) => &[],
+            Body::TrainingSet(set) => &set.columns,
+        }
+    }
+
+    /// The statement that created it.
+    pub fn sql(&self) -> &str {
+        match &self.body {
+            Body::Source(r) | Body::Table(r) => &r.sql,
+            Body::FeatureView(v) => &v.sql,
+            Body::View(v) => &v.sql,
+            Body::Aggregate(a) => &a.sql,
+            Body::TrainingSet(set) => &set.sql,
         }
     }
 
@@ -328,7 +371,8 @@ impl Object {
     /// The objects this one reads or calls.
     pub fn reads(&self) -> Vec<ObjectId> {
         match &self.body {
-            Body::Source(_) | Body::Table(_) => vec![],
+            // A training set stays when what it was computed from goes.
+            Body::Source(_) | Body::Table(_) | Body::TrainingSet(_) => vec![],
             Body::FeatureView(v) => v.relations().chain(v.through.iter().copied()).collect(),
             Body::View(v) => v.reads.clone(),
             Body::Aggregate(a) => a.reads.clone(),

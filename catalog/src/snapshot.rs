@@ -131,6 +131,14 @@ impl Snapshot {
         self.aggregates.values().filter_map(|id| self.by_id.get(id))
     }
 
+    /// What is kept in logs of the engine's: sources, tables, and the rows of training sets.
+    pub fn logs(&self) -> impl Iterator<Item = Object> {
+        self.objects().filter_map(|object| match object.relation() {
+            Some(relation) => relation.files().is_none().then(|| object.as_ref().clone()),
+            None => object.rows(),
+        })
+    }
+
     /// The objects that read or call `id` directly.
     pub fn readers(&self, id: ObjectId) -> impl Iterator<Item = &Arc<Object>> {
         self.objects().chain(self.aggregates()).filter(move |o| o.reads().contains(&id))

@@ -12,17 +12,18 @@
 //! matches                    8         17        17        30 has none of its own: the nearest before
 //! ```
 //!
-//! [`install`] teaches a session the statement, the rule and the operator.
+//! [`install`] teaches a session the statement, the rule and the operator. A [`Finality`] in its configuration says which values are
+//! final.
 
 mod exec;
+mod known;
 mod labels;
 mod winners;
 
-pub use exec::AsofJoinExec;
+pub use exec::{AsofJoinExec, Matches};
+pub use known::Finality;
 
-use crate::provider::steps::StepsTable;
 use async_trait::async_trait;
-use datafusion::catalog::default_table_source::source_as_provider;
 use datafusion::common::internal_err;
 use datafusion::error::Result;
 use datafusion::execution::SessionState;
@@ -32,7 +33,6 @@ use datafusion::logical_expr::{LogicalPlan, UserDefinedLogicalNode};
 use datafusion::optimizer::Optimizer;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_planner::{DefaultPhysicalPlanner, ExtensionPlanner, PhysicalPlanner};
-use std::any::Any;
 use std::sync::Arc;
 use tidemark_planner::asof::{AsofNode, AsofPlanner, PushDownAsofFilter};
 
@@ -63,16 +63,11 @@ impl QueryPlanner for AsofQueryPlanner {
     }
 }
 
-/// Until when a right side that is a feature view's steps says what is. What an inner `ASOF JOIN` reads is its own affair.
-fn known(right: &LogicalPlan) -> Option<exec::Known> {
-    match right {
-        LogicalPlan::TableScan(scan) => {
-            let provider = source_as_provider(&scan.source).ok()?;
-            let steps = (provider.as_ref() as &dyn Any).downcast_ref::<StepsTable>()?;
-            Some(exec::Known { view: steps.view().to_string(), until_us: steps.now_us() })
-        }
-        LogicalPlan::Extension(_) => None,
-        other => other.inputs().into_iter().find_map(known),
+/// The first relation that a plan reads.
+fn name(plan: &LogicalPlan) -> Option<String> {
+    match plan {
+        LogicalPlan::TableScan(scan) => Some(scan.table_name.table().to_string()),
+        other => other.inputs().into_iter().find_map(name),
     }
 }
 
@@ -107,7 +102,8 @@ impl ExtensionPlanner for AsofExtensionPlanner {
             tolerance: node.tolerance,
             base: node.base.as_ref().map(on_right).transpose()?,
             operation: node.operation.as_ref().map(on_right).transpose()?,
-            known: known(right_input),
+            right: name(right_input).unwrap_or_default(),
+            known: known::known(right_input, session_state.config().get_extension::<Finality>().as_deref()),
         };
         Ok(Some(Arc::new(AsofJoinExec::try_new(left.clone(), right.clone(), condition)?)))
     }

@@ -3,13 +3,13 @@
 //! A lookup that is recognised never comes here (`server::statement::lookup`); everything else that reads a source, a
 //! view or its history does.
 
-mod log_scan;
+pub(crate) mod log_scan;
 mod rows;
 pub(crate) mod steps;
 
 use crate::{
     compiled::CompiledView,
-    runtime::{Engine, Failure, ViewRuntime},
+    runtime::{Engine, Failure, SourceRuntime, ViewRuntime},
     seam::SeamError,
     value::{Value, encode_row},
     wording::instant,
@@ -90,6 +90,11 @@ pub fn provider(
         }
         ScanTarget::Files(_) | ScanTarget::System(_) | ScanTarget::Nothing => return Ok(None),
     }))
+}
+
+/// A source or table as it was when its log had the rows from offset `from` to before `to`.
+pub fn log_between(source: Arc<SourceRuntime>, from: u64, to: u64) -> Arc<dyn TableProvider> {
+    Arc::new(log_scan::LogTable::between(source, from, to))
 }
 
 /// Who reads a view that has failed is told so: its values would be of before.

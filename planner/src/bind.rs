@@ -236,10 +236,7 @@ impl<'a> Binder<'a> {
                 {
                     self.reads.add([object.id]);
                     self.names.add([object.id]);
-                    let row = Arc::new(Field::new(ROW_COLUMN, DataType::UInt64, false));
-                    let columns = relation.schema();
-                    let columns = std::iter::once(row).chain(columns.fields().iter().cloned());
-                    let schema = Arc::new(Schema::new(columns.collect::<Vec<_>>()));
+                    let schema = placed_schema(&relation.schema());
                     return Ok(source(ScanTarget::Rows(object.id), &object.name, schema, None));
                 }
             }
@@ -298,6 +295,7 @@ impl<'a> Binder<'a> {
                 let steps = Arc::new(view_steps(object, &plan));
                 Ok(source(ScanTarget::CurrentRows(object.id), &object.name, object.schema(), Some(steps)))
             }
+            Body::TrainingSet(set) => Ok(source(ScanTarget::Relation(set.rows), &object.name, object.schema(), None)),
             Body::View(view) => {
                 let plan = rename_columns(self.written(object, &view.query)?, object)?;
                 Ok(Arc::new(ViewSource { schema: object.schema(), plan }))
@@ -325,6 +323,12 @@ impl<'a> Binder<'a> {
 
 fn source(target: ScanTarget, name: &str, schema: SchemaRef, steps: Option<Arc<StepsTable>>) -> Arc<dyn TableSource> {
     Arc::new(TidemarkTable { target, name: name.to_string(), schema, steps })
+}
+
+/// The columns of a table, and the place of each row before them.
+pub fn placed_schema(schema: &SchemaRef) -> SchemaRef {
+    let row = Arc::new(Field::new(ROW_COLUMN, DataType::UInt64, false));
+    Arc::new(Schema::new(std::iter::once(row).chain(schema.fields().iter().cloned()).collect::<Vec<_>>()))
 }
 
 fn is_feature_view(object: &Object) -> bool {

@@ -23,6 +23,7 @@ mod secret;
 mod secrets;
 mod session;
 mod text;
+mod training_set;
 mod types;
 mod view;
 
@@ -89,7 +90,7 @@ const UNSUPPORTED: &[(&str, &str)] = &[
     ("LOCK", "every statement reads a consistent snapshot by itself"),
     ("DO", "run the statements one by one"),
     ("CALL", "run the statements one by one"),
-    ("REFRESH", "REFRESH ONLINE STORE FOR a view puts its rows there again"),
+    ("REFRESH", "REFRESH ONLINE STORE FOR a view puts its rows there again, REFRESH TRAINING SET computes one again"),
     ("REINDEX", "there are no indexes to rebuild"),
     ("CLUSTER", "there are no indexes to order by"),
     ("IMPORT", "create the tables one by one"),
@@ -121,6 +122,7 @@ fn statement(c: &mut Cursor<'_>) -> PlanResult<Statement> {
         "FLUSH" => alone(c, Statement::Flush),
         "REFRESH" if c.at_all(&["REFRESH", "MATERIALIZED"]) => object::refresh_materialized(c),
         "REFRESH" if c.at_all(&["REFRESH", "ONLINE"]) => object::refresh_online_store(c),
+        "REFRESH" if c.at_all(&["REFRESH", "TRAINING"]) => training_set::refresh(c),
         "OPTIMIZE" => maintain::optimize(c),
         "SHOW" => session::show(c),
         "SET" => session::set(c),
@@ -192,6 +194,9 @@ fn create(c: &mut Cursor<'_>) -> PlanResult<Statement> {
         secret::create(c)
     } else if c.eat("AGGREGATE") {
         Ok(Statement::CreateAggregate(aggregate::create(c, or_replace)?))
+    } else if c.eat_all(&["TRAINING", "SET"]) {
+        refuse_replace("TRAINING SET")?;
+        training_set::create(c)
     } else {
         let what = ["INDEX", "UNIQUE", "SCHEMA", "TRAINING", "DATABASE", "FUNCTION"];
         let what = what.iter().chain(&["TYPE", "SEQUENCE", "EXTENSION", "TRIGGER", "PROCEDURE", "UNLOGGED"]);
@@ -199,7 +204,7 @@ fn create(c: &mut Cursor<'_>) -> PlanResult<Statement> {
             if c.at(word) {
                 return Err(c.place(
                     PlanError::unsupported(format!("CREATE {word} is not supported"))
-                        .hint("CREATE SOURCE, TABLE, FEATURE VIEW, VIEW and AGGREGATE are"),
+                        .hint("CREATE SOURCE, TABLE, FEATURE VIEW, VIEW, AGGREGATE and TRAINING SET are"),
                 ));
             }
         }

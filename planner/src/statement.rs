@@ -42,14 +42,20 @@ pub enum Statement {
         query_text: String,
     },
     CreateAggregate(CreateAggregate),
-    /// `DROP {SOURCE | TABLE | FEATURE VIEW | VIEW | AGGREGATE} [IF EXISTS] name [, …] [CASCADE | RESTRICT]`
+    CreateTrainingSet(CreateTrainingSet),
+    /// `REFRESH TRAINING SET name [AS RECORDED]`
+    RefreshTrainingSet {
+        name: String,
+        as_recorded: bool,
+    },
+    /// `DROP {SOURCE | TABLE | FEATURE VIEW | VIEW | AGGREGATE | TRAINING SET} [IF EXISTS] name [, …] [CASCADE | RESTRICT]`
     Drop {
         kind: ObjectKind,
         if_exists: bool,
         names: Vec<String>,
         cascade: bool,
     },
-    /// `ALTER {SOURCE | TABLE | FEATURE VIEW | VIEW | AGGREGATE} [IF EXISTS] name RENAME TO to`
+    /// `ALTER {SOURCE | TABLE | FEATURE VIEW | VIEW | AGGREGATE | TRAINING SET} [IF EXISTS] name RENAME TO to`
     Rename {
         kind: ObjectKind,
         if_exists: bool,
@@ -92,7 +98,7 @@ pub enum Statement {
     RefreshView {
         name: String,
     },
-    /// `COMMENT ON {SOURCE | TABLE | FEATURE VIEW | VIEW | AGGREGATE} name IS 'text' | NULL` (`column` set: `COMMENT ON COLUMN name.column`;
+    /// `COMMENT ON {SOURCE | TABLE | FEATURE VIEW | VIEW | AGGREGATE | TRAINING SET} name IS 'text' | NULL` (`column` set: `COMMENT ON COLUMN name.column`;
     /// kind is then `None`)
     Comment {
         kind: Option<ObjectKind>,
@@ -100,7 +106,7 @@ pub enum Statement {
         column: Option<String>,
         text: Option<String>,
     },
-    /// `ALTER {SOURCE | TABLE | FEATURE VIEW | VIEW | AGGREGATE} [IF EXISTS] name OWNER TO role`
+    /// `ALTER {SOURCE | TABLE | FEATURE VIEW | VIEW | AGGREGATE | TRAINING SET} [IF EXISTS] name OWNER TO role`
     SetOwner {
         kind: ObjectKind,
         if_exists: bool,
@@ -152,14 +158,14 @@ pub enum Statement {
     },
     /// `SHOW SECRETS`
     ShowSecrets,
-    /// `SHOW SOURCES | TABLES | FEATURE VIEWS | VIEWS | AGGREGATES`
+    /// `SHOW SOURCES | TABLES | FEATURE VIEWS | VIEWS | AGGREGATES | TRAINING SETS`
     ShowObjects(ObjectKind),
-    /// `SHOW CREATE {SOURCE | TABLE | FEATURE VIEW | VIEW | AGGREGATE} name`
+    /// `SHOW CREATE {SOURCE | TABLE | FEATURE VIEW | VIEW | AGGREGATE | TRAINING SET} name`
     ShowCreate {
         kind: ObjectKind,
         name: String,
     },
-    /// `DESCRIBE [{SOURCE | TABLE | FEATURE VIEW | VIEW}] name` (also `DESC`)
+    /// `DESCRIBE [{SOURCE | TABLE | FEATURE VIEW | VIEW | TRAINING SET}] name` (also `DESC`)
     Describe {
         name: String,
     },
@@ -327,6 +333,16 @@ pub struct CreateAggregate {
     pub parameters: Vec<Parameter>,
     pub expression: Box<ast::Expr>,
     pub expression_text: String,
+}
+
+/// `CREATE TRAINING SET [IF NOT EXISTS] name [WITH ( … )] AS query`
+#[derive(Debug, Clone, PartialEq)]
+pub struct CreateTrainingSet {
+    pub if_not_exists: bool,
+    pub name: String,
+    pub options: BTreeMap<String, String>,
+    pub query: Box<ast::Query>,
+    pub query_text: String,
 }
 
 /// `INSERT INTO name [(columns)] { VALUES … | query } [ON CONFLICT …]`

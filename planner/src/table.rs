@@ -8,7 +8,8 @@ use tidemark_catalog::ObjectId;
 /// Which rows of which object.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum ScanTarget {
-    /// Admitted rows of a source or plain table; current rows of a table with a primary key.
+    /// Admitted rows of a source or plain table; current rows of a table with a primary key. Of a training set the log that
+    /// has its rows, which is no object.
     Relation(ObjectId),
     /// The same of a table, with the place of each row in front, [`ROW_COLUMN`]: what statements read that change it.
     Rows(ObjectId),

@@ -108,6 +108,8 @@ pub fn is_audited(statement: &Statement) -> bool {
             | S::CreateFeatureView(_)
             | S::CreateView { .. }
             | S::CreateAggregate(_)
+            | S::CreateTrainingSet(_)
+            | S::RefreshTrainingSet { .. }
             | S::Drop { .. }
             | S::Rename { .. }
             | S::SetOptions { .. }

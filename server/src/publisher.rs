@@ -83,7 +83,7 @@ fn without_secrets(object: &Object) -> Object {
                 *online = without_credentials(online);
             }
         }
-        Body::View(_) | Body::Aggregate(_) => {}
+        Body::View(_) | Body::Aggregate(_) | Body::TrainingSet(_) => {}
     }
     object
 }

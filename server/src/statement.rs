@@ -38,6 +38,7 @@ mod set_options;
 mod set_owner;
 mod settings;
 mod show;
+mod training_set;
 mod zoned;
 
 use crate::{
@@ -151,6 +152,12 @@ async fn run(
         }
         Statement::CreateAggregate(statement) => {
             create_aggregate::execute(database, session, statement, &parsed.text).await
+        }
+        Statement::CreateTrainingSet(statement) => {
+            training_set::create(database, session, statement, &parsed.text).await
+        }
+        Statement::RefreshTrainingSet { name, as_recorded } => {
+            training_set::refresh(database, session, name, *as_recorded).await
         }
         Statement::Drop { kind, if_exists, names, cascade } => {
             drop::execute(database, session, *kind, *if_exists, names, *cascade).await
@@ -289,6 +296,8 @@ fn changes(statement: &Statement) -> Option<Cow<'static, str>> {
         Statement::CreateFeatureView(_) => of("CREATE", ObjectKind::FeatureView),
         Statement::CreateView { .. } => of("CREATE", ObjectKind::View),
         Statement::CreateAggregate(_) => of("CREATE", ObjectKind::Aggregate),
+        Statement::CreateTrainingSet(_) => of("CREATE", ObjectKind::TrainingSet),
+        Statement::RefreshTrainingSet { .. } => of("REFRESH", ObjectKind::TrainingSet),
         Statement::Drop { kind, .. } => of("DROP", *kind),
         Statement::SetOwner { kind, .. } => of("ALTER", *kind),
         Statement::CreateRole { .. } => Some("CREATE ROLE".into()),
@@ -329,6 +338,8 @@ fn is_whole(statement: &Statement) -> bool {
         Statement::Insert(_) | Statement::Change(_) | Statement::Truncate { .. } | Statement::CopyFrom { .. } => false,
         Statement::CreateTableAs { .. } => false,
         Statement::RefreshOnlineStore { .. } => false,
+        // Computes for long, and holds on only while it commits.
+        Statement::CreateTrainingSet(_) | Statement::RefreshTrainingSet { .. } => false,
         // Safe to stop anywhere, and long.
         Statement::Optimize { .. } | Statement::VacuumHistory { .. } => false,
         Statement::Checkpoint => true,

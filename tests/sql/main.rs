@@ -98,7 +98,7 @@ async fn run_file(file: &Path, server: &Server, protocol: Protocol) -> Result<Ve
 async fn sweep(server: &Server) -> Result<Vec<String>> {
     let client = server.connect().await?;
     let mut left = vec![];
-    for kind in ["VIEW", "FEATURE VIEW", "TABLE", "SOURCE", "AGGREGATE"] {
+    for kind in ["VIEW", "TRAINING SET", "FEATURE VIEW", "TABLE", "SOURCE", "AGGREGATE"] {
         for row in server::rows(&client, &format!("SHOW {kind}S")).await? {
             let name = row.first().cloned().flatten().unwrap_or_default();
             // It may have gone with another one.

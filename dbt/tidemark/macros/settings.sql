@@ -20,10 +20,10 @@
   {{ return('dbt ' ~ local_md5(text)) }}
 {%- endmacro %}
 
-{# The statement that made an object, or none. `catalog` is one of tidemark's tables that have a `definition`. #}
-{% macro definition_of(relation, catalog) -%}
+{# The statement that made an object, or none. `catalog` is one of tidemark's tables, `column` where it has the statement. #}
+{% macro definition_of(relation, catalog, column='definition') -%}
   {%- set found = run_query(
-    "select definition from tidemark." ~ catalog ~ " where name = '" ~ relation.identifier ~ "'"
+    "select " ~ column ~ " from tidemark." ~ catalog ~ " where name = '" ~ relation.identifier ~ "'"
   ) -%}
   {{ return(found.columns[0].values()[0] if found is not none and found.rows | length > 0 else none) }}
 {%- endmacro %}

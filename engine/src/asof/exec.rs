@@ -5,9 +5,9 @@
 //! the same slots. Which row wins does not depend on who came first, so neither does the result. There is no spill:
 //! beyond the memory pool's limit the join fails with the pool's error.
 
+use super::known::Known;
 use super::labels::{Labels, NONE, times};
 use super::winners::{Offer, Winners};
-use crate::wording::instant;
 use arrow::array::{AsArray, BooleanArray, RecordBatch, UInt32Array};
 use arrow::compute::{cast, take_record_batch};
 use arrow::datatypes::{DataType, Field, Fields, Schema, SchemaRef};
@@ -19,7 +19,7 @@ use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_expr::{Distribution, EquivalenceProperties, Partitioning};
 use datafusion::physical_plan::coop::cooperative;
 use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType, SchedulingType};
-use datafusion::physical_plan::metrics::{BaselineMetrics, ExecutionPlanMetricsSet, MetricsSet};
+use datafusion::physical_plan::metrics::{BaselineMetrics, Count, ExecutionPlanMetricsSet, MetricBuilder, MetricsSet};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{
     DisplayAs, DisplayFormatType, ExecutionPlan, ExecutionPlanProperties, PhysicalExpr, PlanProperties,
@@ -29,7 +29,6 @@ use parking_lot::Mutex;
 use std::fmt;
 use std::sync::Arc;
 use tidemark_planner::asof::{AsofKind, AsofOp, Tolerance};
-use tidemark_planner::{PlanError, error::sqlstate};
 
 type Expr = Arc<dyn PhysicalExpr>;
 
@@ -46,44 +45,21 @@ pub struct Condition {
     pub tolerance: Option<Tolerance>,
     pub base: Option<Expr>,
     pub operation: Option<Expr>,
+    /// The relation on the right, for people.
+    pub right: String,
     /// `None`: the right side says nothing of any instant beyond its rows.
     pub known: Option<Known>,
 }
 
-/// Until when the right side says what is: a feature view does until now. Its last step is no value for a label after
-/// that, when events will have left its windows.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Known {
-    pub view: String,
-    /// Microseconds; labels of this instant have their values.
-    pub until_us: i64,
-}
-
-impl Known {
-    /// Refuses labels that lie after it, as `FOR SYSTEM_TIME AS OF` refuses such an instant. Labels that have a NULL in
-    /// key or time match nothing at any time.
-    fn check(&self, labels: &Labels) -> Result<()> {
-        let is_after = |slot: u32| slot != NONE && labels.times[slot as usize] > self.until_us;
-        let after = labels.row_slots.iter().copied().filter(|slot| is_after(*slot));
-        let (count, first_us) = after
-            .fold((0usize, i64::MAX), |(count, first_us), slot| (count + 1, first_us.min(labels.times[slot as usize])));
-        if count == 0 {
-            return Ok(());
-        }
-        let (labels, are) = if count == 1 { ("label", "is") } else { ("labels", "are") };
-        let message = format!(
-            "{count} {labels} of an ASOF JOIN {are} after now, on feature view \"{}\": the first at {}, now is {}",
-            self.view,
-            instant(first_us),
-            instant(self.until_us),
-        );
-        Err(PlanError::new(sqlstate::INVALID_PARAMETER, message)
-            .hint(
-                "a feature view has no values in the future; under the event clock now is its newest event. Filter the \
-                 labels by their time",
-            )
-            .into())
-    }
+/// What has become of the labels so far.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Matches {
+    /// The relation on the right.
+    pub name: String,
+    pub matched: usize,
+    pub unmatched: usize,
+    /// At or above the frontier, where [`super::Finality`] says that there is one.
+    pub provisional: usize,
 }
 
 #[derive(Debug)]
@@ -115,6 +91,20 @@ impl AsofJoinExec {
             properties: Arc::new(properties),
             metrics: ExecutionPlanMetricsSet::new(),
         })
+    }
+}
+
+impl AsofJoinExec {
+    /// Over all executions.
+    pub fn matches(&self) -> Matches {
+        let metrics = self.metrics.clone_inner();
+        let count = |name: &str| metrics.sum_by_name(name).map_or(0, |value| value.as_usize());
+        Matches {
+            name: self.condition.right.clone(),
+            matched: count("matched"),
+            unmatched: count("unmatched"),
+            provisional: count("provisional"),
+        }
     }
 }
 
@@ -190,6 +180,7 @@ impl ExecutionPlan for AsofJoinExec {
             labels_memory: MemoryConsumer::new("AsofJoinExec labels").register(pool),
             winners_memory: MemoryConsumer::new("AsofJoinExec winners").register(pool),
             metrics: BaselineMetrics::new(&self.metrics, 0),
+            counts: Counts::new(&self.metrics, &self.condition),
         };
         let stream = futures::stream::once(run.join(left, right)).try_flatten();
         let stream = RecordBatchStreamAdapter::new(self.schema(), stream.boxed());
@@ -209,6 +200,28 @@ struct Run {
     labels_memory: MemoryReservation,
     winners_memory: MemoryReservation,
     metrics: BaselineMetrics,
+    counts: Counts,
+}
+
+/// What [`Matches`] says, while it runs.
+struct Counts {
+    matched: Count,
+    unmatched: Count,
+    provisional: Count,
+}
+
+impl Counts {
+    fn new(metrics: &ExecutionPlanMetricsSet, condition: &Condition) -> Counts {
+        let count = |name: &'static str| MetricBuilder::new(metrics).counter(name, 0);
+        Counts {
+            matched: count("matched"),
+            unmatched: count("unmatched"),
+            provisional: match condition.known.as_ref().and_then(|known| known.frontier_us) {
+                Some(_) => count("provisional"),
+                None => Count::new(),
+            },
+        }
+    }
 }
 
 impl Run {
@@ -218,10 +231,10 @@ impl Run {
         left: SendableRecordBatchStream,
         right: Vec<SendableRecordBatchStream>,
     ) -> Result<futures::stream::BoxStream<'static, Result<RecordBatch>>> {
-        let Run { condition, schema, batch_size, labels_memory, winners_memory, metrics } = self;
+        let Run { condition, schema, batch_size, labels_memory, winners_memory, metrics, counts } = self;
         let labels = Arc::new(collect(left, &condition, &labels_memory).await?);
         if let Some(known) = &condition.known {
-            known.check(&labels)?;
+            counts.provisional.add(known.check(&labels)?);
         }
         let right_schema = match right.first() {
             Some(stream) => stream.schema(),
@@ -241,7 +254,7 @@ impl Run {
             _ => stream_past(right, &labels, &condition, winners).await?,
         };
         let sources = labels.spread(condition.op, |slot| winners.won(slot));
-        let output = Output { condition, schema, batch_size, labels, winners, sources, _memory: labels_memory };
+        let output = Output { condition, schema, batch_size, labels, winners, sources, counts, _memory: labels_memory };
         let cursor = Cursor { batch: 0, row: 0, before: 0 };
         let stream =
             futures::stream::try_unfold((output, cursor, metrics), |(output, mut cursor, metrics)| async move {
@@ -340,6 +353,7 @@ struct Output {
     winners: Winners,
     /// See [`Labels::spread`].
     sources: Vec<u32>,
+    counts: Counts,
     _memory: MemoryReservation,
 }
 
@@ -362,6 +376,9 @@ impl Output {
             let matched: Vec<u32> = self.labels.row_slots[from..from + rows].iter().map(|&s| self.matched(s)).collect();
             let left = left.slice(cursor.row, rows);
             cursor.row += rows;
+            let unmatched = matched.iter().filter(|slot| **slot == NONE).count();
+            self.counts.unmatched.add(unmatched);
+            self.counts.matched.add(rows - unmatched);
             let batch = self.batch(left, matched)?;
             if batch.num_rows() > 0 {
                 return Ok(Some(batch));

@@ -26,23 +26,31 @@ use datafusion::{
 };
 use futures::TryStreamExt;
 use std::{collections::BTreeMap, fmt, sync::Arc};
-use tidemark_catalog::UTC;
+use tidemark_catalog::{ObjectId, UTC};
 
 pub struct LogTable {
     source: Arc<SourceRuntime>,
     schema: SchemaRef,
     /// Where each row is in the log comes first, [`ROW_COLUMN`](tidemark_planner::table::ROW_COLUMN).
     placed: bool,
+    /// `None`: what is there when a scan begins.
+    range: Option<(Positions, Positions)>,
 }
 
 impl LogTable {
     pub fn new(source: Arc<SourceRuntime>) -> Self {
-        LogTable { schema: source.schema.clone(), source, placed: false }
+        LogTable { schema: source.schema.clone(), source, placed: false, range: None }
     }
 
     /// The same with the rows' places, for statements that change them.
     pub fn placed(source: Arc<SourceRuntime>, schema: SchemaRef) -> Self {
-        LogTable { source, schema, placed: true }
+        LogTable { source, schema, placed: true, range: None }
+    }
+
+    /// The rows as they were when the log had these offsets.
+    pub fn between(source: Arc<SourceRuntime>, from: u64, to: u64) -> Self {
+        let at = |offset| Positions([(0, offset)].into());
+        LogTable { range: Some((at(from), at(to))), ..LogTable::new(source) }
     }
 }
 
@@ -69,16 +77,22 @@ impl TableProvider for LogTable {
         filters: &[Expr],
         limit: Option<usize>,
     ) -> DfResult<Arc<dyn ExecutionPlan>> {
-        let rows = match self.placed {
-            true => self.source.placed_rows().map(|placed| place(&self.schema, placed?)),
-            false => self.source.current_rows(),
+        let rows = match (&self.range, self.placed) {
+            (Some((_, to)), _) if self.source.current_rows().is_some() => {
+                Some(self.source.current_rows_at(to).await.map_err(seam)?.batch(&self.source.schema))
+            }
+            (_, true) => self.source.placed_rows().map(|placed| place(&self.schema, placed?)),
+            (_, false) => self.source.current_rows(),
         };
         if let Some(rows) = rows {
             let exec = MemorySourceConfig::try_new_exec(&[vec![rows?]], self.schema(), projection.cloned())?;
             return Ok(exec);
         }
         // A scan reads what was there when it began.
-        let (from, shown) = self.source.shown().await.map_err(seam)?;
+        let (from, shown) = match &self.range {
+            Some((from, to)) => (from.clone(), self.source.shown_at(to.get(0)).await.map_err(seam)?),
+            None => self.source.shown().await.map_err(seam)?,
+        };
         let (source, schema) = (self.source.clone(), self.schema.clone());
         let stream = LogStream { source, schema, from, shown, placed: self.placed };
         let table = StreamingTable::try_new(self.schema(), vec![Arc::new(stream)])?;
@@ -150,6 +164,15 @@ pub struct VersionsTable {
 impl VersionsTable {
     pub fn new(source: Arc<SourceRuntime>, schema: SchemaRef) -> Self {
         VersionsTable { source, schema }
+    }
+
+    /// The table.
+    pub fn id(&self) -> ObjectId {
+        self.source.id
+    }
+
+    pub fn name(&self) -> String {
+        self.source.name.read().clone()
     }
 
     /// All versions; of several at one instant of one key, the last.

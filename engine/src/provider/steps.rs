@@ -18,7 +18,7 @@ use datafusion::{
     scalar::ScalarValue,
 };
 use std::{fmt, sync::Arc};
-use tidemark_catalog::UTC;
+use tidemark_catalog::{ObjectId, UTC};
 
 pub struct HistoryTable {
     engine: Arc<Engine>,
@@ -77,6 +77,10 @@ impl StepsTable {
         let full = &view.state.compiled.history_schema;
         let schema = Arc::new(Schema::new(full.fields()[..full.fields().len() - 1].to_vec()));
         StepsTable { engine, view, now_us, schema }
+    }
+
+    pub fn id(&self) -> ObjectId {
+        self.view.state.id
     }
 
     /// The view's name.

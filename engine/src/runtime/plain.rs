@@ -133,6 +133,27 @@ impl SourceRuntime {
         Ok((from, plain.unwrap_or_else(|| Plain { end: end.get(0), ..Plain::default() })))
     }
 
+    /// What a scan showed when the log ended there.
+    pub async fn shown_at(&self, end: u64) -> SeamResult<Plain> {
+        let mut plain = Plain { end, ..Plain::default() };
+        if self.plain.is_none() {
+            return Ok(plain);
+        }
+        let mut from = self.log.range().await?.0;
+        while from.get(0) < end {
+            let (records, next) = self.records(&from).await?;
+            if next == from {
+                break;
+            }
+            from = next;
+            for batch in records.iter().filter(|batch| batch.base_offset < end) {
+                plain.take(batch);
+            }
+            plain.end = end;
+        }
+        Ok(plain)
+    }
+
     /// Removes from the log of a plain table what no scan can show any more, as far as a checkpoint has noted it.
     pub(super) async fn let_go_of_removed(&self, noted: &Plain) -> SeamResult<()> {
         let Some(plain) = &self.plain else { return Ok(()) };

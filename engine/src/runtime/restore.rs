@@ -96,12 +96,10 @@ impl Engine {
             meters: EngineMeters::default(),
             checkpointing: tokio::sync::Mutex::new(()),
         };
-        for object in snapshot.objects() {
-            if object.relation().is_some_and(|relation| relation.files().is_none()) {
-                let progress: Option<SourceProgress> = engine.progress(object.id)?;
-                let source = SourceRuntime::open(object, &engine.seams, progress.as_ref()).await?;
-                engine.sources.write().insert(object.id, Arc::new(source));
-            }
+        for object in snapshot.logs() {
+            let progress: Option<SourceProgress> = engine.progress(object.id)?;
+            let source = SourceRuntime::open(&object, &engine.seams, progress.as_ref()).await?;
+            engine.sources.write().insert(object.id, Arc::new(source));
         }
         let objects = snapshot.objects().map(|object| &**object);
         let views: Vec<&Object> = objects.filter(|object| object.feature_view().is_some()).collect();
@@ -190,22 +188,21 @@ impl Engine {
     async fn forget_orphans(&self, snapshot: &Snapshot, claimed: &BTreeSet<ObjectId>) -> SeamResult<()> {
         let views = snapshot.objects().filter(|object| object.feature_view().is_some()).map(|object| object.id);
         self.seams.history.retain(&views.collect()).await?;
+        let logs: BTreeSet<ObjectId> = snapshot.logs().map(|object| object.id).collect();
         let mut after: Option<Vec<u8>> = None;
         loop {
             let page = self.seams.state.page(Keyspace::Progress, &[], after.as_deref(), PAGE)?;
             let Some((last, _)) = page.last() else { return Ok(()) };
             after = Some(last.clone());
             for (key, _) in page {
-                if let Ok(id) = <[u8; 4]>::try_from(key.as_slice())
-                    && snapshot.get_id(ObjectId(u32::from_be_bytes(id))).is_none()
-                    && !claimed.contains(&ObjectId(u32::from_be_bytes(id)))
-                {
+                let Ok(id) = <[u8; 4]>::try_from(key.as_slice()) else { continue };
+                let object = ObjectId(u32::from_be_bytes(id));
+                if snapshot.get_id(object).is_none() && !claimed.contains(&object) && !logs.contains(&object) {
                     for keyspace in Keyspace::ALL.into_iter().filter(|keyspace| *keyspace != Keyspace::Progress) {
                         self.seams.state.remove(keyspace, &id).await?;
                     }
-                    let id = ObjectId(u32::from_be_bytes(id));
-                    self.seams.logs.remove(id)?;
-                    self.forget_online(id).await?;
+                    self.seams.logs.remove(object)?;
+                    self.forget_online(object).await?;
                 }
             }
         }

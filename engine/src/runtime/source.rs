@@ -732,7 +732,7 @@ impl SourceRuntime {
     }
 
     /// The rows of the table as they were at a position of the log.
-    pub(super) async fn current_rows_at(&self, position: &Positions) -> SeamResult<CurrentRows> {
+    pub(crate) async fn current_rows_at(&self, position: &Positions) -> SeamResult<CurrentRows> {
         let mut current = CurrentRows::new(&self.relation.read().primary_key);
         let mut from = self.log.range().await?.0;
         loop {

@@ -491,7 +491,10 @@ fn read<'a>(name: &str, scan: &TableScan, snapshot: &'a Snapshot) -> PlanResult<
         }
         _ => return Err(refused(name, &format!("it reads \"{}\"", table.name)).hint("read a source or table")),
     };
-    let object = snapshot.get_id(id).ok_or_else(|| refused(name, "its source does not exist"))?;
+    let object = snapshot.get_id(id).ok_or_else(|| {
+        refused(name, &format!("it reads \"{}\", which is no source or table", table.name))
+            .hint("a feature view reads sources and tables")
+    })?;
     let relation = object.relation().ok_or_else(|| {
         refused(name, &format!("it reads {} \"{}\"", object.kind(), object.name))
             .hint("a feature view reads sources and tables; views over feature views are not maintained")

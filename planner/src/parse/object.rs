@@ -5,7 +5,8 @@ use crate::{PlanError, PlanResult, statement::Statement};
 use datafusion::sql::sqlparser::tokenizer::Token;
 use tidemark_catalog::ObjectKind;
 
-/// `SOURCE`, `TABLE`, `FEATURE VIEW` (to PostgreSQL's clients `MATERIALIZED VIEW`), `VIEW` or `AGGREGATE`, if that is what is here.
+/// `SOURCE`, `TABLE`, `FEATURE VIEW` (to PostgreSQL's clients `MATERIALIZED VIEW`), `VIEW`, `AGGREGATE` or `TRAINING SET`, if that is what is
+/// here.
 pub(super) fn kind(c: &mut Cursor<'_>) -> Option<ObjectKind> {
     if c.eat("SOURCE") {
         Some(ObjectKind::Source)
@@ -17,6 +18,8 @@ pub(super) fn kind(c: &mut Cursor<'_>) -> Option<ObjectKind> {
         Some(ObjectKind::View)
     } else if c.eat("AGGREGATE") {
         Some(ObjectKind::Aggregate)
+    } else if c.eat_all(&["TRAINING", "SET"]) {
+        Some(ObjectKind::TrainingSet)
     } else {
         None
     }
@@ -50,7 +53,7 @@ fn expect_kind(c: &mut Cursor<'_>, verb: &str) -> PlanResult<ObjectKind> {
     Err(match c.keyword(0).filter(|word| UNKNOWN_KINDS.contains(&word.as_str())) {
         Some(word) => c.place(
             PlanError::unsupported(format!("{verb} {word} is not supported"))
-                .hint(format!("{verb} SOURCE, TABLE, FEATURE VIEW, VIEW and AGGREGATE are")),
+                .hint(format!("{verb} SOURCE, TABLE, FEATURE VIEW, VIEW, AGGREGATE and TRAINING SET are")),
         ),
         None => c.unexpected(),
     })
@@ -166,7 +169,9 @@ pub(super) fn alter(c: &mut Cursor<'_>) -> PlanResult<Statement> {
             Err(action.place(
                 PlanError::unsupported(format!("ALTER {verb} … {word} is not supported in this form")).hint(
                     match kind {
-                        ObjectKind::View | ObjectKind::Aggregate => format!("ALTER {verb} … RENAME TO and OWNER TO are"),
+                        ObjectKind::View | ObjectKind::Aggregate | ObjectKind::TrainingSet => {
+                            format!("ALTER {verb} … RENAME TO and OWNER TO are")
+                        }
                         ObjectKind::FeatureView => {
                             format!("ALTER {verb} … RENAME TO, OWNER TO, SET ( option = value ) and RESUME are")
                         }

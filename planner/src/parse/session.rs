@@ -21,6 +21,7 @@ pub(super) fn show(c: &mut Cursor<'_>) -> PlanResult<Statement> {
         (&["FEATURE", "VIEWS"][..], ObjectKind::FeatureView),
         (&["VIEWS"][..], ObjectKind::View),
         (&["AGGREGATES"][..], ObjectKind::Aggregate),
+        (&["TRAINING", "SETS"][..], ObjectKind::TrainingSet),
     ];
     for (words, kind) in objects {
         if c.eat_all(words) {

@@ -93,13 +93,13 @@ pub(super) fn explain(c: &mut Cursor<'_>) -> PlanResult<Statement> {
         statement @ (Statement::Query(_)
         | Statement::Insert(_)
         | Statement::Execute { .. }
-        | Statement::CreateTableAs { .. }) => {
+        | Statement::CreateTableAs { .. }
+        | Statement::CreateTrainingSet(_)) => {
             Ok(Statement::Explain { analyze, verbose, statement: Box::new(statement) })
         }
-        _ => Err(explained.place(
-            PlanError::unsupported("this statement cannot be explained")
-                .hint("EXPLAIN takes a query, INSERT, EXECUTE, CREATE TABLE AS or CREATE FEATURE VIEW"),
-        )),
+        _ => Err(explained.place(PlanError::unsupported("this statement cannot be explained").hint(
+            "EXPLAIN takes a query, INSERT, EXECUTE, CREATE TABLE AS, CREATE TRAINING SET or CREATE FEATURE VIEW",
+        ))),
     }
 }
 

@@ -71,9 +71,11 @@ pub fn authorize(session: &Session, snapshot: &Snapshot, statement: &Statement) 
             options(rights, &create.options)
         }
         Statement::CreateTemporary { .. } => Ok(()),
-        Statement::CreateTableAs { .. } | Statement::CreateView { .. } | Statement::CreateSecret { .. } => {
-            rights.check_create()
-        }
+        // What its query reads is checked where it is planned.
+        Statement::CreateTableAs { .. }
+        | Statement::CreateView { .. }
+        | Statement::CreateTrainingSet(_)
+        | Statement::CreateSecret { .. } => rights.check_create(),
         Statement::CreateFeatureView(create) => {
             rights.check_create()?;
             options(rights, &create.options)?;
@@ -95,6 +97,7 @@ pub fn authorize(session: &Session, snapshot: &Snapshot, statement: &Statement) 
         | Statement::Resume { name, .. }
         | Statement::RefreshOnlineStore { name }
         | Statement::RefreshView { name }
+        | Statement::RefreshTrainingSet { name, .. }
         | Statement::Optimize { view: name }
         | Statement::VacuumHistory { view: name, .. } => owned(snapshot.get(name)),
         Statement::Comment { kind, name, .. } => owned(of_kind(kind.unwrap_or(ObjectKind::Table), name)),

@@ -30,6 +30,7 @@ pub async fn execute(
                 Body::Source(r) | Body::Table(r) => &mut r.columns,
                 Body::FeatureView(v) => &mut v.columns,
                 Body::View(v) => &mut v.columns,
+                Body::TrainingSet(set) => &mut set.columns,
                 Body::Aggregate(_) => &mut vec![],
             };
             let found = columns.iter_mut().find(|c| c.name == column).ok_or_else(|| {

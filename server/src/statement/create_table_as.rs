@@ -10,10 +10,11 @@ use crate::{
     pg::{Outcome, PgError},
     session::Session,
 };
+use arrow::datatypes::Schema;
 use datafusion::sql::sqlparser::ast;
 use futures::TryStreamExt;
-use std::{collections::BTreeMap, sync::Arc};
-use tidemark_catalog::{Body, ClockMode, Column, Object, Relation, SqlType};
+use std::sync::Arc;
+use tidemark_catalog::{Body, Column, Object, Relation, SqlType};
 use tidemark_engine::runtime::Conflict;
 use tidemark_planner::words::type_name;
 
@@ -36,50 +37,17 @@ pub async fn execute(
         return exists(session, &existing, if_not_exists, "CREATE TABLE AS");
     }
     let (schema, mut batches) = query::run(database, session, query, &[], &[]).await?;
-    let mut columns: Vec<Column> = vec![];
-    for field in schema.fields() {
-        let ty = SqlType::from_arrow(field.data_type()).ok_or_else(|| {
-            PgError::error(
-                "0A000",
-                format!(
-                    "column \"{}\" has a type that cannot be stored: {}",
-                    field.name(),
-                    type_name(field.data_type())
-                ),
-            )
-        })?;
-        if columns.iter().any(|c| &c.name == field.name()) {
-            return Err(PgError::error("42701", format!("column \"{}\" specified more than once", field.name()))
-                .hint("name the columns with AS"));
-        }
-        columns.push(Column { name: field.name().clone(), ty, not_null: false, comment: None });
-    }
+    let columns = columns(&schema)?;
     let mut catalog = database.owner()?.catalog.lock().await;
     if let Some(existing) = existing(session) {
         return exists(session, &existing, if_not_exists, "CREATE TABLE AS");
     }
-    let relation = Relation {
-        columns,
-        primary_key: vec![],
-        upsert: false,
-        encode: Default::default(),
-        event_time: None,
-        delay_us: 0,
-        clock: ClockMode::System,
-        max_ahead_us: 0,
-        idle_timeout_us: 0,
-        retention_us: None,
-        dead_letter_retention_us: None,
-        includes: vec![],
-        options: BTreeMap::new(),
-        sql: sql.to_string(),
-    };
     let object = Object {
         id: catalog.allocate_id().await?,
         name: name.to_string(),
         created_us: database.clock.now_us(),
         comment: None,
-        body: Body::Table(relation),
+        body: Body::Table(Relation::plain(columns, sql.to_string())),
     };
     database.owner()?.engine.create_source(&object).await?;
     let all: Vec<usize> = (0..object.columns().len()).collect();
@@ -106,4 +74,27 @@ pub async fn execute(
             Err(error)
         }
     }
+}
+
+/// The columns of a result, to be kept.
+pub fn columns(schema: &Schema) -> Result<Vec<Column>, PgError> {
+    let mut columns: Vec<Column> = vec![];
+    for field in schema.fields() {
+        let ty = SqlType::from_arrow(field.data_type()).ok_or_else(|| {
+            PgError::error(
+                "0A000",
+                format!(
+                    "column \"{}\" has a type that cannot be stored: {}",
+                    field.name(),
+                    type_name(field.data_type())
+                ),
+            )
+        })?;
+        if columns.iter().any(|c| &c.name == field.name()) {
+            return Err(PgError::error("42701", format!("column \"{}\" specified more than once", field.name()))
+                .hint("name the columns with AS"));
+        }
+        columns.push(Column { name: field.name().clone(), ty, not_null: false, comment: None });
+    }
+    Ok(columns)
 }

@@ -63,6 +63,7 @@ pub async fn execute(
                     database.owner()?.feeds.stop(object.id).await;
                     database.owner()?.engine.drop_source(object.id).await?;
                 }
+                Body::TrainingSet(set) => database.owner()?.engine.drop_source(set.rows).await?,
                 Body::View(_) | Body::Aggregate(_) => {}
             }
         }

@@ -37,6 +37,7 @@ pub async fn query(
     let asked = match statement {
         Statement::Query(query) => query,
         Statement::CreateTableAs { query, .. } => query,
+        Statement::CreateTrainingSet(create) => &create.query,
         Statement::Insert(insert) if analyze => {
             return Err(PgError::error("0A000", format!("EXPLAIN ANALYZE would insert into \"{}\"", insert.table))
                 .hint("EXPLAIN without ANALYZE shows the plan, EXPLAIN ANALYZE of its query the times"));

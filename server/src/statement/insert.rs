@@ -29,8 +29,11 @@ pub fn target<'a>(snapshot: &'a Snapshot, name: &str) -> Result<&'a Arc<Object>,
     match snapshot.get(name) {
         None => Err(missing_object(snapshot, "relation", name, |object| object.relation().is_some()).into()),
         Some(object) if object.relation().is_none() => {
-            Err(PgError::error("42809", format!("cannot insert into {} \"{name}\"", object.kind()))
-                .hint("rows go into its source; a view follows by itself"))
+            let error = PgError::error("42809", format!("cannot insert into {} \"{name}\"", object.kind()));
+            Err(match object.training_set() {
+                Some(_) => error.hint(format!("REFRESH TRAINING SET {name} computes it again")),
+                None => error.hint("rows go into its source; a view follows by itself"),
+            })
         }
         Some(object) => match object.relation().and_then(Relation::files) {
             Some(path) => Err(PgError::error("42809", format!("cannot insert into table \"{name}\": it is only read"))

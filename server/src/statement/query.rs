@@ -12,6 +12,7 @@ use arrow::datatypes::{DataType, SchemaRef};
 use datafusion::{
     catalog::TableProvider,
     common::{DataFusionError, ParamValues},
+    execution::SessionState,
     logical_expr::LogicalPlan,
     physical_plan::{ExecutionPlan, SendableRecordBatchStream},
     scalar::ScalarValue,
@@ -23,13 +24,15 @@ use tidemark_engine::{provider::provider, scan::bind_scans};
 use tidemark_planner::{
     bind::{Binder, BoundQuery},
     names,
-    table::ScanTarget,
+    table::{ScanTarget, TidemarkTable},
 };
 
 /// An analysed plan; its scans are descriptions.
 #[derive(Clone)]
 pub struct Analysed {
     pub plan: LogicalPlan,
+    /// The objects that it reads or calls, also through views.
+    pub reads: Vec<ObjectId>,
     /// The relations that the statement names.
     names: Vec<ObjectId>,
     /// The statement's instant, microseconds: that of its `now()` and of its scans.
@@ -42,9 +45,19 @@ pub fn bind(
     query: &ast::Query,
     types: &[Option<DataType>],
 ) -> Result<Analysed, PgError> {
-    let now_us = database.clock.now_us();
-    let BoundQuery { plan, names, .. } = bound(database, session, query, types, Some(now_us))?;
-    Ok(Analysed { plan: analysed(session, plan)?, names, now_us })
+    bind_at(database, session, query, types, database.clock.now_us())
+}
+
+/// The same at another instant.
+pub(super) fn bind_at(
+    database: &Database,
+    session: &Session,
+    query: &ast::Query,
+    types: &[Option<DataType>],
+    now_us: i64,
+) -> Result<Analysed, PgError> {
+    let BoundQuery { plan, reads, names } = bound(database, session, query, types, Some(now_us))?;
+    Ok(Analysed { plan: analysed(session, plan)?, reads, names, now_us })
 }
 
 /// A plan as it is bound, with its `now()` kept.
@@ -92,19 +105,17 @@ pub async fn physical(
     plan: Analysed,
     parameters: &[ScalarValue],
 ) -> Result<Arc<dyn ExecutionPlan>, PgError> {
-    physical_over(database, session, plan, parameters, None).await
+    physical_over(database, session, &session.state, plan, parameters, &|_| None).await
 }
 
-/// Makes the rows of a schema a table.
-pub type Given<'a> = &'a (dyn Fn(&SchemaRef) -> datafusion::error::Result<Arc<dyn TableProvider>> + Send + Sync);
-
-/// The same, where the placed rows of one table are given ones.
-pub async fn physical_over(
+/// The same by another state than the session's, and over tables that the caller has in the place of some.
+pub(super) async fn physical_over(
     database: &Arc<Database>,
     session: &Session,
-    Analysed { plan, names, now_us }: Analysed,
+    state: &SessionState,
+    Analysed { plan, names, now_us, .. }: Analysed,
     parameters: &[ScalarValue],
-    given: Option<(ObjectId, Given<'_>)>,
+    instead: &(dyn Fn(&TidemarkTable) -> Option<Arc<dyn TableProvider>> + Send + Sync),
 ) -> Result<Arc<dyn ExecutionPlan>, PgError> {
     session.rights.check_read(&names)?;
     let plan = match parameters.is_empty() {
@@ -113,10 +124,8 @@ pub async fn physical_over(
     };
     let system = database.system(session);
     let plan = bind_scans(plan, |table| {
-        if let Some((id, rows)) = given
-            && table.target == ScanTarget::Rows(id)
-        {
-            return rows(&table.schema);
+        if let Some(provider) = instead(table) {
+            return Ok(provider);
         }
         let own = match database.behind() {
             Behind::Owner(owner) => provider(&owner.engine, table, now_us)?,
@@ -134,9 +143,9 @@ pub async fn physical_over(
     })?;
     let plan = match database.behind() {
         Behind::Owner(_) => plan,
-        Behind::Serving(_) => spread(session.state.optimize(&plan)?)?,
+        Behind::Serving(_) => spread(state.optimize(&plan)?)?,
     };
-    Ok(session.state.create_physical_plan(&plan).await?)
+    Ok(state.create_physical_plan(&plan).await?)
 }
 
 /// Runs a query without showing it to the client yet. The schema has the names a client would see, which may be equal.

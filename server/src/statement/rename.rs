@@ -23,7 +23,9 @@ pub async fn execute(
     let snapshot = database.snapshot();
     // PostgreSQL's ALTER TABLE renames whatever shows rows: dbt renames its views so.
     let kind = match snapshot.get(name).map(|object| object.kind()) {
-        Some(found @ (ObjectKind::View | ObjectKind::FeatureView)) if matches!(kind, ObjectKind::Table | ObjectKind::View) => {
+        Some(found @ (ObjectKind::View | ObjectKind::FeatureView | ObjectKind::TrainingSet))
+            if matches!(kind, ObjectKind::Table | ObjectKind::View) =>
+        {
             found
         }
         _ => kind,
@@ -55,6 +57,7 @@ pub async fn execute(
         Body::FeatureView(view) => view.sql = under_name(&view.sql, to)?,
         Body::View(view) => view.sql = under_name(&view.sql, to)?,
         Body::Aggregate(aggregate) => aggregate.sql = under_name(&aggregate.sql, to)?,
+        Body::TrainingSet(set) => set.sql = under_name(&set.sql, to)?,
     }
     if kind == ObjectKind::FeatureView {
         database.owner()?.engine.rename_view(object.id, to).await?;
@@ -65,7 +68,8 @@ pub async fn execute(
         }
         return Err(error);
     }
-    if let Some(source) = database.owner()?.engine.source(object.id) {
+    let log = object.training_set().map_or(object.id, |set| set.rows);
+    if let Some(source) = database.owner()?.engine.source(log) {
         *source.name.write() = to.to_string();
     }
     Ok(Outcome::Done { tag: tag.into() })

@@ -58,7 +58,7 @@ fn calling(object: &Object, from: &str, to: &str) -> PlanResult<Object> {
     };
     let mut object = object.clone();
     match &mut object.body {
-        Body::Source(_) | Body::Table(_) => {}
+        Body::Source(_) | Body::Table(_) | Body::TrainingSet(_) => {}
         Body::FeatureView(view) => {
             view.sql = calling_by_name(&view.sql, from, to)?;
             view.query = calling_by_name(&view.query, from, to)?;

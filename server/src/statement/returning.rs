@@ -8,7 +8,7 @@ use crate::{
 };
 use arrow::{
     array::{ArrayRef, RecordBatch, UInt64Array},
-    datatypes::{DataType, SchemaRef},
+    datatypes::DataType,
 };
 use datafusion::{
     catalog::{MemTable, TableProvider},
@@ -17,7 +17,11 @@ use datafusion::{
 };
 use std::sync::Arc;
 use tidemark_catalog::Object;
-use tidemark_planner::{names, parse::returning_query};
+use tidemark_planner::{
+    bind, names,
+    parse::returning_query,
+    table::{ScanTarget, TidemarkTable},
+};
 
 /// What a statement calls its table, and what it is to return of it.
 pub struct Returning<'a> {
@@ -49,15 +53,16 @@ impl Returning<'_> {
         bound: &Bound,
         tag: &'static str,
     ) -> Result<Outcome, PgError> {
-        let given = |schema: &SchemaRef| {
-            let placed = rows.iter().map(|rows| {
-                let places: ArrayRef = Arc::new(UInt64Array::from(vec![0; rows.num_rows()]));
-                RecordBatch::try_new(schema.clone(), [&[places], rows.columns()].concat())
-            });
-            let placed = placed.collect::<Result<Vec<_>, _>>()?;
-            Ok(Arc::new(MemTable::try_new(schema.clone(), vec![placed])?) as Arc<dyn TableProvider>)
-        };
-        let plan = query::physical_over(database, session, plan, parameters, Some((self.object.id, &given))).await?;
+        let schema = bind::placed_schema(&self.object.schema());
+        let placed = rows.iter().map(|rows| {
+            let places: ArrayRef = Arc::new(UInt64Array::from(vec![0; rows.num_rows()]));
+            RecordBatch::try_new(schema.clone(), [&[places], rows.columns()].concat())
+        });
+        let placed = placed.collect::<Result<Vec<_>, _>>()?;
+        let table: Arc<dyn TableProvider> = Arc::new(MemTable::try_new(schema, vec![placed])?);
+        let id = self.object.id;
+        let instead = |scan: &TidemarkTable| (scan.target == ScanTarget::Rows(id)).then(|| table.clone());
+        let plan = query::physical_over(database, session, &session.state, plan, parameters, &instead).await?;
         let shown = names::shown_schema(&plan.schema());
         let stream = database.queries.run(plan, session.state.task_ctx())?;
         match streamed(session, &shown, stream, bound)? {

@@ -122,7 +122,7 @@ fn change(snapshot: &Snapshot, object: &Arc<Object>, options: &BTreeMap<String, 
                 view.options.insert(option.clone(), value.clone());
             }
         }
-        Body::View(_) | Body::Aggregate(_) => {
+        Body::View(_) | Body::Aggregate(_) | Body::TrainingSet(_) => {
             return Err(PgError::error("22023", format!("{kind} \"{name}\" has no options")));
         }
     }

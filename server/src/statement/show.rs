@@ -1,4 +1,4 @@
-//! `SHOW SOURCES | TABLES | FEATURE VIEWS | VIEWS | AGGREGATES`, `SHOW CREATE …`, `DESCRIBE …`.
+//! `SHOW SOURCES | TABLES | FEATURE VIEWS | VIEWS | AGGREGATES | TRAINING SETS`, `SHOW CREATE …`, `DESCRIBE …`.
 
 use super::{text_rows, text_schema};
 use crate::{
@@ -18,6 +18,9 @@ pub fn schema(statement: &Statement) -> SchemaRef {
         Statement::ShowObjects(ObjectKind::Aggregate) => {
             text_schema(&["name", "arguments", "returns", "expression", "comment"])
         }
+        Statement::ShowObjects(ObjectKind::TrainingSet) => {
+            text_schema(&["name", "rows", "columns", "views", "complete", "comment"])
+        }
         Statement::ShowObjects(_) => text_schema(&["name", "columns", "primary key", "watermark", "clock", "comment"]),
         Statement::ShowCreate { .. } => text_schema(&["name", "statement"]),
         _ => text_schema(&["column", "type", "nullable", "role", "definition", "comment"]),
@@ -33,13 +36,7 @@ pub fn rows(database: &Database, session: &Session, statement: &Statement) -> Re
         }
         Statement::ShowCreate { kind, name } => {
             let object = find(&snapshot, *kind, name)?;
-            let sql = match &object.body {
-                Body::Source(r) | Body::Table(r) => &r.sql,
-                Body::FeatureView(v) => &v.sql,
-                Body::View(v) => &v.sql,
-                Body::Aggregate(a) => &a.sql,
-            };
-            vec![vec![Some(object.name.clone()), Some(sql.clone())]]
+            vec![vec![Some(object.name.clone()), Some(object.sql().to_string())]]
         }
         Statement::Describe { name } => {
             let object = snapshot.get(name).ok_or_else(|| missing_object(&snapshot, "relation", name, |_| true))?;
@@ -84,6 +81,14 @@ fn listed(database: &Database, object: &Object) -> Vec<Option<String>> {
             Some(a.expression.clone()),
             object.comment.clone(),
         ],
+        Body::TrainingSet(set) => vec![
+            name,
+            Some(set.record.rows.to_string()),
+            Some(set.columns.len().to_string()),
+            Some(set.record.views().join(", ")),
+            Some(set.complete.as_str().to_string()),
+            object.comment.clone(),
+        ],
     }
 }
 
@@ -110,7 +115,7 @@ fn described(object: &Object) -> Vec<Vec<Option<String>>> {
                     };
                     (Some(role), v.features.iter().find(|f| f.column == i).map(|f| f.expression.clone()))
                 }
-                Body::View(_) | Body::Aggregate(_) => (None, None),
+                Body::View(_) | Body::Aggregate(_) | Body::TrainingSet(_) => (None, None),
             };
             vec![
                 Some(column.name.clone()),

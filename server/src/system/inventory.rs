@@ -249,6 +249,7 @@ fn user_relation(object: &Arc<Object>, snapshot: &Snapshot) -> Relation {
         Body::Source(r) | Body::Table(r) => ("r", r.primary_key.clone(), None),
         Body::FeatureView(v) => ("v", v.key.clone(), Some(v.query.clone())),
         Body::View(v) => ("v", vec![], Some(v.query.clone())),
+        Body::TrainingSet(_) => ("r", vec![], None),
         // Never among the relations.
         Body::Aggregate(_) => ("v", vec![], None),
     };

@@ -4,7 +4,7 @@ use super::{
     SystemTablesOf,
     columns::{Cell, Rows},
 };
-use tidemark_catalog::{Body, ClockMode, Column, FeatureView, Object, Relation};
+use tidemark_catalog::{Body, ClockMode, Column, FeatureView, Object, Relation, TrainingSet};
 use tidemark_planner::feature::{self, OutputKind};
 
 /// Fills `rows` with what `tidemark.<table>` has; the dead letters are the engine's and do not come this way.
@@ -35,6 +35,7 @@ pub fn fill(system: &SystemTablesOf, table: &str, rows: &mut Rows) {
             (Body::FeatureView(v), "features") => features(system, object, v, rows),
             (Body::FeatureView(_), "pipelines") => view_pipeline(system, object, rows),
             (Body::FeatureView(_), "maintenance") => maintenance(system, object, rows),
+            (Body::TrainingSet(set), "training_sets") => training_set(object, set, rows),
             _ => {}
         }
     }
@@ -180,6 +181,23 @@ fn maintenance(system: &SystemTablesOf, object: &Object, rows: &mut Rows) {
         ("files_removed", removed.map(|removed| removed.files).into()),
         ("bytes_removed", removed.map(|removed| removed.bytes).into()),
         ("last_error", done.last_error.into()),
+    ]);
+}
+
+fn training_set(object: &Object, set: &TrainingSet, rows: &mut Rows) {
+    let record = &set.record;
+    rows.add([
+        ("name", (&object.name).into()),
+        ("statement", (&set.sql).into()),
+        ("rows", (record.rows as i64).into()),
+        ("created", object.created_us.into()),
+        ("computed", record.at_us.into()),
+        ("frontier", instant(record.frontier_us())),
+        ("views", record.views().into()),
+        ("complete", set.complete.as_str().into()),
+        ("joins", serde_json::to_string(&record.joins).ok().into()),
+        ("reads", serde_json::to_string(&record.reads).ok().into()),
+        ("comment", object.comment.clone().into()),
     ]);
 }
 

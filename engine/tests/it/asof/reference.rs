@@ -3,10 +3,13 @@
 use super::world::World;
 use arrow::array::{Float64Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
+use datafusion::physical_plan::{ExecutionPlan, collect};
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
+use std::any::Any;
 use std::cmp::Ordering;
 use std::sync::Arc;
+use tidemark_engine::asof::{AsofJoinExec, Matches};
 
 /// A row of either side; `id` and `a` have the same column place but other names.
 #[derive(Debug, Clone)]
@@ -243,7 +246,21 @@ async fn check(case: Case) -> Result<(), TestCaseError> {
         let with_b = all.iter().filter(|row| row[5] != "NULL").count();
         prop_assert_eq!(&found[0], &[all.len().to_string(), with_b.to_string()], "{}", count);
     }
+    // What it says of itself: every label is matched or not.
+    let sql = format!("SELECT count(*) FROM labels l {}", one.sql("l", "first", "r"));
+    let plan = world.physical(&sql).await.map_err(|e| TestCaseError::fail(format!("{sql}: {e}")))?;
+    collect(plan.clone(), world.state.task_ctx()).await.map_err(|e| TestCaseError::fail(format!("{sql}: {e}")))?;
+    let matched = case.labels.iter().filter(|l| one.find(l, &case.first).is_some()).count();
+    let unmatched = case.labels.len() - matched;
+    let expected = Matches { name: "first".into(), matched, unmatched, provisional: 0 };
+    prop_assert_eq!(matches(&plan), Some(expected), "{}", sql);
     Ok(())
+}
+
+/// Of the `ASOF JOIN` in a plan.
+fn matches(plan: &Arc<dyn ExecutionPlan>) -> Option<Matches> {
+    let own = (plan.as_ref() as &dyn Any).downcast_ref::<AsofJoinExec>().map(AsofJoinExec::matches);
+    own.or_else(|| plan.children().into_iter().find_map(matches))
 }
 
 proptest! {

@@ -126,6 +126,7 @@ impl World {
             Statement::CreateView { query, .. } | Statement::CreateTableAs { query, .. } => {
                 self.bind(query).map(|(plan, _)| size(&plan))
             }
+            Statement::CreateTrainingSet(create) => self.bind(&create.query).map(|(plan, _)| size(&plan)),
             Statement::Insert(insert) => self.bind(&insert.query).map(|(plan, _)| size(&plan)),
             Statement::CopyTo { source: CopySource::Query { query, .. }, .. } => {
                 self.bind(query).map(|(plan, _)| size(&plan))

@@ -1,0 +1,126 @@
+//! Training sets: rows that a query gave once, and what it takes to say where they came from.
+
+use crate::{Body, Column, Object, ObjectId, ObjectKind, Relation};
+use serde::{Deserialize, Serialize};
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TrainingSet {
+    /// The statement that created it, as written.
+    pub sql: String,
+    /// The `SELECT` alone, as written.
+    pub query: String,
+    pub columns: Vec<Column>,
+    pub complete: Complete,
+    /// The log that has its rows, under an id of its own: another one after every REFRESH.
+    pub rows: ObjectId,
+    pub record: Record,
+}
+
+/// Of what instants values may be taken.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Complete {
+    /// Below the frontiers only: what is taken never changes.
+    #[default]
+    Final,
+    /// Up to now, at and above the frontiers from state: an event that comes yet may change it.
+    State,
+}
+
+impl Complete {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Complete::Final => "final",
+            Complete::State => "state",
+        }
+    }
+}
+
+/// What the rows were computed from. Times are microseconds since 1970, UTC.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Record {
+    /// When, and what `now()` was.
+    pub at_us: i64,
+    /// The session's.
+    pub time_zone: String,
+    pub rows: u64,
+    /// Of the rows in whatever order; equal rows have an equal one.
+    pub digest: String,
+    /// All that the query reads or calls, directly or through views.
+    pub reads: Vec<Read>,
+    /// Its `ASOF JOIN`s.
+    pub joins: Vec<Joined>,
+}
+
+impl Record {
+    /// The least of the frontiers; `None`: nothing that it reads has one.
+    pub fn frontier_us(&self) -> Option<i64> {
+        self.reads.iter().filter_map(|read| read.frontier_us).min()
+    }
+
+    /// The feature views that it reads, by name.
+    pub fn views(&self) -> Vec<String> {
+        let views = self.reads.iter().filter(|read| read.kind == ObjectKind::FeatureView.to_string());
+        views.map(|read| read.name.clone()).collect()
+    }
+}
+
+/// One object, as it was.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Read {
+    pub id: ObjectId,
+    pub name: String,
+    pub kind: String,
+    /// The statement that created it.
+    pub definition: String,
+    /// Of a feature view, and of a table whose versions are joined: its values of instants below are final.
+    pub frontier_us: Option<i64>,
+    /// Of a source or table: the offset of the first row in its log, and that behind the last.
+    pub log: Option<(u64, u64)>,
+}
+
+/// What became of the labels of one `ASOF JOIN`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Joined {
+    /// The right side.
+    pub name: String,
+    pub matched: u64,
+    pub unmatched: u64,
+    /// At or above the frontier of the right side.
+    pub provisional: u64,
+}
+
+impl Object {
+    /// The table that a training set's rows are kept as.
+    pub fn rows(&self) -> Option<Object> {
+        let set = self.training_set()?;
+        let table = Relation::plain(set.columns.clone(), set.sql.clone());
+        Some(Object { id: set.rows, body: Body::Table(table), comment: None, ..self.clone() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_is_as_far_as_the_least_frontier_that_it_has() {
+        let read = |frontier_us| Read {
+            id: ObjectId::FIRST,
+            name: "v".into(),
+            kind: "feature view".into(),
+            definition: String::new(),
+            frontier_us,
+            log: None,
+        };
+        let record = |frontiers: &[Option<i64>]| Record {
+            at_us: 0,
+            time_zone: "UTC".into(),
+            rows: 0,
+            digest: String::new(),
+            reads: frontiers.iter().map(|frontier| read(*frontier)).collect(),
+            joins: vec![],
+        };
+        assert_eq!(record(&[None, Some(7), Some(5)]).frontier_us(), Some(5));
+        assert_eq!(record(&[None]).frontier_us(), None);
+    }
+}
