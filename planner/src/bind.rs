@@ -3,6 +3,7 @@
 use crate::{
     PlanError, PlanResult,
     asof::AsofPlanner,
+    defaults,
     each_expression::each_expression,
     error::{missing, missing_object, sqlstate},
     feature::{self, FeaturePlan, NOW_COLUMN, OutputKind},
@@ -14,7 +15,7 @@ use crate::{
 use arrow_schema::{DataType, Field, Schema, SchemaRef};
 use datafusion::{
     common::{
-        DFSchema, DataFusionError, ScalarValue, TableReference,
+        DFSchema, DataFusionError, ScalarValue, TableReference, internal_datafusion_err,
         tree_node::{Transformed, TreeNode, TreeNodeRecursion},
     },
     config::ConfigOptions,
@@ -164,6 +165,8 @@ impl<'a> Binder<'a> {
             }
             planned => planned?,
         };
+        // A definition reads no row that is not there.
+        let plan = if self.defining { plan } else { defaults::fill(plan)? };
         let plan = crate::any_parameter::infer(names::mark_renamed(plan)?)?;
         let plan = if self.bind_now { at_instant(plan, self.now_us)? } else { plan };
         let [reads, names] = [&self.reads, &self.names].map(|seen| seen.get().into_iter().collect());
@@ -272,10 +275,15 @@ impl<'a> Binder<'a> {
                 let plan = written_out(self.written(object, &view.query)?, object, view)?;
                 Ok(Arc::new(ViewSource { schema: Arc::new(plan.schema().as_arrow().clone()), plan }))
             }
-            Body::FeatureView(_) => {
+            Body::FeatureView(view) => {
                 let plan = feature::plan_definition(object, self.snapshot)?;
-                let steps = Arc::new(view_steps(object, &plan));
-                Ok(source(ScanTarget::CurrentRows(object.id), &object.name, object.schema(), Some(steps)))
+                Ok(Arc::new(TidemarkTable {
+                    target: ScanTarget::CurrentRows(object.id),
+                    name: object.name.clone(),
+                    schema: object.schema(),
+                    steps: Some(Arc::new(view_steps(object, &plan))),
+                    defaults: defaults::of(view)?,
+                }))
             }
             Body::View(view) => {
                 let plan = rename_columns(self.written(object, &view.query)?, object)?;
@@ -303,7 +311,7 @@ impl<'a> Binder<'a> {
 }
 
 fn source(target: ScanTarget, name: &str, schema: SchemaRef, steps: Option<Arc<StepsTable>>) -> Arc<dyn TableSource> {
-    Arc::new(TidemarkTable { target, name: name.to_string(), schema, steps })
+    Arc::new(TidemarkTable { target, name: name.to_string(), schema, steps, defaults: vec![] })
 }
 
 fn is_feature_view(object: &Object) -> bool {
@@ -471,8 +479,9 @@ impl RelationPlanner for SystemTimePlanner {
                 LogicalPlanBuilder::from(view).alias(reference)?
             }
             None => {
-                let source = source(ScanTarget::AsOf(object.id, at_us), &object.name, current.schema(), None);
-                LogicalPlanBuilder::scan(reference, source, None)?
+                let table = TidemarkTable::of(&current).and_then(|table| table.as_of(at_us));
+                let table = table.ok_or_else(|| internal_datafusion_err!("\"{}\" has no past", object.name))?;
+                LogicalPlanBuilder::scan(reference, Arc::new(table), None)?
             }
         };
         Ok(RelationPlanning::Planned(Box::new(PlannedRelation::new(plan.build()?, alias.clone()))))
@@ -497,12 +506,11 @@ fn view_as_of(plan: LogicalPlan, view: &str, at_us: i64) -> PlanResult<LogicalPl
             return Err(PlanError::unsupported(message).hint("now() can").into());
         }
         let LogicalPlan::TableScan(mut scan) = node else { return Ok(Transformed::no(node)) };
-        let table = TidemarkTable::of(&scan.source);
-        let Some((table, ScanTarget::CurrentRows(id))) = table.map(|table| (table, &table.target)) else {
+        let Some(table) = TidemarkTable::of(&scan.source).and_then(|table| table.as_of(at_us)) else {
             let message = format!("view \"{view}\" reads \"{}\", which cannot be read AS OF a time", scan.table_name);
             return Err(no_history(&message).into());
         };
-        scan.source = source(ScanTarget::AsOf(*id, at_us), &table.name, table.schema.clone(), None);
+        scan.source = Arc::new(table);
         Ok(Transformed::yes(LogicalPlan::TableScan(scan)))
     })?;
     at_instant(plan.data, at_us)

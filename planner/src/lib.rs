@@ -8,6 +8,7 @@ pub mod asof;
 pub mod bind;
 mod calls;
 pub mod composed;
+pub mod defaults;
 pub mod each_expression;
 pub mod error;
 pub mod exact;

@@ -36,6 +36,8 @@ pub struct TidemarkTable {
     pub schema: SchemaRef,
     /// For feature views and changelog tables: what an `ASOF JOIN` on the time column reads instead.
     pub steps: Option<Arc<StepsTable>>,
+    /// By column, what an outer join shows where it finds no row of this table; NULL of the others. See `defaults`.
+    pub defaults: Vec<(String, Expr)>,
 }
 
 /// The history side of a feature view or changelog table.
@@ -86,6 +88,17 @@ impl TidemarkTable {
     /// The description behind a plan's table source, if it is one of ours.
     pub fn of(source: &Arc<dyn TableSource>) -> Option<&TidemarkTable> {
         (source.as_ref() as &dyn Any).downcast_ref()
+    }
+
+    /// What an outer join shows of the column where it finds no row; `None`: NULL.
+    pub fn default(&self, column: &str) -> Option<&Expr> {
+        self.defaults.iter().find(|(name, _)| name == column).map(|(_, default)| default)
+    }
+
+    /// The same at an instant, microseconds. `None`: it has no rows of the past.
+    pub fn as_of(&self, at_us: i64) -> Option<TidemarkTable> {
+        let ScanTarget::CurrentRows(id) = self.target else { return None };
+        Some(TidemarkTable { target: ScanTarget::AsOf(id, at_us), steps: None, ..self.clone() })
     }
 }
 

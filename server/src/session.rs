@@ -11,7 +11,13 @@ use crate::{
 };
 use datafusion::execution::SessionState;
 use parking_lot::Mutex;
-use std::{borrow::Cow, collections::HashMap, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    borrow::Cow,
+    collections::{BTreeSet, HashMap},
+    net::SocketAddr,
+    sync::Arc,
+    time::Duration,
+};
 use tidemark_catalog::ObjectId;
 use tidemark_planner::{PlanError, PlanResult};
 
@@ -55,6 +61,8 @@ pub struct SharedSettings {
     wanted: Mutex<Vec<(String, String, bool)>>,
     /// What the client is to be told of the statement.
     told: Mutex<Vec<PgError>>,
+    /// The deprecated views that the client has been told of.
+    deprecated: Mutex<BTreeSet<ObjectId>>,
 }
 
 impl SharedSettings {
@@ -210,6 +218,16 @@ impl Session {
         let is_superuser = on_off(self.rights.actor.is_superuser);
         if self.get("is_superuser") != Some(is_superuser.as_str()) {
             self.store("is_superuser", is_superuser);
+        }
+    }
+
+    /// Tells the client, once for each, of deprecated views among those that it reads.
+    pub fn warn_of_deprecated(&self, reads: impl IntoIterator<Item = ObjectId>) {
+        for (view, (name, instead)) in reads.into_iter().filter_map(|id| Some((id, self.rights.deprecated(id)?))) {
+            if self.shared.deprecated.lock().insert(view) {
+                let notice = PgError::notice(format!("feature view \"{name}\" is deprecated: {instead}"));
+                self.shared.tell(PgError { sqlstate: "01P01", ..notice });
+            }
         }
     }
 

@@ -31,6 +31,8 @@ pub struct Analysed {
     pub plan: LogicalPlan,
     /// The relations that the statement names.
     names: Vec<ObjectId>,
+    /// What it reads, also by way of views.
+    reads: Vec<ObjectId>,
     /// The statement's instant, microseconds: that of its `now()` and of its scans.
     now_us: i64,
 }
@@ -42,8 +44,8 @@ pub fn bind(
     types: &[Option<DataType>],
 ) -> Result<Analysed, PgError> {
     let now_us = database.clock.now_us();
-    let BoundQuery { plan, names, .. } = bound(database, session, query, types, Some(now_us))?;
-    Ok(Analysed { plan: analysed(session, plan)?, names, now_us })
+    let BoundQuery { plan, names, reads } = bound(database, session, query, types, Some(now_us))?;
+    Ok(Analysed { plan: analysed(session, plan)?, names, reads, now_us })
 }
 
 /// A plan as it is bound, with its `now()` kept.
@@ -88,10 +90,11 @@ pub(super) fn analysed(session: &Session, plan: LogicalPlan) -> Result<LogicalPl
 pub async fn physical(
     database: &Arc<Database>,
     session: &Session,
-    Analysed { plan, names, now_us }: Analysed,
+    Analysed { plan, names, reads, now_us }: Analysed,
     parameters: &[ScalarValue],
 ) -> Result<Arc<dyn ExecutionPlan>, PgError> {
     session.rights.check_read(&names)?;
+    session.warn_of_deprecated(reads);
     let plan = match parameters.is_empty() {
         true => plan,
         false => plan.replace_params_with_values(&ParamValues::from(parameters.to_vec()))?,

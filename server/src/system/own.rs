@@ -106,6 +106,7 @@ fn feature_view(system: &SystemTablesOf, object: &Object, v: &FeatureView, rows:
         ("comment", object.comment.clone().into()),
         ("complete_from", instant(stats.complete_from_us)),
         ("history_start", instant(stats.history_start_us)),
+        ("deprecated", v.deprecated().map(String::from).into()),
     ]);
 }
 
@@ -131,6 +132,7 @@ fn features(system: &SystemTablesOf, object: &Object, v: &FeatureView, rows: &mu
             ("expression", (&f.expression).into()),
             ("time_continuous", continuous.contains(&column.name).into()),
             ("comment", column.comment.clone().into()),
+            ("default_value", f.default.clone().into()),
         ]);
     }
 }
