@@ -10,6 +10,7 @@
 
 pub mod fingerprint;
 pub mod service;
+pub mod spine;
 
 use datafusion::sql::sqlparser::ast::{self, Expr, Value};
 use tidemark_catalog::{Object, ObjectId, Snapshot, SqlType};
