@@ -10,6 +10,7 @@ use crate::{
     functions::{clock, series::generate_series},
     names::{self, GENERATE_SERIES},
     respelled::respell,
+    status,
     table::{self, ContinuousColumn, RECORDED_AT_COLUMN, ScanTarget, StepsTable, TidemarkTable},
 };
 use arrow_schema::{DataType, Field, Schema, SchemaRef};
@@ -23,7 +24,7 @@ use datafusion::{
     execution::{SessionState, session_state::SessionState as State},
     logical_expr::{
         AggregateUDF, Expr, ExprSchemable, HigherOrderUDF, LogicalPlan, LogicalPlanBuilder, ScalarUDF, TableSource,
-        WindowUDF, cast,
+        WindowUDF, cast, lit,
         planner::{
             ContextProvider, ExprPlanner, PlannedRelation, RelationPlanner, RelationPlannerContext, RelationPlanning,
             TypePlanner,
@@ -153,6 +154,9 @@ impl<'a> Binder<'a> {
     pub fn query(&self, query: &ast::Query, parameter_types: &[Option<DataType>]) -> PlanResult<BoundQuery> {
         crate::joins::check(query)?;
         let mut query = query.clone();
+        if !self.defining {
+            status::ask(&mut query, self.snapshot)?;
+        }
         names::name_columns(&mut query);
         self.reads.add(crate::composed::write_out(&mut query, self.snapshot, self)?);
         crate::calls::check(&query, self)?;
@@ -225,6 +229,13 @@ impl<'a> Binder<'a> {
                     return Ok(source);
                 }
             }
+            status::SCHEMA => {
+                let object = self.snapshot.get(table).filter(|object| is_feature_view(object));
+                let object = object.ok_or_else(|| missing_object(self.snapshot, "relation", table, |_| true))?;
+                self.reads.add([object.id]);
+                self.names.add([object.id]);
+                return self.current_rows(object, true);
+            }
             "history" => {
                 let object = self.snapshot.get(table).filter(|object| is_feature_view(object));
                 let Some(object) = object else {
@@ -275,21 +286,29 @@ impl<'a> Binder<'a> {
                 let plan = written_out(self.written(object, &view.query)?, object, view)?;
                 Ok(Arc::new(ViewSource { schema: Arc::new(plan.schema().as_arrow().clone()), plan }))
             }
-            Body::FeatureView(view) => {
-                let plan = feature::plan_definition(object, self.snapshot)?;
-                Ok(Arc::new(TidemarkTable {
-                    target: ScanTarget::CurrentRows(object.id),
-                    name: object.name.clone(),
-                    schema: object.schema(),
-                    steps: Some(Arc::new(view_steps(object, &plan))),
-                    defaults: defaults::of(view)?,
-                }))
-            }
+            Body::FeatureView(_) => self.current_rows(object, false),
             Body::View(view) => {
                 let plan = rename_columns(self.written(object, &view.query)?, object)?;
                 Ok(Arc::new(ViewSource { schema: object.schema(), plan }))
             }
         }
+    }
+
+    /// The rows of a feature view, with the columns of `status` or without.
+    fn current_rows(&self, object: &Object, with_status: bool) -> PlanResult<Arc<dyn TableSource>> {
+        let plan = feature::plan_definition(object, self.snapshot)?;
+        let mut steps = view_steps(object, &plan);
+        let mut schema = object.schema();
+        let mut defaults = object.feature_view().map_or(Ok(vec![]), defaults::of)?;
+        if with_status {
+            let name = status::STATUS_COLUMN.to_string();
+            schema = table::with_status(&schema);
+            defaults.push((name.clone(), lit(status::MISSING)));
+            // A step that is found says that there is a row.
+            steps.continuous.push(ContinuousColumn { name, ty: DataType::Utf8, expr: lit(status::PRESENT) });
+        }
+        let (target, name) = (ScanTarget::CurrentRows(object.id), object.name.clone());
+        Ok(Arc::new(TidemarkTable { target, name, schema, steps: Some(Arc::new(steps)), defaults }))
     }
 
     /// The query of a view, bound.
@@ -456,8 +475,8 @@ impl RelationPlanner for SystemTimePlanner {
                 .into());
         };
         let reference = context.object_name_to_table_reference(name.clone())?;
-        let object =
-            self.snapshot.get(reference.table()).filter(|_| reference.schema().unwrap_or("public") == "public");
+        let is_public = matches!(reference.schema(), None | Some("public" | status::SCHEMA));
+        let object = self.snapshot.get(reference.table()).filter(|_| is_public);
         let Some(object) = object else {
             return Err(missing_object(&self.snapshot, "relation", reference.table(), |_| true).into());
         };

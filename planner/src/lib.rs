@@ -24,6 +24,7 @@ pub mod parse;
 pub mod probes;
 mod respelled;
 pub mod statement;
+pub mod status;
 pub mod table;
 pub mod words;
 pub mod zone;

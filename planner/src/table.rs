@@ -68,6 +68,8 @@ pub struct ContinuousColumn {
 pub const OP_COLUMN: &str = "_op";
 /// Time of the key's latest event at that instant (`timestamptz`).
 pub const EVENT_TIME_COLUMN: &str = "_event_time";
+/// Whether the key has a row; see `status`.
+pub const STATUS_COLUMN: &str = "_status";
 /// When the row was written (`timestamptz`); only in `history.<view>`.
 pub const RECORDED_AT_COLUMN: &str = "_recorded_at";
 
@@ -82,6 +84,19 @@ pub fn steps_schema(columns: impl IntoIterator<Item = Field>) -> SchemaRef {
     fields.push(Field::new(OP_COLUMN, DataType::Utf8, false));
     fields.push(Field::new(EVENT_TIME_COLUMN, instant_type(), true));
     Arc::new(Schema::new(fields))
+}
+
+/// The columns of a feature view, and those that are there for who names them: see `status`.
+pub fn with_status(schema: &Schema) -> SchemaRef {
+    let mut fields: Vec<Field> = schema.fields().iter().map(|field| field.as_ref().clone()).collect();
+    fields.push(Field::new(EVENT_TIME_COLUMN, instant_type(), true));
+    fields.push(Field::new(STATUS_COLUMN, DataType::Utf8, true));
+    Arc::new(Schema::new(fields))
+}
+
+/// Whether it has these. No feature view has a column of its own that is called so.
+pub fn has_status(schema: &Schema) -> bool {
+    schema.fields().last().is_some_and(|field| field.name() == STATUS_COLUMN)
 }
 
 impl TidemarkTable {

@@ -79,6 +79,8 @@ pub struct ServingMeters {
 pub struct Reading {
     /// Of every key that has one, in the order asked.
     pub rows: Vec<Row>,
+    /// Of these, whether it does not hold any more.
+    pub stale: Vec<bool>,
     /// The instant of the answer, microseconds.
     pub now_us: i64,
     /// What the client is to be told beside it.
@@ -220,7 +222,8 @@ impl Serving {
     fn reading(&self, view: &Served, keys: &[Vec<Value>], found: &[Kept]) -> Result<Reading, PgError> {
         let now_us = self.now_us(view, found);
         let rows = keys.iter().zip(found).filter_map(|(key, kept)| Some(row(key, kept.row.as_deref()?)));
-        Ok(Reading { rows: rows.collect(), now_us, warning: self.judge(view, found, now_us)? })
+        let stale = found.iter().filter(|kept| kept.row.is_some()).map(|kept| kept.is_over(now_us)).collect();
+        Ok(Reading { rows: rows.collect(), stale, now_us, warning: self.judge(view, found, now_us)? })
     }
 
     /// Of a view that stands still the rows would be of before.
@@ -319,7 +322,7 @@ impl Serving {
                 let view = self.view(*id).ok_or_else(|| {
                     DataFusionError::Execution(format!("\"{name}\" (id {id}) was dropped while the statement ran"))
                 })?;
-                let rows = RowsTable::new(self.clone(), view, session.clone()).map_err(external)?;
+                let rows = RowsTable::new(self.clone(), view, session.clone(), &table.schema).map_err(external)?;
                 Ok(Some(Arc::new(rows)))
             }
             ScanTarget::Relation(_) | ScanTarget::Files(_) => refused(format!("reading the rows of \"{name}\"")),

@@ -4,7 +4,7 @@
 use super::{Served, Serving, external, refusal};
 use crate::{pg::PgError, session::SharedSettings};
 use ahash::AHashSet;
-use arrow::datatypes::{DataType, SchemaRef};
+use arrow::datatypes::{DataType, Schema, SchemaRef};
 use async_trait::async_trait;
 use datafusion::{
     catalog::{Session, TableProvider},
@@ -20,6 +20,10 @@ use tidemark_engine::{
     provider::{equal, key_value, wanted_values},
     value::Value,
 };
+use tidemark_planner::{
+    status::{PRESENT, STALE},
+    table::{has_status, with_status},
+};
 
 pub struct RowsTable {
     serving: Arc<Serving>,
@@ -32,8 +36,14 @@ pub struct RowsTable {
 impl RowsTable {
     /// # Errors
     /// This version cannot plan the view.
-    pub fn new(serving: Arc<Serving>, view: Arc<Served>, session: Arc<SharedSettings>) -> Result<RowsTable, PgError> {
-        let schema = view.compiled()?.visible_schema.clone();
+    pub fn new(
+        serving: Arc<Serving>,
+        view: Arc<Served>,
+        session: Arc<SharedSettings>,
+        wanted: &Schema,
+    ) -> Result<RowsTable, PgError> {
+        let schema = &view.compiled()?.visible_schema;
+        let schema = if has_status(wanted) { with_status(schema) } else { schema.clone() };
         Ok(RowsTable { serving, view, schema, session })
     }
 }
@@ -77,7 +87,13 @@ impl TableProvider for RowsTable {
             self.session.tell(warning);
         }
         let rows: Vec<&Row> = reading.rows.iter().collect();
-        let batch = compiled.visible(&rows, reading.now_us)?;
+        let batch = match has_status(&self.schema) {
+            true => {
+                let status = |row: usize| if reading.stale[row] { STALE } else { PRESENT };
+                compiled.visible_with_status(&rows, reading.now_us, status)?
+            }
+            false => compiled.visible(&rows, reading.now_us)?,
+        };
         Ok(MemorySourceConfig::try_new_exec(&[vec![batch]], self.schema(), projection.cloned())?)
     }
 }

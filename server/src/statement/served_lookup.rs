@@ -59,7 +59,7 @@ impl ServedLookup<'_> {
         begun_us: i64,
         out: &mut BytesMut,
     ) -> Result<Completed, PgError> {
-        let Reading { rows, now_us, warning } = reading;
+        let Reading { rows, now_us, warning, .. } = reading;
         let (shape, compiled) = (&self.lookup.shape, view.compiled()?);
         if shape.columns.iter().all(|i| compiled.stored(*i).is_some()) {
             for row in &rows {

@@ -40,9 +40,12 @@ use tidemark_engine::{
     runtime::ViewRuntime,
     value::{Value, encode_row},
 };
-use tidemark_planner::lookup::{
-    service::{Items, ServiceLookup, recognise},
-    spine::{Spine, SpineRows},
+use tidemark_planner::{
+    lookup::{
+        service::{Items, ServiceLookup, recognise},
+        spine::{Spine, SpineRows},
+    },
+    status::{PRESENT, STATUS_COLUMN},
 };
 
 /// More choices of keys are a query: on the threads of queries, where they hold up no other connection.
@@ -66,6 +69,8 @@ struct Shape {
     filter: Option<Arc<dyn PhysicalExpr>>,
     outputs: Vec<Output>,
     limit: usize,
+    /// Whether members have the columns of their status too.
+    with_status: bool,
     writer: RowWriter,
 }
 
@@ -236,6 +241,7 @@ impl PreparedService {
             read_schema: Arc::new(read.as_arrow().clone()),
             outputs,
             limit: found.limit.unwrap_or(usize::MAX),
+            with_status: found.input.fields().iter().take(of_members).any(|field| field.name() == STATUS_COLUMN),
             writer: RowWriter::new(&shown),
         };
         Ok(Some(PreparedService { shape: Arc::new(shape), literals: None }))
@@ -516,7 +522,11 @@ impl Answering<'_> {
             indices.push(found[*choice].as_deref().map(|_| rows.len() as u32));
             rows.extend(found[*choice].as_deref());
         }
-        let visible = view.state.compiled.visible(&rows, *now_us)?;
+        let compiled = &view.state.compiled;
+        let visible = match self.service.with_status {
+            true => compiled.visible_with_status(&rows, *now_us, |_| PRESENT)?,
+            false => compiled.visible(&rows, *now_us)?,
+        };
         if rows.len() == choices.len() {
             return Ok(visible);
         }
