@@ -19,7 +19,7 @@ use std::{
     time::Duration,
 };
 use tidemark_catalog::ObjectId;
-use tidemark_planner::{PlanError, PlanResult};
+use tidemark_planner::{PlanError, PlanResult, parse::duration_us};
 
 pub struct Session {
     pub user: String,
@@ -88,6 +88,9 @@ impl crate::system::Settings for SharedSettings {
     }
 }
 
+/// How far behind its owner what a serving node answers may be, as a duration; empty: as far as it is.
+pub const MAX_STALENESS: &str = "tidemark.max_staleness";
+
 /// The settings a session has: name, default, whether the client is told of changes (PostgreSQL's GUC_REPORT).
 /// Unknown names are refused, so that `SHOW` never lies.
 pub const DEFAULTS: &[(&str, &str, bool)] = &[
@@ -131,6 +134,7 @@ pub const DEFAULTS: &[(&str, &str, bool)] = &[
     ("synchronize_seqscans", "on", false),
     ("synchronous_commit", "on", false),
     ("timezone", "UTC", true),
+    (MAX_STALENESS, "", false),
     ("tidemark_version", env!("CARGO_PKG_VERSION"), true),
     ("transaction_isolation", "read committed", false),
     ("transaction_read_only", "off", false),
@@ -392,6 +396,18 @@ impl Session {
                 Some(on) => Ok(if on { "on" } else { "off" }.into()),
                 None => Err(PgError::error("22023", format!("parameter \"{name}\" requires a Boolean value"))),
             },
+            MAX_STALENESS if value.is_empty() => Ok(value),
+            MAX_STALENESS => match duration_us(&value) {
+                Ok(_) => Ok(value),
+                Err(error) => Err(PgError { detail: Some(error.message), hint: error.hint, ..invalid() }),
+            },
+            "tidemark.lookup_deadline" => Err(PgError::error("0A000", "tidemark.lookup_deadline is not available")
+                .detail("a lookup that is answered from memory does not wait")
+                .hint("statement_timeout ends what takes longer; on a serving node that is waiting for Redis")),
+            other if other.starts_with("tidemark.") => {
+                Err(PgError::error("42704", format!("unrecognized configuration parameter \"{other}\""))
+                    .hint("names with a dot are a program's own, but for tidemark.max_staleness"))
+            }
             _ => Ok(value),
         }
     }

@@ -2,7 +2,11 @@
 //! have to be in the conditions; all of its rows only the owner has.
 
 use super::{Served, Serving, external, refusal};
-use crate::{pg::PgError, session::SharedSettings};
+use crate::{
+    pg::PgError,
+    session::{MAX_STALENESS, SharedSettings},
+    system::Settings as _,
+};
 use ahash::AHashSet;
 use arrow::datatypes::{DataType, Schema, SchemaRef};
 use async_trait::async_trait;
@@ -82,6 +86,8 @@ impl TableProvider for RowsTable {
                 refusal("0A000", &what).detail("a serving node looks keys up: key = value, or IN a list"),
             ));
         };
+        let max_staleness = self.session.get(MAX_STALENESS);
+        self.serving.check_freshness(&self.view, max_staleness.as_deref()).map_err(external)?;
         let reading = self.serving.read(&self.view, keys).await.map_err(external)?;
         if let Some(warning) = reading.warning {
             self.session.tell(warning);
