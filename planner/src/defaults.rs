@@ -195,3 +195,36 @@ fn of_expression(expr: &Expr, schema: &DFSchema, below: &[Option<Expr>]) -> Opti
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_reads_as_the_same_value() {
+        let interval = |months, days, nanoseconds| {
+            ScalarValue::IntervalMonthDayNano(Some(IntervalMonthDayNano { months, days, nanoseconds }))
+        };
+        let instant =
+            ScalarValue::TimestampMicrosecond(Some(1_772_445_600_000_001), Some(tidemark_catalog::UTC.into()));
+        let cases = [
+            (ScalarValue::from(true), "true"),
+            (ScalarValue::from(-7_i64), "-7"),
+            (ScalarValue::from(0.1_f64), "0.1"),
+            (ScalarValue::from(f64::NAN), "NaN"),
+            (ScalarValue::Decimal128(Some(-150), 10, 2), "-1.50"),
+            (ScalarValue::from("it's"), "it's"),
+            (instant, "2026-03-02T10:00:00.000001Z"),
+            (interval(0, 0, 0), "0 secs"),
+            (interval(1, 2, 0), "1 mons 2 days"),
+            (interval(0, -1, -500_000_000), "-1 days -0.5 secs"),
+            (interval(0, 0, 3_600_000_001_000), "3600.000001 secs"),
+        ];
+        for (value, expected) in cases {
+            let text = written(&value).expect("a text");
+            assert_eq!(text.as_deref(), Some(expected));
+            assert_eq!(read(expected, &value.data_type()).expect("a value"), Expr::Literal(value, None));
+        }
+        assert!(read("one", &DataType::Int64).is_err());
+    }
+}
