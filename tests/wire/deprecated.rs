@@ -48,6 +48,7 @@ async fn readers_of_a_deprecated_view_are_told_once_in_a_session() -> Result<()>
         "SELECT n FROM old WHERE k = 1",
         "SELECT n + 1 FROM old WHERE k = 1",
         "SELECT n FROM service WHERE k = 1",
+        "PREPARE p AS SELECT n FROM old WHERE k = $1; EXECUTE p(1)",
         "SELECT sum(n) FROM old",
         "SELECT count(*) FROM history.old",
     ];
