@@ -239,6 +239,11 @@ pub struct FeatureView {
 }
 
 impl FeatureView {
+    /// What its readers are told to do instead of reading it.
+    pub fn deprecated(&self) -> Option<&str> {
+        self.options.get("deprecated").map(String::as_str).filter(|instead| !instead.is_empty())
+    }
+
     /// The sources and tables it reads, each once.
     pub fn relations(&self) -> impl Iterator<Item = ObjectId> {
         std::iter::once(self.relation).chain(self.others.iter().copied())
@@ -255,6 +260,9 @@ pub struct Feature {
     pub window: String,
     /// The feature's expression as SQL text.
     pub expression: String,
+    /// What an outer join shows of it where the entity has no row, as text that reads as the column's type; `None`: NULL.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub default: Option<String>,
 }
 
 /// A plain `CREATE VIEW`: a name for a query. A feature service is one over feature views.

@@ -18,7 +18,7 @@ use crate::{
     view::Step,
 };
 use arrow::{
-    array::{Array, ArrayRef, AsArray, RecordBatch, RecordBatchOptions, TimestampMicrosecondArray},
+    array::{Array, ArrayRef, AsArray, RecordBatch, RecordBatchOptions, StringArray, TimestampMicrosecondArray},
     compute::{cast, concat},
     datatypes::{DataType, Field, FieldRef, Float32Type, Float64Type, Schema, SchemaRef},
 };
@@ -39,6 +39,7 @@ use tidemark_planner::{
     PlanError, PlanResult,
     bind::{history_schema, stored_fields},
     feature::{Branch, FeaturePlan, Joined, NOW_COLUMN, OutputKind},
+    table::with_status,
 };
 
 pub struct CompiledView {
@@ -332,7 +333,7 @@ impl CompiledView {
     /// Where a scalar column that a user sees is kept; `None` for a time-continuous one, which is evaluated when it is
     /// read, and for an array.
     pub fn stored(&self, column: usize) -> Option<Stored> {
-        if self.visible_schema.field(column).data_type().is_nested() {
+        if self.visible_schema.fields().get(column)?.data_type().is_nested() {
             return None;
         }
         match self.visible.get(column)? {
@@ -366,6 +367,22 @@ impl CompiledView {
         }
         let options = RecordBatchOptions::new().with_row_count(Some(rows.len()));
         Ok(RecordBatch::try_new_with_options(self.visible_schema.clone(), columns, &options)?)
+    }
+
+    /// The same, and beside each row the time of its key's latest event and its status (`tidemark_planner::status`).
+    pub fn visible_with_status(
+        &self,
+        rows: &[&Row],
+        at_us: i64,
+        status: impl Fn(usize) -> &'static str,
+    ) -> DfResult<RecordBatch> {
+        let visible = self.visible(rows, at_us)?;
+        let events = TimestampMicrosecondArray::from_iter_values(rows.iter().map(|row| row.event_us));
+        let status = StringArray::from_iter_values((0..rows.len()).map(status));
+        let mut columns = visible.columns().to_vec();
+        columns.extend([Arc::new(events.with_timezone(UTC)) as ArrayRef, Arc::new(status)]);
+        let options = RecordBatchOptions::new().with_row_count(Some(rows.len()));
+        Ok(RecordBatch::try_new_with_options(with_status(&self.visible_schema), columns, &options)?)
     }
 
     /// Rows of a batch in the steps schema (as history or [`CompiledView::steps`] gives them), with `_op`.

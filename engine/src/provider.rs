@@ -49,7 +49,7 @@ pub fn provider(
         ScanTarget::CurrentRows(id) => {
             let view = engine.view(*id).ok_or_else(|| gone(*id))?;
             let at_us = view.now_us(clock_us);
-            Arc::new(rows::RowsTable::current(view, at_us))
+            Arc::new(rows::RowsTable::current(view, at_us).showing(&table.schema))
         }
         ScanTarget::AsOf(id, at_us) => {
             let view = engine.view(*id).ok_or_else(|| gone(*id))?;
@@ -74,7 +74,7 @@ pub fn provider(
                 .hint(format!("its history starts at {}: events before that are not known", instant(start_us)))
                 .into());
             }
-            Arc::new(rows::RowsTable::as_of(engine.clone(), view, *at_us))
+            Arc::new(rows::RowsTable::as_of(engine.clone(), view, *at_us).showing(&table.schema))
         }
         ScanTarget::Steps(id) => match (engine.view(*id), engine.source(*id)) {
             (Some(view), _) => {

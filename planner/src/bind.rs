@@ -3,12 +3,14 @@
 use crate::{
     PlanError, PlanResult,
     asof::AsofPlanner,
+    defaults,
     each_expression::each_expression,
     error::{missing, missing_object, sqlstate},
     feature::{self, FeaturePlan, NOW_COLUMN, OutputKind},
     functions::{clock, series::generate_series},
     names::{self, GENERATE_SERIES},
     respelled::respell,
+    status,
     table::{
         self, ContinuousColumn, RECORDED_AT_COLUMN, ROW_COLUMN, ROWS_SCHEMA, ScanTarget, StepsTable, TidemarkTable,
     },
@@ -16,7 +18,7 @@ use crate::{
 use arrow_schema::{DataType, Field, Schema, SchemaRef};
 use datafusion::{
     common::{
-        DFSchema, DataFusionError, ScalarValue, TableReference,
+        DFSchema, DataFusionError, ScalarValue, TableReference, internal_datafusion_err,
         tree_node::{Transformed, TreeNode, TreeNodeRecursion},
     },
     config::ConfigOptions,
@@ -24,7 +26,7 @@ use datafusion::{
     execution::{SessionState, session_state::SessionState as State},
     logical_expr::{
         AggregateUDF, Expr, ExprSchemable, HigherOrderUDF, LogicalPlan, LogicalPlanBuilder, ScalarUDF, TableSource,
-        WindowUDF, cast,
+        WindowUDF, cast, lit,
         planner::{
             ContextProvider, ExprPlanner, PlannedRelation, RelationPlanner, RelationPlannerContext, RelationPlanning,
             TypePlanner,
@@ -154,6 +156,9 @@ impl<'a> Binder<'a> {
     pub fn query(&self, query: &ast::Query, parameter_types: &[Option<DataType>]) -> PlanResult<BoundQuery> {
         crate::joins::check(query)?;
         let mut query = query.clone();
+        if !self.defining {
+            status::ask(&mut query, self.snapshot)?;
+        }
         names::name_columns(&mut query);
         self.reads.add(crate::composed::write_out(&mut query, self.snapshot, self)?);
         crate::calls::check(&query, self)?;
@@ -166,6 +171,8 @@ impl<'a> Binder<'a> {
             }
             planned => planned?,
         };
+        // A definition reads no row that is not there.
+        let plan = if self.defining { plan } else { defaults::fill(plan)? };
         let plan = crate::any_parameter::infer(names::mark_renamed(plan)?)?;
         let plan = if self.bind_now { at_instant(plan, self.now_us)? } else { plan };
         let [reads, names] = [&self.reads, &self.names].map(|seen| seen.get().into_iter().collect());
@@ -240,6 +247,13 @@ impl<'a> Binder<'a> {
                     return Ok(source(ScanTarget::Rows(object.id), &object.name, schema, None));
                 }
             }
+            status::SCHEMA => {
+                let object = self.snapshot.get(table).filter(|object| is_feature_view(object));
+                let object = object.ok_or_else(|| missing_object(self.snapshot, "relation", table, |_| true))?;
+                self.reads.add([object.id]);
+                self.names.add([object.id]);
+                return self.current_rows(object, true);
+            }
             "history" => {
                 let object = self.snapshot.get(table).filter(|object| is_feature_view(object));
                 let Some(object) = object else {
@@ -290,17 +304,30 @@ impl<'a> Binder<'a> {
                 let plan = written_out(self.written(object, &view.query)?, object, view)?;
                 Ok(Arc::new(ViewSource { schema: Arc::new(plan.schema().as_arrow().clone()), plan }))
             }
-            Body::FeatureView(_) => {
-                let plan = feature::plan_definition(object, self.snapshot)?;
-                let steps = Arc::new(view_steps(object, &plan));
-                Ok(source(ScanTarget::CurrentRows(object.id), &object.name, object.schema(), Some(steps)))
-            }
+            Body::FeatureView(_) => self.current_rows(object, false),
             Body::TrainingSet(set) => Ok(source(ScanTarget::Relation(set.rows), &object.name, object.schema(), None)),
             Body::View(view) => {
                 let plan = rename_columns(self.written(object, &view.query)?, object)?;
                 Ok(Arc::new(ViewSource { schema: object.schema(), plan }))
             }
         }
+    }
+
+    /// The rows of a feature view, with the columns of `status` or without.
+    fn current_rows(&self, object: &Object, with_status: bool) -> PlanResult<Arc<dyn TableSource>> {
+        let plan = feature::plan_definition(object, self.snapshot)?;
+        let mut steps = view_steps(object, &plan);
+        let mut schema = object.schema();
+        let mut defaults = object.feature_view().map_or(Ok(vec![]), defaults::of)?;
+        if with_status {
+            let name = status::STATUS_COLUMN.to_string();
+            schema = table::with_status(&schema);
+            defaults.push((name.clone(), lit(status::MISSING)));
+            // A step that is found says that there is a row.
+            steps.continuous.push(ContinuousColumn { name, ty: DataType::Utf8, expr: lit(status::PRESENT) });
+        }
+        let (target, name) = (ScanTarget::CurrentRows(object.id), object.name.clone());
+        Ok(Arc::new(TidemarkTable { target, name, schema, steps: Some(Arc::new(steps)), defaults }))
     }
 
     /// The query of a view, bound.
@@ -322,7 +349,7 @@ impl<'a> Binder<'a> {
 }
 
 fn source(target: ScanTarget, name: &str, schema: SchemaRef, steps: Option<Arc<StepsTable>>) -> Arc<dyn TableSource> {
-    Arc::new(TidemarkTable { target, name: name.to_string(), schema, steps })
+    Arc::new(TidemarkTable { target, name: name.to_string(), schema, steps, defaults: vec![] })
 }
 
 /// The columns of a table, and the place of each row before them.
@@ -473,8 +500,8 @@ impl RelationPlanner for SystemTimePlanner {
                 .into());
         };
         let reference = context.object_name_to_table_reference(name.clone())?;
-        let object =
-            self.snapshot.get(reference.table()).filter(|_| reference.schema().unwrap_or("public") == "public");
+        let is_public = matches!(reference.schema(), None | Some("public" | status::SCHEMA));
+        let object = self.snapshot.get(reference.table()).filter(|_| is_public);
         let Some(object) = object else {
             return Err(missing_object(&self.snapshot, "relation", reference.table(), |_| true).into());
         };
@@ -496,8 +523,9 @@ impl RelationPlanner for SystemTimePlanner {
                 LogicalPlanBuilder::from(view).alias(reference)?
             }
             None => {
-                let source = source(ScanTarget::AsOf(object.id, at_us), &object.name, current.schema(), None);
-                LogicalPlanBuilder::scan(reference, source, None)?
+                let table = TidemarkTable::of(&current).and_then(|table| table.as_of(at_us));
+                let table = table.ok_or_else(|| internal_datafusion_err!("\"{}\" has no past", object.name))?;
+                LogicalPlanBuilder::scan(reference, Arc::new(table), None)?
             }
         };
         Ok(RelationPlanning::Planned(Box::new(PlannedRelation::new(plan.build()?, alias.clone()))))
@@ -522,12 +550,11 @@ fn view_as_of(plan: LogicalPlan, view: &str, at_us: i64) -> PlanResult<LogicalPl
             return Err(PlanError::unsupported(message).hint("now() can").into());
         }
         let LogicalPlan::TableScan(mut scan) = node else { return Ok(Transformed::no(node)) };
-        let table = TidemarkTable::of(&scan.source);
-        let Some((table, ScanTarget::CurrentRows(id))) = table.map(|table| (table, &table.target)) else {
+        let Some(table) = TidemarkTable::of(&scan.source).and_then(|table| table.as_of(at_us)) else {
             let message = format!("view \"{view}\" reads \"{}\", which cannot be read AS OF a time", scan.table_name);
             return Err(no_history(&message).into());
         };
-        scan.source = source(ScanTarget::AsOf(*id, at_us), &table.name, table.schema.clone(), None);
+        scan.source = Arc::new(table);
         Ok(Transformed::yes(LogicalPlan::TableScan(scan)))
     })?;
     at_instant(plan.data, at_us)

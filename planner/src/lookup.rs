@@ -10,6 +10,7 @@
 
 pub mod fingerprint;
 pub mod service;
+pub mod spine;
 
 use datafusion::sql::sqlparser::ast::{self, Expr, Value};
 use tidemark_catalog::{Object, ObjectId, Snapshot, SqlType};
@@ -145,7 +146,7 @@ pub fn recognise(query: &ast::Query, snapshot: &Snapshot) -> Option<Lookup> {
     Some(Lookup { view: object.id, keys, projection, parameters })
 }
 
-fn object_named<'a>(name: &ast::ObjectName, snapshot: &'a Snapshot) -> Option<&'a Object> {
+pub(crate) fn object_named<'a>(name: &ast::ObjectName, snapshot: &'a Snapshot) -> Option<&'a Object> {
     let parts: Vec<String> = name.0.iter().map(|p| p.as_ident().map(fold)).collect::<Option<_>>()?;
     let name = match parts.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
         [name] | ["public", name] | ["tidemark", "public", name] => name.to_string(),

@@ -15,6 +15,7 @@ mod renamed;
 mod wildcard;
 
 pub use figure::column_name;
+pub(crate) use figure::folded;
 pub use renamed::mark_renamed;
 pub use wildcard::{columns_of, expand, is_duplicate};
 

@@ -69,6 +69,14 @@ pub enum Statement {
         name: String,
         options: BTreeMap<String, String>,
     },
+    /// `ALTER FEATURE VIEW [IF EXISTS] name ALTER [COLUMN] column { SET DEFAULT literal | DROP DEFAULT }`; `value` is the
+    /// literal's text, `None` for NULL and DROP
+    SetDefault {
+        if_exists: bool,
+        name: String,
+        column: String,
+        value: Option<String>,
+    },
     /// `ALTER {SOURCE | TABLE} [IF EXISTS] name ADVANCE WATERMARK TO expr`; the expression is constant (a timestamptz
     /// literal, cast or `now()`).
     AdvanceWatermark {

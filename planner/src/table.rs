@@ -39,6 +39,8 @@ pub struct TidemarkTable {
     pub schema: SchemaRef,
     /// For feature views and changelog tables: what an `ASOF JOIN` on the time column reads instead.
     pub steps: Option<Arc<StepsTable>>,
+    /// By column, what an outer join shows where it finds no row of this table; NULL of the others. See `defaults`.
+    pub defaults: Vec<(String, Expr)>,
 }
 
 /// The history side of a feature view or changelog table.
@@ -69,6 +71,8 @@ pub struct ContinuousColumn {
 pub const OP_COLUMN: &str = "_op";
 /// Time of the key's latest event at that instant (`timestamptz`).
 pub const EVENT_TIME_COLUMN: &str = "_event_time";
+/// Whether the key has a row; see `status`.
+pub const STATUS_COLUMN: &str = "_status";
 /// When the row was written (`timestamptz`); only in `history.<view>`.
 pub const RECORDED_AT_COLUMN: &str = "_recorded_at";
 
@@ -90,10 +94,34 @@ pub fn steps_schema(columns: impl IntoIterator<Item = Field>) -> SchemaRef {
     Arc::new(Schema::new(fields))
 }
 
+/// The columns of a feature view, and those that are there for who names them: see `status`.
+pub fn with_status(schema: &Schema) -> SchemaRef {
+    let mut fields: Vec<Field> = schema.fields().iter().map(|field| field.as_ref().clone()).collect();
+    fields.push(Field::new(EVENT_TIME_COLUMN, instant_type(), true));
+    fields.push(Field::new(STATUS_COLUMN, DataType::Utf8, true));
+    Arc::new(Schema::new(fields))
+}
+
+/// Whether it has these. No feature view has a column of its own that is called so.
+pub fn has_status(schema: &Schema) -> bool {
+    schema.fields().last().is_some_and(|field| field.name() == STATUS_COLUMN)
+}
+
 impl TidemarkTable {
     /// The description behind a plan's table source, if it is one of ours.
     pub fn of(source: &Arc<dyn TableSource>) -> Option<&TidemarkTable> {
         (source.as_ref() as &dyn Any).downcast_ref()
+    }
+
+    /// What an outer join shows of the column where it finds no row; `None`: NULL.
+    pub fn default(&self, column: &str) -> Option<&Expr> {
+        self.defaults.iter().find(|(name, _)| name == column).map(|(_, default)| default)
+    }
+
+    /// The same at an instant, microseconds. `None`: it has no rows of the past.
+    pub fn as_of(&self, at_us: i64) -> Option<TidemarkTable> {
+        let ScanTarget::CurrentRows(id) = self.target else { return None };
+        Some(TidemarkTable { target: ScanTarget::AsOf(id, at_us), steps: None, ..self.clone() })
     }
 }
 

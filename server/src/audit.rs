@@ -113,6 +113,7 @@ pub fn is_audited(statement: &Statement) -> bool {
             | S::Drop { .. }
             | S::Rename { .. }
             | S::SetOptions { .. }
+            | S::SetDefault { .. }
             | S::ResetTopic { .. }
             | S::SetOwner { .. }
             | S::CreateRole { .. }

@@ -215,6 +215,9 @@ impl pg::Backend for TidemarkBackend {
             session.refresh(&self.database);
             let answer = statement::service_lookup::execute(&self.database, session, prepared, service, bound, out);
             session.queried_in_transaction |= answer.is_some();
+            if matches!(answer, Some(Ok(_))) {
+                session.warn_of_deprecated(service.views());
+            }
             return answer;
         }
         let lookup = prepared.lookup.as_ref()?;
@@ -224,6 +227,7 @@ impl pg::Backend for TidemarkBackend {
             return None;
         }
         session.queried_in_transaction = true;
+        session.warn_of_deprecated([lookup.shape.view]);
         match self.database.serving() {
             None => statement::lookup::execute(&self.database, session, prepared, lookup, bound, out),
             Some(serving) => self.served(serving, prepared, lookup, bound).answer_now(session, out),

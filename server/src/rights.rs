@@ -72,6 +72,8 @@ pub struct Rights {
     pub name: String,
     /// One bit for each object, by its id: whether it may be read. Empty for a superuser.
     readable: Vec<u64>,
+    /// The feature views that are deprecated: hardly ever any.
+    deprecated: Vec<ObjectId>,
     snapshot: Arc<Snapshot>,
 }
 
@@ -89,7 +91,18 @@ impl Rights {
                 readable[word] |= 1 << bit;
             }
         }
-        Rights { generation: snapshot.generation, actor, name, readable, snapshot }
+        let is_deprecated = |object: &&Arc<Object>| object.feature_view().is_some_and(|v| v.deprecated().is_some());
+        let deprecated = snapshot.objects().filter(is_deprecated).map(|object| object.id).collect();
+        Rights { generation: snapshot.generation, actor, name, readable, deprecated, snapshot }
+    }
+
+    /// The view's name and what its readers are told, where it is deprecated.
+    pub fn deprecated(&self, view: ObjectId) -> Option<(&str, &str)> {
+        if !self.deprecated.contains(&view) {
+            return None;
+        }
+        let object = self.snapshot.get_id(view)?;
+        Some((&object.name, object.feature_view()?.deprecated()?))
     }
 
     pub fn access(&self) -> &Access {

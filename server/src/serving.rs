@@ -39,7 +39,10 @@ use tidemark_engine::{
     value::{Value, encode_row},
     wording::instant,
 };
-use tidemark_planner::table::{ScanTarget, TidemarkTable};
+use tidemark_planner::{
+    parse::duration_us,
+    table::{ScanTarget, TidemarkTable},
+};
 
 /// How often the catalog is asked for: one small command, and a view that was created is known here, a dropped one forgotten,
 /// after that long at most.
@@ -79,6 +82,8 @@ pub struct ServingMeters {
 pub struct Reading {
     /// Of every key that has one, in the order asked.
     pub rows: Vec<Row>,
+    /// Of these, whether it does not hold any more.
+    pub stale: Vec<bool>,
     /// The instant of the answer, microseconds.
     pub now_us: i64,
     /// What the client is to be told beside it.
@@ -220,7 +225,28 @@ impl Serving {
     fn reading(&self, view: &Served, keys: &[Vec<Value>], found: &[Kept]) -> Result<Reading, PgError> {
         let now_us = self.now_us(view, found);
         let rows = keys.iter().zip(found).filter_map(|(key, kept)| Some(row(key, kept.row.as_deref()?)));
-        Ok(Reading { rows: rows.collect(), now_us, warning: self.judge(view, found, now_us)? })
+        let stale = found.iter().filter(|kept| kept.row.is_some()).map(|kept| kept.is_over(now_us)).collect();
+        Ok(Reading { rows: rows.collect(), stale, now_us, warning: self.judge(view, found, now_us)? })
+    }
+
+    /// Refuses to answer from a Redis that is further behind its owner than a session allows by `tidemark.max_staleness`, which
+    /// is empty where it has not said.
+    ///
+    /// # Errors
+    /// 55000.
+    pub fn check_freshness(&self, view: &Served, max_staleness: Option<&str>) -> Result<(), PgError> {
+        let Some(max_us) = max_staleness.and_then(|text| duration_us(text).ok()) else { return Ok(()) };
+        let behind_us = self.level_us().map(|level_us| self.clock.now_us().saturating_sub(level_us));
+        if behind_us.is_some_and(|behind_us| behind_us <= max_us) {
+            return Ok(());
+        }
+        let behind = behind_us.map_or("unknown".to_string(), |us| format!("{} ms", us / 1000));
+        let message = format!("feature view \"{}\" is not as fresh here as tidemark.max_staleness asks for", view.name);
+        Err(PgError::error("55000", message)
+            .detail(format!("how far this node is behind the owner: {behind}; allowed: {} ms", max_us / 1000))
+            .hint(
+                "the server that owns the data directory answers what holds now; it says once a second how far it is",
+            ))
     }
 
     /// Of a view that stands still the rows would be of before.
@@ -319,7 +345,7 @@ impl Serving {
                 let view = self.view(*id).ok_or_else(|| {
                     DataFusionError::Execution(format!("\"{name}\" (id {id}) was dropped while the statement ran"))
                 })?;
-                let rows = RowsTable::new(self.clone(), view, session.clone()).map_err(external)?;
+                let rows = RowsTable::new(self.clone(), view, session.clone(), &table.schema).map_err(external)?;
                 Ok(Some(Arc::new(rows)))
             }
             ScanTarget::Relation(_) | ScanTarget::Rows(_) | ScanTarget::Files(_) => refused(format!("reading the rows of \"{name}\"")),

@@ -12,10 +12,16 @@ use crate::{
 };
 use datafusion::execution::SessionState;
 use parking_lot::Mutex;
-use std::{borrow::Cow, collections::HashMap, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    borrow::Cow,
+    collections::{BTreeSet, HashMap},
+    net::SocketAddr,
+    sync::Arc,
+    time::Duration,
+};
 use tidemark_catalog::ObjectId;
 use temporary::Temporary;
-use tidemark_planner::{PlanError, PlanResult};
+use tidemark_planner::{PlanError, PlanResult, parse::duration_us};
 
 pub struct Session {
     pub user: String,
@@ -58,6 +64,8 @@ pub struct SharedSettings {
     wanted: Mutex<Vec<(String, String, bool)>>,
     /// What the client is to be told of the statement.
     told: Mutex<Vec<PgError>>,
+    /// The deprecated views that the client has been told of.
+    deprecated: Mutex<BTreeSet<ObjectId>>,
 }
 
 impl SharedSettings {
@@ -82,6 +90,9 @@ impl crate::system::Settings for SharedSettings {
         Ok(())
     }
 }
+
+/// How far behind its owner what a serving node answers may be, as a duration; empty: as far as it is.
+pub const MAX_STALENESS: &str = "tidemark.max_staleness";
 
 /// The settings a session has: name, default, whether the client is told of changes (PostgreSQL's GUC_REPORT).
 /// Unknown names are refused, so that `SHOW` never lies.
@@ -126,6 +137,7 @@ pub const DEFAULTS: &[(&str, &str, bool)] = &[
     ("synchronize_seqscans", "on", false),
     ("synchronous_commit", "on", false),
     ("timezone", "UTC", true),
+    (MAX_STALENESS, "", false),
     ("tidemark_version", env!("CARGO_PKG_VERSION"), true),
     ("transaction_isolation", "read committed", false),
     ("transaction_read_only", "off", false),
@@ -217,6 +229,16 @@ impl Session {
         let is_superuser = on_off(self.rights.actor.is_superuser);
         if self.get("is_superuser") != Some(is_superuser.as_str()) {
             self.store("is_superuser", is_superuser);
+        }
+    }
+
+    /// Tells the client, once for each, of deprecated views among those that it reads.
+    pub fn warn_of_deprecated(&self, reads: impl IntoIterator<Item = ObjectId>) {
+        for (view, (name, instead)) in reads.into_iter().filter_map(|id| Some((id, self.rights.deprecated(id)?))) {
+            if self.shared.deprecated.lock().insert(view) {
+                let notice = PgError::notice(format!("feature view \"{name}\" is deprecated: {instead}"));
+                self.shared.tell(PgError { sqlstate: "01P01", ..notice });
+            }
         }
     }
 
@@ -381,6 +403,18 @@ impl Session {
                 Some(on) => Ok(if on { "on" } else { "off" }.into()),
                 None => Err(PgError::error("22023", format!("parameter \"{name}\" requires a Boolean value"))),
             },
+            MAX_STALENESS if value.is_empty() => Ok(value),
+            MAX_STALENESS => match duration_us(&value) {
+                Ok(_) => Ok(value),
+                Err(error) => Err(PgError { detail: Some(error.message), hint: error.hint, ..invalid() }),
+            },
+            "tidemark.lookup_deadline" => Err(PgError::error("0A000", "tidemark.lookup_deadline is not available")
+                .detail("a lookup that is answered from memory does not wait")
+                .hint("statement_timeout ends what takes longer; on a serving node that is waiting for Redis")),
+            other if other.starts_with("tidemark.") => {
+                Err(PgError::error("42704", format!("unrecognized configuration parameter \"{other}\""))
+                    .hint("names with a dot are a program's own, but for tidemark.max_staleness"))
+            }
             _ => Ok(value),
         }
     }

@@ -34,6 +34,7 @@ mod role;
 mod secret;
 pub mod served_lookup;
 pub mod service_lookup;
+mod set_default;
 mod set_options;
 mod set_owner;
 mod settings;
@@ -170,6 +171,9 @@ async fn run(
         }
         Statement::SetOptions { kind, if_exists, name, options } => {
             set_options::execute(database, session, *kind, *if_exists, name, options).await
+        }
+        Statement::SetDefault { if_exists, name, column, value } => {
+            set_default::execute(database, session, *if_exists, name, column, value.as_deref()).await
         }
         Statement::AdvanceWatermark { if_exists, name, to } => {
             let parameters = parameters(session, prepared, bound)?;
@@ -313,7 +317,7 @@ fn changes(statement: &Statement) -> Option<Cow<'static, str>> {
             of("ALTER", *kind)
         }
         Statement::AdvanceWatermark { .. } => of("ALTER", ObjectKind::Source),
-        Statement::Resume { .. } => of("ALTER", ObjectKind::FeatureView),
+        Statement::Resume { .. } | Statement::SetDefault { .. } => of("ALTER", ObjectKind::FeatureView),
         Statement::Comment { .. } => Some("COMMENT".into()),
         Statement::RefreshOnlineStore { .. } => Some("REFRESH ONLINE STORE".into()),
         Statement::Optimize { .. } => Some("OPTIMIZE".into()),

@@ -335,6 +335,17 @@ async fn gone(redis: &RedisServer, folder: &Folder, nowhere: &Folder, strict: &F
     ensure!(planned == [[Some("10".to_string())]], "{planned:?}");
     let warning = notices.recv().await.context("no warning from a plan")?;
     ensure!(warning.starts_with(expected), "{warning}");
+    // Which row it is, and a client that would rather have nothing from so far behind.
+    let status = rows(&served, "SELECT n, _status FROM quick WHERE user_id = 7").await?;
+    ensure!(status == [[Some("1".to_string()), Some("stale".to_string())]], "{status:?}");
+    run(&served, "SET tidemark.max_staleness = '1 day'").await?;
+    ensure!(rows(&served, question).await? == [[Some("1".to_string())]]);
+    run(&served, "SET tidemark.max_staleness = '3 seconds'").await?;
+    let too_old = "55000: feature view \"quick\" is not as fresh here as tidemark.max_staleness asks for";
+    refused_in_time(&served, question, too_old).await?;
+    refused_in_time(&served, "SELECT n * 10 FROM quick WHERE user_id = 7", too_old).await?;
+    run(&served, "RESET tidemark.max_staleness").await?;
+    ensure!(rows(&served, question).await? == [[Some("1".to_string())]]);
     let seen = metrics::scrape(port).await?;
     let counted = seen.lines().find_map(|line| line.strip_prefix("tidemark_lookups_stale_total{view=\"quick\"} "));
     ensure!(counted.context("it is not counted")?.parse::<u64>()? >= 2, "{seen}");

@@ -10,6 +10,7 @@ mod binary;
 mod cancel;
 mod copy;
 mod dbt;
+mod deprecated;
 mod fingerprint;
 mod locked;
 mod many;

@@ -7,7 +7,7 @@ use crate::{
     runtime::{Engine, ViewRuntime},
     value::{Value, encode_row},
 };
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{Schema, SchemaRef};
 use async_trait::async_trait;
 use datafusion::{
     catalog::{Session, TableProvider},
@@ -19,21 +19,31 @@ use datafusion::{
 };
 use std::{collections::HashMap, fmt, sync::Arc};
 use tidemark_catalog::UTC;
+use tidemark_planner::{
+    status::PRESENT,
+    table::{has_status, with_status},
+};
 
 pub struct RowsTable {
     view: Arc<ViewRuntime>,
     at_us: i64,
     /// Set for `AS OF`: history is needed.
     past: Option<Arc<Engine>>,
+    with_status: bool,
 }
 
 impl RowsTable {
     pub fn current(view: Arc<ViewRuntime>, at_us: i64) -> Self {
-        RowsTable { view, at_us, past: None }
+        RowsTable { view, at_us, past: None, with_status: false }
     }
 
     pub fn as_of(engine: Arc<Engine>, view: Arc<ViewRuntime>, at_us: i64) -> Self {
-        RowsTable { view, at_us, past: Some(engine) }
+        RowsTable { view, at_us, past: Some(engine), with_status: false }
+    }
+
+    /// With the columns that this schema has.
+    pub fn showing(self, schema: &Schema) -> Self {
+        RowsTable { with_status: has_status(schema), ..self }
     }
 
     async fn rows(&self, state: &dyn Session, key: Option<&[u8]>, key_filters: &[Expr]) -> DfResult<Vec<Row>> {
@@ -122,7 +132,8 @@ impl fmt::Debug for RowsTable {
 #[async_trait]
 impl TableProvider for RowsTable {
     fn schema(&self) -> SchemaRef {
-        self.view.state.compiled.visible_schema.clone()
+        let schema = &self.view.state.compiled.visible_schema;
+        if self.with_status { with_status(schema) } else { schema.clone() }
     }
 
     fn table_type(&self) -> TableType {
@@ -145,7 +156,11 @@ impl TableProvider for RowsTable {
         let key_filters = if key.is_some() { self.key_filters(filters) } else { vec![] };
         let rows = self.rows(state, key.as_deref(), &key_filters).await?;
         let rows: Vec<&Row> = rows.iter().collect();
-        let batch = self.view.state.compiled.visible(&rows, self.at_us)?;
+        let compiled = &self.view.state.compiled;
+        let batch = match self.with_status {
+            true => compiled.visible_with_status(&rows, self.at_us, |_| PRESENT)?,
+            false => compiled.visible(&rows, self.at_us)?,
+        };
         Ok(MemorySourceConfig::try_new_exec(&[vec![batch]], self.schema(), projection.cloned())?)
     }
 }

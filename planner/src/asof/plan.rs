@@ -6,7 +6,7 @@ use super::service::{self, Service};
 use super::service_join::over_service;
 use super::steps::{StepsScan, at_left_time};
 use super::{AsofKind, AsofNode, refuse};
-use crate::{PlanError, PlanResult, error::sqlstate};
+use crate::{PlanError, PlanResult, defaults, error::sqlstate};
 use arrow::row::{RowConverter, SortField};
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::common::{Column, DFSchema};
@@ -62,7 +62,7 @@ fn plan_join(left: TableFactor, join: ast::Join, context: &mut dyn RelationPlann
         _ => return Err(refuse(PlanError::unsupported("only ASOF JOIN and ASOF LEFT JOIN are supported"))),
     };
     let left = context.plan(left)?;
-    let right = context.plan(join.relation)?;
+    let right = defaults::fill(context.plan(join.relation)?)?;
     let (condition, using) = bind(match_condition, constraint, &left, &right, context)?;
     let plan = match StepsScan::find(&right) {
         Some(steps) => over_steps(left, steps, kind, condition, &using)?,
@@ -236,9 +236,13 @@ fn over_steps(
         .user_columns()?
         .into_iter()
         .filter(|(column, _)| !using.contains(column))
-        .map(|(column, expr)| match expr {
-            Expr::Column(_) => Ok(expr),
-            expr => Ok(at_left_time(expr, &node)?.alias_qualified(column.relation, column.name)),
+        .map(|(column, expr)| match (expr, steps.table().default(&column.name).filter(|_| kind == AsofKind::Left)) {
+            (expr @ Expr::Column(_), None) => Ok(expr),
+            (expr, None) => Ok(at_left_time(expr, &node)?.alias_qualified(column.relation, column.name)),
+            (expr, Some(default)) => {
+                let value = defaults::or(steps.is_matched(), at_left_time(expr, &node)?, default.clone())?;
+                Ok(value.alias_qualified(column.relation, column.name))
+            }
         })
         .collect::<Result<_>>()?;
     project(node, right)

@@ -13,6 +13,7 @@ use super::condition::is_plain;
 use super::steps::StepsScan;
 use crate::bind::now_column;
 use crate::feature::{clock_function, is_now};
+use crate::lookup::spine::{Spine, type_over};
 use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{DFSchema, JoinType, NullEquality, TableReference};
 use datafusion::logical_expr::expr::BinaryExpr;
@@ -25,6 +26,10 @@ pub(crate) struct Service {
     is_current: bool,
     pub members: Vec<Member>,
     pub links: Vec<Link>,
+    /// The keys asked for that it is joined to, of the present only: `(VALUES …) k (user_id) LEFT JOIN users`.
+    pub spine: Option<Spine>,
+    /// What joins with them, or with constants, say of keys.
+    pub fixed: Vec<(Key, Expr)>,
     /// The members without which the service has no row.
     pub present: Members,
     /// The service's columns over those of the members; the instant of the reading is the column `NOW_COLUMN`.
@@ -89,8 +94,15 @@ impl Service {
     }
 
     fn taken_apart(plan: &LogicalPlan, is_current: bool) -> Result<Service, Why> {
-        let mut service =
-            Service { is_current, members: vec![], links: vec![], present: Members::new(), outputs: vec![] };
+        let mut service = Service {
+            is_current,
+            members: vec![],
+            links: vec![],
+            spine: None,
+            fixed: vec![],
+            present: Members::new(),
+            outputs: vec![],
+        };
         let whole = service.part(plan)?;
         (service.present, service.outputs) = (whole.present, whole.columns);
         Ok(service)
@@ -108,12 +120,25 @@ impl Service {
             LogicalPlan::Filter(filter) => {
                 let mut part = self.part(&filter.input)?;
                 for condition in split_conjunction(&filter.predicate) {
+                    if let Some((key, value)) = self.fixed(condition, filter.input.schema(), &part.columns) {
+                        self.require_fixed(&mut part, key, value);
+                        continue;
+                    }
                     let (from, to) = self.equality(condition, filter.input.schema(), &part.columns)?;
                     self.require(&mut part, from, to);
                 }
                 Ok(part)
             }
             LogicalPlan::Join(join) => self.join(join),
+            LogicalPlan::EmptyRelation(nothing) if self.is_current && nothing.produce_one_row => {
+                Ok(Part { columns: vec![], present: Members::new() })
+            }
+            LogicalPlan::Values(_) | LogicalPlan::Unnest(_) if self.is_current && self.spine.is_none() => {
+                let spine = Spine::of(plan).ok_or("reads rows that are no constants")?;
+                let columns = spine.columns();
+                self.spine = Some(spine);
+                Ok(Part { columns, present: Members::new() })
+            }
             LogicalPlan::Aggregate(_) => Err("aggregates".into()),
             LogicalPlan::Window(_) => Err("has window functions".into()),
             LogicalPlan::Distinct(_) => Err("has DISTINCT".into()),
@@ -141,22 +166,36 @@ impl Service {
     }
 
     fn join(&mut self, join: &Join) -> Result<Part, Why> {
-        let first = self.members.len();
+        let (first, spine_first) = (self.members.len(), self.spine.is_some());
         let left = self.part(&join.left)?;
         let (middle, left_width) = (self.members.len(), left.columns.len());
+        let spine_middle = self.spine.is_some();
         let right = self.part(&join.right)?;
         let end = self.members.len();
+        let spine_is_optional = match join.join_type {
+            JoinType::Left => self.spine.is_some() != spine_middle,
+            JoinType::Right => spine_middle != spine_first,
+            _ => false,
+        };
+        if spine_is_optional {
+            return Err("has constant rows on the optional side of an outer join".into());
+        }
         let mut part = Part { columns: [left.columns, right.columns].concat(), present: left.present };
         let on = join.on.iter().map(|(l, r)| l.clone().eq(r.clone()));
         let conditions = on.chain(join.filter.iter().flat_map(split_conjunction).cloned());
-        let equalities = conditions
-            .map(|condition| self.equality(&condition, &join.schema, &part.columns))
-            .collect::<Result<Vec<_>, _>>()?;
+        let (mut equalities, mut fixed) = (vec![], vec![]);
+        for condition in conditions {
+            match self.fixed(&condition, &join.schema, &part.columns) {
+                Some(value) => fixed.push(value),
+                None => equalities.push(self.equality(&condition, &join.schema, &part.columns)?),
+            }
+        }
         let (optional, optional_present) = match join.join_type {
             _ if join.null_equality != NullEquality::NullEqualsNothing => return Err("compares NULLs".into()),
             JoinType::Inner => {
                 part.present.extend(right.present);
                 equalities.into_iter().for_each(|(from, to)| self.require(&mut part, from, to));
+                fixed.into_iter().for_each(|(key, value)| self.require_fixed(&mut part, key, value));
                 return Ok(part);
             }
             JoinType::Left => (middle..end, right.present),
@@ -175,6 +214,13 @@ impl Service {
             needed.extend(&self.members[from.member].shown_with);
             needed.extend(&self.members[to.member].shown_with);
             self.links.push(Link { from, to, mutual: false });
+        }
+        for (key, value) in fixed {
+            if !optional.contains(&key.member) {
+                return Err("has an outer join on a condition within one side".into());
+            }
+            needed.extend(&self.members[key.member].shown_with);
+            self.fixed.push((key, value));
         }
         // What the optional side computes is NULL with it, a constant too.
         let computed = match join.join_type {
@@ -198,6 +244,30 @@ impl Service {
 
     fn require(&mut self, part: &mut Part, from: Key, to: Key) {
         part.present.extend(self.link(from, to));
+    }
+
+    /// The same for a key that has to equal a constant.
+    fn require_fixed(&mut self, part: &mut Part, key: Key, value: Expr) {
+        part.present.extend(&self.members[key.member].shown_with);
+        self.fixed.push((key, value));
+    }
+
+    /// The key that a condition says equals a constant, or a column of the spine.
+    pub fn fixed(&self, condition: &Expr, schema: &DFSchema, columns: &[Expr]) -> Option<(Key, Expr)> {
+        let Expr::BinaryExpr(BinaryExpr { left, op: Operator::Eq, right }) = condition else { return None };
+        if !self.is_current {
+            return None;
+        }
+        let (left, right) = (over(left, schema, columns).ok()?, over(right, schema, columns).ok()?);
+        let (key, value) = match (self.key(&left), self.key(&right)) {
+            (Some(key), None) => (key, right),
+            (None, Some(key)) => (key, left),
+            _ => return None,
+        };
+        let ty = type_over(self.spine.as_ref(), &value)?;
+        let wanted = self.members[key.member].steps.ty(&key.column)?;
+        // Else what equals it is the plan's to say.
+        (ty == *wanted || ty.is_integer() && wanted.is_integer()).then_some((key, value))
     }
 
     /// Gives keys the values of those that the joins make them equal to.

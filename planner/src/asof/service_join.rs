@@ -17,11 +17,11 @@ use super::plan::{columns, extension, project_over, steps_node};
 use super::service::{self, Key, Members, Service, Values, add, over};
 use super::steps::at_left_time;
 use super::{AsofKind, refuse};
-use crate::{PlanError, PlanResult, error::sqlstate};
+use crate::{PlanError, PlanResult, defaults, error::sqlstate};
 use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{Column, internal_datafusion_err};
 use datafusion::error::Result;
-use datafusion::logical_expr::{Expr, LogicalPlan};
+use datafusion::logical_expr::{Expr, LogicalPlan, lit};
 
 pub(super) fn over_service(
     left: LogicalPlan,
@@ -59,11 +59,16 @@ pub(super) fn over_service(
     }
     let node = last.ok_or_else(|| internal_datafusion_err!("a feature service without members"))?;
     let mut shown = vec![];
-    for ((qualifier, field), output) in right.schema().iter().zip(&service.outputs) {
+    let outputs = service.outputs.iter().zip(defaults::of_columns(right));
+    for ((qualifier, field), (output, default)) in right.schema().iter().zip(outputs) {
         if using.contains(&Column::from((qualifier, field))) {
             continue;
         }
-        let value = at_left_time(service.shown(output.clone(), kind)?, &node)?;
+        let mut value = at_left_time(service.shown(output.clone(), kind)?, &node)?;
+        if let Some(default) = default.filter(|_| kind == AsofKind::Left && !service.present.is_empty()) {
+            let found = service.where_found(&service.present, lit(true))?.is_not_null();
+            value = defaults::or(found, value, default)?;
+        }
         shown.push(value.alias_qualified(qualifier.cloned(), field.name()));
     }
     project_over(plan, left_columns, shown)

@@ -102,6 +102,7 @@ impl StepsScan {
             name: self.table.name.clone(),
             schema: self.steps.schema.clone(),
             steps: None,
+            defaults: vec![],
         };
         let scan = LogicalPlanBuilder::scan(self.scan.clone(), Arc::new(source), None)?;
         match &self.alias {

@@ -6,16 +6,19 @@ use datafusion::sql::sqlparser::ast::{self, Visit};
 use std::{collections::BTreeMap, ops::ControlFlow};
 
 /// The options a feature view takes.
-const OPTIONS: [&str; 6] = ["key", "ttl", "owner", "tags", "slide", "online"];
+const OPTIONS: [&str; 7] = ["key", "ttl", "owner", "tags", "slide", "online", "deprecated"];
+
+/// `default.<feature> = 'literal'`
+pub const DEFAULT_OPTION: &str = "default.";
 
 pub(super) fn check_options(name: &str, options: &BTreeMap<String, String>) -> PlanResult<()> {
     for option in options.keys() {
-        if !OPTIONS.contains(&option.as_str()) {
+        if !OPTIONS.contains(&option.as_str()) && !option.starts_with(DEFAULT_OPTION) {
             return Err(PlanError::new(
                 sqlstate::INVALID_PARAMETER,
                 format!("feature view \"{name}\" has no option \"{option}\""),
             )
-            .hint(format!("options are {}", OPTIONS.join(", "))));
+            .hint(format!("options are {} and default.<feature>", OPTIONS.join(", "))));
         }
     }
     options.get("online").map_or(Ok(()), |online| check_online(name, online))

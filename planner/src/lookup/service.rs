@@ -10,6 +10,7 @@
 //! each choice of keys has at most one row, and what is shown of it are expressions over the members' columns. Anything else
 //! (other joins, aggregates, ORDER BY, a table) is planned as a query.
 
+use super::spine::{self, Spine};
 use crate::{
     asof::{
         AsofKind,
@@ -40,9 +41,11 @@ pub struct ServiceLookup {
     pub members: Vec<LookedUp>,
     /// For each a choice of one of its items: a row for every choice.
     pub lists: Vec<Items>,
+    /// Instead of lists: a row for every row of it.
+    pub spine: Option<Spine>,
     /// What is shown, of rows with the columns [`Self::input`]: a projection, perhaps over a filter, over nothing.
     pub plan: LogicalPlan,
-    /// The columns of each member in turn, then [`NOW_COLUMN`], the parameters (`$1`, …), an item of each list.
+    /// The columns of each member in turn, then [`NOW_COLUMN`], the parameters (`$1`, …), an item of each list, the columns of the spine.
     pub input: DFSchemaRef,
     pub limit: Option<usize>,
 }
@@ -66,7 +69,8 @@ pub enum Items {
     Each(Vec<Expr>),
 }
 
-/// Whether binding the query another time for [`recognise`] may pay: its FROM names feature views and views only.
+/// Whether binding the query another time for [`recognise`] may pay: its FROM names feature views and views only, and the keys
+/// asked for.
 pub fn may_be(query: &ast::Query, snapshot: &Snapshot) -> bool {
     let plain = query.with.is_none() && query.order_by.is_none() && query.fetch.is_none() && query.locks.is_empty();
     let ast::SetExpr::Select(select) = query.body.as_ref() else { return false };
@@ -84,13 +88,14 @@ pub fn may_be(query: &ast::Query, snapshot: &Snapshot) -> bool {
         .from
         .iter()
         .flat_map(|from| std::iter::once(&from.relation).chain(from.joins.iter().map(|join| &join.relation)));
+    let (spines, tables): (Vec<_>, Vec<_>) = tables.partition(|table| spine::may_be(table));
     plain
         && ungrouped
         && select.distinct.is_none()
         && select.having.is_none()
         && select.qualify.is_none()
-        && select.selection.is_some()
-        && !select.from.is_empty()
+        && (select.selection.is_some() || !spines.is_empty())
+        && !tables.is_empty()
         && tables.into_iter().all(is_view)
 }
 
@@ -104,18 +109,21 @@ pub fn recognise(plan: &LogicalPlan, parameters: &[DataType]) -> Option<ServiceL
         projections.push(projection);
         below = &projection.input;
     }
-    let LogicalPlan::Filter(filter) = below else { return None };
+    let (conditions, below) = match below {
+        LogicalPlan::Filter(filter) => (split_conjunction(&filter.predicate), filter.input.as_ref()),
+        other => (vec![], other),
+    };
     if projections.is_empty() {
         return None;
     }
     let mut asked = Asked {
-        service: Service::current(&filter.input).ok()?,
-        schema: filter.input.schema(),
+        service: Service::current(below).ok()?,
+        schema: below.schema(),
         values: Values::new(),
         lists: vec![],
         rest: vec![],
     };
-    split_conjunction(&filter.predicate).into_iter().try_for_each(|condition| asked.condition(condition))?;
+    conditions.into_iter().try_for_each(|condition| asked.condition(condition))?;
     let mut columns = asked.service.outputs.clone();
     for projection in projections.iter().rev() {
         let shown = projection.expr.iter().map(|expr| over(expr, projection.input.schema(), &columns));
@@ -159,6 +167,10 @@ impl Asked<'_> {
                 }
                 if let Ok((from, to)) = self.service.equality(condition, self.schema, &self.service.outputs) {
                     self.service.require_equal(from, to);
+                    return Some(());
+                }
+                if let Some((key, value)) = self.service.fixed(condition, self.schema, &self.service.outputs) {
+                    self.equals(&key, value);
                     return Some(());
                 }
             }
@@ -219,6 +231,12 @@ impl Asked<'_> {
         limit: Option<usize>,
     ) -> Option<ServiceLookup> {
         let service = &self.service;
+        if service.members.is_empty() || service.spine.is_some() && !self.lists.is_empty() {
+            return None;
+        }
+        for (key, value) in &service.fixed {
+            add(&mut self.values, key, value);
+        }
         service.spread(&mut self.values);
         let mut fields: Vec<(Option<TableReference>, Arc<Field>)> = vec![];
         let mut members = vec![];
@@ -230,6 +248,10 @@ impl Asked<'_> {
             for name in member.steps.key() {
                 let values = self.values.get(&Key { member: at, column: name.clone() })?;
                 let [value, others @ ..] = values.as_slice() else { return None };
+                // Where they differ it is absent, and not the row.
+                if !others.is_empty() && !looked_up.is_required {
+                    return None;
+                }
                 self.rest.extend(others.iter().map(|other| value.clone().eq(other.clone())));
                 looked_up.key.push(with_parameters(value.clone())?);
                 looked_up.key_types.push(member.steps.ty(name)?.clone());
@@ -251,6 +273,8 @@ impl Asked<'_> {
         for (i, list) in self.lists.iter().enumerate() {
             fields.push((None, Arc::new(Field::new(item_name(i), list.item_type()?, true))));
         }
+        let of_spine = service.spine.iter().flat_map(|spine| spine.fields());
+        fields.extend(of_spine.map(|field| (None, Arc::new(field))));
         let input = Arc::new(DFSchema::new_with_metadata(fields, HashMap::new()).ok()?);
         let nothing = LogicalPlan::EmptyRelation(EmptyRelation { produce_one_row: false, schema: input.clone() });
         let shows = |expr: Expr| with_parameters(service.shown(expr, AsofKind::Inner).ok()?);
@@ -265,7 +289,11 @@ impl Asked<'_> {
             .map(|(expr, (qualifier, field))| Some(shows(expr)?.alias_qualified(qualifier.cloned(), field.name())));
         let plan = plan.project(shown.collect::<Option<Vec<_>>>()?).ok()?.build().ok()?;
         let lists = self.lists.into_iter().map(Items::with_parameters).collect::<Option<_>>()?;
-        Some(ServiceLookup { members, lists, plan, input, limit })
+        let spine = match self.service.spine {
+            Some(spine) => Some(spine.with_parameters()?),
+            None => None,
+        };
+        Some(ServiceLookup { members, lists, spine, plan, input, limit })
     }
 }
 
@@ -303,12 +331,12 @@ fn column(name: String) -> Expr {
     Expr::Column(datafusion::common::Column::new_unqualified(name))
 }
 
-fn type_of(expr: &Expr) -> Option<DataType> {
+pub(super) fn type_of(expr: &Expr) -> Option<DataType> {
     expr.get_type(&DFSchema::empty()).ok()
 }
 
 /// Whether it depends on parameters only.
-fn is_constant(expr: &Expr) -> bool {
+pub(super) fn is_constant(expr: &Expr) -> bool {
     !expr.any_column_refs()
         && clock_function(expr).is_none()
         && !expr.is_volatile()
@@ -316,7 +344,7 @@ fn is_constant(expr: &Expr) -> bool {
 }
 
 /// The parameters as columns of the input. `None`: one of them has no type.
-fn with_parameters(expr: Expr) -> Option<Expr> {
+pub(super) fn with_parameters(expr: Expr) -> Option<Expr> {
     let mut untyped = false;
     let expr = expr.transform(|e| {
         Ok(match e {

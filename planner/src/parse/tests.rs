@@ -263,6 +263,18 @@ fn statements_about_objects_name_their_kind() {
             options: options(&[("retention", "7 days")]),
         },
     );
+    let default = |value: Option<&str>| Statement::SetDefault {
+        if_exists: false,
+        name: "v".into(),
+        column: "n".into(),
+        value: value.map(String::from),
+    };
+    check("ALTER FEATURE VIEW v ALTER COLUMN n SET DEFAULT -1.5", default(Some("-1.5")));
+    check("ALTER FEATURE VIEW v ALTER n SET DEFAULT 'it''s'", default(Some("it's")));
+    check("ALTER FEATURE VIEW v ALTER n SET DEFAULT INTERVAL '1 day'", default(Some("1 day")));
+    check("ALTER FEATURE VIEW v ALTER n SET DEFAULT true", default(Some("true")));
+    check("ALTER FEATURE VIEW v ALTER n SET DEFAULT NULL", default(None));
+    check("ALTER FEATURE VIEW v ALTER n DROP DEFAULT", default(None));
     check(
         "COMMENT ON FEATURE VIEW v IS $x$it's$x$",
         Statement::Comment {

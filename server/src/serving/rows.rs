@@ -2,9 +2,13 @@
 //! have to be in the conditions; all of its rows only the owner has.
 
 use super::{Served, Serving, external, refusal};
-use crate::{pg::PgError, session::SharedSettings};
+use crate::{
+    pg::PgError,
+    session::{MAX_STALENESS, SharedSettings},
+    system::Settings as _,
+};
 use ahash::AHashSet;
-use arrow::datatypes::{DataType, SchemaRef};
+use arrow::datatypes::{DataType, Schema, SchemaRef};
 use async_trait::async_trait;
 use datafusion::{
     catalog::{Session, TableProvider},
@@ -20,6 +24,10 @@ use tidemark_engine::{
     provider::{equal, key_value, wanted_values},
     value::Value,
 };
+use tidemark_planner::{
+    status::{PRESENT, STALE},
+    table::{has_status, with_status},
+};
 
 pub struct RowsTable {
     serving: Arc<Serving>,
@@ -32,8 +40,14 @@ pub struct RowsTable {
 impl RowsTable {
     /// # Errors
     /// This version cannot plan the view.
-    pub fn new(serving: Arc<Serving>, view: Arc<Served>, session: Arc<SharedSettings>) -> Result<RowsTable, PgError> {
-        let schema = view.compiled()?.visible_schema.clone();
+    pub fn new(
+        serving: Arc<Serving>,
+        view: Arc<Served>,
+        session: Arc<SharedSettings>,
+        wanted: &Schema,
+    ) -> Result<RowsTable, PgError> {
+        let schema = &view.compiled()?.visible_schema;
+        let schema = if has_status(wanted) { with_status(schema) } else { schema.clone() };
         Ok(RowsTable { serving, view, schema, session })
     }
 }
@@ -72,12 +86,20 @@ impl TableProvider for RowsTable {
                 refusal("0A000", &what).detail("a serving node looks keys up: key = value, or IN a list"),
             ));
         };
+        let max_staleness = self.session.get(MAX_STALENESS);
+        self.serving.check_freshness(&self.view, max_staleness.as_deref()).map_err(external)?;
         let reading = self.serving.read(&self.view, keys).await.map_err(external)?;
         if let Some(warning) = reading.warning {
             self.session.tell(warning);
         }
         let rows: Vec<&Row> = reading.rows.iter().collect();
-        let batch = compiled.visible(&rows, reading.now_us)?;
+        let batch = match has_status(&self.schema) {
+            true => {
+                let status = |row: usize| if reading.stale[row] { STALE } else { PRESENT };
+                compiled.visible_with_status(&rows, reading.now_us, status)?
+            }
+            false => compiled.visible(&rows, reading.now_us)?,
+        };
         Ok(MemorySourceConfig::try_new_exec(&[vec![batch]], self.schema(), projection.cloned())?)
     }
 }

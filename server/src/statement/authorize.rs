@@ -95,6 +95,7 @@ pub fn authorize(session: &Session, snapshot: &Snapshot, statement: &Statement) 
         | Statement::SetOwner { kind, name, .. } => owned(of_kind(*kind, name)),
         Statement::AdvanceWatermark { name, .. }
         | Statement::Resume { name, .. }
+        | Statement::SetDefault { name, .. }
         | Statement::RefreshOnlineStore { name }
         | Statement::RefreshView { name }
         | Statement::RefreshTrainingSet { name, .. }

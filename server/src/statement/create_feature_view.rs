@@ -1,6 +1,6 @@
 //! `CREATE FEATURE VIEW`: recognised, built from the beginning of its source, durable, then visible.
 
-use super::{create_relation::exists, done, secret};
+use super::{create_relation::exists, done, secret, set_default};
 use crate::{
     database::Database,
     pg::{Outcome, PgError},
@@ -95,12 +95,13 @@ fn object(
         columns.push(Column { name: output.name.clone(), ty, not_null: keyed, comment: None });
         if !keyed {
             let (aggregate, window) = describe(plan, &output.kind);
-            features.push(Feature { column: i, aggregate, window, expression: output.sql.clone() });
+            features.push(Feature { column: i, aggregate, window, expression: output.sql.clone(), default: None });
         }
     }
     let text = |name: &str| create.options.get(name).cloned();
     let relations = plan.relations();
-    let view = FeatureView {
+    let mut options = create.options.clone();
+    let mut view = FeatureView {
         sql: without_secrets(sql),
         query: create.query_text.clone(),
         relation: relations[0],
@@ -116,10 +117,12 @@ fn object(
         tags: text("tags")
             .map(|tags| tags.split(',').map(|t| t.trim().to_string()).filter(|t| !t.is_empty()).collect())
             .unwrap_or_default(),
-        options: create.options.clone(),
+        options: Default::default(),
         version: 1,
         history_start_us: None,
     };
+    set_default::take_options(&mut view, &create.name, &mut options, &session.format.time_zone)?;
+    view.options = options;
     Ok(Object {
         id,
         name: create.name.clone(),

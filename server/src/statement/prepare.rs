@@ -95,6 +95,8 @@ pub async fn execute(
     };
     if let Some(done) = done {
         let completed: Completed = done?;
+        let of_service = prepared.service.iter().flat_map(|service| service.views());
+        session.warn_of_deprecated(prepared.lookup.iter().map(|lookup| lookup.shape.view).chain(of_service));
         return Ok(Outcome::RawRows { messages, completed });
     }
     Box::pin(super::execute(database, session, &prepared, &inner)).await

@@ -113,11 +113,12 @@ pub(super) async fn physical_over(
     database: &Arc<Database>,
     session: &Session,
     state: &SessionState,
-    Analysed { plan, names, now_us, .. }: Analysed,
+    Analysed { plan, names, reads, now_us }: Analysed,
     parameters: &[ScalarValue],
     instead: &(dyn Fn(&TidemarkTable) -> Option<Arc<dyn TableProvider>> + Send + Sync),
 ) -> Result<Arc<dyn ExecutionPlan>, PgError> {
     session.rights.check_read(&names)?;
+    session.warn_of_deprecated(reads);
     let plan = match parameters.is_empty() {
         true => plan,
         false => plan.replace_params_with_values(&ParamValues::from(parameters.to_vec()))?,

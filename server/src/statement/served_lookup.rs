@@ -6,7 +6,7 @@ use crate::{
     pg::{Bound, Completed, Outcome, PgError, RowsTag, SessionEvent},
     prepared::{Prepared, PreparedLookup},
     serving::{Reading, Served, Serving},
-    session::Session,
+    session::{MAX_STALENESS, Session},
 };
 use bytes::BytesMut;
 use tidemark_engine::value::Value;
@@ -24,6 +24,9 @@ impl ServedLookup<'_> {
     pub fn answer_now(&self, session: &mut Session, out: &mut BytesMut) -> Option<Result<Completed, PgError>> {
         let view = self.serving.view(self.lookup.shape.view)?;
         let begun_us = self.database.clock.now_us();
+        if let Err(error) = self.serving.check_freshness(&view, session.get(MAX_STALENESS)) {
+            return Some(Err(error));
+        }
         let keys = match self.keys(session) {
             Ok(keys) => keys?,
             Err(error) => return Some(Err(error)),
@@ -40,6 +43,7 @@ impl ServedLookup<'_> {
     pub async fn answer(&self, session: &mut Session) -> Result<Option<Outcome>, PgError> {
         let Some(view) = self.serving.view(self.lookup.shape.view) else { return Ok(None) };
         let begun_us = self.database.clock.now_us();
+        self.serving.check_freshness(&view, session.get(MAX_STALENESS))?;
         let Some(keys) = self.keys(session)? else { return Ok(None) };
         let reading = self.serving.read(&view, keys).await?;
         let mut messages = BytesMut::new();
@@ -59,7 +63,7 @@ impl ServedLookup<'_> {
         begun_us: i64,
         out: &mut BytesMut,
     ) -> Result<Completed, PgError> {
-        let Reading { rows, now_us, warning } = reading;
+        let Reading { rows, now_us, warning, .. } = reading;
         let (shape, compiled) = (&self.lookup.shape, view.compiled()?);
         if shape.columns.iter().all(|i| compiled.stored(*i).is_some()) {
             for row in &rows {

@@ -16,7 +16,7 @@ use arrow::{
         Array, ArrayRef, AsArray, RecordBatch, RecordBatchOptions, TimestampMicrosecondArray, UInt32Array,
         new_null_array,
     },
-    compute::{cast, filter_record_batch, take},
+    compute::{cast, concat, filter_record_batch, take},
     datatypes::{DataType, Field, Schema, SchemaRef},
 };
 use bytes::BytesMut;
@@ -40,7 +40,13 @@ use tidemark_engine::{
     runtime::ViewRuntime,
     value::{Value, encode_row},
 };
-use tidemark_planner::lookup::service::{Items, ServiceLookup, recognise};
+use tidemark_planner::{
+    lookup::{
+        service::{Items, ServiceLookup, recognise},
+        spine::{Spine, SpineRows},
+    },
+    status::{PRESENT, STATUS_COLUMN},
+};
 
 /// More choices of keys are a query: on the threads of queries, where they hold up no other connection.
 const CHOICES_MAX: usize = 1024;
@@ -53,7 +59,9 @@ struct Shape {
     names: Vec<ObjectId>,
     members: Vec<Member>,
     lists: Vec<List>,
-    /// Now, the parameters, an item of each list: what keys are computed from, and columns of the input too.
+    /// Instead of lists.
+    spine: Option<Asked>,
+    /// Now, the parameters, an item of each list, a row of the spine: what keys are computed from, and columns of the input too.
     given: SchemaRef,
     /// Columns of the input that `filter` and `outputs` read.
     read: Vec<Input>,
@@ -61,6 +69,8 @@ struct Shape {
     filter: Option<Arc<dyn PhysicalExpr>>,
     outputs: Vec<Output>,
     limit: usize,
+    /// Whether members have the columns of their status too.
+    with_status: bool,
     writer: RowWriter,
 }
 
@@ -83,6 +93,13 @@ struct List {
     /// Its one item is an array of the items.
     is_array: bool,
     items: Vec<Arc<dyn PhysicalExpr>>,
+}
+
+/// The rows of keys that are asked for.
+enum Asked {
+    Values(Vec<Vec<Arc<dyn PhysicalExpr>>>),
+    /// The items of an array.
+    Items(Arc<dyn PhysicalExpr>),
 }
 
 /// Where a column of the input comes from.
@@ -179,7 +196,11 @@ impl PreparedService {
             Items::Array(array) => std::slice::from_ref(array),
             Items::Each(items) => items.as_slice(),
         });
-        let mut constants = constants(session, keys.chain(items), &given)?.into_iter();
+        let asked = found.spine.iter().flat_map(|spine| match &spine.rows {
+            SpineRows::Items(list) => vec![list],
+            SpineRows::Values(rows) => rows.iter().flatten().collect(),
+        });
+        let mut constants = constants(session, keys.chain(items).chain(asked), &given)?.into_iter();
         let mut next = |count: usize| constants.by_ref().take(count).collect::<Vec<_>>();
         let members: Vec<Member> = found
             .members
@@ -200,18 +221,27 @@ impl PreparedService {
                 Items::Each(items) => List { is_array: false, items: next(items.len()) },
             })
             .collect();
+        let spine = match &found.spine {
+            None => None,
+            Some(Spine { rows: SpineRows::Values(rows), .. }) => {
+                Some(Asked::Values(rows.iter().map(|row| next(row.len())).collect()))
+            }
+            Some(Spine { rows: SpineRows::Items(_), .. }) => next(1).pop().map(Asked::Items),
+        };
         let shown = tidemark_planner::names::shown_schema(plan.schema().as_arrow());
         let shape = Shape {
             time_zone: session.format.time_zone,
             names,
             members,
             lists,
+            spine,
             given: given_schema,
             filter: filter.map(|filter| physical(filter.clone(), &read)).transpose()?,
             read: places.into_iter().map(|(_, input)| input).collect(),
             read_schema: Arc::new(read.as_arrow().clone()),
             outputs,
             limit: found.limit.unwrap_or(usize::MAX),
+            with_status: found.input.fields().iter().take(of_members).any(|field| field.name() == STATUS_COLUMN),
             writer: RowWriter::new(&shown),
         };
         Ok(Some(PreparedService { shape: Arc::new(shape), literals: None }))
@@ -322,7 +352,7 @@ impl Answering<'_> {
         }
     }
 
-    /// Now, the parameters and the items: a row for each choice of items.
+    /// Now, the parameters, and the items or the spine: a row for each choice of items, or of the spine.
     fn given(&self) -> Result<Option<RecordBatch>, PgError> {
         let now = TimestampMicrosecondArray::from(vec![self.begun_us]).with_timezone(UTC);
         let mut columns: Vec<ArrayRef> = vec![Arc::new(now)];
@@ -334,6 +364,14 @@ impl Answering<'_> {
         let known = columns.len();
         columns.extend(schema.fields()[known..].iter().map(|field| new_null_array(field.data_type(), 1)));
         let batch = RecordBatch::try_new(schema.clone(), columns)?;
+        if let Some(asked) = &self.service.spine {
+            let asked = asked.columns(&schema.fields()[known..], &batch)?;
+            let choices = asked.first().map_or(0, |column| column.len());
+            if choices > CHOICES_MAX {
+                return Ok(None);
+            }
+            return Ok(Some(beside(&batch.columns()[..known], asked, schema, choices)?));
+        }
         if self.service.lists.is_empty() {
             return Ok(Some(batch));
         }
@@ -342,17 +380,14 @@ impl Answering<'_> {
         let lists = lists.collect::<Result<Vec<_>, _>>()?;
         let choices = lists.iter().try_fold(1usize, |choices, list| choices.checked_mul(list.len()));
         let Some(choices) = choices.filter(|choices| *choices <= CHOICES_MAX) else { return Ok(None) };
-        let all_first = UInt32Array::from(vec![0; choices]);
-        let mut columns =
-            batch.columns()[..known].iter().map(|c| take(c, &all_first, None)).collect::<Result<Vec<_>, _>>()?;
+        let mut columns = vec![];
         let mut each = 1;
         for list in &lists {
             let indices: UInt32Array = (0..choices).map(|choice| (choice / each % list.len()) as u32).collect();
             columns.push(take(list, &indices, None)?);
             each *= list.len();
         }
-        let options = RecordBatchOptions::new().with_row_count(Some(choices));
-        Ok(Some(RecordBatch::try_new_with_options(schema.clone(), columns, &options)?))
+        Ok(Some(beside(&batch.columns()[..known], columns, schema, choices)?))
     }
 
     fn parameters(&self) -> Result<Vec<ScalarValue>, PgError> {
@@ -487,7 +522,11 @@ impl Answering<'_> {
             indices.push(found[*choice].as_deref().map(|_| rows.len() as u32));
             rows.extend(found[*choice].as_deref());
         }
-        let visible = view.state.compiled.visible(&rows, *now_us)?;
+        let compiled = &view.state.compiled;
+        let visible = match self.service.with_status {
+            true => compiled.visible_with_status(&rows, *now_us, |_| PRESENT)?,
+            false => compiled.visible(&rows, *now_us)?,
+        };
         if rows.len() == choices.len() {
             return Ok(visible);
         }
@@ -499,6 +538,42 @@ impl Answering<'_> {
         let options = RecordBatchOptions::new().with_row_count(Some(choices.len()));
         Ok(RecordBatch::try_new_with_options(Arc::new(Schema::new(nullable)), columns, &options)?)
     }
+}
+
+impl Asked {
+    /// Its columns, as the types of these fields.
+    fn columns(&self, fields: &[Arc<Field>], given: &RecordBatch) -> Result<Vec<ArrayRef>, PgError> {
+        match self {
+            Asked::Items(list) => {
+                let lists = list.evaluate(given)?.into_array(1)?;
+                let lists = lists.as_list::<i32>();
+                let of = |field: &Arc<Field>| match lists.is_null(0) {
+                    true => Ok(new_null_array(field.data_type(), 0)),
+                    false => Ok(cast(&lists.value(0), field.data_type())?),
+                };
+                fields.iter().map(of).collect()
+            }
+            Asked::Values(rows) => {
+                let of = |(i, field): (usize, &Arc<Field>)| {
+                    let cell = |row: &Vec<Arc<dyn PhysicalExpr>>| -> Result<ArrayRef, PgError> {
+                        Ok(cast(&row[i].evaluate(given)?.into_array(1)?, field.data_type())?)
+                    };
+                    let cells = rows.iter().map(cell).collect::<Result<Vec<_>, _>>()?;
+                    Ok(concat(&cells.iter().map(|cell| cell.as_ref()).collect::<Vec<_>>())?)
+                };
+                fields.iter().enumerate().map(of).collect()
+            }
+        }
+    }
+}
+
+/// What is known, the same in every row, beside columns of this many.
+fn beside(known: &[ArrayRef], columns: Vec<ArrayRef>, schema: &SchemaRef, rows: usize) -> Result<RecordBatch, PgError> {
+    let all_first = UInt32Array::from(vec![0; rows]);
+    let mut all = known.iter().map(|column| take(column, &all_first, None)).collect::<Result<Vec<_>, _>>()?;
+    all.extend(columns);
+    let options = RecordBatchOptions::new().with_row_count(Some(rows));
+    Ok(RecordBatch::try_new_with_options(schema.clone(), all, &options)?)
 }
 
 /// The items of a list, each once and without NULL, as the type of its column.

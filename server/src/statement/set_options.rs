@@ -1,11 +1,12 @@
 //! `ALTER … SET ( option = value )`: what can change without changing what is stored.
 
-use super::{create_feature_view::reach, create_relation::apply_options, secret};
+use super::{create_feature_view::reach, create_relation::apply_options, secret, set_default};
 use crate::{
     database::{Database, find},
     feeds,
     pg::{Outcome, PgError},
     session::Session,
+    wire::SessionZone,
 };
 use std::{collections::BTreeMap, sync::Arc};
 use tidemark_catalog::{Body, Change, Object, ObjectKind, Relation, Snapshot};
@@ -42,7 +43,7 @@ pub async fn execute(
             }
             Err(error) => return Err(error.into()),
         };
-        let changed = change(&snapshot, &object, options)?;
+        let changed = change(&snapshot, &object, options, &session.format.time_zone)?;
         let topic = changed.relation().filter(|relation| another_client && relation.topic().is_some());
         match topic.filter(|relation| reached.as_ref() != Some(*relation)) {
             // With nothing locked: a broker may take seconds to answer, or not to. What it was asked is compared then.
@@ -70,7 +71,12 @@ pub async fn execute(
 }
 
 /// The object with these options.
-fn change(snapshot: &Snapshot, object: &Arc<Object>, options: &BTreeMap<String, String>) -> Result<Object, PgError> {
+fn change(
+    snapshot: &Snapshot,
+    object: &Arc<Object>,
+    options: &BTreeMap<String, String>,
+    zone: &SessionZone,
+) -> Result<Object, PgError> {
     let (kind, name) = (object.kind(), object.name.as_str());
     let mut changed = object.as_ref().clone();
     match &mut changed.body {
@@ -97,8 +103,12 @@ fn change(snapshot: &Snapshot, object: &Arc<Object>, options: &BTreeMap<String, 
             }
         }
         Body::FeatureView(view) => {
-            for (option, value) in options {
+            let mut options = options.clone();
+            set_default::take_options(view, name, &mut options, zone)?;
+            for (option, value) in &options {
                 match option.as_str() {
+                    // What it says is in the options; empty, it is deprecated no more.
+                    "deprecated" => {}
                     "owner" => view.owner = Some(value.clone()),
                     "tags" => {
                         view.tags = value.split(',').map(|t| t.trim().to_string()).filter(|t| !t.is_empty()).collect();
@@ -116,7 +126,7 @@ fn change(snapshot: &Snapshot, object: &Arc<Object>, options: &BTreeMap<String, 
                             "22023",
                             format!("feature view \"{name}\" has no option \"{other}\""),
                         )
-                        .hint("owner, tags and online can be set"));
+                        .hint("owner, tags, online, deprecated and default.<feature> can be set"));
                     }
                 }
                 view.options.insert(option.clone(), value.clone());

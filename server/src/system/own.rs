@@ -107,6 +107,7 @@ fn feature_view(system: &SystemTablesOf, object: &Object, v: &FeatureView, rows:
         ("comment", object.comment.clone().into()),
         ("complete_from", instant(stats.complete_from_us)),
         ("history_start", instant(stats.history_start_us)),
+        ("deprecated", v.deprecated().map(String::from).into()),
     ]);
 }
 
@@ -132,6 +133,7 @@ fn features(system: &SystemTablesOf, object: &Object, v: &FeatureView, rows: &mu
             ("expression", (&f.expression).into()),
             ("time_continuous", continuous.contains(&column.name).into()),
             ("comment", column.comment.clone().into()),
+            ("default_value", f.default.clone().into()),
         ]);
     }
 }

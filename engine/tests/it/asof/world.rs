@@ -57,7 +57,7 @@ impl World {
     /// A plain relation.
     pub fn table(&mut self, name: &str, schema: SchemaRef, partitions: Vec<Vec<RecordBatch>>) -> &mut Self {
         let target = ScanTarget::System(name.to_string());
-        let table = TidemarkTable { target: target.clone(), name: name.into(), schema: schema.clone(), steps: None };
+        let table = TidemarkTable { target: target.clone(), name: name.into(), schema: schema.clone(), steps: None, defaults: vec![] };
         self.tables.insert(name.into(), Arc::new(table));
         self.data.insert(target, Self::memory(schema, partitions));
         self
@@ -68,7 +68,7 @@ impl World {
         let target = ScanTarget::System(name.to_string());
         self.data.insert(target.clone(), Self::memory(schema.clone(), vec![vec![current]]));
         self.data.insert(steps.target.clone(), Self::memory(steps.schema.clone(), vec![vec![rows]]));
-        let table = TidemarkTable { target, name: name.into(), schema, steps: Some(Arc::new(steps)) };
+        let table = TidemarkTable { target, name: name.into(), schema, steps: Some(Arc::new(steps)), defaults: vec![] };
         self.tables.insert(name.into(), Arc::new(table));
     }
 
