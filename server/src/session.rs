@@ -7,6 +7,7 @@ use crate::{
     pg::{Hold, PgError, SessionEvent},
     prepared::Prepared,
     rights::Rights,
+    sessions::Place,
     wire::{SessionFormat, SessionZone},
 };
 use datafusion::execution::SessionState;
@@ -46,6 +47,8 @@ pub struct Session {
     pub shared: Arc<SharedSettings>,
     /// To finish what must not be left half done.
     pub hold: Hold,
+    /// Among the sessions that are open, once it is.
+    pub place: Option<Place>,
 }
 
 /// The session's settings as functions see them while a statement runs; what they set is taken over when it ends.
@@ -191,6 +194,7 @@ impl Session {
             changed_in_transaction: false,
             shared,
             hold,
+            place: None,
         }
     }
 
