@@ -182,10 +182,11 @@ pub enum Statement {
         create: CreateFeatureView,
         format: ExplainFormat,
     },
-    /// `EXPLAIN [ANALYZE] [VERBOSE] query`
+    /// `EXPLAIN [ANALYZE] [VERBOSE] query`, as text or JSON
     Explain {
         analyze: bool,
         verbose: bool,
+        format: ExplainFormat,
         statement: Box<Statement>,
     },
     Checkpoint,
@@ -290,6 +291,7 @@ pub enum ResetTo {
 #[derive(Debug, Clone, PartialEq)]
 pub enum ExplainFormat {
     Text,
+    Json,
     Probes,
 }
 

@@ -7,6 +7,7 @@ use crate::{
     prepared::{Prepared, PreparedLookup},
     serving::Serving,
     session::Session,
+    sessions::Open,
     statement::{self, served_lookup::ServedLookup},
     system::{SessionFacts, functions, pg_sleep},
 };
@@ -118,6 +119,15 @@ impl pg::Backend for TidemarkBackend {
             session.set("statement_timeout", Some(&timeout.as_millis().to_string()), false)?;
         }
         session.startup(startup.settings)?;
+        session.place = Some(self.database.sessions.enter(Open {
+            connection_id: startup.connection_id,
+            user: session.user.clone(),
+            role,
+            peer: startup.peer,
+            is_encrypted: startup.is_encrypted,
+            began_us: self.database.clock.now_us(),
+            settings: session.shared.clone(),
+        }));
         Ok(session)
     }
 

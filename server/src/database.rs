@@ -13,6 +13,7 @@ use crate::{
     rights::Rights,
     serving::{self, Serving},
     session::Session,
+    sessions::Sessions,
     stats::EngineStats,
     system::{NoStats, Stats, SystemTablesOf},
 };
@@ -98,6 +99,7 @@ pub struct Database {
     pub base: SessionState,
     pub queries: Queries,
     pub meters: Meters,
+    pub sessions: Arc<Sessions>,
     /// Tests only.
     pub points: Option<Arc<Points>>,
     /// Where server-side `COPY … TO 'file'` writes relative names.
@@ -128,6 +130,7 @@ impl Database {
             base,
             queries,
             meters: Meters::default(),
+            sessions: Arc::default(),
             points: None,
             folder,
             cache: RwLock::default(),
@@ -252,7 +255,10 @@ impl Database {
             true => self.system_over(session.snapshot(self)),
             false => self.system_tables(),
         };
-        system.for_session(&session.user, settings).with_rights(session.rights.clone())
+        system
+            .for_session(&session.user, settings)
+            .with_rights(session.rights.clone())
+            .among(self.sessions.clone(), session.connection_id)
     }
 
     /// A lookup prepared before under the same text, if the catalog is still the one it was prepared for.

@@ -25,6 +25,7 @@ pub mod scram;
 pub mod serve;
 mod serving;
 mod session;
+mod sessions;
 pub mod settings;
 mod statement;
 mod stats;

@@ -8,6 +8,7 @@ use crate::{
     pg::{Hold, PgError, SessionEvent},
     prepared::Prepared,
     rights::Rights,
+    sessions::Place,
     wire::{SessionFormat, SessionZone},
 };
 use datafusion::execution::SessionState;
@@ -55,6 +56,8 @@ pub struct Session {
     /// To finish what must not be left half done.
     pub hold: Hold,
     temporary: Temporary,
+    /// Among the sessions that are open, once it is.
+    pub place: Option<Place>,
 }
 
 /// The session's settings as functions see them while a statement runs; what they set is taken over when it ends.
@@ -207,6 +210,7 @@ impl Session {
             shared,
             hold,
             temporary: Temporary::default(),
+            place: None,
         }
     }
 

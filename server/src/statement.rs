@@ -14,6 +14,7 @@ mod create_table_as;
 mod create_view;
 mod drop;
 mod explain;
+mod explain_json;
 mod files_table;
 mod from_text;
 mod grant;
@@ -60,7 +61,7 @@ use datafusion::scalar::ScalarValue;
 use futures::{StreamExt, TryStreamExt, stream};
 use std::{borrow::Cow, ops::Range, sync::Arc};
 use tidemark_catalog::ObjectKind;
-use tidemark_planner::Statement;
+use tidemark_planner::{Statement, statement::ExplainFormat};
 
 pub use returning::Returning;
 pub use role::verifier;
@@ -225,9 +226,12 @@ async fn run(
             let batch = explain::feature_view(database, session, create, format)?;
             rows(session, batch, bound, "EXPLAIN")
         }
-        Statement::Explain { analyze, verbose, statement } => {
+        Statement::Explain { analyze, verbose, format, statement } => {
             let parameters = parameters(session, prepared, bound)?;
-            let batch = explain::query(database, session, statement, *analyze, *verbose, &parameters).await?;
+            // As JSON there is one tree: the physical plan's.
+            let verbose = *verbose && *format != ExplainFormat::Json;
+            let text = explain::query(database, session, statement, *analyze, verbose, &parameters).await?;
+            let batch = explain::shown(&text, format)?;
             rows(session, batch, bound, "EXPLAIN")
         }
         Statement::Checkpoint => {
@@ -359,7 +363,9 @@ pub fn result_schema(session: &Session, statement: &Statement) -> Option<SchemaR
         }
         Statement::ShowSetting { name } => Some(settings::schema(name)),
         Statement::ShowSecrets => Some(text_schema(&secret::COLUMNS)),
-        Statement::ExplainFeatureView { .. } | Statement::Explain { .. } => Some(text_schema(&["QUERY PLAN"])),
+        Statement::ExplainFeatureView { format, .. } | Statement::Explain { format, .. } => {
+            Some(explain::schema(format))
+        }
         Statement::Execute { name, .. } => session.prepared.get(name).and_then(|p| p.schema.clone()),
         _ => None,
     }

@@ -8,7 +8,12 @@
 //! query ── rewrite (where it concerns the catalog) ── Binder (schema_of) ── bind_scans (provider) ── DataFusion
 //! ```
 
+mod acl;
+mod activity;
 pub mod columns;
+mod compared;
+mod format;
+mod from_functions;
 mod functions;
 mod information_schema;
 mod introspection;
@@ -19,6 +24,7 @@ mod privileges;
 mod regclass;
 mod rewrite;
 mod row_function;
+mod row_lists;
 mod sleep;
 mod tableoid;
 mod vacancy;
@@ -30,6 +36,7 @@ pub use sleep::pg_sleep;
 use crate::{
     audit::{Audit, Entry},
     rights::Rights,
+    sessions::{Open, Sessions},
 };
 use arrow::{
     array::{AsArray, BooleanArray},
@@ -148,6 +155,8 @@ pub struct SystemTablesOf {
     audit: Option<Arc<Audit>>,
     /// Of who asks; `None`: a superuser.
     rights: Option<Arc<Rights>>,
+    /// Who is connected, and by which connection it is asked; `None`: nobody is.
+    sessions: Option<(Arc<Sessions>, i32)>,
 }
 
 impl SystemTablesOf {
@@ -160,6 +169,7 @@ impl SystemTablesOf {
             inventory: Arc::default(),
             audit: None,
             rights: None,
+            sessions: None,
         }
     }
 
@@ -170,6 +180,20 @@ impl SystemTablesOf {
     /// The same for who may do this: rows that have others' data are not shown.
     pub(crate) fn with_rights(self, rights: Arc<Rights>) -> Self {
         SystemTablesOf { rights: Some(rights), ..self }
+    }
+
+    /// The same with the sessions that are open, asked by one of them.
+    pub(crate) fn among(self, sessions: Arc<Sessions>, asked_by: i32) -> Self {
+        SystemTablesOf { sessions: Some((sessions, asked_by)), ..self }
+    }
+
+    pub(crate) fn sessions(&self) -> Vec<Open> {
+        self.sessions.as_ref().map(|(sessions, _)| sessions.all()).unwrap_or_default()
+    }
+
+    /// The connection that asks.
+    pub(crate) fn asked_by(&self) -> Option<i32> {
+        self.sessions.as_ref().map(|(_, connection)| *connection)
     }
 
     /// Whether who asks has the privileges of this role.

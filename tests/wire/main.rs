@@ -1,4 +1,5 @@
-//! Real clients at a real server: tokio-postgres in binary, COPY in all its formats, cancellation, 500 connections, psql, passwords and TLS.
+//! Real clients at a real server: tokio-postgres in binary, COPY in all its formats, cancellation, 500 connections, psql, passwords and TLS, and
+//! what 35 clients were recorded to send.
 
 // The seams rule the product; a test may wait for a server and run clients beside each other.
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)]
@@ -8,6 +9,7 @@ mod server;
 
 mod binary;
 mod cancel;
+mod captures;
 mod copy;
 mod dbt;
 mod deprecated;

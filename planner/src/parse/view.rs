@@ -95,7 +95,7 @@ pub(super) fn explain(c: &mut Cursor<'_>) -> PlanResult<Statement> {
         | Statement::Execute { .. }
         | Statement::CreateTableAs { .. }
         | Statement::CreateTrainingSet(_)) => {
-            Ok(Statement::Explain { analyze, verbose, statement: Box::new(statement) })
+            Ok(Statement::Explain { analyze, verbose, format, statement: Box::new(statement) })
         }
         _ => Err(explained.place(PlanError::unsupported("this statement cannot be explained").hint(
             "EXPLAIN takes a query, INSERT, EXECUTE, CREATE TABLE AS, CREATE TRAINING SET or CREATE FEATURE VIEW",
@@ -107,10 +107,11 @@ fn explain_format(c: &mut Cursor<'_>) -> PlanResult<ExplainFormat> {
     let start = *c;
     match c.option_value()?.to_lowercase().as_str() {
         "text" => Ok(ExplainFormat::Text),
+        "json" => Ok(ExplainFormat::Json),
         "probes" => Ok(ExplainFormat::Probes),
         other => Err(start.place(
             PlanError::unsupported(format!("EXPLAIN (FORMAT {}) is not supported", other.to_uppercase()))
-                .hint("the formats are TEXT and, for a feature view, PROBES"),
+                .hint("the formats are TEXT, JSON and, for a feature view, PROBES"),
         )),
     }
 }

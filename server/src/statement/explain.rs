@@ -1,13 +1,22 @@
 //! `EXPLAIN query`, `EXPLAIN CREATE FEATURE VIEW`, and the oracle's SQL by `(FORMAT PROBES)`.
 
 use super::{
-    create_feature_view, insert, instants, prepare, query, service_lookup::PreparedService, text_rows, text_schema,
+    create_feature_view, explain_json, insert, instants, prepare, query, service_lookup::PreparedService, text_rows,
+    text_schema,
 };
-use crate::{database::Database, pg::PgError, session::Session, wire::pg_type};
-use arrow::{array::RecordBatch, datatypes::DataType};
+use crate::{
+    database::Database,
+    pg::PgError,
+    session::Session,
+    wire::{pg_type, types::PG_TYPE},
+};
+use arrow::{
+    array::RecordBatch,
+    datatypes::{DataType, Field, Schema, SchemaRef},
+};
 use datafusion::{physical_plan::display::DisplayableExecutionPlan, scalar::ScalarValue, sql::sqlparser::ast};
 use futures::TryStreamExt;
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 use tidemark_planner::{
     Statement,
     feature::{FeaturePlan, Frame, OutputKind, Slot, describe_duration},
@@ -18,11 +27,28 @@ use tidemark_planner::{
     words::in_sql,
 };
 
-fn lines(text: &str) -> Result<RecordBatch, PgError> {
-    let rows: Vec<_> = text.lines().map(|line| vec![Some(line.to_string())]).collect();
-    text_rows(text_schema(&["QUERY PLAN"]), &rows)
+/// The one column of the answer.
+pub fn schema(format: &ExplainFormat) -> SchemaRef {
+    match format {
+        ExplainFormat::Json => {
+            let json = HashMap::from([(PG_TYPE.to_string(), "json".to_string())]);
+            let column = Field::new("QUERY PLAN", DataType::Utf8, true).with_metadata(json);
+            Arc::new(Schema::new(vec![column]))
+        }
+        _ => text_schema(&["QUERY PLAN"]),
+    }
 }
 
+/// A row for each line, or one document of all.
+pub fn shown(text: &str, format: &ExplainFormat) -> Result<RecordBatch, PgError> {
+    let rows: Vec<_> = match format {
+        ExplainFormat::Json => vec![vec![Some(explain_json::document(text))]],
+        _ => text.lines().map(|line| vec![Some(line.to_string())]).collect(),
+    };
+    text_rows(schema(format), &rows)
+}
+
+/// What the statement's plan says, line by line.
 pub async fn query(
     database: &Arc<Database>,
     session: &Session,
@@ -30,7 +56,7 @@ pub async fn query(
     analyze: bool,
     verbose: bool,
     parameters: &[ScalarValue],
-) -> Result<RecordBatch, PgError> {
+) -> Result<String, PgError> {
     let snapshot = session.snapshot(database);
     let mut text = String::new();
     let mut types = vec![];
@@ -58,13 +84,13 @@ pub async fn query(
         let from = if database.serving().is_some() { "Redis and this node's cache" } else { "state" };
         text.push_str(&format!("Lookup on feature view {name} (answered from {from}, not planned)\n"));
         if !analyze && !verbose {
-            return lines(&text);
+            return Ok(text);
         }
         text.push_str("As a query it would be:\n");
     } else if let Some(views) = service(database, session, asked, parameters)? {
         text.push_str(&format!("Lookup on feature views {views} (answered from state, not planned)\n"));
         if !analyze && !verbose {
-            return lines(&text);
+            return Ok(text);
         }
         text.push_str("As a query it would be:\n");
     }
@@ -85,7 +111,7 @@ pub async fn query(
     } else {
         text.push_str(&DisplayableExecutionPlan::new(physical.as_ref()).indent(verbose).to_string());
     }
-    lines(&shown_text(&text))
+    Ok(shown_text(&text))
 }
 
 /// The feature views that the query looks up together, if that is what it is; their names.
@@ -114,13 +140,13 @@ pub fn feature_view(
     let snapshot = session.snapshot(database);
     let plan = create_feature_view::plan(&snapshot, session, create)?;
     match format {
-        ExplainFormat::Probes => lines(&probes_sql(&plan, &create.name)?),
-        ExplainFormat::Text => {
+        ExplainFormat::Probes => shown(&probes_sql(&plan, &create.name)?, format),
+        ExplainFormat::Text | ExplainFormat::Json => {
             let kept_with = database.owner()?.engine.kept_with(&plan);
             let mut names: Vec<_> =
                 kept_with.iter().filter_map(|id| Some(snapshot.get_id(*id)?.name.clone())).collect();
             names.sort();
-            lines(&describe(&plan, &create.name, &names))
+            shown(&describe(&plan, &create.name, &names), format)
         }
     }
 }

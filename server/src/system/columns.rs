@@ -60,6 +60,11 @@ fn field(name: &str, ty: &str) -> Field {
     }
 }
 
+/// Whether a column of these tables has OIDs.
+pub fn is_oid(field: &Field) -> bool {
+    field.metadata().get(PG_TYPE).is_some_and(|ty| ty == "oid")
+}
+
 fn arrow_type(ty: &str) -> DataType {
     let list = |item| DataType::List(Arc::new(Field::new_list_field(item, true)));
     match ty {

@@ -1,12 +1,13 @@
 //! The functions of `pg_catalog` that clients call. They are registered without a schema: rewriting drops the prefix.
 
 use super::{
-    SystemTablesOf,
+    SystemTablesOf, acl, format,
     inventory::{CONSTRAINT, DATABASE, INDEX, Inventory, quote_ident},
     pg_catalog::{ASKING, index_definition},
     privileges,
     regclass::Reg,
     row_function::{Args, RowFunction},
+    row_lists,
 };
 use crate::{rights::Actor, wire::types::type_name};
 use arrow::datatypes::{DataType, Field, TimeUnit};
@@ -123,6 +124,8 @@ pub fn functions(system: Current, session: SessionFacts) -> Vec<Arc<ScalarUDF>> 
     all.extend(about_names(system, &session));
     all.extend(constants());
     all.extend(privileges::functions(system, &session));
+    all.extend(acl::functions(system));
+    all.extend(row_lists::functions());
     all
 }
 
@@ -378,6 +381,9 @@ fn constants() -> Vec<Arc<ScalarUDF>> {
             text(args.text(0).map(|value| format!("'{}'", value.replace('\'', "''"))))
         })
         .udf(),
+        RowFunction::new("format", DataType::Utf8, |args| text(format::format(&args)?)).udf(),
+        // A cast, written as a call.
+        RowFunction::new("bpchar", DataType::Utf8, |args| text(args.text(0).map(str::to_string))).udf(),
         RowFunction::new("pg_size_pretty", DataType::Utf8, |args| text(args.int(0).map(size_pretty))).udf(),
         RowFunction::new("pg_advisory_unlock_all", DataType::Utf8, |_| text(String::new())).shown_as("void").udf(),
         // Of a table that is no partition this is the table itself.
@@ -392,20 +398,6 @@ fn constants() -> Vec<Arc<ScalarUDF>> {
             };
             int8(length.filter(|n| *n > 0).map(i64::from))
         })
-        .udf(),
-        // What rewriting makes of `generate_subscripts`: from 1, also for the vectors that PostgreSQL counts from 0.
-        RowFunction::new(
-            "subscripts$list",
-            DataType::List(Arc::new(Field::new_list_field(DataType::Int64, true))),
-            |args| {
-                let length = match args.0.first() {
-                    Some(ScalarValue::List(list)) if !args.is_null(0) => i64::from(list.value_length(0)),
-                    _ => 0,
-                };
-                let numbers: Vec<ScalarValue> = (1..=length).map(|n| ScalarValue::Int64(Some(n))).collect();
-                Ok(ScalarValue::List(ScalarValue::new_list_nullable(&numbers, &DataType::Int64)))
-            },
-        )
         .udf(),
         RowFunction::new("like_escape", DataType::Utf8, |args| {
             let (Some(pattern), Some(escape)) = (args.text(0), args.text(1)) else { return text(None) };

@@ -231,14 +231,20 @@ impl Inventory {
 
 /// `{owner=arwdD/owner,grantee=r/owner}`, with everybody as the empty name.
 pub fn acl(acl: &Acl, all: Privileges, access: &Access) -> Vec<String> {
-    let name = |id| access.role(id).map_or_else(String::new, |role| quote_ident(&role.name));
+    let name = |id| access.role(id).map_or("", |role| role.name.as_str());
     let owner = acl.owner();
     let shown = |(grantee, privileges): (ObjectId, Privileges)| {
         let letters: String = privileges.each().map(|(_, letter)| letter).collect();
-        format!("{}={letters}/{}", name(grantee), name(owner))
+        acl_item(name(grantee), &letters, name(owner))
     };
     let grants = acl.grants.iter().map(|(grantee, privileges)| (*grantee, *privileges));
     std::iter::once((owner, all)).chain(grants).map(shown).collect()
+}
+
+/// `grantee=letters/grantor`; everybody is the empty name.
+pub fn acl_item(grantee: &str, letters: &str, grantor: &str) -> String {
+    let name = |name: &str| if name.is_empty() { String::new() } else { quote_ident(name) };
+    format!("{}={letters}/{}", name(grantee), name(grantor))
 }
 
 fn user_relation(object: &Arc<Object>, snapshot: &Snapshot) -> Relation {

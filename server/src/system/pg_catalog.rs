@@ -1,7 +1,7 @@
 //! The rows of `pg_catalog`: built from the inventory when they are asked for, one table at a time.
 
 use super::{
-    SystemTablesOf,
+    SystemTablesOf, activity,
     columns::{Cell, Rows},
     inventory::{
         CONSTRAINT, DATABASE, DATABASE_OID, INDEX, INFORMATION_SCHEMA, OWNER, PG_CATALOG, PG_TEMP, PUBLIC, Relation,
@@ -13,7 +13,7 @@ use tidemark_catalog::{Acl, HIDDEN, Object, ObjectId, Privileges, Role, SqlType}
 
 /// `pg_roles`, `information_schema.tables` and the like are views in PostgreSQL too.
 pub fn is_view(schema: i64, table: &str) -> bool {
-    const VIEWS: [&str; 11] = [
+    const VIEWS: [&str; 17] = [
         "pg_roles",
         "pg_user",
         "pg_group",
@@ -25,11 +25,17 @@ pub fn is_view(schema: i64, table: &str) -> bool {
         "pg_rules",
         "pg_policies",
         "pg_sequences",
+        "pg_locks",
+        "pg_prepared_xacts",
+        "pg_replication_slots",
+        "pg_available_extensions",
+        "pg_publication_tables",
+        "pg_seclabels",
     ];
-    schema == INFORMATION_SCHEMA || schema == TIDEMARK || VIEWS.contains(&table)
+    table.starts_with("pg_stat_") || schema == INFORMATION_SCHEMA || schema == TIDEMARK || VIEWS.contains(&table)
 }
 
-const FILLED: [&str; 28] = [
+const FILLED: [&str; 37] = [
     "pg_namespace",
     "pg_class",
     "pg_attribute",
@@ -58,6 +64,15 @@ const FILLED: [&str; 28] = [
     "pg_collation",
     "pg_range",
     "pg_matviews",
+    "pg_stat_activity",
+    "pg_stat_ssl",
+    "pg_stat_gssapi",
+    "pg_stat_database",
+    "pg_stat_database_conflicts",
+    "pg_stat_bgwriter",
+    "pg_stat_archiver",
+    "pg_stat_all_tables",
+    "pg_stat_user_tables",
 ];
 
 /// Tables that are empty whatever exists: nothing of what they list is supported so far. What reads one of them by an
@@ -285,7 +300,7 @@ pub fn fill(system: &SystemTablesOf, table: &str, rows: &mut Rows) {
                 rows.add([("oid", oid.into()), ("lanname", name.into()), ("lanowner", OWNER.into())]);
             }
         }
-        _ => {}
+        other => activity::fill(system, other, rows),
     }
 }
 
@@ -479,7 +494,7 @@ fn types(rows: &mut Rows) {
             oid::OIDVECTOR => oid::OID,
             _ => 0,
         };
-        let kind = if matches!(entry.oid, oid::VOID | oid::UNKNOWN) { "p" } else { "b" };
+        let kind = if matches!(entry.oid, oid::VOID | oid::TRIGGER | oid::UNKNOWN) { "p" } else { "b" };
         let functions = if matches!(
             entry.name,
             "timestamptz" | "timestamp" | "date" | "time" | "interval" | "numeric" | "json" | "pg_node_tree"
@@ -557,7 +572,7 @@ fn category(entry: &TypeEntry) -> &'static str {
         oid::DATE | oid::TIME | oid::TIMESTAMP | oid::TIMESTAMPTZ => "D",
         oid::INTERVAL => "T",
         oid::UNKNOWN => "X",
-        oid::VOID => "P",
+        oid::VOID | oid::TRIGGER => "P",
         oid::BYTEA | oid::JSON | oid::XID | oid::ACLITEM => "U",
         _ => "N",
     }

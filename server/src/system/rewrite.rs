@@ -11,12 +11,16 @@
 //! (SELECT a FROM … WHERE …)            (SELECT first_value(a) FROM … WHERE …): at most one row, and decorrelates
 //! ARRAY(SELECT a FROM …)               (SELECT array_agg(a) FROM …)
 //! a subquery over an empty table       NULL, false or an empty array
-//! generate_subscripts(a, 1)            unnest(…) of a list of them
+//! generate_subscripts(a, 1)            unnest(…) of a list of them (`row_lists.rs`)
+//! FROM pg_show_all_settings()          the relation that it is (`from_functions.rs`)
+//! indisprimary = 'f'                   indisprimary = false (`compared.rs`)
+//! x = ANY (ARRAY(SELECT …))            x IN (SELECT …)
+//! substring(x FROM 'a(.*)b')           the first group that the pattern finds
 //! c.tableoid                           the OID of that catalog table
 //! ```
 
-use super::{functions, introspection, regclass::Reg, tableoid, vacancy};
-use crate::wire::types::by_name;
+use super::{compared, from_functions, functions, introspection, regclass::Reg, row_lists, tableoid, vacancy};
+use crate::wire::types::{by_name, oid};
 use sqlparser::ast::{
     Array, ArrayElemTypeDef, BinaryOperator, CastKind, DataType, Expr, Function, FunctionArg, FunctionArgExpr,
     FunctionArgumentClause, FunctionArgumentList, FunctionArguments, GroupByExpr, Ident, ObjectName, OrderByKind,
@@ -54,18 +58,29 @@ pub fn concerns(query: &Query) -> bool {
     query.visit(&mut Search).is_break()
 }
 
-/// The types that a query gives its parameters by a cast (`$1::oid[]`), by number: what a client should be told where
-/// it did not say itself. To be asked before [`rewrite`], which writes other types.
+fn parameter_number(expr: &Expr) -> Option<usize> {
+    let Expr::Value(value) = expr else { return None };
+    let Value::Placeholder(placeholder) = &value.value else { return None };
+    placeholder.strip_prefix('$')?.parse().ok()
+}
+
+/// The types that a query gives its parameters by a cast (`$1::oid[]`) or by comparing them with an OID, by number: what a
+/// client should be told where it did not say itself. To be asked before [`rewrite`], which writes other types.
 pub fn declared_parameters(query: &Query) -> BTreeMap<usize, u32> {
     struct Search(BTreeMap<usize, u32>);
     impl Visitor for Search {
         type Break = ();
 
         fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
+            if let Expr::BinaryOp { left, op: BinaryOperator::Eq, right } = expr {
+                for (column, parameter) in [(left, right), (right, left)] {
+                    if let Some(number) = parameter_number(parameter).filter(|_| compared::is_oid_column(column)) {
+                        self.0.entry(number).or_insert(oid::OID);
+                    }
+                }
+            }
             if let Expr::Cast { expr, data_type, .. } = expr
-                && let Expr::Value(value) = expr.as_ref()
-                && let Value::Placeholder(placeholder) = &value.value
-                && let Some(number) = placeholder.strip_prefix('$').and_then(|n| n.parse().ok())
+                && let Some(number) = parameter_number(expr)
             {
                 let name = data_type.to_string().to_lowercase().replace("pg_catalog.", "");
                 // A name to be looked up arrives as text: `'pg_class'`, not an OID.
@@ -254,6 +269,18 @@ impl VisitorMut for Rewriting {
         {
             name.0.drain(..name.0.len() - 1);
         }
+        from_functions::answer(factor);
+        ControlFlow::Continue(())
+    }
+
+    fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
+        if let Expr::AnyOp { left, compare_op: BinaryOperator::Eq, right, .. } = expr
+            && let Expr::Function(array) = right.as_mut()
+            && matches!(array.args, FunctionArguments::Subquery(_))
+            && let FunctionArguments::Subquery(subquery) = std::mem::replace(&mut array.args, FunctionArguments::None)
+        {
+            *expr = Expr::InSubquery { expr: Box::new(take(left)), subquery, negated: false };
+        }
         ControlFlow::Continue(())
     }
 
@@ -281,6 +308,10 @@ impl VisitorMut for Blanking {
     }
 }
 
+fn is_text(expr: &Expr) -> bool {
+    matches!(expr, Expr::Value(value) if matches!(value.value, Value::SingleQuotedString(_)))
+}
+
 fn rewrite_expr(expr: &mut Expr) {
     match expr {
         Expr::Identifier(ident) if is_value_word(ident) => {
@@ -297,6 +328,7 @@ fn rewrite_expr(expr: &mut Expr) {
             if matches!(op, BinaryOperator::Eq | BinaryOperator::NotEq) {
                 array_literal(right);
                 array_literal(left);
+                compared::settle(left, right);
             }
         }
         Expr::Function(f) => {
@@ -317,13 +349,19 @@ fn rewrite_expr(expr: &mut Expr) {
                 f.name.0.drain(..f.name.0.len() - 1);
             }
             // A function that returns rows: an array of them, unnested.
-            if vacancy::last_part(&f.name) == "generate_subscripts" {
-                f.name = ObjectName::from(vec![Ident::new("subscripts$list")]);
+            if let Some(list) = row_lists::list_of(&vacancy::last_part(&f.name)) {
+                f.name = ObjectName::from(vec![Ident::new(list)]);
                 let list = take(expr);
                 *expr = call("unnest", vec![list], vec![]);
             }
         }
         Expr::Cast { .. } => rewrite_cast(expr),
+        // By a pattern: the first group in it, or all of it, which is what the array begins with.
+        Expr::Substring { expr: text, substring_from: Some(pattern), substring_for: None, .. } if is_text(pattern) => {
+            let found = call("regexp_match", vec![take(text), take(pattern)], vec![]);
+            let first = Expr::Value(Value::Number("1".to_string(), false).into());
+            *expr = call("array_element", vec![found, first], vec![]);
+        }
         Expr::AnyOp { right, .. } | Expr::AllOp { right, .. } => array_literal(right),
         // The planner's LIKE knows the backslash only.
         Expr::Like { pattern, escape_char, .. } | Expr::ILike { pattern, escape_char, .. } => {
@@ -336,6 +374,9 @@ fn rewrite_expr(expr: &mut Expr) {
         }
         Expr::InSubquery { subquery, negated, .. } if vacancy::is_empty(subquery) => {
             *expr = Expr::Value(Value::Boolean(*negated).into());
+        }
+        Expr::Subquery(query) if vacancy::is_zero(query) => {
+            *expr = cast(Expr::Value(Value::Number("0".to_string(), false).into()), DataType::BigInt(None));
         }
         Expr::Subquery(query) if vacancy::is_null(query) => *expr = null_text(),
         Expr::Subquery(query) if reads_only_the_catalog(query) => aggregate_rows(query, "first_value"),

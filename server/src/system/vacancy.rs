@@ -5,8 +5,8 @@
 
 use super::pg_catalog::is_always_empty;
 use sqlparser::ast::{
-    Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, GroupByExpr, JoinOperator, ObjectName, Query,
-    Select, SelectItem, SetExpr, SetOperator, TableFactor, TableWithJoins, Visit, Visitor,
+    BinaryOperator, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, GroupByExpr, JoinOperator,
+    ObjectName, Query, Select, SelectItem, SetExpr, SetOperator, TableFactor, TableWithJoins, Value, Visit, Visitor,
 };
 use std::ops::ControlFlow;
 
@@ -36,9 +36,55 @@ pub fn is_null(query: &Query) -> bool {
     query.with.is_none() && reads_nothing(select) && !calls(select, &["count"])
 }
 
+/// Whether a scalar subquery counts what has no rows: it is 0, whatever exists.
+pub fn is_zero(query: &Query) -> bool {
+    let SetExpr::Select(select) = query.body.as_ref() else { return false };
+    let [SelectItem::UnnamedExpr(item) | SelectItem::ExprWithAlias { expr: item, .. }] = select.projection.as_slice()
+    else {
+        return false;
+    };
+    let counts = matches!(item, Expr::Function(f) if f.over.is_none() && last_part(&f.name) == "count");
+    let limit = query.limit_clause.as_ref().map(|limit| limit.to_string());
+    counts
+        && limit.is_none_or(|limit| limit.trim() == "LIMIT 1")
+        && query.with.is_none()
+        && is_ungrouped(select)
+        && reads_nothing(select)
+}
+
 /// Whether what a SELECT reads has no rows.
 pub fn reads_nothing(select: &Select) -> bool {
     select.from.iter().any(has_no_rows)
+        || (reads_constraints(select) && select.selection.as_ref().is_some_and(asks_for_no_key))
+}
+
+fn reads_constraints(select: &Select) -> bool {
+    let is_it = |relation: &TableFactor| match relation {
+        TableFactor::Table { name, args: None, .. } => last_part(name) == "pg_constraint",
+        _ => false,
+    };
+    let joined = |from: &TableWithJoins| is_it(&from.relation) || from.joins.iter().any(|join| is_it(&join.relation));
+    select.from.iter().any(joined)
+}
+
+/// `contype = 'f'`, among what must all hold: the constraints here are primary keys.
+fn asks_for_no_key(condition: &Expr) -> bool {
+    match condition {
+        Expr::Nested(inner) => asks_for_no_key(inner),
+        Expr::BinaryOp { op: BinaryOperator::And, left, right } => asks_for_no_key(left) || asks_for_no_key(right),
+        Expr::BinaryOp { op: BinaryOperator::Eq, left, right } => {
+            let column = match left.as_ref() {
+                Expr::Identifier(ident) => Some(ident),
+                Expr::CompoundIdentifier(parts) => parts.last(),
+                _ => None,
+            };
+            let is_kind = column.is_some_and(|ident| ident.value.eq_ignore_ascii_case("contype"));
+            is_kind
+                && matches!(right.as_ref(), Expr::Value(value)
+                    if matches!(&value.value, Value::SingleQuotedString(kind) if kind != "p"))
+        }
+        _ => false,
+    }
 }
 
 fn has_no_rows(joined: &TableWithJoins) -> bool {
@@ -59,7 +105,7 @@ fn relation_has_no_rows(relation: &TableFactor) -> bool {
     match relation {
         TableFactor::Table { name, args: None, .. } => table_is_empty(name),
         TableFactor::Table { name, args: Some(args), .. } => {
-            last_part(name) == "unnest"
+            matches!(last_part(name).as_str(), "unnest" | "pg_options_to_table" | "aclexplode")
                 && args.args.iter().all(|arg| match arg {
                     FunctionArg::Unnamed(FunctionArgExpr::Expr(expr)) => is_always_null(expr),
                     _ => false,
@@ -86,8 +132,8 @@ pub fn last_part(name: &ObjectName) -> String {
     name.0.last().and_then(|part| part.as_ident()).map(|ident| ident.value.to_lowercase()).unwrap_or_default()
 }
 
-/// Columns of catalog tables that are NULL in every row: nothing has privileges or storage options of its own.
-fn is_always_null(expr: &Expr) -> bool {
+/// Columns of catalog tables that are NULL in every row: nothing has storage options, and grants are on relations and schemas.
+pub fn is_always_null(expr: &Expr) -> bool {
     let column = match expr {
         Expr::Identifier(ident) => ident,
         Expr::CompoundIdentifier(parts) => match parts.last() {
@@ -96,12 +142,14 @@ fn is_always_null(expr: &Expr) -> bool {
         },
         _ => return false,
     };
-    const NULL: [&str; 10] = [
+    const NULL: [&str; 12] = [
+        "srvoptions",
+        "umoptions",
+        "fdwoptions",
+        "ftoptions",
         "reloptions",
         "attoptions",
         "attfdwoptions",
-        "relacl",
-        "nspacl",
         "datacl",
         "attacl",
         "typacl",
@@ -200,11 +248,22 @@ mod tests {
             ("SELECT count(*) FROM pg_enum", false),
             ("SELECT 1 FROM pg_class", false),
             ("SELECT 1 FROM mine.pg_policy", false),
+            (
+                "SELECT 1 FROM pg_constraint c JOIN pg_class t ON t.oid = c.conrelid WHERE c.contype = 'f' AND true",
+                true,
+            ),
+            ("SELECT 1 FROM pg_constraint WHERE contype = 'f' OR conname = 'x'", false),
+            ("SELECT 1 FROM pg_constraint WHERE contype = 'p'", false),
+            ("SELECT 1 FROM mine WHERE contype = 'f'", false),
+            ("SELECT 1 FROM pg_options_to_table(srvoptions)", true),
         ];
         for (sql, expected) in cases {
             assert_eq!(is_empty(&query(sql)), expected, "{sql}");
         }
         assert!(is_null(&query("SELECT string_agg(enumlabel, ',') FROM pg_enum")));
         assert!(!is_null(&query("SELECT count(*) FROM pg_enum")));
+        assert!(is_zero(&query("SELECT count(1) FROM pg_catalog.pg_inherits WHERE inhrelid = 1 LIMIT 1")));
+        assert!(!is_zero(&query("SELECT count(*) FROM pg_enum GROUP BY enumtypid")));
+        assert!(!is_zero(&query("SELECT count(*) FROM pg_class")));
     }
 }

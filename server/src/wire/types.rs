@@ -50,6 +50,7 @@ pub mod oid {
     pub const REGCLASS: u32 = 2205;
     pub const REGTYPE: u32 = 2206;
     pub const VOID: u32 = 2278;
+    pub const TRIGGER: u32 = 2279;
     pub const TEXT_ARRAY: u32 = 1009;
 }
 
@@ -101,6 +102,7 @@ pub static TYPES: &[TypeEntry] = &[
     entry(oid::REGCLASS, 2210, "regclass", "regclass", 4),
     entry(oid::REGTYPE, 2211, "regtype", "regtype", 4),
     entry(oid::VOID, 0, "void", "void", 4),
+    entry(oid::TRIGGER, 0, "trigger", "trigger", 4),
 ];
 
 fn by_oid(oid: u32) -> Option<&'static TypeEntry> {
