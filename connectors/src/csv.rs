@@ -74,7 +74,9 @@ impl CsvRows {
     pub fn finish(&mut self) -> Result<Vec<ArrayRef>, String> {
         self.rows = 0;
         let finished = self.builders.iter_mut().zip(&self.columns);
-        finished.map(|(builder, field)| builder.finish(&field.column.ty.arrow())).collect()
+        let finished = finished.map(|(builder, field)| builder.finish(&field.column.ty.arrow()));
+        // All of them begin anew, whichever fails.
+        finished.collect::<Vec<_>>().into_iter().collect()
     }
 }
 

@@ -2,22 +2,29 @@
 //!
 //! A message's fields come in any order, extra ones are skipped, and one that is missing is NULL. What a number means for a
 //! time is said by an option; a text is read as ISO 8601. Numbers are read digit by digit, so a decimal is what was written.
+//!
+//! Twice written: `row.rs` reads what is usual, once and straight to the columns; what it does not know is read token by token, here. That
+//! says why a message is no row, and is what the other is tested against (decision 0028).
 
+#[cfg(test)]
+mod agree;
+mod cell;
 mod decimal;
+mod iso;
+mod order;
+mod row;
 mod scan;
+mod word;
 mod write;
 
+pub(crate) use cell::plain;
 pub(crate) use write::{JsonWriter, Written};
 
-use crate::column::{Builder, Cell};
-use arrow::{
-    array::ArrayRef,
-    compute::kernels::cast_utils::{Parser, string_to_datetime},
-    datatypes::{Date32Type, Time64MicrosecondType},
-};
-use chrono::Utc;
+use crate::column::Cell;
+use arrow::array::ArrayRef;
+use cell::cell;
+use row::{Expected, Target};
 use scan::{Scanner, Token, unescaped};
-use std::borrow::Cow;
 use tidemark_catalog::{Column, SqlType};
 
 /// What a number says where a time is wanted.
@@ -36,6 +43,14 @@ impl Epoch {
             "us" => Epoch::Micros,
             _ => return None,
         })
+    }
+
+    fn us(self) -> i64 {
+        match self {
+            Epoch::Seconds => 1_000_000,
+            Epoch::Millis => 1000,
+            Epoch::Micros => 1,
+        }
     }
 
     /// Decimal places to microseconds.
@@ -115,9 +130,9 @@ impl Fields {
 
 /// Gathers rows; [`JsonRows::finish`] gives their columns.
 pub struct JsonRows {
-    columns: Vec<Field>,
     fields: Fields,
-    builders: Vec<Builder>,
+    expected: Expected,
+    columns: Vec<Target>,
     rows: usize,
 }
 
@@ -126,8 +141,8 @@ impl JsonRows {
     /// Two columns are found at one place, or one inside another.
     pub fn new(columns: Vec<Field>) -> Result<JsonRows, String> {
         let fields = Fields::of(&columns)?;
-        let builders = columns.iter().map(|field| Builder::of(&field.column.ty)).collect();
-        Ok(JsonRows { columns, fields, builders, rows: 0 })
+        let expected = Expected::new(&fields);
+        Ok(JsonRows { fields, expected, columns: columns.into_iter().map(Target::new).collect(), rows: 0 })
     }
 
     pub fn len(&self) -> usize {
@@ -143,6 +158,16 @@ impl JsonRows {
     /// # Errors
     /// It is none, with the reason; the rows are as before.
     pub fn push(&mut self, message: &[u8]) -> Result<(), String> {
+        if row::read(message, &mut self.expected, &mut self.columns).is_none() {
+            self.columns.iter_mut().for_each(|column| column.builder.truncate(self.rows));
+            return self.push_tokens(message);
+        }
+        self.rows += 1;
+        Ok(())
+    }
+
+    /// The same token by token, which says what is wrong.
+    fn push_tokens(&mut self, message: &[u8]) -> Result<(), String> {
         let text = std::str::from_utf8(message).map_err(|error| format!("not JSON: {error}"))?;
         let mut tokens: Vec<Option<Token<'_>>> = vec![None; self.columns.len()];
         let mut scanner = Scanner::new(text);
@@ -153,7 +178,7 @@ impl JsonRows {
         gather(&mut scanner, &self.fields, &mut tokens)?;
         scanner.end()?;
         let mut cells = Vec::with_capacity(tokens.len());
-        for (field, token) in self.columns.iter().zip(tokens) {
+        for (Target { field, .. }, token) in self.columns.iter().zip(tokens) {
             let column = &field.column;
             let cell = match token {
                 None | Some(Token::Null) if column.not_null => {
@@ -166,7 +191,7 @@ impl JsonRows {
             };
             cells.push(cell);
         }
-        self.builders.iter_mut().zip(cells).for_each(|(builder, cell)| builder.push(cell));
+        self.columns.iter_mut().zip(cells).for_each(|(column, cell)| column.builder.push(cell));
         self.rows += 1;
         Ok(())
     }
@@ -192,7 +217,7 @@ impl JsonRows {
             return Err("the key is no JSON object, and the primary key has several columns".to_string());
         }
         let mut cells = Vec::with_capacity(tokens.len());
-        for (at, (field, token)) in self.columns.iter().zip(tokens).enumerate() {
+        for (at, (Target { field, .. }, token)) in self.columns.iter().zip(tokens).enumerate() {
             let Column { name, ty, not_null, .. } = &field.column;
             cells.push(match token.filter(|token| *token != Token::Null) {
                 Some(token) if key.contains(&at) => {
@@ -203,7 +228,7 @@ impl JsonRows {
                 _ => Cell::Null,
             });
         }
-        self.builders.iter_mut().zip(cells).for_each(|(builder, cell)| builder.push(cell));
+        self.columns.iter_mut().zip(cells).for_each(|(column, cell)| column.builder.push(cell));
         self.rows += 1;
         Ok(())
     }
@@ -211,8 +236,10 @@ impl JsonRows {
     /// The columns of the rows so far, in order; begins anew.
     pub fn finish(&mut self) -> Result<Vec<ArrayRef>, String> {
         self.rows = 0;
-        let finished = self.builders.iter_mut().zip(&self.columns);
-        finished.map(|(builder, field)| builder.finish(&field.column.ty.arrow())).collect()
+        let finished =
+            self.columns.iter_mut().map(|Target { field, builder, .. }| builder.finish(&field.column.ty.arrow()));
+        // All of them begin anew, whichever fails.
+        finished.collect::<Vec<_>>().into_iter().collect()
     }
 }
 
@@ -239,140 +266,6 @@ fn plain_or_text(text: &str) -> Token<'_> {
         Ok(Token::Text(inside)) if scanner.end().is_ok() => Token::Text(inside),
         _ => Token::Plain(text),
     }
-}
-
-/// What a text that stands for itself says of a value of this type: read as a string in JSON is, a number as a number.
-pub(crate) fn plain<'a>(text: &'a str, ty: &SqlType, epoch: Option<Epoch>) -> Result<Cell<'a>, String> {
-    cell(Token::Plain(text), ty, epoch)
-}
-
-fn cell<'a>(token: Token<'a>, ty: &SqlType, epoch: Option<Epoch>) -> Result<Cell<'a>, String> {
-    let unfit = || format!("{} is no {ty}", token.kind());
-    // Numbers may come as texts: not every writer's numbers hold a bigint.
-    let number = || match token {
-        Token::Number(digits) => Ok(digits),
-        Token::Text(digits) if !digits.contains('\\') => Ok(digits.trim()),
-        Token::Plain(digits) => Ok(digits.trim()),
-        _ => Err(unfit()),
-    };
-    let written = |digits: &str| format!("{digits:?} is no {ty}");
-    let text = || match token {
-        Token::Text(text) => Ok(unescaped(text)),
-        Token::Plain(text) => Ok(Cow::Borrowed(text)),
-        _ => Err(unfit()),
-    };
-    Ok(match ty {
-        _ if token == Token::Null => Cell::Null,
-        SqlType::Bool => match token {
-            Token::Bool(b) => Cell::Bool(b),
-            Token::Text("true" | "t") | Token::Plain("true" | "t") => Cell::Bool(true),
-            Token::Text("false" | "f") | Token::Plain("false" | "f") => Cell::Bool(false),
-            _ => return Err(unfit()),
-        },
-        SqlType::Int2 | SqlType::Int4 | SqlType::Int8 => {
-            let digits = number()?;
-            let whole = match digits.parse::<i64>() {
-                Ok(whole) => whole,
-                // 1.0 and 1e3 are whole too.
-                Err(_) => {
-                    let whole = decimal::exact(digits, 0).ok_or_else(|| written(digits))?;
-                    i64::try_from(whole).map_err(|_| out_of_range(digits, ty))?
-                }
-            };
-            let (least, greatest) = match ty {
-                SqlType::Int2 => (i64::from(i16::MIN), i64::from(i16::MAX)),
-                SqlType::Int4 => (i64::from(i32::MIN), i64::from(i32::MAX)),
-                _ => (i64::MIN, i64::MAX),
-            };
-            if !(least..=greatest).contains(&whole) {
-                return Err(out_of_range(digits, ty));
-            }
-            Cell::Int(whole)
-        }
-        SqlType::Float4 | SqlType::Float8 => {
-            let digits = number()?;
-            let x: f64 = digits.parse().map_err(|_| written(digits))?;
-            let is_written_infinite = digits.trim_start_matches(['+', '-']).starts_with(['i', 'I']);
-            if (x.is_infinite() || *ty == SqlType::Float4 && (x as f32).is_infinite()) && !is_written_infinite {
-                return Err(out_of_range(digits, ty));
-            }
-            Cell::Float(x)
-        }
-        SqlType::Numeric { precision, scale } => {
-            let digits = number()?;
-            let unscaled = decimal::rounded(digits, *scale).ok_or_else(|| written(digits))?;
-            if unscaled.unsigned_abs() >= 10u128.pow(u32::from(*precision)) {
-                return Err(out_of_range(digits, ty));
-            }
-            Cell::Decimal(unscaled)
-        }
-        SqlType::Text => match token {
-            Token::Text(text) => Cell::Text(without_nul(unescaped(text))?),
-            Token::Plain(text) => Cell::Text(without_nul(text.into())?),
-            Token::Number(written) | Token::Object(written) | Token::Array(written) => Cell::Text(written.into()),
-            Token::Bool(b) => Cell::Text(if b { "true" } else { "false" }.into()),
-            Token::Null => Cell::Null,
-        },
-        SqlType::Bytea => {
-            let text = text()?;
-            Cell::Bytes(bytes(&text).ok_or_else(|| format!("{text:?} is no bytea (\\x and hexadecimal digits)"))?)
-        }
-        SqlType::Date => {
-            let text = text()?;
-            Cell::Int(Date32Type::parse(&text).ok_or_else(|| written(&text))?.into())
-        }
-        SqlType::Time => {
-            let text = text()?;
-            Cell::Int(Time64MicrosecondType::parse(&text).ok_or_else(|| written(&text))?)
-        }
-        SqlType::Timestamp | SqlType::TimestampTz => Cell::Int(match (token, epoch) {
-            (Token::Number(digits), Some(epoch)) => since_1970(digits, epoch, ty)?,
-            (Token::Plain(text), Some(epoch)) if decimal::floored(text.trim(), 0).is_some() => {
-                since_1970(text.trim(), epoch, ty)?
-            }
-            (Token::Number(_), None) => {
-                return Err("a number is no time (json.timestamp = 's', 'ms' or 'us' says how to read it)".to_string());
-            }
-            _ => {
-                let text = text()?;
-                string_to_datetime(&Utc, text.trim()).map_err(|_| written(&text))?.timestamp_micros()
-            }
-        }),
-        SqlType::Interval => return Err(unfit()),
-        SqlType::Array(item) => {
-            let (Token::Array(text) | Token::Plain(text)) = token else { return Err(unfit()) };
-            let mut items = vec![];
-            let mut scanner = Scanner::new(text);
-            scanner.array(|scanner| {
-                items.push(cell(scanner.value()?, item, epoch)?.value());
-                Ok(())
-            })?;
-            scanner.end()?;
-            Cell::List(items.into())
-        }
-    })
-}
-
-/// PostgreSQL's text has no character of the number 0. As an escape, inside JSON that is kept as text, it may stay.
-fn without_nul(text: Cow<'_, str>) -> Result<Cow<'_, str>, String> {
-    match text.find('\0') {
-        None => Ok(text),
-        Some(at) => Err(format!("a text has the character \\u0000 at byte {at}, which text cannot hold")),
-    }
-}
-
-fn since_1970(digits: &str, epoch: Epoch, ty: &SqlType) -> Result<i64, String> {
-    let us = decimal::floored(digits, epoch.scale()).ok_or_else(|| format!("{digits:?} is no {ty}"))?;
-    i64::try_from(us).map_err(|_| out_of_range(digits, ty))
-}
-
-fn out_of_range(digits: &str, ty: &SqlType) -> String {
-    format!("{digits} is out of range for type {ty}")
-}
-
-fn bytes(text: &str) -> Option<Vec<u8>> {
-    let digits = text.strip_prefix("\\x").filter(|digits| digits.len() % 2 == 0 && digits.is_ascii())?;
-    (0..digits.len() / 2).map(|at| u8::from_str_radix(&digits[at * 2..at * 2 + 2], 16).ok()).collect()
 }
 
 #[cfg(test)]

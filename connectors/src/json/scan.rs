@@ -46,6 +46,16 @@ impl<'a> Scanner<'a> {
         Scanner { text, at: 0 }
     }
 
+    /// From byte `at` on, which a character begins at.
+    pub fn from(text: &'a str, at: usize) -> Scanner<'a> {
+        Scanner { text, at }
+    }
+
+    /// The byte that is read next.
+    pub fn at(&self) -> usize {
+        self.at
+    }
+
     fn peek(&mut self) -> Option<u8> {
         let bytes = self.text.as_bytes();
         while let Some(b' ' | b'\n' | b'\r' | b'\t') = bytes.get(self.at) {
@@ -193,7 +203,7 @@ impl<'a> Scanner<'a> {
     }
 
     /// The string here, without its quotes.
-    fn string(&mut self) -> Result<&'a str, String> {
+    pub fn string(&mut self) -> Result<&'a str, String> {
         let bytes = self.text.as_bytes();
         if bytes.get(self.at) != Some(&b'"') {
             return Err(self.error());
@@ -244,9 +254,15 @@ pub(super) fn unescaped(written: &str) -> Cow<'_, str> {
         return Cow::Borrowed(written);
     }
     let mut text = String::with_capacity(written.len());
+    unescape(written, |piece| text.push_str(piece));
+    Cow::Owned(text)
+}
+
+/// The same, piece by piece.
+pub(super) fn unescape(written: &str, mut put: impl FnMut(&str)) {
     let mut rest = written;
     while let Some(at) = rest.find('\\') {
-        text.push_str(&rest[..at]);
+        put(&rest[..at]);
         let code = |from: usize| rest.get(at + from..at + from + 4).and_then(hex).unwrap_or(0xfffd);
         let (said, length) = match rest.as_bytes().get(at + 1) {
             Some(b'b') => ('\u{8}', 2),
@@ -261,11 +277,10 @@ pub(super) fn unescaped(written: &str) -> Cow<'_, str> {
             Some(other) => (char::from(*other), 2),
             None => break,
         };
-        text.push(said);
+        put(said.encode_utf8(&mut [0; 4]));
         rest = rest.get(at + length..).unwrap_or_default();
     }
-    text.push_str(rest);
-    Cow::Owned(text)
+    put(rest);
 }
 
 fn character(code: u32) -> char {
