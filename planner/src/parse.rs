@@ -5,6 +5,7 @@
 mod aggregate;
 mod copy;
 mod cursor;
+mod declare;
 mod dialect;
 mod duration;
 mod embedded;
@@ -82,9 +83,6 @@ const UNSUPPORTED: &[(&str, &str)] = &[
     ("DELETE", "retention settings remove old rows: see WITH (retention = '…')"),
     ("MERGE", "INSERT … ON CONFLICT … DO UPDATE replaces rows by their primary key"),
     ("TRUNCATE", "DROP the object and create it again"),
-    ("DECLARE", "let the driver fetch in portions with a portal (fetch size), or use COPY … TO STDOUT"),
-    ("FETCH", "let the driver fetch in portions with a portal (fetch size), or use COPY … TO STDOUT"),
-    ("MOVE", "let the driver fetch in portions with a portal (fetch size), or use COPY … TO STDOUT"),
     ("LISTEN", "poll with SELECT"),
     ("NOTIFY", "poll with SELECT"),
     ("LOCK", "every statement reads a consistent snapshot by itself"),
@@ -131,7 +129,10 @@ fn statement(c: &mut Cursor<'_>) -> PlanResult<Statement> {
         "EXECUTE" => session::execute(c),
         "DEALLOCATE" => session::deallocate(c),
         "DISCARD" => session::discard(c),
-        "CLOSE" => session::close(c),
+        "DECLARE" => declare::declare(c),
+        "FETCH" => declare::fetch(c, false),
+        "MOVE" => declare::fetch(c, true),
+        "CLOSE" => declare::close(c),
         "UNLISTEN" => session::unlisten(c),
         "VACUUM" => maintain::vacuum(c),
         "ANALYZE" | "ANALYSE" => session::maintenance(c, "ANALYZE"),

@@ -244,7 +244,10 @@ impl Database {
     /// The same for one session.
     pub fn system(&self, session: &Session) -> SystemTablesOf {
         let settings = session.all().into_iter().map(|(n, v)| (n.to_string(), v.to_string())).collect();
-        self.system_tables().for_session(&session.user, settings).with_rights(session.rights.clone())
+        self.system_tables()
+            .for_session(&session.user, settings)
+            .with_rights(session.rights.clone())
+            .with_cursors(session.cursors.all())
     }
 
     /// A lookup prepared before under the same text, if the catalog is still the one it was prepared for.

@@ -4,7 +4,7 @@ mod transaction;
 
 use crate::{
     database::Database,
-    pg::{Hold, PgError, SessionEvent},
+    pg::{Hold, OpenCursors, PgError, SessionEvent},
     prepared::Prepared,
     rights::Rights,
     wire::{SessionFormat, SessionZone},
@@ -46,6 +46,8 @@ pub struct Session {
     pub shared: Arc<SharedSettings>,
     /// To finish what must not be left half done.
     pub hold: Hold,
+    /// What DECLARE has opened, for `pg_cursors`.
+    pub cursors: OpenCursors,
 }
 
 /// The session's settings as functions see them while a statement runs; what they set is taken over when it ends.
@@ -191,6 +193,7 @@ impl Session {
             changed_in_transaction: false,
             shared,
             hold,
+            cursors: OpenCursors::default(),
         }
     }
 

@@ -29,6 +29,7 @@ pub use sleep::pg_sleep;
 
 use crate::{
     audit::{Audit, Entry},
+    pg::CursorFacts,
     rights::Rights,
 };
 use arrow::{
@@ -144,6 +145,7 @@ pub struct SystemTablesOf {
     stats: Arc<dyn Stats>,
     user: String,
     settings: Arc<Vec<(String, String)>>,
+    cursors: Arc<[Arc<CursorFacts>]>,
     inventory: Arc<OnceLock<Inventory>>,
     audit: Option<Arc<Audit>>,
     /// Of who asks; `None`: a superuser.
@@ -157,6 +159,7 @@ impl SystemTablesOf {
             stats,
             user: inventory::OWNER_NAME.to_string(),
             settings: Arc::default(),
+            cursors: Arc::default(),
             inventory: Arc::default(),
             audit: None,
             rights: None,
@@ -170,6 +173,15 @@ impl SystemTablesOf {
     /// The same for who may do this: rows that have others' data are not shown.
     pub(crate) fn with_rights(self, rights: Arc<Rights>) -> Self {
         SystemTablesOf { rights: Some(rights), ..self }
+    }
+
+    /// The same for a session with these cursors.
+    pub(crate) fn with_cursors(self, cursors: Vec<Arc<CursorFacts>>) -> Self {
+        SystemTablesOf { cursors: cursors.into(), ..self }
+    }
+
+    pub(crate) fn cursors(&self) -> &[Arc<CursorFacts>] {
+        &self.cursors
     }
 
     /// Whether who asks has the privileges of this role.

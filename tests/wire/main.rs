@@ -9,6 +9,7 @@ mod server;
 mod binary;
 mod cancel;
 mod copy;
+mod cursors;
 mod dbt;
 mod fingerprint;
 mod locked;

@@ -13,7 +13,8 @@ use tidemark_catalog::{Acl, HIDDEN, Object, ObjectId, Privileges, Role, SqlType}
 
 /// `pg_roles`, `information_schema.tables` and the like are views in PostgreSQL too.
 pub fn is_view(schema: i64, table: &str) -> bool {
-    const VIEWS: [&str; 11] = [
+    const VIEWS: [&str; 12] = [
+        "pg_cursors",
         "pg_roles",
         "pg_user",
         "pg_group",
@@ -29,7 +30,7 @@ pub fn is_view(schema: i64, table: &str) -> bool {
     schema == INFORMATION_SCHEMA || schema == TIDEMARK || VIEWS.contains(&table)
 }
 
-const FILLED: [&str; 28] = [
+const FILLED: [&str; 29] = [
     "pg_namespace",
     "pg_class",
     "pg_attribute",
@@ -58,6 +59,7 @@ const FILLED: [&str; 28] = [
     "pg_collation",
     "pg_range",
     "pg_matviews",
+    "pg_cursors",
 ];
 
 /// Tables that are empty whatever exists: nothing of what they list is supported so far. What reads one of them by an
@@ -229,6 +231,17 @@ pub fn fill(system: &SystemTablesOf, table: &str, rows: &mut Rows) {
                     ("source", "session".into()),
                     ("reset_val", value.into()),
                     ("boot_val", value.into()),
+                ]);
+            }
+        }
+        "pg_cursors" => {
+            for cursor in system.cursors() {
+                rows.add([
+                    ("name", (&cursor.name).into()),
+                    ("statement", (&cursor.statement).into()),
+                    ("is_holdable", cursor.is_held.into()),
+                    ("is_binary", cursor.is_binary.into()),
+                    ("creation_time", cursor.created_us.into()),
                 ]);
             }
         }
