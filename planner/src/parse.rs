@@ -6,6 +6,7 @@ mod aggregate;
 mod change;
 mod copy;
 mod cursor;
+mod declare;
 mod dialect;
 mod duration;
 mod embedded;
@@ -82,9 +83,6 @@ fn parsed(mut cursor: Cursor<'_>) -> PlanResult<Parsed> {
 /// PostgreSQL statements that have no meaning here, at least so far: known words get an honest answer, not a syntax error.
 const UNSUPPORTED: &[(&str, &str)] = &[
     ("MERGE", "UPDATE … FROM and INSERT … ON CONFLICT do the same in two statements"),
-    ("DECLARE", "let the driver fetch in portions with a portal (fetch size), or use COPY … TO STDOUT"),
-    ("FETCH", "let the driver fetch in portions with a portal (fetch size), or use COPY … TO STDOUT"),
-    ("MOVE", "let the driver fetch in portions with a portal (fetch size), or use COPY … TO STDOUT"),
     ("LISTEN", "poll with SELECT"),
     ("NOTIFY", "poll with SELECT"),
     ("LOCK", "every statement reads a consistent snapshot by itself"),
@@ -136,7 +134,10 @@ fn statement(c: &mut Cursor<'_>) -> PlanResult<Statement> {
         "EXECUTE" => session::execute(c),
         "DEALLOCATE" => session::deallocate(c),
         "DISCARD" => session::discard(c),
-        "CLOSE" => session::close(c),
+        "DECLARE" => declare::declare(c),
+        "FETCH" => declare::fetch(c, false),
+        "MOVE" => declare::fetch(c, true),
+        "CLOSE" => declare::close(c),
         "UNLISTEN" => session::unlisten(c),
         "VACUUM" => maintain::vacuum(c),
         "ANALYZE" | "ANALYSE" => session::maintenance(c, "ANALYZE"),

@@ -269,10 +269,42 @@ pub enum Statement {
     Discard {
         what: String,
     },
-    /// `CLOSE ALL`, `UNLISTEN *` and the like that clients send on reset and that have nothing to do here; the command tag
+    /// `DECLARE name [BINARY] [INSENSITIVE] [NO SCROLL] CURSOR [{WITH | WITHOUT} HOLD] FOR query`
+    Declare {
+        name: String,
+        is_binary: bool,
+        /// `WITH HOLD`: outlives the transaction.
+        is_held: bool,
+        /// A [`Statement::Query`].
+        query: Box<Parsed>,
+    },
+    /// `FETCH [direction] [FROM | IN] cursor`; `moves`: `MOVE`, which sends no rows
+    Fetch {
+        cursor: String,
+        direction: Direction,
+        moves: bool,
+    },
+    /// `CLOSE name`; `None` is ALL
+    Close {
+        name: Option<String>,
+    },
+    /// `UNLISTEN *` and the like that clients send on reset and that have nothing to do here; the command tag
     Nothing {
         tag: &'static str,
     },
+}
+
+/// Which rows a FETCH is for, from where its cursor stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Direction {
+    /// So many that come next; 0 is the row that it stands on, `u64::MAX` is ALL.
+    Next(u64),
+    /// The one that many rows on, from 1.
+    Relative(u64),
+    /// The one of this number, from 1.
+    Absolute(u64),
+    /// Any that may lie behind.
+    Backward,
 }
 
 /// Where the reading of a topic goes on.

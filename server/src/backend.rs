@@ -3,7 +3,10 @@
 use crate::{
     database::Database,
     door::Door,
-    pg::{self, Admission, Bound, Column, Completed, Login, Outcome, PgError, SessionEvent, Startup, TxEvent, Verb},
+    pg::{
+        self, Admission, Batches, Bound, Column, Completed, CursorVerb, Declaration, EncodeRows, Fetch, Formats, Login,
+        OpenCursors, Outcome, PgError, Reach, SessionEvent, Startup, TxEvent, Verb,
+    },
     prepared::{Prepared, PreparedLookup},
     serving::Serving,
     session::Session,
@@ -11,12 +14,17 @@ use crate::{
     statement::{self, served_lookup::ServedLookup},
     system::{SessionFacts, functions, pg_sleep},
 };
+use arrow::datatypes::Schema;
 use async_trait::async_trait;
 use bytes::BytesMut;
 use datafusion::execution::FunctionRegistry;
 use std::{borrow::Cow, sync::Arc, time::Duration};
 use tidemark_catalog::{Access, ObjectId};
-use tidemark_planner::{Statement, lookup::fingerprint::Fingerprint, statement::Parsed};
+use tidemark_planner::{
+    Statement,
+    lookup::fingerprint::Fingerprint,
+    statement::{Direction, Parsed},
+};
 
 pub struct TidemarkBackend {
     pub database: Arc<Database>,
@@ -210,8 +218,55 @@ impl pg::Backend for TidemarkBackend {
             Statement::Savepoint { name } => Some(Verb::Savepoint(name)),
             Statement::Release { name } => Some(Verb::Release(name)),
             Statement::RollbackTo { name } => Some(Verb::RollbackTo(name)),
+            Statement::Close { name } => Some(Verb::CloseCursor(name.as_deref())),
             _ => None,
         }
+    }
+
+    fn cursor_verb<'a>(&self, prepared: &'a Prepared) -> Option<CursorVerb<'a, Prepared>> {
+        let parsed = prepared.parsed.as_ref()?;
+        match &parsed.statement {
+            Statement::Declare { name, is_binary, is_held, .. } => {
+                let (is_binary, is_held, query) = (*is_binary, *is_held, prepared.declared.as_ref()?);
+                Some(CursorVerb::Declare(Declaration { name, query, text: &parsed.text, is_binary, is_held }))
+            }
+            Statement::Fetch { cursor, direction, moves } => {
+                let reach = match *direction {
+                    Direction::Next(rows) => Reach::Next(rows),
+                    Direction::Relative(rows) => Reach::Relative(rows),
+                    Direction::Absolute(row) => Reach::Absolute(row),
+                    Direction::Backward => Reach::Backward,
+                };
+                Some(CursorVerb::Fetch(Fetch { cursor, reach, moves: *moves }))
+            }
+            _ => None,
+        }
+    }
+
+    async fn open_cursor(
+        &self,
+        session: &mut Session,
+        query: &Arc<Prepared>,
+        bound: &Bound,
+    ) -> Result<Batches, PgError> {
+        match statement::execute(&self.database, session, query, bound).await? {
+            Outcome::Rows { stream, .. } => Ok(stream),
+            _ => Err(PgError::error("XX000", "the query of a cursor gave no rows to stream")),
+        }
+    }
+
+    fn encoder(
+        &self,
+        session: &mut Session,
+        query: &Prepared,
+        formats: &Formats,
+    ) -> Result<Box<dyn EncodeRows>, PgError> {
+        let schema = query.schema.clone().unwrap_or_else(|| Arc::new(Schema::empty()));
+        statement::encoder(session, &schema, &Bound { result_formats: formats.clone(), ..Bound::default() })
+    }
+
+    fn cursors(&self, session: &mut Session) -> OpenCursors {
+        session.cursors.clone()
     }
 
     fn execute_now(

@@ -259,6 +259,7 @@ impl Database {
             .for_session(&session.user, settings)
             .with_rights(session.rights.clone())
             .among(self.sessions.clone(), session.connection_id)
+            .with_cursors(session.cursors.all())
     }
 
     /// A lookup prepared before under the same text, if the catalog is still the one it was prepared for.

@@ -12,6 +12,7 @@
 //!     frontend    bytes to messages          reply   messages to bytes
 //!     portal      statements and portals     transaction   the block's status
 //!     execute     statements and rows        copy          data in and out
+//!     fetch       rows of a cursor           cursor        what one is
 //!     watch       cancel, timeout, shutdown, a client that left
 //!     socket      the stream and its buffers
 //!     counters    what is counted of it
@@ -28,8 +29,10 @@ mod backend;
 mod connection;
 mod copy;
 mod counters;
+mod cursor;
 mod error;
 mod execute;
+mod fetch;
 mod format;
 mod frontend;
 mod portal;
@@ -47,6 +50,7 @@ pub use backend::{
     Login, Outcome, RowsTag, SessionEvent, Startup, TxEvent, Verb,
 };
 pub use counters::Counters;
+pub use cursor::{CursorFacts, CursorVerb, Declaration, Fetch, OpenCursors, Reach};
 pub use error::{PgError, Severity, sqlstate};
 pub use format::{Format, Formats};
 pub use server::{ListenError, Server, Settings, bind, bind_guarded};

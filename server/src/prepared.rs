@@ -30,6 +30,8 @@ pub struct Prepared {
     pub lookup: Option<PreparedLookup>,
     /// The same of several feature views at once.
     pub service: Option<PreparedService>,
+    /// The query of a DECLARE.
+    pub declared: Option<Arc<Prepared>>,
     pub parameter_oids: Vec<u32>,
     pub schema: Option<SchemaRef>,
     pub columns: Option<Arc<[Column]>>,
@@ -63,6 +65,7 @@ impl Prepared {
             unparsed: None,
             lookup: None,
             service: None,
+            declared: None,
             parameter_oids: vec![],
             schema: None,
             columns: None,
@@ -79,6 +82,7 @@ impl Prepared {
             unparsed: Some(sql.into()),
             lookup: self.lookup.as_ref().map(|lookup| PreparedLookup { keys, shape: lookup.shape.clone() }),
             service: None,
+            declared: None,
             parameter_oids: vec![],
             schema: self.schema.clone(),
             columns: self.columns.clone(),
@@ -166,6 +170,12 @@ impl Prepared {
                 if !numbers.is_empty() {
                     prepared.parameter_oids = oids(&[], &instants::declared(&numbers, declared)?);
                 }
+            }
+            Statement::Declare { query, .. } => {
+                let query = Prepared::new(database, session, (**query).clone(), declared, at_once);
+                let query = Box::pin(query).await?;
+                prepared.parameter_oids = query.parameter_oids.clone();
+                prepared.declared = Some(Arc::new(query));
             }
             other => prepared.schema = statement::result_schema(session, other),
         }

@@ -5,7 +5,7 @@ mod transaction;
 
 use crate::{
     database::Database,
-    pg::{Hold, PgError, SessionEvent},
+    pg::{Hold, OpenCursors, PgError, SessionEvent},
     prepared::Prepared,
     rights::Rights,
     sessions::Place,
@@ -58,6 +58,8 @@ pub struct Session {
     temporary: Temporary,
     /// Among the sessions that are open, once it is.
     pub place: Option<Place>,
+    /// What DECLARE has opened, for `pg_cursors`.
+    pub cursors: OpenCursors,
 }
 
 /// The session's settings as functions see them while a statement runs; what they set is taken over when it ends.
@@ -211,6 +213,7 @@ impl Session {
             hold,
             temporary: Temporary::default(),
             place: None,
+            cursors: OpenCursors::default(),
         }
     }
 

@@ -281,13 +281,16 @@ async fn run(
             Ok(Outcome::Done { tag: format!("DISCARD {what}").into() })
         }
         Statement::Nothing { tag } => Ok(Outcome::Done { tag: (*tag).into() }),
-        // The protocol layer answers these by `Backend::verb`.
+        // The protocol layer answers these by `Backend::verb` and `Backend::cursor_verb`.
         Statement::Begin { .. }
         | Statement::Commit
         | Statement::Rollback
         | Statement::Savepoint { .. }
         | Statement::RollbackTo { .. }
-        | Statement::Release { .. } => Ok(Outcome::Empty),
+        | Statement::Release { .. }
+        | Statement::Declare { .. }
+        | Statement::Fetch { .. }
+        | Statement::Close { .. } => Ok(Outcome::Empty),
     }
 }
 
@@ -425,7 +428,7 @@ pub fn result_formats(bound: &Bound, columns: usize) -> Vec<FieldFormat> {
     (0..columns).map(|i| result_format(bound, i)).collect()
 }
 
-fn encoder(session: &Session, schema: &Schema, bound: &Bound) -> Result<Box<dyn EncodeRows>, PgError> {
+pub fn encoder(session: &Session, schema: &Schema, bound: &Bound) -> Result<Box<dyn EncodeRows>, PgError> {
     let formats = result_formats(bound, schema.fields().len());
     Ok(Box::new(BatchEncoder(RowEncoder::new(schema, &formats, &session.format)?)))
 }

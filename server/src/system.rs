@@ -35,6 +35,7 @@ pub use sleep::pg_sleep;
 
 use crate::{
     audit::{Audit, Entry},
+    pg::CursorFacts,
     rights::Rights,
     sessions::{Open, Sessions},
 };
@@ -151,6 +152,7 @@ pub struct SystemTablesOf {
     stats: Arc<dyn Stats>,
     user: String,
     settings: Arc<Vec<(String, String)>>,
+    cursors: Arc<[Arc<CursorFacts>]>,
     inventory: Arc<OnceLock<Inventory>>,
     audit: Option<Arc<Audit>>,
     /// Of who asks; `None`: a superuser.
@@ -166,6 +168,7 @@ impl SystemTablesOf {
             stats,
             user: inventory::OWNER_NAME.to_string(),
             settings: Arc::default(),
+            cursors: Arc::default(),
             inventory: Arc::default(),
             audit: None,
             rights: None,
@@ -194,6 +197,15 @@ impl SystemTablesOf {
     /// The connection that asks.
     pub(crate) fn asked_by(&self) -> Option<i32> {
         self.sessions.as_ref().map(|(_, connection)| *connection)
+    }
+
+    /// The same for a session with these cursors.
+    pub(crate) fn with_cursors(self, cursors: Vec<Arc<CursorFacts>>) -> Self {
+        SystemTablesOf { cursors: cursors.into(), ..self }
+    }
+
+    pub(crate) fn cursors(&self) -> &[Arc<CursorFacts>] {
+        &self.cursors
     }
 
     /// Whether who asks has the privileges of this role.

@@ -11,6 +11,7 @@ mod binary;
 mod cancel;
 mod captures;
 mod copy;
+mod cursors;
 mod dbt;
 mod deprecated;
 mod fingerprint;

@@ -306,19 +306,6 @@ pub(super) fn discard(c: &mut Cursor<'_>) -> PlanResult<Statement> {
     Ok(Statement::Discard { what: what.to_string() })
 }
 
-pub(super) fn close(c: &mut Cursor<'_>) -> PlanResult<Statement> {
-    c.expect("CLOSE")?;
-    if c.eat("ALL") {
-        return Ok(Statement::Nothing { tag: "CLOSE CURSOR ALL" });
-    }
-    let start = *c;
-    let name = c.identifier()?;
-    c.finish()?;
-    Err(start.place(PlanError::new(INVALID_CURSOR_NAME, format!("cursor \"{name}\" does not exist"))))
-}
-
-const INVALID_CURSOR_NAME: &str = "34000";
-
 pub(super) fn unlisten(c: &mut Cursor<'_>) -> PlanResult<Statement> {
     c.expect("UNLISTEN")?;
     if !c.eat_token(&Token::Mul) {

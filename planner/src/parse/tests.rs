@@ -519,7 +519,8 @@ fn transactions_and_prepared_statements_are_as_in_postgresql() {
         ("DEALLOCATE PREPARE a", Statement::Deallocate { name: Some(name()) }),
         ("DISCARD ALL", Statement::Discard { what: "ALL".into() }),
         ("discard temporary", Statement::Discard { what: "TEMP".into() }),
-        ("CLOSE ALL", Statement::Nothing { tag: "CLOSE CURSOR ALL" }),
+        ("CLOSE ALL", Statement::Close { name: None }),
+        ("CLOSE a", Statement::Close { name: Some(name()) }),
         ("UNLISTEN *", Statement::Nothing { tag: "UNLISTEN" }),
         ("vacuum analyze pgbench_tellers", Statement::Nothing { tag: "VACUUM" }),
         ("ANALYZE (VERBOSE) public.t (a, b), u", Statement::Nothing { tag: "ANALYZE" }),
@@ -670,7 +671,6 @@ fn what_is_refused_says_so() {
         "t (",
     );
     check_error("CREATE SOURCE s ()", "42601", "syntax error at or near \")\"", ")");
-    check_error("CLOSE c", "34000", "cursor \"c\" does not exist", "c");
     check_error("COPY t FROM STDIN (FORMAT xml)", "22023", "COPY format \"xml\" not recognized", "FORMAT");
     check_error(
         "CREATE SOURCE s (a int) WITH (a = 1, A = 2)",
@@ -678,6 +678,60 @@ fn what_is_refused_says_so() {
         "option \"a\" is given more than once",
         "A = 2",
     );
+}
+
+#[test]
+fn cursors_are_declared_fetched_and_moved() {
+    use crate::statement::Direction::*;
+    for (sql, direction) in [
+        ("FETCH c", Next(1)),
+        ("FETCH next", Next(1)),
+        ("FETCH NEXT c", Next(1)),
+        ("FETCH FORWARD FROM c", Next(1)),
+        ("FETCH FORWARD 100 FROM \"c\"", Next(100)),
+        ("FETCH 100 IN c", Next(100)),
+        ("FETCH +2 c", Next(2)),
+        ("FETCH 0 FROM c", Next(0)),
+        ("FETCH ALL FROM c", Next(u64::MAX)),
+        ("FETCH FORWARD ALL c", Next(u64::MAX)),
+        ("FETCH BACKWARD -3 FROM c", Next(3)),
+        ("FETCH FIRST FROM c", Absolute(1)),
+        ("FETCH ABSOLUTE 5 c", Absolute(5)),
+        ("FETCH RELATIVE 5 c", Relative(5)),
+        ("FETCH RELATIVE 0 c", Next(0)),
+        ("FETCH LAST c", Backward),
+        ("FETCH PRIOR c", Backward),
+        ("FETCH -1 c", Backward),
+        ("FETCH BACKWARD c", Backward),
+        ("FETCH BACKWARD ALL c", Backward),
+        ("FETCH ABSOLUTE -1 c", Backward),
+        ("FETCH RELATIVE -1 c", Backward),
+    ] {
+        let cursor = if sql == "FETCH next" { "next" } else { "c" }.to_string();
+        check(sql, Statement::Fetch { cursor: cursor.clone(), direction, moves: false });
+        check(&sql.replace("FETCH", "MOVE"), Statement::Fetch { cursor, direction, moves: true });
+    }
+    for (sql, binary, held) in [
+        ("DECLARE c CURSOR FOR SELECT 1", false, false),
+        ("DECLARE \"c\" BINARY NO SCROLL INSENSITIVE CURSOR WITH HOLD FOR SELECT 1 ;", true, true),
+        ("declare c no scroll binary cursor without hold for select 1", true, false),
+    ] {
+        match one(sql).map(|parsed| parsed.statement) {
+            Ok(Statement::Declare { name, is_binary, is_held, query }) => {
+                assert_eq!((name.as_str(), is_binary, is_held), ("c", binary, held), "{sql}");
+                assert_eq!(query.text.to_lowercase(), "select 1");
+            }
+            other => panic!("{sql}: {other:?}"),
+        }
+    }
+    check_error("DECLARE c SCROLL CURSOR FOR SELECT 1", "0A000", "SCROLL cursors are not supported", "SCROLL");
+    check_error(
+        "DECLARE c CURSOR FOR INSERT INTO t VALUES (1)",
+        "42601",
+        "syntax error at or near \"INSERT\"",
+        "INSERT",
+    );
+    check_error("FETCH 1.5 FROM c", "42601", "syntax error at or near \"1.5\"", "1.5");
 }
 
 #[test]
@@ -690,6 +744,7 @@ fn every_refusal_of_something_meant_has_a_hint() {
         "CREATE SOURCE s (a timestamptz, WATERMARK FOR a AS a - INTERVAL '1 year')",
         "SELECT * FROM a GLOBAL JOIN b ON true",
         "MERGE INTO t USING s ON true WHEN MATCHED THEN DELETE",
+        "DECLARE c SCROLL CURSOR FOR SELECT 1",
     ] {
         assert!(parse(sql).is_err_and(|error| error.hint.is_some()), "{sql}");
     }

@@ -8,7 +8,8 @@
 //! Values go back as complete DataRow messages that the backend's encoder writes straight into the connection's output
 //! buffer, so a value is written once and a batch is never turned into rows of boxed values.
 
-use super::error::PgError;
+use super::cursor::{CursorVerb, OpenCursors};
+use super::error::{PgError, sqlstate};
 use super::format::Formats;
 use super::watch::Hold;
 use crate::scram::Verifier;
@@ -133,6 +134,36 @@ pub trait Backend: Send + Sync + 'static {
     /// Statements the protocol carries out itself, because their meaning is the connection's state.
     fn verb<'a>(&self, prepared: &'a Self::Prepared) -> Option<Verb<'a>>;
 
+    /// Statements about cursors, which the protocol carries out too.
+    fn cursor_verb<'a>(&self, _prepared: &'a Self::Prepared) -> Option<CursorVerb<'a, Self::Prepared>> {
+        None
+    }
+
+    /// Runs a query whose rows are to be fetched in portions, each in formats of its own ([`Backend::encoder`]).
+    async fn open_cursor(
+        &self,
+        _session: &mut Self::Session,
+        _query: &Arc<Self::Prepared>,
+        _bound: &Bound,
+    ) -> Result<Batches, PgError> {
+        Err(PgError::error(sqlstate::FEATURE_NOT_SUPPORTED, "there are no cursors"))
+    }
+
+    /// What encodes rows of [`Backend::open_cursor`], as the session is now.
+    fn encoder(
+        &self,
+        _session: &mut Self::Session,
+        _query: &Self::Prepared,
+        _formats: &Formats,
+    ) -> Result<Box<dyn EncodeRows>, PgError> {
+        Err(PgError::error(sqlstate::FEATURE_NOT_SUPPORTED, "there are no cursors"))
+    }
+
+    /// Where the session looks its cursors up.
+    fn cursors(&self, _session: &mut Self::Session) -> OpenCursors {
+        OpenCursors::default()
+    }
+
     /// The path of point lookups: if this statement can be answered at once, without waiting, append its rows to `out`
     /// as complete DataRow messages. `None` sends it to [`Backend::execute`] (then append nothing). On an error
     /// anything appended is taken back. No timeout, cancellation or copy applies here.
@@ -155,7 +186,7 @@ pub trait Backend: Send + Sync + 'static {
     ) -> Result<Outcome, PgError>;
 
     /// A transaction began or ended, or got its mode. A failed block ends in `Rollback`, whatever the client said. Nothing
-    /// interrupts this. Savepoints are only names so far: rolling back to one ends the failed state and undoes nothing.
+    /// interrupts this. Savepoints are only names so far: rolling back to one ends the failed state, closes the cursors declared since and undoes nothing else.
     async fn transaction(&self, _session: &mut Self::Session, _event: TxEvent) -> Result<(), PgError> {
         Ok(())
     }

@@ -10,7 +10,7 @@ use super::error::{PgError, sqlstate};
 use super::execute::HIGH_WATER_BYTES;
 use super::format::Formats;
 use super::frontend::{Bind, Frontend, Target, decode};
-use super::portal::{Portal, Portals, Progress, Statements};
+use super::portal::{Portal, Portals, Statements};
 use super::reply::{self, TxStatus};
 use super::server::Shared;
 use super::socket::Socket;
@@ -147,6 +147,9 @@ where
     /// Tells the client of an error, and the transaction with it.
     async fn report(&mut self, error: PgError) {
         self.shared.counters.error(error.sqlstate);
+        if self.transaction.status == TxStatus::Idle {
+            self.portals.end(false);
+        }
         if let Some(event) = self.transaction.fail() {
             let backend = self.backend();
             if let Err(error) = backend.transaction(&mut self.session, event).await {
@@ -161,7 +164,7 @@ where
     /// ReadyForQuery: the end of a simple query or of a batch.
     fn ready(&mut self) {
         if self.transaction.status == TxStatus::Idle {
-            self.portals.clear();
+            self.portals.end(true);
         }
         self.events();
         reply::ready_for_query(&mut self.socket.output, self.transaction.status);
@@ -270,12 +273,12 @@ where
         bind.parameters(&raw, &mut bound.parameters)?;
         bound.parameter_formats = bind.parameter_formats;
         bound.result_formats = bind.result_formats;
-        self.portals.put(bind.portal.to_owned(), Portal { prepared, bound, progress: Progress::Ready });
+        self.portals.put(bind.portal.to_owned(), Portal::new(prepared, bound, self.transaction.depth()));
         self.socket.output.extend_from_slice(reply::BIND_COMPLETE);
         Ok(())
     }
 
-    fn check_bind(&mut self, bind: &Bind<'_>, prepared: &B::Prepared) -> Result<(), PgError> {
+    fn check_bind(&mut self, bind: &Bind<'_>, prepared: &Arc<B::Prepared>) -> Result<(), PgError> {
         let (formats, parameters) = (bind.parameter_format_count, bind.parameter_count);
         if formats > 1 && formats != parameters {
             let message = format!("bind message has {formats} parameter formats but {parameters} parameters");
@@ -289,36 +292,37 @@ where
             )));
         }
         let formats = bind.result_format_count;
-        if formats > 1
-            && let Some(columns) = self.shared.backend.columns(&mut self.session, prepared)
-            && formats != columns.len()
-        {
-            let columns = columns.len();
-            let message = format!("bind message has {formats} result formats but query has {columns} columns");
-            return Err(PgError::protocol(message));
+        if formats > 1 {
+            let shown = self.shown(prepared);
+            if let Some(columns) = self.shared.backend.columns(&mut self.session, &shown)
+                && formats != columns.len()
+            {
+                let columns = columns.len();
+                let message = format!("bind message has {formats} result formats but query has {columns} columns");
+                return Err(PgError::protocol(message));
+            }
         }
         Ok(())
     }
 
     fn describe(&mut self, target: Target<'_>) -> Result<(), Fault> {
         let text = Formats::default();
-        let out = &mut self.socket.output;
         let backend = &self.shared.backend;
-        let (columns, formats) = match target {
+        let (shown, formats) = match target {
             Target::Statement(name) => {
                 let prepared = self.statements.get(name)?;
                 self.transaction.admit(backend.verb(&prepared))?;
-                let columns = backend.columns(&mut self.session, &prepared).map(|columns| columns.into_owned());
-                reply::parameter_description(out, backend.parameter_types(&prepared));
-                (columns.map(std::borrow::Cow::Owned), &text)
+                reply::parameter_description(&mut self.socket.output, backend.parameter_types(&prepared));
+                (self.shown(&prepared), &text)
             }
             Target::Portal(name) => {
                 let portal = self.portals.get(name)?;
                 self.transaction.admit(backend.verb(&portal.prepared))?;
-                (backend.columns(&mut self.session, &portal.prepared), &portal.bound.result_formats)
+                (self.shown(&portal.prepared), &portal.bound.result_formats)
             }
         };
-        match columns {
+        let out = &mut self.socket.output;
+        match backend.columns(&mut self.session, &shown) {
             Some(columns) => {
                 check_width(columns.len())?;
                 reply::row_description(out, &columns, formats);

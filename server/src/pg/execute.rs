@@ -6,8 +6,9 @@
 
 use super::backend::{Backend, Bound, Completed, Outcome, TxEvent, Verb};
 use super::connection::{Connection, check_width};
+use super::cursor::{CursorVerb, unknown_cursor};
 use super::error::{PgError, sqlstate};
-use super::portal::{Portal, Progress, Running, unknown_portal, unknown_statement};
+use super::portal::{Portal, Progress, Running, unknown_statement};
 use super::reply;
 use super::transaction::Step;
 use super::watch::Fault;
@@ -24,7 +25,7 @@ const ROWS_PER_CHUNK_MAX: usize = 256;
 
 /// How rows stand after a run.
 #[derive(Debug, PartialEq)]
-enum Pumped {
+pub(super) enum Pumped {
     /// The client's row limit was reached.
     Suspended,
     Finished(Completed),
@@ -93,6 +94,11 @@ where
         if self.answer_now(prepared, &bound)? {
             return Ok(());
         }
+        match backend.cursor_verb(prepared) {
+            Some(CursorVerb::Declare(declaration)) => return self.declare(declaration, bound).await,
+            Some(CursorVerb::Fetch(fetch)) => return self.fetch_at_once(fetch).await,
+            None => {}
+        }
         // The description stands only if the statement starts: an error instead must not follow it.
         let Some(mut running) = self.start(prepared, &bound).await? else { return Ok(()) };
         self.describe_rows(prepared, &bound)?;
@@ -148,6 +154,7 @@ where
         match &portal.progress {
             Progress::Ready => {}
             Progress::Running(_) => self.begin_statement().await?,
+            Progress::Fetching { sent, left } => return self.fetch(portal, Some((*sent, *left)), rows_max).await,
             Progress::Finished(Some(tag)) => {
                 self.rows_complete(Completed { rows: 0, tag: *tag });
                 return Ok(false);
@@ -176,19 +183,34 @@ where
                 }
                 None => {}
             }
+            match backend.cursor_verb(&portal.prepared) {
+                Some(CursorVerb::Declare(declaration)) => {
+                    self.begin_statement().await?;
+                    self.declare(declaration, std::mem::take(&mut portal.bound)).await?;
+                    return Ok(false);
+                }
+                Some(CursorVerb::Fetch(_)) => return self.fetch(portal, None, rows_max).await,
+                None => {}
+            }
             self.begin_statement().await?;
             match self.start(&portal.prepared, &portal.bound).await? {
                 Some(running) => portal.progress = Progress::Running(running),
                 None => return Ok(false),
             }
         }
+        if portal.cursor.is_some() {
+            let formats = portal.bound.result_formats.clone();
+            self.encode_as(portal, &formats)?;
+        }
         if let Progress::Running(running) = &mut portal.progress {
             match self.pump(running, rows_max).await? {
                 Pumped::Suspended => {
+                    portal.pass(rows_max, rows_max);
                     self.events();
                     self.socket.output.extend_from_slice(reply::PORTAL_SUSPENDED);
                 }
                 Pumped::Finished(completed) => {
+                    portal.pass(completed.rows, rows_max);
                     portal.progress = Progress::Finished(Some(completed.tag));
                     self.rows_complete(completed);
                 }
@@ -238,7 +260,7 @@ where
     }
 
     /// Sends up to `rows_max` rows.
-    async fn pump(&mut self, running: &mut Running, rows_max: u64) -> Result<Pumped, Fault> {
+    pub(super) async fn pump(&mut self, running: &mut Running, rows_max: u64) -> Result<Pumped, Fault> {
         let mut sent = 0;
         match running {
             Running::Messages { messages, left } => {
@@ -282,7 +304,7 @@ where
         }
     }
 
-    fn rows_complete(&mut self, completed: Completed) {
+    pub(super) fn rows_complete(&mut self, completed: Completed) {
         self.events();
         reply::rows_complete(&mut self.socket.output, completed.tag, completed.rows);
     }
@@ -312,16 +334,21 @@ where
                 return Ok("CLOSE CURSOR ALL");
             }
             Verb::CloseCursor(Some(name)) => {
-                return if self.portals.remove(name) { Ok("CLOSE CURSOR") } else { Err(unknown_portal(name).into()) };
+                return if self.portals.remove(name) { Ok("CLOSE CURSOR") } else { Err(unknown_cursor(name).into()) };
             }
         };
+        match verb {
+            Verb::Release(_) => self.portals.release(self.transaction.depth()),
+            Verb::RollbackTo(_) => self.portals.roll_back(self.transaction.depth()),
+            _ => {}
+        }
         let Step { event, warning, tag } = step;
         if let Some(warning) = warning {
             reply::error_or_notice(&mut self.socket.output, &warning);
         }
         if let Some(event) = event {
             if event != (TxEvent::Begin { implicit: false }) {
-                self.portals.clear();
+                self.portals.end(event == TxEvent::Commit);
             }
             let backend = self.backend();
             // A COMMIT that fails has rolled back, and the block is over all the same.

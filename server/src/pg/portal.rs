@@ -1,6 +1,7 @@
 //! What a connection remembers between messages: prepared statements and portals, each by name.
 
 use super::backend::{Batches, Bound, Completed, EncodeRows, RowsTag};
+use super::cursor::{Cursor, unknown_cursor};
 use super::error::{PgError, sqlstate};
 use ahash::AHashMap;
 use arrow::record_batch::RecordBatch;
@@ -70,11 +71,33 @@ pub(super) struct Portal<P> {
     pub prepared: Arc<P>,
     pub bound: Bound,
     pub progress: Progress,
+    /// Savepoints that were open when it was made.
+    pub depth: usize,
+    /// If DECLARE has made it.
+    pub cursor: Option<Cursor>,
+}
+
+impl<P> Portal<P> {
+    pub fn new(prepared: Arc<P>, bound: Bound, depth: usize) -> Self {
+        Portal { prepared, bound, progress: Progress::Ready, depth, cursor: None }
+    }
+
+    /// So many rows of `asked` have gone by.
+    pub fn pass(&mut self, rows: u64, asked: u64) {
+        if let Some(cursor) = &mut self.cursor {
+            cursor.pass(rows, asked);
+        }
+    }
 }
 
 pub(super) enum Progress {
     Ready,
     Running(Running),
+    /// A FETCH that the client takes in portions: rows sent, and left to send.
+    Fetching {
+        sent: u64,
+        left: u64,
+    },
     /// Run to its end; a statement of rows may be executed again and gives none.
     Finished(Option<RowsTag>),
 }
@@ -161,11 +184,47 @@ impl<P> Portals<P> {
         if name.is_empty() { self.unnamed.take().is_some() } else { self.named.remove(name).is_some() }
     }
 
-    /// The transaction ended, and every portal with it.
-    pub fn clear(&mut self) {
+    /// A cursor to read from.
+    pub fn cursor(&self, name: &str) -> Result<(&Portal<P>, &Cursor), PgError> {
+        let Some(portal) = self.named.get(name) else { return Err(unknown_cursor(name)) };
+        let cursor = portal.cursor.as_ref().ok_or_else(|| {
+            let message = format!("portal \"{name}\" cannot be fetched from");
+            PgError::error(sqlstate::OBJECT_NOT_IN_PREREQUISITE_STATE, message)
+                .hint("it was made by Bind and is read by Execute; FETCH reads what DECLARE has made")
+        })?;
+        Ok((portal, cursor))
+    }
+
+    /// The transaction ended, and every portal with it but the cursors that are held: those of this transaction too if it
+    /// has committed.
+    pub fn end(&mut self, committed: bool) {
         if let Some(portal) = self.unnamed.take() {
             self.keep(portal.bound);
         }
+        if self.named.is_empty() {
+            return;
+        }
+        self.named.retain(|_, portal| {
+            portal.depth = 0;
+            let Some(cursor) = &mut portal.cursor else { return false };
+            cursor.has_survived |= cursor.is_held && committed;
+            cursor.has_survived
+        });
+    }
+
+    /// A savepoint was released: what was made since belongs to what is around it.
+    pub fn release(&mut self, depth: usize) {
+        self.named.values_mut().for_each(|portal| portal.depth = portal.depth.min(depth));
+    }
+
+    /// Back to a savepoint, which stays open: what was made since is gone.
+    pub fn roll_back(&mut self, depth: usize) {
+        self.named.retain(|_, portal| portal.depth < depth);
+    }
+
+    /// Closes them all.
+    pub fn clear(&mut self) {
+        self.end(false);
         self.named.clear();
     }
 }

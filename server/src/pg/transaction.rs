@@ -33,6 +33,11 @@ impl Transaction {
         Transaction { status: TxStatus::Idle, implicit: false, savepoints: Vec::new() }
     }
 
+    /// Open savepoints.
+    pub fn depth(&self) -> usize {
+        self.savepoints.len()
+    }
+
     /// A statement may run, unless the block has failed and this does not end it.
     pub fn admit(&self, verb: Option<Verb<'_>>) -> Result<(), PgError> {
         let leaves = matches!(verb, Some(Verb::Commit | Verb::Rollback | Verb::RollbackTo(_)));

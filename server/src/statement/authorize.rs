@@ -42,6 +42,9 @@ pub fn authorize(session: &Session, snapshot: &Snapshot, statement: &Statement) 
         | Statement::Execute { .. }
         | Statement::Deallocate { .. }
         | Statement::Discard { .. }
+        | Statement::Declare { .. }
+        | Statement::Fetch { .. }
+        | Statement::Close { .. }
         | Statement::Nothing { .. } => Ok(()),
         // Who may do these depends on more than the statement.
         Statement::CreateRole { .. }

@@ -13,7 +13,8 @@ use tidemark_catalog::{Acl, HIDDEN, Object, ObjectId, Privileges, Role, SqlType}
 
 /// `pg_roles`, `information_schema.tables` and the like are views in PostgreSQL too.
 pub fn is_view(schema: i64, table: &str) -> bool {
-    const VIEWS: [&str; 17] = [
+    const VIEWS: [&str; 18] = [
+        "pg_cursors",
         "pg_roles",
         "pg_user",
         "pg_group",
@@ -35,7 +36,7 @@ pub fn is_view(schema: i64, table: &str) -> bool {
     table.starts_with("pg_stat_") || schema == INFORMATION_SCHEMA || schema == TIDEMARK || VIEWS.contains(&table)
 }
 
-const FILLED: [&str; 37] = [
+const FILLED: [&str; 38] = [
     "pg_namespace",
     "pg_class",
     "pg_attribute",
@@ -73,6 +74,7 @@ const FILLED: [&str; 37] = [
     "pg_stat_archiver",
     "pg_stat_all_tables",
     "pg_stat_user_tables",
+    "pg_cursors",
 ];
 
 /// Tables that are empty whatever exists: nothing of what they list is supported so far. What reads one of them by an
@@ -244,6 +246,17 @@ pub fn fill(system: &SystemTablesOf, table: &str, rows: &mut Rows) {
                     ("source", "session".into()),
                     ("reset_val", value.into()),
                     ("boot_val", value.into()),
+                ]);
+            }
+        }
+        "pg_cursors" => {
+            for cursor in system.cursors() {
+                rows.add([
+                    ("name", (&cursor.name).into()),
+                    ("statement", (&cursor.statement).into()),
+                    ("is_holdable", cursor.is_held.into()),
+                    ("is_binary", cursor.is_binary.into()),
+                    ("creation_time", cursor.created_us.into()),
                 ]);
             }
         }

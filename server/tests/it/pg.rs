@@ -1,5 +1,6 @@
 //! The PostgreSQL protocol in front of a small fake database: by a real driver, by bytes, and by garbage.
 
+mod cursors;
 mod driver;
 mod fake;
 mod hostile;

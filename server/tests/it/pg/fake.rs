@@ -80,6 +80,8 @@ pub struct Fake {
     pub dropped: watch::Sender<u64>,
     /// How many statements that hold on may go on.
     pub released: watch::Sender<u64>,
+    /// Those of all its connections.
+    pub cursors: OpenCursors,
 }
 
 pub struct World {
@@ -101,6 +103,7 @@ pub fn world(settings: Settings) -> World {
         begun: watch::Sender::new(0),
         dropped: watch::Sender::new(0),
         released: watch::Sender::new(0),
+        cursors: OpenCursors::default(),
     });
     let clock = Arc::new(TestClock { passed: watch::Sender::new(Vec::new()), numbers: AtomicU64::new(42) });
     let server = Server::new(Arc::clone(&fake), Arc::clone(&clock) as Arc<dyn Clock>, settings);
@@ -147,15 +150,20 @@ pub struct FakePrepared {
     words: Vec<String>,
     parameters: Vec<u32>,
     columns: Option<Vec<Column>>,
+    declared: Option<Arc<FakePrepared>>,
 }
 
 fn prepared(sql: &str) -> Result<Arc<FakePrepared>, PgError> {
     let mut words: Vec<String> = sql.split_whitespace().map(str::to_owned).collect();
     // Drivers say BEGIN and COMMIT by themselves.
     words.iter_mut().take(1).for_each(|word| word.make_ascii_lowercase());
+    let declares = matches!(words.first().map(String::as_str), Some("declare" | "hold" | "binary"));
+    let declared = declares.then(|| prepared(&words[2..].join(" "))).transpose()?;
     let int8 = |name: &str| Column::computed(name, INT8, 8);
     let (parameters, columns) = match words.first().map(String::as_str) {
         None => (vec![], None),
+        Some("declare" | "hold" | "binary") => (declared.iter().flat_map(|d| d.parameters.clone()).collect(), None),
+        Some("fetch" | "move") => (vec![], None),
         Some("echo") => (vec![TEXT], Some(vec![Column::computed("echo", TEXT, -1)])),
         Some("lookup" | "lookups") => (vec![INT8], Some(vec![int8("key"), int8("value")])),
         Some("raw") => (vec![], Some(vec![int8("key"), int8("value")])),
@@ -169,7 +177,7 @@ fn prepared(sql: &str) -> Result<Arc<FakePrepared>, PgError> {
             return Err(PgError::error("42601", format!("syntax error at or near \"{word}\"")).at(1));
         }
     };
-    Ok(Arc::new(FakePrepared { words, parameters, columns }))
+    Ok(Arc::new(FakePrepared { words, parameters, columns, declared }))
 }
 
 impl FakePrepared {
@@ -355,6 +363,47 @@ impl Backend for Fake {
             "close" => Verb::CloseCursor(named),
             _ => return None,
         })
+    }
+
+    fn cursor_verb<'a>(&self, prepared: &'a FakePrepared) -> Option<CursorVerb<'a, FakePrepared>> {
+        let verb = prepared.word(0);
+        if let Some(query) = &prepared.declared {
+            let (is_binary, is_held) = (verb == "binary", verb == "hold");
+            let (name, text) = (prepared.word(1), verb);
+            return Some(CursorVerb::Declare(Declaration { name, query, text, is_binary, is_held }));
+        }
+        let reach = match prepared.word(1) {
+            "all" => Reach::Next(u64::MAX),
+            "back" => Reach::Backward,
+            rows => Reach::Next(rows.parse().unwrap_or(0)),
+        };
+        matches!(verb, "fetch" | "move")
+            .then(|| CursorVerb::Fetch(Fetch { cursor: prepared.word(2), reach, moves: verb == "move" }))
+    }
+
+    async fn open_cursor(
+        &self,
+        session: &mut FakeSession,
+        query: &Arc<FakePrepared>,
+        bound: &Bound,
+    ) -> Result<Batches, PgError> {
+        match self.execute(session, query, bound).await? {
+            Outcome::Rows { stream, .. } => Ok(stream),
+            _ => Err(PgError::error("42601", "no query")),
+        }
+    }
+
+    fn encoder(
+        &self,
+        _session: &mut FakeSession,
+        _query: &FakePrepared,
+        formats: &Formats,
+    ) -> Result<Box<dyn EncodeRows>, PgError> {
+        Ok(Box::new(Encoder(formats.of(0))))
+    }
+
+    fn cursors(&self, _session: &mut FakeSession) -> OpenCursors {
+        self.cursors.clone()
     }
 
     fn execute_now(

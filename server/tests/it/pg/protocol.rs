@@ -11,15 +11,15 @@ use tidemark_engine::seam::Clock;
 use tidemark_server::pg::{ListenError, Settings, TxEvent, bind as listen};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 
-fn codes(replies: &[Reply]) -> Vec<String> {
+pub fn codes(replies: &[Reply]) -> Vec<String> {
     replies.iter().filter(|reply| reply.kind == 'E').map(Reply::sqlstate).collect()
 }
 
-fn values(replies: &[Reply]) -> Vec<String> {
+pub fn values(replies: &[Reply]) -> Vec<String> {
     replies.iter().filter(|reply| reply.kind == 'D').map(Reply::value).collect()
 }
 
-fn tags(replies: &[Reply]) -> Vec<String> {
+pub fn tags(replies: &[Reply]) -> Vec<String> {
     replies.iter().filter(|reply| reply.kind == 'C').map(Reply::tag).collect()
 }
 
