@@ -172,9 +172,8 @@ fn create(c: &mut Cursor<'_>) -> PlanResult<Statement> {
             c.skip();
         }
         if or_replace || !c.eat("TABLE") {
-            return Err(temporary.place(
-                PlanError::unsupported("only tables can be temporary").hint("CREATE TEMPORARY TABLE name …"),
-            ));
+            return Err(temporary
+                .place(PlanError::unsupported("only tables can be temporary").hint("CREATE TEMPORARY TABLE name …")));
         }
         return relation::create_temporary(c);
     }

@@ -152,7 +152,8 @@ impl Prepared {
                 prepared.parameter_oids = oids(&types, declared);
                 if insert.returning.is_some() {
                     let object = statement::insert::target(&snapshot, &insert.table)?;
-                    prepared.schema = returned(database, session, statement::insert::returning(object, insert), &types)?;
+                    prepared.schema =
+                        returned(database, session, statement::insert::returning(object, insert), &types)?;
                 }
             }
             Statement::Change(change) => {
@@ -162,7 +163,8 @@ impl Prepared {
                 prepared.parameter_oids = oids(&types, declared);
                 if change.returning.is_some() {
                     let object = statement::change::target(&snapshot, &change.table, change.command())?;
-                    prepared.schema = returned(database, session, statement::change::returning(object, change), &types)?;
+                    prepared.schema =
+                        returned(database, session, statement::change::returning(object, change), &types)?;
                 }
             }
             Statement::AdvanceWatermark { to, .. } | Statement::ResetTopic { to: ResetTo::Instant(to), .. } => {

@@ -348,7 +348,9 @@ impl Serving {
                 let rows = RowsTable::new(self.clone(), view, session.clone(), &table.schema).map_err(external)?;
                 Ok(Some(Arc::new(rows)))
             }
-            ScanTarget::Relation(_) | ScanTarget::Rows(_) | ScanTarget::Files(_) => refused(format!("reading the rows of \"{name}\"")),
+            ScanTarget::Relation(_) | ScanTarget::Rows(_) | ScanTarget::Files(_) => {
+                refused(format!("reading the rows of \"{name}\""))
+            }
             ScanTarget::AsOf(..) => refused(format!("reading \"{name}\" FOR SYSTEM_TIME AS OF")),
             ScanTarget::Steps(_) => refused(format!("ASOF JOIN with \"{name}\"")),
             ScanTarget::History(_) => refused(format!("reading history of \"{name}\"")),

@@ -20,8 +20,8 @@ use std::{
     sync::Arc,
     time::Duration,
 };
-use tidemark_catalog::ObjectId;
 use temporary::Temporary;
+use tidemark_catalog::ObjectId;
 use tidemark_planner::{PlanError, PlanResult, parse::duration_us};
 
 pub struct Session {

@@ -240,14 +240,16 @@ mod tests {
             prop::option::of(any_origin()),
             (0u64..3, prop::collection::vec(any::<u64>(), 0..3)),
         )
-            .prop_map(|(rejected, frontier_us, max_event_us, effective_us, deletes, origin, removed)| AdmittedBatch {
-                removal: Removal { below: removed.0, offsets: removed.1 },
-                rejected,
-                frontier_us,
-                max_event_us,
-                effective_us,
-                deletes,
-                origin,
+            .prop_map(|(rejected, frontier_us, max_event_us, effective_us, deletes, origin, removed)| {
+                AdmittedBatch {
+                    removal: Removal { below: removed.0, offsets: removed.1 },
+                    rejected,
+                    frontier_us,
+                    max_event_us,
+                    effective_us,
+                    deletes,
+                    origin,
+                }
             })
     }
 

@@ -5,10 +5,12 @@ use super::{
     plain::Plain,
     source::{Incoming, Inner, Wish},
 };
-use crate::{
-    seam::{Removal, SeamError},
+use crate::seam::{Removal, SeamError};
+use arrow::{
+    array::{BooleanArray, UInt64Array},
+    compute::filter_record_batch,
+    record_batch::RecordBatch,
 };
-use arrow::{array::{BooleanArray, UInt64Array}, compute::filter_record_batch, record_batch::RecordBatch};
 use datafusion::error::DataFusionError;
 use std::{collections::HashSet, sync::Arc};
 use tidemark_catalog::ObjectId;
@@ -43,9 +45,9 @@ impl Alone {
 impl Engine {
     /// Waits until nobody else writes to the table.
     pub async fn alone(&self, id: ObjectId) -> Result<Alone, IngestError> {
-        let source = self.source(id).ok_or_else(|| {
-            IngestError::Seam(SeamError::NotDone("the table was dropped meanwhile".to_string()))
-        })?;
+        let source = self
+            .source(id)
+            .ok_or_else(|| IngestError::Seam(SeamError::NotDone("the table was dropped meanwhile".to_string())))?;
         Ok(Alone { _held: source.writers.clone().write_owned().await, source })
     }
 
@@ -77,7 +79,8 @@ impl SourceRuntime {
 
     /// Deletes of the keys that do not come again, then the rows that come: each replaces that of its key.
     fn by_key(&self, Change { deleted, added, .. }: Change) -> Result<Vec<Incoming>, IngestError> {
-        let keys = |batches: &[RecordBatch]| batches.iter().map(|rows| self.primary_keys(rows)).collect::<Result<Vec<_>, _>>();
+        let keys =
+            |batches: &[RecordBatch]| batches.iter().map(|rows| self.primary_keys(rows)).collect::<Result<Vec<_>, _>>();
         let (gone, come) = (keys(&deleted)?, keys(&added)?);
         let known = |key: &Vec<u8>| self.table.as_ref().is_some_and(|table| table.read().contains(key));
         let goes: HashSet<&Vec<u8>> = gone.iter().flatten().collect();

@@ -13,7 +13,9 @@ use crate::{
     admission::{Admission, event_times},
     compiled::BatchRows,
     current::{CurrentRows, Replaced},
-    seam::{AdmittedBatch, Origin, Positions, Reject, RejectReason, Removal, SeamError, SeamResult, Source, SourceBatch},
+    seam::{
+        AdmittedBatch, Origin, Positions, Reject, RejectReason, Removal, SeamError, SeamResult, Source, SourceBatch,
+    },
 };
 use arrow::{array::BooleanArray, compute::filter_record_batch, datatypes::SchemaRef, record_batch::RecordBatch};
 use datafusion::error::Result as DfResult;

@@ -11,7 +11,9 @@ use crate::{
     statement::{Change, Statement, all_of, rows_of},
 };
 use datafusion::sql::sqlparser::{
-    ast::{self, AssignmentTarget, Expr, FromTable, SetExpr, TableAlias, TableFactor, TableWithJoins, UpdateTableFromKind},
+    ast::{
+        self, AssignmentTarget, Expr, FromTable, SetExpr, TableAlias, TableFactor, TableWithJoins, UpdateTableFromKind,
+    },
     dialect::PostgreSqlDialect,
     parser::Parser,
 };
@@ -66,8 +68,10 @@ fn of_update(update: ast::Update, with: Option<ast::With>) -> PlanResult<Change>
             // `SET (a) = (1)`, and `ROW(…)`.
             (AssignmentTarget::Tuple(names), Expr::Nested(value)) if names.len() == 1 => (names, vec![*value]),
             (AssignmentTarget::Tuple(_), _) => {
-                return Err(PlanError::unsupported("SET (…) = takes as many values in parentheses as there are columns")
-                    .hint("write column = value, … one by one"));
+                return Err(PlanError::unsupported(
+                    "SET (…) = takes as many values in parentheses as there are columns",
+                )
+                .hint("write column = value, … one by one"));
             }
         };
         for (name, value) in columns.iter().zip(new) {

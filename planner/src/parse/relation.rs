@@ -22,7 +22,8 @@ pub(super) fn create_temporary(c: &mut Cursor<'_>) -> PlanResult<Statement> {
             clause.expect("COMMIT")?;
             if clause.at("DELETE") {
                 return Err(clause.place(
-                    PlanError::unsupported("ON COMMIT DELETE ROWS is not supported").hint("ON COMMIT DROP, or TRUNCATE"),
+                    PlanError::unsupported("ON COMMIT DELETE ROWS is not supported")
+                        .hint("ON COMMIT DROP, or TRUNCATE"),
                 ));
             }
             ends_with_transaction = clause.eat("DROP");

@@ -602,7 +602,11 @@ fn what_is_refused_says_so() {
     never("SELECT 1 INTO t", "SELECT INTO is not supported", "SELECT");
     never("SELECT * FROM t FOR UPDATE", "FOR UPDATE and FOR SHARE are not supported", "SELECT");
     never("WITH x AS (DELETE FROM t) SELECT 1", "a statement that changes data cannot be part of a query", "WITH");
-    never("UPDATE t SET (a, b) = (SELECT 1, 2)", "SET (…) = takes as many values in parentheses as there are columns", "UPDATE");
+    never(
+        "UPDATE t SET (a, b) = (SELECT 1, 2)",
+        "SET (…) = takes as many values in parentheses as there are columns",
+        "UPDATE",
+    );
     never("MERGE INTO t USING s ON true WHEN MATCHED THEN DELETE", "MERGE is not supported", "MERGE");
     never("CREATE TEMP VIEW t AS SELECT 1", "only tables can be temporary", "TEMP");
     never("CREATE TEMP TABLE t (a int) ON COMMIT DELETE ROWS", "ON COMMIT DELETE ROWS is not supported", "DELETE");

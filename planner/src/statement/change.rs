@@ -63,7 +63,9 @@ pub fn all_of(alias: &str) -> SelectItem {
 pub fn returned(items: &[SelectItem], alias: &str, columns: &[&str]) -> Vec<SelectItem> {
     let quoted = |name: &str| Ident::with_quote('"', name);
     let all = || {
-        columns.iter().map(|column| SelectItem::UnnamedExpr(Expr::CompoundIdentifier(vec![quoted(alias), quoted(column)])))
+        columns
+            .iter()
+            .map(|column| SelectItem::UnnamedExpr(Expr::CompoundIdentifier(vec![quoted(alias), quoted(column)])))
     };
     let mut returned = vec![];
     for item in items {

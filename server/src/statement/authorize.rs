@@ -61,7 +61,10 @@ pub fn authorize(session: &Session, snapshot: &Snapshot, statement: &Statement) 
             let privilege = if change.sets.is_some() { Privileges::UPDATE } else { Privileges::DELETE };
             snapshot.get(&change.table).map_or(Ok(()), |object| rights.check(privilege, object))
         }
-        Statement::Truncate { tables } => tables.iter().filter_map(|name| snapshot.get(name)).try_for_each(|object| rights.check(Privileges::TRUNCATE, object)),
+        Statement::Truncate { tables } => tables
+            .iter()
+            .filter_map(|name| snapshot.get(name))
+            .try_for_each(|object| rights.check(Privileges::TRUNCATE, object)),
         Statement::CopyFrom { table, .. } => {
             snapshot.get(table).map_or(Ok(()), |object| rights.check(Privileges::INSERT, object))
         }

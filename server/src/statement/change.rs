@@ -38,9 +38,9 @@ pub fn target<'a>(snapshot: &'a Snapshot, name: &str, command: &str) -> Result<&
         Body::Table(relation) if relation.topic().is_some() => {
             refused("its rows are its topic's: INSERT … ON CONFLICT DO UPDATE writes a new version there")
         }
-        Body::Table(relation) if relation.primary_key.is_empty() && relation.event_time.is_some() => {
-            refused("it has a watermark and no primary key, so it is a stream of events, which stay: declare a PRIMARY KEY")
-        }
+        Body::Table(relation) if relation.primary_key.is_empty() && relation.event_time.is_some() => refused(
+            "it has a watermark and no primary key, so it is a stream of events, which stay: declare a PRIMARY KEY",
+        ),
         Body::Table(_) => Ok(object),
         Body::Source(_) => refused("events stay; WITH (retention = '…') lets go of old ones"),
         _ => refused("its rows follow what it reads"),
@@ -158,11 +158,7 @@ fn once(found: Vec<RecordBatch>) -> Result<Vec<RecordBatch>, PgError> {
 }
 
 /// Tables become empty one after the other, in the order in which they are named.
-pub async fn truncate(
-    database: &Arc<Database>,
-    session: &mut Session,
-    tables: &[String],
-) -> Result<Outcome, PgError> {
+pub async fn truncate(database: &Arc<Database>, session: &mut Session, tables: &[String]) -> Result<Outcome, PgError> {
     let snapshot = session.snapshot(database);
     let objects = tables.iter().map(|name| target(&snapshot, name, "TRUNCATE")).collect::<Result<Vec<_>, _>>()?;
     let _held = session.hold.hold();

@@ -197,9 +197,11 @@ impl Inventory {
     pub fn by_name(&self, written: &str) -> Option<&Relation> {
         let parts = split_name(written);
         match parts.as_slice() {
-            [name] => {
-                self.relations.iter().filter(|r| r.is_visible() && r.name == *name).max_by_key(|r| r.schema != PG_CATALOG)
-            }
+            [name] => self
+                .relations
+                .iter()
+                .filter(|r| r.is_visible() && r.name == *name)
+                .max_by_key(|r| r.schema != PG_CATALOG),
             [schema, name] => self.relations.iter().find(|r| r.schema_name() == schema && r.name == *name),
             [database, schema, name] if database == DATABASE => {
                 self.relations.iter().find(|r| r.schema_name() == schema && r.name == *name)

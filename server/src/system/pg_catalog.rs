@@ -336,8 +336,11 @@ fn rule_oid(r: &Relation) -> i64 {
 }
 
 fn class(r: &Relation, rows: &mut Rows) {
-    let persistent: [(&str, Cell); 3] =
-        [("relpersistence", if r.schema == PG_TEMP { "t" } else { "p" }.into()), ("relispopulated", true.into()), ("relowner", r.owner.into())];
+    let persistent: [(&str, Cell); 3] = [
+        ("relpersistence", if r.schema == PG_TEMP { "t" } else { "p" }.into()),
+        ("relispopulated", true.into()),
+        ("relowner", r.owner.into()),
+    ];
     let [persistence, populated, owner] = persistent.clone();
     rows.add([
         ("oid", r.oid.into()),

@@ -57,7 +57,13 @@ impl World {
     /// A plain relation.
     pub fn table(&mut self, name: &str, schema: SchemaRef, partitions: Vec<Vec<RecordBatch>>) -> &mut Self {
         let target = ScanTarget::System(name.to_string());
-        let table = TidemarkTable { target: target.clone(), name: name.into(), schema: schema.clone(), steps: None, defaults: vec![] };
+        let table = TidemarkTable {
+            target: target.clone(),
+            name: name.into(),
+            schema: schema.clone(),
+            steps: None,
+            defaults: vec![],
+        };
         self.tables.insert(name.into(), Arc::new(table));
         self.data.insert(target, Self::memory(schema, partitions));
         self
