@@ -174,8 +174,8 @@ impl Prepared {
                 }
             }
             Statement::Declare { query, .. } => {
-                let query = Prepared::new(database, session, (**query).clone(), declared, at_once);
-                let query = Box::pin(query).await?;
+                let query = (**query).clone();
+                let query = Box::pin(Prepared::new(database, session, query, declared, at_once)).await?;
                 prepared.parameter_oids = query.parameter_oids.clone();
                 prepared.declared = Some(Arc::new(query));
             }

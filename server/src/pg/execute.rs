@@ -154,7 +154,10 @@ where
         match &portal.progress {
             Progress::Ready => {}
             Progress::Running(_) => self.begin_statement().await?,
-            Progress::Fetching { sent, left } => return self.fetch(portal, Some((*sent, *left)), rows_max).await,
+            Progress::Fetching { sent, left } => {
+                let before = Some((*sent, *left));
+                return self.fetch(portal, before, rows_max).await;
+            }
             Progress::Finished(Some(tag)) => {
                 self.rows_complete(Completed { rows: 0, tag: *tag });
                 return Ok(false);
