@@ -14,6 +14,7 @@ mod ignored;
 mod insert;
 mod maintain;
 mod name;
+mod notify;
 mod object;
 mod relation;
 mod renamed;
@@ -83,8 +84,6 @@ const UNSUPPORTED: &[(&str, &str)] = &[
     ("DELETE", "retention settings remove old rows: see WITH (retention = '…')"),
     ("MERGE", "INSERT … ON CONFLICT … DO UPDATE replaces rows by their primary key"),
     ("TRUNCATE", "DROP the object and create it again"),
-    ("LISTEN", "poll with SELECT"),
-    ("NOTIFY", "poll with SELECT"),
     ("LOCK", "every statement reads a consistent snapshot by itself"),
     ("DO", "run the statements one by one"),
     ("CALL", "run the statements one by one"),
@@ -133,7 +132,9 @@ fn statement(c: &mut Cursor<'_>) -> PlanResult<Statement> {
         "FETCH" => declare::fetch(c, false),
         "MOVE" => declare::fetch(c, true),
         "CLOSE" => declare::close(c),
-        "UNLISTEN" => session::unlisten(c),
+        "LISTEN" => notify::listen(c),
+        "UNLISTEN" => notify::unlisten(c),
+        "NOTIFY" => notify::notify(c),
         "VACUUM" => maintain::vacuum(c),
         "ANALYZE" | "ANALYSE" => session::maintenance(c, "ANALYZE"),
         _ => Err(match UNSUPPORTED.iter().find(|(known, _)| *known == word) {

@@ -4,6 +4,7 @@ mod transaction;
 
 use crate::{
     database::Database,
+    outbox::Outbox,
     pg::{Hold, OpenCursors, PgError, SessionEvent},
     prepared::Prepared,
     rights::Rights,
@@ -48,6 +49,8 @@ pub struct Session {
     pub hold: Hold,
     /// What DECLARE has opened, for `pg_cursors`.
     pub cursors: OpenCursors,
+    /// LISTEN and NOTIFY.
+    pub outbox: Arc<Outbox>,
 }
 
 /// The session's settings as functions see them while a statement runs; what they set is taken over when it ends.
@@ -168,6 +171,7 @@ impl Session {
         (login, rights): (ObjectId, Arc<Rights>),
         state: SessionState,
         hold: Hold,
+        outbox: Arc<Outbox>,
     ) -> Session {
         let mut settings: HashMap<String, String> =
             DEFAULTS.iter().map(|(name, value, _)| (name.to_string(), value.to_string())).collect();
@@ -194,6 +198,7 @@ impl Session {
             shared,
             hold,
             cursors: OpenCursors::default(),
+            outbox,
         }
     }
 
@@ -323,6 +328,9 @@ impl Session {
 
     /// Takes over what functions of the last statement have set; a bad value is told, as it is too late to refuse it.
     pub fn take_over(&mut self) {
+        if !self.in_transaction {
+            self.outbox.commit();
+        }
         let told = std::mem::take(&mut *self.shared.told.lock());
         self.events.extend(told.into_iter().map(SessionEvent::Notice));
         let wanted = std::mem::take(&mut *self.shared.wanted.lock());
