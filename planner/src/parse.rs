@@ -15,6 +15,7 @@ mod ignored;
 mod insert;
 mod maintain;
 mod name;
+mod notify;
 mod object;
 mod relation;
 mod renamed;
@@ -83,8 +84,6 @@ fn parsed(mut cursor: Cursor<'_>) -> PlanResult<Parsed> {
 /// PostgreSQL statements that have no meaning here, at least so far: known words get an honest answer, not a syntax error.
 const UNSUPPORTED: &[(&str, &str)] = &[
     ("MERGE", "UPDATE … FROM and INSERT … ON CONFLICT do the same in two statements"),
-    ("LISTEN", "poll with SELECT"),
-    ("NOTIFY", "poll with SELECT"),
     ("LOCK", "every statement reads a consistent snapshot by itself"),
     ("DO", "run the statements one by one"),
     ("CALL", "run the statements one by one"),
@@ -138,7 +137,9 @@ fn statement(c: &mut Cursor<'_>) -> PlanResult<Statement> {
         "FETCH" => declare::fetch(c, false),
         "MOVE" => declare::fetch(c, true),
         "CLOSE" => declare::close(c),
-        "UNLISTEN" => session::unlisten(c),
+        "LISTEN" => notify::listen(c),
+        "UNLISTEN" => notify::unlisten(c),
+        "NOTIFY" => notify::notify(c),
         "VACUUM" => maintain::vacuum(c),
         "ANALYZE" | "ANALYSE" => session::maintenance(c, "ANALYZE"),
         _ => Err(match UNSUPPORTED.iter().find(|(known, _)| *known == word) {

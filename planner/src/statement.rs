@@ -288,7 +288,20 @@ pub enum Statement {
     Close {
         name: Option<String>,
     },
-    /// `UNLISTEN *` and the like that clients send on reset and that have nothing to do here; the command tag
+    /// `LISTEN channel`
+    Listen {
+        channel: String,
+    },
+    /// `UNLISTEN channel`; `None` is `*`
+    Unlisten {
+        channel: Option<String>,
+    },
+    /// `NOTIFY channel [, 'payload']`
+    Notify {
+        channel: String,
+        payload: String,
+    },
+    /// `VACUUM` and the like that clients send and that have nothing to do here; the command tag
     Nothing {
         tag: &'static str,
     },

@@ -3,9 +3,10 @@
 use crate::{
     database::Database,
     door::Door,
+    outbox::Outbox,
     pg::{
         self, Admission, Batches, Bound, Column, Completed, CursorVerb, Declaration, EncodeRows, Fetch, Formats, Login,
-        OpenCursors, Outcome, PgError, Reach, SessionEvent, Startup, TxEvent, Verb,
+        Notification, OpenCursors, Outcome, PgError, Reach, SessionEvent, Startup, TxEvent, Verb,
     },
     prepared::{Prepared, PreparedLookup},
     serving::Serving,
@@ -107,7 +108,10 @@ impl pg::Backend for TidemarkBackend {
         }
         let login = (role, self.database.rights(&snapshot, role));
         let connection = (startup.connection_id, startup.peer);
-        let mut session = Session::new(startup.user, connection, login, self.database.base.clone(), startup.hold);
+        let channels = self.database.view_events.channels.clone();
+        let outbox = Arc::new(Outbox::new(channels, startup.bell, startup.connection_id));
+        let state = self.database.base.clone();
+        let mut session = Session::new(startup.user, connection, login, state, startup.hold, outbox);
         let database = self.database.clone();
         let facts = SessionFacts {
             user: session.user.clone(),
@@ -115,6 +119,7 @@ impl pg::Backend for TidemarkBackend {
             backend_pid: startup.connection_id,
             server_start_us: self.started_us,
             settings: session.shared.clone(),
+            outbox: session.outbox.clone(),
         };
         for function in functions(Arc::new(move || database.system_tables()), facts) {
             session.state.register_udf(function).map_err(PgError::from)?;
@@ -329,6 +334,7 @@ impl pg::Backend for TidemarkBackend {
             TxEvent::Mode { read_only } => session.begin_mode(read_only)?,
             TxEvent::Commit => {
                 session.end_transaction();
+                session.outbox.commit();
                 session.end_temporary(&self.database).await?;
             }
             TxEvent::Rollback => {
@@ -339,6 +345,7 @@ impl pg::Backend for TidemarkBackend {
                     )));
                 }
                 session.end_transaction();
+                session.outbox.roll_back();
                 session.end_temporary(&self.database).await?;
             }
         }
@@ -347,6 +354,16 @@ impl pg::Backend for TidemarkBackend {
 
     fn statement_timeout(&self, session: &mut Session) -> Option<Duration> {
         session.statement_timeout()
+    }
+
+    fn failed(&self, session: &mut Session) {
+        if !session.in_transaction {
+            session.outbox.roll_back();
+        }
+    }
+
+    fn take_notifications(&self, session: &mut Session) -> Vec<Notification> {
+        session.outbox.received()
     }
 
     fn take_events(&self, session: &mut Session) -> Vec<SessionEvent> {

@@ -16,6 +16,7 @@ use crate::{
     sessions::Sessions,
     stats::EngineStats,
     system::{NoStats, Stats, SystemTablesOf},
+    view_events::ViewEvents,
 };
 use ahash::AHashMap;
 use datafusion::execution::SessionState;
@@ -93,6 +94,8 @@ pub struct Database {
     /// What roles may do, by role; of the current generation, or about to be.
     rights: RwLock<AHashMap<ObjectId, Arc<Rights>>>,
     pub audit: Arc<Audit>,
+    /// What happens to views, and the channels where it is told.
+    pub view_events: ViewEvents,
     /// The setting `hba` has rules of its own.
     pub has_rules: bool,
     /// Cloned by every session.
@@ -126,6 +129,7 @@ impl Database {
             snapshot: RwLock::new(snapshot),
             rights: RwLock::default(),
             audit: Arc::default(),
+            view_events: ViewEvents::default(),
             has_rules: false,
             base,
             queries,
@@ -184,11 +188,13 @@ impl Database {
             owner.feeds.know(snapshot.clone());
         }
         let generation = snapshot.generation;
-        *self.snapshot.write() = snapshot;
+        let before = std::mem::replace(&mut *self.snapshot.write(), snapshot.clone());
         self.rights.write().clear();
         self.generation.store(generation, Ordering::Release);
         self.cache.write().clear();
         self.templates.write().clear();
+        // Whoever hears of it finds it so.
+        self.view_events.catalog(&before, &snapshot);
     }
 
     /// The parts of a server that owns a data directory.
@@ -219,6 +225,13 @@ impl Database {
         match &self.behind {
             Behind::Owner(_) => None,
             Behind::Serving(serving) => Some(serving),
+        }
+    }
+
+    /// Tells of views that stand still since they were last looked at, and of those that go on.
+    pub fn tell_failures(&self) {
+        if let Some(owner) = self.as_owner() {
+            self.view_events.failures(&self.snapshot(), |id| owner.engine.failure(id).is_some());
         }
     }
 

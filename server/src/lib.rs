@@ -2,6 +2,7 @@
 
 mod audit;
 mod backend;
+pub mod channels;
 pub mod cli;
 pub mod client;
 mod database;
@@ -14,6 +15,7 @@ pub mod in_process;
 pub mod logging;
 mod meters;
 mod online;
+pub mod outbox;
 pub mod pg;
 mod places;
 pub mod points;
@@ -30,4 +32,5 @@ pub mod settings;
 mod statement;
 mod stats;
 pub mod system;
+mod view_events;
 pub mod wire;

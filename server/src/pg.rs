@@ -47,7 +47,7 @@ mod watch;
 
 pub use backend::{
     Admission, Backend, Batches, Bound, Column, Completed, Copied, CopyChunk, CopyInSink, CopyLayout, EncodeRows,
-    Login, Outcome, RowsTag, SessionEvent, Startup, TxEvent, Verb,
+    Login, Notification, Outcome, RowsTag, SessionEvent, Startup, TxEvent, Verb,
 };
 pub use counters::Counters;
 pub use cursor::{CursorFacts, CursorVerb, Declaration, Fetch, OpenCursors, Reach};
@@ -55,4 +55,4 @@ pub use error::{PgError, Severity, sqlstate};
 pub use format::{Format, Formats};
 pub use server::{ListenError, Server, Settings, bind, bind_guarded};
 pub use tls::{Tls, TlsError, TlsFiles, common_name};
-pub use watch::Hold;
+pub use watch::{Bell, Hold};

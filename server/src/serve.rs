@@ -12,6 +12,7 @@ use crate::{
     serving::{self, Serving},
     settings::{Role, Settings},
     statement,
+    view_events::FAILURES_POLL,
 };
 use anyhow::{Context, Result};
 use arrow::datatypes::SchemaRef;
@@ -372,6 +373,12 @@ fn background(database: &Arc<Database>, settings: &Settings, stopping: watch::Re
             if let Some(owner) = database.as_owner() {
                 owner.engine.doubt_online();
             }
+            Ok(())
+        })
+    });
+    every(database, stopping.clone(), "failures", FAILURES_POLL, |database| {
+        Box::pin(async move {
+            database.tell_failures();
             Ok(())
         })
     });

@@ -5,6 +5,7 @@ mod transaction;
 
 use crate::{
     database::Database,
+    outbox::Outbox,
     pg::{Hold, OpenCursors, PgError, SessionEvent},
     prepared::Prepared,
     rights::Rights,
@@ -60,6 +61,8 @@ pub struct Session {
     pub place: Option<Place>,
     /// What DECLARE has opened, for `pg_cursors`.
     pub cursors: OpenCursors,
+    /// LISTEN and NOTIFY.
+    pub outbox: Arc<Outbox>,
 }
 
 /// The session's settings as functions see them while a statement runs; what they set is taken over when it ends.
@@ -186,6 +189,7 @@ impl Session {
         (login, rights): (ObjectId, Arc<Rights>),
         state: SessionState,
         hold: Hold,
+        outbox: Arc<Outbox>,
     ) -> Session {
         let mut settings: HashMap<String, String> =
             DEFAULTS.iter().map(|(name, value, _)| (name.to_string(), value.to_string())).collect();
@@ -214,6 +218,7 @@ impl Session {
             temporary: Temporary::default(),
             place: None,
             cursors: OpenCursors::default(),
+            outbox,
         }
     }
 
@@ -356,6 +361,9 @@ impl Session {
 
     /// Takes over what functions of the last statement have set; a bad value is told, as it is too late to refuse it.
     pub fn take_over(&mut self) {
+        if !self.in_transaction {
+            self.outbox.commit();
+        }
         let told = std::mem::take(&mut *self.shared.told.lock());
         self.events.extend(told.into_iter().map(SessionEvent::Notice));
         let wanted = std::mem::take(&mut *self.shared.wanted.lock());

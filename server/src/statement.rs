@@ -276,9 +276,22 @@ async fn run(
             if what == "ALL" {
                 session.reset_all();
                 session.prepared.clear();
+                session.outbox.unlisten(None);
                 session.events.push(crate::pg::SessionEvent::Discarded);
             }
             Ok(Outcome::Done { tag: format!("DISCARD {what}").into() })
+        }
+        Statement::Listen { channel } => {
+            session.outbox.listen(channel)?;
+            done("LISTEN")
+        }
+        Statement::Unlisten { channel } => {
+            session.outbox.unlisten(channel.as_deref());
+            done("UNLISTEN")
+        }
+        Statement::Notify { channel, payload } => {
+            session.outbox.notify(channel, payload)?;
+            done("NOTIFY")
         }
         Statement::Nothing { tag } => Ok(Outcome::Done { tag: (*tag).into() }),
         // The protocol layer answers these by `Backend::verb` and `Backend::cursor_verb`.

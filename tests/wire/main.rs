@@ -18,6 +18,7 @@ mod fingerprint;
 mod locked;
 mod many;
 mod names;
+mod notify;
 mod parameters;
 mod psql;
 mod python;

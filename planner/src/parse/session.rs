@@ -306,14 +306,6 @@ pub(super) fn discard(c: &mut Cursor<'_>) -> PlanResult<Statement> {
     Ok(Statement::Discard { what: what.to_string() })
 }
 
-pub(super) fn unlisten(c: &mut Cursor<'_>) -> PlanResult<Statement> {
-    c.expect("UNLISTEN")?;
-    if !c.eat_token(&Token::Mul) {
-        c.identifier()?;
-    }
-    Ok(Statement::Nothing { tag: "UNLISTEN" })
-}
-
 /// `VACUUM` and `ANALYZE`: there is nothing to clean or to count, but their lists must be well-formed.
 pub(super) fn maintenance(c: &mut Cursor<'_>, tag: &'static str) -> PlanResult<Statement> {
     c.skip();

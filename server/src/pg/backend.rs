@@ -11,7 +11,7 @@
 use super::cursor::{CursorVerb, OpenCursors};
 use super::error::{PgError, sqlstate};
 use super::format::Formats;
-use super::watch::Hold;
+use super::watch::{Bell, Hold};
 use crate::scram::Verifier;
 use arrow::record_batch::RecordBatch;
 use async_trait::async_trait;
@@ -39,6 +39,16 @@ pub struct Startup {
     /// (`application_name`, `client_encoding`, `TimeZone`, …).
     pub settings: Vec<(String, String)>,
     pub hold: Hold,
+    pub bell: Bell,
+}
+
+/// What LISTEN hears.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Notification {
+    /// The connection that has sent it; 0 is the server.
+    pub sender: i32,
+    pub channel: Arc<str>,
+    pub payload: Arc<str>,
 }
 
 /// What is known of a client that wants to be let in.
@@ -194,6 +204,14 @@ pub trait Backend: Send + Sync + 'static {
     /// `statement_timeout`, over everything from the statement's start to its last row.
     fn statement_timeout(&self, _session: &mut Self::Session) -> Option<Duration> {
         None
+    }
+
+    /// A statement has failed. Called before [`Backend::take_events`]; of a block, its end is told too.
+    fn failed(&self, _session: &mut Self::Session) {}
+
+    /// Notifications for the client, after the startup's [`Bell`] was rung. Called when no transaction is open.
+    fn take_notifications(&self, _session: &mut Self::Session) -> Vec<Notification> {
+        Vec::new()
     }
 
     /// What happened since the last call that the client should hear of. Called after each statement; keep the empty

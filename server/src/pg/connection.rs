@@ -15,7 +15,7 @@ use super::reply::{self, TxStatus};
 use super::server::Shared;
 use super::socket::Socket;
 use super::transaction::Transaction;
-use super::watch::{Fault, Watch};
+use super::watch::{Fault, Idle, Watch};
 use bytes::Bytes;
 use futures::FutureExt;
 use std::panic::AssertUnwindSafe;
@@ -36,6 +36,8 @@ pub(super) struct Connection<S, B: Backend> {
     due: bool,
     /// An extended-protocol message failed: all up to the next Sync is ignored.
     skipping: bool,
+    /// Messages of the extended protocol have come since the last ReadyForQuery.
+    in_batch: bool,
 }
 
 impl<S, B> Connection<S, B>
@@ -55,6 +57,7 @@ where
             busy: None,
             due: false,
             skipping: false,
+            in_batch: false,
         }
     }
 
@@ -95,6 +98,7 @@ where
                 continue;
             }
             let extended = matches!(kind, b'P' | b'B' | b'D' | b'E' | b'C' | b'H');
+            self.in_batch |= extended;
             let done = match decode(kind, &body) {
                 Ok(Frontend::Terminate) => return Ok(()),
                 Ok(message) => self.handle(message, &body).await,
@@ -128,8 +132,14 @@ where
                 Err(expected) => expected,
             };
             self.send_due().await?;
-            if !self.watch.fill_idle(&mut self.socket, expected).await? {
-                return Ok(None);
+            let may_be_told = self.is_outside() && !self.in_batch;
+            match self.watch.fill_or_ring(&mut self.socket, expected, may_be_told).await? {
+                Idle::Bytes => {}
+                Idle::Closed => return Ok(None),
+                Idle::Rung => {
+                    self.notifications();
+                    self.due = true;
+                }
             }
         }
     }
@@ -156,6 +166,7 @@ where
                 tracing::warn!(%error, "an implicit transaction was not rolled back");
             }
         }
+        self.shared.backend.failed(&mut self.session);
         self.events();
         reply::error_or_notice(&mut self.socket.output, &error);
         self.due = true;
@@ -167,8 +178,23 @@ where
             self.portals.end(true);
         }
         self.events();
+        if self.is_outside() && self.watch.was_rung() {
+            self.notifications();
+        }
         reply::ready_for_query(&mut self.socket.output, self.transaction.status);
         self.due = true;
+        self.in_batch = false;
+    }
+
+    /// No transaction is open.
+    fn is_outside(&self) -> bool {
+        self.transaction.status == TxStatus::Idle && !self.transaction.implicit
+    }
+
+    fn notifications(&mut self) {
+        for notification in self.shared.backend.take_notifications(&mut self.session) {
+            reply::notification(&mut self.socket.output, &notification);
+        }
     }
 
     /// Notices and changed settings since the last time.

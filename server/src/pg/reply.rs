@@ -1,14 +1,14 @@
 //! Messages to the client. The cold ones are pgwire's types; those that every lookup sends are written straight into
 //! the buffer.
 
-use super::backend::{Column, CopyLayout, RowsTag};
+use super::backend::{Column, CopyLayout, Notification, RowsTag};
 use super::error::{PgError, Severity};
 use super::format::Formats;
 use bytes::{BufMut, BytesMut};
 use pgwire::messages::Message;
 use pgwire::messages::copy::{CopyInResponse, CopyOutResponse};
 use pgwire::messages::data::ParameterDescription;
-use pgwire::messages::response::{ErrorResponse, NoticeResponse};
+use pgwire::messages::response::{ErrorResponse, NoticeResponse, NotificationResponse};
 use pgwire::messages::startup::{Authentication, BackendKeyData, NegotiateProtocolVersion, ParameterStatus, SecretKey};
 use std::fmt::Write;
 
@@ -132,6 +132,11 @@ pub(super) fn backend_key(out: &mut BytesMut, connection_id: i32, secret: i32) {
 
 pub(super) fn parameter_status(out: &mut BytesMut, name: &str, value: &str) {
     cold(out, &ParameterStatus::new(without_nul(name), without_nul(value)));
+}
+
+pub(super) fn notification(out: &mut BytesMut, notification: &Notification) {
+    let (channel, payload) = (without_nul(&notification.channel), without_nul(&notification.payload));
+    cold(out, &NotificationResponse::new(notification.sender, channel, payload));
 }
 
 /// The newest protocol spoken here is 3.0; `options` are the protocol extensions asked for and not known.

@@ -10,7 +10,7 @@ use super::socket::Socket;
 use super::startup::{Greeting, Packet, default_parameters, greet, settle_version};
 use super::tls::Tls;
 use super::transport::Transport;
-use super::watch::{CANCEL, DRAIN, Fault, Hold, Signals, TERMINATE, Watch};
+use super::watch::{Bell, CANCEL, DRAIN, Fault, Hold, Signals, TERMINATE, Watch};
 use ahash::AHashMap;
 use parking_lot::Mutex;
 use std::future::Future;
@@ -344,6 +344,7 @@ impl<B: Backend> Place<B> {
             role,
             settings,
             hold: Hold::new(Arc::clone(&self.signals)),
+            bell: Bell::new(Arc::clone(&self.signals)),
         };
         let mut session = self.shared.backend.open(startup).await?;
         for (name, value) in self.shared.backend.parameters(&mut session) {

@@ -44,6 +44,10 @@ pub(super) const CANCEL: u8 = 1;
 pub(super) const DRAIN: u8 = 2;
 /// End now.
 pub(super) const TERMINATE: u8 = 4;
+/// Notifications wait for the client.
+const RING: u8 = 8;
+/// More of them waited than may.
+const OVERFLOW: u8 = 16;
 
 impl Signals {
     pub fn raise(&self, signal: u8) {
@@ -101,6 +105,46 @@ impl Drop for Held {
         // What came meanwhile is looked at now.
         self.0.waker.wake();
     }
+}
+
+/// With it others tell a connection that notifications wait for its client.
+#[derive(Debug, Clone, Default)]
+pub struct Bell(Arc<Signals>);
+
+/// Of the same connection.
+impl PartialEq for Bell {
+    fn eq(&self, other: &Bell) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for Bell {}
+
+impl Bell {
+    pub(super) fn new(signals: Arc<Signals>) -> Bell {
+        Bell(signals)
+    }
+
+    /// They are taken once no transaction is open.
+    pub fn ring(&self) {
+        self.0.raise(RING);
+    }
+
+    /// The client has not taken them for too long: its connection ends when it is idle, or does not read.
+    pub fn overflow(&self) {
+        self.0.raise(OVERFLOW);
+    }
+}
+
+/// What came of waiting for an idle client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Idle {
+    /// It has sent something.
+    Bytes,
+    /// It has closed its side.
+    Closed,
+    /// Notifications wait for it.
+    Rung,
 }
 
 /// The watch of one connection.
@@ -195,12 +239,20 @@ impl Watch {
             if let Poll::Ready(written) = socket.poll_drain(cx) {
                 return Poll::Ready(written.map_err(|_| Fault::Gone));
             }
-            if self.signals.is_raised(TERMINATE) {
+            // Who does not even read has nobody to be told.
+            if self.signals.is_raised(TERMINATE | OVERFLOW) {
                 return Poll::Ready(Err(Fault::Gone));
             }
             Poll::Pending
         })
         .await
+    }
+
+    /// Whether notifications wait; asked once, it is so no more.
+    pub fn was_rung(&mut self) -> bool {
+        let rung = self.signals.is_raised(RING);
+        self.signals.clear(RING);
+        rung
     }
 
     /// Runs a part of the way in: only the server's end stops that.
@@ -222,12 +274,29 @@ impl Watch {
         socket: &mut Socket<S>,
         expected: usize,
     ) -> Result<bool, Fault> {
+        Ok(self.fill_or_ring(socket, expected, false).await? == Idle::Bytes)
+    }
+
+    /// Waits for bytes from a client that has nothing running, or, where it may be told of them, for notifications.
+    pub async fn fill_or_ring<S: AsyncRead + AsyncWrite + Unpin>(
+        &mut self,
+        socket: &mut Socket<S>,
+        expected: usize,
+        may_be_told: bool,
+    ) -> Result<Idle, Fault> {
         poll_fn(|cx| {
             self.signals.waker.register(cx.waker());
             if self.signals.is_raised(DRAIN | TERMINATE) {
                 return Poll::Ready(Err(Fault::Sql(terminated())));
             }
-            socket.poll_fill(cx, expected).map(|filled| filled.map_err(|_| Fault::Gone))
+            if self.signals.is_raised(OVERFLOW) {
+                return Poll::Ready(Err(Fault::Sql(overflowed())));
+            }
+            if may_be_told && self.was_rung() {
+                return Poll::Ready(Ok(Idle::Rung));
+            }
+            let idle = |filled| if filled { Idle::Bytes } else { Idle::Closed };
+            socket.poll_fill(cx, expected).map(|filled| filled.map(idle).map_err(|_| Fault::Gone))
         })
         .await
     }
@@ -250,4 +319,10 @@ impl Watch {
 
 fn terminated() -> PgError {
     PgError::fatal(sqlstate::ADMIN_SHUTDOWN, "terminating connection due to administrator command")
+}
+
+fn overflowed() -> PgError {
+    PgError::fatal(sqlstate::CONFIGURATION_LIMIT_EXCEEDED, "too many notifications wait for this client").hint(
+        "some are lost: read anew what they are about; none is sent while a transaction is open, so keep those short",
+    )
 }

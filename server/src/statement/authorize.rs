@@ -45,6 +45,9 @@ pub fn authorize(session: &Session, snapshot: &Snapshot, statement: &Statement) 
         | Statement::Declare { .. }
         | Statement::Fetch { .. }
         | Statement::Close { .. }
+        | Statement::Listen { .. }
+        | Statement::Unlisten { .. }
+        | Statement::Notify { .. }
         | Statement::Nothing { .. } => Ok(()),
         // Who may do these depends on more than the statement.
         Statement::CreateRole { .. }

@@ -27,7 +27,7 @@ pub async fn execute(
         Err(error) => return Err(error.into()),
     };
     match database.owner()?.engine.resume_view(&object, &snapshot).await {
-        Ok(true) => {}
+        Ok(true) => database.tell_failures(),
         Ok(false) => session.notice(format!("feature view \"{name}\" is running")),
         Err(error) => {
             return Err(PgError::error("55000", format!("feature view \"{name}\" cannot go on: {error}"))

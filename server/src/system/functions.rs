@@ -9,9 +9,13 @@ use super::{
     row_function::{Args, RowFunction},
     row_lists,
 };
-use crate::{rights::Actor, wire::types::type_name};
+use crate::{outbox::Outbox, pg::Bell, rights::Actor, wire::types::type_name};
 use arrow::datatypes::{DataType, Field, TimeUnit};
-use datafusion::{common::ScalarValue, error::Result as DfResult, logical_expr::ScalarUDF};
+use datafusion::{
+    common::ScalarValue,
+    error::{DataFusionError, Result as DfResult},
+    logical_expr::ScalarUDF,
+};
 use std::{collections::BTreeSet, sync::Arc, sync::LazyLock};
 use tidemark_catalog::{ObjectId, Snapshot, UTC};
 use tidemark_planner::{PlanError, PlanResult, error::sqlstate};
@@ -34,6 +38,7 @@ pub struct SessionFacts {
     /// When the server started, microseconds.
     pub server_start_us: i64,
     pub settings: Arc<dyn Settings>,
+    pub outbox: Arc<Outbox>,
 }
 
 impl SessionFacts {
@@ -91,7 +96,9 @@ pub static NAMES: LazyLock<BTreeSet<String>> = LazyLock::new(|| {
         }
     }
     let (user, role) = (String::new(), tidemark_catalog::role::OWNER);
-    let nobody = SessionFacts { user, role, backend_pid: 0, server_start_us: 0, settings: Arc::new(NoSettings) };
+    let outbox = Arc::new(Outbox::new(Arc::default(), Bell::default(), 0));
+    let settings = Arc::new(NoSettings);
+    let nobody = SessionFacts { user, role, backend_pid: 0, server_start_us: 0, settings, outbox };
     let nothing = SystemTablesOf::new(Arc::new(Snapshot::default()), Arc::new(super::NoStats));
     functions(Arc::new(move || nothing.clone()), nobody).iter().map(|f| f.name().to_string()).collect()
 });
@@ -171,6 +178,26 @@ fn about_session(system: &Current, session: SessionFacts) -> Vec<Arc<ScalarUDF>>
                 Err(_) if FIXED.iter().any(|(fixed, _)| *fixed == folded) => text(setting(settings.as_ref(), name)),
                 Err(error) => Err(error.into()),
             }
+        })
+        .volatile()
+        .udf(),
+    );
+    let outbox = session.outbox.clone();
+    let notify = move |args: Args<'_>| match args.text(0) {
+        Some(channel) => match outbox.notify(channel, args.text(1).unwrap_or_default()) {
+            Ok(()) => text(String::new()),
+            Err(error) => Err(DataFusionError::External(Box::new(error))),
+        },
+        // As PostgreSQL: NULL is no name either.
+        None => Err(PlanError::new(sqlstate::INVALID_PARAMETER, "channel name cannot be empty").into()),
+    };
+    all.push(RowFunction::new("pg_notify", DataType::Utf8, notify).shown_as("void").volatile().udf());
+    let outbox = session.outbox.clone();
+    let list = DataType::List(Arc::new(Field::new_list_field(DataType::Utf8, true)));
+    all.push(
+        RowFunction::new("channels$list", list, move |_| {
+            let channels: Vec<String> = outbox.listens();
+            Ok(names(&channels.iter().map(String::as_str).collect::<Vec<_>>()))
         })
         .volatile()
         .udf(),

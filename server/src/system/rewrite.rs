@@ -16,6 +16,7 @@
 //! indisprimary = 'f'                   indisprimary = false (`compared.rs`)
 //! x = ANY (ARRAY(SELECT …))            x IN (SELECT …)
 //! substring(x FROM 'a(.*)b')           the first group that the pattern finds
+//! pg_listening_channels()              the same, in FROM in a subquery
 //! c.tableoid                           the OID of that catalog table
 //! ```
 
@@ -26,6 +27,7 @@ use sqlparser::ast::{
     FunctionArgumentClause, FunctionArgumentList, FunctionArguments, GroupByExpr, Ident, ObjectName, OrderByKind,
     Query, Select, SelectItem, SetExpr, TableFactor, TimezoneInfo, Value, Visit, VisitMut, Visitor, VisitorMut,
 };
+use sqlparser::{dialect::PostgreSqlDialect, parser::Parser};
 use std::{collections::BTreeMap, ops::ControlFlow};
 use tidemark_planner::names::column_name;
 
@@ -45,6 +47,7 @@ pub fn concerns(query: &Query) -> bool {
                 Expr::Function(f) => {
                     qualifier_is_system(&f.name)
                         || functions::NAMES.contains(&vacancy::last_part(&f.name))
+                        || vacancy::last_part(&f.name) == CHANNELS
                         || matches!(f.args, FunctionArguments::Subquery(_))
                 }
                 Expr::Cast { data_type, .. } => !matches!(target(data_type), Target::Same),
@@ -248,6 +251,17 @@ fn column(expr: &Expr) -> Option<&Ident> {
     }
 }
 
+/// A function that returns rows, for FROM and for SELECT.
+const CHANNELS: &str = "pg_listening_channels";
+
+/// What stands for such a function in FROM.
+fn rows_of(function: &str) -> Option<TableFactor> {
+    let sql = format!("SELECT * FROM (SELECT {function}() AS {function}) AS {function}");
+    let query = Parser::new(&PostgreSqlDialect {}).try_with_sql(&sql).ok()?.parse_query().ok()?;
+    let SetExpr::Select(select) = *query.body else { return None };
+    Some(select.from.into_iter().next()?.relation)
+}
+
 struct Rewriting;
 
 impl VisitorMut for Rewriting {
@@ -264,6 +278,15 @@ impl VisitorMut for Rewriting {
     }
 
     fn pre_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<()> {
+        if let TableFactor::Table { name, args: Some(_), alias, .. } = factor
+            && vacancy::last_part(name) == CHANNELS
+            && let Some(mut rows) = rows_of(CHANNELS)
+        {
+            if let (Some(given), TableFactor::Derived { alias: own, .. }) = (alias.take(), &mut rows) {
+                *own = Some(given);
+            }
+            *factor = rows;
+        }
         if let TableFactor::Table { name, args: Some(_), .. } = factor
             && qualifier_is_system(name)
         {
@@ -349,7 +372,9 @@ fn rewrite_expr(expr: &mut Expr) {
                 f.name.0.drain(..f.name.0.len() - 1);
             }
             // A function that returns rows: an array of them, unnested.
-            if let Some(list) = row_lists::list_of(&vacancy::last_part(&f.name)) {
+            let name = vacancy::last_part(&f.name);
+            let channels = (name == CHANNELS).then_some("channels$list");
+            if let Some(list) = row_lists::list_of(&name).or(channels) {
                 f.name = ObjectName::from(vec![Ident::new(list)]);
                 let list = take(expr);
                 *expr = call("unnest", vec![list], vec![]);

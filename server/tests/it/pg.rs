@@ -4,6 +4,7 @@ mod cursors;
 mod driver;
 mod fake;
 mod hostile;
+mod notifications;
 pub mod passwords;
 mod protocol;
 pub mod raw;

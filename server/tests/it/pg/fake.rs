@@ -82,6 +82,8 @@ pub struct Fake {
     pub released: watch::Sender<u64>,
     /// Those of all its connections.
     pub cursors: OpenCursors,
+    /// For whichever connection is rung.
+    pub notifications: Mutex<Vec<Notification>>,
 }
 
 pub struct World {
@@ -104,6 +106,7 @@ pub fn world(settings: Settings) -> World {
         dropped: watch::Sender::new(0),
         released: watch::Sender::new(0),
         cursors: OpenCursors::default(),
+        notifications: Mutex::default(),
     });
     let clock = Arc::new(TestClock { passed: watch::Sender::new(Vec::new()), numbers: AtomicU64::new(42) });
     let server = Server::new(Arc::clone(&fake), Arc::clone(&clock) as Arc<dyn Clock>, settings);
@@ -120,6 +123,13 @@ impl World {
         let (client, server) = tokio::io::duplex(buffer);
         self.clock.spawn("test", Box::pin(self.server.converse(server, None)));
         client
+    }
+
+    /// Notifications for the first connection; it is rung.
+    pub fn notify(&self, payloads: &[&str]) {
+        let notification = |payload: &&str| Notification { sender: 9, channel: "c".into(), payload: (*payload).into() };
+        self.fake.notifications.lock().extend(payloads.iter().map(notification));
+        self.fake.startups.lock()[0].bell.ring();
     }
 
     pub async fn begun(&self, count: u64) {
@@ -400,6 +410,10 @@ impl Backend for Fake {
         formats: &Formats,
     ) -> Result<Box<dyn EncodeRows>, PgError> {
         Ok(Box::new(Encoder(formats.of(0))))
+    }
+
+    fn take_notifications(&self, _session: &mut FakeSession) -> Vec<Notification> {
+        std::mem::take(&mut *self.notifications.lock())
     }
 
     fn cursors(&self, _session: &mut FakeSession) -> OpenCursors {

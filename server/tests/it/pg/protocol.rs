@@ -23,7 +23,7 @@ pub fn tags(replies: &[Reply]) -> Vec<String> {
     replies.iter().filter(|reply| reply.kind == 'C').map(Reply::tag).collect()
 }
 
-async fn settle() {
+pub async fn settle() {
     // Lets every other task run until it can do no more: on this runtime they take turns.
     for _ in 0..10_000 {
         tokio::task::yield_now().await;

@@ -11,7 +11,11 @@ use tidemark_catalog::{
 };
 use tidemark_engine::scan::bind_scans;
 use tidemark_planner::{PlanResult, Statement, bind::Binder, functions, parse::parse, table::ScanTarget};
-use tidemark_server::system::{self, NoStats, SessionFacts, Settings, SystemTablesOf};
+use tidemark_server::{
+    outbox::Outbox,
+    pg::Bell,
+    system::{self, NoStats, SessionFacts, Settings, SystemTablesOf},
+};
 
 pub const FLIGHTS: u32 = 16384;
 pub const PLANES: u32 = 16385;
@@ -141,6 +145,7 @@ pub fn state(tables: &SystemTablesOf) -> SessionState {
         backend_pid: 7,
         server_start_us: 0,
         settings: Arc::new(Fixed),
+        outbox: Arc::new(Outbox::new(Arc::default(), Bell::default(), 7)),
     };
     let current = tables.clone();
     let context = SessionContext::new_with_state(functions::planning_state("UTC"));
