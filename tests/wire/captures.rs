@@ -167,7 +167,9 @@ fn here(sql: &str, oids: &[(&str, String)]) -> String {
         match word {
             "fs" if quoted || named || after.starts_with('.') => out.push_str("public"),
             "feat" if quoted || named => out.push_str(DATABASE),
-            word => out.push_str(oids.iter().find(|(recorded, _)| *recorded == word).map_or(word, |(_, oid)| oid)),
+            word => {
+                out.push_str(oids.iter().find(|(recorded, _)| *recorded == word).map_or(word, |(_, oid)| oid.as_str()))
+            }
         }
         rest = after;
     }
@@ -260,7 +262,7 @@ impl List {
     fn read() -> Result<List> {
         let text = std::fs::read_to_string(LIST).unwrap_or_default();
         let lines = text.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
-        let entry = |line: &str| {
+        let entry = |line: &str| -> Result<(String, String)> {
             let (key, reason) = line.split_once(" | ").with_context(|| format!("no reason: {line}"))?;
             Ok((key.to_string(), reason.to_string()))
         };

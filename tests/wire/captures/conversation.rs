@@ -51,7 +51,7 @@ impl Conversation {
     }
 
     pub fn simple(&mut self, sql: &str) -> Result<Answer> {
-        self.send(&[(b'Q', &text(sql))])?;
+        self.send(&[(b'Q', text(sql))])?;
         self.answer()
     }
 
@@ -61,7 +61,7 @@ impl Conversation {
         parse.extend(text(sql));
         parse.extend((declared.len() as i16).to_be_bytes());
         declared.iter().for_each(|oid| parse.extend(oid.to_be_bytes()));
-        self.send(&[(b'P', &parse), (b'D', b"S\0"), (b'S', b"")])?;
+        self.send(&[(b'P', parse), (b'D', b"S\0".to_vec()), (b'S', vec![])])?;
         let described = self.answer()?;
         if described.error.is_some() {
             return Ok(described);
@@ -71,11 +71,11 @@ impl Conversation {
         bind.extend((described.parameters as i16).to_be_bytes());
         bind.resize(bind.len() + 4 * described.parameters, 0xff);
         bind.extend([0, 0]);
-        self.send(&[(b'B', &bind), (b'E', &[0; 5]), (b'S', b"")])?;
+        self.send(&[(b'B', bind), (b'E', vec![0; 5]), (b'S', vec![])])?;
         Ok(Answer { columns: described.columns, ..self.answer()? })
     }
 
-    fn send(&mut self, messages: &[(u8, &[u8])]) -> Result<()> {
+    fn send(&mut self, messages: &[(u8, Vec<u8>)]) -> Result<()> {
         let mut bytes = vec![];
         for (kind, body) in messages {
             bytes.push(*kind);
@@ -151,7 +151,7 @@ impl Conversation {
                     if body.0.first() == Some(&1) {
                         data.extend(b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0\xff\xff");
                     }
-                    self.send(&[(b'd', &data), (b'c', b"")])?;
+                    self.send(&[(b'd', data), (b'c', vec![])])?;
                 }
                 _ => {}
             }
