@@ -12,6 +12,7 @@ mod cell;
 mod decimal;
 mod iso;
 mod order;
+mod put;
 mod row;
 mod scan;
 mod word;

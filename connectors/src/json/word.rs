@@ -205,8 +205,9 @@ pub(super) fn whole(bytes: &[u8], at: At) -> Option<(i64, At)> {
 fn long_whole(bytes: &[u8], begin: At, first: u64) -> Option<(i64, At)> {
     let second = word(bytes, begin + 8);
     let found = count(second);
-    if (1..8).contains(&found) {
-        let whole = amount(first, 8) * TENS[found as usize] + amount(second, found);
+    if found < 8 {
+        let more = if found == 0 { 0 } else { amount(second, found) };
+        let whole = amount(first, 8) * TENS[found as usize] + more;
         return if is_end((second >> (8 * found)) as u8) { Some((whole as i64, begin + 8 + found)) } else { None };
     }
     let (whole, found) = digits(bytes, begin)?;
