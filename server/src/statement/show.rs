@@ -4,6 +4,7 @@ use super::{text_rows, text_schema};
 use crate::{
     database::{Database, find},
     pg::PgError,
+    session::Session,
 };
 use arrow::{array::RecordBatch, datatypes::SchemaRef};
 use tidemark_catalog::{Body, Object, ObjectKind};
