@@ -310,6 +310,40 @@ fn a_row_that_fails_in_its_last_column_leaves_nothing_of_the_others() {
 }
 
 #[test]
+fn what_is_broken_is_refused_also_where_all_before_it_was_as_expected() {
+    let columns = columns();
+    let good = br#"{"user_id":12,"page":"one","price":1.5,"other":"x","item":{"price":2.5}}"#;
+    let broken: [&[u8]; 22] = [
+        b"{\"user_id\":012,\"page\":\"one\"}",
+        b"{\"user_id\":-,\"page\":\"one\"}",
+        b"{\"user_id\":12 3,\"page\":\"one\"}",
+        b"{\"user_id\":12]\"page\":\"one\"}",
+        b"{\"user_id\":1234567812345678]}",
+        b"{\"user_id\":12,\"page\":\"o\xffe\"}",
+        b"{\"user_id\":12,\"page\":\"one\xc3\"}",
+        b"{\"user_id\":12,\"page\":\"\xed\xa0\x80\"}",
+        b"{\"user_id\":12,\"page\":\"o\te\"}",
+        b"{\"user_id\":12,\"page\":\"one",
+        b"{\"user_id\":12,\"page\":\"one\",\"price\":1.}",
+        b"{\"user_id\":12,\"page\":\"one\",\"price\":.5}",
+        b"{\"user_id\":12,\"page\":\"one\",\"price\":01.5}",
+        b"{\"user_id\":12,\"page\":\"one\",\"price\":1.5.5}",
+        b"{\"user_id\":12,\"page\":\"one\",\"price\":1.5,\"other\":\"\xff\"}",
+        b"{\"user_id\":12,\"page\":\"one\",\"price\":1.5,\"other\":\"\\q\"}",
+        b"{\"user_id\":12,\"page\":\"one\",\"price\":1.5,\"other\":01}",
+        b"{\"user_id\":12,\"page\":\"one\",\"price\":1.5,\"oth\xffer\":1}",
+        b"{\"user_id\":12,\"page\":\"one\",\"price\":1.5,\"other\":\"x\",\"item\":{\"price\":2.5}",
+        b"{\"user_id\":12,\"page\":\"one\",\"price\":1.5,\"other\":\"x\",\"item\":{\"price\":2.5}}\0",
+        b"{\"user_id\":12,\"page\":\"one\",\"price\":1.5,\"other\":\"x\",\"item\":{\"price\":2.5,}}",
+        b"{\"user_id\":12,\xc2\xa0\"page\":\"one\"}",
+    ];
+    for broken in broken {
+        let messages = [&good[..], &good[..], broken, &good[..]].map(<[u8]>::to_vec);
+        assert_eq!(check(&columns, &messages), 3, "{}", String::from_utf8_lossy(broken));
+    }
+}
+
+#[test]
 fn names_that_are_data_are_read_without_end() {
     let columns = columns();
     let messages: Vec<Vec<u8>> = (0..300)

@@ -64,7 +64,7 @@ fn last_two_words(bytes: &[u8], at: At) -> u128 {
 fn stops(word: u64) -> u64 {
     let is_zero = |word: u64| word.wrapping_sub(ONES);
     let control = word.wrapping_sub(ONES * 0x20);
-    let found = is_zero(word ^ ONES * u64::from(b'"')) | is_zero(word ^ ONES * u64::from(b'\\')) | control;
+    let found = is_zero(word ^ (ONES * u64::from(b'"'))) | is_zero(word ^ (ONES * u64::from(b'\\'))) | control;
     found & !word & HIGH
 }
 
@@ -116,7 +116,7 @@ pub(super) fn copy_piece(bytes: &[u8], mut at: At, into: &mut Vec<u8>) -> Piece 
 /// How many digits a word begins with.
 #[inline(always)]
 fn count(word: u64) -> u32 {
-    let amounts = word ^ ONES * u64::from(b'0');
+    let amounts = word ^ (ONES * u64::from(b'0'));
     // 10 and more reach the high bit, or had it.
     let others = ((amounts & !HIGH).wrapping_add(ONES * 0x76) | amounts) & HIGH;
     others.trailing_zeros() / 8
