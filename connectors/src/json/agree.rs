@@ -72,7 +72,20 @@ fn columns() -> Vec<(Field, Vec<&'static str>)> {
             "cents",
             Numeric { precision: 10, scale: 2 },
             None,
-            &["1", "12.34", "12.345", "-0.005", "99999999.99", "100000000", "1e3", "\"7.5\"", "-0", "0.1"],
+            &[
+                "1",
+                "12.34",
+                "12.345",
+                "-12.34",
+                "-7",
+                "-0.005",
+                "99999999.99",
+                "100000000",
+                "1e3",
+                "\"7.5\"",
+                "-0",
+                "0.1",
+            ],
         ),
         field(
             "wide",
@@ -307,6 +320,40 @@ fn a_row_that_fails_in_its_last_column_leaves_nothing_of_the_others() {
     let messages: Vec<Vec<u8>> =
         [&bad[..], &good[..], &bad[..], &bad[..], &good[..], &bad[..]].iter().map(|m| m.to_vec()).collect();
     assert_eq!(check(&columns, &messages), 2);
+}
+
+#[test]
+fn what_is_broken_is_refused_also_where_all_before_it_was_as_expected() {
+    let columns = columns();
+    let good = br#"{"user_id":12,"page":"one","price":1.5,"other":"x","item":{"price":2.5}}"#;
+    let broken: [&[u8]; 22] = [
+        b"{\"user_id\":012,\"page\":\"one\"}",
+        b"{\"user_id\":-,\"page\":\"one\"}",
+        b"{\"user_id\":12 3,\"page\":\"one\"}",
+        b"{\"user_id\":12]\"page\":\"one\"}",
+        b"{\"user_id\":1234567812345678]}",
+        b"{\"user_id\":12,\"page\":\"o\xffe\"}",
+        b"{\"user_id\":12,\"page\":\"one\xc3\"}",
+        b"{\"user_id\":12,\"page\":\"\xed\xa0\x80\"}",
+        b"{\"user_id\":12,\"page\":\"o\te\"}",
+        b"{\"user_id\":12,\"page\":\"one",
+        b"{\"user_id\":12,\"page\":\"one\",\"price\":1.}",
+        b"{\"user_id\":12,\"page\":\"one\",\"price\":.5}",
+        b"{\"user_id\":12,\"page\":\"one\",\"price\":01.5}",
+        b"{\"user_id\":12,\"page\":\"one\",\"price\":1.5.5}",
+        b"{\"user_id\":12,\"page\":\"one\",\"price\":1.5,\"other\":\"\xff\"}",
+        b"{\"user_id\":12,\"page\":\"one\",\"price\":1.5,\"other\":\"\\q\"}",
+        b"{\"user_id\":12,\"page\":\"one\",\"price\":1.5,\"other\":01}",
+        b"{\"user_id\":12,\"page\":\"one\",\"price\":1.5,\"oth\xffer\":1}",
+        b"{\"user_id\":12,\"page\":\"one\",\"price\":1.5,\"other\":\"x\",\"item\":{\"price\":2.5}",
+        b"{\"user_id\":12,\"page\":\"one\",\"price\":1.5,\"other\":\"x\",\"item\":{\"price\":2.5}}\0",
+        b"{\"user_id\":12,\"page\":\"one\",\"price\":1.5,\"other\":\"x\",\"item\":{\"price\":2.5,}}",
+        b"{\"user_id\":12,\xc2\xa0\"page\":\"one\"}",
+    ];
+    for broken in broken {
+        let messages = [&good[..], &good[..], broken, &good[..]].map(<[u8]>::to_vec);
+        assert_eq!(check(&columns, &messages), 3, "{}", String::from_utf8_lossy(broken));
+    }
 }
 
 #[test]
