@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 use tidemark_connectors::log::{EmbeddedLog, Fsync, LogSettings};
 use tidemark_engine::seam::{
-    AdmittedBatch, Positions, Reject, RejectReason, SeamError, SeamResult, Source, SourceBatch,
+    AdmittedBatch, Positions, Reject, RejectReason, Removal, SeamError, SeamResult, Source, SourceBatch,
 };
 
 fn schema() -> SchemaRef {
@@ -193,6 +193,7 @@ fn admission(rows: i64) -> AdmittedBatch {
         effective_us: (0..rows).map(|i| i * 10).collect(),
         deletes: vec![0, 2, 3],
         origin: None,
+        removal: Removal { below: 7, offsets: vec![9, 1 << 40] },
     }
 }
 
