@@ -12,6 +12,7 @@ mod server;
 
 mod beside;
 mod born_late;
+mod changes;
 mod composed;
 mod events;
 mod kill;
