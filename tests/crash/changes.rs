@@ -16,7 +16,7 @@ const STATEMENTS: usize = 25;
 
 const CREATE: &str = "CREATE TABLE plain (n BIGINT, v BIGINT);
     CREATE TABLE keyed (id BIGINT PRIMARY KEY, grp BIGINT, v BIGINT, at TIMESTAMPTZ NOT NULL, WATERMARK FOR at AS at) WITH (clock = 'event');
-    CREATE FEATURE VIEW groups AS SELECT grp, count(*) AS n, sum(v) AS v FROM keyed GROUP BY grp";
+    CREATE FEATURE VIEW by_group AS SELECT grp, count(*) AS n, sum(v) AS v FROM keyed GROUP BY grp";
 
 /// What the tables have.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -165,7 +165,7 @@ async fn run(folder: &Folder, seed: u64) -> Result<()> {
         let same = |one: &Model| one.plain == found.plain && one.keyed == found.keyed;
         ensure!(same(&before) || same(&after), "round {round}: {found:?}\nis neither {before:?}\nnor {after:?}");
         model = found;
-        let shown = "SELECT grp, n, v FROM groups WHERE n > 0 ORDER BY grp";
+        let shown = "SELECT grp, n, v FROM by_group WHERE n > 0 ORDER BY grp";
         ensure!(rows(&client, shown).await? == model.groups(), "round {round}: the view says something else");
     }
     let client = server.connect().await?;
@@ -173,6 +173,6 @@ async fn run(folder: &Folder, seed: u64) -> Result<()> {
         .batch_execute("CREATE FEATURE VIEW twin AS SELECT grp, count(*) AS n, sum(v) AS v FROM keyed GROUP BY grp")
         .await?;
     let all = |view: &str| format!("SELECT * FROM {view} ORDER BY grp");
-    ensure!(rows(&client, &all("groups")).await? == rows(&client, &all("twin")).await?, "the twin says something else");
+    ensure!(rows(&client, &all("by_group")).await? == rows(&client, &all("twin")).await?, "the twin says something else");
     Ok(())
 }
