@@ -29,7 +29,8 @@ mod restore;
 mod source;
 mod topic;
 
-pub use change::{Alone, Change};
+use change::gone;
+pub use change::{Alone, Change, Turn};
 pub use failed::Failure;
 pub use letters::DeadLetter;
 pub use maintenance::Maintenance;
@@ -656,27 +657,27 @@ impl Engine {
         batches: Vec<arrow::record_batch::RecordBatch>,
         conflict: Conflict,
     ) -> Result<IngestReport, IngestError> {
-        let source = self.source(id).ok_or_else(|| {
-            IngestError::Seam(SeamError::NotDone("the source or table was dropped meanwhile".to_string()))
-        })?;
-        let begun_us = self.seams.clock.now_us();
-        self.make_way(&source).await?;
-        source.ingest(batches, None, begun_us, conflict, false, &self.seams).await
+        let turn = self.turn(id).await?;
+        self.ingest_in(turn, batches, conflict, false).await
     }
 
-    /// The same, and the report has the rows that count.
-    pub async fn ingest_shown(
+    /// Waits for who changes the table's rows right now (`UPDATE`, `DELETE`): until then the caller may give up.
+    pub async fn turn(&self, id: ObjectId) -> Result<Turn, IngestError> {
+        let source = self.source(id).ok_or_else(gone)?;
+        Ok(Turn { _held: source.writers.clone().read_owned().await, source })
+    }
+
+    /// The same as [`Engine::ingest`] in one's turn. `shows`: the report has the rows that count.
+    pub async fn ingest_in(
         &self,
-        id: ObjectId,
+        turn: Turn,
         batches: Vec<arrow::record_batch::RecordBatch>,
         conflict: Conflict,
+        shows: bool,
     ) -> Result<IngestReport, IngestError> {
-        let source = self.source(id).ok_or_else(|| {
-            IngestError::Seam(SeamError::NotDone("the source or table was dropped meanwhile".to_string()))
-        })?;
         let begun_us = self.seams.clock.now_us();
-        self.make_way(&source).await?;
-        source.ingest(batches, None, begun_us, conflict, true, &self.seams).await
+        self.make_way(&turn.source).await?;
+        turn.source.ingest(batches, None, begun_us, conflict, shows, &self.seams).await
     }
 
     /// Where too many steps wait for history, rows wait for their commit; where that fails they are refused.

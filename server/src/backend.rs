@@ -161,9 +161,6 @@ impl pg::Backend for TidemarkBackend {
 
     async fn prepare_piece(&self, session: &mut Session, piece: Parsed) -> Result<Arc<Prepared>, PgError> {
         let prepared = Arc::new(Prepared::new(&self.database, session, piece, &[], true).await?);
-        if session.has_temporary() {
-            return Ok(prepared);
-        }
         if prepared.lookup.is_some()
             && let Some(parsed) = &prepared.parsed
         {
@@ -177,11 +174,7 @@ impl pg::Backend for TidemarkBackend {
         Ok(prepared)
     }
 
-    fn recall(&self, session: &Session, sql: &str) -> Option<Arc<Prepared>> {
-        // A temporary table may have a view's name.
-        if session.has_temporary() {
-            return None;
-        }
+    fn recall(&self, sql: &str) -> Option<Arc<Prepared>> {
         self.database.recall(sql)
     }
 
@@ -190,7 +183,7 @@ impl pg::Backend for TidemarkBackend {
     }
 
     async fn prepare(&self, session: &mut Session, sql: &str, declared: &[u32]) -> Result<Arc<Prepared>, PgError> {
-        let plain = declared.iter().all(|oid| *oid == 0) && !session.has_temporary();
+        let plain = declared.iter().all(|oid| *oid == 0);
         if plain && let Some(prepared) = self.database.cached(sql).or_else(|| self.database.recall(sql)) {
             return Ok(prepared);
         }

@@ -113,11 +113,11 @@ async fn run(
         }
         Statement::Insert(statement) => {
             let parameters = parameters(session, prepared, bound)?;
-            insert::execute(database, session, statement, &prepared.parameter_oids, &parameters, bound).await
+            insert::execute(database, session, statement, prepared, &parameters, bound).await
         }
         Statement::Change(statement) => {
             let parameters = parameters(session, prepared, bound)?;
-            change::execute(database, session, statement, &prepared.parameter_oids, &parameters, bound).await
+            change::execute(database, session, statement, prepared, &parameters, bound).await
         }
         Statement::Truncate { tables } => change::truncate(database, session, tables).await,
         Statement::CreateRelation(statement) => {
@@ -128,7 +128,7 @@ async fn run(
             create_table_as::execute(database, session, table, *if_not_exists).await
         }
         Statement::CreateTemporary { create, ends_with_transaction } => {
-            session.check_temporary()?;
+            session.check_temporary(database).await?;
             let temporary = Some(*ends_with_transaction);
             let created = match create.as_ref() {
                 Statement::CreateTableAs { name, if_not_exists, query } => {

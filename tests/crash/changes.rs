@@ -173,6 +173,9 @@ async fn run(folder: &Folder, seed: u64) -> Result<()> {
         .batch_execute("CREATE FEATURE VIEW twin AS SELECT grp, count(*) AS n, sum(v) AS v FROM keyed GROUP BY grp")
         .await?;
     let all = |view: &str| format!("SELECT * FROM {view} ORDER BY grp");
-    ensure!(rows(&client, &all("by_group")).await? == rows(&client, &all("twin")).await?, "the twin says something else");
+    ensure!(
+        rows(&client, &all("by_group")).await? == rows(&client, &all("twin")).await?,
+        "the twin says something else"
+    );
     Ok(())
 }

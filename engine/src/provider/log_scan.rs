@@ -78,7 +78,7 @@ impl TableProvider for LogTable {
         limit: Option<usize>,
     ) -> DfResult<Arc<dyn ExecutionPlan>> {
         let rows = match (&self.range, self.placed) {
-            (Some((_, to)), _) if self.source.current_rows().is_some() => {
+            (Some((_, to)), _) if self.source.has_key() => {
                 Some(self.source.current_rows_at(to).await.map_err(seam)?.batch(&self.source.schema))
             }
             (_, true) => self.source.placed_rows().map(|placed| place(&self.schema, placed?)),

@@ -14,7 +14,7 @@ use arrow::{
 use datafusion::error::DataFusionError;
 use std::{collections::HashSet, sync::Arc};
 use tidemark_catalog::ObjectId;
-use tokio::sync::OwnedRwLockWriteGuard;
+use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard};
 
 /// Rows that go and rows that come.
 #[derive(Debug, Default)]
@@ -25,6 +25,12 @@ pub struct Change {
     pub removal: Removal,
     /// Rows that come, in the table's columns.
     pub added: Vec<RecordBatch>,
+}
+
+/// As long as it is held nobody has the table alone.
+pub struct Turn {
+    pub(super) source: Arc<SourceRuntime>,
+    pub(super) _held: OwnedRwLockReadGuard<()>,
 }
 
 /// As long as it is held nobody else writes to the table: what its holder reads of it stays so until its change.
@@ -42,12 +48,14 @@ impl Alone {
     }
 }
 
+pub(super) fn gone() -> IngestError {
+    IngestError::Seam(SeamError::NotDone("the source or table was dropped meanwhile".to_string()))
+}
+
 impl Engine {
     /// Waits until nobody else writes to the table.
     pub async fn alone(&self, id: ObjectId) -> Result<Alone, IngestError> {
-        let source = self
-            .source(id)
-            .ok_or_else(|| IngestError::Seam(SeamError::NotDone("the table was dropped meanwhile".to_string())))?;
+        let source = self.source(id).ok_or_else(gone)?;
         Ok(Alone { _held: source.writers.clone().write_owned().await, source })
     }
 
@@ -145,6 +153,10 @@ impl SourceRuntime {
                 left.extend(Some(rows).filter(|rows| rows.num_rows() > 0));
             }
         }
+    }
+
+    pub fn has_key(&self) -> bool {
+        self.table.is_some()
     }
 
     /// The rows of a table with a primary key, by key; `None` for other relations.

@@ -14,11 +14,17 @@ use arrow::{
 };
 use parking_lot::RwLock;
 use serde::{Deserialize, Serialize};
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Weak},
+};
 use tidemark_catalog::{Body, Object, ObjectId};
 
 /// As many rows may be removed before those that are left are written again: a scan passes over them in milliseconds.
 const REMOVED_MIN: usize = 8192;
+
+/// More rows than these are not written again by a statement, which has them in memory for that: some 100 MB.
+const LEFT_MAX: u64 = 1 << 20;
 
 /// The offsets that do not count any longer.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,9 +35,11 @@ pub struct Removed {
 
 impl Removed {
     fn take(&mut self, removal: &Removal) {
-        self.below = self.below.max(removal.below);
         self.offsets.extend(&removal.offsets);
-        self.offsets = self.offsets.split_off(&self.below);
+        if removal.below > self.below {
+            self.below = removal.below;
+            self.offsets = self.offsets.split_off(&self.below);
+        }
     }
 
     fn has(&self, offset: u64) -> bool {
@@ -45,6 +53,12 @@ pub struct Plain {
     /// The offset behind its last record.
     pub end: u64,
     removed: Arc<Removed>,
+    /// Another each time that the beginning of the log goes.
+    epoch: Arc<()>,
+    /// Those before, as long as scans may hold them.
+    before: Vec<Weak<()>>,
+    /// What the last checkpoint has.
+    saved: Option<Arc<Removed>>,
 }
 
 /// In [`Keyspace::Progress`]; it begins with the object's id, so it goes with the object.
@@ -63,12 +77,14 @@ impl Plain {
     pub(super) fn read(seams: &Seams, id: ObjectId, end: u64) -> SeamResult<Plain> {
         let bytes = super::restore::read(seams, &key(id))?;
         let removed = bytes.map(|bytes| postcard::from_bytes(&bytes).map_err(SeamError::not_done)).transpose()?;
-        Ok(Plain { end, removed: Arc::new(removed.unwrap_or_default()) })
+        let removed = Arc::new(removed.unwrap_or_default());
+        Ok(Plain { end, saved: Some(removed.clone()), removed, ..Plain::default() })
     }
 
-    /// To what a checkpoint writes; nothing where nothing was ever removed.
+    /// To what a checkpoint writes; nothing where it has it.
     pub(super) fn put(&self, id: ObjectId, batch: &mut WriteBatch) -> SeamResult<()> {
-        if *self.removed != Removed::default() {
+        let is_saved = self.saved.as_ref().is_some_and(|saved| Arc::ptr_eq(saved, &self.removed));
+        if !is_saved && *self.removed != Removed::default() {
             let bytes = postcard::to_stdvec(&*self.removed).map_err(SeamError::not_done)?;
             batch.puts.push((Keyspace::Progress, key(id), bytes));
         }
@@ -79,6 +95,10 @@ impl Plain {
     pub(super) fn take(&mut self, batch: &SourceBatch) {
         self.end = self.end.max(batch.end_offset());
         if let Some(decision) = batch.admission.as_ref().filter(|decision| !decision.removal.is_empty()) {
+            if decision.removal.below > self.removed.below {
+                self.before.retain(|epoch| epoch.strong_count() > 0);
+                self.before.push(Arc::downgrade(&std::mem::take(&mut self.epoch)));
+            }
             Arc::make_mut(&mut self.removed).take(&decision.removal);
         }
     }
@@ -96,7 +116,8 @@ impl Plain {
     /// Whether, with so many rows removed besides, those left of `rows` should rather be written again.
     pub(super) fn is_worn(&self, rows: u64, removed: usize) -> bool {
         let gone = self.removed.offsets.len() + removed;
-        gone > REMOVED_MIN && gone as u64 > rows.saturating_sub(removed as u64)
+        let left = rows.saturating_sub(removed as u64);
+        gone > REMOVED_MIN && gone as u64 > left && left < LEFT_MAX
     }
 
     /// The rows of a batch of the log that count, with their offsets; none of those from the end on.
@@ -154,13 +175,15 @@ impl SourceRuntime {
         Ok(plain)
     }
 
-    /// Removes from the log of a plain table what no scan can show any more, as far as a checkpoint has noted it.
+    /// A checkpoint has `noted` this of a plain table: what no scan can show any more goes from its log.
     pub(super) async fn let_go_of_removed(&self, noted: &Plain) -> SeamResult<()> {
         let Some(plain) = &self.plain else { return Ok(()) };
         let is_read = {
-            let plain = plain.read();
-            // Held by the table, by `noted`, and by nobody else; or it has changed since, and the next checkpoint does it.
-            !Arc::ptr_eq(&plain.removed, &noted.removed) || Arc::strong_count(&plain.removed) > 2
+            let mut plain = plain.write();
+            plain.saved = Some(noted.removed.clone());
+            plain.before.retain(|epoch| epoch.strong_count() > 0);
+            // Who holds what was before reads what is to go; the next checkpoint looks again.
+            !plain.before.is_empty()
         };
         if is_read || noted.removed.below == 0 {
             return Ok(());

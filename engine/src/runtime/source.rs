@@ -347,7 +347,6 @@ impl SourceRuntime {
         shows: bool,
         seams: &Seams,
     ) -> Result<IngestReport, IngestError> {
-        let _beside_others = self.writers.read().await;
         let mut inner = self.lock().await;
         if let Some(before) = origin.as_ref().and_then(|(origin, _)| inner.admission.partitions.taken_before(origin)) {
             let (partition, offset, next) = before;

@@ -86,6 +86,7 @@ impl Engine {
             .ok_or_else(|| IngestError::Seam(SeamError::NotDone("the source was dropped meanwhile".to_string())))?;
         let begun_us = self.seams.clock.now_us();
         self.make_way(&source).await?;
+        let _beside_others = source.writers.read().await;
         source.ingest(vec![rows], Some((origin, deletes)), begun_us, Conflict::Error, false, &self.seams).await
     }
 

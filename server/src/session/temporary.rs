@@ -1,7 +1,8 @@
-//! Temporary tables: of one session, in the place of whatever else has their name, and gone with it.
+//! Temporary tables: of one session, beside what everybody sees, and gone with it.
 //!
-//! They are in no catalog that lasts. The session's own picture of the catalog has them over what everybody sees; their rows
-//! are in a log like any table's. What a crash leaves of them the next start removes.
+//! They are in no catalog that lasts. The session's own picture of the catalog has them besides; their rows are in a log like
+//! any table's. None can be called as something that lasts, and what is made later under that name hides it: so what a name
+//! means in a definition, a grant or `public.name` does not depend on who asks. What a crash leaves of them the next start removes.
 
 use super::Session;
 use crate::{database::Database, pg::PgError, rights::Rights};
@@ -25,6 +26,8 @@ struct Table {
     object: Arc<Object>,
     owner: ObjectId,
     ends_with_transaction: bool,
+    /// It has all of its rows. One whose statement was given up never has.
+    is_filled: bool,
 }
 
 impl Session {
@@ -39,13 +42,15 @@ impl Session {
         match shown.as_ref().filter(|shown| shown.generation == all.generation) {
             Some(shown) => shown.clone(),
             None => {
-                let own = temporary.tables.iter().map(|table| (table.object.clone(), table.owner));
+                let own = temporary.tables.iter().filter(|table| table.is_filled);
+                let own = own.filter(|table| all.get(&table.object.name).is_none());
+                let own = own.map(|table| (table.object.clone(), table.owner));
                 shown.insert(Arc::new(all.with_temporary(own))).clone()
             }
         }
     }
 
-    /// Whether a name may mean something else to this session than to others.
+    /// Whether the session sees more than others do.
     pub fn has_temporary(&self) -> bool {
         !self.temporary.tables.is_empty()
     }
@@ -56,12 +61,22 @@ impl Session {
     }
 
     pub fn temporary(&self, name: &str) -> Option<&Arc<Object>> {
-        self.temporary.tables.iter().map(|table| &table.object).find(|object| object.name == name)
+        let filled = self.temporary.tables.iter().filter(|table| table.is_filled);
+        filled.map(|table| &table.object).find(|object| object.name == name)
     }
 
+    /// The name of the first temporary table among these objects.
+    pub fn named_temporary(&self, ids: &[ObjectId]) -> Option<&str> {
+        let tables = self.temporary.tables.iter().map(|table| &table.object);
+        tables.filter(|object| ids.contains(&object.id)).map(|object| object.name.as_str()).next()
+    }
+
+    /// Makes room for one more.
+    ///
     /// # Errors
     /// 53400: there are too many.
-    pub fn check_temporary(&self) -> Result<(), PgError> {
+    pub async fn check_temporary(&mut self, database: &Database) -> Result<(), PgError> {
+        self.drop_temporary_if(database, |table| !table.is_filled).await?;
         match self.temporary.tables.len() < TABLES_MAX {
             true => Ok(()),
             false => Err(PgError::error("53400", format!("a session has at most {TABLES_MAX} temporary tables"))
@@ -69,10 +84,17 @@ impl Session {
         }
     }
 
-    /// The table's log is there; from here on the session sees it.
-    pub fn add_temporary(&mut self, database: &Database, object: Object, ends_with_transaction: bool) {
+    /// The table's log is there, and is the session's to remove; it is seen once it is filled.
+    pub fn begin_temporary(&mut self, object: Object, ends_with_transaction: bool) {
         let owner = self.rights.actor.role;
-        self.temporary.tables.push(Table { object: Arc::new(object), owner, ends_with_transaction });
+        self.temporary.tables.push(Table { object: Arc::new(object), owner, ends_with_transaction, is_filled: false });
+    }
+
+    /// From here on the session sees it.
+    pub fn show_temporary(&mut self, database: &Database, id: ObjectId) {
+        for table in self.temporary.tables.iter_mut().filter(|table| table.object.id == id) {
+            table.is_filled = true;
+        }
         self.temporary_changed(database);
     }
 

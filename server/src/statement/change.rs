@@ -4,7 +4,7 @@ use super::{assign, insert, query, returning::Returning};
 use crate::{
     database::Database,
     pg::{Bound, Outcome, PgError},
-    prepared::declared_types,
+    prepared::{Prepared, declared_types},
     session::Session,
 };
 use arrow::{
@@ -12,7 +12,7 @@ use arrow::{
     compute::filter_record_batch,
     datatypes::{DataType, UInt64Type},
 };
-use datafusion::scalar::ScalarValue;
+use datafusion::{scalar::ScalarValue, sql::sqlparser::ast};
 use futures::TryStreamExt;
 use std::{
     collections::{BTreeSet, HashSet},
@@ -20,7 +20,7 @@ use std::{
 };
 use tidemark_catalog::{Body, Object, ObjectKind, Snapshot};
 use tidemark_engine::{runtime, seam::Removal};
-use tidemark_planner::{error::missing_object, exact, statement::Change};
+use tidemark_planner::{error::missing_object, exact, statement::Change, table::ROW_COLUMN};
 
 /// The table whose rows can be taken back.
 pub fn target<'a>(snapshot: &'a Snapshot, name: &str, command: &str) -> Result<&'a Arc<Object>, PgError> {
@@ -79,24 +79,28 @@ pub async fn execute(
     database: &Arc<Database>,
     session: &mut Session,
     change: &Change,
-    parameter_oids: &[u32],
+    prepared: &Prepared,
     parameters: &[ScalarValue],
     bound: &Bound,
 ) -> Result<Outcome, PgError> {
     let snapshot = session.snapshot(database);
     let object = target(&snapshot, &change.table, change.command())?.clone();
     let sets = set_columns(&object, change)?;
-    let mut types = declared_types(parameter_oids)?;
+    let mut types = declared_types(&prepared.parameter_oids)?;
     let mut parameters = parameters.to_vec();
-    // Bound first: what it cannot say is no reason to have changed something.
     let returning = returning(&object, change);
-    let returned = returning.as_ref().map(|r| r.bind(database, session, &types)).transpose()?;
+    let returned = returning.as_ref().map(|r| r.ready(database, session, prepared, &types)).transpose()?;
     let given = parameters.clone();
     let mut find = change.query.clone();
     for (expr, column) in Change::values_mut(&mut find).into_iter().zip(&sets) {
         let column = &object.columns()[*column];
         let double = exact::number(expr).is_some_and(|number| !number.is_int8());
         insert::literal_as_parameter(session, &object, column, expr, double, &mut types, &mut parameters)?;
+    }
+    let has_key = object.relation().is_some_and(|relation| !relation.primary_key.is_empty());
+    let only_places = !has_key && change.sets.is_none() && returning.is_none();
+    if only_places {
+        only_the_places(&mut find, &change.alias);
     }
     let engine = &database.owner()?.engine;
     let alone = engine.alone(object.id).await?;
@@ -114,6 +118,9 @@ pub async fn execute(
     for batch in &found {
         count += batch.num_rows();
         offsets.extend(batch.column(0).as_primitive::<UInt64Type>().values());
+        if only_places {
+            continue;
+        }
         let old = batch.project(&(1..=width).collect::<Vec<_>>())?;
         if change.sets.is_some() {
             let mut new: Vec<usize> = (1..=width).collect();
@@ -125,22 +132,31 @@ pub async fn execute(
         }
         rows.deleted.push(RecordBatch::try_new(object.schema(), old.columns().to_vec())?);
     }
-    let has_key = object.relation().is_some_and(|relation| !relation.primary_key.is_empty());
     if !has_key {
         rows.removal = Removal { below: 0, offsets: offsets.into_iter().collect() };
     }
-    let answer = match change.sets {
-        Some(_) => rows.added.clone(),
-        None => rows.deleted.clone(),
+    // Before anything happens: an expression may fail on a row.
+    let answer = match (&returning, returned) {
+        (Some(returning), Some(plan)) => {
+            let shown = if change.sets.is_some() { &rows.added } else { &rows.deleted };
+            Some(returning.of(database, session, plan, &given, shown).await?)
+        }
+        _ => None,
     };
     let held = session.hold.hold();
     engine.change(alone, rows).await?;
     drop(held);
-    match (returning, returned) {
-        (Some(returning), Some(plan)) => {
-            returning.rows(database, session, plan, &given, answer, bound, change.command()).await
-        }
-        _ => Ok(Outcome::Done { tag: format!("{} {count}", change.command()).into() }),
+    match answer {
+        Some(answer) => answer.answer(session, bound, change.command()),
+        None => Ok(Outcome::Done { tag: format!("{} {count}", change.command()).into() }),
+    }
+}
+
+/// Without the rows themselves: of a plain table only where they are is needed for them to go.
+fn only_the_places(query: &mut ast::Query, alias: &str) {
+    if let ast::SetExpr::Select(select) = query.body.as_mut() {
+        let place = [alias, ROW_COLUMN].map(|name| ast::Ident::with_quote('"', name));
+        select.projection = vec![ast::SelectItem::UnnamedExpr(ast::Expr::CompoundIdentifier(place.to_vec()))];
     }
 }
 
@@ -161,10 +177,10 @@ fn once(found: Vec<RecordBatch>) -> Result<Vec<RecordBatch>, PgError> {
 pub async fn truncate(database: &Arc<Database>, session: &mut Session, tables: &[String]) -> Result<Outcome, PgError> {
     let snapshot = session.snapshot(database);
     let objects = tables.iter().map(|name| target(&snapshot, name, "TRUNCATE")).collect::<Result<Vec<_>, _>>()?;
-    let _held = session.hold.hold();
     for object in objects {
         let engine = &database.owner()?.engine;
         let alone = engine.alone(object.id).await?;
+        let _held = session.hold.hold();
         let everything = alone.everything()?;
         engine.change(alone, everything).await?;
     }

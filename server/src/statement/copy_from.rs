@@ -79,15 +79,17 @@ impl Sink {
     async fn ingest(&mut self) -> Result<(), PgError> {
         let batches = std::mem::take(&mut self.waiting);
         self.waiting_rows = 0;
-        // As in INSERT.
-        let _held = (!self.is_topic).then(|| self.hold.hold());
         if self.is_topic {
             let produced = self.database.owner()?.feeds.produce(&self.object, batches).await;
             let rows = *produced.as_ref().unwrap_or_else(|unsent| &unsent.acknowledged);
             self.report.add(IngestReport { rows, ..IngestReport::default() });
             return produced.map(|_| ()).map_err(|unsent| unsent.error);
         }
-        let report = self.database.owner()?.engine.ingest(self.object.id, batches, Conflict::Error).await?;
+        // As in INSERT.
+        let engine = &self.database.owner()?.engine;
+        let turn = engine.turn(self.object.id).await?;
+        let _held = self.hold.hold();
+        let report = engine.ingest_in(turn, batches, Conflict::Error, false).await?;
         self.report.add(report);
         Ok(())
     }

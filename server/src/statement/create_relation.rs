@@ -67,7 +67,8 @@ pub async fn execute(
     // The log first: a crash between the two leaves an unused folder, never a definition without its log.
     database.owner()?.engine.create_source(&object).await?;
     if let Some(ends_with_transaction) = temporary {
-        session.add_temporary(database, object, ends_with_transaction);
+        session.begin_temporary(object, ends_with_transaction);
+        session.show_temporary(database, id);
         return done(tag);
     }
     let committed = async {
@@ -84,12 +85,10 @@ pub async fn execute(
     done(tag)
 }
 
-/// What has the name that something new is to have: a temporary table may be called as something that is none.
+/// What has the name that something new is to have. What lasts may be called as a temporary table, and hides it.
 pub fn named(database: &Database, session: &Session, name: &str, temporary: Option<bool>) -> Option<Arc<Object>> {
-    match temporary {
-        Some(_) => session.temporary(name).cloned(),
-        None => database.snapshot().get(name).cloned(),
-    }
+    let own = || session.temporary(name).filter(|_| temporary.is_some()).cloned();
+    database.snapshot().get(name).cloned().or_else(own)
 }
 
 /// `IF NOT EXISTS` makes a notice of it.

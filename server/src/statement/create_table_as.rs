@@ -38,18 +38,24 @@ pub async fn execute(
     }
     let (schema, mut batches) = query::run(database, session, query, &[], &[]).await?;
     let columns = columns(&schema)?;
-    let mut catalog = database.owner()?.catalog.lock().await;
+    let mut catalog = Some(database.owner()?.catalog.lock().await);
     if let Some(existing) = existing(session) {
         return exists(session, &existing, if_not_exists, "CREATE TABLE AS");
     }
+    let Some(locked) = &mut catalog else { return Err(PgError::error("XX000", "the catalog is not locked")) };
     let object = Object {
-        id: catalog.allocate_id().await?,
+        id: locked.allocate_id().await?,
         name: name.to_string(),
         created_us: database.clock.now_us(),
         comment: None,
         body: Body::Table(Relation::plain(columns, sql.to_string())),
     };
     database.owner()?.engine.create_source(&object).await?;
+    if let Some(ends_with_transaction) = temporary {
+        // Nobody else is concerned. Given up half way it is the session's to remove.
+        catalog = None;
+        session.begin_temporary(object.clone(), ends_with_transaction);
+    }
     let all: Vec<usize> = (0..object.columns().len()).collect();
     // Filled before it is in the catalog: whoever sees the table sees all of it.
     let filled: Result<usize, PgError> = async {
@@ -60,9 +66,9 @@ pub async fn execute(
                 rows += database.owner()?.engine.ingest(object.id, vec![batch], Conflict::Error).await?.rows;
             }
         }
-        match temporary {
-            Some(ends_with_transaction) => session.add_temporary(database, object.clone(), ends_with_transaction),
-            None => database.create(&mut catalog, session, object.clone()).await?,
+        match &mut catalog {
+            None => session.show_temporary(database, object.id),
+            Some(catalog) => database.create(catalog, session, object.clone()).await?,
         }
         Ok(rows)
     }
@@ -70,7 +76,9 @@ pub async fn execute(
     match filled {
         Ok(rows) => Ok(Outcome::Done { tag: format!("SELECT {rows}").into() }),
         Err(error) => {
-            database.owner()?.engine.drop_source(object.id).await?;
+            if !session.drop_temporary(database, object.id).await? {
+                database.owner()?.engine.drop_source(object.id).await?;
+            }
             Err(error)
         }
     }

@@ -29,11 +29,7 @@ pub async fn execute(
             Err(error) => return Err(error.into()),
         }
     }
-    let (own, others): (Vec<_>, Vec<_>) = doomed.into_iter().partition(|object| snapshot.is_temporary(object.id));
-    for object in own {
-        session.drop_temporary(database, object.id).await?;
-    }
-    let mut doomed = others;
+    let (own, mut doomed): (Vec<_>, Vec<_>) = doomed.into_iter().partition(|object| snapshot.is_temporary(object.id));
     let asked = doomed.len();
     let mut at = 0;
     while at < doomed.len() {
@@ -67,6 +63,9 @@ pub async fn execute(
                 Body::View(_) | Body::Aggregate(_) => {}
             }
         }
+    }
+    for object in own {
+        session.drop_temporary(database, object.id).await?;
     }
     Ok(Outcome::Done { tag: format!("DROP {}", kind.to_string().to_uppercase()).into() })
 }

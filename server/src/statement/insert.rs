@@ -4,7 +4,7 @@ use super::{assign, query, returning::Returning};
 use crate::{
     database::Database,
     pg::{Bound, Outcome, PgError},
-    prepared::{declared_types, parameter_number},
+    prepared::{Prepared, declared_types, parameter_number},
     session::Session,
     wire::{SessionZone, value_from_text},
 };
@@ -130,7 +130,7 @@ pub async fn execute(
     database: &Arc<Database>,
     session: &mut Session,
     insert: &Insert,
-    parameter_oids: &[u32],
+    prepared: &Prepared,
     parameters: &[ScalarValue],
     bound: &Bound,
 ) -> Result<Outcome, PgError> {
@@ -172,15 +172,14 @@ pub async fn execute(
             if *other == OnConflict::Nothing { Conflict::Skip } else { Conflict::Replace }
         }
     };
-    let mut types = declared_types(parameter_oids)?;
-    // Bound first: what it cannot say is no reason to have put something in.
+    let mut types = declared_types(&prepared.parameter_oids)?;
     let returning = returning(&object, insert);
     if returning.is_some() && relation.topic().is_some() {
         let message = format!("RETURNING is not supported for {} \"{}\"", object.kind(), object.name);
         return Err(PgError::error("0A000", message)
             .hint("its rows go to a topic and come back by the feed: SELECT them after a FLUSH"));
     }
-    let returned = returning.as_ref().map(|r| r.bind(database, session, &types)).transpose()?;
+    let returned = returning.as_ref().map(|r| r.ready(database, session, prepared, &types)).transpose()?;
     let given = parameters;
     let mut parameters = parameters.to_vec();
     let query = literals_as_parameters(session, &object, &map, &insert.query, &mut types, &mut parameters)?;
@@ -201,11 +200,14 @@ pub async fn execute(
         .map(|batch| fit(&object, &map, batch, &session.format.time_zone))
         .collect::<Result<Vec<_>, PgError>>()?;
     // What is on its way into a topic cannot be taken back whatever the client waits for: there is nothing to hold up.
-    let held = relation.topic().is_none().then(|| session.hold.hold());
-    let report = match relation.topic() {
-        None if returning.is_some() => database.owner()?.engine.ingest_shown(object.id, batches, conflict).await?,
-        None => database.owner()?.engine.ingest(object.id, batches, conflict).await?,
-        Some(_) => {
+    let turn = match relation.topic() {
+        None => Some(database.owner()?.engine.turn(object.id).await?),
+        Some(_) => None,
+    };
+    let held = turn.is_some().then(|| session.hold.hold());
+    let report = match turn {
+        Some(turn) => database.owner()?.engine.ingest_in(turn, batches, conflict, returning.is_some()).await?,
+        None => {
             let all: usize = batches.iter().map(RecordBatch::num_rows).sum();
             let produced = database.owner()?.feeds.produce(&object, batches).await;
             let rows = produced.map_err(|unsent| {
@@ -221,7 +223,8 @@ pub async fn execute(
     }
     match (returning, returned) {
         (Some(returning), Some(plan)) => {
-            returning.rows(database, session, plan, given, report.shown, bound, "INSERT 0").await
+            let returned = returning.of(database, session, plan, given, &report.shown).await?;
+            returned.answer(session, bound, "INSERT 0")
         }
         _ => Ok(Outcome::Done { tag: format!("INSERT 0 {}", report.rows).into() }),
     }

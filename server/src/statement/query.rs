@@ -5,6 +5,7 @@ use crate::{
     database::{Behind, Database},
     pg::{Bound, Outcome, PgError},
     prepared::{Prepared, columns, declared_types, same_columns},
+    rights::Rights,
     serving::spread,
     session::Session,
 };
@@ -37,6 +38,19 @@ pub struct Analysed {
     names: Vec<ObjectId>,
     /// The statement's instant, microseconds: that of its `now()` and of its scans.
     now_us: i64,
+}
+
+impl Analysed {
+    /// # Errors
+    /// 42501: the session may not read what the statement names.
+    pub fn check_read(&self, session: &Session) -> Result<(), PgError> {
+        session.rights.check_read(&self.names)
+    }
+
+    /// The same of another role.
+    pub fn check_read_as(&self, rights: &Rights) -> Result<(), PgError> {
+        rights.check_read(&self.names)
+    }
 }
 
 pub fn bind(
@@ -165,7 +179,7 @@ pub async fn run(
 
 /// What the client was told of the columns must still be so: something of the same name may have taken the place of what the
 /// statement was prepared over. PostgreSQL says the same (`RevalidateCachedQuery`).
-fn still_described(prepared: &Prepared, plan: &Analysed) -> Result<(), PgError> {
+pub(super) fn still_described(prepared: &Prepared, plan: &Analysed) -> Result<(), PgError> {
     let Some(told) = &prepared.columns else { return Ok(()) };
     if same_columns(told, &columns(&names::shown_schema(plan.plan.schema().as_arrow()))) {
         return Ok(());

@@ -1,20 +1,22 @@
 //! `RETURNING`: a query over the rows that a statement has put in, changed or taken away.
 
-use super::{query, query::Analysed, streamed};
+use super::{encoder, query, query::Analysed};
 use crate::{
     database::Database,
     pg::{Bound, Outcome, PgError, RowsTag},
+    prepared::Prepared,
     session::Session,
 };
 use arrow::{
     array::{ArrayRef, RecordBatch, UInt64Array},
-    datatypes::DataType,
+    datatypes::{DataType, SchemaRef},
 };
 use datafusion::{
     catalog::{MemTable, TableProvider},
     scalar::ScalarValue,
     sql::sqlparser::ast::SelectItem,
 };
+use futures::{StreamExt, TryStreamExt, stream};
 use std::sync::Arc;
 use tidemark_catalog::Object;
 use tidemark_planner::{
@@ -42,17 +44,30 @@ impl Returning<'_> {
         query::bind(database, session, &query, types)
     }
 
-    /// The answer: `tag` counts its rows.
-    pub async fn rows(
+    /// The same for who is about to change rows: what may not be read, or has other columns than the client was told, is refused
+    /// while nothing has happened.
+    pub fn ready(
+        &self,
+        database: &Database,
+        session: &Session,
+        prepared: &Prepared,
+        types: &[Option<DataType>],
+    ) -> Result<Analysed, PgError> {
+        let plan = self.bind(database, session, types)?;
+        plan.check_read(session)?;
+        query::still_described(prepared, &plan)?;
+        Ok(plan)
+    }
+
+    /// What is returned of these rows.
+    pub async fn of(
         &self,
         database: &Arc<Database>,
         session: &Session,
         plan: Analysed,
         parameters: &[ScalarValue],
-        rows: Vec<RecordBatch>,
-        bound: &Bound,
-        tag: &'static str,
-    ) -> Result<Outcome, PgError> {
+        rows: &[RecordBatch],
+    ) -> Result<Returned, PgError> {
         let schema = bind::placed_schema(&self.object.schema());
         let placed = rows.iter().map(|rows| {
             let places: ArrayRef = Arc::new(UInt64Array::from(vec![0; rows.num_rows()]));
@@ -63,11 +78,22 @@ impl Returning<'_> {
         let id = self.object.id;
         let instead = |scan: &TidemarkTable| (scan.target == ScanTarget::Rows(id)).then(|| table.clone());
         let plan = query::physical_over(database, session, &session.state, plan, parameters, &instead).await?;
-        let shown = names::shown_schema(&plan.schema());
-        let stream = database.queries.run(plan, session.state.task_ctx())?;
-        match streamed(session, &shown, stream, bound)? {
-            Outcome::Rows { stream, encoder, .. } => Ok(Outcome::Rows { stream, encoder, tag: RowsTag::Counted(tag) }),
-            other => Ok(other),
-        }
+        let schema = names::shown_schema(&plan.schema());
+        let batches = database.queries.run(plan, session.state.task_ctx())?.try_collect().await?;
+        Ok(Returned { schema, batches })
+    }
+}
+
+pub struct Returned {
+    schema: SchemaRef,
+    batches: Vec<RecordBatch>,
+}
+
+impl Returned {
+    /// As the answer: `tag` counts its rows.
+    pub fn answer(self, session: &Session, bound: &Bound, tag: &'static str) -> Result<Outcome, PgError> {
+        let encoder = encoder(session, &self.schema, bound)?;
+        let stream = stream::iter(self.batches.into_iter().map(Ok)).boxed();
+        Ok(Outcome::Rows { stream, encoder, tag: RowsTag::Counted(tag) })
     }
 }

@@ -36,7 +36,7 @@ pub async fn create(
         return exists(session, existing, create.if_not_exists, TAG);
     }
     let complete = complete(create)?;
-    let wanted = Wanted { name, query: &create.query, complete, as_recorded: None };
+    let wanted = Wanted { name, query: &create.query, complete, as_recorded: None, for_owner: None };
     let computed = compute(database, session, wanted).await?;
     let _held = session.hold.hold();
     let mut catalog = database.owner()?.catalog.lock().await;
@@ -76,7 +76,10 @@ pub async fn refresh(
     let set = object.training_set().ok_or_else(|| PgError::error("XX000", "not a training set"))?;
     let query = query(name, &set.query)?;
     let as_recorded = as_recorded.then_some(&set.record);
-    let wanted = Wanted { name, query: &query, complete: set.complete, as_recorded };
+    let snapshot = database.snapshot();
+    let owner = snapshot.access.owner(object.id);
+    let for_owner = (owner != session.rights.actor.role).then(|| database.rights(&snapshot, owner));
+    let wanted = Wanted { name, query: &query, complete: set.complete, as_recorded, for_owner };
     let computed = compute(database, session, wanted).await?;
     let _held = session.hold.hold();
     let owner = database.owner()?;
@@ -104,7 +107,9 @@ pub async fn refresh(
     }
     database.commit(&mut catalog, &[Change::Put(changed)]).await?;
     computed.rows.keep();
-    owner.engine.drop_source(set.rows).await?;
+    if let Err(error) = owner.engine.drop_source(set.rows).await {
+        tracing::warn!(set = name, %error, "rows of a training set that were replaced are left behind");
+    }
     done("REFRESH TRAINING SET")
 }
 

@@ -6,7 +6,10 @@ use datafusion::{common::tree_node::TreeNodeRecursion, logical_expr::LogicalPlan
 use std::{collections::BTreeMap, sync::Arc};
 use tidemark_catalog::{Object, ObjectId, Read, Record, Snapshot};
 use tidemark_engine::{runtime::Engine, wording::instant};
-use tidemark_planner::table::{ScanTarget, TidemarkTable};
+use tidemark_planner::{
+    asof::AsofNode,
+    table::{ScanTarget, TidemarkTable},
+};
 
 #[derive(Debug, Default)]
 pub struct Basis {
@@ -22,6 +25,20 @@ pub fn scans(plan: &LogicalPlan) -> Vec<TidemarkTable> {
     let _ = plan.apply_with_subqueries(|node| {
         if let LogicalPlan::TableScan(scan) = node {
             found.extend(TidemarkTable::of(&scan.source).cloned());
+        }
+        Ok(TreeNodeRecursion::Continue)
+    });
+    found
+}
+
+/// The tables on the right of its `ASOF JOIN`s.
+fn joined(plan: &LogicalPlan) -> Vec<TidemarkTable> {
+    let mut found = vec![];
+    let _ = plan.apply_with_subqueries(|node| {
+        if let LogicalPlan::Extension(extension) = node
+            && let Some(join) = extension.node.as_any().downcast_ref::<AsofNode>()
+        {
+            found.extend(scans(&join.right));
         }
         Ok(TreeNodeRecursion::Continue)
     });
@@ -85,10 +102,31 @@ impl Basis {
     }
 
     /// Refuses what is not final though no label says so.
-    pub fn check_final(&self, scans: &[TidemarkTable]) -> Result<(), PgError> {
-        for table in scans {
+    pub fn check_final(&self, snapshot: &Snapshot, plan: &LogicalPlan) -> Result<(), PgError> {
+        for table in joined(plan) {
+            let of = |id| snapshot.get_id(id).and_then(|object| object.relation());
+            if let ScanTarget::Relation(id) = table.target
+                && of(id).is_some_and(|relation| relation.event_time.is_some())
+            {
+                let message = format!("the training set joins the events of \"{}\" as of a label's time", table.name);
+                return Err(PgError::error("55000", message)
+                    .detail("events that belong before that time may still come, and no frontier is kept of what a join of them has seen")
+                    .hint("make a feature view over them and join that; or WITH (complete = 'state') takes what is known now"));
+            }
+        }
+        for table in &scans(plan) {
             let view = &table.name;
             match table.target {
+                ScanTarget::History(_) => {
+                    return Err(PgError::error(
+                        "55000",
+                        format!("the training set reads history.{view}, which goes as far as it is committed"),
+                    )
+                    .detail("steps below the view's frontier may be missing until the next commit")
+                    .hint(format!(
+                        "ASOF JOIN \"{view}\" itself; or WITH (complete = 'state') takes what is there now"
+                    )));
+                }
                 ScanTarget::CurrentRows(_) => {
                     return Err(PgError::error(
                         "55000",

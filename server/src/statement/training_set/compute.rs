@@ -7,6 +7,7 @@ use super::{
 use crate::{
     database::Database,
     pg::PgError,
+    rights::Rights,
     session::Session,
     statement::{create_table_as::columns, insert::fit, instants, query},
 };
@@ -30,6 +31,8 @@ pub struct Wanted<'a> {
     pub complete: Complete,
     /// Computed again from what is recorded here, with the same rows or none.
     pub as_recorded: Option<&'a Record>,
+    /// Whose rows they are to be, if not the session's: computed for somebody else, they show him nothing that he may not read.
+    pub for_owner: Option<Arc<Rights>>,
 }
 
 pub struct Computed {
@@ -39,7 +42,7 @@ pub struct Computed {
 }
 
 pub async fn compute(database: &Arc<Database>, session: &Session, wanted: Wanted<'_>) -> Result<Computed, PgError> {
-    let Wanted { name, query, complete, as_recorded } = wanted;
+    let Wanted { name, query, complete, as_recorded, for_owner } = wanted;
     let owner = database.owner()?;
     let engine = &owner.engine;
     let time_zone = session.get("timezone").unwrap_or("UTC").to_string();
@@ -61,6 +64,18 @@ pub async fn compute(database: &Arc<Database>, session: &Session, wanted: Wanted
             break (snapshot, plan);
         }
     };
+    if let Some(own) = session.named_temporary(&plan.reads) {
+        return Err(PgError::error("0A000", format!("training set \"{name}\" cannot read temporary table \"{own}\""))
+            .hint("CREATE TABLE what it is to be computed from: it has to be there for the next REFRESH, whoever asks for that"));
+    }
+    if let Some(owner) = &for_owner {
+        plan.check_read_as(owner)?;
+        if let Some(table) = scans(&plan.plan).iter().find(|table| matches!(table.target, ScanTarget::System(_))) {
+            let message =
+                format!("training set \"{name}\" reads {}, which shows more to you than to its owner", table.name);
+            return Err(PgError::error("42501", message).hint(format!("SET ROLE {}, then REFRESH it", owner.name)));
+        }
+    }
     let scans = scans(&plan.plan);
     let basis = match recorded {
         Some(basis) => basis,
@@ -73,7 +88,7 @@ pub async fn compute(database: &Arc<Database>, session: &Session, wanted: Wanted
         return Err(not_as_recorded(name, &format!("it reads {} \"{}\" now", read.kind, read.name)));
     }
     if complete == Complete::Final {
-        basis.check_final(&scans)?;
+        basis.check_final(&snapshot, &plan.plan)?;
     }
     let mut state = session.state.clone();
     let finality = Finality { frontiers: basis.frontiers.clone(), completes: complete == Complete::State };
@@ -100,6 +115,10 @@ pub async fn compute(database: &Arc<Database>, session: &Session, wanted: Wanted
             digest.add(&batch)?;
             count += engine.ingest(id, vec![batch], Conflict::Error).await?.rows as u64;
         }
+    }
+    // On disk before the catalog says so, whatever the fsync setting.
+    if let Some(log) = engine.source(id).map(|source| source.log.clone()) {
+        log.sync().await?;
     }
     let mut joins = vec![];
     joined(&plan, &mut joins);
