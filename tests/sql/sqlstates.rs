@@ -56,8 +56,8 @@ const CASES: &[(&str, &str, &str)] = &[
         "invalid_parameter_value",
         "SELECT n FROM f FOR SYSTEM_TIME AS OF TIMESTAMPTZ '2100-01-01 00:00:00+00' WHERE k = 1",
     ),
-    ("0A000", "feature_not_supported", "UPDATE t SET v = 'x'"),
-    ("0A000", "feature_not_supported", "DELETE FROM t"),
+    ("42703", "undefined_column", "UPDATE t SET colour = 1"),
+    ("42809", "wrong_object_type", "DELETE FROM f"),
     ("0A000", "feature_not_supported", "CREATE OR REPLACE FEATURE VIEW f AS SELECT k FROM s"),
     ("0A000", "feature_not_supported", "CREATE INDEX x ON y (z)"),
     (

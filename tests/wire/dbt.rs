@@ -19,6 +19,10 @@ const KEPT: &str = "{% snapshot kept %}
 select user_id, bought from {{ ref('latest_labels') }}
 {% endsnapshot %}";
 
+const LEARNT: &str = "{{ config(materialized='training_set', meta={'complete': 'state'}) }}
+select l.user_id, l.at, f.clicks_5m from {{ ref('labels') }} l
+asof left join {{ ref('user_clicks') }} f on l.user_id = f.user_id and l.at >= f.event_time";
+
 struct Project<'a> {
     python: String,
     folder: &'a Path,
@@ -126,6 +130,14 @@ async fn a_project_is_built_tested_left_alone_and_changed() -> Result<()> {
     project.run(&["snapshot"]).await?;
     let versions = "SELECT count(*) || ' ' || count(dbt_valid_to) FROM kept WHERE user_id = 7";
     ensure!(value(&client, versions).await?.as_deref() == Some("2 1"));
+
+    // A training set is made, and with the same text refreshed.
+    fs::write(example.join("models/learnt.sql"), LEARNT)?;
+    for done in ["SELECT 4", "REFRESH TRAINING SET"] {
+        let learnt = project.run(&["run", "--select", "learnt"]).await?;
+        ensure!(learnt.contains(done), "nothing of {done}: {learnt}");
+        ensure!(value(&client, "SELECT rows FROM tidemark.training_sets WHERE name = 'learnt'").await?.as_deref() == Some("4"));
+    }
 
     project.run(&["docs", "generate"]).await?;
     let catalog = fs::read_to_string(example.join("target/catalog.json"))?;
