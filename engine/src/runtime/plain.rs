@@ -76,7 +76,8 @@ pub(super) fn of(object: &Object) -> Option<RwLock<Plain>> {
 impl Plain {
     pub(super) fn read(seams: &Seams, id: ObjectId, end: u64) -> SeamResult<Plain> {
         let bytes = super::restore::read(seams, &key(id))?;
-        let removed: Option<Removed> = bytes.map(|bytes| postcard::from_bytes(&bytes).map_err(SeamError::not_done)).transpose()?;
+        let removed: Option<Removed> =
+            bytes.map(|bytes| postcard::from_bytes(&bytes).map_err(SeamError::not_done)).transpose()?;
         let removed = Arc::new(removed.unwrap_or_default());
         Ok(Plain { end, saved: Some(removed.clone()), removed, ..Plain::default() })
     }

@@ -23,9 +23,10 @@
 use super::{compared, from_functions, functions, introspection, regclass::Reg, row_lists, tableoid, vacancy};
 use crate::wire::types::{by_name, oid};
 use sqlparser::ast::{
-    Array, ArrayElemTypeDef, BinaryOperator, CastKind, DataType, Expr, Function, FunctionArg, FunctionArgExpr,
-    FunctionArgumentClause, FunctionArgumentList, FunctionArguments, GroupByExpr, Ident, ObjectName, OrderByKind,
-    Query, Select, SelectItem, SetExpr, TableFactor, TimezoneInfo, Value, Visit, VisitMut, Visitor, VisitorMut,
+    AccessExpr, Array, ArrayElemTypeDef, BinaryOperator, CastKind, DataType, Expr, Function, FunctionArg,
+    FunctionArgExpr, FunctionArgumentClause, FunctionArgumentList, FunctionArguments, GroupByExpr, Ident, ObjectName,
+    OrderByKind, Query, Select, SelectItem, SetExpr, Subscript, TableFactor, TimezoneInfo, Value, Visit, VisitMut,
+    Visitor, VisitorMut,
 };
 use sqlparser::{dialect::PostgreSqlDialect, parser::Parser};
 use std::{collections::BTreeMap, ops::ControlFlow};
@@ -342,6 +343,15 @@ fn rewrite_expr(expr: &mut Expr) {
             *expr = call(&name, vec![], vec![]);
         }
         Expr::Collate { expr: inner, .. } => *expr = take(inner),
+        // A field of a row: `(x).n` is `(x)['n']` to DataFusion.
+        Expr::CompoundFieldAccess { access_chain, .. } => {
+            for access in access_chain {
+                if let AccessExpr::Dot(Expr::Identifier(field)) = access {
+                    let index = Expr::value(Value::SingleQuotedString(field.value.clone()));
+                    *access = AccessExpr::Subscript(Subscript::Index { index });
+                }
+            }
+        }
         Expr::BinaryOp { op, left, right } => {
             if let BinaryOperator::PGCustomBinaryOperator(parts) = op
                 && let Some(plain) = parts.last().and_then(|op| operator(op))
