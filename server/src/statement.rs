@@ -97,6 +97,9 @@ async fn run(
     if database.serving().is_some() {
         admit_to_serving(&parsed.statement)?;
     }
+    if !matches!(parsed.statement, Statement::Discard { .. } | Statement::Set { .. } | Statement::ShowSetting { .. }) {
+        session.check_hidden(database)?;
+    }
     authorize::authorize(session, &session.snapshot(database), &parsed.statement)?;
     if let Some(command) = changes(&parsed.statement) {
         session.may_change(&command)?;

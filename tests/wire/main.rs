@@ -10,6 +10,7 @@ mod server;
 mod binary;
 mod cancel;
 mod captures;
+mod changes;
 mod copy;
 mod cursors;
 mod dbt;

@@ -420,19 +420,20 @@ impl SourceRuntime {
             batch.base_offset = offset;
             offset = batch.end_offset();
         }
+        // All of the group at once: no scan shows a part of what the statement did.
         if let Some(plain) = &self.plain {
-            // At once: no scan shows what comes and not what goes.
             let mut plain = plain.write();
             group.iter().for_each(|batch| plain.take(batch));
         }
-        for batch in group {
+        let mut replaced = self.remember_group(&group, wanted).unwrap_or_else(|error| {
+            failed = Err(error.into());
+            vec![]
+        });
+        replaced.resize_with(group.len(), || None);
+        for (batch, replaced) in group.into_iter().zip(replaced) {
             let decision = batch.admission.clone().unwrap_or_default();
             self.count(&batch, &decision);
             since.extend(came(&batch, &decision, begun_us));
-            let replaced = self.remember_rows(&batch, &decision, wanted).unwrap_or_else(|error| {
-                failed = std::mem::replace(&mut failed, Ok(())).and(Err(error.into()));
-                None
-            });
             decision.rejected.iter().for_each(|reject| report.reject(reject.reason.as_str(), 1));
             if wish.shows {
                 report.shown.push(admitted(&batch.rows, &decision)?);
@@ -719,6 +720,18 @@ impl SourceRuntime {
             table: self.name.read().clone(),
             key: format!("Key ({})=({}) already exists.", names.join(", "), values.join(", ")),
         }
+    }
+
+    /// The same of all batches of a group, of each what it replaces; nothing where there is no primary key.
+    fn remember_group(&self, group: &[SourceBatch], wanted: bool) -> SeamResult<Vec<Option<Replaced>>> {
+        let Some(table) = &self.table else { return Ok(vec![]) };
+        let mut table = table.write();
+        let none = AdmittedBatch::default();
+        let take = |batch: &SourceBatch| {
+            let replaced = table.take(batch, batch.admission.as_ref().unwrap_or(&none), wanted);
+            replaced.map(Some).map_err(SeamError::not_done)
+        };
+        group.iter().map(take).collect()
     }
 
     /// Takes over the rows of a table with a primary key; what they replace, if it is `wanted`.

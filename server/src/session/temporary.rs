@@ -1,8 +1,8 @@
 //! Temporary tables: of one session, beside what everybody sees, and gone with it.
 //!
 //! They are in no catalog that lasts. The session's own picture of the catalog has them besides; their rows are in a log like
-//! any table's. None can be called as something that lasts, and what is made later under that name hides it: so what a name
-//! means in a definition, a grant or `public.name` does not depend on who asks. What a crash leaves of them the next start removes.
+//! any table's. None can be called as something that lasts: so what a name means in a definition, a grant or `public.name` does
+//! not depend on who asks. Where something is made later under that name, the session is stopped until it lets go of its own. What a crash leaves of them the next start removes.
 
 use super::Session;
 use crate::{database::Database, pg::PgError, rights::Rights};
@@ -63,6 +63,27 @@ impl Session {
     pub fn temporary(&self, name: &str) -> Option<&Arc<Object>> {
         let filled = self.temporary.tables.iter().filter(|table| table.is_filled);
         filled.map(|table| &table.object).find(|object| object.name == name)
+    }
+
+    /// Refuses to go on where a temporary table has lost its name to something that was made for everybody since: what the session
+    /// means as its own must not be done to that.
+    ///
+    /// # Errors
+    /// 55000.
+    pub fn check_hidden(&self, database: &Database) -> Result<(), PgError> {
+        if !self.has_temporary() {
+            return Ok(());
+        }
+        let all = database.snapshot();
+        let hidden =
+            self.temporary.tables.iter().find(|table| table.is_filled && all.get(&table.object.name).is_some());
+        let Some(name) = hidden.map(|table| &table.object.name) else { return Ok(()) };
+        Err(PgError::error(
+            "55000",
+            format!("temporary table \"{name}\" is hidden by something of that name that was made since"),
+        )
+        .detail("nothing is read or changed under that name: it would not be the temporary table's rows")
+        .hint("DISCARD TEMP, and make it again under another name"))
     }
 
     /// The name of the first temporary table among these objects.

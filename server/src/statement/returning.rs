@@ -13,6 +13,7 @@ use arrow::{
 };
 use datafusion::{
     catalog::{MemTable, TableProvider},
+    logical_expr::LogicalPlan,
     scalar::ScalarValue,
     sql::sqlparser::ast::SelectItem,
 };
@@ -54,6 +55,7 @@ impl Returning<'_> {
         types: &[Option<DataType>],
     ) -> Result<Analysed, PgError> {
         let plan = self.bind(database, session, types)?;
+        one_for_each(&plan.plan)?;
         plan.check_read(session)?;
         query::still_described(prepared, &plan)?;
         Ok(plan)
@@ -82,6 +84,21 @@ impl Returning<'_> {
         let batches = database.queries.run(plan, session.state.task_ctx())?.try_collect().await?;
         Ok(Returned { schema, batches })
     }
+}
+
+/// Refuses what does not return one row for each that was changed.
+fn one_for_each(plan: &LogicalPlan) -> Result<(), PgError> {
+    let refused = |sqlstate, what| {
+        Err(PgError::error(sqlstate, format!("{what} are not allowed in RETURNING"))
+            .hint("return columns, and compute over them where they arrive"))
+    };
+    match plan {
+        LogicalPlan::Aggregate(_) => return refused("42803", "aggregate functions"),
+        LogicalPlan::Window(_) => return refused("42P20", "window functions"),
+        LogicalPlan::Unnest(_) => return refused("0A000", "set-returning functions"),
+        _ => {}
+    }
+    plan.inputs().into_iter().try_for_each(one_for_each)
 }
 
 pub struct Returned {
