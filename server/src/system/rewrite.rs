@@ -343,8 +343,8 @@ fn rewrite_expr(expr: &mut Expr) {
             *expr = call(&name, vec![], vec![]);
         }
         Expr::Collate { expr: inner, .. } => *expr = take(inner),
-        // A field of a row: `(x).n` is `(x)['n']` to DataFusion.
-        Expr::CompoundFieldAccess { access_chain, .. } => {
+        // A field of a row: `(x).n` is `(x)['n']` to DataFusion; `t.xs[1]` begins with a table.
+        Expr::CompoundFieldAccess { root, access_chain } if !matches!(root.as_ref(), Expr::Identifier(_)) => {
             for access in access_chain {
                 if let AccessExpr::Dot(Expr::Identifier(field)) = access {
                     let index = Expr::value(Value::SingleQuotedString(field.value.clone()));
