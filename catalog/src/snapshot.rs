@@ -150,7 +150,7 @@ impl Snapshot {
         names.join(", ")
     }
 
-    /// The same with temporary tables, each in the place of what has its name, and who they belong to.
+    /// The same with temporary tables, whose names nothing else has, and who they belong to.
     pub fn with_temporary(&self, tables: impl IntoIterator<Item = (Arc<Object>, ObjectId)>) -> Snapshot {
         let mut shown = self.clone();
         for (object, owner) in tables {
