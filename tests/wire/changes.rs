@@ -1,7 +1,8 @@
-//! What other sessions see of an UPDATE while it runs: what was there before it, or all of it.
+//! What other sessions see of a statement that changes rows: what was there before it, or all of it; and what began to read before it
+//! goes on reading that, though it leaves the disk afterwards.
 
-use crate::server::{Folder, Server, value};
-use anyhow::{Result, ensure};
+use crate::server::{Folder, Server, rows, value};
+use anyhow::{Context, Result, ensure};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_statement_is_seen_whole_or_not_at_all() -> Result<()> {
@@ -29,5 +30,38 @@ async fn a_statement_is_seen_whole_or_not_at_all() -> Result<()> {
         }
         writer.await??;
     }
+    Ok(())
+}
+
+/// Files of the one log there is.
+fn segments(folder: &Folder) -> Result<usize> {
+    let log = std::fs::read_dir(folder.data().join("log"))?.next().context("no log")??;
+    Ok(std::fs::read_dir(log.path())?.count())
+}
+
+#[tokio::test]
+async fn a_cursor_reads_on_what_a_truncate_takes_away_and_then_it_leaves_the_disk() -> Result<()> {
+    const ROWS: u64 = 60_000;
+    let folder = Folder::new()?;
+    // Segments are removed whole, and by checkpoints.
+    let server = Server::start_with(&folder, &["--log-segment-bytes", "64KB", "--checkpoint-interval", "1h"]).await?;
+    let (reader, other) = (server.connect().await?, server.connect().await?);
+    other.batch_execute("CREATE TABLE t (n BIGINT)").await?;
+    // One append each, so that a segment ends between them.
+    for first in (1..=ROWS).step_by(10_000) {
+        let last = first + 9_999;
+        other.batch_execute(&format!("INSERT INTO t SELECT n FROM generate_series({first}, {last}) AS g(n)")).await?;
+    }
+    let full = segments(&folder)?;
+    ensure!(full > 3, "{full} segments");
+    reader.batch_execute("BEGIN; DECLARE c CURSOR FOR SELECT n FROM t").await?;
+    ensure!(rows(&reader, "FETCH 10 FROM c").await?.len() == 10);
+    other.batch_execute("TRUNCATE t; INSERT INTO t VALUES (-1); CHECKPOINT").await?;
+    ensure!(value(&other, "SELECT sum(n) FROM t").await?.as_deref() == Some("-1"));
+    ensure!(rows(&reader, "FETCH ALL FROM c").await?.len() as u64 == ROWS - 10, "rows are lost under a cursor");
+    reader.batch_execute("COMMIT").await?;
+    other.batch_execute("INSERT INTO t VALUES (-2); CHECKPOINT").await?;
+    ensure!(segments(&folder)? < full, "nothing has left the disk");
+    ensure!(value(&other, "SELECT sum(n) FROM t").await?.as_deref() == Some("-3"));
     Ok(())
 }

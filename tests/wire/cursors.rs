@@ -1,6 +1,6 @@
 //! Cursors by the clients that declare them: psycopg's named cursors, psql's FETCH_COUNT, and the text that others send.
 
-use crate::python::python;
+use crate::python::psycopg;
 use crate::server::{Folder, Server};
 use anyhow::{Result, ensure};
 use tokio_postgres::SimpleQueryMessage;
@@ -54,13 +54,7 @@ print("ok")
 
 #[tokio::test]
 async fn psycopg_reads_through_named_cursors() -> Result<()> {
-    let Some(python) = python("TIDEMARK_PYTHON")? else { return Ok(()) };
-    let folder = Folder::new()?;
-    let server = Server::start(&folder).await?;
-    let url = format!("host=127.0.0.1 port={} user=tidemark dbname=tidemark", server.port);
-    let output = tokio::process::Command::new(python).args(["-c", SCRIPT, &url]).kill_on_drop(true).output().await?;
-    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    Ok(())
+    psycopg(SCRIPT).await
 }
 
 /// psqlODBC opens a cursor and takes its first rows in one query, and closes it with the transaction in another.

@@ -1,6 +1,6 @@
 //! LISTEN and NOTIFY by the clients that use them: tokio-postgres, psycopg, psql; and what is told of feature views.
 
-use crate::python::python;
+use crate::python::psycopg;
 use crate::server::{Folder, Server};
 use anyhow::{Context, Result, ensure};
 use std::time::Duration;
@@ -104,11 +104,5 @@ with psycopg.connect(sys.argv[1], autocommit=True) as c, psycopg.connect(sys.arg
 
 #[tokio::test]
 async fn psycopg_hears_notifications() -> Result<()> {
-    let Some(python) = python("TIDEMARK_PYTHON")? else { return Ok(()) };
-    let folder = Folder::new()?;
-    let server = Server::start(&folder).await?;
-    let url = format!("host=127.0.0.1 port={} user=tidemark dbname=tidemark", server.port);
-    let output = tokio::process::Command::new(python).args(["-c", SCRIPT, &url]).kill_on_drop(true).output().await?;
-    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    Ok(())
+    psycopg(SCRIPT).await
 }

@@ -53,15 +53,20 @@ pub fn python(variable: &str) -> Result<Option<String>> {
     }
 }
 
-#[tokio::test]
-async fn psycopg_looks_up_and_copies() -> Result<()> {
+/// Runs a script against a server of its own; it finds where to connect in its first argument.
+pub async fn psycopg(script: &str) -> Result<()> {
     let Some(python) = python("TIDEMARK_PYTHON")? else { return Ok(()) };
     let folder = Folder::new()?;
     let server = Server::start(&folder).await?;
     let url = format!("host=127.0.0.1 port={} user=tidemark dbname=tidemark", server.port);
-    let output = tokio::process::Command::new(python).args(["-c", SCRIPT, &url]).kill_on_drop(true).output().await?;
+    let output = tokio::process::Command::new(python).args(["-c", script, &url]).kill_on_drop(true).output().await?;
     ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     Ok(())
+}
+
+#[tokio::test]
+async fn psycopg_looks_up_and_copies() -> Result<()> {
+    psycopg(SCRIPT).await
 }
 
 /// A reader that is not ours evaluates a time-continuous feature by the formula beside its base.
