@@ -25,4 +25,5 @@ pub mod settings;
 mod statement;
 mod stats;
 pub mod system;
+mod warehouse;
 pub mod wire;

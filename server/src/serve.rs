@@ -10,6 +10,7 @@ use crate::{
     queries::Queries,
     serving::{self, Serving},
     settings::{Role, Settings},
+    warehouse::Warehouse,
 };
 use anyhow::{Context, Result};
 use arrow::datatypes::SchemaRef;
@@ -48,6 +49,7 @@ pub struct Running {
     stopped: tokio::sync::oneshot::Receiver<SeamResult<()>>,
     /// None of a serving node.
     _lock: Option<DirLock>,
+    _warehouse: Option<Warehouse>,
 }
 
 struct EmbeddedLogs {
@@ -106,8 +108,15 @@ async fn start_with(settings: &Settings, clock: Arc<dyn Clock>, points: Option<A
     if let Some(listener) = watched {
         clock.spawn("http", Box::pin(http::serve(listener, clock.clone(), seen)));
     }
+    let warehouse = match settings.role {
+        Role::Owner => Some(Warehouse::claim(data, settings.warehouse.as_deref(), clock.as_ref()).await?),
+        Role::Serving => None,
+    };
     let database = Arc::new(match serving {
-        None => open(settings, data, clock.clone(), points).await?,
+        None => {
+            let folder = warehouse.as_ref().map_or(data.join("warehouse"), |warehouse| warehouse.folder.clone());
+            open(settings, data, &folder, clock.clone(), points).await?
+        }
         Some(serving) => open_serving(settings, serving, clock.clone()).await?,
     });
 
@@ -155,7 +164,7 @@ async fn start_with(settings: &Settings, clock: Arc<dyn Clock>, points: Option<A
             alive.leave();
         }),
     );
-    Ok(Running { address, http, database, stop, stopped, _lock: lock })
+    Ok(Running { address, http, database, stop, stopped, _lock: lock, _warehouse: warehouse })
 }
 
 impl Running {
@@ -218,6 +227,7 @@ async fn open_serving(settings: &Settings, serving: Arc<Serving>, clock: Arc<dyn
 async fn open(
     settings: &Settings,
     data: &Path,
+    warehouse: &Path,
     clock: Arc<dyn Clock>,
     points: Option<Arc<Points>>,
 ) -> Result<Database> {
@@ -229,7 +239,7 @@ async fn open(
     };
     // Some 200 bytes each.
     const STEPS_WAITING_MAX: usize = 4 << 20;
-    let mut history = IcebergHistory::open(&data.join("warehouse"), clock.clone()).await?;
+    let mut history = IcebergHistory::open(warehouse, clock.clone()).await?;
     if let Some(points) = points.clone() {
         history = history.with_files_written(Box::new(move || points.pass(Point::HistoryFilesWritten)));
     }

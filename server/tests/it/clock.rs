@@ -6,4 +6,5 @@
 mod online;
 mod retention;
 mod system;
+mod warehouse;
 pub mod world;
