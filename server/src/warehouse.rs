@@ -41,8 +41,7 @@ impl Warehouse {
         };
         refuse_url(folder)?;
         let known = recorded(data)?;
-        if known.as_deref().is_some_and(|known| !same(folder, Path::new(known))) {
-            let known = known.unwrap_or_default();
+        if let Some(known) = known.as_deref().filter(|known| !same(folder, Path::new(known))) {
             bail!(
                 "the history of data directory {} is in {known} and cannot be moved to {}: start the server with \
                  --warehouse {known}, or give it a new data directory",
