@@ -13,6 +13,7 @@ use crate::{
     settings::{Role, Settings},
     statement,
     view_events::FAILURES_POLL,
+    warehouse::Warehouse,
 };
 use anyhow::{Context, Result};
 use arrow::datatypes::SchemaRef;
@@ -51,6 +52,7 @@ pub struct Running {
     stopped: tokio::sync::oneshot::Receiver<SeamResult<()>>,
     /// None of a serving node.
     _lock: Option<DirLock>,
+    _warehouse: Option<Warehouse>,
 }
 
 struct EmbeddedLogs {
@@ -111,8 +113,15 @@ async fn start_with(settings: &Settings, clock: Arc<dyn Clock>, points: Option<A
     if let Some(listener) = watched {
         clock.spawn("http", Box::pin(http::serve(listener, clock.clone(), seen)));
     }
+    let warehouse = match settings.role {
+        Role::Owner => Some(Warehouse::claim(data, settings.warehouse.as_deref(), clock.as_ref()).await?),
+        Role::Serving => None,
+    };
     let database = Arc::new(match serving {
-        None => open(settings, data, clock.clone(), points, &door).await?,
+        None => {
+            let folder = warehouse.as_ref().map_or(data.join("warehouse"), |warehouse| warehouse.folder.clone());
+            open(settings, data, &folder, clock.clone(), points, &door).await?
+        }
         Some(serving) => {
             let database = open_serving(settings, serving, clock.clone()).await?;
             door.check(settings.listen, &database.snapshot().access)?;
@@ -164,7 +173,7 @@ async fn start_with(settings: &Settings, clock: Arc<dyn Clock>, points: Option<A
             alive.leave();
         }),
     );
-    Ok(Running { address, http, database, stop, stopped, _lock: lock })
+    Ok(Running { address, http, database, stop, stopped, _lock: lock, _warehouse: warehouse })
 }
 
 impl Running {
@@ -227,6 +236,7 @@ async fn open_serving(settings: &Settings, serving: Arc<Serving>, clock: Arc<dyn
 async fn open(
     settings: &Settings,
     data: &Path,
+    warehouse: &Path,
     clock: Arc<dyn Clock>,
     points: Option<Arc<Points>>,
     door: &Door,
@@ -241,7 +251,7 @@ async fn open(
     };
     // Some 200 bytes each.
     const STEPS_WAITING_MAX: usize = 4 << 20;
-    let mut history = IcebergHistory::open(&data.join("warehouse"), clock.clone()).await?;
+    let mut history = IcebergHistory::open(warehouse, clock.clone()).await?;
     if let Some(points) = points.clone() {
         history = history.with_files_written(Box::new(move || points.pass(Point::HistoryFilesWritten)));
     }

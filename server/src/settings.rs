@@ -33,6 +33,8 @@ pub struct Settings {
     pub listen: SocketAddr,
     pub http: Http,
     pub data: PathBuf,
+    /// The history's directory; `None`: in the data directory.
+    pub warehouse: Option<PathBuf>,
     pub log_format: LogFormat,
     /// `tracing`'s filter; `RUST_LOG` goes before it.
     pub log: String,
@@ -147,6 +149,7 @@ impl Default for Settings {
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
             http: Http::Off,
             data: PathBuf::new(),
+            warehouse: None,
             log_format: LogFormat::Auto,
             log: String::new(),
             max_connections: 0,

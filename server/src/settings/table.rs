@@ -81,6 +81,9 @@ pub static SETTINGS: &[Setting] = settings! {
     "data" data = ".tidemark", "DIR", value::directory,
         "The directory that holds everything: log, state, online store, warehouse, catalog",
         "one server at a time may use it; give each its own";
+    "warehouse" warehouse = "none", "DIR", |text| value::optional(text, value::directory),
+        "A directory for the Iceberg tables of the history, instead of one in the data directory: another disk, or one that other engines are given to read",
+        "none: DATA/warehouse, so that one directory has everything; it is chosen at the first start and stays, because Iceberg's metadata has absolute paths";
     "fsync" fsync = "always", "always|never|MS", value::fsync,
         "When an acknowledged event is on disk",
         "always: an acknowledged event survives a power cut; a number of milliseconds bounds what a power cut may take; a crash of the process alone never takes anything";
