@@ -1,8 +1,8 @@
-//! The history store on Iceberg: format v2 tables on the local filesystem, in a SQLite catalog that PyIceberg, Spark
-//! and DuckDB read without us.
+//! The history store on Iceberg: format v2 tables in a folder or in a bucket of S3, in a SQLite catalog that PyIceberg,
+//! Spark and DuckDB read without us.
 //!
 //! ```text
-//! <warehouse>/catalog.db                                   which metadata file is current, per table
+//! <warehouse>/catalog.db                                   which metadata file is current, per table; always a local file
 //! <warehouse>/public/<name>-<view>-<random>/metadata/…     metadata files, manifest lists, manifests
 //! <warehouse>/public/<name>-<view>-<random>/data/…         Parquet, one folder per month
 //! ```
@@ -10,12 +10,16 @@
 //! A table's folder keeps its name when the table is renamed, and is never used again: a reader of a dropped table
 //! cannot meet files of a new one. Metadata names files by absolute path, so the warehouse cannot be moved.
 
+mod bucket;
 mod catalog;
 mod commit;
 mod data_file;
 mod disk;
 mod manifest;
+mod object_io;
 mod order;
+mod patient;
+mod place;
 mod provider;
 mod rewrite;
 mod schema;
@@ -25,7 +29,8 @@ mod vacuum;
 
 use arrow::record_batch::RecordBatch;
 use async_trait::async_trait;
-use catalog::{CATALOG, CatalogFile, NAMESPACE};
+pub use bucket::{Bucket, BucketSettings, Claim};
+use catalog::{CatalogFile, NAMESPACE};
 use commit::Change;
 use datafusion::catalog::TableProvider;
 use iceberg::{
@@ -34,6 +39,7 @@ use iceberg::{
     table::Table,
 };
 use manifest::Manifests;
+use place::Place;
 use provider::HistorySnapshot;
 use std::{
     collections::BTreeSet,
@@ -52,7 +58,7 @@ const METADATA_FILES_KEPT: &str = "20";
 const FOLDER_NAME_MAX: usize = 40;
 
 pub struct IcebergHistory {
-    warehouse: PathBuf,
+    place: Place,
     catalog: CatalogFile,
     manifests: Manifests,
     clock: Arc<dyn Clock>,
@@ -74,16 +80,30 @@ impl IcebergHistory {
         let failed = |error: io::Error| SeamError::io(format_args!("opening {}", warehouse.display()), &error);
         fs::create_dir_all(warehouse).map_err(failed)?;
         let warehouse = warehouse.canonicalize().map_err(failed)?;
-        let catalog = CatalogFile::open(&warehouse).await?;
-        Ok(IcebergHistory {
-            warehouse,
+        let catalog = CatalogFile::open(&warehouse, &Place::Folder(warehouse.clone())).await?;
+        Ok(IcebergHistory::at(Place::Folder(warehouse), catalog, clock))
+    }
+
+    /// The same with the tables' files in a bucket: `folder` has the catalog alone.
+    pub async fn open_bucket(folder: &Path, bucket: Bucket, clock: Arc<dyn Clock>) -> SeamResult<Self> {
+        let failed = |error: io::Error| SeamError::io(format_args!("opening {}", folder.display()), &error);
+        fs::create_dir_all(folder).map_err(failed)?;
+        let folder = folder.canonicalize().map_err(failed)?;
+        let place = Place::Bucket(bucket);
+        let catalog = CatalogFile::open(&folder, &place).await?;
+        Ok(IcebergHistory::at(place, catalog, clock))
+    }
+
+    fn at(place: Place, catalog: CatalogFile, clock: Arc<dyn Clock>) -> Self {
+        IcebergHistory {
+            place,
             catalog,
             manifests: Manifests::default(),
             clock,
             committing: RwLock::default(),
             maintaining: Mutex::default(),
             files_written: None,
-        })
+        }
     }
 
     /// For tests of crashes: what is done between the writing of a commit's data files and the commit.
@@ -96,9 +116,10 @@ impl IcebergHistory {
         self.catalog.close().await;
     }
 
-    /// The table's current metadata file, which `iceberg_scan` in DuckDB takes; `None` where there is no such table.
-    pub async fn metadata_file(&self, name: &str) -> SeamResult<Option<PathBuf>> {
-        Ok(self.catalog.metadata_location(name).await?.map(|location| disk::local_path(&location)))
+    /// The location of the table's current metadata file, which `iceberg_scan` in DuckDB takes; `None` where there is no
+    /// such table.
+    pub async fn metadata_file(&self, name: &str) -> SeamResult<Option<String>> {
+        self.catalog.metadata_location(name).await
     }
 
     async fn load(&self, name: &str) -> SeamResult<Table> {
@@ -135,7 +156,7 @@ impl IcebergHistory {
         let name: String = table.name.chars().take(FOLDER_NAME_MAX).collect();
         let name = name.replace(|letter: char| !letter.is_ascii_alphanumeric() && letter != '_', "_");
         let folder = format!("{name}-{}-{:08x}", table.view, self.clock.random() as u32);
-        disk::location(&self.warehouse.join(NAMESPACE).join(folder))
+        self.place.location(&format!("{NAMESPACE}/{folder}"))
     }
 }
 
@@ -182,11 +203,11 @@ impl HistoryStore for IcebergHistory {
             .metadata;
         let json = serde_json::to_vec(&metadata).map_err(|error| SeamError::NotDone(format!("{what}: {error}")))?;
         let first = format!("{}/metadata/00000-{}.metadata.json", metadata.location(), self.random_id());
-        disk::write_durably(&first, &json)?;
-        disk::sync_folders(&disk::local_path(metadata.location()), &self.warehouse)?;
+        self.place.write(&first, json).await?;
+        self.place.settle_table(metadata.location())?;
         let created = self.catalog.insert(&table.name, &first).await;
         if matches!(created, Err(SeamError::NotDone(_) | SeamError::Full(_))) {
-            remove_folder(&self.warehouse, metadata.location());
+            self.place.discard_table(metadata.location(), NAMESPACE).await;
         }
         created
     }
@@ -195,10 +216,12 @@ impl HistoryStore for IcebergHistory {
         let Some(metadata) = self.catalog.metadata_location(name).await? else {
             return Ok(());
         };
+        // Another server's files would go, if a copy of this data directory were in use.
+        self.place.still_ours().await?;
         self.catalog.remove(name).await?;
         if let Some((location, _)) = metadata.rsplit_once("/metadata/") {
             self.manifests.forget(location);
-            remove_folder(&self.warehouse, location);
+            self.place.discard_table(location, NAMESPACE).await;
         }
         Ok(())
     }
@@ -233,11 +256,11 @@ impl HistoryStore for IcebergHistory {
                 hook();
             }
             let change = Change { id, files, properties: tag::to_properties(tag)? };
-            commit::commit(&self.catalog, &table.name, &base, change).await
+            commit::commit(&self.catalog, &self.place, &table.name, &base, change).await
         }
         .await;
         if matches!(appended, Err(SeamError::NotDone(_) | SeamError::Full(_))) {
-            written.iter().for_each(|file| disk::discard(&disk::local_path(file)));
+            self.place.discard(written).await;
         }
         appended
     }
@@ -248,8 +271,8 @@ impl HistoryStore for IcebergHistory {
 
     async fn provider(&self, table: &HistoryTable) -> SeamResult<Arc<dyn TableProvider>> {
         let current = self.load(&table.name).await?;
-        let files = self.manifests.files(&current, table).await?;
-        Ok(Arc::new(HistorySnapshot::new(table.clone(), files)))
+        let files = self.manifests.files(&self.place, &current, table).await?;
+        Ok(Arc::new(HistorySnapshot::new(table.clone(), files, self.place.clone())))
     }
 
     async fn optimize(&self, table: &HistoryTable) -> SeamResult<Rewritten> {
@@ -279,17 +302,4 @@ fn check_may_follow(name: &str, last: Option<CommitTag>, next: &CommitTag) -> Se
         )));
     }
     Ok(())
-}
-
-/// Removes a table's folder, if it is ours: a table that another engine registered from elsewhere keeps its files.
-fn remove_folder(warehouse: &Path, location: &str) {
-    let folder = disk::local_path(location);
-    if !folder.starts_with(warehouse.join(NAMESPACE)) || folder == warehouse.join(NAMESPACE) {
-        return;
-    }
-    if let Err(error) = fs::remove_dir_all(&folder)
-        && error.kind() != io::ErrorKind::NotFound
-    {
-        tracing::warn!(folder = %folder.display(), catalog = CATALOG, %error, "could not remove a dropped history table");
-    }
 }

@@ -27,7 +27,7 @@ use std::{
 use tidemark_catalog::{Access, CatalogStore, Change, ObjectId, Role as CatalogRole, Snapshot};
 use tidemark_connectors::{
     clock::SystemClock,
-    iceberg::IcebergHistory,
+    iceberg::{Bucket, BucketSettings, IcebergHistory},
     lock::DirLock,
     log::{EmbeddedLog, LogSettings},
     redis::Address,
@@ -114,13 +114,17 @@ async fn start_with(settings: &Settings, clock: Arc<dyn Clock>, points: Option<A
         clock.spawn("http", Box::pin(http::serve(listener, clock.clone(), seen)));
     }
     let warehouse = match settings.role {
-        Role::Owner => Some(Warehouse::claim(data, settings.warehouse.as_deref(), clock.as_ref()).await?),
+        Role::Owner => {
+            let s3 = BucketSettings { endpoint: settings.s3_endpoint.clone(), region: settings.s3_region.clone() };
+            Some(Warehouse::claim(data, settings.warehouse.as_deref(), &s3, &clock).await?)
+        }
         Role::Serving => None,
     };
     let database = Arc::new(match serving {
         None => {
             let folder = warehouse.as_ref().map_or(data.join("warehouse"), |warehouse| warehouse.folder.clone());
-            open(settings, data, &folder, clock.clone(), points, &door).await?
+            let bucket = warehouse.as_ref().and_then(|warehouse| warehouse.bucket.clone());
+            open(settings, data, (&folder, bucket), clock.clone(), points, &door).await?
         }
         Some(serving) => {
             let database = open_serving(settings, serving, clock.clone()).await?;
@@ -236,7 +240,7 @@ async fn open_serving(settings: &Settings, serving: Arc<Serving>, clock: Arc<dyn
 async fn open(
     settings: &Settings,
     data: &Path,
-    warehouse: &Path,
+    (folder, bucket): (&Path, Option<Bucket>),
     clock: Arc<dyn Clock>,
     points: Option<Arc<Points>>,
     door: &Door,
@@ -251,7 +255,10 @@ async fn open(
     };
     // Some 200 bytes each.
     const STEPS_WAITING_MAX: usize = 4 << 20;
-    let mut history = IcebergHistory::open(warehouse, clock.clone()).await?;
+    let mut history = match bucket {
+        None => IcebergHistory::open(folder, clock.clone()).await?,
+        Some(bucket) => IcebergHistory::open_bucket(folder, bucket, clock.clone()).await?,
+    };
     if let Some(points) = points.clone() {
         history = history.with_files_written(Box::new(move || points.pass(Point::HistoryFilesWritten)));
     }

@@ -33,8 +33,10 @@ pub struct Settings {
     pub listen: SocketAddr,
     pub http: Http,
     pub data: PathBuf,
-    /// The history's directory; `None`: in the data directory.
+    /// The history's directory, or the URL of its bucket; `None`: in the data directory.
     pub warehouse: Option<PathBuf>,
+    pub s3_endpoint: Option<String>,
+    pub s3_region: Option<String>,
     pub log_format: LogFormat,
     /// `tracing`'s filter; `RUST_LOG` goes before it.
     pub log: String,
@@ -150,6 +152,8 @@ impl Default for Settings {
             http: Http::Off,
             data: PathBuf::new(),
             warehouse: None,
+            s3_endpoint: None,
+            s3_region: None,
             log_format: LogFormat::Auto,
             log: String::new(),
             max_connections: 0,

@@ -1,5 +1,5 @@
 //! Where the history tables of a data directory are, when that is not the directory itself; and that nothing of it is lost
-//! or mixed up by a setting, a copied directory or a disk that is not mounted.
+//! or mixed up by a setting, a copied directory or a disk that is not mounted. A bucket is `warehouse/bucket.rs`.
 //!
 //! ```text
 //! DATA/WAREHOUSE     the path of the warehouse, absolute: history does not move
@@ -10,25 +10,40 @@
 //! A start that found no table would make an empty one, and what is below the last checkpoint would be gone from
 //! history. So whatever does not fit is an error, and says what to do.
 
+mod bucket;
+
 use anyhow::{Context, Result, bail, ensure};
 use std::{
     fs::{self, File},
     io::{ErrorKind, Write},
     path::{Path, PathBuf},
+    sync::Arc,
 };
-use tidemark_connectors::{lock::DirLock, redis};
+use tidemark_connectors::{
+    iceberg::{Bucket, BucketSettings},
+    lock::DirLock,
+    redis,
+};
 use tidemark_engine::seam::Clock;
 
 /// A warehouse that this server alone writes to, for as long as this lives.
 #[derive(Debug)]
 pub struct Warehouse {
+    /// Where the tables' files are, and their catalog.
     pub folder: PathBuf,
+    /// Where the tables' files are instead; the catalog stays in `folder`, which is in the data directory then.
+    pub bucket: Option<Bucket>,
     _lock: Option<DirLock>,
 }
 
 impl Warehouse {
-    /// The warehouse of a locked data directory: `elsewhere`, or the directory's own.
-    pub async fn claim(data: &Path, elsewhere: Option<&Path>, clock: &dyn Clock) -> Result<Warehouse> {
+    /// The warehouse of a locked data directory: `elsewhere`, or the directory's own. `s3` is for a bucket.
+    pub async fn claim(
+        data: &Path,
+        elsewhere: Option<&Path>,
+        s3: &BucketSettings,
+        clock: &Arc<dyn Clock>,
+    ) -> Result<Warehouse> {
         let own = data.join("warehouse");
         let Some(folder) = elsewhere else {
             if let Some(recorded) = recorded(data)? {
@@ -37,9 +52,12 @@ impl Warehouse {
                     data.display()
                 );
             }
-            return Ok(Warehouse { folder: own, _lock: None });
+            return Ok(Warehouse { folder: own, bucket: None, _lock: None });
         };
-        refuse_url(folder)?;
+        if let Some(url) = folder.to_str().filter(|text| text.contains("://")) {
+            let bucket = bucket::claim(data, url, s3, clock).await?;
+            return Ok(Warehouse { folder: own, bucket: Some(bucket), _lock: None });
+        }
         let known = recorded(data)?;
         if let Some(known) = known.as_deref().filter(|known| !same(folder, Path::new(known))) {
             bail!(
@@ -73,7 +91,7 @@ impl Warehouse {
         let folder = folder.canonicalize().with_context(opening)?;
         let data = data.canonicalize().with_context(|| format!("cannot open data directory {}", data.display()))?;
         if folder == data.join("warehouse") {
-            return Ok(Warehouse { folder, _lock: None });
+            return Ok(Warehouse { folder, bucket: None, _lock: None });
         }
         ensure!(
             !folder.starts_with(&data),
@@ -81,8 +99,8 @@ impl Warehouse {
             folder.display(),
             data.display()
         );
-        let lock = DirLock::acquire_patiently(&folder, clock).await.context("cannot lock the warehouse")?;
-        let name = redis::owner(&data, clock)?;
+        let lock = DirLock::acquire_patiently(&folder, clock.as_ref()).await.context("cannot lock the warehouse")?;
+        let name = redis::owner(&data, clock.as_ref())?;
         match owner_of(&folder).with_context(opening)? {
             Some(owner) if owner == name => {}
             Some(_) => bail!(
@@ -102,17 +120,8 @@ impl Warehouse {
             ensure!(!path.contains('\n'), "the path of the warehouse has a line break in it: give it another name");
             keep(&data, "WAREHOUSE", path).context("cannot keep where the warehouse is")?;
         }
-        Ok(Warehouse { folder, _lock: Some(lock) })
+        Ok(Warehouse { folder, bucket: None, _lock: Some(lock) })
     }
-}
-
-fn refuse_url(folder: &Path) -> Result<()> {
-    let text = folder.to_string_lossy();
-    ensure!(
-        !text.contains("://"),
-        "--warehouse {text} is a URL, and history is kept in local files only: give the path of a directory"
-    );
-    Ok(())
 }
 
 /// Where the data directory's history has been so far, when not in itself.
@@ -161,8 +170,8 @@ mod tests {
     use tidemark_connectors::clock::SystemClock;
 
     async fn claim(data: &Path, elsewhere: Option<&Path>) -> Result<Warehouse> {
-        let clock = SystemClock::new(tokio::runtime::Handle::current());
-        Warehouse::claim(data, elsewhere, &clock).await
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock::new(tokio::runtime::Handle::current()));
+        Warehouse::claim(data, elsewhere, &BucketSettings::default(), &clock).await
     }
 
     async fn refused(data: &Path, elsewhere: Option<&Path>) -> String {
@@ -237,7 +246,8 @@ mod tests {
             (data.clone(), "is inside data directory"),
             (inside, "is inside data directory"),
             (used, "an Iceberg catalog already"),
-            (PathBuf::from("s3://bucket/prefix"), "local files only"),
+            (PathBuf::from("gs://bucket/prefix"), "s3://bucket/prefix"),
+            (PathBuf::from("s3://Bucket"), "3 to 63"),
         ];
         for (place, expected) in cases {
             let error = refused(&data, Some(&place)).await;

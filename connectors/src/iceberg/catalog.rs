@@ -5,15 +5,10 @@
 //! success), its commit re-reads the table, which would let a fenced writer's commit slip in after our check of the
 //! epoch, and its connection pool has the flaw that `open` says how to avoid (docs/decisions/0009).
 
-use super::disk;
-use iceberg::{
-    NamespaceIdent, Runtime, TableIdent,
-    io::{FileIO, FileIOBuilder, LocalFsStorageFactory},
-    spec::TableMetadata,
-    table::Table,
-};
+use super::{disk, place::Place};
+use iceberg::{NamespaceIdent, Runtime, TableIdent, io::FileIO, spec::TableMetadata, table::Table};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
-use std::{collections::BTreeSet, path::Path, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, path::Path, time::Duration};
 use tidemark_catalog::ObjectId;
 use tidemark_engine::seam::{SeamError, SeamResult};
 
@@ -49,9 +44,9 @@ pub struct CatalogFile {
 }
 
 impl CatalogFile {
-    /// Opens `<warehouse>/catalog.db`, creating it where it is not there. `warehouse` is absolute.
-    pub async fn open(warehouse: &Path) -> SeamResult<Self> {
-        let file = warehouse.join("catalog.db");
+    /// Opens `<folder>/catalog.db`, creating it where it is not there. `folder` is absolute; the tables' files are at `place`.
+    pub async fn open(folder: &Path, place: &Place) -> SeamResult<Self> {
+        let file = folder.join("catalog.db");
         let options = SqliteConnectOptions::new()
             .filename(&file)
             .create_if_missing(true)
@@ -76,7 +71,7 @@ impl CatalogFile {
         }
         let failed = |error| disk::failed(&format!("opening {}", file.display()), &error);
         Ok(CatalogFile {
-            files: FileIOBuilder::new(Arc::new(LocalFsStorageFactory)).build(),
+            files: place.file_io(),
             runtime: Runtime::try_current().map_err(failed)?,
             pool,
             namespace: NamespaceIdent::new(NAMESPACE.to_string()),

@@ -5,7 +5,7 @@
 //! checked table as the current one, and its result is kept. What follows is in order: data files, manifest, manifest
 //! list, metadata file, each durable before the next names it; then one compare-and-set in the catalog.
 
-use super::{catalog::CatalogFile, disk, times};
+use super::{catalog::CatalogFile, disk, place::Place, times};
 use async_trait::async_trait;
 use iceberg::{
     Catalog, Error, ErrorKind, Namespace, NamespaceIdent, Result, TableCommit, TableCreation, TableIdent,
@@ -13,11 +13,7 @@ use iceberg::{
     table::Table,
     transaction::{ApplyTransactionAction, Transaction},
 };
-use std::{
-    collections::{HashMap, HashSet},
-    fs,
-    path::PathBuf,
-};
+use std::collections::{HashMap, HashSet};
 use tidemark_engine::seam::{SeamError, SeamResult};
 use uuid::Uuid;
 
@@ -35,7 +31,7 @@ pub struct Change {
 
 /// Commits the change to the table as it was read into `base`. After any error but `Unknown` no file of the commit
 /// but the given data files is left.
-pub async fn commit(catalog: &CatalogFile, name: &str, base: &Table, change: Change) -> SeamResult<()> {
+pub async fn commit(catalog: &CatalogFile, place: &Place, name: &str, base: &Table, change: Change) -> SeamResult<()> {
     let what = format!("committing to history table \"{name}\"");
     let failed = |error: Error| disk::failed(&what, &error);
     let data: Vec<String> = change.files.iter().map(|file| file.file_path().to_string()).collect();
@@ -44,27 +40,19 @@ pub async fn commit(catalog: &CatalogFile, name: &str, base: &Table, change: Cha
         let staged = stage(catalog, base, change).await.map_err(failed)?;
         let from = base.metadata_location_result().map_err(failed)?;
         let to = staged.metadata_location_result().map_err(failed)?;
-        for file in data.iter().map(|file| disk::local_path(file)).chain(metadata_files(base, id)) {
-            disk::sync_file(&file)?;
-        }
-        let top = disk::local_path(base.metadata().location());
-        let files = data.iter().map(|file| disk::local_path(file));
-        let folders: HashSet<PathBuf> = files.filter_map(|file| file.parent().map(PathBuf::from)).collect();
-        for folder in folders {
-            disk::sync_folders(&folder, &top)?;
-        }
-        publish(catalog, name, from, to, staged.metadata()).await?;
+        place.settle(base.metadata().location(), &data, id).await?;
+        publish(catalog, place, name, from, to, staged.metadata()).await?;
         Ok(staged)
     }
     .await;
     match result {
         Ok(staged) => {
-            discard_expired(base, staged.metadata());
+            discard_expired(place, base, staged.metadata()).await;
             Ok(())
         }
         Err(error) => {
             if !matches!(error, SeamError::Unknown(_)) {
-                metadata_files(base, id).iter().for_each(|file| disk::discard(file));
+                place.discard_commit(base.metadata().location(), id).await;
             }
             Err(error)
         }
@@ -75,6 +63,7 @@ pub async fn commit(catalog: &CatalogFile, name: &str, base: &Table, change: Cha
 /// file at `to` where it certainly did not happen.
 pub async fn publish(
     catalog: &CatalogFile,
+    place: &Place,
     name: &str,
     from: &str,
     to: &str,
@@ -82,17 +71,20 @@ pub async fn publish(
 ) -> SeamResult<()> {
     let json = serde_json::to_vec(metadata)
         .map_err(|error| SeamError::NotDone(format!("committing to history table \"{name}\": {error}")))?;
-    let swapped = match disk::write_durably(to, &json) {
-        Ok(()) => catalog.swap(name, from, to).await,
+    let swapped = match place.write(to, json).await {
+        Ok(()) => match place.still_ours().await {
+            Ok(()) => catalog.swap(name, from, to).await,
+            Err(error) => Err(error),
+        },
         Err(error) => Err(error),
     };
     if matches!(swapped, Err(SeamError::NotDone(_) | SeamError::Full(_))) {
-        disk::discard(&disk::local_path(to));
+        place.discard(vec![to.to_string()]).await;
     }
     swapped
 }
 
-/// The table as it will be, on no disk but for its manifest and manifest list.
+/// The table as it will be, nowhere yet but for its manifest and manifest list.
 async fn stage(catalog: &CatalogFile, base: &Table, change: Change) -> Result<Table> {
     let ahead_ms = times::ahead_ms(base.metadata());
     if ahead_ms == 0 {
@@ -133,27 +125,17 @@ async fn transact(base: &Table, change: Change) -> Result<Table> {
     transaction.commit(&Staging { base: base.clone() }).await
 }
 
-/// The commit's manifest and manifest list: the crate puts the commit's id into their names.
-pub fn metadata_files(base: &Table, id: Uuid) -> Vec<PathBuf> {
-    let folder = disk::local_path(base.metadata().location()).join("metadata");
-    let id = id.to_string();
-    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
-    entries.map(|entry| entry.path()).filter(|path| path.to_string_lossy().contains(&id)).collect()
-}
-
-/// Files that only the previous metadata named: old metadata files, and manifest lists of expired snapshots. Their
-/// manifests and data files are shared with the snapshots that stay.
-pub fn discard_expired(base: &Table, next: &TableMetadata) {
+/// Removes the files that only the previous metadata named: old metadata files, and manifest lists of expired snapshots.
+/// Their manifests and data files are shared with the snapshots that stay.
+pub async fn discard_expired(place: &Place, base: &Table, next: &TableMetadata) {
     let kept: HashSet<&str> = next.metadata_log().iter().map(|log| log.metadata_file.as_str()).collect();
-    for log in base.metadata().metadata_log() {
-        if !kept.contains(log.metadata_file.as_str()) {
-            disk::discard(&disk::local_path(&log.metadata_file));
-        }
-    }
-    for snapshot in base.metadata().snapshots() {
-        if next.snapshot_by_id(snapshot.snapshot_id()).is_none() {
-            disk::discard(&disk::local_path(snapshot.manifest_list()));
-        }
+    let logs = base.metadata().metadata_log().iter().map(|log| &log.metadata_file);
+    let mut gone: Vec<String> = logs.filter(|file| !kept.contains(file.as_str())).cloned().collect();
+    let snapshots = base.metadata().snapshots();
+    let expired = snapshots.filter(|snapshot| next.snapshot_by_id(snapshot.snapshot_id()).is_none());
+    gone.extend(expired.map(|snapshot| snapshot.manifest_list().to_string()));
+    if !gone.is_empty() {
+        place.discard(gone).await;
     }
 }
 

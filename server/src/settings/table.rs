@@ -81,9 +81,15 @@ pub static SETTINGS: &[Setting] = settings! {
     "data" data = ".tidemark", "DIR", value::directory,
         "The directory that holds everything: log, state, online store, warehouse, catalog",
         "one server at a time may use it; give each its own";
-    "warehouse" warehouse = "none", "DIR", |text| value::optional(text, value::directory),
-        "A directory for the Iceberg tables of the history, instead of one in the data directory: another disk, or one that other engines are given to read",
+    "warehouse" warehouse = "none", "DIR|URL", |text| value::optional(text, value::directory),
+        "Where the Iceberg tables of the history are, instead of in the data directory: another directory, or s3://bucket/prefix, which takes credentials from the environment that every S3 client reads (AWS_ACCESS_KEY_ID and so on)",
         "none: DATA/warehouse, so that one directory has everything; it is chosen at the first start and stays, because Iceberg's metadata has absolute paths";
+    "s3-endpoint" s3_endpoint = "none", "URL", |text| value::optional(text, value::text),
+        "The server of the bucket of --warehouse, such as http://127.0.0.1:9000, where it is not Amazon's",
+        "none: AWS_ENDPOINT_URL, or Amazon S3; buckets are a part of the path unless AWS_VIRTUAL_HOSTED_STYLE_REQUEST is true";
+    "s3-region" s3_region = "none", "REGION", |text| value::optional(text, value::text),
+        "The region of the bucket of --warehouse",
+        "none: AWS_REGION or AWS_DEFAULT_REGION, or us-east-1, which is what other servers than Amazon's take";
     "fsync" fsync = "always", "always|never|MS", value::fsync,
         "When an acknowledged event is on disk",
         "always: an acknowledged event survives a power cut; a number of milliseconds bounds what a power cut may take; a crash of the process alone never takes anything";
