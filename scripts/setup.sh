@@ -149,6 +149,7 @@ if [ "$mode" = test ]; then
   prometheus_tool
   python_environment .venv-flights sql_examples/flights/requirements.txt
   python_environment .venv-lake tests/python/requirements-lake.txt
+  python_environment .venv-s3 tests/python/requirements-s3.txt
   python_environment .venv-dbt dbt/requirements.txt
 fi
 if [ "$mode" = bench ]; then

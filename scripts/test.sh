@@ -127,8 +127,9 @@ export CARGO
 TIDEMARK_BIN=$(scripts/binary.sh)
 export TIDEMARK_BIN TIDEMARK_PYTHON=${TIDEMARK_PYTHON:-$root/.venv-flights/bin/python}
 export TIDEMARK_LAKE_PYTHON=${TIDEMARK_LAKE_PYTHON:-$root/.venv-lake/bin/python}
+export TIDEMARK_TEST_S3_PYTHON=${TIDEMARK_TEST_S3_PYTHON:-$root/.venv-s3/bin/python}
 export TIDEMARK_TEST_DBT_PYTHON=${TIDEMARK_TEST_DBT_PYTHON:-$root/.venv-dbt/bin/python}
-for python in "$TIDEMARK_PYTHON" "$TIDEMARK_LAKE_PYTHON" "$TIDEMARK_TEST_DBT_PYTHON"; do
+for python in "$TIDEMARK_PYTHON" "$TIDEMARK_LAKE_PYTHON" "$TIDEMARK_TEST_S3_PYTHON" "$TIDEMARK_TEST_DBT_PYTHON"; do
   [ -x "$python" ] || { echo "$python is missing; scripts/setup.sh test makes it" >&2; exit 1; }
 done
 while IFS=$'\t' read -r name folder executable <&3; do

@@ -29,7 +29,7 @@ mod vacuum;
 
 use arrow::record_batch::RecordBatch;
 use async_trait::async_trait;
-pub use bucket::{Bucket, BucketSettings, Claim};
+pub use bucket::{Bucket, BucketSettings, Claim, Keys};
 use catalog::{CatalogFile, NAMESPACE};
 use commit::Change;
 use datafusion::catalog::TableProvider;

@@ -115,7 +115,8 @@ async fn start_with(settings: &Settings, clock: Arc<dyn Clock>, points: Option<A
     }
     let warehouse = match settings.role {
         Role::Owner => {
-            let s3 = BucketSettings { endpoint: settings.s3_endpoint.clone(), region: settings.s3_region.clone() };
+            let (endpoint, region) = (settings.s3_endpoint.clone(), settings.s3_region.clone());
+            let s3 = BucketSettings { endpoint, region, keys: None };
             Some(Warehouse::claim(data, settings.warehouse.as_deref(), &s3, &clock).await?)
         }
         Role::Serving => None,

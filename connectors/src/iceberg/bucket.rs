@@ -33,6 +33,21 @@ pub struct BucketSettings {
     pub endpoint: Option<String>,
     /// `None`: `AWS_REGION`, `AWS_DEFAULT_REGION`, or `us-east-1`.
     pub region: Option<String>,
+    /// `None`: those of the environment.
+    pub keys: Option<Keys>,
+}
+
+/// An access key and its secret, which is shown nowhere.
+#[derive(Clone)]
+pub struct Keys {
+    pub id: String,
+    pub secret: String,
+}
+
+impl std::fmt::Debug for Keys {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Keys({})", self.id)
+    }
 }
 
 /// A prefix in a bucket. Clones are the same.
@@ -66,6 +81,9 @@ impl Bucket {
         }
         if let Some(region) = &settings.region {
             builder = builder.with_region(region);
+        }
+        if let Some(keys) = &settings.keys {
+            builder = builder.with_access_key_id(&keys.id).with_secret_access_key(&keys.secret);
         }
         let endpoint = builder.get_config_value(&AmazonS3ConfigKey::Endpoint);
         if let Some(endpoint) = &endpoint {

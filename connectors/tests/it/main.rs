@@ -13,10 +13,13 @@ mod contract_redis;
 mod contract_source;
 mod contract_state;
 mod engine_faults;
+mod history_bucket;
 mod history_maintenance;
 #[path = "../../../tests/redis_server/mod.rs"]
 mod redis_server;
 mod redis_serving;
+#[path = "../../../tests/s3_server/mod.rs"]
+mod s3_server;
 mod several_sources;
 mod test_clock;
 
