@@ -8,6 +8,8 @@
 mod broker;
 #[path = "../redis_server/mod.rs"]
 mod redis_server;
+#[path = "../s3_server/mod.rs"]
+mod s3_server;
 #[path = "../server/mod.rs"]
 mod server;
 
@@ -17,6 +19,7 @@ mod kafka_statements;
 mod kafka_tables;
 mod kafka_twin;
 mod kafka_writing;
+mod lake_bucket;
 mod metrics;
 mod redis;
 mod redis_cluster;
