@@ -150,6 +150,7 @@ if [ "$mode" = test ]; then
   python_environment .venv-flights sql_examples/flights/requirements.txt
   python_environment .venv-lake tests/python/requirements-lake.txt
   python_environment .venv-s3 tests/python/requirements-s3.txt
+  jars tests/services/.iceberg-rest tests/services/iceberg-rest.pom.xml
   python_environment .venv-dbt dbt/requirements.txt
 fi
 if [ "$mode" = bench ]; then

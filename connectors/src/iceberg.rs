@@ -21,8 +21,10 @@ mod order;
 mod patient;
 mod place;
 mod provider;
+mod rest;
 mod rewrite;
 mod schema;
+mod sqlite;
 mod tag;
 mod times;
 mod vacuum;
@@ -30,7 +32,7 @@ mod vacuum;
 use arrow::record_batch::RecordBatch;
 use async_trait::async_trait;
 pub use bucket::{Bucket, BucketSettings, Claim, Keys};
-use catalog::{CatalogFile, NAMESPACE};
+use catalog::{Catalog, NAMESPACE};
 use commit::Change;
 use datafusion::catalog::TableProvider;
 use iceberg::{
@@ -39,8 +41,11 @@ use iceberg::{
     table::Table,
 };
 use manifest::Manifests;
-use place::Place;
+pub use place::Place;
 use provider::HistorySnapshot;
+use rest::RestCatalog;
+pub use rest::{Credential, RestSettings};
+use sqlite::CatalogFile;
 use std::{
     collections::BTreeSet,
     fs, io,
@@ -59,7 +64,9 @@ const FOLDER_NAME_MAX: usize = 40;
 
 pub struct IcebergHistory {
     place: Place,
-    catalog: CatalogFile,
+    catalog: Catalog,
+    /// Whose the tables are, where the catalog may have others'.
+    directory: Option<String>,
     manifests: Manifests,
     clock: Arc<dyn Clock>,
     files_written: Option<Hook>,
@@ -80,8 +87,9 @@ impl IcebergHistory {
         let failed = |error: io::Error| SeamError::io(format_args!("opening {}", warehouse.display()), &error);
         fs::create_dir_all(warehouse).map_err(failed)?;
         let warehouse = warehouse.canonicalize().map_err(failed)?;
-        let catalog = CatalogFile::open(&warehouse, &Place::Folder(warehouse.clone())).await?;
-        Ok(IcebergHistory::at(Place::Folder(warehouse), catalog, clock))
+        let place = Place::Folder(warehouse.clone());
+        let catalog = Catalog::File(CatalogFile::open(&warehouse, &place).await?);
+        Ok(IcebergHistory::at(place, catalog, None, clock))
     }
 
     /// The same with the tables' files in a bucket: `folder` has the catalog alone.
@@ -90,14 +98,27 @@ impl IcebergHistory {
         fs::create_dir_all(folder).map_err(failed)?;
         let folder = folder.canonicalize().map_err(failed)?;
         let place = Place::Bucket(bucket);
-        let catalog = CatalogFile::open(&folder, &place).await?;
-        Ok(IcebergHistory::at(place, catalog, clock))
+        let catalog = Catalog::File(CatalogFile::open(&folder, &place).await?);
+        Ok(IcebergHistory::at(place, catalog, None, clock))
     }
 
-    fn at(place: Place, catalog: CatalogFile, clock: Arc<dyn Clock>) -> Self {
+    /// The same with the catalog behind REST; `directory` is the name of the data directory, as others may have tables in the
+    /// catalog too.
+    pub async fn open_rest(
+        rest: &RestSettings,
+        directory: String,
+        place: Place,
+        clock: Arc<dyn Clock>,
+    ) -> SeamResult<Self> {
+        let catalog = Catalog::Rest(RestCatalog::open(rest, &place, clock.clone()).await?);
+        Ok(IcebergHistory::at(place, catalog, Some(directory), clock))
+    }
+
+    fn at(place: Place, catalog: Catalog, directory: Option<String>, clock: Arc<dyn Clock>) -> Self {
         IcebergHistory {
             place,
             catalog,
+            directory,
             manifests: Manifests::default(),
             clock,
             committing: RwLock::default(),
@@ -129,17 +150,27 @@ impl IcebergHistory {
 
     async fn load_own(&self, history: &HistoryTable) -> SeamResult<Table> {
         let table = self.load(&history.name).await?;
-        if tag::owner(table.metadata().properties()) != Some(history.view) {
+        if !self.is_of(&table, history.view) {
             return Err(SeamError::NotDone(format!("history table \"{}\" belongs to another view", history.name)));
         }
         Ok(table)
+    }
+
+    /// Whether a table was made by this data directory.
+    fn is_ours(&self, table: &Table) -> bool {
+        let made_by = table.metadata().properties().get(tag::DIRECTORY);
+        self.directory.as_ref().is_none_or(|ours| made_by == Some(ours))
+    }
+
+    fn is_of(&self, table: &Table, view: ObjectId) -> bool {
+        self.is_ours(table) && tag::owner(table.metadata().properties()) == Some(view)
     }
 
     /// The name of the view's table, whatever it is called.
     async fn owned_by(&self, view: ObjectId) -> SeamResult<Option<String>> {
         for name in self.catalog.made_for(view).await? {
             let table = self.catalog.load(&name).await?;
-            if table.is_some_and(|table| tag::owner(table.metadata().properties()) == Some(view)) {
+            if table.is_some_and(|table| self.is_of(&table, view)) {
                 return Ok(Some(name));
             }
         }
@@ -164,8 +195,15 @@ impl IcebergHistory {
 impl HistoryStore for IcebergHistory {
     async fn create(&self, table: &HistoryTable) -> SeamResult<()> {
         if let Some(existing) = self.catalog.load(&table.name).await? {
-            if tag::owner(existing.metadata().properties()) == Some(table.view) {
+            if self.is_of(&existing, table.view) {
                 return Ok(());
+            }
+            if !self.is_ours(&existing) {
+                return Err(SeamError::NotDone(format!(
+                    "there is a table \"{}\" in the catalog that another server or engine has made: give the history a \
+                     namespace of its own",
+                    table.name
+                )));
             }
             self.drop(&table.name).await?;
         }
@@ -188,34 +226,31 @@ impl HistoryStore for IcebergHistory {
             ("write.metadata.previous-versions-max", METADATA_FILES_KEPT.to_string()),
             ("write.metadata.delete-after-commit.enabled", "true".to_string()),
         ];
+        let directory = self.directory.clone().map(|directory| (tag::DIRECTORY, directory));
         let creation = TableCreation::builder()
             .name(table.name.clone())
             .location(self.new_location(table))
             .partition_spec(schema::partition_spec(table, &schema)?)
             .sort_order(schema::sort_order(table, &schema)?)
             .schema(schema)
-            .properties(properties.map(|(name, value)| (name.to_string(), value)))
+            .properties(properties.into_iter().chain(directory).map(|(name, value)| (name.to_string(), value)))
             .format_version(FormatVersion::V2)
             .build();
         let metadata = TableMetadataBuilder::from_table_creation(creation)
             .and_then(|builder| builder.build())
             .map_err(|error| disk::failed(&what, &error))?
             .metadata;
-        let json = serde_json::to_vec(&metadata).map_err(|error| SeamError::NotDone(format!("{what}: {error}")))?;
         let first = format!("{}/metadata/00000-{}.metadata.json", metadata.location(), self.random_id());
-        self.place.write(&first, json).await?;
-        self.place.settle_table(metadata.location())?;
-        let created = self.catalog.insert(&table.name, &first).await;
-        if matches!(created, Err(SeamError::NotDone(_) | SeamError::Full(_))) {
-            self.place.discard_table(metadata.location(), NAMESPACE).await;
-        }
-        created
+        self.catalog.create(&self.place, &table.name, &metadata, &first).await
     }
 
     async fn drop(&self, name: &str) -> SeamResult<()> {
         let Some(metadata) = self.catalog.metadata_location(name).await? else {
             return Ok(());
         };
+        if self.directory.is_some() && self.catalog.load(name).await?.is_some_and(|table| !self.is_ours(&table)) {
+            return Ok(());
+        }
         // Another server's files would go, if a copy of this data directory were in use.
         self.place.still_ours().await?;
         self.catalog.remove(name).await?;
@@ -229,7 +264,8 @@ impl HistoryStore for IcebergHistory {
     async fn retain(&self, views: &BTreeSet<ObjectId>) -> SeamResult<()> {
         for name in self.catalog.made_for_others(views).await? {
             let Some(table) = self.catalog.load(&name).await? else { continue };
-            if tag::owner(table.metadata().properties()).is_some_and(|view| !views.contains(&view)) {
+            let view = tag::owner(table.metadata().properties());
+            if self.is_ours(&table) && view.is_some_and(|view| !views.contains(&view)) {
                 tracing::warn!(table = name, "a crash cut the DROP of this history table's view short: it goes now");
                 self.drop(&name).await?;
             }

@@ -13,7 +13,7 @@ use crate::{
     settings::{Role, Settings},
     statement,
     view_events::FAILURES_POLL,
-    warehouse::Warehouse,
+    warehouse::{self, Warehouse},
 };
 use anyhow::{Context, Result};
 use arrow::datatypes::SchemaRef;
@@ -27,10 +27,10 @@ use std::{
 use tidemark_catalog::{Access, CatalogStore, Change, ObjectId, Role as CatalogRole, Snapshot};
 use tidemark_connectors::{
     clock::SystemClock,
-    iceberg::{Bucket, BucketSettings, IcebergHistory},
+    iceberg::{Bucket, BucketSettings, IcebergHistory, Place},
     lock::DirLock,
     log::{EmbeddedLog, LogSettings},
-    redis::Address,
+    redis::{self, Address},
     state::FjallState,
 };
 use tidemark_engine::{
@@ -256,9 +256,20 @@ async fn open(
     };
     // Some 200 bytes each.
     const STEPS_WAITING_MAX: usize = 4 << 20;
-    let mut history = match bucket {
-        None => IcebergHistory::open(folder, clock.clone()).await?,
-        Some(bucket) => IcebergHistory::open_bucket(folder, bucket, clock.clone()).await?,
+    let (url, credential) = (settings.history_catalog.as_deref(), settings.history_catalog_credential.as_deref());
+    let mut history = match (warehouse::catalog(data, folder, url, credential)?, bucket) {
+        (None, None) => IcebergHistory::open(folder, clock.clone()).await?,
+        (None, Some(bucket)) => IcebergHistory::open_bucket(folder, bucket, clock.clone()).await?,
+        (Some(rest), bucket) => {
+            let place = match bucket {
+                Some(bucket) => Place::Bucket(bucket),
+                None => Place::folder(folder)?,
+            };
+            let directory = redis::owner(data, clock.as_ref())?;
+            let history = IcebergHistory::open_rest(&rest, directory, place, clock.clone()).await?;
+            warehouse::begun(data, &rest)?;
+            history
+        }
     };
     if let Some(points) = points.clone() {
         history = history.with_files_written(Box::new(move || points.pass(Point::HistoryFilesWritten)));

@@ -37,6 +37,8 @@ pub struct Settings {
     pub warehouse: Option<PathBuf>,
     pub s3_endpoint: Option<String>,
     pub s3_region: Option<String>,
+    pub history_catalog: Option<String>,
+    pub history_catalog_credential: Option<Private>,
     pub log_format: LogFormat,
     /// `tracing`'s filter; `RUST_LOG` goes before it.
     pub log: String,
@@ -154,6 +156,8 @@ impl Default for Settings {
             warehouse: None,
             s3_endpoint: None,
             s3_region: None,
+            history_catalog: None,
+            history_catalog_credential: None,
             log_format: LogFormat::Auto,
             log: String::new(),
             max_connections: 0,

@@ -11,8 +11,10 @@
 //! history. So whatever does not fit is an error, and says what to do.
 
 mod bucket;
+mod catalog;
 
 use anyhow::{Context, Result, bail, ensure};
+pub use catalog::{begun, catalog};
 use std::{
     fs::{self, File},
     io::{ErrorKind, Write},

@@ -2,8 +2,10 @@
 //! committed for a while.
 
 use crate::{
-    comes, run,
-    s3_server::{Fault, Proxy, S3Server},
+    comes,
+    http_proxy::{Fault, Proxy},
+    run,
+    s3_server::S3Server,
     server::{Folder, Server, rows, skipped, value},
 };
 use anyhow::{Context, Result, ensure};
@@ -109,7 +111,7 @@ async fn a_bucket_that_is_away_stops_history_and_nothing_else_and_then_all_of_it
     let Some(s3) = S3Server::shared()? else {
         return skipped("TIDEMARK_TEST_S3_PYTHON is not set; scripts/setup.sh test makes it");
     };
-    let proxy = Proxy::before(&s3, |_, _| None).await?;
+    let proxy = Proxy::before(s3.port(), |_, _| None).await?;
     let (folder, url, endpoint) = (folder()?, s3.prefix(), proxy.endpoint());
     let arguments = ["--warehouse", &url, "--s3-endpoint", &endpoint, "--commit-interval", "100ms"];
     let server = Server::start_with(&folder, &arguments).await?;
@@ -119,9 +121,9 @@ async fn a_bucket_that_is_away_stops_history_and_nothing_else_and_then_all_of_it
     run(&client, "CHECKPOINT").await?;
     proxy.set(|number, _| Some([Fault::SlowDown, Fault::Reset, Fault::AnswerLost][number as usize % 3]));
     insert(&client, 1).await?;
-    let begun = proxy.requests.load(std::sync::atomic::Ordering::Relaxed);
+    let begun = proxy.requests();
     let lookup = "SELECT n FROM counted WHERE u = 1";
-    while proxy.requests.load(std::sync::atomic::Ordering::Relaxed) < begun + 12 {
+    while proxy.requests() < begun + 12 {
         ensure!(value(&client, lookup).await?.as_deref() == Some("2"), "lookups go on");
         tokio::time::sleep(crate::POLL).await;
     }

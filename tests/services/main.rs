@@ -6,6 +6,8 @@
 
 #[path = "../broker/mod.rs"]
 mod broker;
+#[path = "../http_proxy/mod.rs"]
+mod http_proxy;
 #[path = "../redis_server/mod.rs"]
 mod redis_server;
 #[path = "../s3_server/mod.rs"]

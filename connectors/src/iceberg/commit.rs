@@ -5,15 +5,25 @@
 //! checked table as the current one, and its result is kept. What follows is in order: data files, manifest, manifest
 //! list, metadata file, each durable before the next names it; then one compare-and-set in the catalog.
 
-use super::{catalog::CatalogFile, disk, place::Place, times};
+use super::{
+    catalog::{Catalog, Next},
+    disk,
+    place::Place,
+    times,
+};
 use async_trait::async_trait;
 use iceberg::{
-    Catalog, Error, ErrorKind, Namespace, NamespaceIdent, Result, TableCommit, TableCreation, TableIdent,
+    Catalog as IcebergCatalog, Error, ErrorKind, MetadataLocation, Namespace, NamespaceIdent, Result, Runtime,
+    TableCommit, TableCreation, TableIdent, TableUpdate,
     spec::{DataFile, TableMetadata},
     table::Table,
     transaction::{ApplyTransactionAction, Transaction},
 };
-use std::collections::{HashMap, HashSet};
+use parking_lot::Mutex;
+use std::{
+    collections::{HashMap, HashSet},
+    str::FromStr,
+};
 use tidemark_engine::seam::{SeamError, SeamResult};
 use uuid::Uuid;
 
@@ -31,23 +41,21 @@ pub struct Change {
 
 /// Commits the change to the table as it was read into `base`. After any error but `Unknown` no file of the commit
 /// but the given data files is left.
-pub async fn commit(catalog: &CatalogFile, place: &Place, name: &str, base: &Table, change: Change) -> SeamResult<()> {
+pub async fn commit(catalog: &Catalog, place: &Place, name: &str, base: &Table, change: Change) -> SeamResult<()> {
     let what = format!("committing to history table \"{name}\"");
     let failed = |error: Error| disk::failed(&what, &error);
     let data: Vec<String> = change.files.iter().map(|file| file.file_path().to_string()).collect();
     let id = change.id;
     let result = async {
-        let staged = stage(catalog, base, change).await.map_err(failed)?;
-        let from = base.metadata_location_result().map_err(failed)?;
-        let to = staged.metadata_location_result().map_err(failed)?;
+        let next = stage(catalog, base, change).await.map_err(failed)?;
         place.settle(base.metadata().location(), &data, id).await?;
-        publish(catalog, place, name, from, to, staged.metadata()).await?;
-        Ok(staged)
+        catalog.commit(place, name, base, &next).await?;
+        Ok(next)
     }
     .await;
     match result {
-        Ok(staged) => {
-            discard_expired(place, base, staged.metadata()).await;
+        Ok(next) => {
+            discard_expired(catalog, place, base, &next.metadata).await;
             Ok(())
         }
         Err(error) => {
@@ -59,49 +67,28 @@ pub async fn commit(catalog: &CatalogFile, place: &Place, name: &str, base: &Tab
     }
 }
 
-/// Makes `metadata` the table's current one, in the place of the one at `from`: all that it names is durable. Leaves no
-/// file at `to` where it certainly did not happen.
-pub async fn publish(
-    catalog: &CatalogFile,
-    place: &Place,
-    name: &str,
-    from: &str,
-    to: &str,
-    metadata: &TableMetadata,
-) -> SeamResult<()> {
-    let json = serde_json::to_vec(metadata)
-        .map_err(|error| SeamError::NotDone(format!("committing to history table \"{name}\": {error}")))?;
-    let swapped = match place.write(to, json).await {
-        Ok(()) => match place.still_ours().await {
-            Ok(()) => catalog.swap(name, from, to).await,
-            Err(error) => Err(error),
-        },
-        Err(error) => Err(error),
-    };
-    if matches!(swapped, Err(SeamError::NotDone(_) | SeamError::Full(_))) {
-        place.discard(vec![to.to_string()]).await;
-    }
-    swapped
-}
-
 /// The table as it will be, nowhere yet but for its manifest and manifest list.
-async fn stage(catalog: &CatalogFile, base: &Table, change: Change) -> Result<Table> {
+async fn stage(catalog: &Catalog, base: &Table, change: Change) -> Result<Next> {
     let ahead_ms = times::ahead_ms(base.metadata());
-    if ahead_ms == 0 {
-        return transact(base, change).await;
-    }
-    let moved = |table: &Table, by_ms: i64| {
-        let location = table.metadata_location_result()?.to_string();
-        catalog.table(table.identifier().clone(), location, times::later(table.metadata(), by_ms)?)
+    let with_snapshot = catalog.compares_snapshots();
+    let (staged, updates) = if ahead_ms == 0 {
+        transact(base, change, with_snapshot).await?
+    } else {
+        let moved = |table: &Table, by_ms: i64| {
+            let location = table.metadata_location_result()?.to_string();
+            catalog.table(table.identifier().clone(), location, times::later(table.metadata(), by_ms)?)
+        };
+        let (staged, updates) = transact(&moved(base, -ahead_ms)?, change, with_snapshot).await?;
+        (moved(&staged, ahead_ms)?, updates)
     };
-    let staged = transact(&moved(base, -ahead_ms)?, change).await?;
-    moved(&staged, ahead_ms)
+    let location = staged.metadata_location_result()?.to_string();
+    Ok(Next { metadata: staged.metadata().clone(), location, updates, ahead_ms })
 }
 
-async fn transact(base: &Table, change: Change) -> Result<Table> {
+async fn transact(base: &Table, change: Change, with_snapshot: bool) -> Result<(Table, Vec<TableUpdate>)> {
     let mut transaction = Transaction::new(base);
-    // A commit without steps makes no snapshot: it would only grow the metadata.
-    if !change.files.is_empty() {
+    // A commit without steps makes no snapshot where none is needed: it would only grow the metadata.
+    if with_snapshot || !change.files.is_empty() {
         // First, because each of the two requires the newest snapshot to be the one it was made from.
         transaction = transaction
             .expire_snapshots()
@@ -122,15 +109,18 @@ async fn transact(base: &Table, change: Change) -> Result<Table> {
         set = set.set(name, value);
     }
     transaction = set.apply(transaction)?;
-    transaction.commit(&Staging { base: base.clone() }).await
+    let staging = Staging { base: base.clone(), updates: Mutex::default() };
+    let staged = transaction.commit(&staging).await?;
+    Ok((staged, staging.updates.into_inner()))
 }
 
 /// Removes the files that only the previous metadata named: old metadata files, and manifest lists of expired snapshots.
 /// Their manifests and data files are shared with the snapshots that stay.
-pub async fn discard_expired(place: &Place, base: &Table, next: &TableMetadata) {
+pub async fn discard_expired(catalog: &Catalog, place: &Place, base: &Table, next: &TableMetadata) {
     let kept: HashSet<&str> = next.metadata_log().iter().map(|log| log.metadata_file.as_str()).collect();
     let logs = base.metadata().metadata_log().iter().map(|log| &log.metadata_file);
-    let mut gone: Vec<String> = logs.filter(|file| !kept.contains(file.as_str())).cloned().collect();
+    let logs = logs.filter(|file| !catalog.writes_metadata() && !kept.contains(file.as_str()));
+    let mut gone: Vec<String> = logs.cloned().collect();
     let snapshots = base.metadata().snapshots();
     let expired = snapshots.filter(|snapshot| next.snapshot_by_id(snapshot.snapshot_id()).is_none());
     gone.extend(expired.map(|snapshot| snapshot.manifest_list().to_string()));
@@ -139,10 +129,17 @@ pub async fn discard_expired(place: &Place, base: &Table, next: &TableMetadata) 
     }
 }
 
+/// Where the metadata after the one at `from` goes.
+pub fn next_location(from: &str, metadata: &TableMetadata) -> Result<String> {
+    Ok(MetadataLocation::from_str(from)?.with_next_version().with_new_metadata(metadata).to_string())
+}
+
 /// A catalog of one table that never changes: what a transaction commits to it is handed back, not stored.
 #[derive(Debug)]
 struct Staging {
     base: Table,
+    /// What the last transaction asked for.
+    updates: Mutex<Vec<TableUpdate>>,
 }
 
 impl Staging {
@@ -152,14 +149,34 @@ impl Staging {
 }
 
 #[async_trait]
-impl Catalog for Staging {
+impl IcebergCatalog for Staging {
     async fn load_table(&self, _table: &TableIdent) -> Result<Table> {
         Ok(self.base.clone())
     }
 
-    async fn update_table(&self, commit: TableCommit) -> Result<Table> {
+    async fn update_table(&self, mut commit: TableCommit) -> Result<Table> {
+        // As `TableCommit::apply`, which would keep the updates to itself. What the commit requires holds: it was made from this
+        // very table.
+        let updates = commit.take_updates();
+        let apply = || {
+            let from = self.base.metadata_location_result()?;
+            let mut builder = self.base.metadata().clone().into_builder(Some(from.to_string()));
+            for update in updates.clone() {
+                builder = update.apply(builder)?;
+            }
+            let metadata = builder.build()?.metadata;
+            Table::builder()
+                .file_io(self.base.file_io().clone())
+                .identifier(self.base.identifier().clone())
+                .metadata_location(next_location(from, &metadata)?)
+                .metadata(metadata)
+                .runtime(Runtime::try_current()?)
+                .build()
+        };
         // Nothing changes between attempts: a retry would fail alike.
-        commit.apply(self.base.clone()).map_err(|error| error.with_retryable(false))
+        let applied = apply().map_err(|error| error.with_retryable(false))?;
+        *self.updates.lock() = updates;
+        Ok(applied)
     }
 
     async fn table_exists(&self, _table: &TableIdent) -> Result<bool> {

@@ -20,7 +20,7 @@ use tidemark_engine::seam::Clock;
 
 /// Tries of one request. With the waits between them some three seconds: longer outages are the pipeline's to wait for, which
 /// commits again, and a query's to report.
-const TRIES: u32 = 6;
+pub const TRIES: u32 = 6;
 /// The first wait, which doubles: a request that met a restart finds the next server.
 const FIRST_WAIT: Duration = Duration::from_millis(100);
 /// Objects that are removed at once: requests of some 10 ms, of which a vacuum may have thousands.
@@ -190,7 +190,7 @@ impl ObjectStore for Patient {
 }
 
 /// Between half and all of a wait that doubles with every try, so that many clients do not come back together.
-fn wait(tries: u32, random: u64) -> Duration {
+pub fn wait(tries: u32, random: u64) -> Duration {
     let longest = FIRST_WAIT.saturating_mul(1 << (tries - 1).min(16));
     longest.div_f64(2.0) + longest.mul_f64((random >> 11) as f64 / (1u64 << 53) as f64 / 2.0)
 }

@@ -39,6 +39,13 @@ pub struct Found {
 }
 
 impl Place {
+    /// A folder, which is made where it is not there.
+    pub fn folder(folder: &Path) -> SeamResult<Place> {
+        let failed = |error: io::Error| SeamError::io(format_args!("opening {}", folder.display()), &error);
+        fs::create_dir_all(folder).map_err(failed)?;
+        folder.canonicalize().map(Place::Folder).map_err(failed)
+    }
+
     pub fn file_io(&self) -> FileIO {
         match self {
             Place::Folder(_) => FileIOBuilder::new(Arc::new(LocalFsStorageFactory)).build(),

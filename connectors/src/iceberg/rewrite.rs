@@ -6,7 +6,9 @@
 //! The replaced files stay, held by a tag on the snapshot before, until `vacuum` finds them old enough.
 
 use super::{
-    IcebergHistory, commit, data_file, disk,
+    IcebergHistory,
+    catalog::Next,
+    commit, data_file, disk,
     manifest::{self, StepFile},
     place::Place,
     provider::HistorySnapshot,
@@ -21,17 +23,16 @@ use datafusion::{
 };
 use futures::StreamExt;
 use iceberg::{
-    Error, ErrorKind, MetadataLocation, Result,
+    Error, ErrorKind, Result,
     spec::{
         DataFile, Literal, MAIN_BRANCH, ManifestListWriter, ManifestWriterBuilder, Operation, PrimitiveLiteral,
-        Snapshot, SnapshotReference, SnapshotRetention, Summary, TableMetadata,
+        Snapshot, SnapshotReference, SnapshotRetention, Summary, TableMetadataBuildResult,
     },
     table::Table,
     writer::file_writer::FileWriter,
 };
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
-    str::FromStr,
     sync::Arc,
 };
 use tidemark_engine::seam::{HistoryTable, Rewritten, SeamError, SeamResult};
@@ -272,22 +273,18 @@ async fn commit_replaced(
     }
     let now_ms = store.clock.now_us() / 1000;
     let name = format!("{id}-{attempt}");
-    let metadata = stage(base, replaced, added, &name, snapshot_id, now_ms).await.map_err(failed)?;
+    let staged = stage(base, replaced, added, &name, snapshot_id, now_ms).await.map_err(failed)?;
     store.place.settle(base.metadata().location(), &[], id).await?;
     let from = base.metadata_location_result().map_err(failed)?;
-    let to = next_location(from, &metadata).map_err(failed)?;
-    commit::publish(&store.catalog, &store.place, &history.name, from, &to, &metadata).await?;
-    commit::discard_expired(&store.place, base, &metadata).await;
+    let location = commit::next_location(from, &staged.metadata).map_err(failed)?;
+    let next = Next { metadata: staged.metadata, location, updates: staged.changes, ahead_ms: 0 };
+    store.catalog.commit(&store.place, &history.name, base, &next).await?;
+    commit::discard_expired(&store.catalog, &store.place, base, &next.metadata).await;
     Ok(())
 }
 
 fn random_snapshot_id(store: &IcebergHistory) -> i64 {
     (store.clock.random() >> 1) as i64
-}
-
-/// Where the metadata after the one at `from` goes.
-pub fn next_location(from: &str, metadata: &TableMetadata) -> Result<String> {
-    Ok(MetadataLocation::from_str(from)?.with_next_version().with_new_metadata(metadata).to_string())
 }
 
 /// The metadata with the files replaced; its manifest and manifest list are written, with `name` in their names.
@@ -298,7 +295,7 @@ async fn stage(
     name: &str,
     snapshot_id: i64,
     now_ms: i64,
-) -> Result<TableMetadata> {
+) -> Result<TableMetadataBuildResult> {
     let moved = || Error::new(ErrorKind::DataInvalid, "another engine replaced its files meanwhile: run it again");
     let metadata = base.metadata();
     let parent = metadata.current_snapshot().ok_or_else(moved)?;
@@ -366,7 +363,7 @@ async fn stage(
     let from = base.metadata_location_result()?.to_string();
     let builder = metadata.clone().into_builder(Some(from));
     let builder = builder.set_ref(&format!("{BEFORE_REWRITE}{}", parent.sequence_number()), hold)?;
-    Ok(builder.set_branch_snapshot(snapshot, MAIN_BRANCH)?.build()?.metadata)
+    builder.set_branch_snapshot(snapshot, MAIN_BRANCH)?.build()
 }
 
 /// What the snapshot says of itself; each pair is files and bytes. Totals that the one before lacks are left out.

@@ -6,9 +6,9 @@
 
 use super::{
     IcebergHistory,
-    catalog::NAMESPACE,
+    catalog::{NAMESPACE, Next},
     commit, disk, place,
-    rewrite::{BEFORE_REWRITE, next_location},
+    rewrite::BEFORE_REWRITE,
     times,
 };
 use iceberg::{
@@ -83,11 +83,12 @@ async fn forget(store: &IcebergHistory, history: &HistoryTable, older_than_us: i
             builder = builder.remove_ref(name);
         }
     }
-    let next = builder.remove_snapshots(&old).build().map_err(failed)?.metadata;
-    let next = times::later(&next, ahead_ms).map_err(failed)?;
-    let to = next_location(from, &next).map_err(failed)?;
-    commit::publish(&store.catalog, &store.place, &history.name, from, &to, &next).await?;
-    commit::discard_expired(&store.place, &base, &next).await;
+    let built = builder.remove_snapshots(&old).build().map_err(failed)?;
+    let metadata = times::later(&built.metadata, ahead_ms).map_err(failed)?;
+    let location = commit::next_location(from, &metadata).map_err(failed)?;
+    let next = Next { metadata, location, updates: built.changes, ahead_ms };
+    store.catalog.commit(&store.place, &history.name, &base, &next).await?;
+    commit::discard_expired(&store.catalog, &store.place, &base, &next.metadata).await;
     Ok(old.len() as u64)
 }
 

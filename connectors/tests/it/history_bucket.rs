@@ -7,7 +7,8 @@ use crate::{
     contract_history::{
         DAY, HOUR, NEW_YEAR, assert_same_rows, contract, files_planned, flights, instant, scan, steps, tag,
     },
-    s3_server::{Fault, Proxy, S3Server},
+    http_proxy::{Fault, Proxy},
+    s3_server::S3Server,
     test_clock::TestClock,
 };
 use arrow::array::AsArray;
@@ -21,7 +22,7 @@ use std::{
 use tidemark_connectors::iceberg::{Bucket, BucketSettings, IcebergHistory, Keys};
 use tidemark_engine::seam::{HistoryStore, Removed, SeamError};
 
-fn server() -> Option<Arc<S3Server>> {
+pub fn server() -> Option<Arc<S3Server>> {
     let server = S3Server::shared().unwrap();
     if server.is_none() {
         crate::skipped("TIDEMARK_TEST_S3_PYTHON is not set");
@@ -29,12 +30,12 @@ fn server() -> Option<Arc<S3Server>> {
     server
 }
 
-fn settings(endpoint: String) -> BucketSettings {
+pub fn settings(endpoint: String) -> BucketSettings {
     let keys = Keys { id: "testkey".to_string(), secret: "testsecret".to_string() };
     BucketSettings { endpoint: Some(endpoint), region: None, keys: Some(keys) }
 }
 
-fn bucket(url: &str, endpoint: String) -> Bucket {
+pub fn bucket(url: &str, endpoint: String) -> Bucket {
     Bucket::open(url, &settings(endpoint), TestClock::seeded(1)).unwrap()
 }
 
@@ -89,7 +90,7 @@ async fn a_file_of_several_parts_is_one_object() {
     let Some(server) = server() else { return };
     let (folder, url) = (tempfile::tempdir().unwrap(), server.prefix());
     // Every fourth request loses its answer, so that an end of an upload is made twice.
-    let proxy = Proxy::before(&server, |number, _| (number % 4 == 3).then_some(Fault::AnswerLost)).await.unwrap();
+    let proxy = Proxy::before(server.port(), |number, _| (number % 4 == 3).then_some(Fault::AnswerLost)).await.unwrap();
     let store = open(folder.path(), &url, proxy.endpoint(), 1).await;
     let table = flights("delays", 16400);
     store.create(&table).await.unwrap();
@@ -114,7 +115,7 @@ async fn requests_that_fail_are_made_again_and_lose_and_double_nothing() {
     let Some(server) = server() else { return };
     let (folder, url) = (tempfile::tempdir().unwrap(), server.prefix());
     let kinds = [Fault::SlowDown, Fault::Reset, Fault::AnswerLost, Fault::AnswerCut];
-    let proxy = Proxy::before(&server, move |number, _| {
+    let proxy = Proxy::before(server.port(), move |number, _| {
         (number % 3 == 2).then_some(kinds[(number / 3) as usize % kinds.len()])
     })
     .await
@@ -133,14 +134,14 @@ async fn requests_that_fail_are_made_again_and_lose_and_double_nothing() {
     assert!(store.optimize(&table).await.unwrap().files_before > 0);
     assert!(store.vacuum(&table, i64::MAX).await.unwrap().files > 0);
     assert_same_rows(&scan(&store, &table).await, &steps(&table, &all));
-    assert!(proxy.requests.load(Ordering::Relaxed) > 60);
+    assert!(proxy.requests() > 60);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bucket_that_is_away_is_an_error_that_says_so_and_the_commit_is_made_when_it_is_back() {
     let Some(server) = server() else { return };
     let (folder, url) = (tempfile::tempdir().unwrap(), server.prefix());
-    let proxy = Proxy::before(&server, |_, _| None).await.unwrap();
+    let proxy = Proxy::before(server.port(), |_, _| None).await.unwrap();
     let store = open(folder.path(), &url, proxy.endpoint(), 1).await;
     let table = flights("delays", 16400);
     store.create(&table).await.unwrap();
@@ -149,10 +150,10 @@ async fn a_bucket_that_is_away_is_an_error_that_says_so_and_the_commit_is_made_w
     // Away from each request of a commit on, once: whatever it has written by then is nobody's.
     let mut failures = 0;
     for from in 0.. {
-        let begun = proxy.requests.load(Ordering::Relaxed);
+        let begun = proxy.requests();
         proxy.set(move |number, _| (number >= begun + from).then_some(Fault::SlowDown));
         let done = store.append(&table, row(2), &tag(1, 2)).await;
-        let was_away = proxy.requests.load(Ordering::Relaxed) > begun + from;
+        let was_away = proxy.requests() > begun + from;
         proxy.set(|_, _| None);
         match done {
             Ok(()) => break,
@@ -180,7 +181,8 @@ async fn a_bucket_has_one_claim_and_who_lost_it_commits_and_removes_nothing() {
     let Some(server) = server() else { return };
     let (folder, url) = (tempfile::tempdir().unwrap(), server.prefix());
     // Lost answers: a claim that was made is not taken for another's.
-    let proxy = Proxy::before(&server, |_, line| line.starts_with("PUT").then_some(Fault::AnswerLost)).await.unwrap();
+    let proxy =
+        Proxy::before(server.port(), |_, line| line.starts_with("PUT").then_some(Fault::AnswerLost)).await.unwrap();
     let lost = bucket(&url, proxy.endpoint());
     assert_eq!(lost.claimed_by().await.unwrap(), None);
     let first = lost.claim("directory 1", None).await;
