@@ -46,12 +46,7 @@ use provider::HistorySnapshot;
 use rest::RestCatalog;
 pub use rest::{Credential, RestSettings};
 use sqlite::CatalogFile;
-use std::{
-    collections::BTreeSet,
-    fs, io,
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::{collections::BTreeSet, fs, io, path::Path, sync::Arc};
 use tidemark_catalog::ObjectId;
 use tidemark_engine::seam::{Clock, CommitTag, HistoryStore, HistoryTable, Removed, Rewritten, SeamError, SeamResult};
 use tokio::sync::{Mutex, RwLock};

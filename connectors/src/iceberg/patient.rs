@@ -149,7 +149,7 @@ impl ObjectStore for Patient {
             let (meta, range, attributes) = (found.meta.clone(), found.range.clone(), found.attributes.clone());
             let bytes = found.bytes().await?;
             let payload = GetResultPayload::Stream(futures::stream::iter([Ok(bytes)]).boxed());
-            Ok(GetResult { payload, meta, range, attributes })
+            Ok::<_, Error>(GetResult { payload, meta, range, attributes })
         };
         self.patiently(location, get).await
     }
@@ -161,7 +161,7 @@ impl ObjectStore for Patient {
             async move {
                 let path = location?;
                 store.patiently(&path, || store.s3.delete(&path)).await?;
-                Ok(path)
+                Ok::<_, Error>(path)
             }
         });
         removed.buffered(REMOVED_AT_ONCE).boxed()
@@ -174,7 +174,7 @@ impl ObjectStore for Patient {
             let shown = prefix.clone().unwrap_or_default();
             // Again from its beginning: what was found in vain is some 200 bytes an object.
             let found = store.patiently(&shown, || store.s3.list(prefix.as_ref()).try_collect::<Vec<_>>()).await?;
-            Ok(futures::stream::iter(found.into_iter().map(Ok)))
+            Ok::<_, Error>(futures::stream::iter(found.into_iter().map(Ok::<_, Error>)))
         };
         futures::stream::once(found).try_flatten().boxed()
     }

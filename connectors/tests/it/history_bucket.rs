@@ -89,19 +89,27 @@ async fn small_files_of_a_bucket_become_large_ones_and_nothing_is_left_over() {
 async fn a_file_of_several_parts_is_one_object() {
     let Some(server) = server() else { return };
     let (folder, url) = (tempfile::tempdir().unwrap(), server.prefix());
-    // Every fourth request loses its answer, so that an end of an upload is made twice.
-    let proxy = Proxy::before(server.port(), |number, _| (number % 4 == 3).then_some(Fault::AnswerLost)).await.unwrap();
+    // Every fourth request loses its answer, so that parts go up twice, and an end of an upload may be made twice.
+    let parts = Arc::new(AtomicU64::new(0));
+    let counted = parts.clone();
+    let proxy = Proxy::before(server.port(), move |number, line| {
+        counted.fetch_add(u64::from(line.starts_with("PUT") && line.contains("partNumber=")), Ordering::Relaxed);
+        (number % 4 == 3).then_some(Fault::AnswerLost)
+    })
+    .await
+    .unwrap();
     let store = open(folder.path(), &url, proxy.endpoint(), 1).await;
     let table = flights("delays", 16400);
     store.create(&table).await.unwrap();
     let mut random = 1u64;
-    let rows: Vec<(&str, i64)> = (0..700_000)
+    let rows: Vec<(&str, i64)> = (0..1_000_000)
         .map(|_| {
             random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
             ("JFK", NEW_YEAR + (random >> 20) as i64 % (20 * DAY))
         })
         .collect();
     store.append(&table, vec![steps(&table, &rows)], &tag(1, 1)).await.unwrap();
+    assert!(parts.load(Ordering::Relaxed) >= 2, "the file went up at once");
     let found = scan(&store, &table).await;
     assert_eq!(found.num_rows(), rows.len());
     let times = found["ts"].as_primitive::<arrow::datatypes::TimestampMicrosecondType>();
