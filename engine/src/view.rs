@@ -24,7 +24,7 @@ pub use memory::Memory;
 pub use refresh::Refresh;
 pub use saving::Frozen;
 pub use shard::{Encoded, SavedKey};
-pub use step::{Op, SharedSteps, Step, Steps};
+pub use step::{Op, SharedSteps, Step, Steps, by_key};
 
 use crate::{
     compiled::{BatchRows, CompiledView, Events, Row, RowFailure},

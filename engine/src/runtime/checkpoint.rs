@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     seam::{CommitTag, Keyspace, Positions, SeamError, SeamResult, WriteBatch},
-    view::{Frozen, Pending, Step},
+    view::{Frozen, Pending, by_key},
 };
 use arrow::record_batch::RecordBatch;
 use serde::Serialize;
@@ -368,8 +368,7 @@ impl Engine {
         };
         let recorded_us = self.seams.clock.now_us();
         let compiled = view.state.compiled.clone();
-        let steps: Vec<Step<'_>> = pending.chunks.iter().flat_map(|chunk| chunk.iter()).collect();
-        let batches = steps
+        let batches = by_key(&pending.chunks)
             .chunks(STEPS_PER_BATCH)
             .map(|steps| compiled.steps(steps, Some(recorded_us)))
             .collect::<Result<Vec<RecordBatch>, _>>()

@@ -143,8 +143,9 @@ impl ViewState {
     }
 
     fn renew_spilled(&self, cold: &Cold, lost: u64, generation: u64) -> SeamResult<()> {
+        let mut after = None;
         loop {
-            let page = cold.spilled_page(lost)?;
+            let page = cold.spilled_page(lost, &mut after)?;
             if page.is_empty() {
                 for shard in &self.shards {
                     let mut shard = shard.lock();
