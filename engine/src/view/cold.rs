@@ -304,23 +304,29 @@ impl Cold {
         Ok(page.into_iter().map(|(key, bytes)| (key[prefix.len()..].to_vec(), bytes)).collect())
     }
 
-    /// The checkpoint that a generation belongs to is finished: its records are the keys' states now.
+    /// The checkpoint that a generation belongs to is finished: its records are the keys' states now. Moves a page of them, and
+    /// says whether there was one.
+    pub(super) fn settle_page(&self, generation: u64, after: &mut Option<Vec<u8>>) -> SeamResult<bool> {
+        let page = self.spilled_page(generation, after)?;
+        if page.is_empty() {
+            return Ok(false);
+        }
+        let mut batch = WriteBatch::default();
+        let count = page.len() as i64;
+        for (key, bytes) in page {
+            batch.deletes.push((Keyspace::Spilled, self.spilled_key(generation, &key)));
+            batch.puts.push((Keyspace::Keys, self.state_key(&key), bytes));
+        }
+        self.store.spill(batch)?;
+        self.spilled.fetch_sub(count, Ordering::Release);
+        Ok(true)
+    }
+
+    /// All of its pages.
     pub(super) fn settle(&self, generation: u64) -> SeamResult<()> {
         let mut after = None;
-        loop {
-            let page = self.spilled_page(generation, &mut after)?;
-            if page.is_empty() {
-                return Ok(());
-            }
-            let mut batch = WriteBatch::default();
-            let count = page.len() as i64;
-            for (key, bytes) in page {
-                batch.deletes.push((Keyspace::Spilled, self.spilled_key(generation, &key)));
-                batch.puts.push((Keyspace::Keys, self.state_key(&key), bytes));
-            }
-            self.store.spill(batch)?;
-            self.spilled.fetch_sub(count, Ordering::Release);
-        }
+        while self.settle_page(generation, &mut after)? {}
+        Ok(())
     }
 
     /// Takes a record of one generation over into another, or only away.
