@@ -273,8 +273,7 @@ fn schemas(snapshot: &Snapshot) -> Vec<Namespace> {
     for schema in snapshot.schemas().filter(|schema| schema.name != PUBLIC_SCHEMA) {
         let oid = i64::from(schema.id.0);
         all.push(Namespace { oid, name: schema.name.clone(), comment: schema.comment.clone() });
-        let comment = Some(format!("the history of the feature views of schema {}", schema.name));
-        all.push(Namespace { oid: oid + HISTORY, name: history_schema(&schema.name), comment });
+        all.push(Namespace { oid: oid + HISTORY, name: history_schema(&schema.name), comment: None });
     }
     if snapshot.objects_in(TEMPORARY_SCHEMA).next().is_some() {
         all.push(Namespace { oid: PG_TEMP, name: TEMPORARY_SCHEMA.to_string(), comment: None });
