@@ -1,5 +1,6 @@
 //! What one connection has set, and what it is told beside its results.
 
+mod path;
 mod temporary;
 mod transaction;
 
@@ -14,6 +15,7 @@ use crate::{
 };
 use datafusion::execution::SessionState;
 use parking_lot::Mutex;
+pub use path::effective as search_path;
 use std::{
     borrow::Cow,
     collections::{BTreeSet, HashMap},
@@ -57,6 +59,8 @@ pub struct Session {
     /// To finish what must not be left half done.
     pub hold: Hold,
     temporary: Temporary,
+    /// Where names without a schema were looked for last.
+    path: Mutex<Option<path::Found>>,
     /// Among the sessions that are open, once it is.
     pub place: Option<Place>,
     /// What DECLARE has opened, for `pg_cursors`.
@@ -216,6 +220,7 @@ impl Session {
             shared,
             hold,
             temporary: Temporary::default(),
+            path: Mutex::default(),
             place: None,
             cursors: OpenCursors::default(),
             outbox,

@@ -202,7 +202,7 @@ impl SourceRuntime {
         }
         let source = SourceRuntime {
             id: object.id,
-            name: RwLock::new(object.name.clone()),
+            name: RwLock::new(object.shown_name()),
             schema: relation.schema(),
             relation: RwLock::new(relation),
             log,

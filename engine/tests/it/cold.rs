@@ -93,7 +93,14 @@ fn compiled(query: &str, ttl: Option<&str>) -> Arc<CompiledView> {
         options: BTreeMap::new(),
         sql: String::new(),
     };
-    let object = |id, name: &str, body| Object { id, name: name.to_string(), created_us: 0, comment: None, body };
+    let object = |id, name: &str, body| Object {
+        id,
+        name: name.to_string(),
+        created_us: 0,
+        comment: None,
+        place: Default::default(),
+        body,
+    };
     let snapshot = Snapshot::new(1, [object(ObjectId::FIRST, "s", Body::Source(relation))]);
     let options = ttl.map_or(String::new(), |ttl| format!("WITH (ttl = '{ttl}') "));
     let mut parsed = parse(&format!("CREATE FEATURE VIEW v {options}AS {query}")).expect("a statement");

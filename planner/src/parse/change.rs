@@ -4,7 +4,7 @@
 use super::{
     cursor::Cursor,
     insert::{self, fold},
-    name::in_public,
+    name::qualified,
 };
 use crate::{
     PlanError, PlanResult, asof,
@@ -17,6 +17,7 @@ use datafusion::sql::sqlparser::{
     dialect::PostgreSqlDialect,
     parser::Parser,
 };
+use tidemark_catalog::{PUBLIC_SCHEMA, QualifiedName};
 
 pub(super) fn change(c: &mut Cursor<'_>) -> PlanResult<Statement> {
     let start = *c;
@@ -120,9 +121,9 @@ fn found(
         return Err(PlanError::syntax("the table that is changed cannot be joined where it is named")
             .hint("UPDATE t SET … FROM other WHERE …, DELETE FROM t USING other WHERE …"));
     }
-    let table = in_public(insert::parts(&name)?)?;
+    let table = qualified(insert::parts(&name)?)?;
     let alias = match alias {
-        None => table.clone(),
+        None => table.name.clone(),
         Some(TableAlias { name, columns, .. }) if columns.is_empty() => fold(&name),
         Some(_) => return Err(PlanError::syntax("the table that is changed has the names of its own columns")),
     };
@@ -140,7 +141,7 @@ fn found(
     select.projection.extend(named);
     select.from.extend(others);
     select.selection = selection;
-    if alias == table {
+    if alias == table.name {
         unqualify(&mut query, &table);
     }
     asof::nest_asof(&mut query)?;
@@ -148,14 +149,15 @@ fn found(
     Ok(Change { table, alias, sets, query, returning })
 }
 
-/// `public.t.column` and `tidemark.public.t.column` by the name that the table has in the query.
-fn unqualify(query: &mut ast::Query, table: &str) {
+/// `schema.t.column` and `tidemark.schema.t.column` by the name that the table has in the query.
+fn unqualify(query: &mut ast::Query, table: &QualifiedName) {
+    let known = table.schema.as_deref().unwrap_or(PUBLIC_SCHEMA);
     let _ = ast::visit_expressions_mut(query, |expr| {
         if let Expr::CompoundIdentifier(parts) = expr {
             let names: Vec<String> = parts.iter().map(fold).collect();
             if let [database @ .., schema, of, _] = names.as_slice()
-                && schema == "public"
-                && of == table
+                && schema == known
+                && *of == table.name
                 && (database.is_empty() || database == ["tidemark"])
             {
                 parts.drain(..names.len() - 2);
@@ -166,7 +168,7 @@ fn unqualify(query: &mut ast::Query, table: &str) {
 }
 
 /// `SELECT FROM "$rows".table AS alias`, to be completed.
-fn query_over(table: &str, alias: &str) -> PlanResult<Box<ast::Query>> {
+fn query_over(table: &QualifiedName, alias: &str) -> PlanResult<Box<ast::Query>> {
     let quoted = |name: &str| format!("\"{}\"", name.replace('"', "\"\""));
     let text = format!("SELECT 1 FROM {} AS {}", rows_of(table), quoted(alias));
     let parsed = Parser::new(&PostgreSqlDialect {}).try_with_sql(&text).and_then(|mut parser| parser.parse_query());
@@ -175,7 +177,7 @@ fn query_over(table: &str, alias: &str) -> PlanResult<Box<ast::Query>> {
 
 /// The query over the rows that a statement has changed or put in: `SELECT … FROM "$rows".table AS alias`.
 pub fn returning_query(
-    table: &str,
+    table: &QualifiedName,
     alias: &str,
     items: &[ast::SelectItem],
     columns: &[&str],
