@@ -14,6 +14,7 @@ mod grant;
 mod ignored;
 mod insert;
 mod maintain;
+mod merge;
 mod name;
 mod notify;
 mod object;
@@ -83,7 +84,6 @@ fn parsed(mut cursor: Cursor<'_>) -> PlanResult<Parsed> {
 
 /// PostgreSQL statements that have no meaning here, at least so far: known words get an honest answer, not a syntax error.
 const UNSUPPORTED: &[(&str, &str)] = &[
-    ("MERGE", "UPDATE … FROM and INSERT … ON CONFLICT do the same in two statements"),
     ("LOCK", "every statement reads a consistent snapshot by itself"),
     ("DO", "run the statements one by one"),
     ("CALL", "run the statements one by one"),
@@ -105,6 +105,7 @@ fn statement(c: &mut Cursor<'_>) -> PlanResult<Statement> {
         "WITH" => change::with(c),
         "INSERT" => insert::insert(c),
         "UPDATE" | "DELETE" => change::change(c),
+        "MERGE" => merge::merge(c),
         "TRUNCATE" => change::truncate(c),
         "CREATE" => create(c),
         "DROP" => object::drop(c),

@@ -1,9 +1,11 @@
 //! The statements of the surface (`docs/sql.md`), as parsed: names and options resolved to Rust types, nothing bound.
 
 mod change;
+mod merge;
 mod role;
 
 pub use change::{Change, all_of, returned, rows_of};
+pub use merge::{Merge, MergeAction, MergeClause};
 pub use role::{Grant, GrantRoles, GrantTarget, Hidden, RoleName, RoleOptions};
 
 use datafusion::sql::sqlparser::ast;
@@ -214,6 +216,7 @@ pub enum Statement {
     },
     Insert(Insert),
     Change(Change),
+    Merge(Merge),
     /// `TRUNCATE [TABLE] name, …`
     Truncate {
         tables: Vec<String>,

@@ -167,6 +167,11 @@ impl Prepared {
                         returned(database, session, statement::change::returning(object, change), &types)?;
                 }
             }
+            Statement::Merge(merge) => {
+                let types = statement::merge::parameter_types(&snapshot, merge, declared)?;
+                let plan = statement::query::bind(database, session, &merge.query, &types)?;
+                prepared.parameter_oids = oids(&deduced(&plan.plan, types)?.types, declared);
+            }
             Statement::AdvanceWatermark { to, .. } | Statement::ResetTopic { to: ResetTo::Instant(to), .. } => {
                 let numbers = instants::of_expression(to);
                 if !numbers.is_empty() {

@@ -22,6 +22,7 @@ pub mod insert;
 pub mod instants;
 pub mod lookup;
 mod maintain;
+pub mod merge;
 mod parquet_columns;
 mod prepare;
 pub mod query;
@@ -121,6 +122,10 @@ async fn run(
         Statement::Change(statement) => {
             let parameters = parameters(session, prepared, bound)?;
             change::execute(database, session, statement, prepared, &parameters, bound).await
+        }
+        Statement::Merge(statement) => {
+            let parameters = parameters(session, prepared, bound)?;
+            merge::execute(database, session, statement, prepared, &parameters).await
         }
         Statement::Truncate { tables } => change::truncate(database, session, tables).await,
         Statement::CreateRelation(statement) => {
@@ -316,6 +321,7 @@ fn changes(statement: &Statement) -> Option<Cow<'static, str>> {
     match statement {
         Statement::Insert(_) => Some("INSERT".into()),
         Statement::Change(change) => Some(change.command().into()),
+        Statement::Merge(_) => Some("MERGE".into()),
         Statement::Truncate { .. } => Some("TRUNCATE TABLE".into()),
         Statement::CopyFrom { .. } => Some("COPY FROM".into()),
         Statement::CreateRelation(create) => of("CREATE", create.kind),
@@ -362,7 +368,8 @@ fn admit_to_serving(statement: &Statement) -> Result<(), PgError> {
 /// in holds on only while they are applied; a refresh may end after any row.
 fn is_whole(statement: &Statement) -> bool {
     match statement {
-        Statement::Insert(_) | Statement::Change(_) | Statement::Truncate { .. } | Statement::CopyFrom { .. } => false,
+        Statement::Insert(_) | Statement::Change(_) | Statement::Merge(_) => false,
+        Statement::Truncate { .. } | Statement::CopyFrom { .. } => false,
         Statement::CreateTableAs { .. } => false,
         Statement::RefreshOnlineStore { .. } => false,
         // Computes for long, and holds on only while it commits.

@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, ops::ControlFlow, sync::Arc};
 use tidemark_catalog::{Object, ObjectId, ObjectKind, Privileges, Snapshot, role};
 use tidemark_planner::{
     Statement,
-    statement::{CopyTarget, Insert, OnConflict},
+    statement::{CopyTarget, Insert, MergeAction, OnConflict},
 };
 
 /// # Errors
@@ -63,6 +63,16 @@ pub fn authorize(session: &Session, snapshot: &Snapshot, statement: &Statement) 
         Statement::Change(change) => {
             let privilege = if change.sets.is_some() { Privileges::UPDATE } else { Privileges::DELETE };
             snapshot.get(&change.table).map_or(Ok(()), |object| rights.check(privilege, object))
+        }
+        Statement::Merge(merge) => {
+            let wanted = [
+                (MergeAction::Insert, Privileges::INSERT),
+                (MergeAction::Update, Privileges::UPDATE),
+                (MergeAction::Delete, Privileges::DELETE),
+            ];
+            let Some(object) = snapshot.get(&merge.table) else { return Ok(()) };
+            let mut wanted = wanted.into_iter().filter(|(action, _)| merge.does(*action));
+            wanted.try_for_each(|(_, privilege)| rights.check(privilege, object))
         }
         Statement::Truncate { tables } => tables
             .iter()

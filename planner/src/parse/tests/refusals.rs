@@ -40,7 +40,16 @@ fn what_is_refused_says_so() {
         "SET (…) = takes as many values in parentheses as there are columns",
         "UPDATE",
     );
-    never("MERGE INTO t USING s ON true WHEN MATCHED THEN DELETE", "MERGE is not supported", "MERGE");
+    never(
+        "MERGE INTO t USING s ON true WHEN MATCHED THEN DELETE RETURNING *",
+        "MERGE … RETURNING is not supported, as in PostgreSQL 15",
+        "RETURNING",
+    );
+    never(
+        "MERGE INTO t USING s ON true WHEN NOT MATCHED BY SOURCE THEN DELETE",
+        "WHEN NOT MATCHED BY is not supported, as in PostgreSQL 15",
+        "BY",
+    );
     never("CREATE TEMP VIEW t AS SELECT 1", "only tables can be temporary", "TEMP");
     never("CREATE TEMP TABLE t (a int) ON COMMIT DELETE ROWS", "ON COMMIT DELETE ROWS is not supported", "DELETE");
     never("CREATE OR REPLACE VIEW v AS SELECT 1", "CREATE OR REPLACE VIEW is not supported", "CREATE");
@@ -126,7 +135,7 @@ fn every_refusal_of_something_meant_has_a_hint() {
         "CREATE TABLE x.t (a int)",
         "CREATE SOURCE s (a timestamptz, WATERMARK FOR a AS a - INTERVAL '1 year')",
         "SELECT * FROM a GLOBAL JOIN b ON true",
-        "MERGE INTO t USING s ON true WHEN MATCHED THEN DELETE",
+        "MERGE INTO t USING s ON true WHEN MATCHED THEN DELETE RETURNING *",
         "DECLARE c SCROLL CURSOR FOR SELECT 1",
     ] {
         assert!(parse(sql).is_err_and(|error| error.hint.is_some()), "{sql}");
