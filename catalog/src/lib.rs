@@ -5,6 +5,7 @@
 //! through the [`CatalogStore`], which is durable before the new snapshot becomes visible.
 
 mod access;
+mod layout;
 mod object;
 pub mod role;
 mod secret;
@@ -14,6 +15,7 @@ mod training_set;
 mod types;
 
 pub use access::{Access, Acl, PUBLIC, Privileges};
+pub use layout::{Layout, Stored};
 pub use object::{
     Aggregate, Body, ClockMode, Column, Encode, ErrorPolicy, Feature, FeatureView, Include, Object, ObjectId,
     ObjectKind, Parameter, Relation, View,

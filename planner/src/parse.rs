@@ -4,9 +4,11 @@
 
 mod aggregate;
 mod change;
+mod columns;
 mod copy;
 mod cursor;
 mod declare;
+mod definition;
 mod dialect;
 mod duration;
 mod embedded;
@@ -34,6 +36,7 @@ mod view;
 mod tests;
 
 pub use change::returning_query;
+pub use definition::definition;
 pub use dialect::TidemarkDialect;
 pub use duration::duration_us;
 pub(crate) use name::quoted;

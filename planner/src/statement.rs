@@ -4,7 +4,7 @@ mod change;
 mod merge;
 mod role;
 
-pub use change::{Change, all_of, returned, rows_of};
+pub use change::{Change, all_of, is_default, returned, rows_of};
 pub use merge::{Merge, MergeAction, MergeClause};
 pub use role::{Grant, GrantRoles, GrantTarget, Hidden, RoleName, RoleOptions};
 
@@ -70,6 +70,13 @@ pub enum Statement {
         if_exists: bool,
         name: String,
         options: BTreeMap<String, String>,
+    },
+    /// `ALTER {SOURCE | TABLE} [IF EXISTS] name { ADD | DROP | ALTER [COLUMN] … }, …`, `… RENAME [COLUMN] name TO to`
+    AlterColumns {
+        kind: ObjectKind,
+        if_exists: bool,
+        name: String,
+        changes: Vec<ColumnChange>,
     },
     /// `ALTER FEATURE VIEW [IF EXISTS] name ALTER [COLUMN] column { SET DEFAULT literal | DROP DEFAULT }`; `value` is the
     /// literal's text, `None` for NULL and DROP
@@ -351,6 +358,8 @@ pub struct CreateRelation {
     pub name: String,
     pub if_not_exists: bool,
     pub columns: Vec<ColumnDef>,
+    /// What `DEFAULT` says, by the column's name: a literal's text.
+    pub defaults: BTreeMap<String, String>,
     /// Those of `INCLUDE`, which come behind the others, as indices into `columns`.
     pub includes: Vec<(usize, Include)>,
     /// From a column's `PRIMARY KEY` or the table constraint.
@@ -370,6 +379,15 @@ pub struct ColumnDef {
     pub name: String,
     pub ty: SqlType,
     pub not_null: bool,
+}
+
+/// One action of `ALTER TABLE`; a default is a literal's text, `None` NULL.
+#[derive(Debug, Clone, PartialEq)]
+pub enum ColumnChange {
+    Add { if_not_exists: bool, column: ColumnDef, default: Option<String> },
+    Drop { if_exists: bool, name: String },
+    Rename { name: String, to: String },
+    SetDefault { name: String, value: Option<String> },
 }
 
 /// `CREATE [OR REPLACE] FEATURE VIEW [IF NOT EXISTS] name [WITH ( … )] AS query`

@@ -1,6 +1,7 @@
 //! Executing statements: one file each, this one sends them there.
 
 mod advance_watermark;
+mod alter_columns;
 mod assign;
 mod authorize;
 pub mod change;
@@ -181,6 +182,9 @@ async fn run(
         Statement::SetOptions { kind, if_exists, name, options } => {
             set_options::execute(database, session, *kind, *if_exists, name, options).await
         }
+        Statement::AlterColumns { kind, if_exists, name, changes } => {
+            alter_columns::execute(database, session, *kind, *if_exists, name, changes).await
+        }
         Statement::SetDefault { if_exists, name, column, value } => {
             set_default::execute(database, session, *if_exists, name, column, value.as_deref()).await
         }
@@ -345,6 +349,7 @@ fn changes(statement: &Statement) -> Option<Cow<'static, str>> {
         Statement::Rename { kind, .. } | Statement::SetOptions { kind, .. } | Statement::ResetTopic { kind, .. } => {
             of("ALTER", *kind)
         }
+        Statement::AlterColumns { kind, .. } => of("ALTER", *kind),
         Statement::AdvanceWatermark { .. } => of("ALTER", ObjectKind::Source),
         Statement::Resume { .. } | Statement::SetDefault { .. } => of("ALTER", ObjectKind::FeatureView),
         Statement::Comment { .. } => Some("COMMENT".into()),

@@ -90,20 +90,10 @@ pub(super) fn assignments(set: Vec<ast::Assignment>) -> PlanResult<(Vec<String>,
                 return Err(PlanError::syntax(format!("multiple assignments to same column \"{column}\"")));
             }
             sets.push(column);
-            values.push(default_as_null(value));
+            values.push(value);
         }
     }
     Ok((sets, values))
-}
-
-/// `DEFAULT` is NULL: no column has a default.
-pub(super) fn default_as_null(value: Expr) -> Expr {
-    match &value {
-        Expr::Identifier(word) if word.quote_style.is_none() && word.value.eq_ignore_ascii_case("default") => {
-            Expr::value(ast::Value::Null)
-        }
-        _ => value,
-    }
 }
 
 fn of_delete(delete: ast::Delete, with: Option<ast::With>) -> PlanResult<Change> {

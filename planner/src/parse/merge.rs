@@ -2,14 +2,14 @@
 //! that joins the table with the source and says of each row which clause it is for.
 
 use super::{
-    change::{assignments, default_as_null, query_over, unqualify},
+    change::{assignments, query_over, unqualify},
     cursor::Cursor,
     insert::fold,
 };
 use crate::{
     PlanError, PlanResult, asof,
     exact::number,
-    statement::{Merge, MergeAction, MergeClause, Statement, all_of},
+    statement::{Merge, MergeAction, MergeClause, Statement, all_of, is_default},
     table::ROW_COLUMN,
 };
 use datafusion::sql::sqlparser::{
@@ -227,7 +227,7 @@ fn insert(c: &mut Cursor<'_>, when: &mut When) -> PlanResult<()> {
     }
     c.expect("VALUES")?;
     let start = *c;
-    when.values = c.parenthesised()?.exprs()?.into_iter().map(default_as_null).collect();
+    when.values = c.parenthesised()?.exprs()?;
     c.finish()?;
     if !when.columns.is_empty() && when.values.len() != when.columns.len() {
         let (more, fewer) = match when.values.len() > when.columns.len() {
@@ -276,6 +276,7 @@ impl VisitorMut for OfSource<'_> {
 
     fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<PlanError> {
         match expr {
+            Expr::Identifier(_) if is_default(expr) => {}
             Expr::Identifier(column) if self.depth == 0 => {
                 *expr = Expr::CompoundIdentifier(vec![Ident::with_quote('"', self.source), column.clone()]);
             }

@@ -50,6 +50,7 @@ fn relation(kind: ObjectKind, name: &str) -> CreateRelation {
         name: name.into(),
         if_not_exists: false,
         columns: vec![],
+        defaults: BTreeMap::new(),
         includes: vec![],
         primary_key: vec![],
         watermark: None,

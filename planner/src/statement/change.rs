@@ -45,6 +45,11 @@ impl Change {
     }
 }
 
+/// Whether a column is to be set to its `DEFAULT`, which whoever knows the table puts in its place.
+pub fn is_default(value: &Expr) -> bool {
+    matches!(value, Expr::Identifier(word) if word.quote_style.is_none() && word.value.eq_ignore_ascii_case("default"))
+}
+
 /// `"$rows".table`, which has the place of each row as well.
 pub fn rows_of(table: &str) -> ObjectName {
     ObjectName::from(vec![Ident::with_quote('"', ROWS_SCHEMA), Ident::with_quote('"', table)])

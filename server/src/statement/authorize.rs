@@ -110,6 +110,7 @@ pub fn authorize(session: &Session, snapshot: &Snapshot, statement: &Statement) 
             options(rights, changed)
         }
         Statement::Rename { kind, name, .. }
+        | Statement::AlterColumns { kind, name, .. }
         | Statement::ResetTopic { kind, name, .. }
         | Statement::SetOwner { kind, name, .. } => owned(of_kind(*kind, name)),
         Statement::AdvanceWatermark { name, .. }

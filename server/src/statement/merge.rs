@@ -13,7 +13,7 @@ use arrow::{
     compute::{cast, filter_record_batch},
     datatypes::{DataType, Int64Type, UInt64Type},
 };
-use datafusion::scalar::ScalarValue;
+use datafusion::{scalar::ScalarValue, sql::sqlparser::ast};
 use futures::TryStreamExt;
 use std::{
     collections::{BTreeSet, HashSet},
@@ -55,6 +55,15 @@ pub fn parameter_types(snapshot: &Snapshot, merge: &Merge, declared: &[u32]) -> 
     Ok(types)
 }
 
+/// The query with what `DEFAULT` stands for.
+pub fn with_defaults(object: &Object, merge: &Merge) -> Result<Box<ast::Query>, PgError> {
+    let mut query = merge.query.clone();
+    for (expr, column) in Merge::values_mut(&mut query).into_iter().zip(columns_of(object, merge)?.concat()) {
+        insert::write_default(object, column, expr);
+    }
+    Ok(query)
+}
+
 pub async fn execute(
     database: &Arc<Database>,
     session: &mut Session,
@@ -67,7 +76,7 @@ pub async fn execute(
     let columns = columns_of(&object, merge)?;
     let mut types = declared_types(&prepared.parameter_oids)?;
     let mut parameters = parameters.to_vec();
-    let mut find = merge.query.clone();
+    let mut find = with_defaults(&object, merge)?;
     for (expr, column) in Merge::values_mut(&mut find).into_iter().zip(columns.concat()) {
         let column = &object.columns()[column];
         let double = exact::number(expr).is_some_and(|number| !number.is_int8());
