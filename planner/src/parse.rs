@@ -14,6 +14,7 @@ mod duration;
 mod embedded;
 mod grant;
 mod ignored;
+mod index;
 mod insert;
 mod maintain;
 mod merge;
@@ -202,6 +203,10 @@ fn create(c: &mut Cursor<'_>) -> PlanResult<Statement> {
     } else if c.eat_all(&["TRAINING", "SET"]) {
         refuse_replace("TRAINING SET")?;
         training_set::create(c)
+    } else if !or_replace && c.eat("INDEX") {
+        index::create(c, false)
+    } else if !or_replace && c.eat_all(&["UNIQUE", "INDEX"]) {
+        index::create(c, true)
     } else {
         let what = ["INDEX", "UNIQUE", "SCHEMA", "TRAINING", "DATABASE", "FUNCTION"];
         let what = what.iter().chain(&["TYPE", "SEQUENCE", "EXTENSION", "TRIGGER", "PROCEDURE", "UNLOGGED"]);

@@ -57,6 +57,12 @@ pub enum Statement {
         names: Vec<String>,
         cascade: bool,
     },
+    CreateIndex(CreateIndex),
+    /// `DROP INDEX [IF EXISTS] name [, …]`
+    DropIndex {
+        if_exists: bool,
+        names: Vec<String>,
+    },
     /// `ALTER {SOURCE | TABLE | FEATURE VIEW | VIEW | AGGREGATE | TRAINING SET} [IF EXISTS] name RENAME TO to`
     Rename {
         kind: ObjectKind,
@@ -379,6 +385,16 @@ pub struct ColumnDef {
     pub name: String,
     pub ty: SqlType,
     pub not_null: bool,
+}
+
+/// `CREATE [UNIQUE] INDEX [CONCURRENTLY] [[IF NOT EXISTS] name] ON table ( item, … ) …`
+#[derive(Debug, Clone, PartialEq)]
+pub struct CreateIndex {
+    pub name: Option<String>,
+    pub table: String,
+    pub unique: bool,
+    /// `None`: an expression.
+    pub columns: Vec<Option<String>>,
 }
 
 /// One action of `ALTER TABLE`; a default is a literal's text, `None` NULL.

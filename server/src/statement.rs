@@ -19,6 +19,7 @@ mod explain_json;
 mod files_table;
 mod from_text;
 mod grant;
+mod index;
 pub mod insert;
 pub mod instants;
 pub mod lookup;
@@ -173,6 +174,8 @@ async fn run(
         Statement::Drop { kind, if_exists, names, cascade } => {
             drop::execute(database, session, *kind, *if_exists, names, *cascade).await
         }
+        Statement::CreateIndex(statement) => index::create(database, session, statement),
+        Statement::DropIndex { if_exists, names } => index::drop(database, session, *if_exists, names),
         Statement::Rename { kind: ObjectKind::Aggregate, if_exists, name, to } => {
             rename_aggregate::execute(database, session, *if_exists, name, to).await
         }
@@ -336,6 +339,8 @@ fn changes(statement: &Statement) -> Option<Cow<'static, str>> {
         Statement::CreateTrainingSet(_) => of("CREATE", ObjectKind::TrainingSet),
         Statement::RefreshTrainingSet { .. } => of("REFRESH", ObjectKind::TrainingSet),
         Statement::Drop { kind, .. } => of("DROP", *kind),
+        Statement::CreateIndex(_) => Some("CREATE INDEX".into()),
+        Statement::DropIndex { .. } => Some("DROP INDEX".into()),
         Statement::SetOwner { kind, .. } => of("ALTER", *kind),
         Statement::CreateRole { .. } => Some("CREATE ROLE".into()),
         Statement::AlterRole { .. } | Statement::RenameRole { .. } => Some("ALTER ROLE".into()),

@@ -1,6 +1,6 @@
 //! Statements about an existing object: `DROP`, `ALTER`, `REFRESH`, `COMMENT`, `DESCRIBE`.
 
-use super::{columns, cursor::Cursor, name::in_public, reset, role, secret};
+use super::{columns, cursor::Cursor, index, name::in_public, reset, role, secret};
 use crate::{PlanError, PlanResult, statement::Statement};
 use datafusion::sql::sqlparser::tokenizer::Token;
 use tidemark_catalog::ObjectKind;
@@ -75,6 +75,9 @@ pub(super) fn drop(c: &mut Cursor<'_>) -> PlanResult<Statement> {
     }
     if c.eat("SECRET") {
         return secret::drop(c);
+    }
+    if c.eat("INDEX") {
+        return index::drop(c);
     }
     if c.at("OWNED") {
         let error = PlanError::unsupported("DROP OWNED is not supported");

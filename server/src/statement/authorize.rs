@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, ops::ControlFlow, sync::Arc};
 use tidemark_catalog::{Object, ObjectId, ObjectKind, Privileges, Snapshot, role};
 use tidemark_planner::{
     Statement,
-    statement::{CopyTarget, Insert, MergeAction, OnConflict},
+    statement::{CopyTarget, CreateIndex, Insert, MergeAction, OnConflict},
 };
 
 /// # Errors
@@ -47,6 +47,7 @@ pub fn authorize(session: &Session, snapshot: &Snapshot, statement: &Statement) 
         | Statement::Close { .. }
         | Statement::Listen { .. }
         | Statement::Unlisten { .. }
+        | Statement::DropIndex { .. }
         | Statement::Notify { .. }
         | Statement::Nothing { .. } => Ok(()),
         // Who may do these depends on more than the statement.
@@ -113,7 +114,8 @@ pub fn authorize(session: &Session, snapshot: &Snapshot, statement: &Statement) 
         | Statement::AlterColumns { kind, name, .. }
         | Statement::ResetTopic { kind, name, .. }
         | Statement::SetOwner { kind, name, .. } => owned(of_kind(*kind, name)),
-        Statement::AdvanceWatermark { name, .. }
+        Statement::CreateIndex(CreateIndex { table: name, .. })
+        | Statement::AdvanceWatermark { name, .. }
         | Statement::Resume { name, .. }
         | Statement::SetDefault { name, .. }
         | Statement::RefreshOnlineStore { name }
