@@ -409,10 +409,7 @@ impl Session {
                 Ok(n) if (-15..=3).contains(&n) => Ok(value),
                 _ => Err(invalid()),
             },
-            "statement_timeout"
-            | "lock_timeout"
-            | "idle_in_transaction_session_timeout"
-            | "idle_session_timeout" => {
+            "statement_timeout" | "lock_timeout" | "idle_in_transaction_session_timeout" | "idle_session_timeout" => {
                 match milliseconds(&value) {
                     Some(ms) => Ok(ms.to_string()),
                     None => Err(invalid().hint("milliseconds, or a number with ms, s, min, h or d")),

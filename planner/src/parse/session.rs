@@ -271,7 +271,8 @@ pub(super) fn prepare(c: &mut Cursor<'_>) -> PlanResult<Statement> {
             Ok(Statement::Prepare { name, types, statement })
         }
         _ => Err(start.place(
-            PlanError::unsupported("this statement cannot be prepared").hint("PREPARE takes a query, INSERT, UPDATE, DELETE or MERGE"),
+            PlanError::unsupported("this statement cannot be prepared")
+                .hint("PREPARE takes a query, INSERT, UPDATE, DELETE or MERGE"),
         )),
     }
 }

@@ -1,8 +1,8 @@
 //! `EXPLAIN query`, `EXPLAIN CREATE FEATURE VIEW`, and the oracle's SQL by `(FORMAT PROBES)`.
 
 use super::{
-    change, create_feature_view, explain_json, insert, instants, merge, prepare, query, service_lookup::PreparedService, text_rows,
-    text_schema,
+    change, create_feature_view, explain_json, insert, instants, merge, prepare, query,
+    service_lookup::PreparedService, text_rows, text_schema,
 };
 use crate::{
     database::Database,

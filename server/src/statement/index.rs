@@ -48,7 +48,9 @@ pub fn create(database: &Arc<Database>, session: &mut Session, create: &CreateIn
     let name = create.name.as_deref().map_or(String::new(), |name| format!(" \"{name}\""));
     session.notice(match create.unique {
         true => format!("index{name} is not made: the key of \"{table}\" keeps its rows apart already"),
-        false => format!("index{name} is not made: rows are found by the key of \"{table}\", or by reading all of them"),
+        false => {
+            format!("index{name} is not made: rows are found by the key of \"{table}\", or by reading all of them")
+        }
     });
     done("CREATE INDEX")
 }

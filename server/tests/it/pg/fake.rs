@@ -182,8 +182,8 @@ fn prepared(sql: &str) -> Result<Arc<FakePrepared>, PgError> {
         Some("series" | "endless" | "stall" | "failafter") => (vec![], Some(vec![int8("n")])),
         Some(
             "begin" | "start" | "commit" | "rollback" | "savepoint" | "release" | "rollbackto" | "deallocate" | "close"
-            | "set" | "notice" | "timeout" | "idle" | "hang" | "copyin" | "copyout" | "copyendless" | "fail" | "discard"
-            | "nothing" | "panic" | "whole",
+            | "set" | "notice" | "timeout" | "idle" | "hang" | "copyin" | "copyout" | "copyendless" | "fail"
+            | "discard" | "nothing" | "panic" | "whole",
         ) => (vec![], None),
         Some(word) => {
             return Err(PgError::error("42601", format!("syntax error at or near \"{word}\"")).at(1));
