@@ -159,7 +159,7 @@ impl Source for LaidOut {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use arrow::array::{AsArray, Int64Array, StringArray};
+    use arrow::array::{Array, AsArray, Int64Array, StringArray};
     use arrow::datatypes::{Int32Type, Int64Type};
     use tidemark_catalog::{Column, SqlType};
 

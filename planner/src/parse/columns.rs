@@ -103,10 +103,6 @@ pub(super) fn default(c: &mut Cursor<'_>, of: &str) -> PlanResult<Option<String>
 /// The text of a literal, `None` for NULL.
 pub(super) fn literal(c: &mut Cursor<'_>, of: &str) -> PlanResult<Option<String>> {
     let start = *c;
-    let ends = |c: &Cursor<'_>| match c.peek(0) {
-        None | Some(Token::Comma | Token::Word(_)) => Ok(()),
-        Some(_) => Err(not_a_literal(start, of)),
-    };
     if c.eat("NULL") {
         return Ok(None);
     }
@@ -117,15 +113,23 @@ pub(super) fn literal(c: &mut Cursor<'_>, of: &str) -> PlanResult<Option<String>
     }
     if c.keyword(0).is_none() {
         let value = c.option_value()?;
-        return ends(c).map(|()| Some(value));
+        return ends(c, start, of).map(|()| Some(value));
     }
     // `INTERVAL '0'`: the column has a type of its own.
     match c.sql_type().is_ok().then(|| c.at_string()).flatten() {
         Some(value) => {
             c.skip();
-            ends(c).map(|()| Some(value))
+            ends(c, start, of).map(|()| Some(value))
         }
         None => Err(not_a_literal(start, of)),
+    }
+}
+
+/// Behind a literal comes nothing that would make an expression of it.
+fn ends(c: &Cursor<'_>, start: Cursor<'_>, of: &str) -> PlanResult<()> {
+    match c.peek(0) {
+        None | Some(Token::Comma | Token::Word(_)) => Ok(()),
+        Some(_) => Err(not_a_literal(start, of)),
     }
 }
 

@@ -133,9 +133,8 @@ fn read(c: &mut Cursor<'_>, with: Option<ast::With>) -> PlanResult<Statement> {
             }
         }
     }
-    let select = match query.body.as_mut() {
-        SetExpr::Select(select) => select,
-        _ => return Err(PlanError::syntax("no query can be made of this")),
+    let SetExpr::Select(select) = query.body.as_mut() else {
+        return Err(PlanError::syntax("no query can be made of this"));
     };
     // Where nothing is done with a row that is not matched, there is none.
     let on = JoinConstraint::On(on);

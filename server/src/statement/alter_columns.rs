@@ -97,7 +97,6 @@ fn apply(object: &mut Object, change: &ColumnChange, zone: &SessionZone) -> Resu
     let Some(relation) = relation_of(object) else {
         return Err(PgError::error("42809", format!("\"{name}\" has no columns of its own")));
     };
-    let place = |relation: &Relation, column: &str| relation.columns.iter().position(|known| known.name == column);
     let missing =
         |column: &str| PgError::error("42703", format!("column \"{column}\" of relation \"{name}\" does not exist"));
     let exists =
@@ -129,12 +128,9 @@ fn apply(object: &mut Object, change: &ColumnChange, zone: &SessionZone) -> Resu
                     false => Err(missing(column)),
                 };
             };
-            let needed = match () {
-                () if relation.primary_key.contains(&at) => Some("primary key"),
-                () if relation.event_time == Some(at) => Some("event time"),
-                () => None,
-            };
-            if let Some(needed) = needed {
+            let is_key = relation.primary_key.contains(&at);
+            if is_key || relation.event_time == Some(at) {
+                let needed = if is_key { "primary key" } else { "event time" };
                 return Err(PgError::error("2BP01", format!("cannot drop column \"{column}\" of {kind} \"{name}\""))
                     .detail(format!("it is in the {kind}'s {needed}"))
                     .hint("create another without it, and copy the rows"));
@@ -165,6 +161,10 @@ fn apply(object: &mut Object, change: &ColumnChange, zone: &SessionZone) -> Resu
         }
     }
     Ok(None)
+}
+
+fn place(relation: &Relation, column: &str) -> Option<usize> {
+    relation.columns.iter().position(|known| known.name == column)
 }
 
 /// The text of a default as the catalog has it.
@@ -212,7 +212,7 @@ fn check_readers(
             return refused("a feature view reads the columns by their places, which DROP COLUMN changes".to_string());
         }
         match columns_of(database, session, &next, reader) {
-            Ok(columns) if is_as_before(reader, &columns) => {}
+            Ok(columns) if columns_of(database, session, snapshot, reader).is_ok_and(|before| before == columns) => {}
             Ok(_) => return refused("it would have other columns: it says * somewhere".to_string()),
             Err(error) => return refused(error.message),
         }
@@ -220,31 +220,27 @@ fn check_readers(
     Ok(())
 }
 
-/// The columns that a view would have over another catalog.
+/// The columns that a view's text has over a catalog: names and types.
 fn columns_of(
     database: &Database,
     session: &Session,
-    next: &Snapshot,
+    catalog: &Snapshot,
     reader: &Object,
-) -> Result<Vec<Option<SqlType>>, PgError> {
+) -> Result<Vec<(String, Option<SqlType>)>, PgError> {
     let Some(view) = reader.view() else {
         if reader.feature_view().is_none() {
-            return Ok(reader.columns().iter().map(|column| Some(column.ty.clone())).collect());
+            return Ok(vec![]);
         }
-        let plan = plan_definition(reader, next)?;
-        return Ok(plan.outputs.iter().map(|output| SqlType::from_arrow(&output.ty)).collect());
+        let plan = plan_definition(reader, catalog)?;
+        return Ok(plan.outputs.iter().map(|output| (output.name.clone(), SqlType::from_arrow(&output.ty))).collect());
     };
     let parsed = parse(&view.query)?;
     let Some(Statement::Query(query)) = parsed.first().map(|parsed| &parsed.statement) else {
         return Err(PgError::error("XX000", "its text is not a query"));
     };
     let system = database.system(session);
-    let bound = Binder::new(next, &session.state, &system, database.clock.now_us()).query(query, &[])?;
+    let bound = Binder::new(catalog, &session.state, &system, database.clock.now_us()).query(query, &[])?;
     let plan = session.state.analyzer().execute_and_check(bound.plan, session.state.config_options(), |_, _| {})?;
-    Ok(plan.schema().fields().iter().map(|field| SqlType::from_arrow(field.data_type())).collect())
-}
-
-fn is_as_before(reader: &Object, columns: &[Option<SqlType>]) -> bool {
-    let before = reader.columns();
-    before.len() == columns.len() && before.iter().zip(columns).all(|(before, now)| Some(&before.ty) == now.as_ref())
+    let fields = plan.schema().fields().iter();
+    Ok(fields.map(|field| (field.name().clone(), SqlType::from_arrow(field.data_type()))).collect())
 }
