@@ -1,5 +1,6 @@
 //! Statements and refusals as tables, and the promise that no text makes the parser panic.
 
+mod columns;
 mod refusals;
 
 use super::{dialect::DIALECT, duration_us, parse};

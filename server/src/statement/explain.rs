@@ -72,7 +72,10 @@ pub async fn query(
         Statement::Insert(insert) => {
             types = insert::parameter_types(&snapshot, insert, &[])?;
             text.push_str(&format!("Insert on {}\n", insert.table));
-            &insert.query
+            let object = insert::target(&snapshot, &insert.table)?;
+            let map = insert::column_map(object, &insert.columns)?;
+            changed = Box::new(insert::with_defaults(object, &map, &insert.query));
+            &changed
         }
         Statement::Change(_) | Statement::Merge(_) if analyze => {
             return Err(PgError::error("0A000", "EXPLAIN ANALYZE would change the table")
