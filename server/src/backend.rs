@@ -361,6 +361,10 @@ impl pg::Backend for TidemarkBackend {
         session.statement_timeout()
     }
 
+    fn idle_timeout(&self, session: &mut Session, in_transaction: bool) -> Option<Duration> {
+        session.idle_timeout(in_transaction)
+    }
+
     fn failed(&self, session: &mut Session) {
         if !session.in_transaction {
             session.outbox.roll_back();

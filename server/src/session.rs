@@ -123,6 +123,7 @@ pub const DEFAULTS: &[(&str, &str, bool)] = &[
     ("extra_float_digits", "1", false),
     ("geqo", "on", false),
     ("idle_in_transaction_session_timeout", "0", false),
+    ("idle_session_timeout", "0", false),
     ("in_hot_standby", "off", true),
     ("integer_datetimes", "on", true),
     ("intervalstyle", "postgres", true),
@@ -413,7 +414,7 @@ impl Session {
                 Ok(n) if (-15..=3).contains(&n) => Ok(value),
                 _ => Err(invalid()),
             },
-            "statement_timeout" | "lock_timeout" | "idle_in_transaction_session_timeout" => {
+            "statement_timeout" | "lock_timeout" | "idle_in_transaction_session_timeout" | "idle_session_timeout" => {
                 match milliseconds(&value) {
                     Some(ms) => Ok(ms.to_string()),
                     None => Err(invalid().hint("milliseconds, or a number with ms, s, min, h or d")),
@@ -453,7 +454,16 @@ impl Session {
     }
 
     pub fn statement_timeout(&self) -> Option<Duration> {
-        let ms: u64 = self.get("statement_timeout")?.parse().ok()?;
+        self.timeout("statement_timeout")
+    }
+
+    /// How long the client may leave the session idle.
+    pub fn idle_timeout(&self, in_transaction: bool) -> Option<Duration> {
+        self.timeout(if in_transaction { "idle_in_transaction_session_timeout" } else { "idle_session_timeout" })
+    }
+
+    fn timeout(&self, name: &str) -> Option<Duration> {
+        let ms: u64 = self.get(name)?.parse().ok()?;
         (ms > 0).then(|| Duration::from_millis(ms))
     }
 

@@ -174,7 +174,7 @@ impl Group {
 /// What is saved must never be ahead of the logs.
 async fn sync(sources: &[Arc<SourceRuntime>]) -> SeamResult<()> {
     for source in sources {
-        source.log.sync().await?;
+        source.log().sync().await?;
     }
     Ok(())
 }

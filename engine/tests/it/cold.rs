@@ -90,6 +90,7 @@ fn compiled(query: &str, ttl: Option<&str>) -> Arc<CompiledView> {
         retention_us: None,
         dead_letter_retention_us: None,
         includes: vec![],
+        layout: Default::default(),
         options: BTreeMap::new(),
         sql: String::new(),
     };

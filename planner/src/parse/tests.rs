@@ -1,5 +1,6 @@
 //! Statements and refusals as tables, and the promise that no text makes the parser panic.
 
+mod columns;
 mod refusals;
 
 use super::{dialect::DIALECT, duration_us, parse};
@@ -50,6 +51,7 @@ fn relation(kind: ObjectKind, name: &str) -> CreateRelation {
         name: name.into(),
         if_not_exists: false,
         columns: vec![],
+        defaults: BTreeMap::new(),
         includes: vec![],
         primary_key: vec![],
         watermark: None,

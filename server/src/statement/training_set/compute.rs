@@ -125,7 +125,7 @@ pub async fn compute(database: &Arc<Database>, session: &Session, wanted: Wanted
         }
     }
     // On disk before the catalog says so, whatever the fsync setting.
-    if let Some(log) = engine.source(id).map(|source| source.log.clone()) {
+    if let Some(log) = engine.source(id).map(|source| source.log()) {
         log.sync().await?;
     }
     let mut joins = vec![];
