@@ -3,8 +3,8 @@
 #   test.sh [--long] [SUITE…]
 # A suite is `unit:CRATE` (tests beside the code), `CRATE:TARGET` (an integration-test binary), or one of the Python ones,
 # `python:NAME`; one half of such a name stands for all suites that have it.
-# --long looks for more of the same: another seed every time, ten times the oracle's views, the crashes and the schedules of
-# faults, the simulated seeds,
+# --long looks for more of the same: another seed every time, ten times the oracle's views and a hundred times its probes, ten times
+# the crashes and the schedules of faults, the simulated seeds,
 # sixteen times the cases of every property, two hundred times the mutated statements. What it says at its beginning repeats it. A
 # variable that is set already stays as it is.
 # Everything is built first, in one pass, exactly as scripts/lint.sh builds it.
@@ -17,7 +17,8 @@ if [ "${1:-}" = --long ]; then
   long=yes
   export TIDEMARK_TEST_LONG=1
   export TIDEMARK_ORACLE_SEED=${TIDEMARK_ORACLE_SEED:-$((RANDOM * 32768 + RANDOM))}
-  export TIDEMARK_ORACLE_VIEWS=${TIDEMARK_ORACLE_VIEWS:-5000}
+  export TIDEMARK_ORACLE_VIEWS=${TIDEMARK_ORACLE_VIEWS:-10000}
+  export TIDEMARK_ORACLE_PROBES=${TIDEMARK_ORACLE_PROBES:-10000000}
   export TIDEMARK_TEST_CRASH_SEED=${TIDEMARK_TEST_CRASH_SEED:-$((RANDOM * 32768 + RANDOM))}
   export TIDEMARK_TEST_CRASH_ROUNDS=${TIDEMARK_TEST_CRASH_ROUNDS:-100}
   export TIDEMARK_TEST_SCHEDULES_SEED=${TIDEMARK_TEST_SCHEDULES_SEED:-$((RANDOM * 32768 + RANDOM))}
@@ -28,6 +29,7 @@ if [ "${1:-}" = --long ]; then
   export TIDEMARK_FRONT_SEED=${TIDEMARK_FRONT_SEED:-$((RANDOM * 32768 + RANDOM))}
   export TIDEMARK_FRONT_STATEMENTS=${TIDEMARK_FRONT_STATEMENTS:-200000}
   echo "== TIDEMARK_ORACLE_SEED=$TIDEMARK_ORACLE_SEED TIDEMARK_ORACLE_VIEWS=$TIDEMARK_ORACLE_VIEWS" \
+    "TIDEMARK_ORACLE_PROBES=$TIDEMARK_ORACLE_PROBES" \
     "TIDEMARK_TEST_CRASH_SEED=$TIDEMARK_TEST_CRASH_SEED TIDEMARK_TEST_CRASH_ROUNDS=$TIDEMARK_TEST_CRASH_ROUNDS" \
     "TIDEMARK_TEST_SCHEDULES_SEED=$TIDEMARK_TEST_SCHEDULES_SEED TIDEMARK_TEST_SCHEDULES=$TIDEMARK_TEST_SCHEDULES" \
     "TIDEMARK_SIMULATION_SEED=$TIDEMARK_SIMULATION_SEED TIDEMARK_SIMULATION_SEEDS=$TIDEMARK_SIMULATION_SEEDS" \
