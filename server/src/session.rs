@@ -1,5 +1,6 @@
 //! What one connection has set, and what it is told beside its results.
 
+mod state;
 mod temporary;
 mod transaction;
 
@@ -12,8 +13,8 @@ use crate::{
     sessions::Place,
     wire::{SessionFormat, SessionZone},
 };
-use datafusion::execution::SessionState;
 use parking_lot::Mutex;
+pub use state::State;
 use std::{
     borrow::Cow,
     collections::{BTreeSet, HashMap},
@@ -42,8 +43,8 @@ pub struct Session {
     /// Values to put back when the transaction ends (`SET LOCAL`).
     local: Vec<(String, String)>,
     pub format: SessionFormat,
-    /// The base state in this session's time zone.
-    pub state: SessionState,
+    /// The base state in this session's time zone, with the functions that know the session.
+    pub state: State,
     /// SQL-level `PREPARE`.
     pub prepared: HashMap<String, Arc<Prepared>>,
     pub events: Vec<SessionEvent>,
@@ -187,7 +188,7 @@ impl Session {
         user: String,
         (connection_id, peer): (i32, Option<SocketAddr>),
         (login, rights): (ObjectId, Arc<Rights>),
-        state: SessionState,
+        state: State,
         hold: Hold,
         outbox: Arc<Outbox>,
     ) -> Session {
@@ -344,7 +345,7 @@ impl Session {
             && let Some(zone) = SessionZone::parse(&value)
         {
             self.format.time_zone = zone;
-            self.state.config_mut().options_mut().execution.time_zone = Some(value.clone());
+            self.state.set_time_zone(&value);
         }
         if name == "role" {
             self.acts_as_another = true;
