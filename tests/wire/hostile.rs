@@ -2,7 +2,7 @@
 //! what is answered to each, and random ones. Nobody panics, nobody hangs, every answer is whole messages, and the
 //! neighbour goes on.
 //!
-//! `TIDEMARK_WIRE_SEED` (default 1) and `TIDEMARK_WIRE_CONVERSATIONS` (default 2,000) say which are made up; one seed is one
+//! `TIDEMARK_TEST_WIRE_SEED` (default 1) and `TIDEMARK_TEST_WIRE` (default 2,000) say which are made up; one seed is one
 //! conversation. One that ever failed is written to `tests/wire/corpus/`, from where every later run sends it first. The
 //! protocol's code alone has more of this, on a backend of the test's own: `server/tests/it/pg/hostile.rs`.
 
@@ -211,8 +211,8 @@ fn is_beginning(said: &str, expected: &str) -> bool {
 
 #[tokio::test]
 async fn random_broken_conversations_harm_nobody() -> Result<()> {
-    let first: u64 = std::env::var("TIDEMARK_WIRE_SEED").ok().map_or(Ok(1), |text| text.parse())?;
-    let count = std::env::var("TIDEMARK_WIRE_CONVERSATIONS").ok().map_or(Ok(CONVERSATIONS), |text| text.parse())?;
+    let first: u64 = std::env::var("TIDEMARK_TEST_WIRE_SEED").ok().map_or(Ok(1), |text| text.parse())?;
+    let count = std::env::var("TIDEMARK_TEST_WIRE").ok().map_or(Ok(CONVERSATIONS), |text| text.parse())?;
     let folder = Folder::new()?;
     let mut server = Server::start(&folder).await?;
     let neighbour = Neighbour::of(&server).await?;
@@ -235,7 +235,7 @@ async fn random_broken_conversations_harm_nobody() -> Result<()> {
                 Ok(messages) => answered_in_all += messages.len(),
                 Err(error) => {
                     let file = corpus::keep(seed, &conversation(seed))?;
-                    bail!("TIDEMARK_WIRE_SEED={seed}: {error:#}; kept as {file}\n{}", folder.log_tail());
+                    bail!("TIDEMARK_TEST_WIRE_SEED={seed}: {error:#}; kept as {file}\n{}", folder.log_tail());
                 }
             }
         }

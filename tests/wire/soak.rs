@@ -2,7 +2,7 @@
 //! some leave in order, some in the middle of a transaction or of a statement. Nobody gets an error, and when they are gone
 //! nothing of them is left: no session, no table, no file, and memory does not grow with the rounds.
 //!
-//! `TIDEMARK_SOAK_ROUNDS` (default 12) says how many rounds; the number of clients and of events in each is the same.
+//! `TIDEMARK_TEST_SOAK` (default 12) says how many rounds; the number of clients and of events in each is the same.
 
 use crate::idle::alone;
 use crate::process::{open_files, resident_kib};
@@ -108,7 +108,7 @@ fn growth(values: &[f64]) -> f64 {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn clients_come_and_go_for_many_rounds_and_leave_nothing_behind() -> Result<()> {
-    let rounds: usize = std::env::var("TIDEMARK_SOAK_ROUNDS").ok().map_or(Ok(ROUNDS), |text| text.parse())?;
+    let rounds: usize = std::env::var("TIDEMARK_TEST_SOAK").ok().map_or(Ok(ROUNDS), |text| text.parse())?;
     ensure!(rounds >= 6, "a third is warm-up, and a line needs some points");
     let folder = Folder::new()?;
     let server = Server::start(&folder).await?;
