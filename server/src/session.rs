@@ -1,6 +1,7 @@
 //! What one connection has set, and what it is told beside its results.
 
 mod path;
+mod state;
 mod temporary;
 mod transaction;
 
@@ -13,9 +14,9 @@ use crate::{
     sessions::Place,
     wire::{SessionFormat, SessionZone},
 };
-use datafusion::execution::SessionState;
 use parking_lot::Mutex;
 pub use path::effective as search_path;
+pub use state::State;
 use std::{
     borrow::Cow,
     collections::{BTreeSet, HashMap},
@@ -44,8 +45,8 @@ pub struct Session {
     /// Values to put back when the transaction ends (`SET LOCAL`).
     local: Vec<(String, String)>,
     pub format: SessionFormat,
-    /// The base state in this session's time zone.
-    pub state: SessionState,
+    /// The base state in this session's time zone, with the functions that know the session.
+    pub state: State,
     /// SQL-level `PREPARE`.
     pub prepared: HashMap<String, Arc<Prepared>>,
     pub events: Vec<SessionEvent>,
@@ -192,7 +193,7 @@ impl Session {
         user: String,
         (connection_id, peer): (i32, Option<SocketAddr>),
         (login, rights): (ObjectId, Arc<Rights>),
-        state: SessionState,
+        state: State,
         hold: Hold,
         outbox: Arc<Outbox>,
     ) -> Session {
@@ -350,7 +351,7 @@ impl Session {
             && let Some(zone) = SessionZone::parse(&value)
         {
             self.format.time_zone = zone;
-            self.state.config_mut().options_mut().execution.time_zone = Some(value.clone());
+            self.state.set_time_zone(&value);
         }
         if name == "role" {
             self.acts_as_another = true;
