@@ -226,7 +226,7 @@ impl Inventory {
         self.by_name(written).map(|r| r.oid).or_else(|| {
             let parts = split_name(written);
             let name = parts.last()?;
-            self.relations.iter().find(|r| r.has_key() && r.kind == "r" && r.key_name() == *name).map(|r| r.oid + INDEX)
+            self.relations.iter().find(|r| r.has_key() && r.key_name() == *name).map(|r| r.oid + INDEX)
         })
     }
 }
@@ -295,7 +295,7 @@ fn history_relation(object: &Arc<Object>, snapshot: &Snapshot) -> Option<Relatio
     })
 }
 
-/// The parts of a name as written: unquoted ones fold to lower case.
+/// The parts of a name as written: unquoted ones fold to lower case. Blanks may stand around a point, where ADBC writes them.
 pub fn split_name(written: &str) -> Vec<String> {
     let mut parts = vec![String::new()];
     let mut quoted = false;
@@ -310,6 +310,8 @@ pub fn split_name(written: &str) -> Vec<String> {
             '"' => quoted = !quoted,
             '.' if !quoted => parts.push(String::new()),
             c if quoted => part.push(c),
+            c if c.is_whitespace()
+                && (part.is_empty() || characters.clone().find(|next| !next.is_whitespace()) == Some('.')) => {}
             c => part.extend(c.to_lowercase()),
         }
     }
@@ -348,6 +350,8 @@ mod tests {
     fn names_split_as_postgresql_reads_them() {
         assert_eq!(split_name("Public.Flights"), ["public", "flights"]);
         assert_eq!(split_name("\"A.b\".\"c\"\"d\""), ["A.b", "c\"d"]);
+        assert_eq!(split_name(" \"public\" . \"A b\" "), ["public", "A b"]);
+        assert_eq!(split_name("a b"), ["a b"]);
         assert_eq!(quote_ident("flights"), "flights");
         assert_eq!(quote_ident("Flights"), "\"Flights\"");
     }
