@@ -88,8 +88,13 @@ pub fn declared_parameters(query: &Query) -> BTreeMap<usize, u32> {
                 && let Some(number) = parameter_number(expr)
             {
                 let name = data_type.to_string().to_lowercase().replace("pg_catalog.", "");
-                // A name to be looked up arrives as text: `'pg_class'`, not an OID.
-                let name = if matches!(target(data_type), Target::Reg(_)) { "text" } else { &name };
+                let name = match data_type {
+                    // A name to be looked up arrives as text: `'pg_class'`, not an OID.
+                    _ if matches!(target(data_type), Target::Reg(_)) => "text",
+                    // SQL's `char` is a text; the one byte that the catalog's columns have is `"char"`.
+                    DataType::Char(_) => "bpchar",
+                    _ => &name,
+                };
                 if let Some(ty) = by_name(name) {
                     self.0.entry(number).or_insert(ty.oid);
                 }

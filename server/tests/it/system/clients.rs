@@ -179,12 +179,12 @@ async fn a_query_that_does_not_concern_the_catalog_is_left_alone() {
 #[test]
 fn parameters_have_the_types_that_casts_give_them() {
     let parsed = tidemark_planner::parse::parse(
-        "SELECT 1 WHERE 1 = ANY ($1::oid[]) AND $2::pg_catalog.text = '' AND $3 > 1 AND $4::regclass = 1",
+        "SELECT 1 WHERE 1 = ANY ($1::oid[]) AND $2::pg_catalog.text = '' AND $3 > 1 AND $4::regclass = 1 AND $5::CHAR = 't'",
     )
     .expect("it parses");
     let Some(tidemark_planner::Statement::Query(query)) = parsed.into_iter().next().map(|p| p.statement) else {
         panic!("it is a query")
     };
     let declared = tidemark_server::system::declared_parameters(&query);
-    assert_eq!(declared.into_iter().collect::<Vec<_>>(), [(1, 1028), (2, 25), (4, 25)]);
+    assert_eq!(declared.into_iter().collect::<Vec<_>>(), [(1, 1028), (2, 25), (4, 25), (5, 1042)]);
 }

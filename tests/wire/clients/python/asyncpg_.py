@@ -78,8 +78,8 @@ async def main(port):
         async with c.transaction():
             expect(len([row async for row in c.cursor("SELECT user_id FROM labels", prefetch=100)]), 1051)
             cursor = await c.cursor("SELECT user_id FROM labels WHERE user_id < $1 ORDER BY user_id", 100)
-            await cursor.forward(10)
-            expect([row[0] for row in await cursor.fetch(5)], [10, 11, 12, 13, 14])
+            expect([row[0] for row in await cursor.fetch(5)], [0, 1, 2, 3, 4])
+            expect((await cursor.fetchrow())[0], 5)
         await refused("42P01", c.fetch("SELECT * FROM nothing"))
         assert isinstance(await refused("23505", c.execute(f"INSERT INTO everything VALUES ({marks})", *ROW)), asyncpg.UniqueViolationError)
         await refused("22012", c.fetch("SELECT 1 / $1::int", 0))
@@ -93,9 +93,13 @@ async def main(port):
         expect(await c.fetchval("SELECT 1"), 1)
 
         heard = asyncio.get_running_loop().create_future()
-        await c.add_listener("news", lambda *said: heard.set_result(said[2:]))
+        def hear(*said):
+            heard.set_result(said[2:])
+
+        await c.add_listener("news", hear)
         await c.execute("NOTIFY news, 'hello'")
         expect(await asyncio.wait_for(heard, 5), ("news", "hello"))
+        await c.remove_listener("news", hear)
         # A codec of the user's: asyncpg looks the type up
         await c.set_type_codec("numeric", encoder=str, decoder=float, schema="pg_catalog", format="text")
         expect(await c.fetchval("SELECT total FROM spend WHERE user_id = $1", 7), 10.0)
