@@ -3,8 +3,8 @@
 //!
 //! ```text
 //! <warehouse>/catalog.db                                   which metadata file is current, per table; always a local file
-//! <warehouse>/public/<name>-<view>-<random>/metadata/…     metadata files, manifest lists, manifests
-//! <warehouse>/public/<name>-<view>-<random>/data/…         Parquet, one folder per month
+//! <warehouse>/<schema>/<name>-<view>-<random>/metadata/…   metadata files, manifest lists, manifests
+//! <warehouse>/<schema>/<name>-<view>-<random>/data/…       Parquet, one folder per month
 //! ```
 //!
 //! A table's folder keeps its name when the table is renamed, and is never used again: a reader of a dropped table
@@ -32,7 +32,7 @@ mod vacuum;
 use arrow::record_batch::RecordBatch;
 use async_trait::async_trait;
 pub use bucket::{Bucket, BucketSettings, Claim, Keys};
-use catalog::{Catalog, NAMESPACE};
+use catalog::{Catalog, parts};
 use commit::Change;
 use datafusion::catalog::TableProvider;
 use iceberg::{
@@ -179,10 +179,13 @@ impl IcebergHistory {
     }
 
     fn new_location(&self, table: &HistoryTable) -> String {
-        let name: String = table.name.chars().take(FOLDER_NAME_MAX).collect();
-        let name = name.replace(|letter: char| !letter.is_ascii_alphanumeric() && letter != '_', "_");
+        let (namespace, name) = parts(&table.name);
+        let name: String = name.chars().take(FOLDER_NAME_MAX).collect();
+        let name = plain(&name);
         let folder = format!("{name}-{}-{:08x}", table.view, self.clock.random() as u32);
-        self.place.location(&format!("{NAMESPACE}/{folder}"))
+        // Engines write other letters into URLs in different ways.
+        let namespace = plain(namespace);
+        self.place.location(&format!("{namespace}/{folder}"))
     }
 }
 
@@ -195,8 +198,8 @@ impl HistoryStore for IcebergHistory {
             }
             if !self.is_ours(&existing) {
                 return Err(SeamError::NotDone(format!(
-                    "there is a table \"{}\" in the catalog that another server or engine has made: give the history a \
-                     namespace of its own",
+                    "there is a table \"{}\" in the catalog that another server or engine has made: give the history's \
+                     namespaces a prefix of their own (?prefix=)",
                     table.name
                 )));
             }
@@ -223,7 +226,7 @@ impl HistoryStore for IcebergHistory {
         ];
         let directory = self.directory.clone().map(|directory| (tag::DIRECTORY, directory));
         let creation = TableCreation::builder()
-            .name(table.name.clone())
+            .name(parts(&table.name).1.to_string())
             .location(self.new_location(table))
             .partition_spec(schema::partition_spec(table, &schema)?)
             .sort_order(schema::sort_order(table, &schema)?)
@@ -251,7 +254,7 @@ impl HistoryStore for IcebergHistory {
         self.catalog.remove(name).await?;
         if let Some((location, _)) = metadata.rsplit_once("/metadata/") {
             self.manifests.forget(location);
-            self.place.discard_table(location, NAMESPACE).await;
+            self.place.discard_table(location).await;
         }
         Ok(())
     }
@@ -313,6 +316,11 @@ impl HistoryStore for IcebergHistory {
     async fn vacuum(&self, table: &HistoryTable, older_than_us: i64) -> SeamResult<Removed> {
         vacuum::vacuum(self, table, older_than_us).await
     }
+}
+
+/// Letters, digits and underscores.
+fn plain(name: &str) -> String {
+    name.replace(|letter: char| !letter.is_ascii_alphanumeric() && letter != '_', "_")
 }
 
 /// One writer per view: a writer that a newer one has replaced is refused, and so is a commit made before.

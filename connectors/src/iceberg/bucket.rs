@@ -238,6 +238,12 @@ impl Bucket {
         self.store.delete_stream(Box::pin(objects)).try_for_each(|_| std::future::ready(Ok(()))).await
     }
 
+    /// How many parts of a location are below the prefix; `None`: it is not below it.
+    pub(super) fn depth(&self, location: &str) -> Option<usize> {
+        let object = self.object(location).ok()?;
+        object.prefix_match(&self.root().unwrap_or_default()).map(|below| below.count())
+    }
+
     fn root(&self) -> Option<Path> {
         (!self.prefix.is_empty()).then(|| Path::from(self.prefix.as_str()))
     }

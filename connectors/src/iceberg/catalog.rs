@@ -6,7 +6,21 @@ use std::collections::BTreeSet;
 use tidemark_catalog::ObjectId;
 use tidemark_engine::seam::{SeamError, SeamResult};
 
-pub use super::sqlite::NAMESPACE;
+/// Of a table whose name says no other.
+pub const NAMESPACE: &str = "public";
+
+/// The namespace and the name in it of a history table: `namespace.table`, or `table` in `public`. A namespace has no dot.
+pub fn parts(name: &str) -> (&str, &str) {
+    name.split_once('.').unwrap_or((NAMESPACE, name))
+}
+
+/// The same put together.
+pub fn placed((namespace, name): (String, String)) -> String {
+    match namespace == NAMESPACE && !name.contains('.') {
+        true => name,
+        false => format!("{namespace}.{name}"),
+    }
+}
 
 pub enum Catalog {
     /// We write the metadata files, and swap one for the next.
@@ -91,7 +105,7 @@ impl Catalog {
         place.settle_table(metadata.location())?;
         let created = file.insert(name, first).await;
         if matches!(created, Err(SeamError::NotDone(_) | SeamError::Full(_))) {
-            place.discard_table(metadata.location(), NAMESPACE).await;
+            place.discard_table(metadata.location()).await;
         }
         created
     }

@@ -12,7 +12,7 @@ use object_store::path::Path as ObjectPath;
 use std::{
     collections::HashSet,
     fs, io,
-    path::{Path, PathBuf},
+    path::{Component, Path, PathBuf},
     sync::Arc,
     time::UNIX_EPOCH,
 };
@@ -61,23 +61,16 @@ impl Place {
         }
     }
 
-    /// Whether a location lies below another; a table that another engine registered may lie anywhere.
-    fn is_below(&self, location: &str, top: &str) -> bool {
+    /// Whether a table's files are ours to remove: its folder is where we make them. One that another engine registered may lie
+    /// anywhere.
+    pub fn has(&self, table: &str) -> bool {
         match self {
-            Place::Folder(_) => {
-                let (location, top) = (disk::local_path(location), disk::local_path(top));
-                location.starts_with(&top) && location != top
-            }
-            Place::Bucket(bucket) => match (bucket.object(location), bucket.object(top)) {
-                (Ok(location), Ok(top)) => location != top && location.prefix_matches(&top),
-                _ => false,
-            },
+            Place::Folder(folder) => disk::local_path(table).strip_prefix(folder).is_ok_and(|below| {
+                let mut parts = below.components();
+                parts.all(|part| matches!(part, Component::Normal(_))) && below.components().count() == 2
+            }),
+            Place::Bucket(bucket) => bucket.depth(table) == Some(2),
         }
-    }
-
-    /// Whether the files of the table at this location are ours to remove.
-    pub fn has(&self, table: &str, namespace: &str) -> bool {
-        self.is_below(table, &self.location(namespace))
     }
 
     /// That no other server has taken the warehouse over. A folder is locked instead.
@@ -151,8 +144,8 @@ impl Place {
     }
 
     /// Removes everything of a table, if it is ours.
-    pub async fn discard_table(&self, table: &str, namespace: &str) {
-        if !self.has(table, namespace) {
+    pub async fn discard_table(&self, table: &str) {
+        if !self.has(table) {
             return;
         }
         let failed = |error: &dyn std::fmt::Display| {

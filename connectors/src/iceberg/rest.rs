@@ -8,7 +8,10 @@
 
 mod http;
 
-use super::place::Place;
+use super::{
+    catalog::{parts, placed},
+    place::Place,
+};
 use http::Http;
 use iceberg::{
     NamespaceIdent, Runtime, TableIdent, TableRequirement, TableUpdate,
@@ -33,8 +36,8 @@ pub struct RestSettings {
     pub uri: String,
     /// The catalog's own name for a warehouse, where it has several.
     pub warehouse: Option<String>,
-    /// One level; made if it is not there.
-    pub namespace: String,
+    /// What the names of our namespaces, which are those of schemas, begin with there; for a catalog that servers share.
+    pub prefix: String,
     pub credential: Option<Credential>,
     /// Where tokens are given out; `None`: at the catalog, `/v1/oauth/tokens`.
     pub oauth2: Option<String>,
@@ -43,12 +46,11 @@ pub struct RestSettings {
 
 pub struct RestCatalog {
     http: Http,
-    /// `v1/<prefix of the catalog>/namespaces/<namespace>`, and the same without the namespace.
-    below: String,
+    /// `v1/<prefix of the catalog>`.
     root: String,
+    prefix: String,
     files: FileIO,
     runtime: Runtime,
-    namespace: NamespaceIdent,
 }
 
 #[derive(Deserialize)]
@@ -61,7 +63,10 @@ struct Loaded {
 #[derive(Deserialize)]
 #[serde(rename_all = "kebab-case")]
 struct Page {
+    #[serde(default)]
     identifiers: Vec<Identifier>,
+    #[serde(default)]
+    namespaces: Vec<Vec<String>>,
     next_page_token: Option<String>,
 }
 
@@ -71,7 +76,7 @@ struct Identifier {
 }
 
 impl RestCatalog {
-    /// Asks the catalog how it is spoken to, and sees to the namespace.
+    /// Asks the catalog how it is spoken to.
     pub async fn open(settings: &RestSettings, place: &Place, clock: Arc<dyn Clock>) -> SeamResult<Self> {
         let what = "opening the history's catalog";
         let http = Http::new(settings, clock)?;
@@ -83,26 +88,35 @@ impl RestCatalog {
         let prefix = ["overrides", "defaults"].into_iter().find_map(|part| config.get(part)?.get("prefix")?.as_str());
         // A prefix comes as it is to be sent.
         let root = prefix.filter(|prefix| !prefix.is_empty()).map_or("v1".to_string(), |prefix| format!("v1/{prefix}"));
-        let name = &settings.namespace;
-        let body = json!({ "namespace": [name], "properties": {} });
-        match http.post(what, &format!("{root}/namespaces"), &body).await {
-            // It is there already.
-            Ok(_) | Err(http::Refused { status: Some(409), .. }) => {}
-            Err(refused) => return Err(refused.error.into_not_done()),
-        }
         let runtime = Runtime::try_current().map_err(|error| SeamError::NotDone(format!("{what}: {error}")))?;
-        Ok(RestCatalog {
-            below: format!("{root}/namespaces/{}", http::encoded(name)),
-            root,
-            http,
-            files: place.file_io(),
-            runtime,
-            namespace: NamespaceIdent::new(name.clone()),
-        })
+        Ok(RestCatalog { http, root, prefix: settings.prefix.clone(), files: place.file_io(), runtime })
+    }
+
+    /// Namespace and name of a history table in the catalog.
+    fn ident(&self, name: &str) -> TableIdent {
+        let (namespace, name) = parts(name);
+        TableIdent::new(NamespaceIdent::new(format!("{}{namespace}", self.prefix)), name.to_string())
+    }
+
+    fn tables(&self, ident: &TableIdent) -> String {
+        // One level, so there is nothing between its parts.
+        format!("{}/namespaces/{}/tables", self.root, http::encoded(&ident.namespace().to_url_string()))
     }
 
     fn path(&self, name: &str) -> String {
-        format!("{}/tables/{}", self.below, http::encoded(name))
+        let ident = self.ident(name);
+        format!("{}/{}", self.tables(&ident), http::encoded(ident.name()))
+    }
+
+    /// A namespace is there as soon as something is in it, and stays.
+    async fn add_namespace(&self, what: &str, ident: &TableIdent) -> SeamResult<()> {
+        let body = json!({ "namespace": ident.namespace(), "properties": {} });
+        match self.http.post(what, &format!("{}/namespaces", self.root), &body).await {
+            // It is there already.
+            Ok(_) | Err(http::Refused { status: Some(409), .. }) => Ok(()),
+            // What comes after it is not asked then.
+            Err(refused) => Err(refused.error.into_not_done()),
+        }
     }
 
     /// The table as it is now; `None` where there is no such table.
@@ -112,8 +126,7 @@ impl RestCatalog {
         let failed = |error: &dyn std::fmt::Display| SeamError::NotDone(format!("{what}: {error}"));
         let loaded: Loaded = serde_json::from_value(loaded).map_err(|error| failed(&error))?;
         let location = loaded.metadata_location.ok_or_else(|| failed(&"the catalog names no metadata file"))?;
-        let ident = TableIdent::new(self.namespace.clone(), name.to_string());
-        self.table(ident, location, loaded.metadata).map(Some).map_err(|error| failed(&error))
+        self.table(self.ident(name), location, loaded.metadata).map(Some).map_err(|error| failed(&error))
     }
 
     pub fn table(&self, ident: TableIdent, location: String, metadata: TableMetadata) -> iceberg::Result<Table> {
@@ -126,33 +139,51 @@ impl RestCatalog {
             .build()
     }
 
-    /// The names of all tables of the namespace.
+    /// The names of all tables of our namespaces.
     pub async fn names(&self) -> SeamResult<Vec<String>> {
-        let what = "listing history tables";
         let mut names = Vec::new();
-        let mut token = String::new();
-        loop {
-            let query = format!("pageSize={PAGE}&pageToken={}", http::encoded(&token));
-            let page = self.http.get(what, &format!("{}/tables", self.below), &query).await?.unwrap_or_default();
-            let page: Page =
-                serde_json::from_value(page).map_err(|error| SeamError::NotDone(format!("{what}: {error}")))?;
-            names.extend(page.identifiers.into_iter().map(|identifier| identifier.name));
-            match page.next_page_token.filter(|token| !token.is_empty()) {
-                Some(next) => token = next,
-                None => break,
+        for page in self.pages(&format!("{}/namespaces", self.root)).await? {
+            for namespace in page.namespaces {
+                let [namespace] = namespace.as_slice() else { continue };
+                let Some(ours) = namespace.strip_prefix(&self.prefix) else { continue };
+                let path = format!("{}/namespaces/{}/tables", self.root, http::encoded(namespace));
+                for page in self.pages(&path).await? {
+                    names.extend(page.identifiers.into_iter().map(|table| placed((ours.to_string(), table.name))));
+                }
             }
         }
         names.sort();
         Ok(names)
     }
 
+    /// All pages of a listing; of one that is not there, none.
+    async fn pages(&self, path: &str) -> SeamResult<Vec<Page>> {
+        let what = "listing history tables";
+        let mut pages = Vec::new();
+        let mut token = String::new();
+        loop {
+            let query = format!("pageSize={PAGE}&pageToken={}", http::encoded(&token));
+            let Some(page) = self.http.get(what, path, &query).await? else { return Ok(pages) };
+            let mut page: Page =
+                serde_json::from_value(page).map_err(|error| SeamError::NotDone(format!("{what}: {error}")))?;
+            let next = page.next_page_token.take().filter(|token| !token.is_empty());
+            pages.push(page);
+            match next {
+                Some(next) => token = next,
+                None => return Ok(pages),
+            }
+        }
+    }
+
     /// Makes a table like this one; the catalog writes its metadata, and may put it elsewhere.
     pub async fn create(&self, name: &str, metadata: &TableMetadata) -> SeamResult<()> {
         let what = format!("creating history table \"{name}\"");
+        let ident = self.ident(name);
+        self.add_namespace(&what, &ident).await?;
         let mut properties = metadata.properties().clone();
         properties.insert("format-version".to_string(), "2".to_string());
         let body = json!({
-            "name": name,
+            "name": ident.name(),
             "location": metadata.location(),
             "schema": metadata.current_schema(),
             "partition-spec": metadata.default_partition_spec(),
@@ -160,7 +191,7 @@ impl RestCatalog {
             "stage-create": false,
             "properties": properties,
         });
-        match self.http.post(&what, &format!("{}/tables", self.below), &body).await {
+        match self.http.post(&what, &self.tables(&ident), &body).await {
             Ok(_) => Ok(()),
             Err(http::Refused { status: Some(409), .. }) => {
                 Err(SeamError::NotDone(format!("history table \"{name}\" already exists")))
@@ -182,7 +213,7 @@ impl RestCatalog {
             },
         ];
         let mut body = json!({
-            "identifier": { "namespace": self.namespace, "name": name },
+            "identifier": self.ident(name),
             "requirements": requirements,
             "updates": updates,
         });
@@ -212,8 +243,8 @@ impl RestCatalog {
 
     pub async fn rename(&self, from: &str, to: &str) -> SeamResult<()> {
         let what = format!("renaming history table \"{from}\"");
-        let named = |name: &str| json!({ "namespace": self.namespace, "name": name });
-        let body = json!({ "source": named(from), "destination": named(to) });
+        self.add_namespace(&what, &self.ident(to)).await?;
+        let body = json!({ "source": self.ident(from), "destination": self.ident(to) });
         match self.http.post(&what, &format!("{}/tables/rename", self.root), &body).await {
             Ok(_) => Ok(()),
             Err(http::Refused { status: Some(404), .. }) => {

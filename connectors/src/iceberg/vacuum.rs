@@ -4,13 +4,7 @@
 //! replaced with a tag on the snapshot before; a snapshot is forgotten only when another has been the newest since long
 //! enough. So a query that began after that time finds its files.
 
-use super::{
-    IcebergHistory,
-    catalog::{NAMESPACE, Next},
-    commit, disk, place,
-    rewrite::BEFORE_REWRITE,
-    times,
-};
+use super::{IcebergHistory, catalog::Next, commit, disk, place, rewrite::BEFORE_REWRITE, times};
 use iceberg::{
     Error,
     spec::{SnapshotReference, TableMetadata},
@@ -26,7 +20,7 @@ pub async fn vacuum(store: &IcebergHistory, history: &HistoryTable, older_than_u
 
     let table = store.load_own(history).await?;
     let top = table.metadata().location().trim_end_matches('/');
-    if !store.place.has(top, NAMESPACE) {
+    if !store.place.has(top) {
         // Registered from elsewhere by another engine: what else is there is not ours to judge.
         return Ok(removed);
     }

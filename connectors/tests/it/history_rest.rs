@@ -29,13 +29,13 @@ fn catalog() -> Option<Arc<RestCatalog>> {
     catalog
 }
 
-/// Another namespace every time.
+/// Other namespaces every time.
 fn settings(uri: String) -> RestSettings {
     static NEXT: AtomicUsize = AtomicUsize::new(0);
     RestSettings {
         uri,
         warehouse: None,
-        namespace: format!("tests{}", NEXT.fetch_add(1, Ordering::Relaxed)),
+        prefix: format!("tests{}_", NEXT.fetch_add(1, Ordering::Relaxed)),
         credential: None,
         oauth2: None,
         scope: None,
@@ -83,7 +83,7 @@ async fn behind_rest_files_are_written_together_and_removed_and_a_drop_leaves_no
     // A table of another server stays what it is, whatever is asked here.
     let other = open(&rest, &url, catalog.s3.endpoint(), "two", 2).await;
     let refused = other.create(&flights("delays", 16400)).await.unwrap_err();
-    assert!(matches!(&refused, SeamError::NotDone(text) if text.contains("namespace of its own")), "{refused:?}");
+    assert!(matches!(&refused, SeamError::NotDone(text) if text.contains("prefix of their own")), "{refused:?}");
     other.retain(&[].into()).await.unwrap();
     other.as_ref().drop("delays").await.unwrap();
     other.append(&table, vec![], &tag(9, 9)).await.unwrap_err();
@@ -266,7 +266,10 @@ async fn pyiceberg_and_duckdb_read_through_the_catalog_and_a_commit_of_theirs_be
     let script = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/python/read_rest.py");
     let run = |more: &[&str]| {
         let mut command = std::process::Command::new(&python);
-        command.arg(&script).args([&catalog.endpoint(), &rest.namespace, "delays", "origin", "ts"]).args(more);
+        command
+            .arg(&script)
+            .args([&catalog.endpoint(), &format!("{}public", rest.prefix), "delays", "origin", "ts"])
+            .args(more);
         command.env("AWS_ENDPOINT_URL", catalog.s3.endpoint());
         command.envs([
             ("AWS_ACCESS_KEY_ID", "testkey"),

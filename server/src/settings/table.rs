@@ -91,7 +91,7 @@ pub static SETTINGS: &[Setting] = settings! {
         "The region of the bucket of --warehouse",
         "none: AWS_REGION or AWS_DEFAULT_REGION, or us-east-1, which is what other servers than Amazon's take";
     "history-catalog" history_catalog = "none", "URL", |text| value::optional(text, value::text),
-        "An Iceberg REST catalog for the tables of the history: rest+http://host:port/path or rest+https://…, with ?warehouse= its name for a warehouse, &namespace= (public), &oauth2= where tokens are given out (the catalog's own /v1/oauth/tokens), &scope= (catalog)",
+        "An Iceberg REST catalog for the tables of the history: rest+http://host:port/path or rest+https://…, with ?warehouse= its name for a warehouse, &prefix= before the names of its namespaces, which are those of schemas, &oauth2= where tokens are given out (the catalog's own /v1/oauth/tokens), &scope= (catalog)",
         "none: a SQLite file beside the tables, or in the data directory where they are in a bucket; it is chosen at the first start and stays";
     "history-catalog-credential" history_catalog_credential = "none", "TOKEN|ID:SECRET", |text| value::optional(text, value::private),
         "What history_catalog is shown: a bearer token, or a client's id and secret, with which tokens are got by OAuth2 and renewed",
@@ -101,7 +101,7 @@ pub static SETTINGS: &[Setting] = settings! {
         "always: an acknowledged event survives a power cut; a number of milliseconds bounds what a power cut may take; a crash of the process alone never takes anything";
     "max-connections" max_connections = "1000", "N", value::count,
         "Sessions at once",
-        "an idle one costs some 20 kB; beyond that a pooler serves better";
+        "one that waits costs less than 64 KiB and a file; beyond that a pooler serves better";
     "statement-timeout" statement_timeout = "none", "DURATION", |text| value::optional(text, value::duration),
         "How long a statement may run before it is cancelled; a session can SET its own",
         "as in PostgreSQL; training sets take minutes";

@@ -2,7 +2,7 @@
 //! it. `DATA/CATALOG` has it, for the same reason as `DATA/WAREHOUSE`: in another catalog there is no history.
 //!
 //! ```text
-//! rest+http://host:port/path?warehouse=NAME&namespace=NAME&oauth2=URL&scope=SCOPE
+//! rest+http://host:port/path?warehouse=NAME&prefix=TEXT&oauth2=URL&scope=SCOPE
 //! ```
 
 use super::{has_catalog, keep, line};
@@ -10,8 +10,6 @@ use anyhow::{Context, Result, bail, ensure};
 use std::path::Path;
 use tidemark_connectors::iceberg::{Credential, RestSettings};
 
-/// The namespace where nothing else is said; the same as in a file.
-const NAMESPACE: &str = "public";
 const FILE: &str = "CATALOG";
 
 /// The REST catalog of a data directory whose file catalog would be in `folder`; `None`: that file.
@@ -57,12 +55,15 @@ pub fn begun(data: &Path, settings: &RestSettings) -> Result<()> {
 
 /// What has to stay the same, as `--history-catalog` has it.
 fn shown(settings: &RestSettings) -> String {
-    let warehouse = settings.warehouse.iter().map(|name| format!("&warehouse={name}")).collect::<String>();
-    format!("rest+{}?namespace={}{warehouse}", settings.uri, settings.namespace)
+    let prefix = Some(&settings.prefix).filter(|prefix| !prefix.is_empty()).map(|prefix| format!("prefix={prefix}"));
+    let warehouse = settings.warehouse.as_ref().map(|name| format!("warehouse={name}"));
+    let query: Vec<String> = prefix.into_iter().chain(warehouse).collect();
+    let mark = if query.is_empty() { "" } else { "?" };
+    format!("rest+{}{mark}{}", settings.uri, query.join("&"))
 }
 
 fn parse(url: &str, credential: Option<&str>) -> Result<RestSettings> {
-    let expected = "is not understood: write rest+http://host:port/path?warehouse=NAME&namespace=NAME&oauth2=URL&scope=SCOPE, \
+    let expected = "is not understood: write rest+http://host:port/path?warehouse=NAME&prefix=TEXT&oauth2=URL&scope=SCOPE, \
                     of which all from the ? on may be left out";
     let Some(uri) = url.strip_prefix("rest+").filter(|uri| uri.starts_with("http://") || uri.starts_with("https://"))
     else {
@@ -76,7 +77,7 @@ fn parse(url: &str, credential: Option<&str>) -> Result<RestSettings> {
     let mut settings = RestSettings {
         uri: uri.trim_end_matches('/').to_string(),
         warehouse: None,
-        namespace: NAMESPACE.to_string(),
+        prefix: String::new(),
         credential: credential.map(Credential::parse),
         oauth2: None,
         scope: None,
@@ -84,8 +85,8 @@ fn parse(url: &str, credential: Option<&str>) -> Result<RestSettings> {
     for part in query.split('&').filter(|part| !part.is_empty()) {
         match part.split_once('=') {
             Some(("warehouse", name)) if !name.is_empty() => settings.warehouse = Some(name.to_string()),
-            Some(("namespace", name)) if !name.is_empty() && !name.contains('.') => {
-                settings.namespace = name.to_string()
+            Some(("prefix", text)) if text.chars().all(|letter| letter.is_ascii_alphanumeric() || letter == '_') => {
+                settings.prefix = text.to_string();
             }
             Some(("oauth2", url)) if url.starts_with("http") => settings.oauth2 = Some(url.to_string()),
             Some(("scope", scope)) => settings.scope = Some(scope.to_string()),
@@ -101,20 +102,21 @@ mod tests {
 
     #[test]
     fn a_catalog_is_written_as_a_url_and_its_secret_elsewhere() {
-        let url = "rest+https://lake.example/api/?warehouse=main&namespace=features&oauth2=https://id.example/token&scope=ALL";
+        let url =
+            "rest+https://lake.example/api/?warehouse=main&prefix=prod_&oauth2=https://id.example/token&scope=ALL";
         let settings = parse(url, Some("me:secret")).unwrap();
         assert_eq!(settings.uri, "https://lake.example/api");
         assert_eq!(settings.warehouse.as_deref(), Some("main"));
         assert_eq!(settings.oauth2.as_deref(), Some("https://id.example/token"));
-        assert_eq!(shown(&settings), "rest+https://lake.example/api?namespace=features&warehouse=main");
+        assert_eq!(shown(&settings), "rest+https://lake.example/api?prefix=prod_&warehouse=main");
         assert!(!format!("{settings:?}").contains("secret"));
-        assert_eq!(shown(&parse("rest+http://host:1", None).unwrap()), "rest+http://host:1?namespace=public");
+        assert_eq!(shown(&parse("rest+http://host:1", None).unwrap()), "rest+http://host:1");
         for (url, why) in [
             ("http://host", "rest+http://"),
             ("rest+ftp://host", "rest+http://"),
             ("rest+http://user:word@host", "--history-catalog-credential"),
             ("rest+http://host?token=word", "\"token=word\""),
-            ("rest+http://host?namespace=a.b", "is not understood"),
+            ("rest+http://host?prefix=a.b", "is not understood"),
         ] {
             let error = parse(url, None).unwrap_err().to_string();
             assert!(error.contains(why), "{error}");
@@ -134,7 +136,7 @@ mod tests {
         begun(data, &settings).unwrap();
         find(Some("rest+http://host:1/?scope=other")).unwrap().unwrap();
         assert!(find(Some("rest+http://host:2")).unwrap_err().contains("cannot be moved to"));
-        assert!(find(None).unwrap_err().contains("--history-catalog rest+http://host:1?namespace=public"));
+        assert!(find(None).unwrap_err().contains("start the server with --history-catalog rest+http://host:1"));
         std::fs::remove_file(data.join(FILE)).unwrap();
         std::fs::write(own.join("catalog.db"), "").unwrap();
         assert!(find(Some("rest+http://host:1")).unwrap_err().contains("leave --history-catalog out"));
