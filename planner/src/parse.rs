@@ -25,6 +25,7 @@ mod relation;
 mod renamed;
 mod reset;
 mod role;
+mod schema;
 mod secret;
 mod secrets;
 mod session;
@@ -40,7 +41,7 @@ pub use change::returning_query;
 pub use definition::definition;
 pub use dialect::TidemarkDialect;
 pub use duration::duration_us;
-pub(crate) use name::quoted;
+pub(crate) use name::{quoted, quoted_name};
 pub use renamed::{calling_by_name, under_name};
 pub use secrets::{loggable, without_secrets};
 pub(crate) use types::written_type;
@@ -196,6 +197,8 @@ fn create(c: &mut Cursor<'_>) -> PlanResult<Statement> {
         view::create_view(c)
     } else if !or_replace && let Some(word) = role::word(c) {
         role::create(c, word)
+    } else if !or_replace && c.eat("SCHEMA") {
+        schema::create(c)
     } else if !or_replace && c.eat("SECRET") {
         secret::create(c)
     } else if c.eat("AGGREGATE") {
@@ -214,7 +217,7 @@ fn create(c: &mut Cursor<'_>) -> PlanResult<Statement> {
             if c.at(word) {
                 return Err(c.place(
                     PlanError::unsupported(format!("CREATE {word} is not supported"))
-                        .hint("CREATE SOURCE, TABLE, FEATURE VIEW, VIEW, AGGREGATE and TRAINING SET are"),
+                        .hint("CREATE SCHEMA, SOURCE, TABLE, FEATURE VIEW, VIEW, AGGREGATE and TRAINING SET are"),
                 ));
             }
         }

@@ -117,6 +117,10 @@ pub fn is_audited(statement: &Statement) -> bool {
             | S::SetDefault { .. }
             | S::ResetTopic { .. }
             | S::SetOwner { .. }
+            | S::CreateSchema { .. }
+            | S::DropSchema { .. }
+            | S::RenameSchema { .. }
+            | S::SetSchemaOwner { .. }
             | S::CreateRole { .. }
             | S::AlterRole { .. }
             | S::RenameRole { .. }

@@ -2,7 +2,7 @@
 
 use crate::{pg::PgError, wire::WireError};
 use datafusion::error::DataFusionError;
-use tidemark_catalog::CatalogError;
+use tidemark_catalog::{CatalogError, NoPlace};
 use tidemark_connectors::files::FilesError;
 use tidemark_engine::{runtime::IngestError, seam::SeamError};
 use tidemark_planner::PlanError;
@@ -48,6 +48,12 @@ impl From<SeamError> for PgError {
                 PgError::error("58030", error.to_string()).hint("read back what was written before trying again")
             }
         }
+    }
+}
+
+impl From<NoPlace> for PgError {
+    fn from(error: NoPlace) -> Self {
+        PlanError::from(error).into()
     }
 }
 

@@ -39,6 +39,8 @@ pub struct Prepared {
     pub generation: u64,
     /// The session's temporary tables this was prepared for.
     pub temporary_version: u64,
+    /// The schemas that names were looked for in: see [`Session::path_key`].
+    pub path: Option<Arc<str>>,
     /// The plan, where it is to be executed at once (simple protocol): its instant is the statement's.
     pub plan: Option<statement::query::Analysed>,
 }
@@ -71,6 +73,7 @@ impl Prepared {
             columns: None,
             generation: 0,
             temporary_version: 0,
+            path: None,
             plan: None,
         }
     }
@@ -88,6 +91,7 @@ impl Prepared {
             columns: self.columns.clone(),
             generation: self.generation,
             temporary_version: 0,
+            path: self.path.clone(),
             plan: None,
         }
     }
@@ -105,6 +109,7 @@ impl Prepared {
             schema: self.schema.clone(),
             columns: self.columns.clone(),
             generation: self.generation,
+            path: self.path.clone(),
             ..Prepared::empty()
         }
     }
@@ -122,6 +127,7 @@ impl Prepared {
         let mut prepared = Prepared {
             generation: snapshot.generation,
             temporary_version: session.temporary_version(),
+            path: session.path_key(database),
             ..Prepared::empty()
         };
         match &parsed.statement {

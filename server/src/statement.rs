@@ -35,6 +35,7 @@ mod reset_topic;
 mod resume;
 mod returning;
 mod role;
+mod schema;
 mod secret;
 pub mod served_lookup;
 pub mod service_lookup;
@@ -205,6 +206,15 @@ async fn run(
             set_owner::execute(database, session, *kind, *if_exists, name, to).await
         }
         Statement::ReassignOwned { from, to } => set_owner::reassign(database, session, from, to).await,
+        Statement::CreateSchema { name, if_not_exists, owner } => {
+            schema::create(database, session, name.as_deref(), *if_not_exists, owner.as_ref()).await
+        }
+        Statement::DropSchema { if_exists, names, cascade } => {
+            schema::drop(database, session, *if_exists, names, *cascade).await
+        }
+        Statement::RenameSchema { name, to } => schema::rename(database, session, name, to).await,
+        Statement::SetSchemaOwner { name, to } => schema::set_owner(database, session, name, to).await,
+        Statement::CommentSchema { name, text } => schema::comment(database, session, name, text.clone()).await,
         Statement::CreateRole { name, options } => role::create(database, session, name, options).await,
         Statement::AlterRole { role, options } => role::alter(database, session, role, options).await,
         Statement::RenameRole { role, to } => role::rename(database, session, role, to).await,
@@ -221,13 +231,13 @@ async fn run(
             rows(session, batch, bound, "SHOW")
         }
         Statement::RefreshView { name } => {
-            database::find(&database.snapshot(), ObjectKind::FeatureView, name)?;
+            database::find(&session.lasting(database), ObjectKind::FeatureView, name)?;
             session.notice(format!("feature view \"{name}\" is always fresh: there is nothing to do"));
             done("REFRESH MATERIALIZED VIEW")
         }
         Statement::Resume { if_exists, name } => resume::execute(database, session, *if_exists, name).await,
         Statement::Comment { kind, name, column, text } => {
-            comment::execute(database, *kind, name, column.as_deref(), text.clone()).await
+            comment::execute(database, session, *kind, name, column.as_deref(), text.clone()).await
         }
         Statement::ShowObjects(_) | Statement::ShowCreate { .. } | Statement::Describe { .. } => {
             let batch = show::rows(database, session, &parsed.statement)?;
@@ -342,6 +352,9 @@ fn changes(statement: &Statement) -> Option<Cow<'static, str>> {
         Statement::CreateIndex(_) => Some("CREATE INDEX".into()),
         Statement::DropIndex { .. } => Some("DROP INDEX".into()),
         Statement::SetOwner { kind, .. } => of("ALTER", *kind),
+        Statement::CreateSchema { .. } => Some("CREATE SCHEMA".into()),
+        Statement::DropSchema { .. } => Some("DROP SCHEMA".into()),
+        Statement::RenameSchema { .. } | Statement::SetSchemaOwner { .. } => Some("ALTER SCHEMA".into()),
         Statement::CreateRole { .. } => Some("CREATE ROLE".into()),
         Statement::AlterRole { .. } | Statement::RenameRole { .. } => Some("ALTER ROLE".into()),
         Statement::DropRole { .. } => Some("DROP ROLE".into()),
@@ -357,7 +370,7 @@ fn changes(statement: &Statement) -> Option<Cow<'static, str>> {
         Statement::AlterColumns { kind, .. } => of("ALTER", *kind),
         Statement::AdvanceWatermark { .. } => of("ALTER", ObjectKind::Source),
         Statement::Resume { .. } | Statement::SetDefault { .. } => of("ALTER", ObjectKind::FeatureView),
-        Statement::Comment { .. } => Some("COMMENT".into()),
+        Statement::Comment { .. } | Statement::CommentSchema { .. } => Some("COMMENT".into()),
         Statement::RefreshOnlineStore { .. } => Some("REFRESH ONLINE STORE".into()),
         Statement::Optimize { .. } => Some("OPTIMIZE".into()),
         Statement::VacuumHistory { .. } => Some("VACUUM".into()),

@@ -29,6 +29,12 @@ const MERGED: &str = "{{ config(materialized='incremental', incremental_strategy
   on_schema_change='append_new_columns', indexes=[{'columns': ['at']}]) }}
 select user_id, max(at) as at from {{ ref('labels') }} group by user_id";
 
+/// Both in schema `public_marts`.
+const TABLE_IN_MARTS: &str = "{{ config(materialized='table', schema='marts') }}
+select user_id, bought from {{ ref('labels') }}";
+const VIEW_IN_MARTS: &str = "{{ config(materialized='feature_view', schema='marts') }}
+select user_id, event_time, count(*) over (partition by user_id order by event_time) as clicks from {{ ref('clicks') }}";
+
 struct Project<'a> {
     python: String,
     folder: &'a Path,
@@ -164,6 +170,18 @@ async fn a_project_is_built_tested_left_alone_and_changed() -> Result<()> {
                 == Some("2")
         );
     }
+
+    // A custom schema: made by dbt, and found again.
+    fs::write(example.join("models/bought_of.sql"), TABLE_IN_MARTS)?;
+    fs::write(example.join("models/clicks_of.sql"), VIEW_IN_MARTS)?;
+    for left in [0, 1] {
+        let made = project.run(&["run", "--select", "bought_of", "clicks_of"]).await?;
+        ensure!(made.matches("UNCHANGED").count() == left, "{made}");
+    }
+    let there = "SELECT string_agg(table_name, ' ' ORDER BY table_name) FROM information_schema.tables WHERE table_schema = 'public_marts'";
+    ensure!(value(&client, there).await?.as_deref() == Some("bought_of clicks_of"));
+    let same = "SELECT count(*) FROM public_marts.clicks_of c JOIN user_clicks u ON c.user_id = u.user_id";
+    ensure!(value(&client, same).await? == value(&client, "SELECT count(*) FROM user_clicks").await?);
 
     project.run(&["docs", "generate"]).await?;
     let catalog = fs::read_to_string(example.join("target/catalog.json"))?;

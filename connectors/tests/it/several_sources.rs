@@ -149,7 +149,7 @@ fn relation(id: ObjectId, name: &str, ints: [&str; 3], delay: i64) -> Object {
         sql: String::new(),
     };
     let body = if is_table { Body::Table(relation) } else { Body::Source(relation) };
-    Object { id, name: name.to_string(), created_us: 0, comment: None, body }
+    Object { id, name: name.to_string(), created_us: 0, comment: None, place: Default::default(), body }
 }
 
 fn view(i: usize) -> Object {
@@ -176,7 +176,14 @@ fn view(i: usize) -> Object {
         history_start_us: None,
     };
     let id = ObjectId(FIRST_VIEW + i as u32);
-    Object { id, name: name.to_string(), created_us: 0, comment: None, body: Body::FeatureView(view) }
+    Object {
+        id,
+        name: name.to_string(),
+        created_us: 0,
+        comment: None,
+        place: Default::default(),
+        body: Body::FeatureView(view),
+    }
 }
 
 struct World {

@@ -24,8 +24,9 @@ use tidemark_catalog::ObjectId;
 use tidemark_planner::feature::FeaturePlan;
 use tokio::sync::MutexGuard;
 
-/// Rows read from the log at a time: enough to amortise a batch, small enough to stay in cache.
-pub(super) const REPLAY_ROWS: usize = 8192;
+/// Rows read from the log at a time, as many as a COPY appends together: with many keys a key is gone to once for several of
+/// its steps, and some megabytes of rows wait in memory.
+pub(super) const REPLAY_ROWS: usize = 65_536;
 
 /// One source of a view.
 pub struct Reading {
@@ -231,13 +232,19 @@ impl Replay<'_> {
         if view.state.compiled.walk.versions && self.current.is_none() && !self.is_over {
             self.current = Some(source.current_rows_at(&self.from).await?);
         }
+        let (mut frontier_us, mut rows) = (i64::MIN, 0);
         for batch in batches {
             self.from.set(batch.partition, batch.end_offset());
             let decision = batch.admission.clone().unwrap_or_default();
+            frontier_us = frontier_us.max(decision.frontier_us);
+            rows += batch.rows.num_rows();
             let current = self.current.as_mut();
             let replaced = current.map(|current| current.take(&batch, &decision, true));
             let replaced = replaced.transpose().map_err(SeamError::not_done)?;
-            letters.extend(source.apply(view, &batch, replaced.as_ref()).map_err(SeamError::not_done)?);
+            letters.extend(source.put(view, &batch, replaced.as_ref()).map_err(SeamError::not_done)?);
+        }
+        if !self.is_over {
+            view.advance(source.id, frontier_us, rows).map_err(SeamError::not_done)?;
         }
         Ok(())
     }

@@ -208,7 +208,7 @@ impl SourceRuntime {
         }
         let source = SourceRuntime {
             id: object.id,
-            name: RwLock::new(object.name.clone()),
+            name: RwLock::new(object.shown_name()),
             shape: RwLock::new((relation.schema(), log)),
             kept,
             relation: RwLock::new(relation),
@@ -437,6 +437,7 @@ impl SourceRuntime {
             vec![]
         });
         replaced.resize_with(group.len(), || None);
+        let (begin, rows) = (group[0].begin(), group.iter().map(|batch| batch.rows.num_rows()).sum());
         for (batch, replaced) in group.into_iter().zip(replaced) {
             let decision = batch.admission.clone().unwrap_or_default();
             self.count(&batch, &decision);
@@ -451,7 +452,7 @@ impl SourceRuntime {
             letters.extend(self.rejected(&batch, &decision));
             // One that failed on another of its sources is no longer at work here either.
             inner.views.retain(|view| !view.has_failed());
-            inner.views.retain(|view| match self.apply(view, &batch, replaced.as_ref()) {
+            inner.views.retain(|view| match self.put(view, &batch, replaced.as_ref()) {
                 Ok(unusable) => {
                     letters.extend(unusable);
                     true
@@ -463,6 +464,15 @@ impl SourceRuntime {
                 }
             });
         }
+        // Once for all of the group: a key has several steps at a time then, and is gone to once.
+        let frontier_us = inner.admission.frontier_us;
+        inner.views.retain(|view| {
+            let advanced = view.advance(self.id, frontier_us, rows);
+            if let Err(error) = &advanced {
+                view.fail(error, begin.clone(), now_us);
+            }
+            advanced.is_ok()
+        });
         self.publish(&inner.admission);
         self.meters.readable(&since, seams.clock.now_us());
         self.count_letters(inner, &letters);
@@ -514,8 +524,8 @@ impl SourceRuntime {
         self.lock().await.waiting.clone()
     }
 
-    /// One batch into one view, and the view's frontier after it.
-    pub(super) fn apply(
+    /// One batch into one view. The caller then advances the view to the frontier after it ([`ViewRuntime::advance`]).
+    pub(super) fn put(
         &self,
         view: &ViewRuntime,
         batch: &SourceBatch,
@@ -541,7 +551,6 @@ impl SourceRuntime {
             }
         }
         view.state.pair(self.id, batch, &decision)?;
-        view.advance(self.id, decision.frontier_us, batch.rows.num_rows())?;
         Ok(letters)
     }
 

@@ -5,7 +5,7 @@ use super::{
     cursor::Cursor,
     insert::{self, fold},
     merge,
-    name::in_public,
+    name::qualified,
 };
 use crate::{
     PlanError, PlanResult, asof,
@@ -18,6 +18,7 @@ use datafusion::sql::sqlparser::{
     dialect::PostgreSqlDialect,
     parser::Parser,
 };
+use tidemark_catalog::{PUBLIC_SCHEMA, QualifiedName};
 
 pub(super) fn change(c: &mut Cursor<'_>) -> PlanResult<Statement> {
     let start = *c;
@@ -128,9 +129,9 @@ fn found(
         return Err(PlanError::syntax("the table that is changed cannot be joined where it is named")
             .hint("UPDATE t SET … FROM other WHERE …, DELETE FROM t USING other WHERE …"));
     }
-    let table = in_public(insert::parts(&name)?)?;
+    let table = qualified(insert::parts(&name)?)?;
     let alias = match alias {
-        None => table.clone(),
+        None => table.name.clone(),
         Some(TableAlias { name, columns, .. }) if columns.is_empty() => fold(&name),
         Some(_) => return Err(PlanError::syntax("the table that is changed has the names of its own columns")),
     };
@@ -148,7 +149,7 @@ fn found(
     select.projection.extend(named);
     select.from.extend(others);
     select.selection = selection;
-    if alias == table {
+    if alias == table.name {
         unqualify(&mut query, &table);
     }
     asof::nest_asof(&mut query)?;
@@ -156,14 +157,15 @@ fn found(
     Ok(Change { table, alias, sets, query, returning })
 }
 
-/// `public.t.column` and `tidemark.public.t.column` by the name that the table has in the query.
-pub(super) fn unqualify(query: &mut ast::Query, table: &str) {
+/// `schema.t.column` and `tidemark.schema.t.column` by the name that the table has in the query.
+pub(super) fn unqualify(query: &mut ast::Query, table: &QualifiedName) {
+    let known = table.schema.as_deref().unwrap_or(PUBLIC_SCHEMA);
     let _ = ast::visit_expressions_mut(query, |expr| {
         if let Expr::CompoundIdentifier(parts) = expr {
             let names: Vec<String> = parts.iter().map(fold).collect();
             if let [database @ .., schema, of, _] = names.as_slice()
-                && schema == "public"
-                && of == table
+                && schema == known
+                && *of == table.name
                 && (database.is_empty() || database == ["tidemark"])
             {
                 parts.drain(..names.len() - 2);
@@ -174,7 +176,7 @@ pub(super) fn unqualify(query: &mut ast::Query, table: &str) {
 }
 
 /// `SELECT FROM "$rows".table AS alias`, to be completed.
-pub(super) fn query_over(table: &str, alias: &str) -> PlanResult<Box<ast::Query>> {
+pub(super) fn query_over(table: &QualifiedName, alias: &str) -> PlanResult<Box<ast::Query>> {
     let quoted = |name: &str| format!("\"{}\"", name.replace('"', "\"\""));
     let text = format!("SELECT 1 FROM {} AS {}", rows_of(table), quoted(alias));
     let parsed = Parser::new(&PostgreSqlDialect {}).try_with_sql(&text).and_then(|mut parser| parser.parse_query());
@@ -183,7 +185,7 @@ pub(super) fn query_over(table: &str, alias: &str) -> PlanResult<Box<ast::Query>
 
 /// The query over the rows that a statement has changed or put in: `SELECT … FROM "$rows".table AS alias`.
 pub fn returning_query(
-    table: &str,
+    table: &QualifiedName,
     alias: &str,
     items: &[ast::SelectItem],
     columns: &[&str],

@@ -1,9 +1,9 @@
 //! Statements about an existing object: `DROP`, `ALTER`, `REFRESH`, `COMMENT`, `DESCRIBE`.
 
-use super::{columns, cursor::Cursor, index, name::in_public, reset, role, secret};
+use super::{columns, cursor::Cursor, index, name::qualified, reset, role, schema, secret};
 use crate::{PlanError, PlanResult, statement::Statement};
 use datafusion::sql::sqlparser::tokenizer::Token;
-use tidemark_catalog::ObjectKind;
+use tidemark_catalog::{ObjectKind, QualifiedName};
 
 /// `SOURCE`, `TABLE`, `FEATURE VIEW` (to PostgreSQL's clients `MATERIALIZED VIEW`), `VIEW`, `AGGREGATE` or `TRAINING SET`, if that is what is
 /// here.
@@ -28,7 +28,6 @@ pub(super) fn kind(c: &mut Cursor<'_>) -> Option<ObjectKind> {
 /// The kinds of objects PostgreSQL has and we do not.
 const UNKNOWN_KINDS: &[&str] = &[
     "INDEX",
-    "SCHEMA",
     "ROLE",
     "USER",
     "SECRET",
@@ -60,7 +59,7 @@ fn expect_kind(c: &mut Cursor<'_>, verb: &str) -> PlanResult<ObjectKind> {
 }
 
 /// The name of an object that exists. PostgreSQL writes an aggregate's arguments behind it; here they tell nothing.
-fn existing(c: &mut Cursor<'_>, kind: ObjectKind) -> PlanResult<String> {
+fn existing(c: &mut Cursor<'_>, kind: ObjectKind) -> PlanResult<QualifiedName> {
     let name = c.object_name()?;
     if kind == ObjectKind::Aggregate && c.at_token(&Token::LParen) {
         return Err(c.unexpected().hint("no two aggregates have one name: write it without its arguments"));
@@ -75,6 +74,9 @@ pub(super) fn drop(c: &mut Cursor<'_>) -> PlanResult<Statement> {
     }
     if c.eat("SECRET") {
         return secret::drop(c);
+    }
+    if c.eat("SCHEMA") {
+        return schema::drop(c);
     }
     if c.eat("INDEX") {
         return index::drop(c);
@@ -123,6 +125,9 @@ pub(super) fn alter(c: &mut Cursor<'_>) -> PlanResult<Statement> {
     }
     if c.eat("SECRET") {
         return secret::alter(c);
+    }
+    if c.eat("SCHEMA") {
+        return schema::alter(c);
     }
     if c.at_all(&["DEFAULT", "PRIVILEGES"]) {
         let error = PlanError::unsupported("ALTER DEFAULT PRIVILEGES is not supported");
@@ -216,6 +221,9 @@ pub(super) fn reassign(c: &mut Cursor<'_>) -> PlanResult<Statement> {
 pub(super) fn comment(c: &mut Cursor<'_>) -> PlanResult<Statement> {
     c.expect("COMMENT")?;
     c.expect("ON")?;
+    if c.eat("SCHEMA") {
+        return schema::comment(c);
+    }
     let (kind, name, column) = if c.eat("COLUMN") {
         let start = *c;
         let mut parts = c.path()?;
@@ -223,16 +231,21 @@ pub(super) fn comment(c: &mut Cursor<'_>) -> PlanResult<Statement> {
         if parts.is_empty() {
             return Err(start.place(PlanError::syntax("column name must be qualified").hint("write object.column")));
         }
-        (None, in_public(parts).map_err(|error| start.place(error))?, column)
+        (None, qualified(parts).map_err(|error| start.place(error))?, column)
     } else {
         let kind = expect_kind(c, "COMMENT ON")?;
         (Some(kind), existing(c, kind)?, None)
     };
+    let text = comment_text(c)?;
+    Ok(Statement::Comment { kind, name, column, text })
+}
+
+/// `IS 'text' | NULL`
+pub(super) fn comment_text(c: &mut Cursor<'_>) -> PlanResult<Option<String>> {
     c.expect("IS")?;
     let text = if c.eat("NULL") { None } else { Some(c.string()?) };
     // PostgreSQL: an empty comment is none
-    let text = text.filter(|text| !text.is_empty());
-    Ok(Statement::Comment { kind, name, column, text })
+    Ok(text.filter(|text| !text.is_empty()))
 }
 
 pub(super) fn describe(c: &mut Cursor<'_>) -> PlanResult<Statement> {

@@ -8,7 +8,7 @@ use crate::{
 };
 use datafusion::sql::sqlparser::tokenizer::Token;
 use std::collections::BTreeMap;
-use tidemark_catalog::{Encode, Include, ObjectKind, SqlType};
+use tidemark_catalog::{Encode, Include, ObjectKind, QualifiedName, SqlType};
 
 /// Behind `CREATE TEMPORARY TABLE`: as any other, with `ON COMMIT` before `AS` or at the end.
 pub(super) fn create_temporary(c: &mut Cursor<'_>) -> PlanResult<Statement> {
@@ -126,7 +126,7 @@ fn columns_missing(c: Cursor<'_>, kind: ObjectKind, error: PlanError) -> PlanErr
     error.hint(format!("a {kind} needs its columns: ( name type, … )"))
 }
 
-fn create_table_as(c: &mut Cursor<'_>, name: String, if_not_exists: bool) -> PlanResult<Statement> {
+fn create_table_as(c: &mut Cursor<'_>, name: QualifiedName, if_not_exists: bool) -> PlanResult<Statement> {
     let mut query = *c;
     // sqlparser does not know the closing WITH [NO] DATA
     for (words, data) in [(&["WITH", "NO", "DATA"][..], false), (&["WITH", "DATA"][..], true)] {

@@ -104,7 +104,7 @@ pub trait Backend: Send + Sync + 'static {
 
     /// A statement whose whole text the backend knows well enough to have it prepared without reading it again: one that
     /// has no parameters and is nearly always answered by [`Backend::execute_now`]. Where it is not, the text is split.
-    fn recall(&self, _sql: &str) -> Option<Arc<Self::Prepared>> {
+    fn recall(&self, _session: &mut Self::Session, _sql: &str) -> Option<Arc<Self::Prepared>> {
         None
     }
 

@@ -18,12 +18,12 @@ use std::{
     collections::{BTreeSet, HashSet},
     sync::Arc,
 };
-use tidemark_catalog::{Body, Object, ObjectKind, Snapshot};
+use tidemark_catalog::{Body, Object, ObjectKind, QualifiedName, Snapshot};
 use tidemark_engine::{runtime, seam::Removal};
 use tidemark_planner::{error::missing_object, exact, statement::Change, table::ROW_COLUMN};
 
 /// The table whose rows can be taken back.
-pub fn target<'a>(snapshot: &'a Snapshot, name: &str, command: &str) -> Result<&'a Arc<Object>, PgError> {
+pub fn target<'a>(snapshot: &'a Snapshot, name: &QualifiedName, command: &str) -> Result<&'a Arc<Object>, PgError> {
     let Some(object) = snapshot.get(name) else {
         return Err(missing_object(snapshot, "relation", name, |object| object.kind() == ObjectKind::Table).into());
     };

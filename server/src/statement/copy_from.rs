@@ -15,7 +15,7 @@ use arrow::record_batch::RecordBatch;
 use async_trait::async_trait;
 use bytes::Bytes;
 use std::sync::Arc;
-use tidemark_catalog::{Object, ObjectKind, Relation};
+use tidemark_catalog::{Object, ObjectKind, QualifiedName, Relation};
 use tidemark_engine::runtime::{Conflict, IngestReport};
 use tidemark_planner::statement::{CopyFormat, CopyOptions};
 
@@ -27,14 +27,14 @@ const CHUNK_ROWS: usize = 65_536;
 pub fn execute(
     database: &Arc<Database>,
     session: &mut Session,
-    table: &str,
+    table: &QualifiedName,
     columns: &[String],
     options: &CopyOptions,
 ) -> Result<Outcome, PgError> {
     let snapshot = session.snapshot(database);
     let object = target(&snapshot, table)?.clone();
     let map = column_map(&object, columns)?;
-    let decoder = CopyDecoder::new(table, options, object.schema(), &map, session.format.time_zone, BATCH_ROWS)?;
+    let decoder = CopyDecoder::new(&table.name, options, object.schema(), &map, session.format.time_zone, BATCH_ROWS)?;
     let is_topic = object.relation().and_then(Relation::topic).is_some();
     let layout = CopyLayout { binary: options.format == CopyFormat::Binary, columns: map.len() as i16 };
     let sink = Sink {

@@ -164,13 +164,13 @@ pub fn feature_view(
     let snapshot = session.snapshot(database);
     let plan = create_feature_view::plan(&snapshot, session, create)?;
     match format {
-        ExplainFormat::Probes => shown(&probes_sql(&plan, &create.name)?, format),
+        ExplainFormat::Probes => shown(&probes_sql(&plan, &create.name.name)?, format),
         ExplainFormat::Text | ExplainFormat::Json => {
             let kept_with = database.owner()?.engine.kept_with(&plan);
             let mut names: Vec<_> =
                 kept_with.iter().filter_map(|id| Some(snapshot.get_id(*id)?.name.clone())).collect();
             names.sort();
-            shown(&describe(&plan, &create.name, &names), format)
+            shown(&describe(&plan, &create.name.name, &names), format)
         }
     }
 }

@@ -15,7 +15,7 @@ use arrow::{
 use datafusion::{scalar::ScalarValue, sql::sqlparser::ast};
 use futures::TryStreamExt;
 use std::{borrow::Cow, collections::BTreeSet, sync::Arc};
-use tidemark_catalog::{Column, Include, Object, Relation, Snapshot};
+use tidemark_catalog::{Column, Include, Object, QualifiedName, Relation, Snapshot};
 use tidemark_engine::{
     layout::constant,
     runtime::{Conflict, IngestReport},
@@ -28,7 +28,7 @@ use tidemark_planner::{
 };
 
 /// The source or table that rows can be put into.
-pub fn target<'a>(snapshot: &'a Snapshot, name: &str) -> Result<&'a Arc<Object>, PgError> {
+pub fn target<'a>(snapshot: &'a Snapshot, name: &QualifiedName) -> Result<&'a Arc<Object>, PgError> {
     match snapshot.get(name) {
         None => Err(missing_object(snapshot, "relation", name, |object| object.relation().is_some()).into()),
         Some(object) if object.relation().is_none() => {

@@ -30,7 +30,14 @@ fn source(id: u32, name: &str) -> Object {
         sql: String::new(),
     };
     let id = ObjectId(ObjectId::FIRST.0 + id);
-    Object { id, name: name.to_string(), created_us: 0, comment: None, body: Body::Source(relation) }
+    Object {
+        id,
+        name: name.to_string(),
+        created_us: 0,
+        comment: None,
+        place: Default::default(),
+        body: Body::Source(relation),
+    }
 }
 
 /// The plan of a view `SELECT k, at, columns FROM …`, `rest` being what follows the columns.

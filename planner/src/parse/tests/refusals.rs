@@ -77,7 +77,7 @@ fn what_is_refused_says_so() {
     );
     never("DROP TABLE other.public.t", "cross-database references are not implemented: \"other.public.t\"", "other");
     never("EXPLAIN (FORMAT YAML) SELECT 1", "EXPLAIN (FORMAT YAML) is not supported", "YAML");
-    check_error("CREATE TABLE x.t (a int)", "3F000", "schema \"x\" does not exist", "x.t");
+    check_error("CREATE TABLE history_x.t (a int)", "3F000", "schema \"history_x\" is read-only", "history_x.t");
     check_error("DROP TABLE history.t", "3F000", "schema \"history\" is read-only", "history");
     check_error("CREATE TABLE t (a foo)", "42704", "type \"foo\" does not exist", "foo");
     check_error(

@@ -48,7 +48,14 @@ fn relation(columns: Vec<Column>, primary_key: Vec<usize>, event_time: Option<us
 }
 
 fn object(id: u32, name: &str, comment: Option<&str>, body: Body) -> Object {
-    Object { id: ObjectId(id), name: name.into(), created_us: 0, comment: comment.map(Into::into), body }
+    Object {
+        id: ObjectId(id),
+        name: name.into(),
+        created_us: 0,
+        comment: comment.map(Into::into),
+        place: Default::default(),
+        body,
+    }
 }
 
 /// A source, a table with a primary key, a feature view and a view.
