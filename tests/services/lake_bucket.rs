@@ -1,9 +1,10 @@
-//! A server whose history is in a bucket: killed and started again, with a copy of its directory, and where nothing can be
-//! committed for a while.
+//! A server whose history is in a bucket, and behind a REST catalog: killed and started again, with a copy of its directory,
+//! and where nothing can be committed for a while.
 
 use crate::{
     comes,
     http_proxy::{Fault, Proxy},
+    rest_catalog::RestCatalog,
     run,
     s3_server::S3Server,
     server::{Folder, Server, rows, skipped, value},
@@ -130,4 +131,57 @@ async fn a_bucket_that_is_away_stops_history_and_nothing_else_and_then_all_of_it
     proxy.set(|_, _| None);
     insert(&client, 2).await?;
     comes(&client, "SELECT count(*) FROM history.counted", "5").await.context("every step, once")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn history_behind_a_rest_catalog_goes_on_after_a_kill_and_answers_that_were_lost() -> Result<()> {
+    let Some(catalog) = RestCatalog::shared()? else {
+        return skipped(
+            "tests/services/.iceberg-rest or TIDEMARK_TEST_S3_PYTHON is missing; scripts/setup.sh test makes it",
+        );
+    };
+    let proxy = Proxy::before(catalog.port(), |_, _| None).await?;
+    let (mut folder, url, s3) = (folder()?, catalog.s3.prefix(), catalog.s3.endpoint());
+    folder.set("TIDEMARK_HISTORY_CATALOG_CREDENTIAL", "a.bearer.token".into());
+    let rest = format!("rest+{}?prefix=server_", proxy.endpoint());
+    let bucket = ["--warehouse", &url, "--s3-endpoint", &s3, "--commit-interval", "100ms"];
+    let arguments = [&bucket[..], &["--history-catalog", &rest]].concat();
+    let mut server = Server::start_with(&folder, &arguments).await?;
+    let client = server.connect().await?;
+    make(&client).await?;
+    insert(&client, 0).await?;
+    // Every commit is done, and no answer to one comes: the table tells.
+    proxy.set(|_, line| line.starts_with("POST").then_some(Fault::AnswerLost));
+    for minute in 1..4 {
+        insert(&client, minute).await?;
+        let steps = (2 * minute + 1).to_string();
+        comes(&client, "SELECT count(*) FROM history.counted", &steps)
+            .await
+            .context("a commit of which nobody knows")?;
+    }
+    proxy.set(|_, _| None);
+    insert(&client, 4).await?;
+    server.kill()?;
+
+    let server = Server::start_with(&folder, &arguments).await?;
+    let client = server.connect().await?;
+    comes(&client, "SELECT count(*) FROM history.counted", "9").await?;
+    comes(&client, "SELECT count(*) FROM (SELECT DISTINCT u, at FROM history.counted) steps", "9").await?;
+    run(&client, "OPTIMIZE history.counted").await?;
+    run(&client, "VACUUM history.counted RETAIN '0 seconds'").await?;
+    comes(&client, "SELECT count(*) FROM history.counted WHERE n > 0", "9").await?;
+    ensure!(!folder.data().join("warehouse/catalog.db").exists(), "there is no other catalog");
+    for shown in rows(&client, "SHOW ALL").await? {
+        ensure!(!shown.iter().flatten().any(|text| text.contains("a.bearer.token")), "{shown:?}");
+    }
+    drop((client, server));
+    let mut refused = Server::spawn(&folder, &bucket)?;
+    ensure!(!refused.ended().await?.success(), "a start without the catalog");
+    ensure!(
+        folder.log_tail().contains("start the server with --history-catalog rest+http://"),
+        "{}",
+        folder.log_tail()
+    );
+    ensure!(!folder.log_tail().contains("a.bearer.token"), "the log has a secret");
+    Ok(())
 }

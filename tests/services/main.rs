@@ -10,6 +10,8 @@ mod broker;
 mod http_proxy;
 #[path = "../redis_server/mod.rs"]
 mod redis_server;
+#[path = "../rest_catalog/mod.rs"]
+mod rest_catalog;
 #[path = "../s3_server/mod.rs"]
 mod s3_server;
 #[path = "../server/mod.rs"]
