@@ -228,13 +228,13 @@ impl Bucket {
 
     pub(super) async fn list(&self, folder: &str) -> SeamResult<Vec<ObjectMeta>> {
         let path = self.object(folder)?;
-        let found = self.store.list(Some(&path)).try_collect().await;
+        let found = self.store.list(Some(&path)).try_collect::<Vec<ObjectMeta>>().await;
         found.map_err(|error| failed("listing", &error))
     }
 
     /// Removes objects; those that are not there are none.
     pub(super) async fn remove(&self, objects: Vec<Path>) -> Result<(), Error> {
-        let objects = futures::stream::iter(objects.into_iter().map(Ok));
+        let objects = futures::stream::iter(objects.into_iter().map(Ok::<Path, Error>));
         self.store.delete_stream(Box::pin(objects)).try_for_each(|_| std::future::ready(Ok(()))).await
     }
 

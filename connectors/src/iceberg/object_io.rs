@@ -155,7 +155,8 @@ impl Writer {
         }
         if let Some((upload, parts)) = &mut self.upload {
             self.sent += part.len() as u64;
-            parts.push(store.put_part(&self.path, upload, parts.len(), part).await?);
+            let id = store.put_part(&self.path, upload, parts.len(), part).await?;
+            parts.push(id);
         }
         Ok(())
     }
