@@ -8,7 +8,7 @@ use tidemark_catalog::{Place, SearchPath, Snapshot, TEMPORARY_SCHEMA, schema_of_
 
 /// The schemas where a name without one is looked for, in this order. The catalog's tables come first, where the path does not say
 /// otherwise.
-pub(crate) fn looked_for(path: &[String]) -> impl Iterator<Item = &str> {
+pub fn looked_for(path: &[String]) -> impl Iterator<Item = &str> {
     let catalog = (!path.iter().any(|schema| schema == "pg_catalog")).then_some("pg_catalog");
     [TEMPORARY_SCHEMA].into_iter().chain(catalog).chain(path.iter().map(String::as_str))
 }
