@@ -5,6 +5,7 @@
 //! through the [`CatalogStore`], which is durable before the new snapshot becomes visible.
 
 mod access;
+mod layout;
 mod name;
 mod object;
 pub mod role;
@@ -16,6 +17,7 @@ mod training_set;
 mod types;
 
 pub use access::{Access, Acl, PUBLIC, Privileges};
+pub use layout::{Layout, Stored};
 pub use name::{
     Meanings, NameRef, NoPlace, PUBLIC_SCHEMA, Place, QualifiedName, SYSTEM_SCHEMAS, SearchPath, TEMPORARY_SCHEMA,
     history_schema, is_read_only, schema_of_history,

@@ -1,6 +1,6 @@
 //! The definitions themselves. Everything here is plain data, serialised as JSON in the catalog store.
 
-use crate::{PUBLIC_SCHEMA, Place, QualifiedName, SqlType, TrainingSet};
+use crate::{Layout, PUBLIC_SCHEMA, Place, QualifiedName, SqlType, TrainingSet};
 use arrow_schema::{Field, Schema, SchemaRef};
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, fmt, sync::Arc};
@@ -134,7 +134,10 @@ pub struct Relation {
     /// Columns that tell about a message and are not in it (`INCLUDE`), as indices into `columns`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub includes: Vec<(usize, Include)>,
-    /// The statement that created it, as written.
+    /// What `ALTER … COLUMN` has made of its columns.
+    #[serde(default)]
+    pub layout: Layout,
+    /// The statement that created it, as written; after an `ALTER … COLUMN` one that would create it so.
     pub sql: String,
 }
 
@@ -200,6 +203,7 @@ impl Relation {
             retention_us: None,
             dead_letter_retention_us: None,
             includes: vec![],
+            layout: Layout::default(),
             options: BTreeMap::new(),
             sql,
         }

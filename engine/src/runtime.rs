@@ -16,6 +16,7 @@
 
 mod change;
 mod checkpoint;
+mod columns;
 mod extent;
 mod failed;
 mod family;
@@ -31,6 +32,7 @@ mod topic;
 
 use change::gone;
 pub use change::{Alone, Change, Turn};
+pub(crate) use columns::records_of;
 pub use failed::Failure;
 pub use letters::DeadLetter;
 pub use maintenance::Maintenance;

@@ -1,9 +1,11 @@
 //! The statements of the surface (`docs/sql.md`), as parsed: names and options resolved to Rust types, nothing bound.
 
 mod change;
+mod merge;
 mod role;
 
-pub use change::{Change, all_of, returned, rows_of};
+pub use change::{Change, all_of, is_default, returned, rows_of};
+pub use merge::{Merge, MergeAction, MergeClause};
 pub use role::{Grant, GrantRoles, GrantTarget, Hidden, RoleName, RoleOptions};
 
 use datafusion::sql::sqlparser::ast;
@@ -55,6 +57,12 @@ pub enum Statement {
         names: Vec<QualifiedName>,
         cascade: bool,
     },
+    CreateIndex(CreateIndex),
+    /// `DROP INDEX [IF EXISTS] name [, …]`
+    DropIndex {
+        if_exists: bool,
+        names: Vec<QualifiedName>,
+    },
     /// `ALTER {SOURCE | TABLE | FEATURE VIEW | VIEW | AGGREGATE | TRAINING SET} [IF EXISTS] name RENAME TO to`
     Rename {
         kind: ObjectKind,
@@ -68,6 +76,13 @@ pub enum Statement {
         if_exists: bool,
         name: QualifiedName,
         options: BTreeMap<String, String>,
+    },
+    /// `ALTER {SOURCE | TABLE} [IF EXISTS] name { ADD | DROP | ALTER [COLUMN] … }, …`, `… RENAME [COLUMN] name TO to`
+    AlterColumns {
+        kind: ObjectKind,
+        if_exists: bool,
+        name: QualifiedName,
+        changes: Vec<ColumnChange>,
     },
     /// `ALTER FEATURE VIEW [IF EXISTS] name ALTER [COLUMN] column { SET DEFAULT literal | DROP DEFAULT }`; `value` is the
     /// literal's text, `None` for NULL and DROP
@@ -241,6 +256,7 @@ pub enum Statement {
     },
     Insert(Insert),
     Change(Change),
+    Merge(Merge),
     /// `TRUNCATE [TABLE] name, …`
     Truncate {
         tables: Vec<QualifiedName>,
@@ -375,6 +391,8 @@ pub struct CreateRelation {
     pub name: QualifiedName,
     pub if_not_exists: bool,
     pub columns: Vec<ColumnDef>,
+    /// What `DEFAULT` says, by the column's name: a literal's text.
+    pub defaults: BTreeMap<String, String>,
     /// Those of `INCLUDE`, which come behind the others, as indices into `columns`.
     pub includes: Vec<(usize, Include)>,
     /// From a column's `PRIMARY KEY` or the table constraint.
@@ -394,6 +412,25 @@ pub struct ColumnDef {
     pub name: String,
     pub ty: SqlType,
     pub not_null: bool,
+}
+
+/// `CREATE [UNIQUE] INDEX [CONCURRENTLY] [[IF NOT EXISTS] name] ON table ( item, … ) …`
+#[derive(Debug, Clone, PartialEq)]
+pub struct CreateIndex {
+    pub name: Option<String>,
+    pub table: QualifiedName,
+    pub unique: bool,
+    /// `None`: an expression.
+    pub columns: Vec<Option<String>>,
+}
+
+/// One action of `ALTER TABLE`; a default is a literal's text, `None` NULL.
+#[derive(Debug, Clone, PartialEq)]
+pub enum ColumnChange {
+    Add { if_not_exists: bool, column: ColumnDef, default: Option<String> },
+    Drop { if_exists: bool, name: String },
+    Rename { name: String, to: String },
+    SetDefault { name: String, value: Option<String> },
 }
 
 /// `CREATE [OR REPLACE] FEATURE VIEW [IF NOT EXISTS] name [WITH ( … )] AS query`

@@ -113,6 +113,7 @@ pub fn is_audited(statement: &Statement) -> bool {
             | S::Drop { .. }
             | S::Rename { .. }
             | S::SetOptions { .. }
+            | S::AlterColumns { .. }
             | S::SetDefault { .. }
             | S::ResetTopic { .. }
             | S::SetOwner { .. }

@@ -10,7 +10,7 @@ use crate::{
     },
     prepared::{Prepared, PreparedLookup},
     serving::Serving,
-    session::Session,
+    session::{Session, State},
     sessions::Open,
     statement::{self, served_lookup::ServedLookup},
     system::{SessionFacts, functions, pg_sleep},
@@ -18,7 +18,7 @@ use crate::{
 use arrow::datatypes::Schema;
 use async_trait::async_trait;
 use bytes::BytesMut;
-use datafusion::execution::FunctionRegistry;
+use datafusion::execution::{FunctionRegistry, SessionState};
 use std::{borrow::Cow, sync::Arc, time::Duration};
 use tidemark_catalog::{Access, ObjectId};
 use tidemark_planner::{
@@ -34,6 +34,21 @@ pub struct TidemarkBackend {
     pub started_us: i64,
     /// What sessions begin with; `None`: no limit.
     pub statement_timeout: Option<Duration>,
+}
+
+/// What a session plans with: beside what all have, the functions that know the session.
+fn session_state(database: &Arc<Database>, facts: &SessionFacts) -> SessionState {
+    let mut state = database.base.clone();
+    let current = database.clone();
+    let own = functions(Arc::new(move || current.system_tables()), facts.clone());
+    for function in own.into_iter().chain([pg_sleep(database.clock.clone())]) {
+        let name = function.name().to_owned();
+        // A map takes anything; where that changes, the function is missing and is said to be.
+        if let Err(error) = state.register_udf(function) {
+            tracing::error!(name, %error, "a function was not registered");
+        }
+    }
+    state
 }
 
 /// Who was admitted and is no role that may log in: by `NOLOGIN`, or because it has been dropped since it was asked for its
@@ -110,9 +125,9 @@ impl pg::Backend for TidemarkBackend {
         let connection = (startup.connection_id, startup.peer);
         let channels = self.database.view_events.channels.clone();
         let outbox = Arc::new(Outbox::new(channels, startup.bell, startup.connection_id));
-        let state = self.database.base.clone();
+        let base = self.database.clone();
+        let state = State::new(move || base.base.clone());
         let mut session = Session::new(startup.user, connection, login, state, startup.hold, outbox);
-        let database = self.database.clone();
         let facts = SessionFacts {
             user: session.user.clone(),
             role,
@@ -121,10 +136,8 @@ impl pg::Backend for TidemarkBackend {
             settings: session.shared.clone(),
             outbox: session.outbox.clone(),
         };
-        for function in functions(Arc::new(move || database.system_tables()), facts) {
-            session.state.register_udf(function).map_err(PgError::from)?;
-        }
-        session.state.register_udf(pg_sleep(self.database.clock.clone())).map_err(PgError::from)?;
+        let database = self.database.clone();
+        session.state = State::new(move || session_state(&database, &facts));
         if self.database.serving().is_some() {
             session.only_reads();
         }
@@ -359,6 +372,10 @@ impl pg::Backend for TidemarkBackend {
 
     fn statement_timeout(&self, session: &mut Session) -> Option<Duration> {
         session.statement_timeout()
+    }
+
+    fn idle_timeout(&self, session: &mut Session, in_transaction: bool) -> Option<Duration> {
+        session.idle_timeout(in_transaction)
     }
 
     fn failed(&self, session: &mut Session) {

@@ -80,6 +80,7 @@ impl From<IngestError> for PgError {
         match error {
             IngestError::NotAdmitted { .. } => PgError::error("22023", error.to_string())
                 .hint("no row was changed: mend the event time that the statement gives"),
+            IngestError::Altered(_) => PgError::error("40001", error.to_string()).hint("run it again"),
             IngestError::TakenBefore { .. } => PgError::error("XX000", error.to_string()),
             IngestError::Duplicate { ref key, .. } => PgError::error("23505", error.to_string())
                 .detail(key.clone())

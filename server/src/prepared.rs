@@ -151,7 +151,10 @@ impl Prepared {
                 let declared = &instants::declared(&numbers, declared)?;
                 let mut types = statement::insert::parameter_types(&snapshot, insert, declared)?;
                 if types.len() < parameters_in_query(&insert.query) || types.contains(&None) {
-                    let query = instants::standing_in(&insert.query, &numbers, database.clock.now_us())?;
+                    let object = statement::insert::target(&snapshot, &insert.table)?;
+                    let map = statement::insert::column_map(object, &insert.columns)?;
+                    let query = statement::insert::with_defaults(object, &map, &insert.query);
+                    let query = instants::standing_in(&query, &numbers, database.clock.now_us())?;
                     let plan = statement::query::bind(database, session, &query, &types)?;
                     types = deduced(&plan.plan, types)?.types;
                 }
@@ -164,14 +167,22 @@ impl Prepared {
             }
             Statement::Change(change) => {
                 let types = statement::change::parameter_types(&snapshot, change, declared)?;
-                let plan = statement::query::bind(database, session, &change.query, &types)?;
+                let object = statement::change::target(&snapshot, &change.table, change.command())?;
+                let query = statement::change::with_defaults(object, change)?;
+                let plan = statement::query::bind(database, session, &query, &types)?;
                 let types = deduced(&plan.plan, types)?.types;
                 prepared.parameter_oids = oids(&types, declared);
                 if change.returning.is_some() {
-                    let object = statement::change::target(&snapshot, &change.table, change.command())?;
                     prepared.schema =
                         returned(database, session, statement::change::returning(object, change), &types)?;
                 }
+            }
+            Statement::Merge(merge) => {
+                let types = statement::merge::parameter_types(&snapshot, merge, declared)?;
+                let object = statement::change::target(&snapshot, &merge.table, "MERGE")?;
+                let query = statement::merge::with_defaults(object, merge)?;
+                let plan = statement::query::bind(database, session, &query, &types)?;
+                prepared.parameter_oids = oids(&deduced(&plan.plan, types)?.types, declared);
             }
             Statement::AdvanceWatermark { to, .. } | Statement::ResetTopic { to: ResetTo::Instant(to), .. } => {
                 let numbers = instants::of_expression(to);

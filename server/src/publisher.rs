@@ -200,6 +200,7 @@ mod tests {
             dead_letter_retention_us: None,
             options,
             includes: vec![],
+            layout: Default::default(),
             sql: "CREATE SOURCE clicks …".to_string(),
         };
         let (id, name) = (ObjectId::FIRST, "clicks".to_string());

@@ -1,6 +1,7 @@
 //! Executing statements: one file each, this one sends them there.
 
 mod advance_watermark;
+mod alter_columns;
 mod assign;
 mod authorize;
 pub mod change;
@@ -18,10 +19,12 @@ mod explain_json;
 mod files_table;
 mod from_text;
 mod grant;
+mod index;
 pub mod insert;
 pub mod instants;
 pub mod lookup;
 mod maintain;
+pub mod merge;
 mod parquet_columns;
 mod prepare;
 pub mod query;
@@ -123,6 +126,10 @@ async fn run(
             let parameters = parameters(session, prepared, bound)?;
             change::execute(database, session, statement, prepared, &parameters, bound).await
         }
+        Statement::Merge(statement) => {
+            let parameters = parameters(session, prepared, bound)?;
+            merge::execute(database, session, statement, prepared, &parameters).await
+        }
         Statement::Truncate { tables } => change::truncate(database, session, tables).await,
         Statement::CreateRelation(statement) => {
             create_relation::execute(database, session, statement, &parsed.text, None).await
@@ -168,6 +175,8 @@ async fn run(
         Statement::Drop { kind, if_exists, names, cascade } => {
             drop::execute(database, session, *kind, *if_exists, names, *cascade).await
         }
+        Statement::CreateIndex(statement) => index::create(database, session, statement),
+        Statement::DropIndex { if_exists, names } => index::drop(database, session, *if_exists, names),
         Statement::Rename { kind: ObjectKind::Aggregate, if_exists, name, to } => {
             rename_aggregate::execute(database, session, *if_exists, name, to).await
         }
@@ -176,6 +185,9 @@ async fn run(
         }
         Statement::SetOptions { kind, if_exists, name, options } => {
             set_options::execute(database, session, *kind, *if_exists, name, options).await
+        }
+        Statement::AlterColumns { kind, if_exists, name, changes } => {
+            alter_columns::execute(database, session, *kind, *if_exists, name, changes).await
         }
         Statement::SetDefault { if_exists, name, column, value } => {
             set_default::execute(database, session, *if_exists, name, column, value.as_deref()).await
@@ -326,6 +338,7 @@ fn changes(statement: &Statement) -> Option<Cow<'static, str>> {
     match statement {
         Statement::Insert(_) => Some("INSERT".into()),
         Statement::Change(change) => Some(change.command().into()),
+        Statement::Merge(_) => Some("MERGE".into()),
         Statement::Truncate { .. } => Some("TRUNCATE TABLE".into()),
         Statement::CopyFrom { .. } => Some("COPY FROM".into()),
         Statement::CreateRelation(create) => of("CREATE", create.kind),
@@ -336,6 +349,8 @@ fn changes(statement: &Statement) -> Option<Cow<'static, str>> {
         Statement::CreateTrainingSet(_) => of("CREATE", ObjectKind::TrainingSet),
         Statement::RefreshTrainingSet { .. } => of("REFRESH", ObjectKind::TrainingSet),
         Statement::Drop { kind, .. } => of("DROP", *kind),
+        Statement::CreateIndex(_) => Some("CREATE INDEX".into()),
+        Statement::DropIndex { .. } => Some("DROP INDEX".into()),
         Statement::SetOwner { kind, .. } => of("ALTER", *kind),
         Statement::CreateSchema { .. } => Some("CREATE SCHEMA".into()),
         Statement::DropSchema { .. } => Some("DROP SCHEMA".into()),
@@ -352,6 +367,7 @@ fn changes(statement: &Statement) -> Option<Cow<'static, str>> {
         Statement::Rename { kind, .. } | Statement::SetOptions { kind, .. } | Statement::ResetTopic { kind, .. } => {
             of("ALTER", *kind)
         }
+        Statement::AlterColumns { kind, .. } => of("ALTER", *kind),
         Statement::AdvanceWatermark { .. } => of("ALTER", ObjectKind::Source),
         Statement::Resume { .. } | Statement::SetDefault { .. } => of("ALTER", ObjectKind::FeatureView),
         Statement::Comment { .. } | Statement::CommentSchema { .. } => Some("COMMENT".into()),
@@ -375,7 +391,8 @@ fn admit_to_serving(statement: &Statement) -> Result<(), PgError> {
 /// in holds on only while they are applied; a refresh may end after any row.
 fn is_whole(statement: &Statement) -> bool {
     match statement {
-        Statement::Insert(_) | Statement::Change(_) | Statement::Truncate { .. } | Statement::CopyFrom { .. } => false,
+        Statement::Insert(_) | Statement::Change(_) | Statement::Merge(_) => false,
+        Statement::Truncate { .. } | Statement::CopyFrom { .. } => false,
         Statement::CreateTableAs { .. } => false,
         Statement::RefreshOnlineStore { .. } => false,
         // Computes for long, and holds on only while it commits.

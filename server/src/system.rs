@@ -18,6 +18,7 @@ mod functions;
 mod information_schema;
 mod introspection;
 pub mod inventory;
+mod lateral;
 mod own;
 mod pg_catalog;
 mod privileges;

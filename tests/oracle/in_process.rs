@@ -305,8 +305,9 @@ impl UnderTest for InProcess {
             .collect()
     }
 
-    async fn lookup_as_of(&mut self, view: &Named<'_>, probes: &[Probe]) -> Result<Vec<Answer>> {
-        self.as_of(view, probes)
+    async fn lookup_as_of(&mut self, view: &Named<'_>, keys: &[Vec<String>], t_us: i64) -> Result<Vec<Answer>> {
+        let probes: Vec<Probe> = keys.iter().map(|key| Probe { key: key.clone(), t_us }).collect();
+        self.as_of(view, &probes)
     }
 
     async fn spine(&mut self, view: &Named<'_>, probes: &[Probe]) -> Result<Vec<Answer>> {

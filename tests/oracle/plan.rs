@@ -97,6 +97,7 @@ pub fn object(source: &Source) -> Object {
             retention_us: None,
             dead_letter_retention_us: None,
             includes: vec![],
+            layout: Default::default(),
             options: BTreeMap::new(),
             sql: String::new(),
         }),

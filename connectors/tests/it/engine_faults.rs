@@ -328,6 +328,7 @@ fn clicks() -> Object {
         retention_us: None,
         dead_letter_retention_us: None,
         includes: vec![],
+        layout: Default::default(),
         options: BTreeMap::new(),
         sql: String::new(),
     };

@@ -90,6 +90,7 @@ fn compiled(query: &str, ttl: Option<&str>) -> Arc<CompiledView> {
         retention_us: None,
         dead_letter_retention_us: None,
         includes: vec![],
+        layout: Default::default(),
         options: BTreeMap::new(),
         sql: String::new(),
     };
@@ -304,7 +305,7 @@ impl World {
         if moved > 0 {
             self.finish(moved);
         }
-        let taken = self.subject.take_frozen(&frozen);
+        let taken = self.subject.take_frozen(&frozen).await;
         let steps: Vec<Stepped> = pending.chunks.iter().flat_map(|chunk| chunk.iter().map(stepped)).collect();
         assert!(steps.iter().all(|step| step.1 >= self.committed_us), "a step is committed twice");
         self.history.extend(steps);
@@ -323,7 +324,7 @@ impl World {
         let counts = written.is_ok() || counts == Some(frozen.generation.to_be_bytes().to_vec());
         match counts {
             true => {
-                self.subject.set_saved(&frozen).expect("settled");
+                self.subject.set_saved(&frozen).await.expect("settled");
                 self.saved = Some((frozen, upto));
             }
             false => self.subject.set_lost().expect("cleared up"),

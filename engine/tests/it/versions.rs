@@ -112,6 +112,7 @@ fn table() -> Object {
         retention_us: None,
         dead_letter_retention_us: None,
         includes: vec![],
+        layout: Default::default(),
         options: BTreeMap::new(),
         sql: String::new(),
     };

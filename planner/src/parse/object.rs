@@ -1,6 +1,6 @@
 //! Statements about an existing object: `DROP`, `ALTER`, `REFRESH`, `COMMENT`, `DESCRIBE`.
 
-use super::{cursor::Cursor, name::qualified, reset, role, schema, secret};
+use super::{columns, cursor::Cursor, index, name::qualified, reset, role, schema, secret};
 use crate::{PlanError, PlanResult, statement::Statement};
 use datafusion::sql::sqlparser::tokenizer::Token;
 use tidemark_catalog::{ObjectKind, QualifiedName};
@@ -77,6 +77,9 @@ pub(super) fn drop(c: &mut Cursor<'_>) -> PlanResult<Statement> {
     }
     if c.eat("SCHEMA") {
         return schema::drop(c);
+    }
+    if c.eat("INDEX") {
+        return index::drop(c);
     }
     if c.at("OWNED") {
         let error = PlanError::unsupported("DROP OWNED is not supported");
@@ -163,10 +166,15 @@ pub(super) fn alter(c: &mut Cursor<'_>) -> PlanResult<Statement> {
     if matches!(kind, ObjectKind::Source | ObjectKind::Table) && c.eat_all(&["RESET", "TO"]) {
         return reset::reset_topic(c, kind, if_exists, name);
     }
+    if matches!(kind, ObjectKind::Source | ObjectKind::Table)
+        && let Some(changes) = columns::changes(c)?
+    {
+        return Ok(Statement::AlterColumns { kind, if_exists, name, changes });
+    }
     if kind == ObjectKind::FeatureView && c.eat("ALTER") {
         c.eat("COLUMN");
         let column = c.identifier()?;
-        let value = default(c)?;
+        let value = columns::default(c, "feature view")?;
         return Ok(Statement::SetDefault { if_exists, name, column, value });
     }
     if kind == ObjectKind::FeatureView && c.eat("RESUME") {
@@ -187,7 +195,7 @@ pub(super) fn alter(c: &mut Cursor<'_>) -> PlanResult<Statement> {
                             "ALTER {verb} … RENAME TO, OWNER TO, SET ( option = value ), ALTER COLUMN … SET DEFAULT and RESUME are"
                         ),
                         _ => format!(
-                            "ALTER {verb} … RENAME TO, OWNER TO, SET ( option = value ), ADVANCE WATERMARK TO and RESET TO are"
+                            "ALTER {verb} … ADD, DROP, RENAME and ALTER COLUMN, RENAME TO, OWNER TO, SET ( option = value ), ADVANCE WATERMARK TO and RESET TO are"
                         ),
                     },
                 ),
@@ -195,55 +203,6 @@ pub(super) fn alter(c: &mut Cursor<'_>) -> PlanResult<Statement> {
         }
         None => Err(c.unexpected()),
     }
-}
-
-/// `SET DEFAULT literal | DROP DEFAULT`: the literal's text; the column says how it is read.
-fn default(c: &mut Cursor<'_>) -> PlanResult<Option<String>> {
-    if c.eat_all(&["DROP", "DEFAULT"]) {
-        return Ok(None);
-    }
-    let action = *c;
-    if !c.eat_all(&["SET", "DEFAULT"]) {
-        return Err(match c.keyword(0) {
-            Some(_) => action.place(
-                PlanError::unsupported("a column of a feature view can only be given a default")
-                    .hint("SET DEFAULT and DROP DEFAULT; its type and name are what the view's SELECT says"),
-            ),
-            None => c.unexpected(),
-        });
-    }
-    let start = *c;
-    if c.eat("NULL") {
-        return Ok(None);
-    }
-    for word in ["TRUE", "FALSE"] {
-        if c.eat(word) {
-            return Ok(Some(word.to_lowercase()));
-        }
-    }
-    if c.keyword(0).is_none() {
-        let value = c.option_value()?;
-        return match c.done() {
-            true => Ok(Some(value)),
-            false => Err(not_a_literal(start)),
-        };
-    }
-    // `INTERVAL '0'`: the column has a type of its own.
-    match c.sql_type().is_ok().then(|| c.at_string()).flatten() {
-        Some(value) => {
-            c.skip();
-            Ok(Some(value))
-        }
-        None => Err(not_a_literal(start)),
-    }
-}
-
-fn not_a_literal(c: Cursor<'_>) -> PlanError {
-    c.place(
-        PlanError::unsupported("the default of a feature is not a literal").hint(
-            "write a number, TRUE, FALSE, NULL or a quoted text that reads as the feature's type: '{}', '1 hour'",
-        ),
-    )
 }
 
 /// `REASSIGN OWNED BY role, … TO role`

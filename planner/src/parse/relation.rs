@@ -57,6 +57,7 @@ pub(super) fn create(c: &mut Cursor<'_>, kind: ObjectKind) -> PlanResult<Stateme
         name,
         if_not_exists,
         columns: vec![],
+        defaults: BTreeMap::new(),
         includes: vec![],
         primary_key: vec![],
         watermark: None,
@@ -193,6 +194,9 @@ fn column(c: &mut Cursor<'_>, relation: &mut CreateRelation) -> PlanResult<()> {
         }
         if c.eat_all(&["NOT", "NULL"]) {
             not_null = true;
+        } else if c.eat("DEFAULT") {
+            let default = super::columns::literal(c, "column")?;
+            relation.defaults.extend(default.map(|default| (name.clone(), default)));
         } else if c.eat_all(&["PRIMARY", "KEY"]) {
             set_primary_key(relation, vec![name.clone()], constraint)?;
         } else if !c.eat("NULL") {
@@ -208,7 +212,7 @@ fn column(c: &mut Cursor<'_>, relation: &mut CreateRelation) -> PlanResult<()> {
 }
 
 /// PostgreSQL's constraints that are not kept here: refused rather than ignored.
-fn refuse_constraint(c: &Cursor<'_>) -> PlanResult<()> {
+pub(super) fn refuse_constraint(c: &Cursor<'_>) -> PlanResult<()> {
     let refused = [
         ("CHECK", "filter the rows in the feature view's WHERE"),
         ("UNIQUE", "use PRIMARY KEY"),

@@ -46,6 +46,11 @@ impl Change {
     }
 }
 
+/// Whether a column is to be set to its `DEFAULT`, which whoever knows the table puts in its place.
+pub fn is_default(value: &Expr) -> bool {
+    matches!(value, Expr::Identifier(word) if word.quote_style.is_none() && word.value.eq_ignore_ascii_case("default"))
+}
+
 /// `"$rows".table` or `"$rows".schema.table`, which has the place of each row as well.
 pub fn rows_of(table: &QualifiedName) -> ObjectName {
     let parts = [Some(ROWS_SCHEMA), table.schema.as_deref(), Some(table.name.as_str())];

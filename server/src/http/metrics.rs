@@ -87,7 +87,7 @@ fn sources(out: &mut Exposition, sources: &[Source<'_>], now_us: i64) {
     let help = "Bytes appended to the log of the source or table since the server started.";
     out.family(Kind::Counter, "tidemark_source_appended_bytes_total", help, |family| {
         for source in sources {
-            family.sample(&[("source", source.name.as_ref())], source.runtime.log.appended_bytes());
+            family.sample(&[("source", source.name.as_ref())], source.runtime.log().appended_bytes());
         }
     });
     let help = "Records that became dead letters since the server started, by why. They are in tidemark.dead_letters.";

@@ -206,6 +206,12 @@ pub trait Backend: Send + Sync + 'static {
         None
     }
 
+    /// `idle_in_transaction_session_timeout`, or outside of one `idle_session_timeout`: how long the client may leave the
+    /// connection idle. Asked whenever it is.
+    fn idle_timeout(&self, _session: &mut Self::Session, _in_transaction: bool) -> Option<Duration> {
+        None
+    }
+
     /// A statement has failed. Called before [`Backend::take_events`]; of a block, its end is told too.
     fn failed(&self, _session: &mut Self::Session) {}
 

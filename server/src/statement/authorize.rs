@@ -8,7 +8,7 @@ use tidemark_catalog::{Object, ObjectId, ObjectKind, PUBLIC_SCHEMA, Privileges, 
 use tidemark_planner::{
     Statement,
     lookup::object_named,
-    statement::{CopyTarget, CreateTrainingSet, Insert, OnConflict},
+    statement::{CopyTarget, CreateIndex, CreateTrainingSet, Insert, MergeAction, OnConflict},
 };
 
 /// # Errors
@@ -49,6 +49,7 @@ pub fn authorize(session: &Session, snapshot: &Snapshot, statement: &Statement) 
         | Statement::Close { .. }
         | Statement::Listen { .. }
         | Statement::Unlisten { .. }
+        | Statement::DropIndex { .. }
         | Statement::Notify { .. }
         | Statement::Nothing { .. } => Ok(()),
         // Who may do these depends on more than the statement.
@@ -70,6 +71,16 @@ pub fn authorize(session: &Session, snapshot: &Snapshot, statement: &Statement) 
         Statement::Change(change) => {
             let privilege = if change.sets.is_some() { Privileges::UPDATE } else { Privileges::DELETE };
             snapshot.get(&change.table).map_or(Ok(()), |object| rights.check(privilege, object))
+        }
+        Statement::Merge(merge) => {
+            let wanted = [
+                (MergeAction::Insert, Privileges::INSERT),
+                (MergeAction::Update, Privileges::UPDATE),
+                (MergeAction::Delete, Privileges::DELETE),
+            ];
+            let Some(object) = snapshot.get(&merge.table) else { return Ok(()) };
+            let mut wanted = wanted.into_iter().filter(|(action, _)| merge.does(*action));
+            wanted.try_for_each(|(_, privilege)| rights.check(privilege, object))
         }
         Statement::Truncate { tables } => tables
             .iter()
@@ -109,9 +120,11 @@ pub fn authorize(session: &Session, snapshot: &Snapshot, statement: &Statement) 
             options(rights, changed)
         }
         Statement::Rename { kind, name, .. }
+        | Statement::AlterColumns { kind, name, .. }
         | Statement::ResetTopic { kind, name, .. }
         | Statement::SetOwner { kind, name, .. } => owned(of_kind(*kind, name)),
-        Statement::AdvanceWatermark { name, .. }
+        Statement::CreateIndex(CreateIndex { table: name, .. })
+        | Statement::AdvanceWatermark { name, .. }
         | Statement::Resume { name, .. }
         | Statement::SetDefault { name, .. }
         | Statement::RefreshOnlineStore { name }

@@ -39,7 +39,7 @@ pub fn execute(
     let layout = CopyLayout { binary: options.format == CopyFormat::Binary, columns: map.len() as i16 };
     let sink = Sink {
         database: database.clone(),
-        all: (0..object.columns().len()).collect(),
+        given: map,
         zone: session.format.time_zone,
         streams: object.kind() == ObjectKind::Source || is_topic,
         is_topic,
@@ -56,7 +56,8 @@ pub fn execute(
 struct Sink {
     database: Arc<Database>,
     object: Arc<Object>,
-    all: Vec<usize>,
+    /// The columns that it gives, as places among the table's.
+    given: Vec<usize>,
     zone: SessionZone,
     streams: bool,
     is_topic: bool,
@@ -71,7 +72,8 @@ impl Sink {
     fn take(&mut self, batches: Vec<RecordBatch>) -> Result<(), PgError> {
         for batch in batches {
             self.waiting_rows += batch.num_rows();
-            self.waiting.push(fit(&self.object, &self.all, &batch, &self.zone)?);
+            let given = batch.project(&self.given)?;
+            self.waiting.push(fit(&self.object, &self.given, &given, &self.zone)?);
         }
         Ok(())
     }

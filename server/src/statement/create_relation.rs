@@ -1,6 +1,6 @@
 //! `CREATE SOURCE` and `CREATE TABLE`: an embedded durable log and its definition; and the topic that feeds it, if one does.
 
-use super::{done, files_table, secret};
+use super::{alter_columns, done, files_table, secret};
 use crate::{
     database::Database,
     feeds,
@@ -40,6 +40,7 @@ pub async fn execute(
     }
     secret::check_options(session, &database.snapshot(), &create.options)?;
     let mut relation = relation(create, sql)?;
+    set_defaults(session, create, &mut relation)?;
     let is_files = relation.files().is_some();
     if temporary.is_some() && (is_files || relation.topic().is_some()) {
         return Err(PgError::error("0A000", format!("temporary table \"{}\" cannot have a connector", create.name))
@@ -89,6 +90,22 @@ pub async fn execute(
     }
     database.owner()?.feeds.start(&object)?;
     done(tag)
+}
+
+/// What `DEFAULT` says of columns.
+fn set_defaults(session: &Session, create: &CreateRelation, relation: &mut Relation) -> Result<(), PgError> {
+    if !create.defaults.is_empty() && (relation.files().is_some() || relation.topic().is_some()) {
+        let message = format!("columns of {} "{}" cannot have a default", create.kind, create.name);
+        return Err(PgError::error("0A000", message).hint("its rows are made by others: a missing field is NULL"));
+    }
+    for (column, text) in &create.defaults {
+        let Some(ty) = create.columns.iter().find(|known| known.name == *column).map(|known| &known.ty) else {
+            continue;
+        };
+        let text = alter_columns::readable(&create.name.name, column, ty, text, &session.format.time_zone)?;
+        relation.layout.defaults.insert(column.clone(), text);
+    }
+    Ok(())
 }
 
 /// What has the name that something new is to have. What lasts may be called as a temporary table, and hides it.
@@ -173,6 +190,7 @@ fn relation(create: &CreateRelation, sql: &str) -> Result<Relation, PgError> {
         retention_us: None,
         dead_letter_retention_us: None,
         includes: create.includes.clone(),
+        layout: Default::default(),
         options: BTreeMap::new(),
         sql: without_secrets(sql),
     };

@@ -89,7 +89,7 @@ pub fn set(
 }
 
 /// The text as the catalog has it: it says the same to every session.
-fn kept(ty: &SqlType, text: &str, zone: &SessionZone) -> Result<String, PgError> {
+pub(super) fn kept(ty: &SqlType, text: &str, zone: &SessionZone) -> Result<String, PgError> {
     let arrow = ty.arrow();
     let value = value_from_text(&arrow, text, zone)?;
     if let SqlType::Array(item) = ty

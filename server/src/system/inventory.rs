@@ -254,7 +254,7 @@ impl Inventory {
                 Some(schema) => r.schema_name == *schema,
                 None => looked_for(path).any(|known| known == r.schema_name),
             };
-            let keyed = self.relations.iter().filter(|r| r.has_key() && r.kind == "r" && r.key_name() == name);
+            let keyed = self.relations.iter().filter(|r| r.has_key() && r.key_name() == name);
             keyed.filter(is_meant).map(|r| r.oid + INDEX).next()
         })
     }
@@ -348,7 +348,7 @@ fn history_relation(object: &Arc<Object>, snapshot: &Snapshot, oid_of: &dyn Fn(&
     })
 }
 
-/// The parts of a name as written: unquoted ones fold to lower case.
+/// The parts of a name as written: unquoted ones fold to lower case. Blanks may stand around a point, where ADBC writes them.
 pub fn split_name(written: &str) -> Vec<String> {
     let mut parts = vec![String::new()];
     let mut quoted = false;
@@ -363,6 +363,8 @@ pub fn split_name(written: &str) -> Vec<String> {
             '"' => quoted = !quoted,
             '.' if !quoted => parts.push(String::new()),
             c if quoted => part.push(c),
+            c if c.is_whitespace()
+                && (part.is_empty() || characters.clone().find(|next| !next.is_whitespace()) == Some('.')) => {}
             c => part.extend(c.to_lowercase()),
         }
     }
@@ -401,6 +403,8 @@ mod tests {
     fn names_split_as_postgresql_reads_them() {
         assert_eq!(split_name("Public.Flights"), ["public", "flights"]);
         assert_eq!(split_name("\"A.b\".\"c\"\"d\""), ["A.b", "c\"d"]);
+        assert_eq!(split_name(" \"public\" . \"A b\" "), ["public", "A b"]);
+        assert_eq!(split_name("a b"), ["a b"]);
         assert_eq!(quote_ident("flights"), "flights");
         assert_eq!(quote_ident("Flights"), "\"Flights\"");
     }

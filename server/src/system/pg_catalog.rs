@@ -105,9 +105,8 @@ pub fn fill(system: &SystemTablesOf, table: &str, rows: &mut Rows) {
         "pg_class" => inventory.relations.iter().for_each(|r| class(r, rows)),
         "pg_attribute" => inventory.relations.iter().for_each(|r| attributes(r, rows)),
         "pg_type" => types(rows),
-        "pg_index" => inventory.relations.iter().filter(|r| r.has_key() && r.kind == "r").for_each(|r| index(r, rows)),
+        "pg_index" => inventory.relations.iter().filter(|r| r.has_key()).for_each(|r| index(r, rows)),
         "pg_constraint" => inventory.relations.iter().filter(|r| r.has_key()).for_each(|r| {
-            let index = if r.kind == "r" { r.oid + INDEX } else { 0 };
             rows.add([
                 ("oid", (r.oid + CONSTRAINT).into()),
                 ("conname", r.key_name().into()),
@@ -115,7 +114,8 @@ pub fn fill(system: &SystemTablesOf, table: &str, rows: &mut Rows) {
                 ("contype", "p".into()),
                 ("convalidated", true.into()),
                 ("conrelid", r.oid.into()),
-                ("conindid", index.into()),
+                // A feature view is looked up by its entity key: clients find a key by its index
+                ("conindid", (r.oid + INDEX).into()),
                 ("confupdtype", " ".into()),
                 ("confdeltype", " ".into()),
                 ("confmatchtype", " ".into()),
@@ -293,7 +293,7 @@ pub fn fill(system: &SystemTablesOf, table: &str, rows: &mut Rows) {
             }
         }
         "pg_indexes" => {
-            for r in inventory.relations.iter().filter(|r| r.has_key() && r.kind == "r") {
+            for r in inventory.relations.iter().filter(|r| r.has_key()) {
                 rows.add([
                     ("schemaname", r.schema_name().into()),
                     ("tablename", (&r.name).into()),
@@ -362,7 +362,7 @@ fn class(r: &Relation, rows: &mut Rows) {
         ("relnatts", r.columns.len().into()),
         ("relfilenode", if r.kind == "r" { r.oid } else { 0 }.into()),
         ("reltuples", Cell::Real(-1.0)),
-        ("relhasindex", (r.has_key() && r.kind == "r").into()),
+        ("relhasindex", r.has_key().into()),
         ("relhasrules", r.query.is_some().into()),
         ("relreplident", if r.kind == "r" && r.schema != PG_CATALOG { "d" } else { "n" }.into()),
         ("relacl", r.acl.clone().into()),
@@ -370,7 +370,7 @@ fn class(r: &Relation, rows: &mut Rows) {
         populated,
         owner,
     ]);
-    if r.has_key() && r.kind == "r" {
+    if r.has_key() {
         let [persistence, populated, owner] = persistent;
         rows.add([
             ("oid", (r.oid + INDEX).into()),
@@ -412,7 +412,7 @@ fn attributes(r: &Relation, rows: &mut Rows) {
     for (i, column) in r.columns.iter().enumerate() {
         add(r.oid, i + 1, &column.name, column.ty, column.not_null && r.kind == "r");
     }
-    if r.has_key() && r.kind == "r" {
+    if r.has_key() {
         for (i, position) in r.key.iter().enumerate() {
             let column = &r.columns[*position];
             add(r.oid + INDEX, i + 1, &column.name, column.ty, false);

@@ -148,6 +148,7 @@ pub fn relations(clock: ClockMode) -> [Object; 3] {
         dead_letter_retention_us: None,
         options: BTreeMap::new(),
         includes: vec![],
+        layout: Default::default(),
         sql: String::new(),
     };
     let (no, ts) = (column("no", SqlType::Int8), column("ts", SqlType::TimestampTz));

@@ -26,6 +26,7 @@ fn source(id: u32, name: &str) -> Object {
         dead_letter_retention_us: None,
         options: BTreeMap::new(),
         includes: vec![],
+        layout: Default::default(),
         sql: String::new(),
     };
     let id = ObjectId(ObjectId::FIRST.0 + id);

@@ -96,7 +96,7 @@ pub async fn compute(database: &Arc<Database>, session: &Session, wanted: Wanted
     if complete == Complete::Final {
         basis.check_final(&snapshot, &plan.plan)?;
     }
-    let mut state = session.state.clone();
+    let mut state = (*session.state).clone();
     let finality = Finality { frontiers: basis.frontiers.clone(), completes: complete == Complete::State };
     state.config_mut().set_extension(Arc::new(finality));
     let as_of_basis = |table: &TidemarkTable| -> Option<Arc<dyn TableProvider>> {
@@ -125,7 +125,7 @@ pub async fn compute(database: &Arc<Database>, session: &Session, wanted: Wanted
         }
     }
     // On disk before the catalog says so, whatever the fsync setting.
-    if let Some(log) = engine.source(id).map(|source| source.log.clone()) {
+    if let Some(log) = engine.source(id).map(|source| source.log()) {
         log.sync().await?;
     }
     let mut joins = vec![];

@@ -197,6 +197,7 @@ fn relation(create: &CreateRelation) -> Relation {
         dead_letter_retention_us: None,
         options: Default::default(),
         includes: vec![],
+        layout: Default::default(),
         sql: String::new(),
     }
 }

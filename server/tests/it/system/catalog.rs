@@ -41,6 +41,7 @@ fn relation(columns: Vec<Column>, primary_key: Vec<usize>, event_time: Option<us
         retention_us: None,
         dead_letter_retention_us: None,
         includes: vec![],
+        layout: Default::default(),
         options: BTreeMap::new(),
         sql: "CREATE …".into(),
     }
