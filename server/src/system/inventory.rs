@@ -18,7 +18,7 @@ use super::{
 use crate::wire::types::{PgType, oid, pg_type_of_field};
 use arrow::datatypes::{Field, SchemaRef};
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
     sync::{Arc, LazyLock},
 };
 use tidemark_catalog::{
@@ -152,6 +152,8 @@ pub struct Inventory {
     pub aggregates: Vec<Arc<Object>>,
     /// OID and name.
     pub roles: Vec<(i64, String)>,
+    /// Places in `relations`: every row of `pg_class` is asked whether its name alone means it.
+    pub(super) named: HashMap<String, Vec<usize>>,
 }
 
 impl Inventory {
@@ -179,7 +181,16 @@ impl Inventory {
             }));
         }
         let roles = snapshot.access.roles().map(|role| (role.id.0 as i64, role.name.clone())).collect();
-        Inventory { relations, schemas, aggregates: snapshot.aggregates().cloned().collect(), roles }
+        let mut named: HashMap<String, Vec<usize>> = HashMap::new();
+        for (at, relation) in relations.iter().enumerate() {
+            named.entry(relation.name.clone()).or_default().push(at);
+        }
+        Inventory { relations, schemas, aggregates: snapshot.aggregates().cloned().collect(), roles, named }
+    }
+
+    /// The relations of that name, in every schema.
+    fn named(&self, name: &str) -> impl Iterator<Item = &Relation> {
+        self.named.get(name).into_iter().flatten().filter_map(|at| self.relations.get(*at))
     }
 
     pub fn schema(&self, oid: i64) -> Option<&Namespace> {
@@ -206,8 +217,7 @@ impl Inventory {
     /// By name as written: `x`, `schema.x`, `"X"`. Without a schema it is looked for along the path.
     pub fn by_name(&self, written: &str, path: &[String]) -> Option<&Relation> {
         let parts = split_name(written);
-        let within =
-            |schema: &str, name: &str| self.relations.iter().find(|r| r.name == name && r.schema_name == schema);
+        let within = |schema: &str, name: &str| self.named(name).find(|r| r.schema_name == schema);
         match parts.as_slice() {
             [name] => looked_for(path).find_map(|schema| within(schema, name)),
             [schema, name] => within(schema, name),
@@ -220,10 +230,7 @@ impl Inventory {
     pub fn is_visible(&self, relation: &Relation, path: &[String]) -> bool {
         let place = |schema: &str| looked_for(path).position(|known| known == schema);
         let Some(own) = place(&relation.schema_name) else { return false };
-        let hides = |other: &&Relation| {
-            other.name == relation.name && place(&other.schema_name).is_some_and(|place| place < own)
-        };
-        !self.relations.iter().any(|other| hides(&other))
+        !self.named(&relation.name).any(|other| place(&other.schema_name).is_some_and(|place| place < own))
     }
 
     /// What a `regclass` shows: with its schema where the name alone means something else or nothing.
