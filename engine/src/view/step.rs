@@ -136,10 +136,11 @@ pub fn by_key(chunks: &[Arc<Steps>]) -> Vec<Step<'_>> {
     // By address, which is a key's own while its steps hold it. One that left memory and came back has two.
     let mut numbers: HashMap<*const Value, u32, RandomState> = HashMap::default();
     let mut keys: Vec<&[Value]> = vec![];
-    let mut of_step: Vec<u32> = Vec::with_capacity(steps.len());
-    for step in &steps {
-        of_step.push(*numbers.entry(step.key.as_ptr()).or_insert_with(|| {
-            keys.push(step.key);
+    let mut of_step = Vec::with_capacity(steps.len());
+    for Step { key, .. } in &steps {
+        let key: &[Value] = key;
+        of_step.push(*numbers.entry(key.as_ptr()).or_insert_with(|| {
+            keys.push(key);
             keys.len() as u32 - 1
         }));
     }
