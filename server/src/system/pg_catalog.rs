@@ -4,10 +4,11 @@ use super::{
     SystemTablesOf, activity,
     columns::{Cell, Rows},
     inventory::{
-        CONSTRAINT, DATABASE, DATABASE_OID, INDEX, INFORMATION_SCHEMA, OWNER, PG_CATALOG, PG_TEMP, PUBLIC, Relation,
-        TIDEMARK, acl, collation,
+        CONSTRAINT, DATABASE, DATABASE_OID, INDEX, INFORMATION_SCHEMA, OWNER, PG_CATALOG, PG_TEMP, Relation, TIDEMARK,
+        acl, collation,
     },
 };
+use crate::rights::granted_by;
 use crate::wire::types::{PgType, TYPES, TypeEntry, element_oid, oid, pg_type};
 use tidemark_catalog::{Acl, HIDDEN, Object, ObjectId, Privileges, Role, SqlType};
 
@@ -89,13 +90,14 @@ pub fn fill(system: &SystemTablesOf, table: &str, rows: &mut Rows) {
     let inventory = system.inventory();
     match table {
         "pg_namespace" => {
-            for (oid, name) in inventory.schemas() {
+            for schema in &inventory.schemas {
                 let access = &system.snapshot().access;
-                let granted = access.schema(name).map(|granted| acl(granted, Privileges::OF_SCHEMA, access));
+                let acl_of = access.schema(granted_by(&schema.name));
+                let granted = acl_of.map(|granted| acl(granted, Privileges::OF_SCHEMA, access));
                 rows.add([
-                    ("oid", oid.into()),
-                    ("nspname", name.into()),
-                    ("nspowner", access.schema(name).map_or(OWNER, |acl: &Acl| acl.owner().0 as i64).into()),
+                    ("oid", schema.oid.into()),
+                    ("nspname", (&schema.name).into()),
+                    ("nspowner", acl_of.map_or(OWNER, |acl: &Acl| acl.owner().0 as i64).into()),
                     ("nspacl", granted.into()),
                 ]);
             }
@@ -134,6 +136,16 @@ pub fn fill(system: &SystemTablesOf, table: &str, rows: &mut Rows) {
                             ("description", comment.into()),
                         ]);
                     }
+                }
+            }
+            for schema in &inventory.schemas {
+                if let Some(comment) = &schema.comment {
+                    rows.add([
+                        ("objoid", schema.oid.into()),
+                        ("classoid", PG_NAMESPACE.into()),
+                        ("objsubid", 0i64.into()),
+                        ("description", comment.into()),
+                    ]);
                 }
             }
             for object in &inventory.aggregates {
@@ -453,11 +465,14 @@ fn index(r: &Relation, rows: &mut Rows) {
 pub fn index_definition(r: &Relation) -> String {
     let table = super::inventory::quote_ident(&r.name);
     let name = super::inventory::quote_ident(&r.key_name());
-    format!("CREATE UNIQUE INDEX {name} ON {}.{table} USING btree ({})", r.schema_name(), r.key_columns())
+    let schema = super::inventory::quote_ident(r.schema_name());
+    format!("CREATE UNIQUE INDEX {name} ON {schema}.{table} USING btree ({})", r.key_columns())
 }
 
 /// The OID of `pg_proc`, the class of an aggregate.
 pub const PG_PROC: i64 = 1255;
+/// That of `pg_namespace`, the class of a schema.
+const PG_NAMESPACE: i64 = 2615;
 
 /// An aggregate of the user's.
 fn procedure(system: &SystemTablesOf, object: &Object, rows: &mut Rows) {
@@ -468,7 +483,7 @@ fn procedure(system: &SystemTablesOf, object: &Object, rows: &mut Rows) {
     rows.add([
         ("oid", object.id.0.into()),
         ("proname", (&object.name).into()),
-        ("pronamespace", PUBLIC.into()),
+        ("pronamespace", system.inventory().schema_named(object.schema_name()).map_or(0, |schema| schema.oid).into()),
         ("proowner", (system.snapshot().access.owner(object.id).0 as i64).into()),
         ("prolang", 14i64.into()),
         ("procost", Cell::Real(1.0)),
