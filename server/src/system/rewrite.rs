@@ -17,6 +17,7 @@
 //! x = ANY (ARRAY(SELECT …))            x IN (SELECT …)
 //! substring(x FROM 'a(.*)b')           the first group that the pattern finds
 //! pg_listening_channels()              the same, in FROM in a subquery
+//! i.indkey[0]                          i.indkey[(0) + 1]: PostgreSQL's vectors begin at 0
 //! c.tableoid                           the OID of that catalog table
 //! FROM t CROSS JOIN UNNEST(a) AS k     a SELECT that unnests (`lateral.rs`)
 //! ```
@@ -343,7 +344,28 @@ fn is_text(expr: &Expr) -> bool {
     matches!(expr, Expr::Value(value) if matches!(value.value, Value::SingleQuotedString(_)))
 }
 
+/// The columns of `int2vector` and `oidvector`, whose subscripts begin at 0; those of a list at 1.
+const VECTORS: [&str; 5] = ["indkey", "indclass", "indoption", "indcollation", "proargtypes"];
+
+/// `i.indkey[0]`, the first: psqlODBC finds the columns of a primary key so.
+fn count_from_one(expr: &mut Expr) {
+    let Expr::CompoundFieldAccess { root, access_chain } = expr else { return };
+    let Some((AccessExpr::Subscript(Subscript::Index { index }), before)) = access_chain.split_last_mut() else {
+        return;
+    };
+    let vector = match before.last() {
+        Some(AccessExpr::Dot(Expr::Identifier(field))) => Some(field),
+        Some(_) => None,
+        None => column(root),
+    };
+    if vector.is_some_and(|vector| VECTORS.contains(&vector.value.to_lowercase().as_str())) {
+        let (written, one) = (Expr::Nested(Box::new(take(index))), Expr::value(Value::Number("1".to_string(), false)));
+        *index = Expr::BinaryOp { left: Box::new(written), op: BinaryOperator::Plus, right: Box::new(one) };
+    }
+}
+
 fn rewrite_expr(expr: &mut Expr) {
+    count_from_one(expr);
     match expr {
         Expr::Identifier(ident) if is_value_word(ident) => {
             let name = ident.value.to_lowercase();

@@ -153,6 +153,18 @@ async fn reflection_finds_tables_columns_and_keys() {
         .await,
         [["planes_pkey", "[tailnum]"]]
     );
+    // Vectors begin at 0: psqlODBC's primary keys, shortened.
+    assert_eq!(
+        rows(
+            "select ta.attname, ia.attnum, ic.relname from pg_catalog.pg_attribute ta, pg_catalog.pg_attribute ia, pg_catalog.pg_class tc,
+             pg_catalog.pg_index i, pg_catalog.pg_class ic where tc.relname = 'planes' AND tc.oid = i.indrelid AND i.indisprimary = 't'
+             AND ia.attrelid = i.indexrelid AND ta.attrelid = i.indrelid AND ta.attnum = i.indkey[ia.attnum-1]
+             AND (NOT ta.attisdropped) AND ic.oid = i.indexrelid order by ia.attnum"
+        )
+        .await,
+        [["tailnum", "1", "planes_pkey"]]
+    );
+    assert_eq!(one("SELECT indkey[0] FROM pg_index WHERE indrelid = 'planes'::regclass").await, "1");
     // The name as ADBC writes it.
     assert_eq!(one("SELECT '\"public\" . \"flights\"'::regclass").await, "flights");
     assert_eq!(
