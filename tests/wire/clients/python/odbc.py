@@ -45,7 +45,7 @@ for first, options in enumerate(("", ";UseDeclareFetch=1;Fetch=100", ";UseServer
     expect(columns, [("user_id", "int8"), ("at", "timestamptz"), ("clicks", "int8"), ("total", "numeric"), ("last_page", "text")])
     expect([key.column_name for key in k.primaryKeys("everything", schema="public")], ["id"])
     expect([key.column_name for key in k.primaryKeys("pages", schema="public")], ["page", "user_id"])
-    refused("42S02", lambda: k.execute("SELECT * FROM nothing").fetchall())
+    refused("42P01", lambda: k.execute("SELECT * FROM nothing").fetchall())
     refused("23505", lambda: k.execute("INSERT INTO everything (id) VALUES (?)", user))
     c.autocommit = False
     expect(k.execute("SELECT clicks FROM spend WHERE user_id = ?", user).fetchval(), 2)
