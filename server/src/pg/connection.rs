@@ -243,7 +243,9 @@ where
             Frontend::Execute { portal, rows_max } => self.execute(portal, rows_max).await?,
             Frontend::Close(target) => {
                 match target {
-                    Target::Statement(name) => self.statements.remove(name),
+                    Target::Statement(name) => {
+                        self.shared.backend.deallocate(&mut self.session, Some(name)) | self.statements.remove(name)
+                    }
                     Target::Portal(name) => self.portals.remove(name),
                 };
                 self.socket.output.extend_from_slice(reply::CLOSE_COMPLETE);
@@ -280,6 +282,9 @@ where
         let work = backend.prepare(&mut self.session, sql, parameter_oids);
         let prepared = self.watch.run(&mut self.socket, work).await??;
         self.transaction.admit(backend.verb(&prepared))?;
+        if !name.is_empty() {
+            backend.named(&mut self.session, name, &prepared);
+        }
         self.statements.insert(name, prepared);
         self.socket.output.extend_from_slice(reply::PARSE_COMPLETE);
         Ok(())

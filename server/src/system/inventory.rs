@@ -39,7 +39,8 @@ pub const HISTORY_SCHEMA: i64 = 16002;
 pub const OWNER: i64 = 10;
 pub const OWNER_NAME: &str = "tidemark";
 pub const DATABASE: &str = "tidemark";
-pub const DATABASE_OID: i64 = 16000;
+/// Above PostgreSQL's own, which end at 16383: pgAdmin lists no database below.
+pub const DATABASE_OID: i64 = 16384;
 
 /// The schemas that are always there, and their OIDs.
 const SCHEMAS: [(i64, &str); 5] = [
