@@ -101,6 +101,10 @@ impl Stats for EngineStats {
         })
     }
 
+    fn continuous(&self, id: ObjectId) -> Option<Vec<usize>> {
+        Some(self.engine.view(id)?.state.compiled.plan.continuous_outputs().collect())
+    }
+
     fn dead_letters(&self) -> BoxFuture<'_, SeamResult<Vec<RecordBatch>>> {
         Box::pin(async move {
             let mut letters = self.engine.dead_letters().await?;

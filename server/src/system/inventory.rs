@@ -17,7 +17,7 @@ use super::{
 use crate::wire::types::{PgType, oid, pg_type_of_field};
 use arrow::datatypes::{Field, SchemaRef};
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
     sync::{Arc, LazyLock},
 };
 use tidemark_catalog::{Access, Acl, Body, Object, ObjectId, Privileges, Snapshot};
@@ -148,6 +148,8 @@ pub struct Inventory {
     pub aggregates: Vec<Arc<Object>>,
     /// OID and name.
     pub roles: Vec<(i64, String)>,
+    /// Of each OID its place in `relations`: functions of clients' queries look one up for every row.
+    places: HashMap<i64, usize>,
 }
 
 impl Inventory {
@@ -171,7 +173,9 @@ impl Inventory {
             }));
         }
         let roles = snapshot.access.roles().map(|role| (role.id.0 as i64, role.name.clone())).collect();
-        Inventory { relations, aggregates: snapshot.aggregates().cloned().collect(), roles }
+        // Backwards: of two the first counts.
+        let places = relations.iter().enumerate().rev().map(|(place, relation)| (relation.oid, place)).collect();
+        Inventory { relations, aggregates: snapshot.aggregates().cloned().collect(), roles, places }
     }
 
     pub fn role_name(&self, oid: i64) -> Option<&str> {
@@ -190,7 +194,7 @@ impl Inventory {
     }
 
     pub fn by_oid(&self, oid: i64) -> Option<&Relation> {
-        self.relations.iter().find(|r| r.oid == oid)
+        self.places.get(&oid).and_then(|place| self.relations.get(*place))
     }
 
     /// By name as written: `x`, `public.x`, `"X"`. Without a schema it is looked for in `pg_catalog` and `public`.
