@@ -139,8 +139,16 @@ TIDEMARK_BIN=$(scripts/binary.sh)
 export TIDEMARK_BIN TIDEMARK_PYTHON=${TIDEMARK_PYTHON:-$root/.venv-flights/bin/python}
 export TIDEMARK_LAKE_PYTHON=${TIDEMARK_LAKE_PYTHON:-$root/.venv-lake/bin/python}
 export TIDEMARK_TEST_DBT_PYTHON=${TIDEMARK_TEST_DBT_PYTHON:-$root/.venv-dbt/bin/python}
-for python in "$TIDEMARK_PYTHON" "$TIDEMARK_LAKE_PYTHON" "$TIDEMARK_TEST_DBT_PYTHON"; do
-  [ -x "$python" ] || { echo "$python is missing; scripts/setup.sh test makes it" >&2; exit 1; }
+export TIDEMARK_TEST_CLIENTS_PYTHON=${TIDEMARK_TEST_CLIENTS_PYTHON:-$root/.venv-clients/bin/python}
+pythons=("$TIDEMARK_PYTHON" "$TIDEMARK_LAKE_PYTHON" "$TIDEMARK_TEST_DBT_PYTHON" "$TIDEMARK_TEST_CLIENTS_PYTHON")
+if [ -n "$long" ]; then
+  export TIDEMARK_TEST_CLIENTS_LONG_PYTHON=${TIDEMARK_TEST_CLIENTS_LONG_PYTHON:-$root/.venv-clients-long/bin/python}
+  pythons+=("$TIDEMARK_TEST_CLIENTS_LONG_PYTHON")
+fi
+# setup.sh has found no Go that is new enough, and has said so.
+if [ -e tests/wire/clients/go/.built/none ]; then export TIDEMARK_TEST_NO_GO=1; fi
+for python in "${pythons[@]}"; do
+  [ -x "$python" ] || { echo "$python is missing; scripts/setup.sh test${long:+-long} makes it" >&2; exit 1; }
 done
 while IFS=$'\t' read -r name folder executable <&3; do
   wrapped=()

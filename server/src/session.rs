@@ -1,5 +1,6 @@
 //! What one connection has set, and what it is told beside its results.
 
+mod path;
 mod state;
 mod temporary;
 mod transaction;
@@ -14,6 +15,7 @@ use crate::{
     wire::{SessionFormat, SessionZone},
 };
 use parking_lot::Mutex;
+pub use path::effective as search_path;
 pub use state::State;
 use std::{
     borrow::Cow,
@@ -58,6 +60,8 @@ pub struct Session {
     /// To finish what must not be left half done.
     pub hold: Hold,
     temporary: Temporary,
+    /// Where names without a schema were looked for last.
+    path: Mutex<Option<path::Found>>,
     /// Among the sessions that are open, once it is.
     pub place: Option<Place>,
     /// What DECLARE has opened, for `pg_cursors`.
@@ -120,6 +124,7 @@ pub const DEFAULTS: &[(&str, &str, bool)] = &[
     ("extra_float_digits", "1", false),
     ("geqo", "on", false),
     ("idle_in_transaction_session_timeout", "0", false),
+    ("idle_session_timeout", "0", false),
     ("in_hot_standby", "off", true),
     ("integer_datetimes", "on", true),
     ("intervalstyle", "postgres", true),
@@ -217,6 +222,7 @@ impl Session {
             shared,
             hold,
             temporary: Temporary::default(),
+            path: Mutex::default(),
             place: None,
             cursors: OpenCursors::default(),
             outbox,
@@ -409,7 +415,7 @@ impl Session {
                 Ok(n) if (-15..=3).contains(&n) => Ok(value),
                 _ => Err(invalid()),
             },
-            "statement_timeout" | "lock_timeout" | "idle_in_transaction_session_timeout" => {
+            "statement_timeout" | "lock_timeout" | "idle_in_transaction_session_timeout" | "idle_session_timeout" => {
                 match milliseconds(&value) {
                     Some(ms) => Ok(ms.to_string()),
                     None => Err(invalid().hint("milliseconds, or a number with ms, s, min, h or d")),
@@ -449,7 +455,16 @@ impl Session {
     }
 
     pub fn statement_timeout(&self) -> Option<Duration> {
-        let ms: u64 = self.get("statement_timeout")?.parse().ok()?;
+        self.timeout("statement_timeout")
+    }
+
+    /// How long the client may leave the session idle.
+    pub fn idle_timeout(&self, in_transaction: bool) -> Option<Duration> {
+        self.timeout(if in_transaction { "idle_in_transaction_session_timeout" } else { "idle_session_timeout" })
+    }
+
+    fn timeout(&self, name: &str) -> Option<Duration> {
+        let ms: u64 = self.get(name)?.parse().ok()?;
         (ms > 0).then(|| Duration::from_millis(ms))
     }
 

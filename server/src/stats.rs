@@ -7,6 +7,7 @@ use crate::{
 use arrow::{
     array::{Array, ArrayRef, Int32Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray},
     compute::cast,
+    datatypes::SchemaRef,
 };
 use futures::future::BoxFuture;
 use serde_json::{Value, json};
@@ -105,6 +106,10 @@ impl Stats for EngineStats {
         Some(self.engine.view(id)?.state.compiled.plan.continuous_outputs().collect())
     }
 
+    fn history_schema(&self, id: ObjectId) -> Option<SchemaRef> {
+        Some(self.engine.view(id)?.state.compiled.history_schema.clone())
+    }
+
     fn dead_letters(&self) -> BoxFuture<'_, SeamResult<Vec<RecordBatch>>> {
         Box::pin(async move {
             let mut letters = self.engine.dead_letters().await?;
@@ -125,7 +130,7 @@ fn partitions(feed: &Status) -> String {
 
 impl EngineStats {
     fn batch(&self, letters: &[DeadLetter]) -> SeamResult<RecordBatch> {
-        let name = |id: ObjectId| self.snapshot.get_id(id).map(|o| o.name.clone());
+        let name = |id: ObjectId| self.snapshot.get_id(id).map(|o| o.shown_name());
         let texts = |f: &dyn Fn(&DeadLetter) -> Option<String>| -> ArrayRef {
             Arc::new(StringArray::from_iter(letters.iter().map(f)))
         };

@@ -18,6 +18,7 @@ mod functions;
 mod information_schema;
 mod introspection;
 pub mod inventory;
+mod lateral;
 mod own;
 mod pg_catalog;
 mod privileges;
@@ -61,7 +62,7 @@ use std::{
     collections::HashMap,
     sync::{Arc, OnceLock},
 };
-use tidemark_catalog::{ObjectId, Snapshot, role};
+use tidemark_catalog::{ObjectId, PUBLIC_SCHEMA, Snapshot, role};
 use tidemark_engine::{runtime::Maintenance, seam::SeamResult};
 use tidemark_planner::bind::SystemTables;
 
@@ -126,6 +127,10 @@ pub trait Stats: Send + Sync {
     fn continuous(&self, _: ObjectId) -> Option<Vec<usize>> {
         None
     }
+    /// The columns of a feature view's history; `None`: the view does not run here.
+    fn history_schema(&self, _: ObjectId) -> Option<SchemaRef> {
+        None
+    }
     /// All dead letters, with the columns of [`dead_letters_schema`].
     fn dead_letters(&self) -> BoxFuture<'_, SeamResult<Vec<RecordBatch>>>;
 }
@@ -161,6 +166,8 @@ pub struct SystemTablesOf {
     user: String,
     settings: Arc<Vec<(String, String)>>,
     cursors: Arc<[Arc<CursorFacts>]>,
+    /// Where names without a schema are looked for.
+    path: Arc<[String]>,
     inventory: Arc<OnceLock<Inventory>>,
     /// Tables that are the same for all as long as the snapshot is, once somebody has read them. See [`of_snapshot`].
     filled: Arc<Mutex<HashMap<String, RecordBatch>>>,
@@ -179,6 +186,7 @@ impl SystemTablesOf {
             user: inventory::OWNER_NAME.to_string(),
             settings: Arc::default(),
             cursors: Arc::default(),
+            path: Arc::new([PUBLIC_SCHEMA.to_string()]),
             inventory: Arc::default(),
             filled: Arc::default(),
             audit: None,
@@ -213,6 +221,15 @@ impl SystemTablesOf {
     /// The same for a session with these cursors.
     pub(crate) fn with_cursors(self, cursors: Vec<Arc<CursorFacts>>) -> Self {
         SystemTablesOf { cursors: cursors.into(), ..self }
+    }
+
+    /// The same for who looks for names in these schemas.
+    pub(crate) fn on_path(self, path: Vec<String>) -> Self {
+        SystemTablesOf { path: path.into(), ..self }
+    }
+
+    pub(crate) fn path(&self) -> &[String] {
+        &self.path
     }
 
     pub(crate) fn cursors(&self) -> &[Arc<CursorFacts>] {
@@ -254,7 +271,7 @@ impl SystemTablesOf {
     }
 
     pub fn inventory(&self) -> &Inventory {
-        self.inventory.get_or_init(|| Inventory::of(&self.snapshot))
+        self.inventory.get_or_init(|| Inventory::of(&self.snapshot, &|id| self.stats.history_schema(id)))
     }
 
     /// The rows of `schema.table` as they are now; `None` where there is no such table.
@@ -304,10 +321,20 @@ fn of_snapshot(schema: &str, table: &str) -> bool {
     match schema {
         "pg_catalog" => matches!(
             table,
-            "pg_class" | "pg_attribute" | "pg_type" | "pg_index" | "pg_constraint" | "pg_description" | "pg_rewrite" | "pg_depend"
+            "pg_class"
+                | "pg_attribute"
+                | "pg_type"
+                | "pg_index"
+                | "pg_constraint"
+                | "pg_description"
+                | "pg_rewrite"
+                | "pg_depend"
         ),
         "information_schema" => {
-            matches!(table, "tables" | "columns" | "views" | "table_constraints" | "key_column_usage" | "constraint_column_usage")
+            matches!(
+                table,
+                "tables" | "columns" | "views" | "table_constraints" | "key_column_usage" | "constraint_column_usage"
+            )
         }
         _ => false,
     }
@@ -332,7 +359,13 @@ impl DeadLetters {
     fn readable(&self, letters: RecordBatch) -> DfResult<RecordBatch> {
         let Some(rights) = self.rights.as_ref().filter(|rights| !rights.actor.is_superuser) else { return Ok(letters) };
         let object = letters.column_by_name("object").and_then(|column| column.as_string_opt::<i32>());
-        let may_read = |name: &str| self.snapshot.get(name).is_some_and(|object| rights.may_read(object.id));
+        // A name may be of two: of one in `public` that has a dot, and of one in another schema.
+        let mut known: HashMap<String, bool> = HashMap::new();
+        for object in self.snapshot.objects() {
+            let all = known.entry(object.shown_name()).or_insert(true);
+            *all &= rights.may_read(object.id);
+        }
+        let may_read = |name: &str| known.get(name).copied().unwrap_or(false);
         let kept: BooleanArray = match object {
             Some(names) => names.iter().map(|name| Some(name.is_some_and(may_read))).collect(),
             None => vec![false; letters.num_rows()].into(),

@@ -45,6 +45,7 @@ fn source(system: &SystemTablesOf, object: &Object, r: &Relation, rows: &mut Row
     let stats = system.stats().source(object.id).unwrap_or_default();
     rows.add([
         ("name", (&object.name).into()),
+        ("schema", object.schema_name().into()),
         ("kind", object.kind().to_string().into()),
         ("columns", r.columns.len().into()),
         ("event_time", r.event_time.map(|i| r.columns[i].name.clone()).into()),
@@ -72,6 +73,7 @@ fn source_pipeline(system: &SystemTablesOf, object: &Object, rows: &mut Rows) {
     let stats = system.stats().source(object.id).unwrap_or_default();
     rows.add([
         ("name", (&object.name).into()),
+        ("schema", object.schema_name().into()),
         ("kind", object.kind().to_string().into()),
         ("state", state(&stats.state).into()),
         ("positions", stats.positions.into()),
@@ -91,6 +93,7 @@ fn feature_view(system: &SystemTablesOf, object: &Object, v: &FeatureView, rows:
     };
     rows.add([
         ("name", (&object.name).into()),
+        ("schema", object.schema_name().into()),
         ("definition", (&v.sql).into()),
         ("version", v.version.into()),
         ("owner", v.owner.clone().into()),
@@ -119,6 +122,7 @@ fn features(system: &SystemTablesOf, object: &Object, v: &FeatureView, rows: &mu
         let written = |text: &String| if text.is_empty() { Cell::Null } else { text.into() };
         rows.add([
             ("view", (&object.name).into()),
+            ("schema", object.schema_name().into()),
             ("name", (&column.name).into()),
             ("type", column.ty.to_string().into()),
             ("aggregate", written(&f.aggregate)),
@@ -145,6 +149,7 @@ fn view_pipeline(system: &SystemTablesOf, object: &Object, rows: &mut Rows) {
     };
     rows.add([
         ("name", (&object.name).into()),
+        ("schema", object.schema_name().into()),
         ("kind", object.kind().to_string().into()),
         ("state", state(&stats.state).into()),
         ("positions", stats.positions.into()),
@@ -171,6 +176,7 @@ fn maintenance(system: &SystemTablesOf, object: &Object, rows: &mut Rows) {
     let removed = done.removed.map(|(_, removed)| removed);
     rows.add([
         ("view", (&object.name).into()),
+        ("schema", object.schema_name().into()),
         ("running", done.running.into()),
         ("optimized_at", done.rewritten.map(|(at_us, _)| at_us).into()),
         ("files_before", rewritten.map(|rewritten| rewritten.files_before).into()),
@@ -189,6 +195,7 @@ fn training_set(object: &Object, set: &TrainingSet, rows: &mut Rows) {
     let record = &set.record;
     rows.add([
         ("name", (&object.name).into()),
+        ("schema", object.schema_name().into()),
         ("statement", (&set.sql).into()),
         ("rows", (record.rows as i64).into()),
         ("created", object.created_us.into()),
