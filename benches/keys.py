@@ -1,18 +1,22 @@
 """More than one key and more than one view in a lookup, beside PostgreSQL on the same values: 10 and 100 keys by an `IN` list
 (PostgreSQL reads it as `= ANY`, and pgbench's parameters have no array type); five views of ten features joined by one key; and one
 key at a fixed rate, half of what PostgreSQL can do at most, while Tidemark takes in events at half of its own greatest rate and
-PostgreSQL is idle.
+PostgreSQL is idle. Redis has the same values too: a text of ten features for each key and view, read by MGET, and for one key a hash,
+read by HMGET (`redis-benchmark`, as many clients).
 
 The events, the views' definition and PostgreSQL's tables are those of `lookup`, once for each of five windows.
 """
 
 import math
+import re
+import subprocess
 import tempfile
 import threading
 import time
 from pathlib import Path
 
 import events
+from bare import Redis
 from extended import Connection
 from lookup import FEATURES
 from measure import check, interleaved, median, number, spread, table
@@ -70,6 +74,46 @@ def prepare(world, tidemark, postgres):
     path.unlink()
 
 
+def fill_redis(redis, tidemark):
+    """The values that Tidemark shows: `v0:7` is a text, `h:7` a hash."""
+    for i in range(VIEWS):
+        rows = tidemark.rows(f"SELECT {', '.join(['user_id', *names(i)])} FROM v{i}")
+        for begin in range(0, len(rows), 1000):
+            redis.send([("SET", f"v{i}:{int(key):012}", ",".join(cells)) for key, *cells in rows[begin : begin + 1000]])
+            if i == 0:
+                hashes = [(key, [x for pair in zip(names(0), cells) for x in pair]) for key, *cells in rows[begin : begin + 1000]]
+                redis.send([("HSET", f"h:{int(key):012}", *pairs) for key, pairs in hashes])
+
+
+def redis_commands():
+    """By what they measure; `__rand_int__` is a key of twelve digits, another each time."""
+    mget = lambda count: ["MGET", *["v0:__rand_int__"] * count]
+    return {
+        "10 keys": mget(10),
+        "100 keys": mget(100),
+        # Five keys of one entity would be one number five times, which redis-benchmark does not do: five of any.
+        f"{VIEWS} views × 10 features": ["MGET", *[f"v{i}:__rand_int__" for i in range(VIEWS)]],
+        "one key": ["HMGET", "h:__rand_int__", *names(0)],
+    }
+
+
+def redis_contender(redis, command):
+    def run():
+        # Until it has taken about as long as the others.
+        count = 20_000
+        while True:
+            options = ["-h", "127.0.0.1", "-p", str(redis.port), "-c", str(CLIENTS), "-n", str(count), "-r", str(KEYS), "--csv"]
+            done = subprocess.run(["redis-benchmark", *options, *command], capture_output=True, text=True)
+            rate = re.search(r'^"[^"]*","([0-9.]+)"', done.stdout.splitlines()[-1])
+            if done.returncode != 0 or not rate:
+                raise SystemExit(f"redis-benchmark: {done.stdout}{done.stderr}")
+            if count >= SECONDS * float(rate.group(1)) * 0.8:
+                return {"rate": float(rate.group(1))}
+            count = int(SECONDS * float(rate.group(1)))
+
+    return run
+
+
 def scripts(folder):
     """pgbench's, by what they measure."""
     made = {}
@@ -115,10 +159,12 @@ def contender(server, script, logs):
     return run
 
 
-def throughput(tidemark, postgres, paths, logs):
+def throughput(tidemark, postgres, redis, paths, logs):
     rows = []
     for name, script in paths.items():
-        results = interleaved(ROUNDS, {s.name: contender(s, script, logs) for s in (postgres, tidemark)})
+        contenders = {s.name: contender(s, script, logs) for s in (postgres, tidemark)}
+        contenders["Redis"] = redis_contender(redis, redis_commands()[name])
+        results = interleaved(ROUNDS, contenders)
         theirs, ours = results[postgres.name], results[tidemark.name]
         rows.append(
             [
@@ -126,6 +172,8 @@ def throughput(tidemark, postgres, paths, logs):
                 f"{median(ours, 'rate'):,.0f}",
                 f"{median(theirs, 'rate'):,.0f}",
                 f"**{median(ours, 'rate') / median(theirs, 'rate'):.2f}**",
+                f"{median(results['Redis'], 'rate'):,.0f}",
+                f"{median(ours, 'rate') / median(results['Redis'], 'rate'):.2f}",
                 f"{median(ours, 'p50'):.3f} / {median(ours, 'p99'):.3f}",
                 f"{median(theirs, 'p50'):.3f} / {median(theirs, 'p99'):.3f}",
                 f"{spread(ours, 'rate'):.2f} / {spread(theirs, 'rate'):.2f}",
@@ -134,8 +182,8 @@ def throughput(tidemark, postgres, paths, logs):
         if name == "one key":
             greatest = median(theirs, "rate")
     print(f"\n### keys: {KEYS:,} keys, prepared, {CLIENTS} clients, {SECONDS} s × {ROUNDS} rounds\n")
-    print("must: ≥1.5× PostgreSQL for several keys, ≥2× for five views; aim: ≥3×, ≥5×\n")
-    table(["lookup", "Tidemark /s", "PostgreSQL /s", "ratio", "p50 / p99 ms", "PostgreSQL's", "spread (T / PG)"], rows)
+    print("must: ≥1.5× PostgreSQL for several keys, ≥2× for five views; aim: ≥3×, ≥5×, and ≥1× Redis for several keys\n")
+    table(["lookup", "Tidemark /s", "PostgreSQL /s", "ratio", "Redis /s", "ratio", "p50 / p99 ms", "PostgreSQL's", "spread (T / PG)"], rows)
     return greatest
 
 
@@ -228,8 +276,11 @@ def main():
         print(f"{tidemark.version}\n{postgres.version}")
         prepare(world, tidemark, postgres)
         check_answers(tidemark, postgres)
+        redis = Redis(world.folder)
+        world.servers.append(redis)
+        fill_redis(redis, tidemark)
         paths = scripts(world.folder)
-        greatest = throughput(tidemark, postgres, paths, logs)
+        greatest = throughput(tidemark, postgres, redis, paths, logs)
         fixed_rate(world, tidemark, postgres, paths["one key"], greatest, logs)
 
 
