@@ -100,7 +100,8 @@ where
             let extended = matches!(kind, b'P' | b'B' | b'D' | b'E' | b'C' | b'H');
             self.in_batch |= extended;
             let done = match decode(kind, &body) {
-                Ok(Frontend::Terminate) => return Ok(()),
+                // It may have sent its statements and its goodbye at once: as with PostgreSQL they are answered.
+                Ok(Frontend::Terminate) => return self.send_due().await,
                 Ok(message) => self.handle(message, &body).await,
                 Err(error) => Err(error.into()),
             };
