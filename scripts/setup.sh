@@ -183,6 +183,8 @@ if [ "$mode" = test ]; then
   prometheus_tool
   python_environment .venv-flights sql_examples/flights/requirements.txt
   python_environment .venv-lake tests/python/requirements-lake.txt
+  python_environment .venv-s3 tests/python/requirements-s3.txt
+  jars tests/services/.iceberg-rest tests/services/iceberg-rest.pom.xml
   python_environment .venv-dbt dbt/requirements.txt
   python_environment .venv-clients tests/wire/clients/python/requirements.txt
   jars tests/wire/clients/java/.jars tests/wire/clients/java/pom.xml
