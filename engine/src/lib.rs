@@ -12,6 +12,7 @@ pub mod key;
 pub mod meter;
 pub mod online;
 pub mod parallel;
+pub mod progress;
 pub mod provider;
 pub mod runtime;
 pub mod scan;

@@ -21,5 +21,6 @@ mod many;
 mod names;
 mod notify;
 mod parameters;
+mod progress;
 mod psql;
 mod python;

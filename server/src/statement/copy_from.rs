@@ -8,6 +8,7 @@ use super::insert::{column_map, fit, rejected, target};
 use crate::{
     database::Database,
     pg::{Copied, CopyInSink, CopyLayout, Hold, Outcome, PgError},
+    progress::{Doing, Running},
     session::Session,
     wire::{CopyDecoder, SessionZone},
 };
@@ -16,7 +17,10 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use std::sync::Arc;
 use tidemark_catalog::{Object, ObjectKind, Relation};
-use tidemark_engine::runtime::{Conflict, IngestReport};
+use tidemark_engine::{
+    progress::Phase,
+    runtime::{Conflict, IngestReport},
+};
 use tidemark_planner::statement::{CopyFormat, CopyOptions};
 
 /// Rows decoded into one batch.
@@ -35,6 +39,9 @@ pub fn execute(
     let object = target(&snapshot, table)?.clone();
     let map = column_map(&object, columns)?;
     let decoder = CopyDecoder::new(table, options, object.schema(), &map, session.format.time_zone, BATCH_ROWS)?;
+    let doing = Doing { copies: Some("PIPE"), ..Doing::new("COPY FROM", table, Some("rows")) };
+    let running = database.begin(session, doing);
+    running.count_rows(Phase::Reading, database.clock.now_us());
     let is_topic = object.relation().and_then(Relation::topic).is_some();
     let layout = CopyLayout { binary: options.format == CopyFormat::Binary, columns: map.len() as i16 };
     let sink = Sink {
@@ -49,6 +56,7 @@ pub fn execute(
         waiting_rows: 0,
         report: IngestReport::default(),
         hold: session.hold.clone(),
+        running,
     };
     Ok(Outcome::CopyIn { sink: Box::new(sink), layout })
 }
@@ -65,12 +73,14 @@ struct Sink {
     waiting_rows: usize,
     report: IngestReport,
     hold: Hold,
+    running: Running,
 }
 
 impl Sink {
     fn take(&mut self, batches: Vec<RecordBatch>) -> Result<(), PgError> {
         for batch in batches {
             self.waiting_rows += batch.num_rows();
+            self.running.add(batch.num_rows());
             self.waiting.push(fit(&self.object, &self.all, &batch, &self.zone)?);
         }
         Ok(())

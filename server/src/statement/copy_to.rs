@@ -5,6 +5,7 @@ use crate::{
     database::Database,
     errors::file_error,
     pg::{CopyChunk, CopyLayout, Outcome, PgError},
+    progress::{Doing, Running},
     serving::refusal,
     session::Session,
     wire::CopyEncoder,
@@ -20,6 +21,7 @@ use std::{
     path::{Path, PathBuf},
     sync::Arc,
 };
+use tidemark_engine::progress::Phase;
 use tidemark_planner::{
     Statement,
     statement::{CopyFormat, CopyOptions, CopySource, CopyTarget},
@@ -35,14 +37,29 @@ pub async fn execute(
     if let (CopyTarget::File(_), Some(_)) = (target, database.serving()) {
         return Err(refusal("0A000", "COPY TO a file"));
     }
+    // Before the query is planned: a copy of `tidemark.progress` has itself.
+    let running = database.begin(session, doing(source, target));
     let (schema, batches) = rows(database, session, source).await?;
+    running.count_rows(Phase::Writing, database.clock.now_us());
     match target {
-        CopyTarget::Stdout => to_client(session, schema, batches, options),
+        CopyTarget::Stdout => to_client(session, schema, batches, options, running),
         CopyTarget::File(name) => {
-            let rows = to_file(database, session, &schema, batches, options, name).await?;
+            let rows = to_file(database, session, &schema, batches, options, name, &running).await?;
             Ok(Outcome::Done { tag: format!("COPY {rows}").into() })
         }
     }
+}
+
+fn doing(source: &CopySource, target: &CopyTarget) -> Doing {
+    let object = match source {
+        CopySource::Table { name, .. } => Some(name.clone()),
+        CopySource::Query { .. } => None,
+    };
+    let kind = match target {
+        CopyTarget::Stdout => "PIPE",
+        CopyTarget::File(_) => "FILE",
+    };
+    Doing { statement: "COPY TO", object, unit: Some("rows"), copies: Some(kind) }
 }
 
 async fn rows(
@@ -74,6 +91,7 @@ fn to_client(
     schema: SchemaRef,
     batches: SendableRecordBatchStream,
     options: &CopyOptions,
+    running: Running,
 ) -> Result<Outcome, PgError> {
     if options.format == CopyFormat::Parquet {
         return Err(PgError::error("0A000", "COPY TO STDOUT cannot send Parquet")
@@ -87,6 +105,7 @@ fn to_client(
     let body = batches.map_err(PgError::from).map_ok(Some).chain(stream::iter([Ok(None)])).and_then(move |batch| {
         let mut messages = BytesMut::new();
         let rows = batch.as_ref().map_or(0, |batch| batch.num_rows());
+        running.add(rows);
         match batch {
             Some(batch) => encoder.encode_messages(&batch, 0..rows, &mut messages),
             None => encoder.trailer_message(&mut messages),
@@ -104,6 +123,7 @@ async fn to_file(
     mut batches: SendableRecordBatchStream,
     options: &CopyOptions,
     name: &str,
+    running: &Running,
 ) -> Result<u64, PgError> {
     let path = database.folder.join(name);
     let failed = |what: &str, error: &(dyn std::error::Error + 'static)| {
@@ -120,6 +140,7 @@ async fn to_file(
             ArrowWriter::try_new(file, columns.schema.clone(), Some(properties)).map_err(|e| failed("write", &e))?;
         while let Some(batch) = batches.try_next().await? {
             rows += batch.num_rows() as u64;
+            running.add(batch.num_rows());
             writer.write(&columns.batch(&batch)?).map_err(|e| failed("write", &e))?;
         }
         writer.close().map_err(|e| failed("write", &e))?;
@@ -130,6 +151,7 @@ async fn to_file(
         encoder.header(&mut bytes);
         while let Some(batch) = batches.try_next().await? {
             rows += batch.num_rows() as u64;
+            running.add(batch.num_rows());
             encoder.encode(&batch, 0..batch.num_rows(), &mut bytes);
             file.write_all(&bytes).map_err(|e| failed("write", &e))?;
             bytes.clear();

@@ -6,10 +6,12 @@
 use crate::{
     database::{Database, find},
     pg::{Outcome, PgError},
+    progress::Doing,
     session::Session,
 };
 use std::sync::Arc;
 use tidemark_catalog::{Object, ObjectKind};
+use tidemark_engine::progress::Phase;
 
 /// What has been replaced stays a day where nobody says otherwise: longer than a query or another engine's job is likely
 /// to read one snapshot.
@@ -21,6 +23,8 @@ fn view(database: &Database, name: &str) -> Result<Arc<Object>, PgError> {
 
 pub async fn optimize(database: &Arc<Database>, session: &mut Session, name: &str) -> Result<Outcome, PgError> {
     let view = view(database, name)?;
+    let running = database.begin(session, Doing::new("OPTIMIZE", &format!("history.{name}"), None));
+    running.progress.enter(Phase::Merging);
     // Merging computes for long: not on the threads that answer lookups.
     let engine = database.owner()?.engine.clone();
     let done = database.queries.work(async move { engine.optimize_history(&view).await }).await??;
@@ -42,6 +46,8 @@ pub async fn vacuum(
     retain_us: Option<i64>,
 ) -> Result<Outcome, PgError> {
     let view = view(database, name)?;
+    let running = database.begin(session, Doing::new("VACUUM", &format!("history.{name}"), None));
+    running.progress.enter(Phase::Removing);
     let older_than_us = database.clock.now_us().saturating_sub(retain_us.unwrap_or(RETAIN_US));
     let engine = database.owner()?.engine.clone();
     let gone = database.queries.work(async move { engine.vacuum_history(&view, older_than_us).await }).await??;

@@ -3,6 +3,7 @@
 use crate::{
     database::{Database, find},
     pg::{Outcome, PgError},
+    progress::Doing,
     session::Session,
 };
 use std::sync::Arc;
@@ -13,7 +14,9 @@ use tidemark_engine::runtime::Refreshed;
 /// put until then have been put, and nothing else is different.
 pub async fn execute(database: &Arc<Database>, session: &mut Session, name: &str) -> Result<Outcome, PgError> {
     let id = find(&database.snapshot(), ObjectKind::FeatureView, name)?.id;
-    let refreshed = database.owner()?.engine.refresh_online(id).await.map_err(|error| {
+    let running = database.begin(session, Doing::new("REFRESH ONLINE STORE", name, Some("keys")));
+    let engine = &database.owner()?.engine;
+    let refreshed = engine.refresh_online_watched(id, &running.progress).await.map_err(|error| {
         let message = format!("the online store has not taken all rows of feature view \"{name}\" again: {error}");
         PgError::error("58030", message)
             .hint("what changes is put by itself when the store answers; then run the statement again for the rest")

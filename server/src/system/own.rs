@@ -4,6 +4,7 @@ use super::{
     SystemTablesOf,
     columns::{Cell, Rows},
 };
+use crate::progress::Entry as Statement;
 use tidemark_catalog::{Body, ClockMode, Column, FeatureView, Object, Relation, TrainingSet};
 use tidemark_planner::feature::{self, OutputKind};
 
@@ -23,6 +24,10 @@ pub fn fill(system: &SystemTablesOf, table: &str, rows: &mut Rows) {
                 ("error", error.into()),
             ]);
         }
+        return;
+    }
+    if table == "progress" {
+        system.statements().iter().for_each(|(statement, now_us)| progress(system, statement, *now_us, rows));
         return;
     }
     for object in system.snapshot().objects() {
@@ -183,6 +188,28 @@ fn maintenance(system: &SystemTablesOf, object: &Object, rows: &mut Rows) {
         ("files_removed", removed.map(|removed| removed.files).into()),
         ("bytes_removed", removed.map(|removed| removed.bytes).into()),
         ("last_error", done.last_error.into()),
+    ]);
+}
+
+/// Of others' statements it is only told that there is one.
+fn progress(system: &SystemTablesOf, statement: &Statement, now_us: i64, rows: &mut Rows) {
+    if !system.may_see(statement.role) {
+        rows.add([("pid", statement.connection_id.into())]);
+        return;
+    }
+    let (doing, seen) = (&statement.doing, statement.progress.read());
+    let seconds = now_us.saturating_sub(seen.since_us) as f64 / 1e6;
+    let rate = seen.done.filter(|_| seconds > 0.0).map(|done| done as f64 / seconds);
+    rows.add([
+        ("pid", statement.connection_id.into()),
+        ("statement", doing.statement.into()),
+        ("object", doing.object.clone().into()),
+        ("phase", seen.phase.name().into()),
+        ("done", seen.done.into()),
+        ("total", seen.total.into()),
+        ("unit", doing.unit.into()),
+        ("started", statement.started_us.into()),
+        ("rate", rate.into()),
     ]);
 }
 
