@@ -452,3 +452,10 @@ pub struct CopyOptions {
     pub quote: Option<u8>,
     pub escape: Option<u8>,
 }
+
+impl CopyOptions {
+    /// A format with its defaults.
+    pub fn of(format: CopyFormat) -> CopyOptions {
+        CopyOptions { format, delimiter: None, null: None, header: false, quote: None, escape: None }
+    }
+}

@@ -16,6 +16,7 @@ mod cursors;
 mod dbt;
 mod deprecated;
 mod fingerprint;
+mod lake;
 mod locked;
 mod many;
 mod names;

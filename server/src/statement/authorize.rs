@@ -4,7 +4,7 @@
 use crate::{pg::PgError, rights::Rights, session::Session};
 use datafusion::sql::sqlparser::ast;
 use std::{collections::BTreeMap, ops::ControlFlow, sync::Arc};
-use tidemark_catalog::{Object, ObjectId, ObjectKind, Privileges, Snapshot, role};
+use tidemark_catalog::{Object, ObjectId, ObjectKind, Privileges, Relation, Snapshot, role};
 use tidemark_planner::{
     Statement,
     statement::{CopyTarget, Insert, OnConflict},
@@ -139,7 +139,7 @@ fn options(rights: &Rights, options: &BTreeMap<String, String>) -> Result<(), Pg
             rights.check_member(role::CONNECTOR, "name brokers or online stores to connect to")?;
         }
         let file = match option.as_str() {
-            "connector" => value == "parquet",
+            "connector" => Relation::FILES.contains(&value.as_str()),
             "online" => value.contains("ca="),
             other => other.ends_with(".location"),
         };
