@@ -4,10 +4,12 @@
 //! of it is read. So every query reads the footers of all files first: some kilobytes each, which the scan needs anyway.
 //! Iceberg tables of somebody else's ([`IcebergTable`]) are read by the same rules for types.
 
+mod arrow_files;
 mod deletes;
 mod iceberg_scan;
 pub mod iceberg_table;
 
+pub use arrow_files::ArrowFiles;
 pub use iceberg_table::IcebergTable;
 
 use arrow::{

@@ -7,6 +7,7 @@
 #[path = "../server/mod.rs"]
 mod server;
 
+mod arrow;
 mod binary;
 mod cancel;
 mod captures;

@@ -68,7 +68,10 @@ pub fn authorize(session: &Session, snapshot: &Snapshot, statement: &Statement) 
             .iter()
             .filter_map(|name| snapshot.get(name))
             .try_for_each(|object| rights.check(Privileges::TRUNCATE, object)),
-        Statement::CopyFrom { table, .. } => {
+        Statement::CopyFrom { table, file, .. } => {
+            if file.is_some() {
+                rights.check_member(role::READ_SERVER_FILES, "read a file of the server")?;
+            }
             snapshot.get(table).map_or(Ok(()), |object| rights.check(Privileges::INSERT, object))
         }
         Statement::CopyTo { target, .. } => match target {

@@ -1,4 +1,4 @@
-//! `COPY t FROM STDIN`.
+//! `COPY t FROM STDIN`, and how rows of a COPY go in, also those of a file.
 //!
 //! Into a table all rows go in together. Into a source they go in by chunks as they arrive: it is a stream, lookups move
 //! while it is loaded, and memory stays bounded; an error then says how many rows are already in. So does what goes
@@ -24,7 +24,7 @@ use tidemark_engine::{
 use tidemark_planner::statement::{CopyFormat, CopyOptions};
 
 /// Rows decoded into one batch.
-const BATCH_ROWS: usize = 8192;
+pub const BATCH_ROWS: usize = 8192;
 /// Rows of a source appended together: a smaller COPY is atomic, and one sync of the log serves this many.
 const CHUNK_ROWS: usize = 65_536;
 
@@ -39,36 +39,19 @@ pub fn execute(
     let object = target(&snapshot, table)?.clone();
     let map = column_map(&object, columns)?;
     let decoder = CopyDecoder::new(table, options, object.schema(), &map, session.format.time_zone, BATCH_ROWS)?;
-    let doing = Doing { copies: Some("PIPE"), ..Doing::new("COPY FROM", table, Some("rows")) };
-    let running = database.begin(session, doing);
-    running.count_rows(Phase::Reading, database.clock.now_us());
-    let is_topic = object.relation().and_then(Relation::topic).is_some();
     let layout = CopyLayout { binary: options.format == CopyFormat::Binary, columns: map.len() as i16 };
-    let sink = Sink {
-        database: database.clone(),
-        all: (0..object.columns().len()).collect(),
-        zone: session.format.time_zone,
-        streams: object.kind() == ObjectKind::Source || is_topic,
-        is_topic,
-        object,
-        decoder,
-        waiting: vec![],
-        waiting_rows: 0,
-        report: IngestReport::default(),
-        hold: session.hold.clone(),
-        running,
-    };
+    let sink = Sink { decoder, intake: Intake::new(database, session, object, "PIPE") };
     Ok(Outcome::CopyIn { sink: Box::new(sink), layout })
 }
 
-struct Sink {
+/// Rows on their way into a source or table, wherever they come from.
+pub struct Intake {
     database: Arc<Database>,
     object: Arc<Object>,
     all: Vec<usize>,
     zone: SessionZone,
     streams: bool,
     is_topic: bool,
-    decoder: CopyDecoder,
     waiting: Vec<RecordBatch>,
     waiting_rows: usize,
     report: IngestReport,
@@ -76,8 +59,38 @@ struct Sink {
     running: Running,
 }
 
-impl Sink {
-    fn take(&mut self, batches: Vec<RecordBatch>) -> Result<(), PgError> {
+impl Intake {
+    /// `copies`: as [`Doing::copies`].
+    pub fn new(database: &Arc<Database>, session: &Session, object: Arc<Object>, copies: &'static str) -> Intake {
+        let doing = Doing { copies: Some(copies), ..Doing::new("COPY FROM", &object.name, Some("rows")) };
+        let running = database.begin(session, doing);
+        running.count_rows(Phase::Reading, database.clock.now_us());
+        let is_topic = object.relation().and_then(Relation::topic).is_some();
+        Intake {
+            database: database.clone(),
+            all: (0..object.columns().len()).collect(),
+            zone: session.format.time_zone,
+            streams: object.kind() == ObjectKind::Source || is_topic,
+            is_topic,
+            object,
+            waiting: vec![],
+            waiting_rows: 0,
+            report: IngestReport::default(),
+            hold: session.hold.clone(),
+            running,
+        }
+    }
+
+    /// Rows with all columns of the relation. Of a source they go in when enough have come.
+    pub async fn take(&mut self, batches: Vec<RecordBatch>) -> Result<(), PgError> {
+        self.keep(batches).map_err(|e| self.so_far(e))?;
+        if self.streams && self.waiting_rows >= CHUNK_ROWS {
+            self.ingest().await.map_err(|e| self.so_far(e))?;
+        }
+        Ok(())
+    }
+
+    fn keep(&mut self, batches: Vec<RecordBatch>) -> Result<(), PgError> {
         for batch in batches {
             self.waiting_rows += batch.num_rows();
             self.running.add(batch.num_rows());
@@ -105,35 +118,41 @@ impl Sink {
     }
 
     /// An error after some chunks are in says so.
-    fn so_far(&self, error: PgError) -> PgError {
+    pub fn so_far(&self, error: PgError) -> PgError {
         match self.report.rows {
             0 => error,
             rows => error.detail(format!("{rows} rows before it are in \"{}\" already", self.object.name)),
         }
     }
-}
 
-#[async_trait]
-impl CopyInSink for Sink {
-    async fn data(&mut self, data: Bytes) -> Result<(), PgError> {
-        let batches = self.decoder.feed(&data).map_err(|e| self.so_far(e.into()))?;
-        self.take(batches).map_err(|e| self.so_far(e))?;
-        if self.streams && self.waiting_rows >= CHUNK_ROWS {
-            self.ingest().await.map_err(|e| self.so_far(e))?;
-        }
-        Ok(())
-    }
-
-    async fn finish(mut self: Box<Self>) -> Result<Copied, PgError> {
-        let batches = self.decoder.finish().map_err(|e| self.so_far(e.into()))?;
-        self.take(batches).map_err(|e| self.so_far(e))?;
+    /// All have come.
+    pub async fn finish(mut self) -> Result<Copied, PgError> {
         self.ingest().await.map_err(|e| self.so_far(e))?;
         // Once, when all is in: a file of a million late rows is one notice.
         let notice = rejected(&self.object, &self.report).map(PgError::notice);
         Ok(Copied { tag: format!("COPY {}", self.report.rows), notice })
     }
+}
+
+struct Sink {
+    decoder: CopyDecoder,
+    intake: Intake,
+}
+
+#[async_trait]
+impl CopyInSink for Sink {
+    async fn data(&mut self, data: Bytes) -> Result<(), PgError> {
+        let batches = self.decoder.feed(&data).map_err(|e| self.intake.so_far(e.into()))?;
+        self.intake.take(batches).await
+    }
+
+    async fn finish(mut self: Box<Self>) -> Result<Copied, PgError> {
+        let batches = self.decoder.finish().map_err(|e| self.intake.so_far(e.into()))?;
+        self.intake.take(batches).await?;
+        self.intake.finish().await
+    }
 
     async fn fail(self: Box<Self>, reason: &str) {
-        tracing::debug!(table = %self.object.name, reason, "COPY given up");
+        tracing::debug!(table = %self.intake.object.name, reason, "COPY given up");
     }
 }
