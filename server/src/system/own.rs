@@ -39,6 +39,7 @@ pub fn fill(system: &SystemTablesOf, table: &str, rows: &mut Rows) {
             (Body::FeatureView(v), "feature_views") => feature_view(system, object, v, rows),
             (Body::FeatureView(v), "features") => features(system, object, v, rows),
             (Body::FeatureView(_), "pipelines") => view_pipeline(system, object, rows),
+            (Body::FeatureView(_) | Body::View(_) | Body::TrainingSet(_), "lineage") => lineage(system, object, rows),
             (Body::FeatureView(_), "maintenance") => maintenance(system, object, rows),
             (Body::TrainingSet(set), "training_sets") => training_set(object, set, rows),
             _ => {}
@@ -139,6 +140,30 @@ fn features(system: &SystemTablesOf, object: &Object, v: &FeatureView, rows: &mu
             ("time_continuous", continuous.contains(&column.name).into()),
             ("comment", column.comment.clone().into()),
             ("default_value", f.default.clone().into()),
+        ]);
+    }
+}
+
+/// Of a feature view the views in between are told beside.
+fn lineage(system: &SystemTablesOf, object: &Object, rows: &mut Rows) {
+    let snapshot = system.snapshot();
+    let named = |id| snapshot.get_id(id).map(|object| object.name.clone());
+    let through: Vec<String> = match object.feature_view() {
+        Some(view) => view.through.iter().filter_map(|id| named(*id)).collect(),
+        None => vec![],
+    };
+    for edge in tidemark_planner::lineage::of(object, snapshot) {
+        let Some(from) = snapshot.get_id(edge.from) else { continue };
+        let column = edge.column.and_then(|at| object.columns().get(at)).map(|column| &column.name);
+        rows.add([
+            ("object", (&object.name).into()),
+            ("kind", object.kind().to_string().into()),
+            ("column", column.into()),
+            ("role", edge.role.name().into()),
+            ("from_object", (&from.name).into()),
+            ("from_kind", from.kind().to_string().into()),
+            ("from_column", edge.from_column.into()),
+            ("through", through.clone().into()),
         ]);
     }
 }
