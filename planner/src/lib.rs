@@ -20,6 +20,7 @@ pub mod json_text;
 mod like;
 pub mod lineage;
 pub mod lookup;
+pub mod meaning;
 pub mod names;
 pub mod parse;
 pub mod probes;

@@ -59,10 +59,12 @@ pub fn of(object: &Object, snapshot: &Snapshot) -> Vec<Edge> {
             Ok(plan) => OfPlan { plan: &plan, snapshot }.edges(),
             Err(_) => objects(object.reads()),
         },
-        (_, Some(view), _) => query::edges(&view.query, snapshot).unwrap_or_else(|_| objects(view.reads.clone())),
+        (_, Some(view), _) => {
+            query::edges(&view.query, &snapshot.within(object)).unwrap_or_else(|_| objects(view.reads.clone()))
+        }
         (.., Some(set)) => {
             let read = set.record.reads.iter().map(|read| read.id).filter(|id| snapshot.get_id(*id).is_some());
-            query::edges(&set.query, snapshot).unwrap_or_else(|_| objects(read.collect()))
+            query::edges(&set.query, &snapshot.within(object)).unwrap_or_else(|_| objects(read.collect()))
         }
         _ => BTreeSet::new(),
     };

@@ -19,11 +19,13 @@ pub struct Doing {
     pub unit: Option<&'static str>,
     /// Of a COPY: `PIPE`, or `FILE`.
     pub copies: Option<&'static str>,
+    /// Of a COPY of one: the table.
+    pub table: Option<ObjectId>,
 }
 
 impl Doing {
     pub fn new(statement: &'static str, object: &str, unit: Option<&'static str>) -> Doing {
-        Doing { statement, object: Some(object.to_string()), unit, copies: None }
+        Doing { statement, object: Some(object.to_string()), unit, copies: None, table: None }
     }
 }
 

@@ -24,6 +24,12 @@ select l.user_id, l.at, f.clicks_5m from {{ ref('labels') }} l
 asof left join {{ ref('user_clicks') }} f on l.user_id = f.user_id and l.at >= f.event_time
 where l.at < timestamptz '2026-11-01 12:10:00+00'";
 
+/// Both in schema `public_marts`.
+const TABLE_IN_MARTS: &str = "{{ config(materialized='table', schema='marts') }}
+select user_id, bought from {{ ref('labels') }}";
+const VIEW_IN_MARTS: &str = "{{ config(materialized='feature_view', schema='marts') }}
+select user_id, event_time, count(*) over (partition by user_id order by event_time) as clicks from {{ ref('clicks') }}";
+
 struct Project<'a> {
     python: String,
     folder: &'a Path,
@@ -142,6 +148,18 @@ async fn a_project_is_built_tested_left_alone_and_changed() -> Result<()> {
                 == Some("2")
         );
     }
+
+    // A custom schema: made by dbt, and found again.
+    fs::write(example.join("models/bought_of.sql"), TABLE_IN_MARTS)?;
+    fs::write(example.join("models/clicks_of.sql"), VIEW_IN_MARTS)?;
+    for left in [0, 1] {
+        let made = project.run(&["run", "--select", "bought_of", "clicks_of"]).await?;
+        ensure!(made.matches("UNCHANGED").count() == left, "{made}");
+    }
+    let there = "SELECT string_agg(table_name, ' ' ORDER BY table_name) FROM information_schema.tables WHERE table_schema = 'public_marts'";
+    ensure!(value(&client, there).await?.as_deref() == Some("bought_of clicks_of"));
+    let same = "SELECT count(*) FROM public_marts.clicks_of c JOIN user_clicks u ON c.user_id = u.user_id";
+    ensure!(value(&client, same).await? == value(&client, "SELECT count(*) FROM user_clicks").await?);
 
     project.run(&["docs", "generate"]).await?;
     let catalog = fs::read_to_string(example.join("target/catalog.json"))?;

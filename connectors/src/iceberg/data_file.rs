@@ -29,8 +29,9 @@ const PAGE_ROWS: usize = 8192;
 /// (8,192 numbers); at the usual megabyte, a column of which every value is another costs twice as much to write and
 /// takes more room (docs/benchmarks.md, "What a step costs in a file").
 const DICTIONARY_BYTES: usize = 64 << 10;
-/// Rows that are put together at a time, in order, before they are encoded.
-const GATHERED_ROWS: usize = 1 << 16;
+/// Rows that are put together at a time, in order, before they are encoded: a batch of the engine's. Some ten milliseconds of
+/// work, after which others have their turn.
+const GATHERED_ROWS: usize = 1 << 14;
 
 /// Writes the steps below the table's location and adds each file's location to `written` before its first byte, so
 /// that the caller can remove them all if the commit does not happen. The names contain the commit's id: names that only count would be used again by the next process, and overwrite live
@@ -61,6 +62,7 @@ pub async fn write_steps(
             let to = places.end.min(from + GATHERED_ROWS);
             let rows = rows.gather(from..to).map_err(SeamError::not_done)?;
             writer.write(&rows).await.map_err(|error| disk::failed(&what, &error))?;
+            tokio::task::yield_now().await;
         }
         files.extend(close_file(base, history, writer, month).await?);
     }

@@ -10,7 +10,7 @@ fn column(name: &str, ty: SqlType) -> Column {
 }
 
 fn object(id: u32, name: &str, body: Body) -> Object {
-    Object { id: ObjectId(id), name: name.to_string(), created_us: 0, comment: None, body }
+    Object { id: ObjectId(id), name: name.to_string(), created_us: 0, comment: None, place: Default::default(), body }
 }
 
 fn relation(columns: Vec<Column>, event_time: usize, primary_key: Vec<usize>) -> Relation {

@@ -16,7 +16,7 @@ use arrow::record_batch::RecordBatch;
 use async_trait::async_trait;
 use bytes::Bytes;
 use std::sync::Arc;
-use tidemark_catalog::{Object, ObjectKind, Relation};
+use tidemark_catalog::{Object, ObjectKind, QualifiedName, Relation};
 use tidemark_engine::{
     progress::Phase,
     runtime::{Conflict, IngestReport},
@@ -31,16 +31,16 @@ const CHUNK_ROWS: usize = 65_536;
 pub fn execute(
     database: &Arc<Database>,
     session: &mut Session,
-    table: &str,
+    table: &QualifiedName,
     columns: &[String],
     options: &CopyOptions,
 ) -> Result<Outcome, PgError> {
     let snapshot = session.snapshot(database);
     let object = target(&snapshot, table)?.clone();
     let map = column_map(&object, columns)?;
-    let decoder = CopyDecoder::new(table, options, object.schema(), &map, session.format.time_zone, BATCH_ROWS)?;
+    let decoder = CopyDecoder::new(&table.name, options, object.schema(), &map, session.format.time_zone, BATCH_ROWS)?;
     let layout = CopyLayout { binary: options.format == CopyFormat::Binary, columns: map.len() as i16 };
-    let sink = Sink { decoder, intake: Intake::new(database, session, object, "PIPE") };
+    let sink = Sink { decoder, intake: Intake::new(database, session, object, map, "PIPE") };
     Ok(Outcome::CopyIn { sink: Box::new(sink), layout })
 }
 
@@ -48,7 +48,8 @@ pub fn execute(
 pub struct Intake {
     database: Arc<Database>,
     object: Arc<Object>,
-    all: Vec<usize>,
+    /// The columns that it gives, as places among the table's.
+    given: Vec<usize>,
     zone: SessionZone,
     streams: bool,
     is_topic: bool,
@@ -60,15 +61,22 @@ pub struct Intake {
 }
 
 impl Intake {
-    /// `copies`: as [`Doing::copies`].
-    pub fn new(database: &Arc<Database>, session: &Session, object: Arc<Object>, copies: &'static str) -> Intake {
-        let doing = Doing { copies: Some(copies), ..Doing::new("COPY FROM", &object.name, Some("rows")) };
+    /// `given`: the columns that come, as places among the relation's; `copies`: as [`Doing::copies`].
+    pub fn new(
+        database: &Arc<Database>,
+        session: &Session,
+        object: Arc<Object>,
+        given: Vec<usize>,
+        copies: &'static str,
+    ) -> Intake {
+        let doing = Doing::new("COPY FROM", &object.shown_name(), Some("rows"));
+        let doing = Doing { copies: Some(copies), table: Some(object.id), ..doing };
         let running = database.begin(session, doing);
         running.count_rows(Phase::Reading, database.clock.now_us());
         let is_topic = object.relation().and_then(Relation::topic).is_some();
         Intake {
             database: database.clone(),
-            all: (0..object.columns().len()).collect(),
+            given,
             zone: session.format.time_zone,
             streams: object.kind() == ObjectKind::Source || is_topic,
             is_topic,
@@ -81,7 +89,12 @@ impl Intake {
         }
     }
 
-    /// Rows with all columns of the relation. Of a source they go in when enough have come.
+    /// What a decoder gives has all columns of the relation.
+    pub fn given(&self, decoded: Vec<RecordBatch>) -> Result<Vec<RecordBatch>, PgError> {
+        Ok(decoded.iter().map(|batch| batch.project(&self.given)).collect::<Result<Vec<_>, _>>()?)
+    }
+
+    /// Rows of the columns that are given, in their order. Of a source they go in when enough have come.
     pub async fn take(&mut self, batches: Vec<RecordBatch>) -> Result<(), PgError> {
         self.keep(batches).map_err(|e| self.so_far(e))?;
         if self.streams && self.waiting_rows >= CHUNK_ROWS {
@@ -94,7 +107,7 @@ impl Intake {
         for batch in batches {
             self.waiting_rows += batch.num_rows();
             self.running.add(batch.num_rows());
-            self.waiting.push(fit(&self.object, &self.all, &batch, &self.zone)?);
+            self.waiting.push(fit(&self.object, &self.given, &batch, &self.zone)?);
         }
         Ok(())
     }
@@ -143,12 +156,14 @@ struct Sink {
 impl CopyInSink for Sink {
     async fn data(&mut self, data: Bytes) -> Result<(), PgError> {
         let batches = self.decoder.feed(&data).map_err(|e| self.intake.so_far(e.into()))?;
-        self.intake.take(batches).await
+        let given = self.intake.given(batches)?;
+        self.intake.take(given).await
     }
 
     async fn finish(mut self: Box<Self>) -> Result<Copied, PgError> {
         let batches = self.decoder.finish().map_err(|e| self.intake.so_far(e.into()))?;
-        self.intake.take(batches).await?;
+        let given = self.intake.given(batches)?;
+        self.intake.take(given).await?;
         self.intake.finish().await
     }
 

@@ -14,14 +14,10 @@ use crate::{
     session::Session,
     wire::CopyDecoder,
 };
-use arrow::{
-    array::{ArrayRef, RecordBatch, RecordBatchOptions, new_null_array},
-    datatypes::SchemaRef,
-};
 use datafusion::{catalog::TableProvider, execution::SessionState, physical_plan::SendableRecordBatchStream};
 use futures::TryStreamExt;
 use std::{path::Path, sync::Arc};
-use tidemark_catalog::Column;
+use tidemark_catalog::{Column, QualifiedName};
 use tidemark_connectors::files::{ArrowFiles, FilesError, FilesTable};
 use tidemark_planner::statement::{CopyFormat, CopyOptions};
 use tokio::io::AsyncReadExt;
@@ -32,7 +28,7 @@ const READ_BYTES: u64 = 256 * 1024;
 pub async fn execute(
     database: &Arc<Database>,
     session: &mut Session,
-    (table, columns): (&str, &[String]),
+    (table, columns): (&QualifiedName, &[String]),
     file: &str,
     options: &CopyOptions,
 ) -> Result<Outcome, PgError> {
@@ -40,11 +36,11 @@ pub async fn execute(
     let object = target(&snapshot, table)?.clone();
     let map = column_map(&object, columns)?;
     let path = database.folder.join(file);
-    let mut intake = Intake::new(database, session, object.clone(), "FILE");
+    let mut intake = Intake::new(database, session, object.clone(), map.clone(), "FILE");
     match options.format {
         CopyFormat::Text | CopyFormat::Csv | CopyFormat::Binary => {
             let zone = session.format.time_zone;
-            let mut decoder = CopyDecoder::new(table, options, object.schema(), &map, zone, BATCH_ROWS)?;
+            let mut decoder = CopyDecoder::new(&table.name, options, object.schema(), &map, zone, BATCH_ROWS)?;
             let unreadable = |error: std::io::Error| PgError::from(FilesError::unreadable(&path, &error));
             let mut file = tokio::fs::File::open(&path).await.map_err(unreadable)?;
             let mut bytes = vec![];
@@ -54,10 +50,12 @@ pub async fn execute(
                     break;
                 }
                 let batches = decoder.feed(&bytes).map_err(|e| intake.so_far(e.into()))?;
-                intake.take(batches).await?;
+                let given = intake.given(batches)?;
+                intake.take(given).await?;
             }
             let batches = decoder.finish().map_err(|e| intake.so_far(e.into()))?;
-            intake.take(batches).await?;
+            let given = intake.given(batches)?;
+            intake.take(given).await?;
         }
         CopyFormat::Parquet | CopyFormat::Arrow => {
             let wanted: Vec<Column> = map
@@ -67,7 +65,7 @@ pub async fn execute(
                 .collect();
             let mut batches = scan(database, session, &path, wanted, options.format).await.map_err(uncastable)?;
             while let Some(batch) = batches.try_next().await.map_err(|e| uncastable(intake.so_far(e.into())))? {
-                intake.take(vec![placed(&object.schema(), &map, &batch)?]).await?;
+                intake.take(vec![batch]).await?;
             }
         }
     }
@@ -102,20 +100,4 @@ fn uncastable(error: PgError) -> PgError {
         }
         _ => error,
     }
-}
-
-/// The batch with all columns of the relation.
-fn placed(schema: &SchemaRef, map: &[usize], batch: &RecordBatch) -> Result<RecordBatch, PgError> {
-    let mut columns: Vec<Option<ArrayRef>> = vec![None; schema.fields().len()];
-    for (array, at) in batch.columns().iter().zip(map) {
-        columns[*at] = Some(array.clone());
-    }
-    let nullable = schema.fields().iter().map(|field| field.as_ref().clone().with_nullable(true));
-    let nullable = Arc::new(arrow::datatypes::Schema::new(nullable.collect::<Vec<_>>()));
-    let missing = |(column, field): (Option<ArrayRef>, &Arc<arrow::datatypes::Field>)| {
-        column.unwrap_or_else(|| new_null_array(field.data_type(), batch.num_rows()))
-    };
-    let columns = columns.into_iter().zip(schema.fields()).map(missing).collect();
-    let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
-    Ok(RecordBatch::try_new_with_options(nullable, columns, &options)?)
 }

@@ -35,7 +35,7 @@ pub async fn execute(
         return Err(refusal("0A000", "COPY TO a file"));
     }
     // Before the query is planned: a copy of `tidemark.progress` has itself.
-    let running = database.begin(session, doing(source, target));
+    let running = database.begin(session, doing(database, session, source, target));
     let (schema, batches) = rows(database, session, source).await?;
     running.count_rows(Phase::Writing, database.clock.now_us());
     match target {
@@ -48,16 +48,18 @@ pub async fn execute(
     }
 }
 
-fn doing(source: &CopySource, target: &CopyTarget) -> Doing {
+fn doing(database: &Database, session: &Session, source: &CopySource, target: &CopyTarget) -> Doing {
     let object = match source {
-        CopySource::Table { name, .. } => Some(name.clone()),
+        CopySource::Table { name, .. } => Some(name),
         CopySource::Query { .. } => None,
     };
     let kind = match target {
         CopyTarget::Stdout => "PIPE",
         CopyTarget::File(_) => "FILE",
     };
-    Doing { statement: "COPY TO", object, unit: Some("rows"), copies: Some(kind) }
+    let table = object.and_then(|name| session.snapshot(database).get(name).map(|table| table.id));
+    let object = object.map(ToString::to_string);
+    Doing { statement: "COPY TO", object, unit: Some("rows"), copies: Some(kind), table }
 }
 
 async fn rows(
@@ -74,7 +76,8 @@ async fn rows(
                 true => "*".to_string(),
                 false => columns.iter().map(|c| quoted(c)).collect::<Vec<_>>().join(", "),
             };
-            parsed = tidemark_planner::parse::parse(&format!("SELECT {list} FROM {}", quoted(name)))?;
+            let parts = name.schema.iter().chain([&name.name]).map(|part| quoted(part)).collect::<Vec<_>>();
+            parsed = tidemark_planner::parse::parse(&format!("SELECT {list} FROM {}", parts.join(".")))?;
             match parsed.first().map(|p| &p.statement) {
                 Some(Statement::Query(query)) => query,
                 _ => return Err(PgError::error("XX000", "COPY of a table is no query")),

@@ -13,7 +13,7 @@ use tidemark_planner::statement::CreateRelation;
 
 /// Looks at the files: gives the relation their columns, or checks those that were declared.
 pub async fn complete(database: &Database, create: &CreateRelation, relation: &mut Relation) -> Result<(), PgError> {
-    let name = &create.name;
+    let name = create.name.to_string();
     let connector = relation.connector().unwrap_or_default().to_string();
     let (of, example) = match connector.as_str() {
         "csv" => ("of CSV files", "path = '/folder/file.csv', a folder, or '/folder/a*.csv'"),
@@ -46,10 +46,10 @@ pub async fn complete(database: &Database, create: &CreateRelation, relation: &m
     let infers = create.columns.is_empty();
     match (connector.as_str(), infers) {
         ("csv", _) => {
-            let format = CsvFormat::of(name, &relation.options)?;
+            let format = CsvFormat::of(&name, &relation.options)?;
             match infers {
-                true => relation.columns = csv_columns::infer(name, &path, &format).await?,
-                false => csv_columns::verify(name, &path, &format, &relation.columns).await?,
+                true => relation.columns = csv_columns::infer(&name, &path, &format).await?,
+                false => csv_columns::verify(&name, &path, &format, &relation.columns).await?,
             }
         }
         ("iceberg", true) => relation.columns = iceberg_table::infer(&path).await?,

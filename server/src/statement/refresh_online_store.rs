@@ -7,14 +7,18 @@ use crate::{
     session::Session,
 };
 use std::sync::Arc;
-use tidemark_catalog::ObjectKind;
+use tidemark_catalog::{ObjectKind, QualifiedName};
 use tidemark_engine::runtime::Refreshed;
 
 /// Returns when the store has all rows, and tells how many. Where a client leaves, cancels or runs out of time, the rows
 /// put until then have been put, and nothing else is different.
-pub async fn execute(database: &Arc<Database>, session: &mut Session, name: &str) -> Result<Outcome, PgError> {
-    let id = find(&database.snapshot(), ObjectKind::FeatureView, name)?.id;
-    let running = database.begin(session, Doing::new("REFRESH ONLINE STORE", name, Some("keys")));
+pub async fn execute(
+    database: &Arc<Database>,
+    session: &mut Session,
+    name: &QualifiedName,
+) -> Result<Outcome, PgError> {
+    let id = find(&session.lasting(database), ObjectKind::FeatureView, name)?.id;
+    let running = database.begin(session, Doing::new("REFRESH ONLINE STORE", &name.to_string(), Some("keys")));
     let engine = &database.owner()?.engine;
     let refreshed = engine.refresh_online_watched(id, &running.progress).await.map_err(|error| {
         let message = format!("the online store has not taken all rows of feature view \"{name}\" again: {error}");
@@ -23,7 +27,7 @@ pub async fn execute(database: &Arc<Database>, session: &mut Session, name: &str
     })?;
     let Some(Refreshed { keys, took_us }) = refreshed else {
         // Dropped meanwhile, perhaps.
-        find(&database.snapshot(), ObjectKind::FeatureView, name)?;
+        find(&session.lasting(database), ObjectKind::FeatureView, name)?;
         return Err(PgError::error("55000", format!("feature view \"{name}\" does not run"))
             .hint("last_error in tidemark.pipelines says why; ALTER FEATURE VIEW … RESUME starts it again"));
     };

@@ -5,7 +5,7 @@
 use super::{
     SystemTablesOf,
     columns::{Cell, Rows},
-    inventory::{DATABASE, DATABASE_OID, HISTORY, PG_CATALOG, PUBLIC, Relation},
+    inventory::{DATABASE, DATABASE_OID, HISTORY, PG_CATALOG, Relation},
 };
 use crate::{sessions::Open, system::Settings};
 use tidemark_catalog::ObjectId;
@@ -37,7 +37,7 @@ pub fn fill(system: &SystemTablesOf, table: &str, rows: &mut Rows) {
         "pg_stat_archiver" => rows.add([("archived_count", 0i64.into()), ("failed_count", 0i64.into())]),
         "pg_stat_all_tables" => tables(system, |_| true, rows),
         "pg_stat_progress_copy" => copies(system, rows),
-        "pg_stat_user_tables" => tables(system, |r| r.schema == PUBLIC || r.oid >= HISTORY, rows),
+        "pg_stat_user_tables" => tables(system, |r| r.is_own() || r.oid >= HISTORY, rows),
         _ => {}
     }
 }
@@ -67,12 +67,12 @@ fn copies(system: &SystemTablesOf, rows: &mut Rows) {
     for (statement, _) in system.statements() {
         let Some(kind) = statement.doing.copies else { continue };
         let may_see = system.may_see(statement.role);
-        let table = statement.doing.object.as_ref().and_then(|name| system.snapshot().get(name));
+        let table = statement.doing.table.map_or(0, |table| i64::from(table.0));
         rows.add([
             ("pid", statement.connection_id.into()),
             ("datid", DATABASE_OID.into()),
             ("datname", DATABASE.into()),
-            ("relid", may_see.then(|| table.map_or(0, |table| i64::from(table.id.0))).into()),
+            ("relid", may_see.then_some(table).into()),
             ("command", may_see.then_some(statement.doing.statement).into()),
             ("type", may_see.then_some(kind).into()),
             ("tuples_processed", statement.progress.read().done.filter(|_| may_see).into()),

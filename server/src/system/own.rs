@@ -51,6 +51,7 @@ fn source(system: &SystemTablesOf, object: &Object, r: &Relation, rows: &mut Row
     let stats = system.stats().source(object.id).unwrap_or_default();
     rows.add([
         ("name", (&object.name).into()),
+        ("schema", object.schema_name().into()),
         ("kind", object.kind().to_string().into()),
         ("columns", r.columns.len().into()),
         ("event_time", r.event_time.map(|i| r.columns[i].name.clone()).into()),
@@ -78,6 +79,7 @@ fn source_pipeline(system: &SystemTablesOf, object: &Object, rows: &mut Rows) {
     let stats = system.stats().source(object.id).unwrap_or_default();
     rows.add([
         ("name", (&object.name).into()),
+        ("schema", object.schema_name().into()),
         ("kind", object.kind().to_string().into()),
         ("state", state(&stats.state).into()),
         ("positions", stats.positions.into()),
@@ -97,6 +99,7 @@ fn feature_view(system: &SystemTablesOf, object: &Object, v: &FeatureView, rows:
     };
     rows.add([
         ("name", (&object.name).into()),
+        ("schema", object.schema_name().into()),
         ("definition", (&v.sql).into()),
         ("version", v.version.into()),
         ("owner", v.owner.clone().into()),
@@ -132,6 +135,7 @@ fn features(system: &SystemTablesOf, object: &Object, v: &FeatureView, rows: &mu
         let written = |text: &String| if text.is_empty() { Cell::Null } else { text.into() };
         rows.add([
             ("view", (&object.name).into()),
+            ("schema", object.schema_name().into()),
             ("name", (&column.name).into()),
             ("type", column.ty.to_string().into()),
             ("aggregate", written(&f.aggregate)),
@@ -147,7 +151,7 @@ fn features(system: &SystemTablesOf, object: &Object, v: &FeatureView, rows: &mu
 /// Of a feature view the views in between are told beside.
 fn lineage(system: &SystemTablesOf, object: &Object, rows: &mut Rows) {
     let snapshot = system.snapshot();
-    let named = |id| snapshot.get_id(id).map(|object| object.name.clone());
+    let named = |id| snapshot.get_id(id).map(|object| object.shown_name());
     let through: Vec<String> = match object.feature_view() {
         Some(view) => view.through.iter().filter_map(|id| named(*id)).collect(),
         None => vec![],
@@ -164,6 +168,8 @@ fn lineage(system: &SystemTablesOf, object: &Object, rows: &mut Rows) {
             ("from_kind", from.kind().to_string().into()),
             ("from_column", edge.from_column.into()),
             ("through", through.clone().into()),
+            ("schema", object.schema_name().into()),
+            ("from_schema", from.schema_name().into()),
         ]);
     }
 }
@@ -176,6 +182,7 @@ fn view_pipeline(system: &SystemTablesOf, object: &Object, rows: &mut Rows) {
     };
     rows.add([
         ("name", (&object.name).into()),
+        ("schema", object.schema_name().into()),
         ("kind", object.kind().to_string().into()),
         ("state", state(&stats.state).into()),
         ("positions", stats.positions.into()),
@@ -202,6 +209,7 @@ fn maintenance(system: &SystemTablesOf, object: &Object, rows: &mut Rows) {
     let removed = done.removed.map(|(_, removed)| removed);
     rows.add([
         ("view", (&object.name).into()),
+        ("schema", object.schema_name().into()),
         ("running", done.running.into()),
         ("optimized_at", done.rewritten.map(|(at_us, _)| at_us).into()),
         ("files_before", rewritten.map(|rewritten| rewritten.files_before).into()),
@@ -242,6 +250,7 @@ fn training_set(object: &Object, set: &TrainingSet, rows: &mut Rows) {
     let record = &set.record;
     rows.add([
         ("name", (&object.name).into()),
+        ("schema", object.schema_name().into()),
         ("statement", (&set.sql).into()),
         ("rows", (record.rows as i64).into()),
         ("created", object.created_us.into()),
