@@ -61,7 +61,7 @@ pub enum Statement {
     /// `DROP INDEX [IF EXISTS] name [, …]`
     DropIndex {
         if_exists: bool,
-        names: Vec<String>,
+        names: Vec<QualifiedName>,
     },
     /// `ALTER {SOURCE | TABLE | FEATURE VIEW | VIEW | AGGREGATE | TRAINING SET} [IF EXISTS] name RENAME TO to`
     Rename {
@@ -81,7 +81,7 @@ pub enum Statement {
     AlterColumns {
         kind: ObjectKind,
         if_exists: bool,
-        name: String,
+        name: QualifiedName,
         changes: Vec<ColumnChange>,
     },
     /// `ALTER FEATURE VIEW [IF EXISTS] name ALTER [COLUMN] column { SET DEFAULT literal | DROP DEFAULT }`; `value` is the
@@ -420,7 +420,7 @@ pub struct ColumnDef {
 #[derive(Debug, Clone, PartialEq)]
 pub struct CreateIndex {
     pub name: Option<String>,
-    pub table: String,
+    pub table: QualifiedName,
     pub unique: bool,
     /// `None`: an expression.
     pub columns: Vec<Option<String>>,

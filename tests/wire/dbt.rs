@@ -24,6 +24,11 @@ select l.user_id, l.at, f.clicks_5m from {{ ref('labels') }} l
 asof left join {{ ref('user_clicks') }} f on l.user_id = f.user_id and l.at >= f.event_time
 where l.at < timestamptz '2026-11-01 12:10:00+00'";
 
+/// The same by MERGE, with an index, and a column that comes later.
+const MERGED: &str = "{{ config(materialized='incremental', incremental_strategy='merge', unique_key='user_id',
+  on_schema_change='append_new_columns', indexes=[{'columns': ['at']}]) }}
+select user_id, max(at) as at from {{ ref('labels') }} group by user_id";
+
 /// Both in schema `public_marts`.
 const TABLE_IN_MARTS: &str = "{{ config(materialized='table', schema='marts') }}
 select user_id, bought from {{ ref('labels') }}";
@@ -137,6 +142,23 @@ async fn a_project_is_built_tested_left_alone_and_changed() -> Result<()> {
     project.run(&["snapshot"]).await?;
     let versions = "SELECT count(*) || ' ' || count(dbt_valid_to) FROM kept WHERE user_id = 7";
     ensure!(value(&client, versions).await?.as_deref() == Some("2 1"));
+
+    // By MERGE, and with a further column.
+    let model = example.join("models/merged.sql");
+    fs::write(&model, MERGED)?;
+    project.run(&["run", "--select", "merged"]).await?;
+    client.batch_execute("DELETE FROM merged WHERE user_id = 7").await?;
+    let again = project.run(&["run", "--select", "merged"]).await?;
+    ensure!(again.contains("MERGE 3"), "{again}");
+    ensure!(
+        value(&client, "SELECT count(*) || ' ' || count(DISTINCT user_id) FROM merged").await?.as_deref()
+            == Some("3 3")
+    );
+    fs::write(&model, MERGED.replace("max(at) as at", "max(at) as at, bool_or(bought) as bought"))?;
+    project.run(&["run", "--select", "merged"]).await?;
+    ensure!(
+        value(&client, "SELECT count(bought) || ' ' || sum(bought::int) FROM merged").await?.as_deref() == Some("3 1")
+    );
 
     // A training set is made, and with the same text refreshed.
     fs::write(example.join("models/learnt.sql"), LEARNT)?;

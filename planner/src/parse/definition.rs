@@ -1,10 +1,11 @@
 //! The statement that would create a table as it is, for one whose columns have been altered since it was created.
 
-use super::name::quoted;
-use tidemark_catalog::{ObjectKind, Relation};
+use super::name::{quoted, quoted_name};
+use tidemark_catalog::{NameRef, ObjectKind, Relation};
 
 /// `CREATE {SOURCE | TABLE} name (…) [WITH (…)] [FORMAT UPSERT]` of a relation that is fed by statements.
-pub fn definition(kind: ObjectKind, name: &str, relation: &Relation) -> String {
+pub fn definition<'n>(kind: ObjectKind, name: impl Into<NameRef<'n>>, relation: &Relation) -> String {
+    let name = quoted_name(name.into());
     let text = |value: &str| format!("'{}'", value.replace('\'', "''"));
     let mut elements = vec![];
     for column in &relation.columns {
@@ -26,7 +27,7 @@ pub fn definition(kind: ObjectKind, name: &str, relation: &Relation) -> String {
         let key: Vec<String> = relation.primary_key.iter().map(called).collect();
         elements.push(format!("PRIMARY KEY ({})", key.join(", ")));
     }
-    let mut sql = format!("CREATE {} {} ({})", kind.to_string().to_uppercase(), quoted(name), elements.join(", "));
+    let mut sql = format!("CREATE {} {} ({})", kind.to_string().to_uppercase(), name, elements.join(", "));
     if !relation.options.is_empty() {
         let options: Vec<String> =
             relation.options.iter().map(|(option, value)| format!("{option} = {}", text(value))).collect();
@@ -57,12 +58,12 @@ mod tests {
         relation.upsert = true;
         relation.options.insert("clock".to_string(), "event".to_string());
         relation.layout.defaults.insert("n".to_string(), "it's".to_string());
-        let sql = definition(ObjectKind::Table, "a b", &relation);
+        let sql = definition(ObjectKind::Table, ("s", "a b"), &relation);
         let parsed = parse(&sql).unwrap();
         let Some(Statement::CreateRelation(create)) = parsed.first().map(|parsed| &parsed.statement) else {
             panic!("{sql}");
         };
-        assert_eq!((create.name.as_str(), create.columns.len(), create.upsert), ("a b", 3, true));
+        assert_eq!((create.name.to_string(), create.columns.len(), create.upsert), ("s.a b".to_string(), 3, true));
         assert_eq!(create.watermark, Some(("At".to_string(), 5_000_000)));
         assert_eq!(create.primary_key, ["id"]);
         assert_eq!(create.defaults.get("n").map(String::as_str), Some("it's"));

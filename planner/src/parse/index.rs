@@ -11,7 +11,8 @@ use datafusion::sql::sqlparser::tokenizer::Token;
 pub(super) fn create(c: &mut Cursor<'_>, unique: bool) -> PlanResult<Statement> {
     c.eat("CONCURRENTLY");
     let named = c.if_not_exists() || !c.at("ON");
-    let name = if named { Some(last(c)?) } else { None };
+    // It would be beside its table.
+    let name = if named { c.path()?.pop() } else { None };
     c.expect("ON")?;
     c.eat("ONLY");
     let table = c.object_name()?;
@@ -52,15 +53,10 @@ fn column(c: &mut Cursor<'_>) -> PlanResult<Option<String>> {
 pub(super) fn drop(c: &mut Cursor<'_>) -> PlanResult<Statement> {
     c.eat("CONCURRENTLY");
     let if_exists = c.if_exists();
-    let mut names = vec![last(c)?];
+    let mut names = vec![c.object_name()?];
     while c.eat_token(&Token::Comma) {
-        names.push(last(c)?);
+        names.push(c.object_name()?);
     }
     let _ = c.eat("CASCADE") || c.eat("RESTRICT");
     Ok(Statement::DropIndex { if_exists, names })
-}
-
-/// The name without its schema: there is nothing of that name in any.
-fn last(c: &mut Cursor<'_>) -> PlanResult<String> {
-    Ok(c.path()?.pop().unwrap_or_default())
 }

@@ -83,7 +83,7 @@ fn read(c: &mut Cursor<'_>, with: Option<ast::With>) -> PlanResult<Statement> {
     c.eat_token(&Token::Mul);
     let alias = match c.eat("AS") || !c.at("USING") {
         true => c.identifier()?,
-        false => table.clone(),
+        false => table.name.clone(),
     };
     c.expect("USING")?;
     let Some(first) = find(c, "WHEN") else {
@@ -156,7 +156,7 @@ fn read(c: &mut Cursor<'_>, with: Option<ast::With>) -> PlanResult<Statement> {
             select.projection.push(named(format!("$value{at}"), value));
         }
     }
-    if alias == table {
+    if alias == table.name {
         unqualify(&mut query, &table);
     }
     asof::nest_asof(&mut query)?;

@@ -210,7 +210,7 @@ fn a_view_keeps_its_query_as_it_was_written() {
 
     let Ok(parsed) = one("CREATE VIEW IF NOT EXISTS v (a, \"B\") AS (SELECT 1, 2)") else { panic!() };
     let Statement::CreateView { name, if_not_exists, columns, query_text, .. } = parsed.statement else { panic!() };
-    assert_eq!((name.as_str(), if_not_exists, query_text.as_str()), ("v", true, "(SELECT 1, 2)"));
+    assert_eq!((name.name.as_str(), if_not_exists, query_text.as_str()), ("v", true, "(SELECT 1, 2)"));
     assert_eq!(columns, ["a", "B"]);
 }
 

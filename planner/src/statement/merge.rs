@@ -1,11 +1,12 @@
 //! `MERGE`: the query that says of each row what becomes of it, and the clauses that it chooses from.
 
 use datafusion::sql::sqlparser::ast::{self, Expr, SelectItem};
+use tidemark_catalog::QualifiedName;
 
 /// `[WITH …] MERGE INTO name [AS alias] USING source ON condition WHEN [NOT] MATCHED [AND condition] THEN …`
 #[derive(Debug, Clone, PartialEq)]
 pub struct Merge {
-    pub table: String,
+    pub table: QualifiedName,
     /// What the statement calls the table.
     pub alias: String,
     pub clauses: Vec<MergeClause>,

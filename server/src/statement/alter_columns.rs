@@ -1,7 +1,7 @@
 //! `ALTER {SOURCE | TABLE} … ADD, DROP, RENAME, ALTER COLUMN`: the catalog says first how rows are laid out, then the table's
 //! log is read and written so. Rows that are there are not touched (`catalog/src/layout.rs`).
 
-use super::set_default::kept;
+use super::{rename::written_name, set_default::kept};
 use crate::{
     database::{Database, find},
     pg::{Outcome, PgError},
@@ -10,7 +10,9 @@ use crate::{
 };
 use arrow::datatypes::DataType;
 use std::{collections::BTreeSet, sync::Arc};
-use tidemark_catalog::{Body, Change, Column, Object, ObjectId, ObjectKind, Relation, Snapshot, SqlType};
+use tidemark_catalog::{
+    Body, Change, Column, Object, ObjectId, ObjectKind, QualifiedName, Relation, Snapshot, SqlType, TEMPORARY_SCHEMA,
+};
 use tidemark_planner::{
     Statement,
     bind::Binder,
@@ -24,15 +26,17 @@ pub async fn execute(
     session: &mut Session,
     kind: ObjectKind,
     if_exists: bool,
-    name: &str,
+    name: &QualifiedName,
     changes: &[ColumnChange],
 ) -> Result<Outcome, PgError> {
     let tag = format!("ALTER {}", kind.to_string().to_uppercase());
-    if session.temporary(name).is_some() {
+    let before = session.lasting(database);
+    let is_temporary = name.schema.as_deref().is_none_or(|schema| schema == TEMPORARY_SCHEMA);
+    if is_temporary && session.temporary(&name.name).is_some() {
         return Err(PgError::error("0A000", format!("columns of temporary table \"{name}\" cannot be changed"))
             .hint("CREATE TEMPORARY TABLE another AS SELECT … from it"));
     }
-    let object = match find(&database.snapshot(), kind, name) {
+    let object = match find(&before, kind, name) {
         Ok(object) => object.clone(),
         Err(error) if if_exists && error.sqlstate == "42P01" => {
             session.notice(format!("{kind} \"{name}\" does not exist, skipping"));
@@ -45,7 +49,7 @@ pub async fn execute(
     // Before the catalog: whoever writes to the table may take long, and should hold up nobody else.
     let alone = engine.alone(object.id).await?;
     let mut catalog = database.owner()?.catalog.lock().await;
-    let snapshot = database.snapshot();
+    let snapshot = session.lasting(database);
     let gone = || PgError::error("42P01", format!("{kind} \"{name}\" does not exist")).hint("it was dropped just now");
     let before = snapshot.get_id(object.id).ok_or_else(gone)?;
     let mut after = before.as_ref().clone();
@@ -59,7 +63,7 @@ pub async fn execute(
     if *new == old {
         return Ok(Outcome::Done { tag: tag.into() });
     }
-    new.sql = definition(kind, &before.name, new);
+    new.sql = definition(kind, written_name(before.schema_name(), &before.name), new);
     let relation = new.clone();
     check_readers(database, session, &snapshot, &after, changes)?;
     database.commit(&mut catalog, &[Change::Put(after)]).await?;
@@ -239,7 +243,8 @@ fn columns_of(
         return Err(PgError::error("XX000", "its text is not a query"));
     };
     let system = database.system(session);
-    let bound = Binder::new(catalog, &session.state, &system, database.clock.now_us()).query(query, &[])?;
+    let within = catalog.within(reader);
+    let bound = Binder::new(&within, &session.state, &system, database.clock.now_us()).query(query, &[])?;
     let plan = session.state.analyzer().execute_and_check(bound.plan, session.state.config_options(), |_, _| {})?;
     let fields = plan.schema().fields().iter();
     Ok(fields.map(|field| (field.name().clone(), SqlType::from_arrow(field.data_type()))).collect())

@@ -102,7 +102,7 @@ fn set_defaults(session: &Session, create: &CreateRelation, relation: &mut Relat
         let Some(ty) = create.columns.iter().find(|known| known.name == *column).map(|known| &known.ty) else {
             continue;
         };
-        let text = alter_columns::readable(&create.name, column, ty, text, &session.format.time_zone)?;
+        let text = alter_columns::readable(&create.name.name, column, ty, text, &session.format.time_zone)?;
         relation.layout.defaults.insert(column.clone(), text);
     }
     Ok(())

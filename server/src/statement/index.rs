@@ -8,7 +8,7 @@ use crate::{
     session::Session,
 };
 use std::sync::Arc;
-use tidemark_catalog::{Body, Snapshot};
+use tidemark_catalog::{Body, Object, QualifiedName, Snapshot};
 use tidemark_planner::{error::missing_object, statement::CreateIndex};
 
 pub fn create(database: &Arc<Database>, session: &mut Session, create: &CreateIndex) -> Result<Outcome, PgError> {
@@ -59,13 +59,16 @@ pub fn drop(
     database: &Arc<Database>,
     session: &mut Session,
     if_exists: bool,
-    names: &[String],
+    names: &[QualifiedName],
 ) -> Result<Outcome, PgError> {
     let snapshot = session.snapshot(database);
     for name in names {
         if let Some(table) = of_key(&snapshot, name) {
-            return Err(PgError::error("2BP01", format!("cannot drop index \"{name}\": it is the key of \"{table}\""))
-                .hint("a key stays as it was declared: create another table, and copy the rows"));
+            return Err(PgError::error(
+                "2BP01",
+                format!("cannot drop index \"{name}\": it is the key of \"{}\"", table.shown_name()),
+            )
+            .hint("a key stays as it was declared: create another table, and copy the rows"));
         }
         session.notice(match if_exists {
             true => format!("index \"{name}\" does not exist, skipping"),
@@ -76,12 +79,13 @@ pub fn drop(
 }
 
 /// Whose key clients know as this index.
-fn of_key<'a>(snapshot: &'a Snapshot, index: &str) -> Option<&'a str> {
-    let object = snapshot.get(index.strip_suffix("_pkey")?)?;
+fn of_key<'a>(snapshot: &'a Snapshot, index: &QualifiedName) -> Option<&'a Object> {
+    let table = index.beside(index.name.strip_suffix("_pkey")?);
+    let object = snapshot.get(&table)?;
     let has_key = match &object.body {
         Body::Table(relation) => !relation.primary_key.is_empty(),
         Body::FeatureView(_) => true,
         _ => false,
     };
-    has_key.then_some(object.name.as_str())
+    has_key.then_some(object.as_ref())
 }

@@ -2,12 +2,13 @@
 
 use super::*;
 use crate::statement::{ColumnChange, CreateIndex, MergeAction};
+use tidemark_catalog::QualifiedName;
 
 #[test]
 fn columns_are_added_dropped_renamed_and_given_defaults() {
-    let alter = |kind, if_exists, changes: Vec<ColumnChange>| Statement::AlterColumns {
+    let alter = |kind, changes: Vec<ColumnChange>| Statement::AlterColumns {
         kind,
-        if_exists,
+        if_exists: false,
         name: "t".into(),
         changes,
     };
@@ -31,23 +32,24 @@ fn columns_are_added_dropped_renamed_and_given_defaults() {
     );
     check(
         "ALTER SOURCE IF EXISTS public.t ADD IF NOT EXISTS at TIMESTAMPTZ DEFAULT NULL",
-        alter(
-            ObjectKind::Source,
-            true,
-            vec![ColumnChange::Add {
+        Statement::AlterColumns {
+            kind: ObjectKind::Source,
+            if_exists: true,
+            name: QualifiedName::new("public", "t"),
+            changes: vec![ColumnChange::Add {
                 if_not_exists: true,
                 column: column("at", SqlType::TimestampTz, false),
                 default: None,
             }],
-        ),
+        },
     );
     let rename = ColumnChange::Rename { name: "a".into(), to: "b".into() };
-    check("ALTER TABLE t RENAME COLUMN a TO b", alter(ObjectKind::Table, false, vec![rename.clone()]));
-    check("ALTER TABLE t RENAME a TO b", alter(ObjectKind::Table, false, vec![rename]));
+    check("ALTER TABLE t RENAME COLUMN a TO b", alter(ObjectKind::Table, vec![rename.clone()]));
+    check("ALTER TABLE t RENAME a TO b", alter(ObjectKind::Table, vec![rename]));
     let default = |value: Option<&str>| ColumnChange::SetDefault { name: "a".into(), value: value.map(str::to_string) };
     check(
         "ALTER TABLE t ALTER COLUMN a SET DEFAULT true, ALTER a DROP DEFAULT",
-        alter(ObjectKind::Table, false, vec![default(Some("true")), default(None)]),
+        alter(ObjectKind::Table, vec![default(Some("true")), default(None)]),
     );
     let Ok(parsed) = parse("CREATE TABLE t (a int DEFAULT 7 NOT NULL, b text DEFAULT NULL)") else { panic!() };
     let Statement::CreateRelation(create) = &parsed[0].statement else { panic!() };
@@ -56,22 +58,22 @@ fn columns_are_added_dropped_renamed_and_given_defaults() {
 
 #[test]
 fn of_an_index_little_is_kept() {
-    let index = |name: Option<&str>, unique, columns: &[Option<&str>]| {
+    let index = |name: Option<&str>, table: QualifiedName, unique, columns: &[Option<&str>]| {
         Statement::CreateIndex(CreateIndex {
             name: name.map(str::to_string),
-            table: "t".into(),
+            table,
             unique,
             columns: columns.iter().map(|column| column.map(str::to_string)).collect(),
         })
     };
-    check("CREATE INDEX ON t (a)", index(None, false, &[Some("a")]));
+    check("CREATE INDEX ON t (a)", index(None, "t".into(), false, &[Some("a")]));
     check(
         "create unique index concurrently if not exists s.\"I\" on only public.t using btree (a desc, lower(b), (c + 1)) where a > 0",
-        index(Some("I"), true, &[Some("a"), None, None]),
+        index(Some("I"), QualifiedName::new("public", "t"), true, &[Some("a"), None, None]),
     );
     check(
         "DROP INDEX IF EXISTS s.i, j CASCADE",
-        Statement::DropIndex { if_exists: true, names: vec!["i".into(), "j".into()] },
+        Statement::DropIndex { if_exists: true, names: vec![QualifiedName::new("s", "i"), "j".into()] },
     );
 }
 
@@ -82,7 +84,7 @@ fn a_merge_is_one_query_over_the_table_and_its_source() {
                WHEN NOT MATCHED AND id > 1 THEN DO NOTHING WHEN NOT MATCHED THEN INSERT (id, n) VALUES (id, DEFAULT)";
     let parsed = parse(sql).unwrap();
     let Statement::Merge(merge) = &parsed[0].statement else { panic!("{parsed:?}") };
-    assert_eq!((merge.table.as_str(), merge.alias.as_str()), ("t", "t"));
+    assert_eq!((&merge.table, merge.alias.as_str()), (&QualifiedName::new("public", "t"), "t"));
     let clauses: Vec<_> = merge.clauses.iter().map(|c| (c.action, c.columns.join(" "), c.values)).collect();
     let expected = [
         (MergeAction::Delete, "", 0),
@@ -104,7 +106,7 @@ fn a_merge_is_one_query_over_the_table_and_its_source() {
         "{query}"
     );
     assert!(
-        query.ends_with("FROM \"$rows\".\"t\" AS \"t\" RIGHT JOIN s ON t.id = CASE WHEN true THEN s.id END"),
+        query.ends_with("FROM \"$rows\".\"public\".\"t\" AS \"t\" RIGHT JOIN s ON t.id = CASE WHEN true THEN s.id END"),
         "{query}"
     );
     // Where nothing is put in, what is not matched is not read.
