@@ -178,9 +178,16 @@ impl Relation {
         is_kafka.then(|| self.options.get("topic").map_or("", String::as_str))
     }
 
-    /// The Parquet files that the table is, as its `path` says; `None`: its rows are in a log. Such a table is only read.
+    /// Connectors of tables that are files which somebody else writes.
+    pub const FILES: [&str; 3] = ["parquet", "csv", "iceberg"];
+
+    pub fn connector(&self) -> Option<&str> {
+        self.options.get("connector").map(String::as_str)
+    }
+
+    /// Where the files are that the table is, as its `path` says; `None`: its rows are in a log. Such a table is only read.
     pub fn files(&self) -> Option<&str> {
-        let is_files = self.options.get("connector").is_some_and(|connector| connector == "parquet");
+        let is_files = self.connector().is_some_and(|connector| Relation::FILES.contains(&connector));
         is_files.then(|| self.options.get("path").map_or("", String::as_str))
     }
 

@@ -47,6 +47,7 @@ use crate::{
     compiled::CompiledView,
     meter::span,
     online::OnlineRow,
+    progress::{Phase, Progress},
     seam::{
         Clock, HistoryStore, HistoryTable, Keyspace, OnlineStore, OnlineValue, Put, PutVersion, SeamError, SeamResult,
         Source, StateStore,
@@ -320,8 +321,18 @@ impl Engine {
     /// has caught up. The history table exists afterwards. Returns the first instant of its history if a log had been
     /// shortened before: the catalog is to keep it.
     pub async fn create_view(&self, object: &Object, compiled: CompiledView) -> SeamResult<Option<i64>> {
+        self.create_view_watched(object, compiled, &Progress::default()).await
+    }
+
+    /// The same, and tells how many records of the logs have been applied.
+    pub async fn create_view_watched(
+        &self,
+        object: &Object,
+        compiled: CompiledView,
+        progress: &Progress,
+    ) -> SeamResult<Option<i64>> {
         let compiled = Arc::new(compiled);
-        if !stands_alone(object) && self.create_in_family(object, &compiled).await? {
+        if !stands_alone(object) && self.create_in_family(object, &compiled, progress).await? {
             return Ok(None);
         }
         let sources = self.readings(&object.name, &compiled.plan)?;
@@ -338,7 +349,8 @@ impl Engine {
         let mut view = ViewRuntime::new(object, Arc::new(state), sources, 1, None);
         view.history_start_us = history_start_us;
         let view = Arc::new(view);
-        if let Err(error) = self.build(&view).await {
+        progress.count(Phase::Replaying, None, self.seams.clock.now_us());
+        if let Err(error) = self.build(&view, progress).await {
             let name = view.history.read().name.clone();
             self.forget_view(object.id, &name).await?;
             return Err(error);
@@ -349,8 +361,8 @@ impl Engine {
         Ok(history_start_us)
     }
 
-    async fn build(&self, view: &ViewRuntime) -> SeamResult<()> {
-        let letters = view.replay(None).await?;
+    async fn build(&self, view: &ViewRuntime, progress: &Progress) -> SeamResult<()> {
+        let letters = view.replay(None, progress).await?;
         self.keep_letters(letters).await
     }
 

@@ -8,6 +8,7 @@ use crate::{
     pg::PgError,
     places::Places,
     prepared::Prepared,
+    progress::{Doing, Running, Statements},
     publisher::Publisher,
     queries::Queries,
     rights::Rights,
@@ -104,6 +105,8 @@ pub struct Database {
     pub queries: Queries,
     pub meters: Meters,
     pub sessions: Arc<Sessions>,
+    /// Long ones that run.
+    pub statements: Arc<Statements>,
     /// Tests only.
     pub points: Option<Arc<Points>>,
     /// Where server-side `COPY … TO 'file'` writes relative names.
@@ -136,6 +139,7 @@ impl Database {
             queries,
             meters: Meters::default(),
             sessions: Arc::default(),
+            statements: Arc::default(),
             points: None,
             folder,
             cache: RwLock::default(),
@@ -274,8 +278,14 @@ impl Database {
             .for_session(&session.user, settings)
             .with_rights(session.rights.clone())
             .among(self.sessions.clone(), session.connection_id)
+            .beside(self.statements.clone(), self.clock.now_us())
             .with_cursors(session.cursors.all())
             .on_path(path)
+    }
+
+    /// A long statement begins: `tidemark.progress` shows it until what is returned is dropped.
+    pub fn begin(&self, session: &Session, doing: Doing) -> Running {
+        self.statements.begin(session, doing, self.clock.now_us())
     }
 
     /// A lookup prepared before under the same text on the same search path, if the catalog is still the one it was prepared for.

@@ -20,6 +20,7 @@ pub mod pg;
 mod places;
 pub mod points;
 mod prepared;
+mod progress;
 mod publisher;
 mod queries;
 mod rights;

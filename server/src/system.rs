@@ -37,6 +37,7 @@ pub use sleep::pg_sleep;
 use crate::{
     audit::{Audit, Entry},
     pg::CursorFacts,
+    progress::{Entry as Statement, Statements},
     rights::Rights,
     sessions::{Open, Sessions},
 };
@@ -176,6 +177,8 @@ pub struct SystemTablesOf {
     rights: Option<Arc<Rights>>,
     /// Who is connected, and by which connection it is asked; `None`: nobody is.
     sessions: Option<(Arc<Sessions>, i32)>,
+    /// Long statements that run, and the time, microseconds; `None`: there are none.
+    statements: Option<(Arc<Statements>, i64)>,
 }
 
 impl SystemTablesOf {
@@ -192,6 +195,7 @@ impl SystemTablesOf {
             audit: None,
             rights: None,
             sessions: None,
+            statements: None,
         }
     }
 
@@ -207,6 +211,17 @@ impl SystemTablesOf {
     /// The same with the sessions that are open, asked by one of them.
     pub(crate) fn among(self, sessions: Arc<Sessions>, asked_by: i32) -> Self {
         SystemTablesOf { sessions: Some((sessions, asked_by)), ..self }
+    }
+
+    /// The same with the long statements that run now.
+    pub(crate) fn beside(self, statements: Arc<Statements>, now_us: i64) -> Self {
+        SystemTablesOf { statements: Some((statements, now_us)), ..self }
+    }
+
+    /// The long statements that run, each with the time.
+    pub(crate) fn statements(&self) -> Vec<(Statement, i64)> {
+        let all = self.statements.as_ref().map(|(statements, now_us)| (statements.all(), *now_us));
+        all.map(|(all, now_us)| all.into_iter().map(|one| (one, now_us)).collect()).unwrap_or_default()
     }
 
     pub(crate) fn sessions(&self) -> Vec<Open> {
@@ -239,6 +254,11 @@ impl SystemTablesOf {
     /// Whether who asks has the privileges of this role.
     pub(crate) fn has_role(&self, role: ObjectId) -> bool {
         self.rights.as_ref().is_none_or(|rights| rights.actor.is(role))
+    }
+
+    /// Whether who asks is shown what a session that logged in as this role does.
+    pub(crate) fn may_see(&self, session_of: ObjectId) -> bool {
+        self.has_role(session_of) || self.has_role(role::MONITOR)
     }
 
     /// What was done to definitions and roles, for superusers and members of `pg_monitor`.

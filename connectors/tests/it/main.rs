@@ -13,6 +13,7 @@ mod contract_redis;
 mod contract_source;
 mod contract_state;
 mod engine_faults;
+mod files_iceberg;
 mod history_bucket;
 mod history_maintenance;
 mod history_rest;

@@ -4,6 +4,7 @@ use super::{
     SystemTablesOf,
     columns::{Cell, Rows},
 };
+use crate::progress::Entry as Statement;
 use tidemark_catalog::{Body, ClockMode, Column, FeatureView, Object, Relation, TrainingSet};
 use tidemark_planner::feature;
 
@@ -25,6 +26,10 @@ pub fn fill(system: &SystemTablesOf, table: &str, rows: &mut Rows) {
         }
         return;
     }
+    if table == "progress" {
+        system.statements().iter().for_each(|(statement, now_us)| progress(system, statement, *now_us, rows));
+        return;
+    }
     for object in system.snapshot().objects() {
         match (&object.body, table) {
             // Nothing flows through a table that is files.
@@ -34,6 +39,7 @@ pub fn fill(system: &SystemTablesOf, table: &str, rows: &mut Rows) {
             (Body::FeatureView(v), "feature_views") => feature_view(system, object, v, rows),
             (Body::FeatureView(v), "features") => features(system, object, v, rows),
             (Body::FeatureView(_), "pipelines") => view_pipeline(system, object, rows),
+            (Body::FeatureView(_) | Body::View(_) | Body::TrainingSet(_), "lineage") => lineage(system, object, rows),
             (Body::FeatureView(_), "maintenance") => maintenance(system, object, rows),
             (Body::TrainingSet(set), "training_sets") => training_set(object, set, rows),
             _ => {}
@@ -141,6 +147,32 @@ fn planned(system: &SystemTablesOf, object: &Object) -> Vec<usize> {
     plan.map(|plan| plan.continuous_outputs().collect()).unwrap_or_default()
 }
 
+/// Of a feature view the views in between are told beside.
+fn lineage(system: &SystemTablesOf, object: &Object, rows: &mut Rows) {
+    let snapshot = system.snapshot();
+    let named = |id| snapshot.get_id(id).map(|object| object.shown_name());
+    let through: Vec<String> = match object.feature_view() {
+        Some(view) => view.through.iter().filter_map(|id| named(*id)).collect(),
+        None => vec![],
+    };
+    for edge in tidemark_planner::lineage::of(object, snapshot) {
+        let Some(from) = snapshot.get_id(edge.from) else { continue };
+        let column = edge.column.and_then(|at| object.columns().get(at)).map(|column| &column.name);
+        rows.add([
+            ("object", (&object.name).into()),
+            ("kind", object.kind().to_string().into()),
+            ("column", column.into()),
+            ("role", edge.role.name().into()),
+            ("from_object", (&from.name).into()),
+            ("from_kind", from.kind().to_string().into()),
+            ("from_column", edge.from_column.into()),
+            ("through", through.clone().into()),
+            ("schema", object.schema_name().into()),
+            ("from_schema", from.schema_name().into()),
+        ]);
+    }
+}
+
 fn view_pipeline(system: &SystemTablesOf, object: &Object, rows: &mut Rows) {
     let stats = system.stats().view(object.id).unwrap_or_default();
     let lag = match (usable(stats.now_us), usable(stats.frontier_us)) {
@@ -188,6 +220,28 @@ fn maintenance(system: &SystemTablesOf, object: &Object, rows: &mut Rows) {
         ("files_removed", removed.map(|removed| removed.files).into()),
         ("bytes_removed", removed.map(|removed| removed.bytes).into()),
         ("last_error", done.last_error.into()),
+    ]);
+}
+
+/// Of others' statements it is only told that there is one.
+fn progress(system: &SystemTablesOf, statement: &Statement, now_us: i64, rows: &mut Rows) {
+    if !system.may_see(statement.role) {
+        rows.add([("pid", statement.connection_id.into())]);
+        return;
+    }
+    let (doing, seen) = (&statement.doing, statement.progress.read());
+    let seconds = now_us.saturating_sub(seen.since_us) as f64 / 1e6;
+    let rate = seen.done.filter(|_| seconds > 0.0).map(|done| done as f64 / seconds);
+    rows.add([
+        ("pid", statement.connection_id.into()),
+        ("statement", doing.statement.into()),
+        ("object", doing.object.clone().into()),
+        ("phase", seen.phase.name().into()),
+        ("done", seen.done.into()),
+        ("total", seen.total.into()),
+        ("unit", doing.unit.into()),
+        ("started", statement.started_us.into()),
+        ("rate", rate.into()),
     ]);
 }
 

@@ -98,29 +98,15 @@ fn seeds() -> impl Strategy<Value = (Vec<Option<i64>>, Vec<Option<String>>)> {
 fn copy_options() -> impl Strategy<Value = CopyOptions> {
     let csv = (any::<bool>(), prop_oneof![Just(b'"'), Just(b'\'')], prop_oneof![Just(b'"'), Just(b'\\'), Just(b'\'')]);
     prop_oneof![
-        Just(CopyOptions {
-            format: CopyFormat::Text,
-            delimiter: None,
-            null: None,
-            header: false,
-            quote: None,
-            escape: None
-        }),
-        Just(CopyOptions {
-            format: CopyFormat::Binary,
-            delimiter: None,
-            null: None,
-            header: false,
-            quote: None,
-            escape: None
-        }),
+        Just(CopyOptions::of(CopyFormat::Text)),
+        Just(CopyOptions::of(CopyFormat::Binary)),
         csv.prop_map(|(header, quote, escape)| CopyOptions {
-            format: CopyFormat::Csv,
             delimiter: Some(if header { b';' } else { b',' }),
             null: header.then(|| "NA".to_owned()),
             header,
             quote: Some(quote),
             escape: Some(escape),
+            ..CopyOptions::of(CopyFormat::Csv)
         }),
     ]
 }
