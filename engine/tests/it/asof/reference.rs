@@ -253,12 +253,12 @@ async fn check(case: Case) -> Result<(), TestCaseError> {
     let matched = case.labels.iter().filter(|l| one.find(l, &case.first).is_some()).count();
     let unmatched = case.labels.len() - matched;
     let expected = Matches { name: "first".into(), matched, unmatched, provisional: 0 };
-    prop_assert_eq!(matches(&plan), Some(expected), "{}", sql);
+    prop_assert_eq!(matches(&plan), Some(vec![expected]), "{}", sql);
     Ok(())
 }
 
 /// Of the `ASOF JOIN` in a plan.
-fn matches(plan: &Arc<dyn ExecutionPlan>) -> Option<Matches> {
+fn matches(plan: &Arc<dyn ExecutionPlan>) -> Option<Vec<Matches>> {
     let own = (plan.as_ref() as &dyn Any).downcast_ref::<AsofJoinExec>().map(AsofJoinExec::matches);
     own.or_else(|| plan.children().into_iter().find_map(matches))
 }
