@@ -58,10 +58,16 @@ pub struct RightSource {
     pub streams: Vec<SendableRecordBatchStream>,
 }
 
+/// A file that has been written.
+struct Spilled {
+    file: RefCountedTempFile,
+    rows: usize,
+}
+
 /// Both sides of the keys of one part.
 struct Part {
-    labels: Option<RefCountedTempFile>,
-    right: Option<RefCountedTempFile>,
+    labels: Option<Spilled>,
+    right: Option<Spilled>,
     /// Dealing it again would not make it smaller.
     is_whole: bool,
 }
@@ -141,7 +147,7 @@ pub async fn join(
     Ok(without_places(sorted, join.schema.clone()))
 }
 
-fn parts(labels: Vec<Option<RefCountedTempFile>>, right: Vec<Option<RefCountedTempFile>>) -> Vec<Part> {
+fn parts(labels: Vec<Option<Spilled>>, right: Vec<Option<Spilled>>) -> Vec<Part> {
     let is_whole = labels.iter().flatten().count() == 1;
     labels.into_iter().zip(right).map(|(labels, right)| Part { labels, right, is_whole }).collect()
 }
@@ -153,14 +159,16 @@ type Writer = Box<dyn FnMut(Option<&RecordBatch>) -> Result<Option<RefCountedTem
 struct Files {
     manager: SpillManager,
     writers: Vec<Option<Writer>>,
+    rows: Vec<usize>,
 }
 
 impl Files {
     fn new(manager: &SpillManager, count: usize) -> Files {
-        Files { manager: manager.clone(), writers: (0..count).map(|_| None).collect() }
+        Files { manager: manager.clone(), writers: (0..count).map(|_| None).collect(), rows: vec![0; count] }
     }
 
     fn append(&mut self, file: usize, batch: &RecordBatch) -> Result<()> {
+        self.rows[file] += batch.num_rows();
         let writer = match &mut self.writers[file] {
             Some(writer) => writer,
             none => {
@@ -188,8 +196,17 @@ impl Files {
     }
 
     /// `None` where nothing was written.
-    fn finish(mut self) -> Result<Vec<Option<RefCountedTempFile>>> {
-        self.writers.iter_mut().map(|writer| writer.as_mut().map_or(Ok(None), |writer| writer(None))).collect()
+    fn finish(self) -> Result<Vec<Option<Spilled>>> {
+        let files = self.writers.into_iter().zip(self.rows).map(|(writer, rows)| {
+            let file = writer.map_or(Ok(None), |mut writer| writer(None))?;
+            Ok(file.map(|file| Spilled { file, rows }))
+        });
+        files.collect()
+    }
+
+    /// The only one.
+    fn finish_one(self) -> Result<Option<Spilled>> {
+        Ok(self.finish()?.pop().flatten())
     }
 }
 
@@ -224,11 +241,11 @@ impl Spill {
         Ok(Spill { run, join, keys, labels, right, output })
     }
 
-    fn read(&self, manager: &SpillManager, file: &RefCountedTempFile) -> Result<SendableRecordBatchStream> {
-        manager.read_spill_as_stream(file.clone(), None)
+    fn read(&self, manager: &SpillManager, spilled: &Spilled) -> Result<SendableRecordBatchStream> {
+        manager.read_spill_as_stream(spilled.file.clone(), None)
     }
 
-    fn read_all(&self, files: Vec<RefCountedTempFile>) -> Result<Vec<SendableRecordBatchStream>> {
+    fn read_all(&self, files: Vec<Spilled>) -> Result<Vec<SendableRecordBatchStream>> {
         files.iter().map(|file| self.read(&self.output, file)).collect()
     }
 
@@ -277,7 +294,7 @@ impl Spill {
         Ok(parts)
     }
 
-    async fn deal_labels(&self, labels: LabelSource, seen: &mut Seen) -> Result<Vec<Option<RefCountedTempFile>>> {
+    async fn deal_labels(&self, labels: LabelSource, seen: &mut Seen) -> Result<Vec<Option<Spilled>>> {
         let mut files = Files::new(&self.labels, PARTS);
         let LabelSource { rows: Rows { batches, claim }, rest } = labels;
         let rest = rest.unwrap_or_else(|| Box::pin(EmptyRecordBatchStream::new(self.join.left.clone())));
@@ -300,11 +317,7 @@ impl Spill {
         clippy::disallowed_methods,
         reason = "the readers live no longer than this call, and no answer depends on their order"
     )]
-    async fn deal_right(
-        self: &Arc<Self>,
-        right: RightSource,
-        seen: Arc<Seen>,
-    ) -> Result<Vec<Option<RefCountedTempFile>>> {
+    async fn deal_right(self: &Arc<Self>, right: RightSource, seen: Arc<Seen>) -> Result<Vec<Option<Spilled>>> {
         let files = Arc::new(Mutex::new(Files::new(&self.right, PARTS)));
         let RightSource { batches, claim, streams } = right;
         for batch in batches {
@@ -336,16 +349,17 @@ impl Spill {
     }
 
     /// The part's output in order; `None`: it has none.
-    fn solve(&self, part: Part, depth: usize) -> BoxFuture<'_, Result<Option<RefCountedTempFile>>> {
+    fn solve(&self, part: Part, depth: usize) -> BoxFuture<'_, Result<Option<Spilled>>> {
         async move {
             let Some(labels) = &part.labels else { return Ok(None) };
             let mut output = Files::new(&self.output, 1);
             if self.try_at_once(labels, part.right.as_ref(), &mut output).await? {
-                return Ok(output.finish()?.pop().flatten());
+                return output.finish_one();
             }
-            if part.is_whole || depth >= DEPTH_MAX || self.join.condition.left.keys.is_empty() {
+            let has_keys = !self.join.condition.left.keys.is_empty();
+            if part.is_whole || labels.rows <= CHUNK_ROWS || depth >= DEPTH_MAX || !has_keys {
                 self.in_chunks(labels, part.right.as_ref(), &mut output).await?;
-                return Ok(output.finish()?.pop().flatten());
+                return output.finish_one();
             }
             let mut files = Files::new(&self.labels, PARTS);
             let mut batches = self.read(&self.labels, labels)?;
@@ -371,18 +385,13 @@ impl Spill {
             while let Some(batch) = sorted.try_next().await? {
                 output.append(0, &batch)?;
             }
-            Ok(output.finish()?.pop().flatten())
+            output.finish_one()
         }
         .boxed()
     }
 
     /// With all labels of a part in memory. Whether there was enough of it; nothing is written otherwise.
-    async fn try_at_once(
-        &self,
-        labels: &RefCountedTempFile,
-        right: Option<&RefCountedTempFile>,
-        output: &mut Files,
-    ) -> Result<bool> {
+    async fn try_at_once(&self, labels: &Spilled, right: Option<&Spilled>, output: &mut Files) -> Result<bool> {
         let mut rows = Rows::new(&self.run.memory);
         let mut batches = self.read(&self.labels, labels)?;
         while let Some(batch) = batches.try_next().await? {
@@ -397,7 +406,7 @@ impl Spill {
     async fn try_join(
         &self,
         rows: Rows,
-        right: Option<&RefCountedTempFile>,
+        right: Option<&Spilled>,
         memory: &Memory,
         output: &mut Files,
     ) -> Result<Tried> {
@@ -428,12 +437,7 @@ impl Spill {
     }
 
     /// As many labels at a time as there is memory for, in order.
-    async fn in_chunks(
-        &self,
-        labels: &RefCountedTempFile,
-        right: Option<&RefCountedTempFile>,
-        output: &mut Files,
-    ) -> Result<()> {
+    async fn in_chunks(&self, labels: &Spilled, right: Option<&Spilled>, output: &mut Files) -> Result<()> {
         let memory = &self.run.memory;
         let mut batches = self.read(&self.labels, labels)?;
         let mut waiting: VecDeque<RecordBatch> = VecDeque::new();
