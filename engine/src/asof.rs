@@ -20,6 +20,7 @@
 
 mod counts;
 mod exec;
+mod files;
 mod known;
 mod labels;
 mod memory;

@@ -1,14 +1,15 @@
 //! Batches whose last column says the place of each row, put back in order.
 
+use super::files::Batches;
 use super::memory::{Claim, Memory};
-use arrow::array::{AsArray, RecordBatch, UInt64Array};
+use arrow::array::{AsArray, RecordBatch, RecordBatchOptions, UInt64Array};
 use arrow::compute::interleave_record_batch;
-use arrow::datatypes::{SchemaRef, UInt64Type};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef, UInt64Type};
 use datafusion::common::internal_datafusion_err;
 use datafusion::error::Result;
 use datafusion::execution::SendableRecordBatchStream;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
-use futures::{StreamExt, TryStreamExt, stream};
+use futures::{StreamExt, stream};
 use std::sync::Arc;
 
 /// The place of every row of a batch: its last column.
@@ -19,13 +20,14 @@ pub fn places(batch: &RecordBatch) -> Result<&UInt64Array> {
 
 /// One sorted input.
 struct Head {
-    stream: SendableRecordBatchStream,
+    batches: Batches,
     /// Which of the merge's batches it is in, and the next row there; `None` at its end.
     at: Option<(usize, usize)>,
     place: u64,
 }
 
-struct Merge {
+/// Sorted inputs as one; no place is in two.
+pub struct Merge {
     heads: Vec<Head>,
     /// Those that the heads are in, and those that rows have been taken from.
     batches: Vec<RecordBatch>,
@@ -34,41 +36,34 @@ struct Merge {
     is_started: bool,
 }
 
-/// `schema`: of the inputs. `rows` in a batch, at most. Every input is in order, and no place is in two.
-pub fn merged(
-    inputs: Vec<SendableRecordBatchStream>,
-    schema: SchemaRef,
-    rows: usize,
-    memory: &Memory,
-) -> SendableRecordBatchStream {
-    let heads = inputs.into_iter().map(|stream| Head { stream, at: None, place: 0 }).collect();
-    // One batch of each input is all that it holds for long; without that it cannot go on.
-    let merge = Merge { heads, batches: vec![], rows, claim: memory.insisting().claim(), is_started: false };
-    let batches = stream::try_unfold(merge, |mut merge| async move {
-        let next = merge.next().await?;
-        Ok(next.map(|batch| (batch, merge)))
-    });
-    Box::pin(RecordBatchStreamAdapter::new(schema, batches.boxed()))
-}
-
-/// Without the last column; `schema` is what is left.
-pub fn without_places(stream: SendableRecordBatchStream, schema: SchemaRef) -> SendableRecordBatchStream {
-    let width = schema.fields().len();
-    let narrowed = schema.clone();
-    let batches = stream.map(move |batch| {
-        let batch = batch?;
-        let options = arrow::array::RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
-        let columns = batch.columns()[..width].to_vec();
-        Ok(RecordBatch::try_new_with_options(narrowed.clone(), columns, &options)?)
-    });
-    Box::pin(RecordBatchStreamAdapter::new(schema, batches.boxed()))
-}
-
 impl Merge {
-    async fn next(&mut self) -> Result<Option<RecordBatch>> {
+    /// `rows` in a batch, at most.
+    pub fn new(inputs: Vec<Batches>, rows: usize, memory: &Memory) -> Merge {
+        let heads = inputs.into_iter().map(|batches| Head { batches, at: None, place: 0 }).collect();
+        // One batch of each input is all that it holds for long; without that it cannot go on.
+        Merge { heads, batches: vec![], rows, claim: memory.insisting().claim(), is_started: false }
+    }
+
+    /// Without the places; `schema` is what is left.
+    pub fn stream(self, schema: SchemaRef) -> SendableRecordBatchStream {
+        let narrowed = schema.clone();
+        let batches = stream::try_unfold(self, move |mut merge| {
+            let schema = narrowed.clone();
+            async move {
+                let Some(batch) = merge.next()? else { return Ok(None) };
+                let columns = batch.columns()[..schema.fields().len()].to_vec();
+                let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+                Ok(Some((RecordBatch::try_new_with_options(schema, columns, &options)?, merge)))
+            }
+        });
+        Box::pin(RecordBatchStreamAdapter::new(schema, batches.boxed()))
+    }
+
+    /// The next rows in order; `None` at the end.
+    pub fn next(&mut self) -> Result<Option<RecordBatch>> {
         if !std::mem::replace(&mut self.is_started, true) {
             for head in 0..self.heads.len() {
-                self.advance(head).await?;
+                self.advance(head)?;
             }
         }
         let mut taken = vec![];
@@ -76,7 +71,7 @@ impl Merge {
             let waiting = self.heads.iter().enumerate().filter(|(_, head)| head.at.is_some());
             let Some((least, _)) = waiting.min_by_key(|(_, head)| head.place) else { break };
             taken.extend(self.heads[least].at);
-            self.advance(least).await?;
+            self.advance(least)?;
         }
         if taken.is_empty() {
             return Ok(None);
@@ -88,7 +83,7 @@ impl Merge {
     }
 
     /// To the next row of an input.
-    async fn advance(&mut self, head: usize) -> Result<()> {
+    fn advance(&mut self, head: usize) -> Result<()> {
         if let Some((batch, row)) = self.heads[head].at
             && row + 1 < self.batches[batch].num_rows()
         {
@@ -97,7 +92,7 @@ impl Merge {
             return Ok(());
         }
         self.heads[head].at = None;
-        while let Some(batch) = self.heads[head].stream.try_next().await? {
+        while let Some(batch) = self.heads[head].batches.next()? {
             if batch.num_rows() > 0 {
                 self.claim.try_grow(batch.get_array_memory_size())?;
                 self.heads[head].place = places(&batch)?.value(0);
@@ -125,7 +120,6 @@ impl Merge {
 
 /// A schema with places after its columns.
 pub fn with_places(schema: &SchemaRef) -> SchemaRef {
-    use arrow::datatypes::{DataType, Field, Schema};
     let place = Arc::new(Field::new("_place", DataType::UInt64, false));
     let fields = schema.fields().iter().cloned().chain([place]);
     Arc::new(Schema::new_with_metadata(fields.collect::<Vec<_>>(), schema.metadata().clone()))

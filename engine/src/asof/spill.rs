@@ -10,26 +10,24 @@
 //! [`DEPTH_MAX`], or where it is of one key, its labels are joined chunk by chunk, each with the whole right side of the part.
 //! All files are the session's temporary ones, and gone with the stream.
 
+use super::files::{Batches, Files, Spilled};
 use super::labels::{Encoded, Index, Keys, Rows, hasher};
 use super::memory::{Claim, Memory};
-use super::merge::{merged, places, with_places, without_places};
+use super::merge::{Merge, places, with_places};
 use super::output::{Output, Won};
 use super::prune;
 use super::run::{Join, Run};
-use arrow::array::{ArrayRef, RecordBatch, UInt32Array, UInt64Array};
-use arrow::compute::take_record_batch;
+use arrow::array::{ArrayRef, RecordBatch, UInt64Array};
 use arrow::datatypes::SchemaRef;
 use datafusion::common::exec_datafusion_err;
 use datafusion::common::runtime::JoinSet;
 use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::SendableRecordBatchStream;
-use datafusion::execution::disk_manager::RefCountedTempFile;
 use datafusion::physical_plan::{EmptyRecordBatchStream, SpillManager};
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt, TryStreamExt, stream};
 use parking_lot::Mutex;
 use std::collections::VecDeque;
-use std::hash::BuildHasher;
 use std::sync::Arc;
 use tokio::task::yield_now;
 
@@ -56,12 +54,6 @@ pub struct RightSource {
     pub batches: Vec<RecordBatch>,
     pub claim: Claim,
     pub streams: Vec<SendableRecordBatchStream>,
-}
-
-/// A file that has been written.
-struct Spilled {
-    file: RefCountedTempFile,
-    rows: usize,
 }
 
 /// Both sides of the keys of one part.
@@ -143,71 +135,13 @@ pub async fn join(
     for part in parts(labels, right) {
         done.extend(spill.solve(part, 1).await?);
     }
-    let sorted = merged(spill.read_all(done)?, spill.output.schema().clone(), spill.run.batch_size, &spill.run.memory);
-    Ok(without_places(sorted, join.schema.clone()))
+    let inputs = done.into_iter().map(Spilled::into_batches).collect::<Result<_>>()?;
+    Ok(Merge::new(inputs, spill.run.batch_size, &spill.run.memory).stream(join.schema.clone()))
 }
 
 fn parts(labels: Vec<Option<Spilled>>, right: Vec<Option<Spilled>>) -> Vec<Part> {
     let is_whole = labels.iter().flatten().count() == 1;
     labels.into_iter().zip(right).map(|(labels, right)| Part { labels, right, is_whole }).collect()
-}
-
-/// Appends a batch, or with `None` ends the file; the type of the file that is being written has no public name.
-type Writer = Box<dyn FnMut(Option<&RecordBatch>) -> Result<Option<RefCountedTempFile>> + Send>;
-
-/// Files of one kind that are being written.
-struct Files {
-    manager: SpillManager,
-    writers: Vec<Option<Writer>>,
-    rows: Vec<usize>,
-}
-
-impl Files {
-    fn new(manager: &SpillManager, count: usize) -> Files {
-        Files { manager: manager.clone(), writers: (0..count).map(|_| None).collect(), rows: vec![0; count] }
-    }
-
-    fn append(&mut self, file: usize, batch: &RecordBatch) -> Result<()> {
-        self.rows[file] += batch.num_rows();
-        let writer = match &mut self.writers[file] {
-            Some(writer) => writer,
-            none => {
-                let mut file = self.manager.create_in_progress_file("ASOF JOIN")?;
-                none.insert(Box::new(move |batch| match batch {
-                    Some(batch) => file.append_batch(batch).map(|_| None),
-                    None => file.finish(),
-                }))
-            }
-        };
-        writer(Some(batch))?;
-        Ok(())
-    }
-
-    /// The rows of a batch to the parts that they belong to.
-    fn deal(&mut self, batch: &RecordBatch, rows: Vec<Vec<u32>>) -> Result<()> {
-        for (part, rows) in rows.into_iter().enumerate() {
-            if rows.len() == batch.num_rows() {
-                self.append(part, batch)?;
-            } else if !rows.is_empty() {
-                self.append(part, &take_record_batch(batch, &UInt32Array::from(rows))?)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// `None` where nothing was written.
-    fn finish(self) -> Result<Vec<Option<Spilled>>> {
-        let files = self.writers.into_iter().zip(self.rows).map(|(writer, rows)| {
-            let file = writer.map_or(Ok(None), |mut writer| writer(None))?;
-            Ok(file.map(|file| Spilled { file, rows }))
-        });
-        files.collect()
-    }
-
-    /// The only one.
-    fn finish_one(self) -> Result<Option<Spilled>> {
-        Ok(self.finish()?.pop().flatten())
-    }
 }
 
 /// Whether labels could be joined with the memory that there is.
@@ -239,14 +173,6 @@ impl Spill {
         let output = manager(with_places(&join.schema));
         let keys = Keys::try_new(join.condition.left.key_types(&join.left)?)?;
         Ok(Spill { run, join, keys, labels, right, output })
-    }
-
-    fn read(&self, manager: &SpillManager, spilled: &Spilled) -> Result<SendableRecordBatchStream> {
-        manager.read_spill_as_stream(spilled.file.clone(), None)
-    }
-
-    fn read_all(&self, files: Vec<Spilled>) -> Result<Vec<SendableRecordBatchStream>> {
-        files.iter().map(|file| self.read(&self.output, file)).collect()
     }
 
     fn hash(&self, key: &[u8]) -> u64 {
@@ -362,16 +288,18 @@ impl Spill {
                 return output.finish_one();
             }
             let mut files = Files::new(&self.labels, PARTS);
-            let mut batches = self.read(&self.labels, labels)?;
-            while let Some(batch) = batches.try_next().await? {
+            let mut batches = labels.read()?;
+            while let Some(batch) = batches.next()? {
                 files.deal(&batch, self.parts_of_labels(&batch, depth, None)?)?;
+                yield_now().await;
             }
             let labels = files.finish()?;
             let mut files = Files::new(&self.right, PARTS);
             if let Some(right) = &part.right {
-                let mut batches = self.read(&self.right, right)?;
-                while let Some(batch) = batches.try_next().await? {
+                let mut batches = right.read()?;
+                while let Some(batch) = batches.next()? {
                     files.deal(&batch, self.parts_of_right(&batch, depth, None)?)?;
+                    yield_now().await;
                 }
             }
             let right = files.finish()?;
@@ -380,10 +308,11 @@ impl Spill {
             for part in parts(labels, right) {
                 done.extend(self.solve(part, depth + 1).await?);
             }
-            let schema = self.output.schema().clone();
-            let mut sorted = merged(self.read_all(done)?, schema, MERGED_ROWS, &self.run.memory);
-            while let Some(batch) = sorted.try_next().await? {
+            let inputs = done.into_iter().map(Spilled::into_batches).collect::<Result<_>>()?;
+            let mut sorted = Merge::new(inputs, MERGED_ROWS, &self.run.memory);
+            while let Some(batch) = sorted.next()? {
                 output.append(0, &batch)?;
+                yield_now().await;
             }
             output.finish_one()
         }
@@ -393,8 +322,8 @@ impl Spill {
     /// With all labels of a part in memory. Whether there was enough of it; nothing is written otherwise.
     async fn try_at_once(&self, labels: &Spilled, right: Option<&Spilled>, output: &mut Files) -> Result<bool> {
         let mut rows = Rows::new(&self.run.memory);
-        let mut batches = self.read(&self.labels, labels)?;
-        while let Some(batch) = batches.try_next().await? {
+        let mut batches = labels.read()?;
+        while let Some(batch) = batches.next()? {
             if let Err((error, _)) = rows.push(batch) {
                 self.run.may_spill(error)?;
                 return Ok(false);
@@ -416,12 +345,14 @@ impl Spill {
             Err(error) => return self.run.may_spill(error).map(|()| Tried::Full(rows)),
         };
         if let Some(right) = right.filter(|_| index.slots() > 0) {
-            let mut batches = self.read(&self.right, right)?;
-            while let Some(batch) = batches.try_next().await? {
-                let Some(offer) = self.join.offer(&index, &batch)? else { continue };
-                if let Err(error) = winners.offer(offer) {
+            let mut batches = right.read()?;
+            while let Some(batch) = batches.next()? {
+                if let Some(offer) = self.join.offer(&index, &batch)?
+                    && let Err(error) = winners.offer(offer)
+                {
                     return self.run.may_spill(error).map(|()| Tried::Full(rows));
                 }
+                yield_now().await;
             }
         }
         let won = vec![Won::new(self.join.clone(), Arc::new(index), winners)];
@@ -439,9 +370,9 @@ impl Spill {
     /// As many labels at a time as there is memory for, in order.
     async fn in_chunks(&self, labels: &Spilled, right: Option<&Spilled>, output: &mut Files) -> Result<()> {
         let memory = &self.run.memory;
-        let mut batches = self.read(&self.labels, labels)?;
+        let mut batches = labels.read()?;
         let mut waiting: VecDeque<RecordBatch> = VecDeque::new();
-        while let Some(mut rows) = self.chunk(&mut batches, &mut waiting).await? {
+        while let Some(mut rows) = self.chunk(&mut batches, &mut waiting)? {
             loop {
                 let is_least = rows.count() <= CHUNK_ROWS;
                 let memory = if is_least { memory.insisting() } else { memory.clone() };
@@ -460,16 +391,12 @@ impl Spill {
     }
 
     /// The next labels, one batch at least; `None` at the end.
-    async fn chunk(
-        &self,
-        batches: &mut SendableRecordBatchStream,
-        waiting: &mut VecDeque<RecordBatch>,
-    ) -> Result<Option<Rows>> {
+    fn chunk(&self, batches: &mut Batches, waiting: &mut VecDeque<RecordBatch>) -> Result<Option<Rows>> {
         let mut rows = Rows::new(&self.run.memory);
         loop {
             let next = match waiting.pop_front() {
                 Some(batch) => Some(batch),
-                None => batches.try_next().await?,
+                None => batches.next()?,
             };
             let Some(batch) = next else { break };
             if let Err((error, batch)) = rows.push(batch) {
