@@ -74,9 +74,14 @@ fn rows_read(plan: &Arc<dyn ExecutionPlan>) -> usize {
 
 /// Labels, the condition, and how many files of the right side can have a match.
 async fn check(labels: &[(i64, i64)], on: &str, files: i64) {
+    check_over(labels, "r", on, files).await;
+}
+
+/// The same over what reads the files.
+async fn check_over(labels: &[(i64, i64)], right: &str, on: &str, files: i64) {
     let folder = tempfile::tempdir().unwrap();
     let world = world(folder.path(), labels);
-    let sql = format!("SELECT l.a, r.a FROM labels l ASOF LEFT JOIN r ON {on}");
+    let sql = format!("SELECT l.a, r.a FROM labels l ASOF LEFT JOIN {right} ON {on}");
     let plan = world.physical(&sql).await.unwrap();
     collect(plan.clone(), world.state.task_ctx()).await.unwrap();
     assert_eq!(rows_read(&plan), (files * ROWS) as usize, "{on}");
@@ -94,6 +99,15 @@ async fn files_without_a_key_of_a_label_are_not_read() {
     check(&labels, "l.k = r.k AND l.ts >= r.ts", 2).await;
     check(&labels, "l.name = r.name AND l.ts >= r.ts", 2).await;
     check(&labels, "l.name = r.name AND l.k = r.k AND l.ts > r.ts", 2).await;
+}
+
+#[tokio::test]
+async fn it_goes_through_filters_projections_and_unions() {
+    let labels = [(25, 9_000), (51, 5_500)];
+    let on = "l.k = r.k AND l.ts >= r.ts";
+    check_over(&labels, "(SELECT a, ts, k FROM r WHERE a % 2 = 0) r", on, 1).await;
+    let union = "(SELECT k, ts, a FROM r WHERE a < 4000 UNION ALL SELECT k, ts, a FROM r WHERE a >= 4000) r";
+    check_over(&labels, union, on, 2).await;
 }
 
 #[tokio::test]
