@@ -87,7 +87,7 @@ const TWO_KEYS: &str = "SELECT l.id, r.a, s.c FROM labels l ASOF LEFT JOIN r ON 
 async fn a_join_with_little_memory_gives_the_same_rows_in_the_same_order() {
     let mut random = StdRng::seed_from_u64(6);
     // Enough for some parts, for hardly one, for none at all.
-    for (keys, limits) in [(40, [900_000, 0]), (3_000, [900_000, 150_000])] {
+    for (keys, limits) in [(40, vec![900_000, 0]), (3_000, vec![150_000])] {
         // A sixteenth of the labels is more than a chunk: parts are dealt again.
         let labels = skewed(&mut random, 20_000, keys);
         let (first, second) = (skewed(&mut random, 12_000, keys), skewed(&mut random, 4_000, keys));
