@@ -148,6 +148,11 @@ fn output_schema(left: &Schema, right: &Schema, kind: AsofKind) -> SchemaRef {
     Arc::new(Schema::new_with_metadata(fields, metadata))
 }
 
+/// Whether only so many rows of something are read: left out by a filter, they would make room for others.
+fn is_limited(plan: &Arc<dyn ExecutionPlan>) -> bool {
+    plan.fetch().is_some() || plan.children().into_iter().any(is_limited)
+}
+
 impl DisplayAs for AsofJoinExec {
     fn fmt_as(&self, _: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "AsofJoinExec: ")?;
@@ -211,7 +216,7 @@ impl ExecutionPlan for AsofJoinExec {
         let asks = phase == FilterPushdownPhase::Post && config.optimizer.enable_join_dynamic_filter_pushdown;
         for right in &self.rights {
             let columns = prune::columns(&right.condition);
-            let child = match asks && !columns.is_empty() {
+            let child = match asks && !columns.is_empty() && !is_limited(&right.plan) {
                 true => none().with_self_filter(Arc::new(DynamicFilterPhysicalExpr::new(columns, lit(true)))),
                 false => none(),
             };

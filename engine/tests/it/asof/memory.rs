@@ -97,7 +97,7 @@ async fn a_join_with_little_memory_gives_the_same_rows_in_the_same_order() {
         for sql in [ONE, INNER, NO_KEY, TWO, TWO_KEYS] {
             let expected = all(&enough.physical(sql).await.unwrap(), &enough).await;
             assert!(expected.num_rows() > 0);
-            for bytes in limits {
+            for &bytes in &limits {
                 let mut little = World::with_asof_memory(1, 1000, bytes);
                 fill(&mut little, &labels, &first, &second);
                 let plan = little.physical(sql).await.unwrap();

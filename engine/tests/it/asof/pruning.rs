@@ -108,6 +108,16 @@ async fn it_goes_through_filters_projections_and_unions() {
     check_over(&labels, "(SELECT a, ts, k FROM r WHERE a % 2 = 0) r", on, 1).await;
     let union = "(SELECT k, ts, a FROM r WHERE a < 4000 UNION ALL SELECT k, ts, a FROM r WHERE a >= 4000) r";
     check_over(&labels, union, on, 2).await;
+    // By place, not by name: every row of the second part may have key 25 or 51 in `a`; its files say which.
+    let swapped = "(SELECT k, ts, a FROM r UNION ALL SELECT a, ts, k FROM r) r";
+    check_over(&labels, swapped, on, 3).await;
+    check_over(&labels, "(SELECT k AS a, a AS k, ts FROM r) r", on, 1).await;
+}
+
+#[tokio::test]
+async fn nothing_is_left_out_below_a_limit() {
+    check_over(&[(25, 9_000)], "(SELECT * FROM r ORDER BY ts, k LIMIT 8000) r", "l.k = r.k AND l.ts >= r.ts", 8).await;
+    check_over(&[(25, 9_000)], "(SELECT * FROM r LIMIT 8000) r", "l.k = r.k AND l.ts >= r.ts", 8).await;
 }
 
 #[tokio::test]
