@@ -343,9 +343,24 @@ fn threads(settings: &Settings) -> usize {
     threads.unwrap_or(1)
 }
 
+/// Where queries spill: empty, whatever a server that was killed has left there. The directory is ours by its lock.
+fn spill_folder(data: &Path) -> Result<PathBuf> {
+    let folder = data.join("spill");
+    match std::fs::remove_dir_all(&folder) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            return Err(error).with_context(|| format!("cannot empty {}", folder.display()));
+        }
+        _ => std::fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?,
+    }
+    Ok(folder)
+}
+
 /// What sessions share, over what answers behind it.
 fn over(settings: &Settings, behind: Behind, snapshot: Arc<Snapshot>, clock: Arc<dyn Clock>) -> Result<Database> {
-    let mut runtime = RuntimeEnvBuilder::new();
+    let mut runtime = RuntimeEnvBuilder::new().with_max_temp_directory_size(settings.query_disk.unwrap_or(u64::MAX));
+    if settings.role == Role::Owner {
+        runtime = runtime.with_temp_file_path(spill_folder(&settings.data)?);
+    }
     if let Some(bytes) = settings.query_memory {
         runtime = runtime.with_memory_pool(Arc::new(FairSpillPool::new(bytes as usize)));
     }
@@ -480,4 +495,19 @@ fn every(
             }
         }),
     );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_killed_server_has_spilled_is_gone_at_the_next_start() {
+        let data = tempfile::tempdir().unwrap();
+        let folder = spill_folder(data.path()).unwrap();
+        std::fs::create_dir(folder.join("datafusion-x")).unwrap();
+        std::fs::write(folder.join("datafusion-x/1"), "rows").unwrap();
+        assert_eq!(spill_folder(data.path()).unwrap(), folder);
+        assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 0);
+    }
 }

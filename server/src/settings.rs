@@ -79,6 +79,8 @@ pub struct Settings {
     pub worker_threads: Option<usize>,
     /// What the queries of all connections may hold in memory together; `None`: no limit.
     pub query_memory: Option<u64>,
+    /// What they may have on disk beyond that; `None`: no limit.
+    pub query_disk: Option<u64>,
     /// What the keys of all feature views may take in memory together.
     pub state_memory: u64,
     pub batch_rows: usize,
@@ -187,6 +189,7 @@ impl Default for Settings {
             online: None,
             worker_threads: None,
             query_memory: None,
+            query_disk: None,
             state_memory: 0,
             batch_rows: 0,
         };

@@ -152,7 +152,10 @@ pub static SETTINGS: &[Setting] = settings! {
         "none: what the disk has; at the limit INSERT and COPY are refused, nothing is dropped";
     "query-memory" query_memory = "2GB", "BYTES", |text| value::optional(text, value::bytes),
         "What the queries of all connections may hold in memory together",
-        "beyond it sorts and aggregations spill to disk and what cannot is refused, instead of the machine killing the server";
+        "beyond it sorts, aggregations and ASOF JOINs spill to disk and what cannot is refused, instead of the machine killing the server";
+    "query-disk" query_disk = "100GB", "BYTES", |text| value::optional(text, value::bytes),
+        "What the queries of all connections may have spilled to disk at one time, in the folder spill of the data directory",
+        "a join of some hundred million rows fits, and one query cannot fill the disk that the log needs; none: what the disk has";
     "state-memory" state_memory = "4GB", "BYTES", value::bytes,
         "What the keys of all feature views may take in memory together",
         "beyond it keys that nobody has asked for lately are read from disk when they are needed again; what one batch brings and keys that the online store has not seen may come on top";

@@ -163,13 +163,12 @@ fn others(name: &str, before: &Record, now: &Record) -> PgError {
 fn joined(plan: &Arc<dyn ExecutionPlan>, joins: &mut Vec<Joined>) {
     plan.children().into_iter().for_each(|child| joined(child, joins));
     if let Some(join) = (plan.as_ref() as &dyn Any).downcast_ref::<AsofJoinExec>() {
-        let matches = join.matches();
-        joins.push(Joined {
+        joins.extend(join.matches().into_iter().map(|matches| Joined {
             name: matches.name,
             matched: matches.matched as u64,
             unmatched: matches.unmatched as u64,
             provisional: matches.provisional as u64,
-        });
+        }));
     }
 }
 
