@@ -95,7 +95,7 @@ pub async fn execute(
 /// What `DEFAULT` says of columns.
 fn set_defaults(session: &Session, create: &CreateRelation, relation: &mut Relation) -> Result<(), PgError> {
     if !create.defaults.is_empty() && (relation.files().is_some() || relation.topic().is_some()) {
-        let message = format!("columns of {} "{}" cannot have a default", create.kind, create.name);
+        let message = format!("columns of {} \"{}\" cannot have a default", create.kind, create.name);
         return Err(PgError::error("0A000", message).hint("its rows are made by others: a missing field is NULL"));
     }
     for (column, text) in &create.defaults {
