@@ -87,7 +87,8 @@ pub async fn refresh(
     let snapshot = database.snapshot();
     let owner = snapshot.access.owner(object.id);
     let for_owner = (owner != session.rights.actor.role).then(|| database.rights(&snapshot, owner));
-    let wanted = Wanted { name, query: &query, complete: set.complete, as_recorded, for_owner, within: Some(object.as_ref()) };
+    let wanted =
+        Wanted { name, query: &query, complete: set.complete, as_recorded, for_owner, within: Some(object.as_ref()) };
     let computed = compute(database, session, wanted).await?;
     let _held = session.hold.hold();
     let owner = database.owner()?;
