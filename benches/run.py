@@ -5,7 +5,7 @@ import sys
 
 from measure import machine_line
 
-ALL = ["lookup", "asof", "ingest", "windows", "scale", "memory", "backfill"]
+ALL = ["lookup", "keys", "rows", "startup", "catalog", "asof", "ingest", "windows", "scale", "memory", "backfill"]
 ALL += ["kafka", "freshness", "redis-memory", "json", "recovery"]
 # A file json.py would hide Python's own.
 MODULES = {"redis-memory": "redis_memory", "json": "json_decode"}

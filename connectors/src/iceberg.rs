@@ -1,8 +1,8 @@
-//! The history store on Iceberg: format v2 tables on the local filesystem, in a SQLite catalog that PyIceberg, Spark
-//! and DuckDB read without us.
+//! The history store on Iceberg: format v2 tables in a folder or in a bucket of S3, in a SQLite catalog that PyIceberg,
+//! Spark and DuckDB read without us.
 //!
 //! ```text
-//! <warehouse>/catalog.db                                   which metadata file is current, per table
+//! <warehouse>/catalog.db                                   which metadata file is current, per table; always a local file
 //! <warehouse>/<schema>/<name>-<view>-<random>/metadata/…   metadata files, manifest lists, manifests
 //! <warehouse>/<schema>/<name>-<view>-<random>/data/…       Parquet, one folder per month
 //! ```
@@ -10,22 +10,29 @@
 //! A table's folder keeps its name when the table is renamed, and is never used again: a reader of a dropped table
 //! cannot meet files of a new one. Metadata names files by absolute path, so the warehouse cannot be moved.
 
+mod bucket;
 mod catalog;
 mod commit;
 mod data_file;
 mod disk;
 mod manifest;
+mod object_io;
 mod order;
+mod patient;
+mod place;
 mod provider;
+mod rest;
 mod rewrite;
 mod schema;
+mod sqlite;
 mod tag;
 mod times;
 mod vacuum;
 
 use arrow::record_batch::RecordBatch;
 use async_trait::async_trait;
-use catalog::{CATALOG, CatalogFile, place};
+pub use bucket::{Bucket, BucketSettings, Claim, Keys};
+use catalog::{Catalog, parts};
 use commit::Change;
 use datafusion::catalog::TableProvider;
 use iceberg::{
@@ -34,13 +41,12 @@ use iceberg::{
     table::Table,
 };
 use manifest::Manifests;
+pub use place::Place;
 use provider::HistorySnapshot;
-use std::{
-    collections::BTreeSet,
-    fs, io,
-    path::{Component, Path, PathBuf},
-    sync::Arc,
-};
+use rest::RestCatalog;
+pub use rest::{Credential, RestSettings};
+use sqlite::CatalogFile;
+use std::{collections::BTreeSet, fs, io, path::Path, sync::Arc};
 use tidemark_catalog::ObjectId;
 use tidemark_engine::seam::{Clock, CommitTag, HistoryStore, HistoryTable, Removed, Rewritten, SeamError, SeamResult};
 use tokio::sync::{Mutex, RwLock};
@@ -52,8 +58,10 @@ const METADATA_FILES_KEPT: &str = "20";
 const FOLDER_NAME_MAX: usize = 40;
 
 pub struct IcebergHistory {
-    warehouse: PathBuf,
-    catalog: CatalogFile,
+    place: Place,
+    catalog: Catalog,
+    /// Whose the tables are, where the catalog may have others'.
+    directory: Option<String>,
     manifests: Manifests,
     clock: Arc<dyn Clock>,
     files_written: Option<Hook>,
@@ -74,16 +82,44 @@ impl IcebergHistory {
         let failed = |error: io::Error| SeamError::io(format_args!("opening {}", warehouse.display()), &error);
         fs::create_dir_all(warehouse).map_err(failed)?;
         let warehouse = warehouse.canonicalize().map_err(failed)?;
-        let catalog = CatalogFile::open(&warehouse).await?;
-        Ok(IcebergHistory {
-            warehouse,
+        let place = Place::Folder(warehouse.clone());
+        let catalog = Catalog::File(CatalogFile::open(&warehouse, &place).await?);
+        Ok(IcebergHistory::at(place, catalog, None, clock))
+    }
+
+    /// The same with the tables' files in a bucket: `folder` has the catalog alone.
+    pub async fn open_bucket(folder: &Path, bucket: Bucket, clock: Arc<dyn Clock>) -> SeamResult<Self> {
+        let failed = |error: io::Error| SeamError::io(format_args!("opening {}", folder.display()), &error);
+        fs::create_dir_all(folder).map_err(failed)?;
+        let folder = folder.canonicalize().map_err(failed)?;
+        let place = Place::Bucket(bucket);
+        let catalog = Catalog::File(CatalogFile::open(&folder, &place).await?);
+        Ok(IcebergHistory::at(place, catalog, None, clock))
+    }
+
+    /// The same with the catalog behind REST; `directory` is the name of the data directory, as others may have tables in the
+    /// catalog too.
+    pub async fn open_rest(
+        rest: &RestSettings,
+        directory: String,
+        place: Place,
+        clock: Arc<dyn Clock>,
+    ) -> SeamResult<Self> {
+        let catalog = Catalog::Rest(RestCatalog::open(rest, &place, clock.clone()).await?);
+        Ok(IcebergHistory::at(place, catalog, Some(directory), clock))
+    }
+
+    fn at(place: Place, catalog: Catalog, directory: Option<String>, clock: Arc<dyn Clock>) -> Self {
+        IcebergHistory {
+            place,
             catalog,
+            directory,
             manifests: Manifests::default(),
             clock,
             committing: RwLock::default(),
             maintaining: Mutex::default(),
             files_written: None,
-        })
+        }
     }
 
     /// For tests of crashes: what is done between the writing of a commit's data files and the commit.
@@ -96,9 +132,10 @@ impl IcebergHistory {
         self.catalog.close().await;
     }
 
-    /// The table's current metadata file, which `iceberg_scan` in DuckDB takes; `None` where there is no such table.
-    pub async fn metadata_file(&self, name: &str) -> SeamResult<Option<PathBuf>> {
-        Ok(self.catalog.metadata_location(name).await?.map(|location| disk::local_path(&location)))
+    /// The location of the table's current metadata file, which `iceberg_scan` in DuckDB takes; `None` where there is no
+    /// such table.
+    pub async fn metadata_file(&self, name: &str) -> SeamResult<Option<String>> {
+        self.catalog.metadata_location(name).await
     }
 
     async fn load(&self, name: &str) -> SeamResult<Table> {
@@ -108,17 +145,27 @@ impl IcebergHistory {
 
     async fn load_own(&self, history: &HistoryTable) -> SeamResult<Table> {
         let table = self.load(&history.name).await?;
-        if tag::owner(table.metadata().properties()) != Some(history.view) {
+        if !self.is_of(&table, history.view) {
             return Err(SeamError::NotDone(format!("history table \"{}\" belongs to another view", history.name)));
         }
         Ok(table)
+    }
+
+    /// Whether a table was made by this data directory.
+    fn is_ours(&self, table: &Table) -> bool {
+        let made_by = table.metadata().properties().get(tag::DIRECTORY);
+        self.directory.as_ref().is_none_or(|ours| made_by == Some(ours))
+    }
+
+    fn is_of(&self, table: &Table, view: ObjectId) -> bool {
+        self.is_ours(table) && tag::owner(table.metadata().properties()) == Some(view)
     }
 
     /// The name of the view's table, whatever it is called.
     async fn owned_by(&self, view: ObjectId) -> SeamResult<Option<String>> {
         for name in self.catalog.made_for(view).await? {
             let table = self.catalog.load(&name).await?;
-            if table.is_some_and(|table| tag::owner(table.metadata().properties()) == Some(view)) {
+            if table.is_some_and(|table| self.is_of(&table, view)) {
                 return Ok(Some(name));
             }
         }
@@ -132,11 +179,13 @@ impl IcebergHistory {
     }
 
     fn new_location(&self, table: &HistoryTable) -> String {
-        let (namespace, name) = place(&table.name);
+        let (namespace, name) = parts(&table.name);
         let name: String = name.chars().take(FOLDER_NAME_MAX).collect();
-        let name = name.replace(|letter: char| !letter.is_ascii_alphanumeric() && letter != '_', "_");
+        let name = plain(&name);
         let folder = format!("{name}-{}-{:08x}", table.view, self.clock.random() as u32);
-        disk::location(&self.warehouse.join(namespace).join(folder))
+        // Engines write other letters into URLs in different ways.
+        let namespace = plain(namespace);
+        self.place.location(&format!("{namespace}/{folder}"))
     }
 }
 
@@ -144,8 +193,15 @@ impl IcebergHistory {
 impl HistoryStore for IcebergHistory {
     async fn create(&self, table: &HistoryTable) -> SeamResult<()> {
         if let Some(existing) = self.catalog.load(&table.name).await? {
-            if tag::owner(existing.metadata().properties()) == Some(table.view) {
+            if self.is_of(&existing, table.view) {
                 return Ok(());
+            }
+            if !self.is_ours(&existing) {
+                return Err(SeamError::NotDone(format!(
+                    "there is a table \"{}\" in the catalog that another server or engine has made: give the history's \
+                     namespaces a prefix of their own (?prefix=)",
+                    table.name
+                )));
             }
             self.drop(&table.name).await?;
         }
@@ -168,38 +224,37 @@ impl HistoryStore for IcebergHistory {
             ("write.metadata.previous-versions-max", METADATA_FILES_KEPT.to_string()),
             ("write.metadata.delete-after-commit.enabled", "true".to_string()),
         ];
+        let directory = self.directory.clone().map(|directory| (tag::DIRECTORY, directory));
         let creation = TableCreation::builder()
-            .name(place(&table.name).1.to_string())
+            .name(parts(&table.name).1.to_string())
             .location(self.new_location(table))
             .partition_spec(schema::partition_spec(table, &schema)?)
             .sort_order(schema::sort_order(table, &schema)?)
             .schema(schema)
-            .properties(properties.map(|(name, value)| (name.to_string(), value)))
+            .properties(properties.into_iter().chain(directory).map(|(name, value)| (name.to_string(), value)))
             .format_version(FormatVersion::V2)
             .build();
         let metadata = TableMetadataBuilder::from_table_creation(creation)
             .and_then(|builder| builder.build())
             .map_err(|error| disk::failed(&what, &error))?
             .metadata;
-        let json = serde_json::to_vec(&metadata).map_err(|error| SeamError::NotDone(format!("{what}: {error}")))?;
         let first = format!("{}/metadata/00000-{}.metadata.json", metadata.location(), self.random_id());
-        disk::write_durably(&first, &json)?;
-        disk::sync_folders(&disk::local_path(metadata.location()), &self.warehouse)?;
-        let created = self.catalog.insert(&table.name, &first).await;
-        if matches!(created, Err(SeamError::NotDone(_) | SeamError::Full(_))) {
-            remove_folder(&self.warehouse, metadata.location());
-        }
-        created
+        self.catalog.create(&self.place, &table.name, &metadata, &first).await
     }
 
     async fn drop(&self, name: &str) -> SeamResult<()> {
         let Some(metadata) = self.catalog.metadata_location(name).await? else {
             return Ok(());
         };
+        if self.directory.is_some() && self.catalog.load(name).await?.is_some_and(|table| !self.is_ours(&table)) {
+            return Ok(());
+        }
+        // Another server's files would go, if a copy of this data directory were in use.
+        self.place.still_ours().await?;
         self.catalog.remove(name).await?;
         if let Some((location, _)) = metadata.rsplit_once("/metadata/") {
             self.manifests.forget(location);
-            remove_folder(&self.warehouse, location);
+            self.place.discard_table(location).await;
         }
         Ok(())
     }
@@ -207,7 +262,8 @@ impl HistoryStore for IcebergHistory {
     async fn retain(&self, views: &BTreeSet<ObjectId>) -> SeamResult<()> {
         for name in self.catalog.made_for_others(views).await? {
             let Some(table) = self.catalog.load(&name).await? else { continue };
-            if tag::owner(table.metadata().properties()).is_some_and(|view| !views.contains(&view)) {
+            let view = tag::owner(table.metadata().properties());
+            if self.is_ours(&table) && view.is_some_and(|view| !views.contains(&view)) {
                 tracing::warn!(table = name, "a crash cut the DROP of this history table's view short: it goes now");
                 self.drop(&name).await?;
             }
@@ -234,11 +290,11 @@ impl HistoryStore for IcebergHistory {
                 hook();
             }
             let change = Change { id, files, properties: tag::to_properties(tag)? };
-            commit::commit(&self.catalog, &table.name, &base, change).await
+            commit::commit(&self.catalog, &self.place, &table.name, &base, change).await
         }
         .await;
         if matches!(appended, Err(SeamError::NotDone(_) | SeamError::Full(_))) {
-            written.iter().for_each(|file| disk::discard(&disk::local_path(file)));
+            self.place.discard(written).await;
         }
         appended
     }
@@ -249,8 +305,8 @@ impl HistoryStore for IcebergHistory {
 
     async fn provider(&self, table: &HistoryTable) -> SeamResult<Arc<dyn TableProvider>> {
         let current = self.load(&table.name).await?;
-        let files = self.manifests.files(&current, table).await?;
-        Ok(Arc::new(HistorySnapshot::new(table.clone(), files)))
+        let files = self.manifests.files(&self.place, &current, table).await?;
+        Ok(Arc::new(HistorySnapshot::new(table.clone(), files, self.place.clone())))
     }
 
     async fn optimize(&self, table: &HistoryTable) -> SeamResult<Rewritten> {
@@ -260,6 +316,11 @@ impl HistoryStore for IcebergHistory {
     async fn vacuum(&self, table: &HistoryTable, older_than_us: i64) -> SeamResult<Removed> {
         vacuum::vacuum(self, table, older_than_us).await
     }
+}
+
+/// Letters, digits and underscores.
+fn plain(name: &str) -> String {
+    name.replace(|letter: char| !letter.is_ascii_alphanumeric() && letter != '_', "_")
 }
 
 /// One writer per view: a writer that a newer one has replaced is refused, and so is a commit made before.
@@ -280,20 +341,4 @@ fn check_may_follow(name: &str, last: Option<CommitTag>, next: &CommitTag) -> Se
         )));
     }
     Ok(())
-}
-
-/// Removes a table's folder, if it is ours: a table that another engine registered from elsewhere keeps its files.
-fn remove_folder(warehouse: &Path, location: &str) {
-    let folder = disk::local_path(location);
-    let is_ours = folder.strip_prefix(warehouse).is_ok_and(|below| {
-        below.components().count() == 2 && below.components().all(|part| matches!(part, Component::Normal(_)))
-    });
-    if !is_ours {
-        return;
-    }
-    if let Err(error) = fs::remove_dir_all(&folder)
-        && error.kind() != io::ErrorKind::NotFound
-    {
-        tracing::warn!(folder = %folder.display(), catalog = CATALOG, %error, "could not remove a dropped history table");
-    }
 }

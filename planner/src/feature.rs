@@ -251,6 +251,12 @@ impl FeaturePlan {
             .collect()
     }
 
+    /// Indices into `outputs` of what changes as time goes on, without an event.
+    pub fn continuous_outputs(&self) -> impl Iterator<Item = usize> {
+        let outputs = self.outputs.iter().enumerate();
+        outputs.filter(|(_, output)| matches!(output.kind, OutputKind::TimeContinuous { .. })).map(|(i, _)| i)
+    }
+
     /// The columns that history keeps in place of the time-continuous features: name and slot.
     pub fn base_columns(&self) -> Vec<(String, usize)> {
         let mut columns = vec![];

@@ -33,4 +33,5 @@ mod statement;
 mod stats;
 pub mod system;
 mod view_events;
+mod warehouse;
 pub mod wire;

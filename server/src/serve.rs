@@ -13,6 +13,7 @@ use crate::{
     settings::{Role, Settings},
     statement,
     view_events::FAILURES_POLL,
+    warehouse::{self, Warehouse},
 };
 use anyhow::{Context, Result};
 use arrow::datatypes::SchemaRef;
@@ -26,10 +27,10 @@ use std::{
 use tidemark_catalog::{Access, CatalogStore, Change, ObjectId, Role as CatalogRole, Snapshot};
 use tidemark_connectors::{
     clock::SystemClock,
-    iceberg::IcebergHistory,
+    iceberg::{Bucket, BucketSettings, IcebergHistory, Place},
     lock::DirLock,
     log::{EmbeddedLog, LogSettings},
-    redis::Address,
+    redis::{self, Address},
     state::FjallState,
 };
 use tidemark_engine::{
@@ -51,6 +52,7 @@ pub struct Running {
     stopped: tokio::sync::oneshot::Receiver<SeamResult<()>>,
     /// None of a serving node.
     _lock: Option<DirLock>,
+    _warehouse: Option<Warehouse>,
 }
 
 struct EmbeddedLogs {
@@ -111,8 +113,20 @@ async fn start_with(settings: &Settings, clock: Arc<dyn Clock>, points: Option<A
     if let Some(listener) = watched {
         clock.spawn("http", Box::pin(http::serve(listener, clock.clone(), seen)));
     }
+    let warehouse = match settings.role {
+        Role::Owner => {
+            let (endpoint, region) = (settings.s3_endpoint.clone(), settings.s3_region.clone());
+            let s3 = BucketSettings { endpoint, region, keys: None };
+            Some(Warehouse::claim(data, settings.warehouse.as_deref(), &s3, &clock).await?)
+        }
+        Role::Serving => None,
+    };
     let database = Arc::new(match serving {
-        None => open(settings, data, clock.clone(), points, &door).await?,
+        None => {
+            let folder = warehouse.as_ref().map_or(data.join("warehouse"), |warehouse| warehouse.folder.clone());
+            let bucket = warehouse.as_ref().and_then(|warehouse| warehouse.bucket.clone());
+            open(settings, data, (&folder, bucket), clock.clone(), points, &door).await?
+        }
         Some(serving) => {
             let database = open_serving(settings, serving, clock.clone()).await?;
             door.check(settings.listen, &database.snapshot().access)?;
@@ -164,7 +178,7 @@ async fn start_with(settings: &Settings, clock: Arc<dyn Clock>, points: Option<A
             alive.leave();
         }),
     );
-    Ok(Running { address, http, database, stop, stopped, _lock: lock })
+    Ok(Running { address, http, database, stop, stopped, _lock: lock, _warehouse: warehouse })
 }
 
 impl Running {
@@ -227,6 +241,7 @@ async fn open_serving(settings: &Settings, serving: Arc<Serving>, clock: Arc<dyn
 async fn open(
     settings: &Settings,
     data: &Path,
+    (folder, bucket): (&Path, Option<Bucket>),
     clock: Arc<dyn Clock>,
     points: Option<Arc<Points>>,
     door: &Door,
@@ -241,7 +256,21 @@ async fn open(
     };
     // Some 200 bytes each.
     const STEPS_WAITING_MAX: usize = 4 << 20;
-    let mut history = IcebergHistory::open(&data.join("warehouse"), clock.clone()).await?;
+    let (url, credential) = (settings.history_catalog.as_deref(), settings.history_catalog_credential.as_deref());
+    let mut history = match (warehouse::catalog(data, folder, url, credential)?, bucket) {
+        (None, None) => IcebergHistory::open(folder, clock.clone()).await?,
+        (None, Some(bucket)) => IcebergHistory::open_bucket(folder, bucket, clock.clone()).await?,
+        (Some(rest), bucket) => {
+            let place = match bucket {
+                Some(bucket) => Place::Bucket(bucket),
+                None => Place::folder(folder)?,
+            };
+            let directory = redis::owner(data, clock.as_ref())?;
+            let history = IcebergHistory::open_rest(&rest, directory, place, clock.clone()).await?;
+            warehouse::begun(data, &rest)?;
+            history
+        }
+    };
     if let Some(points) = points.clone() {
         history = history.with_files_written(Box::new(move || points.pass(Point::HistoryFilesWritten)));
     }

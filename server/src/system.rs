@@ -57,6 +57,7 @@ use datafusion::{
 };
 use futures::future::BoxFuture;
 use inventory::Inventory;
+use parking_lot::Mutex;
 use std::{
     collections::HashMap,
     sync::{Arc, OnceLock},
@@ -122,6 +123,14 @@ pub struct ViewStats {
 pub trait Stats: Send + Sync {
     fn source(&self, id: ObjectId) -> Option<SourceStats>;
     fn view(&self, id: ObjectId) -> Option<ViewStats>;
+    /// The columns of a feature view that change as time goes on, by position; `None`: the view does not run here.
+    fn continuous(&self, _: ObjectId) -> Option<Vec<usize>> {
+        None
+    }
+    /// The columns of a feature view's history; `None`: the view does not run here.
+    fn history_schema(&self, _: ObjectId) -> Option<SchemaRef> {
+        None
+    }
     /// All dead letters, with the columns of [`dead_letters_schema`].
     fn dead_letters(&self) -> BoxFuture<'_, SeamResult<Vec<RecordBatch>>>;
 }
@@ -160,6 +169,8 @@ pub struct SystemTablesOf {
     /// Where names without a schema are looked for.
     path: Arc<[String]>,
     inventory: Arc<OnceLock<Inventory>>,
+    /// Tables that are the same for all as long as the snapshot is, once somebody has read them. See [`of_snapshot`].
+    filled: Arc<Mutex<HashMap<String, RecordBatch>>>,
     audit: Option<Arc<Audit>>,
     /// Of who asks; `None`: a superuser.
     rights: Option<Arc<Rights>>,
@@ -177,6 +188,7 @@ impl SystemTablesOf {
             cursors: Arc::default(),
             path: Arc::new([PUBLIC_SCHEMA.to_string()]),
             inventory: Arc::default(),
+            filled: Arc::default(),
             audit: None,
             rights: None,
             sessions: None,
@@ -259,7 +271,7 @@ impl SystemTablesOf {
     }
 
     pub fn inventory(&self) -> &Inventory {
-        self.inventory.get_or_init(|| Inventory::of(&self.snapshot))
+        self.inventory.get_or_init(|| Inventory::of(&self.snapshot, &|id| self.stats.history_schema(id)))
     }
 
     /// The rows of `schema.table` as they are now; `None` where there is no such table.
@@ -274,13 +286,57 @@ impl SystemTablesOf {
                 rights: self.rights.clone(),
             })));
         }
-        let mut rows = Rows::of(&schema);
+        let rows = match of_snapshot(schema_name, table) {
+            true => self.filled_once(name, &schema)?,
+            false => self.fill(schema_name, table, &schema)?,
+        };
+        Ok(Some(Arc::new(MemTable::try_new(schema, vec![vec![rows]])?)))
+    }
+
+    fn filled_once(&self, name: &str, schema: &SchemaRef) -> DfResult<RecordBatch> {
+        if let Some(rows) = self.filled.lock().get(name) {
+            return Ok(rows.clone());
+        }
+        let (schema_name, table) = name.split_once('.').unwrap_or_default();
+        // Not under the lock: whoever comes meanwhile fills it too, with the same rows.
+        let rows = self.fill(schema_name, table, schema)?;
+        self.filled.lock().insert(name.to_owned(), rows.clone());
+        Ok(rows)
+    }
+
+    fn fill(&self, schema_name: &str, table: &str, schema: &SchemaRef) -> DfResult<RecordBatch> {
+        let mut rows = Rows::of(schema);
         match schema_name {
             "pg_catalog" => pg_catalog::fill(self, table, &mut rows),
             "information_schema" => information_schema::fill(self, table, &mut rows),
             _ => own::fill(self, table, &mut rows),
         }
-        Ok(Some(Arc::new(MemTable::try_new(schema, vec![vec![rows.finish()?]])?)))
+        rows.finish()
+    }
+}
+
+/// Whether a table's rows follow from what exists alone: neither from who asks, his settings and rights, nor from what runs. Those
+/// of columns have a row for each column of each object and of its history, and most questions of clients join them.
+fn of_snapshot(schema: &str, table: &str) -> bool {
+    match schema {
+        "pg_catalog" => matches!(
+            table,
+            "pg_class"
+                | "pg_attribute"
+                | "pg_type"
+                | "pg_index"
+                | "pg_constraint"
+                | "pg_description"
+                | "pg_rewrite"
+                | "pg_depend"
+        ),
+        "information_schema" => {
+            matches!(
+                table,
+                "tables" | "columns" | "views" | "table_constraints" | "key_column_usage" | "constraint_column_usage"
+            )
+        }
+        _ => false,
     }
 }
 

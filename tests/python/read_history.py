@@ -9,7 +9,8 @@ else); every spine row comes back once, with the row that was current at its tim
 that the key had no features then.
 
 PyIceberg reads through the SQLite catalog named `tidemark`, DuckDB from the table's current metadata file. Both must
-give the same rows, or the exit status is 1.
+give the same rows, or the exit status is 1. Where the tables are in a bucket, WAREHOUSE is the folder of the catalog, and
+AWS_ENDPOINT_URL, AWS_REGION, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY say how to read it.
 """
 
 import argparse
@@ -34,7 +35,29 @@ def connect():
         file = glob.glob(f"{folder}/extensions/v{duckdb.__version__}/{name}.duckdb_extension")[0]
         con.sql(f"LOAD '{file}'")
     con.sql("SET TimeZone = 'UTC'")
+    bucket = object_store()
+    if "s3.access-key-id" in bucket:
+        known = [
+            f"key_id {literal(bucket['s3.access-key-id'])}",
+            f"secret {literal(bucket['s3.secret-access-key'])}",
+            f"region {literal(bucket.get('s3.region', 'us-east-1'))}",
+        ]
+        if "s3.endpoint" in bucket:
+            scheme, _, host = bucket["s3.endpoint"].partition("://")
+            known += [f"endpoint {literal(host)}", "url_style 'path'", f"use_ssl {str(scheme == 'https').lower()}"]
+        con.sql(f"CREATE SECRET (type s3, {', '.join(known)})")
     return con
+
+
+def object_store():
+    """What PyIceberg has to know of a bucket, from the usual environment; nothing for files."""
+    names = {
+        "s3.endpoint": "AWS_ENDPOINT_URL",
+        "s3.region": "AWS_REGION",
+        "s3.access-key-id": "AWS_ACCESS_KEY_ID",
+        "s3.secret-access-key": "AWS_SECRET_ACCESS_KEY",
+    }
+    return {name: os.environ[variable] for name, variable in names.items() if variable in os.environ}
 
 
 def cell(value):
@@ -85,6 +108,7 @@ def main():
         uri="sqlite:///" + urllib.parse.quote(warehouse) + "/catalog.db",
         warehouse="file://" + warehouse,
         init_catalog_tables="false",
+        **object_store(),
     )
     table = catalog.load_table(("public", options.table))
     out = csv.writer(sys.stdout, lineterminator="\n")

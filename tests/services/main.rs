@@ -6,8 +6,14 @@
 
 #[path = "../broker/mod.rs"]
 mod broker;
+#[path = "../http_proxy/mod.rs"]
+mod http_proxy;
 #[path = "../redis_server/mod.rs"]
 mod redis_server;
+#[path = "../rest_catalog/mod.rs"]
+mod rest_catalog;
+#[path = "../s3_server/mod.rs"]
+mod s3_server;
 #[path = "../server/mod.rs"]
 mod server;
 
@@ -17,6 +23,7 @@ mod kafka_statements;
 mod kafka_tables;
 mod kafka_twin;
 mod kafka_writing;
+mod lake_bucket;
 mod metrics;
 mod redis;
 mod redis_cluster;

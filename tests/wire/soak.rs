@@ -19,7 +19,7 @@ const KEYS: usize = 100;
 const EVENTS: usize = 1_000;
 /// How much the memory may have grown over all rounds but the first third, by the line that fits them best. A session that
 /// stayed would be a hundred KiB each: in a long run, and with all of them in a short one, that is far more.
-const GROWTH_KIB_MAX: f64 = 24.0 * 1024.0;
+const GROWTH_KIB_MAX: f64 = 16.0 * 1024.0;
 /// What is open at one time and not at another: a log that is rolled, a table that is being written.
 const FILES_SPARE: usize = 40;
 

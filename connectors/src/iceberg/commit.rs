@@ -5,18 +5,24 @@
 //! checked table as the current one, and its result is kept. What follows is in order: data files, manifest, manifest
 //! list, metadata file, each durable before the next names it; then one compare-and-set in the catalog.
 
-use super::{catalog::CatalogFile, disk, times};
+use super::{
+    catalog::{Catalog, Next},
+    disk,
+    place::Place,
+    times,
+};
 use async_trait::async_trait;
 use iceberg::{
-    Catalog, Error, ErrorKind, Namespace, NamespaceIdent, Result, TableCommit, TableCreation, TableIdent,
+    Catalog as IcebergCatalog, Error, ErrorKind, MetadataLocation, Namespace, NamespaceIdent, Result, Runtime,
+    TableCommit, TableCreation, TableIdent, TableUpdate,
     spec::{DataFile, TableMetadata},
     table::Table,
     transaction::{ApplyTransactionAction, Transaction},
 };
+use parking_lot::Mutex;
 use std::{
     collections::{HashMap, HashSet},
-    fs,
-    path::PathBuf,
+    str::FromStr,
 };
 use tidemark_engine::seam::{SeamError, SeamResult};
 use uuid::Uuid;
@@ -35,81 +41,54 @@ pub struct Change {
 
 /// Commits the change to the table as it was read into `base`. After any error but `Unknown` no file of the commit
 /// but the given data files is left.
-pub async fn commit(catalog: &CatalogFile, name: &str, base: &Table, change: Change) -> SeamResult<()> {
+pub async fn commit(catalog: &Catalog, place: &Place, name: &str, base: &Table, change: Change) -> SeamResult<()> {
     let what = format!("committing to history table \"{name}\"");
     let failed = |error: Error| disk::failed(&what, &error);
     let data: Vec<String> = change.files.iter().map(|file| file.file_path().to_string()).collect();
     let id = change.id;
     let result = async {
-        let staged = stage(catalog, base, change).await.map_err(failed)?;
-        let from = base.metadata_location_result().map_err(failed)?;
-        let to = staged.metadata_location_result().map_err(failed)?;
-        for file in data.iter().map(|file| disk::local_path(file)).chain(metadata_files(base, id)) {
-            disk::sync_file(&file)?;
-        }
-        let top = disk::local_path(base.metadata().location());
-        let files = data.iter().map(|file| disk::local_path(file));
-        let folders: HashSet<PathBuf> = files.filter_map(|file| file.parent().map(PathBuf::from)).collect();
-        for folder in folders {
-            disk::sync_folders(&folder, &top)?;
-        }
-        publish(catalog, name, from, to, staged.metadata()).await?;
-        Ok(staged)
+        let next = stage(catalog, base, change).await.map_err(failed)?;
+        place.settle(base.metadata().location(), &data, id).await?;
+        catalog.commit(place, name, base, &next).await?;
+        Ok(next)
     }
     .await;
     match result {
-        Ok(staged) => {
-            discard_expired(base, staged.metadata());
+        Ok(next) => {
+            discard_expired(catalog, place, base, &next.metadata).await;
             Ok(())
         }
         Err(error) => {
             if !matches!(error, SeamError::Unknown(_)) {
-                metadata_files(base, id).iter().for_each(|file| disk::discard(file));
+                place.discard_commit(base.metadata().location(), id).await;
             }
             Err(error)
         }
     }
 }
 
-/// Makes `metadata` the table's current one, in the place of the one at `from`: all that it names is durable. Leaves no
-/// file at `to` where it certainly did not happen.
-pub async fn publish(
-    catalog: &CatalogFile,
-    name: &str,
-    from: &str,
-    to: &str,
-    metadata: &TableMetadata,
-) -> SeamResult<()> {
-    let json = serde_json::to_vec(metadata)
-        .map_err(|error| SeamError::NotDone(format!("committing to history table \"{name}\": {error}")))?;
-    let swapped = match disk::write_durably(to, &json) {
-        Ok(()) => catalog.swap(name, from, to).await,
-        Err(error) => Err(error),
-    };
-    if matches!(swapped, Err(SeamError::NotDone(_) | SeamError::Full(_))) {
-        disk::discard(&disk::local_path(to));
-    }
-    swapped
-}
-
-/// The table as it will be, on no disk but for its manifest and manifest list.
-async fn stage(catalog: &CatalogFile, base: &Table, change: Change) -> Result<Table> {
+/// The table as it will be, nowhere yet but for its manifest and manifest list.
+async fn stage(catalog: &Catalog, base: &Table, change: Change) -> Result<Next> {
     let ahead_ms = times::ahead_ms(base.metadata());
-    if ahead_ms == 0 {
-        return transact(base, change).await;
-    }
-    let moved = |table: &Table, by_ms: i64| {
-        let location = table.metadata_location_result()?.to_string();
-        catalog.table(table.identifier().clone(), location, times::later(table.metadata(), by_ms)?)
+    let with_snapshot = catalog.compares_snapshots();
+    let (staged, updates) = if ahead_ms == 0 {
+        transact(base, change, with_snapshot).await?
+    } else {
+        let moved = |table: &Table, by_ms: i64| {
+            let location = table.metadata_location_result()?.to_string();
+            catalog.table(table.identifier().clone(), location, times::later(table.metadata(), by_ms)?)
+        };
+        let (staged, updates) = transact(&moved(base, -ahead_ms)?, change, with_snapshot).await?;
+        (moved(&staged, ahead_ms)?, updates)
     };
-    let staged = transact(&moved(base, -ahead_ms)?, change).await?;
-    moved(&staged, ahead_ms)
+    let location = staged.metadata_location_result()?.to_string();
+    Ok(Next { metadata: staged.metadata().clone(), location, updates, ahead_ms })
 }
 
-async fn transact(base: &Table, change: Change) -> Result<Table> {
+async fn transact(base: &Table, change: Change, with_snapshot: bool) -> Result<(Table, Vec<TableUpdate>)> {
     let mut transaction = Transaction::new(base);
-    // A commit without steps makes no snapshot: it would only grow the metadata.
-    if !change.files.is_empty() {
+    // A commit without steps makes no snapshot where none is needed: it would only grow the metadata.
+    if with_snapshot || !change.files.is_empty() {
         // First, because each of the two requires the newest snapshot to be the one it was made from.
         transaction = transaction
             .expire_snapshots()
@@ -130,37 +109,37 @@ async fn transact(base: &Table, change: Change) -> Result<Table> {
         set = set.set(name, value);
     }
     transaction = set.apply(transaction)?;
-    transaction.commit(&Staging { base: base.clone() }).await
+    let staging = Staging { base: base.clone(), updates: Mutex::default() };
+    let staged = transaction.commit(&staging).await?;
+    Ok((staged, staging.updates.into_inner()))
 }
 
-/// The commit's manifest and manifest list: the crate puts the commit's id into their names.
-pub fn metadata_files(base: &Table, id: Uuid) -> Vec<PathBuf> {
-    let folder = disk::local_path(base.metadata().location()).join("metadata");
-    let id = id.to_string();
-    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
-    entries.map(|entry| entry.path()).filter(|path| path.to_string_lossy().contains(&id)).collect()
-}
-
-/// Files that only the previous metadata named: old metadata files, and manifest lists of expired snapshots. Their
-/// manifests and data files are shared with the snapshots that stay.
-pub fn discard_expired(base: &Table, next: &TableMetadata) {
+/// Removes the files that only the previous metadata named: old metadata files, and manifest lists of expired snapshots.
+/// Their manifests and data files are shared with the snapshots that stay.
+pub async fn discard_expired(catalog: &Catalog, place: &Place, base: &Table, next: &TableMetadata) {
     let kept: HashSet<&str> = next.metadata_log().iter().map(|log| log.metadata_file.as_str()).collect();
-    for log in base.metadata().metadata_log() {
-        if !kept.contains(log.metadata_file.as_str()) {
-            disk::discard(&disk::local_path(&log.metadata_file));
-        }
+    let logs = base.metadata().metadata_log().iter().map(|log| &log.metadata_file);
+    let logs = logs.filter(|file| !catalog.writes_metadata() && !kept.contains(file.as_str()));
+    let mut gone: Vec<String> = logs.cloned().collect();
+    let snapshots = base.metadata().snapshots();
+    let expired = snapshots.filter(|snapshot| next.snapshot_by_id(snapshot.snapshot_id()).is_none());
+    gone.extend(expired.map(|snapshot| snapshot.manifest_list().to_string()));
+    if !gone.is_empty() {
+        place.discard(gone).await;
     }
-    for snapshot in base.metadata().snapshots() {
-        if next.snapshot_by_id(snapshot.snapshot_id()).is_none() {
-            disk::discard(&disk::local_path(snapshot.manifest_list()));
-        }
-    }
+}
+
+/// Where the metadata after the one at `from` goes.
+pub fn next_location(from: &str, metadata: &TableMetadata) -> Result<String> {
+    Ok(MetadataLocation::from_str(from)?.with_next_version().with_new_metadata(metadata).to_string())
 }
 
 /// A catalog of one table that never changes: what a transaction commits to it is handed back, not stored.
 #[derive(Debug)]
 struct Staging {
     base: Table,
+    /// What the last transaction asked for.
+    updates: Mutex<Vec<TableUpdate>>,
 }
 
 impl Staging {
@@ -170,14 +149,34 @@ impl Staging {
 }
 
 #[async_trait]
-impl Catalog for Staging {
+impl IcebergCatalog for Staging {
     async fn load_table(&self, _table: &TableIdent) -> Result<Table> {
         Ok(self.base.clone())
     }
 
-    async fn update_table(&self, commit: TableCommit) -> Result<Table> {
+    async fn update_table(&self, mut commit: TableCommit) -> Result<Table> {
+        // As `TableCommit::apply`, which would keep the updates to itself. What the commit requires holds: it was made from this
+        // very table.
+        let updates = commit.take_updates();
+        let apply = || {
+            let from = self.base.metadata_location_result()?;
+            let mut builder = self.base.metadata().clone().into_builder(Some(from.to_string()));
+            for update in updates.clone() {
+                builder = update.apply(builder)?;
+            }
+            let metadata = builder.build()?.metadata;
+            Table::builder()
+                .file_io(self.base.file_io().clone())
+                .identifier(self.base.identifier().clone())
+                .metadata_location(next_location(from, &metadata)?)
+                .metadata(metadata)
+                .runtime(Runtime::try_current()?)
+                .build()
+        };
         // Nothing changes between attempts: a retry would fail alike.
-        commit.apply(self.base.clone()).map_err(|error| error.with_retryable(false))
+        let applied = apply().map_err(|error| error.with_retryable(false))?;
+        *self.updates.lock() = updates;
+        Ok(applied)
     }
 
     async fn table_exists(&self, _table: &TableIdent) -> Result<bool> {

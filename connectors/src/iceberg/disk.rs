@@ -1,4 +1,5 @@
-//! Local files under Iceberg paths: made durable before the catalog names them, and errors told apart.
+//! Local files under Iceberg locations: made durable before the catalog names them, and errors told apart. What is not about
+//! local files goes through `place.rs`.
 //!
 //! The crate's local storage syncs what it streams (data files, manifest lists) but not what it writes in one piece
 //! (metadata files, manifests), nor any folder. After a power cut the catalog would name a table that cannot be read.
@@ -62,12 +63,12 @@ pub fn discard(path: &Path) {
     }
 }
 
-/// An error of the Iceberg crate, for an effect that certainly did not happen. Its local storage keeps an I/O error
-/// only as text, so a full disk is recognized by the operating system's number in it.
+/// An error of the Iceberg crate, for an effect that certainly did not happen. Storages keep an I/O error only as text, so
+/// a full disk is recognized by the operating system's number in it, and a full bucket by what its server says.
 pub fn failed(what: &str, error: &iceberg::Error) -> SeamError {
     let text = format!("{what}: {error}");
     let full = [libc_error::ENOSPC, libc_error::EDQUOT];
-    if full.iter().any(|number| text.contains(&format!("(os error {number})"))) {
+    if full.iter().any(|number| text.contains(&format!("(os error {number})"))) || super::patient::is_full(&text) {
         return SeamError::Full(text);
     }
     SeamError::NotDone(text)

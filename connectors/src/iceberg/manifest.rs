@@ -2,7 +2,7 @@
 //!
 //! Manifests never change, so each is read once; what a table no longer refers to is forgotten at its next scan.
 
-use super::{disk, schema};
+use super::{disk, place::Place, schema};
 use datafusion::{
     common::{ColumnStatistics, Statistics, stats::Precision},
     scalar::ScalarValue,
@@ -38,7 +38,7 @@ pub struct Manifests {
 
 impl Manifests {
     /// The live data files of the table's current snapshot.
-    pub async fn files(&self, table: &Table, history: &HistoryTable) -> SeamResult<Vec<Arc<StepFile>>> {
+    pub async fn files(&self, place: &Place, table: &Table, history: &HistoryTable) -> SeamResult<Vec<Arc<StepFile>>> {
         let failed = |error| disk::failed(&format!("reading history table \"{}\"", history.name), &error);
         let metadata = table.metadata();
         let Some(snapshot) = metadata.current_snapshot() else {
@@ -51,7 +51,7 @@ impl Manifests {
         for manifest in list.entries() {
             let of_manifest = match known.remove(&manifest.manifest_path) {
                 Some(files) => files,
-                None => Arc::new(read(table, history, manifest).await?),
+                None => Arc::new(read(place, table, history, manifest).await?),
             };
             files.extend(of_manifest.iter().cloned());
             current.insert(manifest.manifest_path.clone(), of_manifest);
@@ -65,17 +65,22 @@ impl Manifests {
     }
 }
 
-async fn read(table: &Table, history: &HistoryTable, manifest: &ManifestFile) -> SeamResult<Vec<Arc<StepFile>>> {
+async fn read(
+    place: &Place,
+    table: &Table,
+    history: &HistoryTable,
+    manifest: &ManifestFile,
+) -> SeamResult<Vec<Arc<StepFile>>> {
     let manifest = manifest
         .load_manifest(table.file_io())
         .await
         .map_err(|error| disk::failed(&format!("reading history table \"{}\"", history.name), &error))?;
     let live = manifest.entries().iter().filter(|entry| entry.is_alive());
-    live.map(|entry| step_file(table, history, entry.data_file()).map(Arc::new)).collect()
+    live.map(|entry| step_file(place, table, history, entry.data_file()).map(Arc::new)).collect()
 }
 
 /// The file, if it is one that can be read.
-pub fn step_file(table: &Table, history: &HistoryTable, file: &DataFile) -> SeamResult<StepFile> {
+pub fn step_file(place: &Place, table: &Table, history: &HistoryTable, file: &DataFile) -> SeamResult<StepFile> {
     if file.content_type() != DataContentType::Data || file.file_format() != DataFileFormat::Parquet {
         return Err(SeamError::NotDone(format!(
             "history table \"{}\" has a {:?} file in format {} that another engine wrote; only Parquet data files can \
@@ -85,10 +90,8 @@ pub fn step_file(table: &Table, history: &HistoryTable, file: &DataFile) -> Seam
             file.file_format()
         )));
     }
-    let path = Path::from_absolute_path(disk::local_path(file.file_path()))
-        .map_err(|error| SeamError::NotDone(format!("data file {}: {error}", file.file_path())))?;
     Ok(StepFile {
-        path,
+        path: place.object(file.file_path())?,
         bytes: file.file_size_in_bytes(),
         sorted: file.sort_order_id().is_some_and(|order| i64::from(order) == schema::SORT_ORDER_ID),
         bounds: Arc::new(bounds(table, history, file)?),

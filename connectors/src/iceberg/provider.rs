@@ -1,6 +1,6 @@
 //! A history table as DataFusion scans it: the files of one snapshot, pruned, read by DataFusion's Parquet reader.
 
-use super::manifest::StepFile;
+use super::{manifest::StepFile, place::Place};
 use arrow::{
     compute::SortOptions,
     datatypes::{DataType, SchemaRef},
@@ -15,7 +15,6 @@ use datafusion::{
         source::DataSourceExec,
     },
     error::Result,
-    execution::object_store::ObjectStoreUrl,
     logical_expr::{Expr, TableProviderFilterPushDown, TableType, utils::conjunction},
     physical_expr::{LexOrdering, PhysicalExpr, PhysicalSortExpr, expressions::Column},
     physical_optimizer::pruning::PruningPredicate,
@@ -33,11 +32,12 @@ const ORDERED_FILES_PER_PARTITION: usize = 4;
 pub struct HistorySnapshot {
     history: HistoryTable,
     files: Vec<Arc<StepFile>>,
+    place: Place,
 }
 
 impl HistorySnapshot {
-    pub fn new(history: HistoryTable, files: Vec<Arc<StepFile>>) -> Self {
-        HistorySnapshot { history, files }
+    pub fn new(history: HistoryTable, files: Vec<Arc<StepFile>>, place: Place) -> Self {
+        HistorySnapshot { history, files, place }
     }
 
     /// A filter that files can be pruned by: over key columns and the time column only. Floats are left out: bounds
@@ -132,7 +132,8 @@ impl TableProvider for HistorySnapshot {
             Some(_) => files.iter().map(|file| FileGroup::new(vec![partitioned_file(file)])).collect(),
             None => balanced(files, partitions),
         };
-        let config = FileScanConfigBuilder::new(ObjectStoreUrl::local_filesystem(), Arc::new(source))
+        let (url, source) = self.place.readable(state.runtime_env(), source);
+        let config = FileScanConfigBuilder::new(url, Arc::new(source))
             .with_file_groups(groups)
             .with_output_ordering(ordering.into_iter().collect())
             .with_projection_indices(projection.cloned())?

@@ -6,8 +6,11 @@
 //! The replaced files stay, held by a tag on the snapshot before, until `vacuum` finds them old enough.
 
 use super::{
-    IcebergHistory, commit, data_file, disk,
+    IcebergHistory,
+    catalog::Next,
+    commit, data_file, disk,
     manifest::{self, StepFile},
+    place::Place,
     provider::HistorySnapshot,
     schema,
 };
@@ -20,18 +23,16 @@ use datafusion::{
 };
 use futures::StreamExt;
 use iceberg::{
-    Error, ErrorKind, MetadataLocation, Result,
+    Error, ErrorKind, Result,
     spec::{
         DataFile, Literal, MAIN_BRANCH, ManifestListWriter, ManifestWriterBuilder, Operation, PrimitiveLiteral,
-        Snapshot, SnapshotReference, SnapshotRetention, Summary, TableMetadata,
+        Snapshot, SnapshotReference, SnapshotRetention, Summary, TableMetadataBuildResult,
     },
     table::Table,
     writer::file_writer::FileWriter,
 };
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
-    path::PathBuf,
-    str::FromStr,
     sync::Arc,
 };
 use tidemark_engine::seam::{HistoryTable, Rewritten, SeamError, SeamResult};
@@ -70,7 +71,7 @@ pub async fn optimize(store: &IcebergHistory, history: &HistoryTable) -> SeamRes
     // what is appended meanwhile waits for the next time.
     loop {
         let base = store.load_own(history).await?;
-        let mut live = live_files(&base, history).await?;
+        let mut live = live_files(&store.place, &base, history).await?;
         let paths = || live.iter().map(|(_, live)| live.file.file_path().to_string()).collect();
         let first = found.get_or_insert_with(paths);
         live.retain(|(_, live)| first.contains(live.file.file_path()) || made.contains(live.file.file_path()));
@@ -82,7 +83,7 @@ pub async fn optimize(store: &IcebergHistory, history: &HistoryTable) -> SeamRes
         let mut written = Vec::new();
         let replaced = replace(store, history, &base, &bins, id, &mut written).await;
         if matches!(replaced, Err(SeamError::NotDone(_) | SeamError::Full(_))) {
-            written.iter().for_each(|file| disk::discard(&disk::local_path(file)));
+            store.place.discard(written).await;
         }
         let added = replaced?;
         for file in bins.iter().flat_map(|bin| &bin.files).map(|live| &live.file) {
@@ -107,7 +108,7 @@ pub async fn optimize(store: &IcebergHistory, history: &HistoryTable) -> SeamRes
 }
 
 /// The live files with the month each belongs to; those that another engine partitioned otherwise are left alone.
-async fn live_files(base: &Table, history: &HistoryTable) -> SeamResult<Vec<(i32, Live)>> {
+async fn live_files(place: &Place, base: &Table, history: &HistoryTable) -> SeamResult<Vec<(i32, Live)>> {
     let failed = |error: Error| disk::failed(&format!("reading history table \"{}\"", history.name), &error);
     let metadata = base.metadata();
     let Some(snapshot) = metadata.current_snapshot() else { return Ok(Vec::new()) };
@@ -118,7 +119,7 @@ async fn live_files(base: &Table, history: &HistoryTable) -> SeamResult<Vec<(i32
         for entry in entries.entries().iter().filter(|entry| entry.is_alive()) {
             let file = entry.data_file();
             // Whatever cannot be read is refused before anything is written.
-            let steps = Arc::new(manifest::step_file(base, history, file)?);
+            let steps = Arc::new(manifest::step_file(place, base, history, file)?);
             let month = match file.partition().fields() {
                 [Some(Literal::Primitive(PrimitiveLiteral::Int(month)))] => *month,
                 _ => continue,
@@ -172,17 +173,10 @@ async fn replace(
     for (number, bin) in bins.iter().enumerate() {
         let location = data_file::new_location(base, bin.month, id, number);
         written.push(location.clone());
-        added.extend(merge(base, history, bin, &location).await?);
+        added.extend(merge(&store.place, base, history, bin, &location).await?);
     }
-    let top = disk::local_path(base.metadata().location());
-    let files: Vec<PathBuf> = added.iter().map(|file| disk::local_path(file.file_path())).collect();
-    for file in &files {
-        disk::sync_file(file)?;
-    }
-    let folders: HashSet<PathBuf> = files.iter().filter_map(|file| file.parent().map(PathBuf::from)).collect();
-    for folder in folders {
-        disk::sync_folders(&folder, &top)?;
-    }
+    let files: Vec<String> = added.iter().map(|file| file.file_path().to_string()).collect();
+    store.place.settle(base.metadata().location(), &files, id).await?;
 
     let _committing = store.committing.write().await;
     let replaced: HashSet<String> =
@@ -194,7 +188,7 @@ async fn replace(
             Ok(()) => return Ok(added),
             Err(error @ SeamError::Unknown(_)) => return Err(error),
             Err(error) => {
-                commit::metadata_files(&base, id).iter().for_each(|file| disk::discard(file));
+                store.place.discard_commit(base.metadata().location(), id).await;
                 if attempt == COMMIT_ATTEMPTS || matches!(error, SeamError::Full(_)) {
                     return Err(error);
                 }
@@ -205,7 +199,13 @@ async fn replace(
 }
 
 /// The rows of the files as one file, in order.
-async fn merge(base: &Table, history: &HistoryTable, bin: &Bin, location: &str) -> SeamResult<Vec<DataFile>> {
+async fn merge(
+    place: &Place,
+    base: &Table,
+    history: &HistoryTable,
+    bin: &Bin,
+    location: &str,
+) -> SeamResult<Vec<DataFile>> {
     let what = format!("rewriting history table \"{}\"", history.name);
     let failed = |error: DataFusionError| SeamError::NotDone(format!("{what}: {error}"));
     let table_schema = base.metadata().current_schema();
@@ -220,7 +220,7 @@ async fn merge(base: &Table, history: &HistoryTable, bin: &Bin, location: &str) 
             }
         }
     }
-    let mut rows = in_order(history, bin).await.map_err(failed)?;
+    let mut rows = in_order(place, history, bin).await.map_err(failed)?;
     let mut writer = data_file::open_file(base, history, location, &with_nan).await?;
     let mut count = 0;
     while let Some(batch) = rows.next().await {
@@ -242,14 +242,18 @@ async fn merge(base: &Table, history: &HistoryTable, bin: &Bin, location: &str) 
 }
 
 /// A merge of sorted files, or, where another engine left unsorted ones, a sort.
-async fn in_order(history: &HistoryTable, bin: &Bin) -> datafusion::error::Result<SendableRecordBatchStream> {
+async fn in_order(
+    place: &Place,
+    history: &HistoryTable,
+    bin: &Bin,
+) -> datafusion::error::Result<SendableRecordBatchStream> {
     let files = bin.files.iter().map(|live| live.steps.clone()).collect();
     // As many partitions as files: the scan then promises their order.
     let config = SessionConfig::new().with_target_partitions(bin.files.len());
     let context = SessionContext::new_with_config(config);
     let columns = history.key.iter().chain([&history.time]).map(|&column| history.schema.field(column).name());
     let order = columns.map(|name| ident(name.as_str()).sort(true, false)).collect();
-    let table = context.read_table(Arc::new(HistorySnapshot::new(history.clone(), files)))?;
+    let table = context.read_table(Arc::new(HistorySnapshot::new(history.clone(), files, place.clone())))?;
     table.sort(order)?.execute_stream().await
 }
 
@@ -269,26 +273,18 @@ async fn commit_replaced(
     }
     let now_ms = store.clock.now_us() / 1000;
     let name = format!("{id}-{attempt}");
-    let metadata = stage(base, replaced, added, &name, snapshot_id, now_ms).await.map_err(failed)?;
-    for file in commit::metadata_files(base, id) {
-        disk::sync_file(&file)?;
-    }
-    let folder = disk::local_path(base.metadata().location()).join("metadata");
-    disk::sync_folders(&folder, &folder)?;
+    let staged = stage(base, replaced, added, &name, snapshot_id, now_ms).await.map_err(failed)?;
+    store.place.settle(base.metadata().location(), &[], id).await?;
     let from = base.metadata_location_result().map_err(failed)?;
-    let to = next_location(from, &metadata).map_err(failed)?;
-    commit::publish(&store.catalog, &history.name, from, &to, &metadata).await?;
-    commit::discard_expired(base, &metadata);
+    let location = commit::next_location(from, &staged.metadata).map_err(failed)?;
+    let next = Next { metadata: staged.metadata, location, updates: staged.changes, ahead_ms: 0 };
+    store.catalog.commit(&store.place, &history.name, base, &next).await?;
+    commit::discard_expired(&store.catalog, &store.place, base, &next.metadata).await;
     Ok(())
 }
 
 fn random_snapshot_id(store: &IcebergHistory) -> i64 {
     (store.clock.random() >> 1) as i64
-}
-
-/// Where the metadata after the one at `from` goes.
-pub fn next_location(from: &str, metadata: &TableMetadata) -> Result<String> {
-    Ok(MetadataLocation::from_str(from)?.with_next_version().with_new_metadata(metadata).to_string())
 }
 
 /// The metadata with the files replaced; its manifest and manifest list are written, with `name` in their names.
@@ -299,7 +295,7 @@ async fn stage(
     name: &str,
     snapshot_id: i64,
     now_ms: i64,
-) -> Result<TableMetadata> {
+) -> Result<TableMetadataBuildResult> {
     let moved = || Error::new(ErrorKind::DataInvalid, "another engine replaced its files meanwhile: run it again");
     let metadata = base.metadata();
     let parent = metadata.current_snapshot().ok_or_else(moved)?;
@@ -367,7 +363,7 @@ async fn stage(
     let from = base.metadata_location_result()?.to_string();
     let builder = metadata.clone().into_builder(Some(from));
     let builder = builder.set_ref(&format!("{BEFORE_REWRITE}{}", parent.sequence_number()), hold)?;
-    Ok(builder.set_branch_snapshot(snapshot, MAIN_BRANCH)?.build()?.metadata)
+    builder.set_branch_snapshot(snapshot, MAIN_BRANCH)?.build()
 }
 
 /// What the snapshot says of itself; each pair is files and bytes. Totals that the one before lacks are left out.

@@ -8,6 +8,8 @@ use tidemark_engine::seam::{CommitTag, Positions, SeamError, SeamResult};
 
 /// The feature view that a table belongs to.
 pub const VIEW: &str = "tidemark.view";
+/// The data directory that a table belongs to, in a catalog that several may share.
+pub const DIRECTORY: &str = "tidemark.directory";
 /// The frontier for people, ISO 8601.
 const FRONTIER: &str = "tidemark.frontier";
 const FRONTIER_US: &str = "tidemark.frontier-us";

@@ -4,23 +4,13 @@
 //! replaced with a tag on the snapshot before; a snapshot is forgotten only when another has been the newest since long
 //! enough. So a query that began after that time finds its files.
 
-use super::{
-    IcebergHistory, commit, disk,
-    rewrite::{BEFORE_REWRITE, next_location},
-    times,
-};
+use super::{IcebergHistory, catalog::Next, commit, disk, place, rewrite::BEFORE_REWRITE, times};
 use iceberg::{
     Error,
     spec::{SnapshotReference, TableMetadata},
     table::Table,
 };
-use std::{
-    collections::{HashMap, HashSet},
-    ffi::OsString,
-    fs, io,
-    path::{Path, PathBuf},
-    time::UNIX_EPOCH,
-};
+use std::collections::{HashMap, HashSet};
 use tidemark_engine::seam::{HistoryTable, Removed, SeamError, SeamResult};
 
 pub async fn vacuum(store: &IcebergHistory, history: &HistoryTable, older_than_us: i64) -> SeamResult<Removed> {
@@ -29,24 +19,27 @@ pub async fn vacuum(store: &IcebergHistory, history: &HistoryTable, older_than_u
     let mut removed = Removed { snapshots: forget(store, history, older_than_us).await?, ..Removed::default() };
 
     let table = store.load_own(history).await?;
-    let top = disk::local_path(table.metadata().location());
-    if !top.starts_with(&store.warehouse) {
+    let top = table.metadata().location().trim_end_matches('/');
+    if !store.place.has(top) {
         // Registered from elsewhere by another engine: what else is there is not ours to judge.
         return Ok(removed);
     }
+    // What another server with a copy of the catalog has written is in no metadata that is known here.
+    store.place.still_ours().await?;
     let needed = needed(&table, history).await?;
+    let mut doomed = Vec::new();
     for folder in ["data", "metadata"] {
-        for file in files_below(&top.join(folder))? {
-            let known = file.file_name().is_some_and(|name| needed.contains(name));
-            if known || !is_older(&file, older_than_us) {
-                continue;
+        for file in store.place.list(&format!("{top}/{folder}")).await? {
+            // A file whose age nobody tells stays.
+            let is_old = file.modified_us.is_some_and(|modified| modified < older_than_us);
+            if is_old && !needed.contains(place::name(&file.location)) {
+                removed.files += 1;
+                removed.bytes += file.bytes;
+                doomed.push(file.location);
             }
-            let bytes = fs::metadata(&file).map_or(0, |metadata| metadata.len());
-            disk::discard(&file);
-            removed.files += 1;
-            removed.bytes += bytes;
         }
     }
+    store.place.discard(doomed).await;
     Ok(removed)
 }
 
@@ -84,11 +77,12 @@ async fn forget(store: &IcebergHistory, history: &HistoryTable, older_than_us: i
             builder = builder.remove_ref(name);
         }
     }
-    let next = builder.remove_snapshots(&old).build().map_err(failed)?.metadata;
-    let next = times::later(&next, ahead_ms).map_err(failed)?;
-    let to = next_location(from, &next).map_err(failed)?;
-    commit::publish(&store.catalog, &history.name, from, &to, &next).await?;
-    commit::discard_expired(&base, &next);
+    let built = builder.remove_snapshots(&old).build().map_err(failed)?;
+    let metadata = times::later(&built.metadata, ahead_ms).map_err(failed)?;
+    let location = commit::next_location(from, &metadata).map_err(failed)?;
+    let next = Next { metadata, location, updates: built.changes, ahead_ms };
+    store.catalog.commit(&store.place, &history.name, &base, &next).await?;
+    commit::discard_expired(&store.catalog, &store.place, &base, &next.metadata).await;
     Ok(old.len() as u64)
 }
 
@@ -100,11 +94,13 @@ fn references(metadata: &TableMetadata) -> serde_json::Result<HashMap<String, Sn
 
 /// The names of all files that the table's metadata leads to. By name alone: names are unique, and a location may be
 /// spelled in several ways.
-async fn needed(table: &Table, history: &HistoryTable) -> SeamResult<HashSet<OsString>> {
+async fn needed(table: &Table, history: &HistoryTable) -> SeamResult<HashSet<String>> {
     let failed = |error: Error| disk::failed(&format!("reading history table \"{}\"", history.name), &error);
     let metadata = table.metadata();
     let mut needed = HashSet::new();
-    let mut need = |location: &str| needed.extend(disk::local_path(location).file_name().map(OsString::from));
+    let mut need = |location: &str| {
+        needed.insert(place::name(location).to_string());
+    };
     need(table.metadata_location_result().map_err(failed)?);
     metadata.metadata_log().iter().for_each(|log| need(&log.metadata_file));
     metadata.statistics_iter().for_each(|file| need(&file.statistics_path));
@@ -123,30 +119,4 @@ async fn needed(table: &Table, history: &HistoryTable) -> SeamResult<HashSet<OsS
         }
     }
     Ok(needed)
-}
-
-fn files_below(folder: &Path) -> SeamResult<Vec<PathBuf>> {
-    let failed = |error: io::Error| SeamError::io(format_args!("reading {}", folder.display()), &error);
-    let entries = match fs::read_dir(folder) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        entries => entries.map_err(failed)?,
-    };
-    let mut files = Vec::new();
-    for entry in entries {
-        let entry = entry.map_err(failed)?;
-        let kind = entry.file_type().map_err(failed)?;
-        if kind.is_dir() {
-            files.extend(files_below(&entry.path())?);
-        } else if kind.is_file() {
-            files.push(entry.path());
-        }
-    }
-    Ok(files)
-}
-
-/// A file whose age nobody tells stays.
-fn is_older(file: &Path, than_us: i64) -> bool {
-    let modified = fs::metadata(file).and_then(|metadata| metadata.modified());
-    let since = modified.ok().and_then(|modified| modified.duration_since(UNIX_EPOCH).ok());
-    since.and_then(|since| i64::try_from(since.as_micros()).ok()).is_some_and(|modified| modified < than_us)
 }

@@ -1,4 +1,4 @@
-//! The name of a data directory in a Redis that others use too: made once, kept in the directory.
+//! The name of a data directory in what others use too, a Redis or a warehouse: made once, kept in the directory.
 
 use std::path::Path;
 use tidemark_engine::seam::{Clock, SeamError, SeamResult};

@@ -123,7 +123,7 @@ fn not_done(error: SeamError, part: &str) {
 }
 
 /// What every implementation promises. `reopen` opens the same store again, as another process would.
-async fn contract<F>(reopen: impl Fn() -> F)
+pub async fn contract<F>(reopen: impl Fn() -> F)
 where
     F: Future<Output = Arc<dyn HistoryStore>>,
 {
@@ -590,7 +590,7 @@ async fn a_commit_that_cannot_be_written_is_not_done_and_the_table_goes_on() {
 }
 
 /// Microseconds as the script prints a timestamptz.
-fn instant(us: i64) -> String {
+pub fn instant(us: i64) -> String {
     let time = arrow::temporal_conversions::timestamp_us_to_datetime(us).unwrap();
     format!("{}+00", time.format("%Y-%m-%d %H:%M:%S%.6f"))
 }

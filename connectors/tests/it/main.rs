@@ -13,11 +13,19 @@ mod contract_redis;
 mod contract_source;
 mod contract_state;
 mod engine_faults;
+mod history_bucket;
 mod history_maintenance;
+mod history_rest;
 mod history_schemas;
+#[path = "../../../tests/http_proxy/mod.rs"]
+mod http_proxy;
 #[path = "../../../tests/redis_server/mod.rs"]
 mod redis_server;
 mod redis_serving;
+#[path = "../../../tests/rest_catalog/mod.rs"]
+mod rest_catalog;
+#[path = "../../../tests/s3_server/mod.rs"]
+mod s3_server;
 mod several_sources;
 mod test_clock;
 

@@ -81,6 +81,21 @@ pub static SETTINGS: &[Setting] = settings! {
     "data" data = ".tidemark", "DIR", value::directory,
         "The directory that holds everything: log, state, online store, warehouse, catalog",
         "one server at a time may use it; give each its own";
+    "warehouse" warehouse = "none", "DIR|URL", |text| value::optional(text, value::directory),
+        "Where the Iceberg tables of the history are, instead of in the data directory: another directory, or s3://bucket/prefix, which takes credentials from the environment that every S3 client reads (AWS_ACCESS_KEY_ID and so on)",
+        "none: DATA/warehouse, so that one directory has everything; it is chosen at the first start and stays, because Iceberg's metadata has absolute paths";
+    "s3-endpoint" s3_endpoint = "none", "URL", |text| value::optional(text, value::text),
+        "The server of the bucket of --warehouse, such as http://127.0.0.1:9000, where it is not Amazon's",
+        "none: AWS_ENDPOINT_URL, or Amazon S3; buckets are a part of the path unless AWS_VIRTUAL_HOSTED_STYLE_REQUEST is true";
+    "s3-region" s3_region = "none", "REGION", |text| value::optional(text, value::text),
+        "The region of the bucket of --warehouse",
+        "none: AWS_REGION or AWS_DEFAULT_REGION, or us-east-1, which is what other servers than Amazon's take";
+    "history-catalog" history_catalog = "none", "URL", |text| value::optional(text, value::text),
+        "An Iceberg REST catalog for the tables of the history: rest+http://host:port/path or rest+https://…, with ?warehouse= its name for a warehouse, &prefix= before the names of its namespaces, which are those of schemas, &oauth2= where tokens are given out (the catalog's own /v1/oauth/tokens), &scope= (catalog)",
+        "none: a SQLite file beside the tables, or in the data directory where they are in a bucket; it is chosen at the first start and stays";
+    "history-catalog-credential" history_catalog_credential = "none", "TOKEN|ID:SECRET", |text| value::optional(text, value::private),
+        "What history_catalog is shown: a bearer token, or a client's id and secret, with which tokens are got by OAuth2 and renewed",
+        "none: it asks for nothing; better in the environment or the settings file than in the command line, which others see";
     "fsync" fsync = "always", "always|never|MS", value::fsync,
         "When an acknowledged event is on disk",
         "always: an acknowledged event survives a power cut; a number of milliseconds bounds what a power cut may take; a crash of the process alone never takes anything";

@@ -5,7 +5,7 @@ use super::{
     columns::{Cell, Rows},
 };
 use tidemark_catalog::{Body, ClockMode, Column, FeatureView, Object, Relation, TrainingSet};
-use tidemark_planner::feature::{self, OutputKind};
+use tidemark_planner::feature;
 
 /// Fills `rows` with what `tidemark.<table>` has; the dead letters are the engine's and do not come this way.
 pub fn fill(system: &SystemTablesOf, table: &str, rows: &mut Rows) {
@@ -115,15 +115,8 @@ fn feature_view(system: &SystemTablesOf, object: &Object, v: &FeatureView, rows:
 }
 
 fn features(system: &SystemTablesOf, object: &Object, v: &FeatureView, rows: &mut Rows) {
-    let continuous: Vec<String> = match feature::plan_definition(object, system.snapshot()) {
-        Ok(plan) => plan
-            .outputs
-            .iter()
-            .filter(|o| matches!(o.kind, OutputKind::TimeContinuous { .. }))
-            .map(|o| o.name.clone())
-            .collect(),
-        Err(_) => vec![],
-    };
+    // The view that runs has its plan. Planning each of a thousand for one list takes seconds.
+    let continuous = system.stats().continuous(object.id).unwrap_or_else(|| planned(system, object));
     for f in &v.features {
         let Some(column) = v.columns.get(f.column) else { continue };
         let written = |text: &String| if text.is_empty() { Cell::Null } else { text.into() };
@@ -135,11 +128,17 @@ fn features(system: &SystemTablesOf, object: &Object, v: &FeatureView, rows: &mu
             ("aggregate", written(&f.aggregate)),
             ("window", written(&f.window)),
             ("expression", (&f.expression).into()),
-            ("time_continuous", continuous.contains(&column.name).into()),
+            ("time_continuous", continuous.contains(&f.column).into()),
             ("comment", column.comment.clone().into()),
             ("default_value", f.default.clone().into()),
         ]);
     }
+}
+
+/// The columns that change as time goes on, of a view that does not run.
+fn planned(system: &SystemTablesOf, object: &Object) -> Vec<usize> {
+    let plan = feature::plan_definition(object, system.snapshot());
+    plan.map(|plan| plan.continuous_outputs().collect()).unwrap_or_default()
 }
 
 fn view_pipeline(system: &SystemTablesOf, object: &Object, rows: &mut Rows) {
