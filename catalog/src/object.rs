@@ -1,6 +1,6 @@
 //! The definitions themselves. Everything here is plain data, serialised as JSON in the catalog store.
 
-use crate::{Layout, PUBLIC_SCHEMA, Place, QualifiedName, SqlType, TrainingSet};
+use crate::{Layout, PUBLIC_SCHEMA, Place, QualifiedName, SqlType, TEMPORARY_SCHEMA, TrainingSet};
 use arrow_schema::{Field, Schema, SchemaRef};
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, fmt, sync::Arc};
@@ -326,10 +326,10 @@ impl Object {
         QualifiedName::new(self.schema_name(), &self.name)
     }
 
-    /// As messages and people's lists have it: `name`, and of another schema than `public` `schema.name`.
+    /// As messages and people's lists have it: `name`, and of another schema than `public` (or a session's own) `schema.name`.
     pub fn shown_name(&self) -> String {
         match self.schema_name() {
-            PUBLIC_SCHEMA => self.name.clone(),
+            PUBLIC_SCHEMA | TEMPORARY_SCHEMA => self.name.clone(),
             schema => format!("{schema}.{}", self.name),
         }
     }
