@@ -14,11 +14,14 @@ mod catalog;
 mod commit;
 mod data_file;
 mod disk;
+mod fold;
 mod manifest;
 mod order;
 mod provider;
+mod readers;
 mod rewrite;
 mod schema;
+mod survey;
 mod tag;
 mod times;
 mod vacuum;
@@ -35,6 +38,7 @@ use iceberg::{
 };
 use manifest::Manifests;
 use provider::HistorySnapshot;
+use readers::Readers;
 use std::{
     collections::BTreeSet,
     fs, io,
@@ -42,7 +46,9 @@ use std::{
     sync::Arc,
 };
 use tidemark_catalog::ObjectId;
-use tidemark_engine::seam::{Clock, CommitTag, HistoryStore, HistoryTable, Removed, Rewritten, SeamError, SeamResult};
+use tidemark_engine::seam::{
+    Clock, CommitTag, Effort, Expiry, Folded, HistoryStore, HistoryTable, Removed, Rewritten, SeamError, SeamResult, Survey,
+};
 use tokio::sync::{Mutex, RwLock};
 use uuid::Uuid;
 
@@ -55,6 +61,7 @@ pub struct IcebergHistory {
     warehouse: PathBuf,
     catalog: CatalogFile,
     manifests: Manifests,
+    readers: Readers,
     clock: Arc<dyn Clock>,
     files_written: Option<Hook>,
     /// Held to read while steps are appended, and to write while a rewrite is committed or files are removed, so that
@@ -79,6 +86,7 @@ impl IcebergHistory {
             warehouse,
             catalog,
             manifests: Manifests::default(),
+            readers: Readers::default(),
             clock,
             committing: RwLock::default(),
             maintaining: Mutex::default(),
@@ -198,6 +206,7 @@ impl HistoryStore for IcebergHistory {
         self.catalog.remove(name).await?;
         if let Some((location, _)) = metadata.rsplit_once("/metadata/") {
             self.manifests.forget(location);
+            self.readers.forget(location);
             remove_folder(&self.warehouse, location);
         }
         Ok(())
@@ -247,17 +256,27 @@ impl HistoryStore for IcebergHistory {
     }
 
     async fn provider(&self, table: &HistoryTable) -> SeamResult<Arc<dyn TableProvider>> {
+        let _opening = self.readers.open().await;
         let current = self.load(&table.name).await?;
         let files = self.manifests.files(&current, table).await?;
-        Ok(Arc::new(HistorySnapshot::new(table.clone(), files)))
+        let lease = self.readers.lease(current.metadata().location(), files);
+        Ok(Arc::new(HistorySnapshot::new(table.clone(), lease)))
     }
 
-    async fn optimize(&self, table: &HistoryTable) -> SeamResult<Rewritten> {
-        rewrite::optimize(self, table).await
+    async fn survey(&self, table: &HistoryTable, effort: &Effort, old_us: i64) -> SeamResult<Survey> {
+        survey::survey(self, table, effort, old_us).await
     }
 
-    async fn vacuum(&self, table: &HistoryTable, older_than_us: i64) -> SeamResult<Removed> {
-        vacuum::vacuum(self, table, older_than_us).await
+    async fn compact(&self, table: &HistoryTable, effort: &Effort) -> SeamResult<Rewritten> {
+        rewrite::compact(self, table, effort).await
+    }
+
+    async fn fold_manifests(&self, table: &HistoryTable) -> SeamResult<Folded> {
+        fold::fold_manifests(self, table).await
+    }
+
+    async fn expire(&self, table: &HistoryTable, expiry: &Expiry) -> SeamResult<Removed> {
+        vacuum::expire(self, table, expiry).await
     }
 }
 

@@ -33,7 +33,7 @@ use change::gone;
 pub use change::{Alone, Change, Turn};
 pub use failed::Failure;
 pub use letters::DeadLetter;
-pub use maintenance::Maintenance;
+pub use maintenance::{Care, Maintenance, Outcome, Run, Upkeep};
 pub use meters::{EngineMeters, SPANS_US, SourceMeters, ViewMeters};
 pub use plain::Plain;
 pub use reading::Reading;

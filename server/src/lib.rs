@@ -32,5 +32,6 @@ pub mod settings;
 mod statement;
 mod stats;
 pub mod system;
+mod upkeep;
 mod view_events;
 pub mod wire;

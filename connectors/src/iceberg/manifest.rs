@@ -2,7 +2,7 @@
 //!
 //! Manifests never change, so each is read once; what a table no longer refers to is forgotten at its next scan.
 
-use super::{disk, schema};
+use super::{disk, rewrite, schema};
 use datafusion::{
     common::{ColumnStatistics, Statistics, stats::Precision},
     scalar::ScalarValue,
@@ -21,6 +21,8 @@ use tidemark_engine::seam::{HistoryTable, SeamError, SeamResult};
 pub struct StepFile {
     pub path: Path,
     pub bytes: u64,
+    /// The month, as in the manifest; `None` where another engine partitioned it otherwise.
+    pub partition: Option<i32>,
     /// Sorted by (key columns, time column).
     pub sorted: bool,
     /// For key columns and the time column: bounds that hold, marked exact because pruning looks at no others. They
@@ -90,6 +92,7 @@ pub fn step_file(table: &Table, history: &HistoryTable, file: &DataFile) -> Seam
     Ok(StepFile {
         path,
         bytes: file.file_size_in_bytes(),
+        partition: rewrite::partition_of(file),
         sorted: file.sort_order_id().is_some_and(|order| i64::from(order) == schema::SORT_ORDER_ID),
         bounds: Arc::new(bounds(table, history, file)?),
     })

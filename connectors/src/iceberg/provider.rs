@@ -1,6 +1,9 @@
 //! A history table as DataFusion scans it: the files of one snapshot, pruned, read by DataFusion's Parquet reader.
 
-use super::manifest::StepFile;
+use super::{
+    manifest::StepFile,
+    readers::{Lease, LeasedFiles},
+};
 use arrow::{
     compute::SortOptions,
     datatypes::{DataType, SchemaRef},
@@ -11,7 +14,9 @@ use datafusion::{
     common::{DFSchema, Statistics, pruning::PrunableStatistics},
     datasource::{
         listing::PartitionedFile,
-        physical_plan::{FileGroup, FileScanConfigBuilder, ParquetSource},
+        physical_plan::{
+            FileGroup, FileScanConfigBuilder, FileSource, ParquetSource, parquet::CachedParquetFileReaderFactory,
+        },
         source::DataSourceExec,
     },
     error::Result,
@@ -19,7 +24,7 @@ use datafusion::{
     logical_expr::{Expr, TableProviderFilterPushDown, TableType, utils::conjunction},
     physical_expr::{LexOrdering, PhysicalExpr, PhysicalSortExpr, expressions::Column},
     physical_optimizer::pruning::PruningPredicate,
-    physical_plan::{ExecutionPlan, empty::EmptyExec},
+    physical_plan::{ExecutionPlan, empty::EmptyExec, metrics::MetricBuilder},
 };
 use std::{cmp::Reverse, sync::Arc};
 use tidemark_engine::seam::HistoryTable;
@@ -32,12 +37,13 @@ const ORDERED_FILES_PER_PARTITION: usize = 4;
 #[derive(Debug)]
 pub struct HistorySnapshot {
     history: HistoryTable,
-    files: Vec<Arc<StepFile>>,
+    /// Its files, which stay for as long as this or a plan made of it does.
+    lease: Arc<Lease>,
 }
 
 impl HistorySnapshot {
-    pub fn new(history: HistoryTable, files: Vec<Arc<StepFile>>) -> Self {
-        HistorySnapshot { history, files }
+    pub fn new(history: HistoryTable, lease: Arc<Lease>) -> Self {
+        HistorySnapshot { history, lease }
     }
 
     /// A filter that files can be pruned by: over key columns and the time column only. Floats are left out: bounds
@@ -66,16 +72,16 @@ impl HistorySnapshot {
     }
 
     fn pruned(&self, predicate: Option<&Arc<dyn PhysicalExpr>>) -> Vec<Arc<StepFile>> {
-        let schema = &self.history.schema;
+        let (schema, all) = (&self.history.schema, self.lease.files());
         let keep = predicate.and_then(|predicate| {
-            let bounds = self.files.iter().map(|file| file.bounds.clone()).collect();
+            let bounds = all.iter().map(|file| file.bounds.clone()).collect();
             let bounds = PrunableStatistics::new(bounds, schema.clone());
             // Pruning is an optimization: where it cannot be done every file is read.
             PruningPredicate::try_new(predicate.clone(), schema.clone()).ok()?.prune(&bounds).ok()
         });
         match keep {
-            Some(keep) => self.files.iter().zip(keep).filter(|(_, keep)| *keep).map(|(file, _)| file.clone()).collect(),
-            None => self.files.clone(),
+            Some(keep) => all.iter().zip(keep).filter(|(_, keep)| *keep).map(|(file, _)| file.clone()).collect(),
+            None => all.to_vec(),
         }
     }
 }
@@ -120,7 +126,17 @@ impl TableProvider for HistorySnapshot {
             return Ok(Arc::new(EmptyExec::new(projected)));
         }
 
-        let mut source = ParquetSource::new(schema.clone());
+        let runtime = state.runtime_env();
+        let url = ObjectStoreUrl::local_filesystem();
+        let ends = runtime.cache_manager.get_file_metadata_cache();
+        let opener = CachedParquetFileReaderFactory::new(runtime.object_store(&url)?, ends);
+        let opener = Arc::new(LeasedFiles::new(opener, self.lease.clone()));
+        let mut source = ParquetSource::new(schema.clone()).with_parquet_file_reader_factory(opener);
+        // What EXPLAIN ANALYZE shows beside what the reader counts itself.
+        let count =
+            |name: &'static str, files: usize| MetricBuilder::new(source.metrics()).global_counter(name).add(files);
+        count("history_files", self.lease.files().len());
+        count("history_files_pruned_by_bounds", self.lease.files().len() - files.len());
         if let Some(predicate) = predicate {
             source = source.with_predicate(predicate);
         }
@@ -132,7 +148,7 @@ impl TableProvider for HistorySnapshot {
             Some(_) => files.iter().map(|file| FileGroup::new(vec![partitioned_file(file)])).collect(),
             None => balanced(files, partitions),
         };
-        let config = FileScanConfigBuilder::new(ObjectStoreUrl::local_filesystem(), Arc::new(source))
+        let config = FileScanConfigBuilder::new(url, Arc::new(source))
             .with_file_groups(groups)
             .with_output_ordering(ordering.into_iter().collect())
             .with_projection_indices(projection.cloned())?

@@ -1,8 +1,13 @@
-//! `vacuum`: old snapshots are forgotten, and the files that no snapshot needs any more are removed.
+//! `expire`: old snapshots are forgotten, and the files that no snapshot needs any more are removed.
 //!
-//! A file goes only if no snapshot that stays refers to it and it is older than asked for. A rewrite holds what it
-//! replaced with a tag on the snapshot before; a snapshot is forgotten only when another has been the newest since long
-//! enough. So a query that began after that time finds its files.
+//! ```text
+//!   forgotten     succeeded before the time                 and their files, unless one that stays needs them
+//!   orphans       no snapshot leads to them, and old        a crash, a commit that failed, another engine's expiry
+//! ```
+//!
+//! A rewrite holds what it replaced with a tag on the snapshot before, so it goes with that snapshot and not earlier. What a
+//! scan of this process may still read stays in any case; it is an orphan afterwards. Stopped anywhere, what is left is
+//! orphans.
 
 use super::{
     IcebergHistory, commit, disk,
@@ -11,7 +16,7 @@ use super::{
 };
 use iceberg::{
     Error,
-    spec::{SnapshotReference, TableMetadata},
+    spec::{SnapshotRef, SnapshotReference, TableMetadata},
     table::Table,
 };
 use std::{
@@ -21,81 +26,145 @@ use std::{
     path::{Path, PathBuf},
     time::UNIX_EPOCH,
 };
-use tidemark_engine::seam::{HistoryTable, Removed, SeamError, SeamResult};
+use tidemark_engine::seam::{Expiry, HistoryTable, Removed, SeamError, SeamResult};
 
-pub async fn vacuum(store: &IcebergHistory, history: &HistoryTable, older_than_us: i64) -> SeamResult<Removed> {
+pub async fn expire(store: &IcebergHistory, history: &HistoryTable, expiry: &Expiry) -> SeamResult<Removed> {
     let _maintaining = store.maintaining.lock().await;
-    let _committing = store.committing.write().await;
-    let mut removed = Removed { snapshots: forget(store, history, older_than_us).await?, ..Removed::default() };
+    let mut removed = Removed::default();
+    if let Some((base, forgotten)) = forget(store, history, expiry.snapshots_before_us).await? {
+        removed.snapshots = forgotten.len() as u64;
+        let failed = |error: Error| disk::failed(&format!("reading history table \"{}\"", history.name), &error);
+        let mut released = HashSet::new();
+        let mut release = |location: &str| {
+            released.insert(disk::local_path(location));
+        };
+        base.metadata().metadata_log().iter().for_each(|log| release(&log.metadata_file));
+        needed_by(&base, &forgotten, &mut release).await.map_err(failed)?;
+        remove(store, history, released.into_iter().collect(), &mut removed).await?;
+    }
+    let Some(older_than_us) = expiry.orphans_before_us else { return Ok(removed) };
 
-    let table = store.load_own(history).await?;
-    let top = disk::local_path(table.metadata().location());
+    let top = disk::local_path(store.load_own(history).await?.metadata().location());
     if !top.starts_with(&store.warehouse) {
         // Registered from elsewhere by another engine: what else is there is not ours to judge.
         return Ok(removed);
     }
-    let needed = needed(&table, history).await?;
+    let mut old = Vec::new();
     for folder in ["data", "metadata"] {
-        for file in files_below(&top.join(folder))? {
-            let known = file.file_name().is_some_and(|name| needed.contains(name));
-            if known || !is_older(&file, older_than_us) {
-                continue;
-            }
-            let bytes = fs::metadata(&file).map_or(0, |metadata| metadata.len());
-            disk::discard(&file);
-            removed.files += 1;
-            removed.bytes += bytes;
-        }
+        let files = files_below(&top.join(folder))?.into_iter();
+        old.extend(files.filter(|file| is_older(file, older_than_us)));
     }
+    // Whoever was appending when these were found has committed now, or will not.
+    drop(store.committing.write().await);
+    remove(store, history, old, &mut removed).await?;
     Ok(removed)
 }
 
-/// Forgets the snapshots that were succeeded before the time, unless another's tag or branch holds them; how many.
-async fn forget(store: &IcebergHistory, history: &HistoryTable, older_than_us: i64) -> SeamResult<u64> {
-    let failed = |error: Error| disk::failed(&format!("vacuuming history table \"{}\"", history.name), &error);
-    let base = store.load_own(history).await?;
-    let metadata = base.metadata();
-    let references = references(metadata).map_err(|error| {
-        SeamError::NotDone(format!("the references of history table \"{}\" cannot be read: {error}", history.name))
-    })?;
-    let (ours, others): (Vec<_>, Vec<_>) =
-        references.into_iter().partition(|(name, _)| name.starts_with(BEFORE_REWRITE));
-    let mut held: HashSet<i64> = others.iter().map(|(_, reference)| reference.snapshot_id).collect();
-    held.extend(metadata.current_snapshot_id());
+/// An append forgets old snapshots, with their manifest lists, while all of them are read: so often that is begun again.
+const READ_ATTEMPTS: usize = 5;
 
+/// Removes those of the files that the table's metadata does not lead to and nobody reads.
+async fn remove(
+    store: &IcebergHistory,
+    history: &HistoryTable,
+    files: Vec<PathBuf>,
+    removed: &mut Removed,
+) -> SeamResult<()> {
+    if files.is_empty() {
+        return Ok(());
+    }
+    let mut attempt = 1;
+    let (table, needed) = loop {
+        let table = store.load_own(history).await?;
+        match needed(&table, history).await {
+            Ok(needed) => break (table, needed),
+            Err(error) if attempt == READ_ATTEMPTS => return Err(error),
+            Err(_) => attempt += 1,
+        }
+    };
+    let top = disk::local_path(table.metadata().location());
+    // From here on nobody begins to read what the table does not lead to: it is not current any more.
+    let _shut = store.readers.shut().await;
+    let leased = store.readers.leased(table.metadata().location());
+    for file in files.iter().filter(|file| file.starts_with(&top) && top.starts_with(&store.warehouse)) {
+        let Some(name) = file.file_name() else { continue };
+        if needed.contains(name) || name.to_str().is_some_and(|name| leased.contains(name)) {
+            continue;
+        }
+        let Ok(metadata) = fs::metadata(file) else { continue };
+        disk::discard(file);
+        removed.files += 1;
+        removed.bytes += metadata.len();
+    }
+    Ok(())
+}
+
+/// A snapshot that may be forgotten.
+#[derive(Debug)]
+pub struct OldSnapshot {
+    id: i64,
+    /// When another became the newest, microseconds.
+    pub succeeded_us: i64,
+}
+
+/// The snapshots that were succeeded before the time and that nobody else's tag or branch holds, the oldest first.
+pub fn old_snapshots(
+    history: &HistoryTable,
+    metadata: &TableMetadata,
+    older_than_us: i64,
+) -> SeamResult<Vec<OldSnapshot>> {
+    let references = references(history, metadata)?.into_iter().filter(|(name, _)| !name.starts_with(BEFORE_REWRITE));
+    let mut held: HashSet<i64> = references.map(|(_, reference)| reference.snapshot_id).collect();
+    held.extend(metadata.current_snapshot_id());
     let mut snapshots: Vec<_> = metadata.snapshots().collect();
     snapshots.sort_by_key(|snapshot| snapshot.sequence_number());
-    let mut old = Vec::new();
-    for pair in snapshots.windows(2) {
-        let succeeded_us = pair[1].timestamp_ms().saturating_mul(1000);
-        if succeeded_us < older_than_us && !held.contains(&pair[0].snapshot_id()) {
-            old.push(pair[0].snapshot_id());
-        }
-    }
+    let pairs = snapshots.windows(2).map(|pair| OldSnapshot {
+        id: pair[0].snapshot_id(),
+        succeeded_us: pair[1].timestamp_ms().saturating_mul(1000),
+    });
+    Ok(pairs.filter(|old| old.succeeded_us < older_than_us && !held.contains(&old.id)).collect())
+}
+
+/// Forgets the old snapshots; the table as it was and them, where there are any.
+async fn forget(
+    store: &IcebergHistory,
+    history: &HistoryTable,
+    older_than_us: i64,
+) -> SeamResult<Option<(Table, Vec<SnapshotRef>)>> {
+    let failed = |error: Error| disk::failed(&format!("vacuuming history table \"{}\"", history.name), &error);
+    let _committing = store.committing.write().await;
+    let base = store.load_own(history).await?;
+    let metadata = base.metadata();
+    let old: Vec<i64> = old_snapshots(history, metadata, older_than_us)?.iter().map(|old| old.id).collect();
     if old.is_empty() {
-        return Ok(0);
+        return Ok(None);
     }
     let from = base.metadata_location_result().map_err(failed)?;
     let ahead_ms = times::ahead_ms(metadata);
     let shown = times::later(metadata, -ahead_ms).map_err(failed)?;
     let mut builder = shown.into_builder(Some(from.to_string()));
-    for (name, reference) in &ours {
-        if old.contains(&reference.snapshot_id) {
-            builder = builder.remove_ref(name);
+    for (name, reference) in references(history, metadata)? {
+        if name.starts_with(BEFORE_REWRITE) && old.contains(&reference.snapshot_id) {
+            builder = builder.remove_ref(&name);
         }
     }
     let next = builder.remove_snapshots(&old).build().map_err(failed)?.metadata;
     let next = times::later(&next, ahead_ms).map_err(failed)?;
     let to = next_location(from, &next).map_err(failed)?;
     commit::publish(&store.catalog, &history.name, from, &to, &next).await?;
-    commit::discard_expired(&base, &next);
-    Ok(old.len() as u64)
+    let forgotten = old.iter().filter_map(|id| base.metadata().snapshot_by_id(*id).cloned()).collect();
+    Ok(Some((base, forgotten)))
 }
 
 /// The crate has no way to ask for all references.
-fn references(metadata: &TableMetadata) -> serde_json::Result<HashMap<String, SnapshotReference>> {
-    let json = serde_json::to_value(metadata)?;
-    json.get("refs").map_or_else(|| Ok(HashMap::new()), |references| serde_json::from_value(references.clone()))
+fn references(history: &HistoryTable, metadata: &TableMetadata) -> SeamResult<HashMap<String, SnapshotReference>> {
+    let read = || -> serde_json::Result<_> {
+        let json = serde_json::to_value(metadata)?;
+        json.get("refs").map_or_else(|| Ok(HashMap::new()), |references| serde_json::from_value(references.clone()))
+    };
+    read().map_err(|error| {
+        SeamError::NotDone(format!("the references of history table \"{}\" cannot be read: {error}", history.name))
+    })
 }
 
 /// The names of all files that the table's metadata leads to. By name alone: names are unique, and a location may be
@@ -109,20 +178,31 @@ async fn needed(table: &Table, history: &HistoryTable) -> SeamResult<HashSet<OsS
     metadata.metadata_log().iter().for_each(|log| need(&log.metadata_file));
     metadata.statistics_iter().for_each(|file| need(&file.statistics_path));
     metadata.partition_statistics_iter().for_each(|file| need(&file.statistics_path));
+    let snapshots: Vec<SnapshotRef> = metadata.snapshots().cloned().collect();
+    needed_by(table, &snapshots, &mut need).await.map_err(failed)?;
+    Ok(needed)
+}
+
+/// Calls `need` with the location of every file that one of the snapshots leads to.
+async fn needed_by(
+    table: &Table,
+    snapshots: &[SnapshotRef],
+    need: &mut (dyn FnMut(&str) + Send),
+) -> iceberg::Result<()> {
     let mut read = HashSet::new();
-    for snapshot in metadata.snapshots() {
+    for snapshot in snapshots {
         need(snapshot.manifest_list());
-        let list = table.manifest_list_reader(snapshot).load().await.map_err(failed)?;
+        let list = table.manifest_list_reader(snapshot).load().await?;
         for manifest in list.entries() {
             if !read.insert(manifest.manifest_path.clone()) {
                 continue;
             }
             need(&manifest.manifest_path);
-            let entries = manifest.load_manifest(table.file_io()).await.map_err(failed)?;
+            let entries = manifest.load_manifest(table.file_io()).await?;
             entries.entries().iter().filter(|entry| entry.is_alive()).for_each(|entry| need(entry.file_path()));
         }
     }
-    Ok(needed)
+    Ok(())
 }
 
 fn files_below(folder: &Path) -> SeamResult<Vec<PathBuf>> {

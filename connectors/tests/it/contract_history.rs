@@ -633,7 +633,9 @@ async fn pyiceberg_and_duckdb_read_the_rows_that_we_read_and_join_them_alike() {
     let expected: String = (0..180).map(|row| format!("{},{}\n", origins.value(row), printed(&rows, row))).collect();
     let header = "origin,ts,delay_1h,departures_1h,_op,_event_time,_recorded_at\n";
     assert_eq!(read(&["delays", "origin", "ts"]), header.to_string() + &expected);
-    // And the same when its files were written together, and what they were is gone.
+    // And the same when its manifests are one, and its files were written together, and what they were is gone.
+    assert_eq!(store.fold_manifests(&table).await.unwrap().manifests_after, 1);
+    assert_eq!(read(&["delays", "origin", "ts"]), header.to_string() + &expected);
     assert_eq!(store.optimize(&table).await.unwrap().files_after, 3);
     assert_eq!(read(&["delays", "origin", "ts"]), header.to_string() + &expected);
     assert!(store.vacuum(&table, i64::MAX).await.unwrap().files > 0);

@@ -7,4 +7,5 @@ mod online;
 mod retention;
 mod system;
 mod training;
+mod upkeep;
 pub mod world;
