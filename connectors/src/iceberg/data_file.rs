@@ -23,12 +23,18 @@ use std::{collections::HashSet, ops::Range};
 use tidemark_engine::seam::{HistoryTable, SeamError, SeamResult};
 use uuid::Uuid;
 
+/// Rows per row group, which is what a writer holds in memory and what a Bloom filter is for: parquet's own number.
+const ROW_GROUP_ROWS: u64 = 1 << 20;
 /// Rows per data page: a lookup of one key reads one page per column, not a row group.
 const PAGE_ROWS: usize = 8192;
 /// A column's dictionary that grows beyond is given up, and the rest is written without one. Enough for what repeats
 /// (8,192 numbers); at the usual megabyte, a column of which every value is another costs twice as much to write and
 /// takes more room (docs/benchmarks.md, "What a step costs in a file").
 const DICTIONARY_BYTES: usize = 64 << 10;
+/// Of files with more rows than a page, key columns have a Bloom filter: where a file has few of the keys and they lie far
+/// apart, bounds say nothing and the filter says that a key is not there. One key in a hundred is looked for in vain: 10
+/// bits for each key, which at two steps a key is a hundredth of the file; parquet folds a filter that was made for more.
+const FALSE_POSITIVES: f64 = 0.01;
 /// Rows that are put together at a time, in order, before they are encoded.
 const GATHERED_ROWS: usize = 1 << 16;
 
@@ -56,7 +62,7 @@ pub async fn write_steps(
     for (number, (month, places)) in months.into_iter().enumerate() {
         let location = new_location(base, month, commit, number);
         written.push(location.clone());
-        let mut writer = open_file(base, history, &location, &with_nan).await?;
+        let mut writer = open_file(base, history, &location, places.len() as u64, &with_nan).await?;
         for from in places.clone().step_by(GATHERED_ROWS) {
             let to = places.end.min(from + GATHERED_ROWS);
             let rows = rows.gather(from..to).map_err(SeamError::not_done)?;
@@ -72,19 +78,20 @@ pub fn new_location(base: &Table, month: i32, commit: Uuid, number: usize) -> St
     format!("{}/data/{}/{commit}-{number:05}.parquet", base.metadata().location(), month_folder(month))
 }
 
-/// A file for rows of one month, as the table stores them, that come in order. `with_nan`: columns in which a row may
-/// have NaN.
+/// A file for so many rows of one month, as the table stores them, that come in order. `with_nan`: columns in which a row
+/// may have NaN.
 pub async fn open_file(
     base: &Table,
     history: &HistoryTable,
     location: &str,
+    rows: u64,
     with_nan: &HashSet<String>,
 ) -> SeamResult<ParquetWriter> {
     let failed =
         |error: iceberg::Error| disk::failed(&format!("writing steps of history table \"{}\"", history.name), &error);
     let output = base.file_io().new_output(location).map_err(failed)?;
     let schema = base.metadata().current_schema().clone();
-    ParquetWriterBuilder::new(writer_properties(history, with_nan), schema).build(output).await.map_err(failed)
+    ParquetWriterBuilder::new(writer_properties(history, rows, with_nan), schema).build(output).await.map_err(failed)
 }
 
 /// Ends a file; what a manifest says of it.
@@ -172,7 +179,7 @@ fn columns_with_nan(rows: &RecordBatch) -> HashSet<String> {
     columns.filter(|(_, column)| has_nan(column)).map(|(field, _)| field.name().clone()).collect()
 }
 
-fn writer_properties(history: &HistoryTable, with_nan: &HashSet<String>) -> WriterProperties {
+fn writer_properties(history: &HistoryTable, rows: u64, with_nan: &HashSet<String>) -> WriterProperties {
     let sorting = history.key.iter().chain([&history.time]);
     let sorting = sorting
         .map(|&column| SortingColumn { column_idx: column as i32, descending: false, nulls_first: true })
@@ -183,12 +190,18 @@ fn writer_properties(history: &HistoryTable, with_nan: &HashSet<String>) -> Writ
         // Scans look for pages by key and time; of other columns the bounds of a row group do.
         .set_statistics_enabled(EnabledStatistics::Chunk)
         .set_data_page_row_count_limit(PAGE_ROWS)
+        .set_max_row_group_row_count(Some(ROW_GROUP_ROWS as usize))
         .set_sorting_columns(Some(sorting))
         .set_created_by(concat!("tidemark ", env!("CARGO_PKG_VERSION")).to_string());
     for (index, field) in history.schema.fields().iter().enumerate() {
         let path = || ColumnPath::from(vec![field.name().clone()]);
         if index == history.time || history.key.contains(&index) {
             properties = properties.set_column_statistics_enabled(path(), EnabledStatistics::Page);
+        }
+        if history.key.contains(&index) && rows > PAGE_ROWS as u64 && is_filtered(field.data_type()) {
+            properties = properties
+                .set_column_bloom_filter_fpp(path(), FALSE_POSITIVES)
+                .set_column_bloom_filter_ndv(path(), rows.min(ROW_GROUP_ROWS));
         }
         match field.data_type() {
             // A key's times grow, and hardly one comes twice.
@@ -211,6 +224,11 @@ fn writer_properties(history: &HistoryTable, with_nan: &HashSet<String>) -> Writ
         properties = properties.set_column_statistics_enabled(path, EnabledStatistics::None);
     }
     properties.build()
+}
+
+/// Types of which a reader asks a Bloom filter.
+fn is_filtered(ty: &DataType) -> bool {
+    matches!(ty, DataType::Int32 | DataType::Int64 | DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View)
 }
 
 fn has_nan(column: &ArrayRef) -> bool {

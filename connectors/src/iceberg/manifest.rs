@@ -25,7 +25,7 @@ pub struct StepFile {
     pub partition: Option<i32>,
     /// Sorted by (key columns, time column).
     pub sorted: bool,
-    /// For key columns and the time column: bounds that hold, marked exact because pruning looks at no others. They
+    /// For the columns that files are pruned by: bounds that hold, marked exact because pruning looks at no others. They
     /// need not be values of the file.
     pub bounds: Arc<Statistics>,
 }
@@ -98,10 +98,17 @@ pub fn step_file(table: &Table, history: &HistoryTable, file: &DataFile) -> Seam
     })
 }
 
+/// By which files are pruned: key columns, the time column, and when a step was recorded; none of them is ever NULL.
+pub fn pruning_columns(history: &HistoryTable) -> Vec<usize> {
+    let recorded = history.schema.index_of("_recorded_at").ok();
+    let recorded = recorded.filter(|index| !history.schema.field(*index).is_nullable());
+    history.key.iter().copied().chain([history.time]).chain(recorded).collect()
+}
+
 fn bounds(table: &Table, history: &HistoryTable, file: &DataFile) -> SeamResult<Statistics> {
     let mut statistics = Statistics::new_unknown(&history.schema);
     statistics.num_rows = Precision::Exact(file.record_count() as usize);
-    for &column in history.key.iter().chain([&history.time]) {
+    for column in pruning_columns(history) {
         let field = history.schema.field(column);
         let id = schema::field_id(table.metadata().current_schema(), field.name())?;
         let bound = |bounds: &HashMap<i32, Datum>| {

@@ -1,7 +1,7 @@
 //! A history table as DataFusion scans it: the files of one snapshot, pruned, read by DataFusion's Parquet reader.
 
 use super::{
-    manifest::StepFile,
+    manifest::{self, StepFile},
     readers::{Lease, LeasedFiles},
 };
 use arrow::{
@@ -46,17 +46,16 @@ impl HistorySnapshot {
         HistorySnapshot { history, lease }
     }
 
-    /// A filter that files can be pruned by: over key columns and the time column only. Floats are left out: bounds
+    /// A filter that files can be pruned by: over key columns, the time column and `_recorded_at` only. Floats are left out: bounds
     /// leave out NaN, which SQL orders above every number.
     fn prunes(&self, filter: &Expr) -> bool {
-        let mut sorted = self.history.key.iter().chain([&self.history.time]).map(|&i| self.history.schema.field(i));
-        !filter.is_volatile()
-            && filter.column_refs().iter().all(|column| {
-                sorted.clone().any(|field| {
-                    *field.name() == column.name && !matches!(field.data_type(), DataType::Float32 | DataType::Float64)
-                })
+        let columns = manifest::pruning_columns(&self.history);
+        let is_known = |name: &str| {
+            columns.iter().map(|&column| self.history.schema.field(column)).any(|field| {
+                field.name() == name && !matches!(field.data_type(), DataType::Float32 | DataType::Float64)
             })
-            && sorted.next().is_some()
+        };
+        !filter.is_volatile() && filter.column_refs().iter().all(|column| is_known(&column.name))
     }
 
     /// (key columns, time column), where the types have one order everywhere.
@@ -178,4 +177,92 @@ fn partitioned_file(file: &StepFile) -> PartitionedFile {
     // Bounds need not be values: the optimizer must not answer min() and max() from them.
     let statistics = Statistics { num_rows: rows, ..file.bounds.as_ref().clone().to_inexact() };
     partitioned.with_statistics(Arc::new(statistics))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use arrow::datatypes::{Field, Schema};
+    use datafusion::{
+        common::{ColumnStatistics, stats::Precision},
+        logical_expr::{col, lit},
+        physical_plan::displayable,
+        prelude::SessionContext,
+        scalar::ScalarValue,
+    };
+    use object_store::path::Path;
+    use std::time::{Duration, Instant};
+    use tidemark_catalog::{ObjectId, SqlType};
+
+    /// So many files; file `n` has the keys from `10 n` to `10 n + 9` and was recorded at `n`.
+    fn snapshot(count: i64) -> HistorySnapshot {
+        let time = SqlType::TimestampTz.arrow();
+        let fields = [
+            Field::new("k", DataType::Int64, false),
+            Field::new("ts", time.clone(), false),
+            Field::new("v", DataType::Float64, true),
+            Field::new("_recorded_at", time, false),
+        ];
+        let schema = Arc::new(Schema::new(fields.to_vec()));
+        let at = |us| ScalarValue::TimestampMicrosecond(Some(us), Some("+00:00".into()));
+        let between = |least, most| ColumnStatistics {
+            null_count: Precision::Exact(0),
+            min_value: Precision::Exact(least),
+            max_value: Precision::Exact(most),
+            ..ColumnStatistics::new_unknown()
+        };
+        let file = |n: i64| {
+            let mut bounds = Statistics::new_unknown(&schema);
+            bounds.num_rows = Precision::Exact(10);
+            bounds.column_statistics[0] = between(ScalarValue::from(10 * n), ScalarValue::from(10 * n + 9));
+            bounds.column_statistics[1] = between(at(0), at(1000));
+            bounds.column_statistics[3] = between(at(n), at(n));
+            let path = Path::from(format!("warehouse/{n}.parquet"));
+            Arc::new(StepFile { path, bytes: 1000, partition: Some(0), sorted: true, bounds: Arc::new(bounds) })
+        };
+        let (view, name, comments) = (ObjectId(1), "h".to_string(), vec![]);
+        let files = (0..count).map(file).collect();
+        let history = HistoryTable { view, name, key: vec![0], time: 1, comments, schema: schema.clone() };
+        HistorySnapshot::new(history, Lease::of_own(files))
+    }
+
+    async fn plan(snapshot: &HistorySnapshot, filter: Expr) -> Arc<dyn ExecutionPlan> {
+        snapshot.scan(&SessionContext::new().state(), None, &[filter], None).await.expect("a plan")
+    }
+
+    fn files(plan: &Arc<dyn ExecutionPlan>) -> usize {
+        displayable(plan.as_ref()).indent(true).to_string().matches(".parquet").count()
+    }
+
+    #[tokio::test]
+    async fn files_are_pruned_by_key_and_by_when_they_were_recorded_and_the_plan_says_how_many() {
+        let snapshot = snapshot(100);
+        let recorded = |us| lit(ScalarValue::TimestampMicrosecond(Some(us), Some("+00:00".into())));
+        assert_eq!(files(&plan(&snapshot, col("k").eq(lit(55i64))).await), 1);
+        assert_eq!(files(&plan(&snapshot, col("_recorded_at").gt_eq(recorded(97))).await), 3);
+        assert_eq!(files(&plan(&snapshot, col("_recorded_at").gt_eq(recorded(100))).await), 0);
+        // Of other columns nothing is known that holds.
+        assert!(!snapshot.prunes(&col("v").gt(lit(1.0))));
+        let pruned = plan(&snapshot, col("k").in_list(vec![lit(5i64), lit(555i64)], false)).await;
+        let metrics = pruned.metrics().expect("a scan has metrics");
+        let count = |name: &str| metrics.sum_by_name(name).map(|value| value.as_usize());
+        assert_eq!((count("history_files"), count("history_files_pruned_by_bounds")), (Some(100), Some(98)));
+    }
+
+    #[tokio::test]
+    #[allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "it measures")]
+    async fn planning_takes_as_much_longer_as_there_are_more_files() {
+        let (few, many) = (snapshot(1_000), snapshot(10_000));
+        let quickest = async |snapshot: &HistorySnapshot, key: i64| {
+            let mut least = Duration::MAX;
+            for _ in 0..5 {
+                let begun = Instant::now();
+                assert_eq!(files(&plan(snapshot, col("k").eq(lit(key))).await), 1);
+                least = least.min(begun.elapsed());
+            }
+            least
+        };
+        let (few, many) = (quickest(&few, 5_005).await, quickest(&many, 50_005).await);
+        assert!(many < few * 40, "1,000 files: {few:?}, 10,000 files: {many:?}");
+    }
 }

@@ -251,7 +251,8 @@ async fn merge(base: &Table, history: &HistoryTable, bin: &Bin, location: &str) 
         }
     }
     let mut rows = in_order(history, bin).await.map_err(failed)?;
-    let mut writer = data_file::open_file(base, history, location, &with_nan).await?;
+    let expected: u64 = bin.files.iter().map(|live| live.file.record_count()).sum();
+    let mut writer = data_file::open_file(base, history, location, expected, &with_nan).await?;
     let mut count = 0;
     while let Some(batch) = rows.next().await {
         let batch = batch.map_err(failed)?;
@@ -262,7 +263,6 @@ async fn merge(base: &Table, history: &HistoryTable, bin: &Bin, location: &str) 
         }
     }
     let files = data_file::close_file(base, history, writer, bin.month).await?;
-    let expected: u64 = bin.files.iter().map(|live| live.file.record_count()).sum();
     if count != expected {
         return Err(SeamError::NotDone(format!(
             "{what}: its files have {count} rows and its manifests say {expected}; nothing was changed"

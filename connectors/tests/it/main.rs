@@ -14,6 +14,7 @@ mod contract_source;
 mod contract_state;
 mod engine_faults;
 mod history_maintenance;
+mod history_pruning;
 #[path = "../../../tests/redis_server/mod.rs"]
 mod redis_server;
 mod redis_serving;

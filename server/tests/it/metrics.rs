@@ -62,7 +62,9 @@ async fn care_for_the_files_of_history_is_counted() {
     assert_eq!(of_view(&before, "tidemark_view_maintenance_runs_total"), 0.0);
     // Nobody has looked at the files yet, and nobody does by himself here.
     assert!(before.family("tidemark_view_history_files").series.is_empty());
-    for sql in ["CHECKPOINT", "INSERT INTO clicks VALUES (1, 1, now())", "OPTIMIZE history.spend", "VACUUM history.spend"] {
+    for sql in
+        ["CHECKPOINT", "INSERT INTO clicks VALUES (1, 1, now())", "OPTIMIZE history.spend", "VACUUM history.spend"]
+    {
         world.run(sql).await;
     }
     let seen = scrape(&world).await;
