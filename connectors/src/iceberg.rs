@@ -4,7 +4,7 @@
 //! ```text
 //! <warehouse>/catalog.db                                   which metadata file is current, per table
 //! <warehouse>/public/<name>-<view>-<random>/metadata/…     metadata files, manifest lists, manifests
-//! <warehouse>/public/<name>-<view>-<random>/data/…         Parquet, one folder per month
+//! <warehouse>/public/<name>-<view>-<random>/data/…         Parquet, one folder per month or day
 //! ```
 //!
 //! A table's folder keeps its name when the table is renamed, and is never used again: a reader of a dropped table

@@ -10,6 +10,7 @@
 
 use crate::{database::Database, serve::REST, settings::Settings};
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use tidemark_catalog::FeatureView;
 use tidemark_engine::{
     runtime::{Upkeep, ViewRuntime},
     seam::{Effort, SeamError, SeamResult},
@@ -69,7 +70,12 @@ impl Turns {
 
     /// Every view once.
     async fn round(&mut self) -> Option<()> {
-        let views = self.database.as_owner().map(|owner| owner.engine.views()).unwrap_or_default();
+        let mut views = self.database.as_owner().map(|owner| owner.engine.views()).unwrap_or_default();
+        let snapshot = self.database.snapshot();
+        views.retain(|view| {
+            let object = snapshot.get_id(view.state.id);
+            object.and_then(|object| object.feature_view()).is_some_and(FeatureView::is_maintained)
+        });
         for view in views {
             let name = view.history.read().name.clone();
             match self.turn(&view).await? {

@@ -21,7 +21,7 @@ use tidemark_engine::seam::{HistoryTable, SeamError, SeamResult};
 pub struct StepFile {
     pub path: Path,
     pub bytes: u64,
-    /// The month, as in the manifest; `None` where another engine partitioned it otherwise.
+    /// The month or day, as in the manifest; `None` where another engine partitioned it otherwise.
     pub partition: Option<i32>,
     /// Sorted by (key columns, time column).
     pub sorted: bool,

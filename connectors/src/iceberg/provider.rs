@@ -193,6 +193,7 @@ mod tests {
     use object_store::path::Path;
     use std::time::{Duration, Instant};
     use tidemark_catalog::{ObjectId, SqlType};
+    use tidemark_engine::seam::HistoryPartition;
 
     /// So many files; file `n` has the keys from `10 n` to `10 n + 9` and was recorded at `n`.
     fn snapshot(count: i64) -> HistorySnapshot {
@@ -222,7 +223,15 @@ mod tests {
         };
         let (view, name, comments) = (ObjectId(1), "h".to_string(), vec![]);
         let files = (0..count).map(file).collect();
-        let history = HistoryTable { view, name, key: vec![0], time: 1, comments, schema: schema.clone() };
+        let history = HistoryTable {
+            view,
+            name,
+            key: vec![0],
+            time: 1,
+            comments,
+            schema: schema.clone(),
+            partition: HistoryPartition::Month,
+        };
         HistorySnapshot::new(history, Lease::of_own(files))
     }
 

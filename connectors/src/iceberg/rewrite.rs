@@ -1,4 +1,4 @@
-//! `compact`: the small files of a month become large ones, in the same order.
+//! `compact`: the small files of a partition (a month, or a day) become large ones, in the same order.
 //!
 //! The crate cannot rewrite (docs/decisions/0016): manifest, manifest list and snapshot are made here of its public
 //! parts, and become current by the same compare-and-set as an append. In order: data files, manifest, manifest list,
@@ -51,9 +51,9 @@ struct Live {
     steps: Arc<StepFile>,
 }
 
-/// Small files of one month that become one.
+/// Small files of one partition that become one.
 struct Bin {
-    month: i32,
+    partition: i32,
     files: Vec<Live>,
 }
 
@@ -103,7 +103,7 @@ pub async fn compact(store: &IcebergHistory, history: &HistoryTable, effort: &Ef
     }
 }
 
-/// The live files with the month each belongs to; those that another engine partitioned otherwise are left alone.
+/// The live files with the partition each belongs to; those that another engine partitioned otherwise are left alone.
 async fn live_files(base: &Table, history: &HistoryTable) -> SeamResult<Vec<(i32, Live)>> {
     let failed = |error: Error| disk::failed(&format!("reading history table \"{}\"", history.name), &error);
     let metadata = base.metadata();
@@ -116,19 +116,19 @@ async fn live_files(base: &Table, history: &HistoryTable) -> SeamResult<Vec<(i32
             let file = entry.data_file();
             // Whatever cannot be read is refused before anything is written.
             let steps = Arc::new(manifest::step_file(base, history, file)?);
-            let Some(month) = partition_of(file) else { continue };
+            let Some(partition) = partition_of(file) else { continue };
             if manifest.partition_spec_id == metadata.default_partition_spec_id() {
-                live.push((month, Live { file: file.clone(), steps }));
+                live.push((partition, Live { file: file.clone(), steps }));
             }
         }
     }
     Ok(live)
 }
 
-/// The month of a data file, counted from January 1970; `None` where it is partitioned otherwise.
+/// The month, or day, of a data file, counted from January 1970; `None` where it is partitioned otherwise.
 pub fn partition_of(file: &DataFile) -> Option<i32> {
     match file.partition().fields() {
-        [Some(Literal::Primitive(PrimitiveLiteral::Int(month)))] => Some(*month),
+        [Some(Literal::Primitive(PrimitiveLiteral::Int(partition)))] => Some(*partition),
         _ => None,
     }
 }
@@ -143,25 +143,25 @@ fn within(bins: Vec<Bin>, bytes_left: &mut u64) -> Vec<Bin> {
     bins.into_iter().take_while(is_within).collect()
 }
 
-/// Small files of the same month by twos and more, the smallest first.
+/// Small files of the same partition by twos and more, the smallest first.
 fn bins(live: Vec<(i32, Live)>, effort: &Effort) -> Vec<Bin> {
-    let mut months: BTreeMap<i32, Vec<Live>> = BTreeMap::new();
-    for (month, live) in live {
+    let mut partitions: BTreeMap<i32, Vec<Live>> = BTreeMap::new();
+    for (partition, live) in live {
         if survey::is_small(effort, live.file.file_size_in_bytes()) {
-            months.entry(month).or_default().push(live);
+            partitions.entry(partition).or_default().push(live);
         }
     }
     let mut bins = Vec::new();
-    for (month, mut files) in months {
+    for (partition, mut files) in partitions {
         files.sort_by_key(|live| (live.file.file_size_in_bytes(), live.file.file_path().to_string()));
         let sizes: Vec<u64> = files.iter().map(|live| live.file.file_size_in_bytes()).collect();
         files.truncate(survey::together(effort, &sizes));
-        let mut bin = Bin { month, files: Vec::new() };
+        let mut bin = Bin { partition, files: Vec::new() };
         let mut bytes = 0;
         for live in files {
             let more = live.file.file_size_in_bytes();
             if bin.files.len() == MERGED_AT_ONCE || bytes + more > effort.target_bytes {
-                bins.push(std::mem::replace(&mut bin, Bin { month, files: Vec::new() }));
+                bins.push(std::mem::replace(&mut bin, Bin { partition, files: Vec::new() }));
                 bytes = 0;
             }
             bytes += more;
@@ -184,7 +184,7 @@ async fn replace(
 ) -> SeamResult<Vec<DataFile>> {
     let mut added = Vec::new();
     for (number, bin) in bins.iter().enumerate() {
-        let location = data_file::new_location(base, bin.month, id, number);
+        let location = data_file::new_location(base, bin.partition, id, number);
         written.push(location.clone());
         added.extend(merge(base, history, bin, &location).await?);
     }
@@ -262,7 +262,7 @@ async fn merge(base: &Table, history: &HistoryTable, bin: &Bin, location: &str) 
             writer.write(&batch).await.map_err(|error| disk::failed(&what, &error))?;
         }
     }
-    let files = data_file::close_file(base, history, writer, bin.month).await?;
+    let files = data_file::close_file(base, history, writer, bin.partition).await?;
     if count != expected {
         return Err(SeamError::NotDone(format!(
             "{what}: its files have {count} rows and its manifests say {expected}; nothing was changed"

@@ -7,7 +7,9 @@ use arrow::array::RecordBatch;
 use futures::StreamExt;
 use proptest::prelude::*;
 use std::{collections::BTreeMap, sync::Arc};
-use tidemark_engine::seam::{CommitTag, Effort, Expiry, HistoryStore, HistoryTable, Removed, Rewritten, SeamError};
+use tidemark_engine::seam::{
+    CommitTag, Effort, Expiry, HistoryPartition, HistoryStore, HistoryTable, Removed, Rewritten, SeamError,
+};
 
 /// As the server does it by itself.
 const CAREFUL: Effort = Effort { target_bytes: 128 << 20, files_min: 8, doubling: true, bytes_max: u64::MAX };
@@ -203,6 +205,32 @@ async fn a_budget_ends_a_rewrite_and_the_next_goes_on() {
         assert_same_rows(&scan(&store, &table).await, &all);
     }
     assert_eq!(store.compact(&table, &Effort { bytes_max: 0, ..CAREFUL }).await.unwrap(), Rewritten::default());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_by_day_has_a_file_for_each_day_and_is_cared_for_day_by_day() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path(), 1).await;
+    let table = HistoryTable { partition: HistoryPartition::Day, ..flights("delays", 16400) };
+    store.create(&table).await.unwrap();
+    for sequence in 1..=3 {
+        // The first and the last microsecond of two days, of which one is the last of a year.
+        let rows = [-DAY, -1, 0, DAY - 1].map(|at| (["EWR", "JFK", "LGA"][sequence - 1], NEW_YEAR + at));
+        store.append(&table, vec![steps(&table, &rows)], &tag(1, sequence as u64)).await.unwrap();
+    }
+    let all = scan(&store, &table).await;
+    assert_eq!((all.num_rows(), files_planned(&store, &table, "true").await), (12, 6));
+    let folders = |day: &str| files_below(folder.path(), ".parquet").iter().filter(|file| file.contains(day)).count();
+    assert_eq!((folders("/2012-12-31/"), folders("/2013-01-01/")), (3, 3));
+    assert_eq!(files_planned(&store, &table, "ts < '2013-01-01'").await, 3);
+    assert_eq!(store.optimize(&table).await.unwrap().files_after, 2);
+    assert_eq!(files_planned(&store, &table, "ts >= '2013-01-01'").await, 1);
+    // What a table is partitioned by it keeps, whatever its view is said to have now.
+    let table = HistoryTable { partition: HistoryPartition::Month, ..table };
+    let again = open(folder.path(), 2).await;
+    again.append(&table, vec![steps(&table, &[("SFO", NEW_YEAR + 2 * DAY)])], &tag(1, 4)).await.unwrap();
+    assert_eq!(folders("/2013-01-03/"), 1);
+    assert_eq!(scan(&again, &table).await.num_rows(), 13);
 }
 
 #[tokio::test(flavor = "multi_thread")]

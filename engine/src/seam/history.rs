@@ -12,7 +12,7 @@ use tidemark_catalog::ObjectId;
 ///
 /// `schema`: key columns (NOT NULL), the time column (`timestamptz`, NOT NULL), feature columns, then `_op` (text, NOT
 /// NULL: `upsert`, `delete` or `carry`), `_event_time` (`timestamptz`) and `_recorded_at` (`timestamptz`, NOT NULL).
-/// Partitioned by month of the time column (UTC), sorted in every file by (key columns, time column).
+/// Partitioned by month or day of the time column (UTC), sorted in every file by (key columns, time column).
 #[derive(Debug, Clone)]
 pub struct HistoryTable {
     pub view: ObjectId,
@@ -25,6 +25,16 @@ pub struct HistoryTable {
     pub time: usize,
     /// One comment per column, or empty text.
     pub comments: Vec<String>,
+    /// For a table that is created; one that is there keeps what it has.
+    pub partition: HistoryPartition,
+}
+
+/// By what of its time a step finds its file.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum HistoryPartition {
+    #[default]
+    Month,
+    Day,
 }
 
 /// Set as table properties in the very commit that appends the steps (and repeated in its snapshot summary).
@@ -63,7 +73,7 @@ pub struct Removed {
 pub struct Effort {
     /// Files grow to about this; what is below half of it is small.
     pub target_bytes: u64,
-    /// Where fewer files of a partition would be written together, the partition is left alone.
+    /// Where fewer files of a partition (a month, or a day) would be written together, the partition is left alone.
     pub files_min: usize,
     /// A file is written again only together with files that are at least as large as it in all. So a row is written
     /// again as often as its file can double before it is large, however often small ones are appended.
