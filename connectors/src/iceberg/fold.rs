@@ -5,7 +5,7 @@ use super::{IcebergHistory, disk, rewrite};
 use iceberg::{
     Error, Result,
     spec::{
-        DataFile, ManifestContentType, ManifestFile, ManifestWriter, ManifestWriterBuilder, Snapshot, TableMetadata,
+        DataFile, ManifestContentType, ManifestFile, ManifestWriter, ManifestWriterBuilder, SnapshotRef, TableMetadata,
     },
     table::Table,
 };
@@ -53,7 +53,7 @@ struct Existing {
 /// The manifests of the next snapshot; new ones have `name` in their names.
 pub async fn folded(
     base: &Table,
-    parent: &Snapshot,
+    parent: &SnapshotRef,
     folder: &str,
     name: &str,
     snapshot_id: i64,

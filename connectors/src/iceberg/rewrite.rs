@@ -24,7 +24,7 @@ use iceberg::{
     Error, ErrorKind, MetadataLocation, Result,
     spec::{
         DataFile, Literal, MAIN_BRANCH, ManifestContentType, ManifestFile, ManifestListWriter, Operation,
-        PrimitiveLiteral, Snapshot, SnapshotReference, SnapshotRetention, Summary, TableMetadata,
+        PrimitiveLiteral, Snapshot, SnapshotRef, SnapshotReference, SnapshotRetention, Summary, TableMetadata,
     },
     table::Table,
     writer::file_writer::FileWriter,
@@ -369,7 +369,7 @@ async fn stage(base: &Table, next: Next<'_>, name: &str, snapshot_id: i64, now_m
 /// The manifests with the files replaced, and the bytes of those that were; a new one is named by (folder, name, snapshot).
 async fn replacing(
     base: &Table,
-    parent: &Snapshot,
+    parent: &SnapshotRef,
     replaced: &HashSet<String>,
     added: &[DataFile],
     (folder, name, snapshot_id): (&str, &str, i64),
