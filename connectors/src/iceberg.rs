@@ -13,6 +13,7 @@
 mod catalog;
 mod commit;
 mod data_file;
+mod deletes;
 mod disk;
 mod fold;
 mod manifest;

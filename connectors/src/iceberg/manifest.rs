@@ -2,13 +2,16 @@
 //!
 //! Manifests never change, so each is read once; what a table no longer refers to is forgotten at its next scan.
 
-use super::{disk, rewrite, schema};
+use super::{deletes::Deletes, disk, rewrite, schema};
 use datafusion::{
     common::{ColumnStatistics, Statistics, stats::Precision},
     scalar::ScalarValue,
 };
 use iceberg::{
-    spec::{DataContentType, DataFile, DataFileFormat, Datum, ManifestFile, PrimitiveLiteral, PrimitiveType},
+    spec::{
+        DataContentType, DataFile, DataFileFormat, Datum, ManifestContentType, ManifestFile, PrimitiveLiteral,
+        PrimitiveType,
+    },
     table::Table,
 };
 use object_store::path::Path;
@@ -17,7 +20,7 @@ use std::{collections::HashMap, sync::Arc};
 use tidemark_engine::seam::{HistoryTable, SeamError, SeamResult};
 
 /// One data file of a history table.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct StepFile {
     pub path: Path,
     pub bytes: u64,
@@ -28,6 +31,8 @@ pub struct StepFile {
     /// For the columns that files are pruned by: bounds that hold, marked exact because pruning looks at no others. They
     /// need not be values of the file.
     pub bounds: Arc<Statistics>,
+    /// Rows that another engine has deleted, counted from the file's first, in order.
+    pub deleted: Option<Arc<Vec<u64>>>,
 }
 
 type FilesByManifest = HashMap<String, Arc<Vec<Arc<StepFile>>>>;
@@ -36,6 +41,7 @@ type FilesByManifest = HashMap<String, Arc<Vec<Arc<StepFile>>>>;
 #[derive(Default)]
 pub struct Manifests {
     read: Mutex<HashMap<String, FilesByManifest>>,
+    deletes: Deletes,
 }
 
 impl Manifests {
@@ -50,7 +56,9 @@ impl Manifests {
         let mut known = self.read.lock().get(metadata.location()).cloned().unwrap_or_default();
         let mut current = FilesByManifest::new();
         let mut files = Vec::new();
-        for manifest in list.entries() {
+        let (deleting, adding): (Vec<_>, Vec<_>) =
+            list.entries().iter().partition(|manifest| manifest.content == ManifestContentType::Deletes);
+        for manifest in adding {
             let of_manifest = match known.remove(&manifest.manifest_path) {
                 Some(files) => files,
                 None => Arc::new(read(table, history, manifest).await?),
@@ -59,7 +67,10 @@ impl Manifests {
             current.insert(manifest.manifest_path.clone(), of_manifest);
         }
         self.read.lock().insert(metadata.location().to_string(), current);
-        Ok(files)
+        if deleting.is_empty() {
+            return Ok(files);
+        }
+        self.deletes.apply(table, history, &deleting, files).await
     }
 
     pub fn forget(&self, table_location: &str) {
@@ -80,22 +91,27 @@ async fn read(table: &Table, history: &HistoryTable, manifest: &ManifestFile) ->
 pub fn step_file(table: &Table, history: &HistoryTable, file: &DataFile) -> SeamResult<StepFile> {
     if file.content_type() != DataContentType::Data || file.file_format() != DataFileFormat::Parquet {
         return Err(SeamError::NotDone(format!(
-            "history table \"{}\" has a {:?} file in format {} that another engine wrote; only Parquet data files can \
-             be read (rewrite the table without delete files)",
+            "history table \"{}\" has a file of {:?} in format {} that another engine wrote; only Parquet data files can \
+             be read (let that engine write it as Parquet)",
             history.name,
             file.content_type(),
             file.file_format()
         )));
     }
-    let path = Path::from_absolute_path(disk::local_path(file.file_path()))
-        .map_err(|error| SeamError::NotDone(format!("data file {}: {error}", file.file_path())))?;
     Ok(StepFile {
-        path,
+        path: object_path(file.file_path())?,
         bytes: file.file_size_in_bytes(),
         partition: rewrite::partition_of(file),
         sorted: file.sort_order_id().is_some_and(|order| i64::from(order) == schema::SORT_ORDER_ID),
         bounds: Arc::new(bounds(table, history, file)?),
+        deleted: None,
     })
+}
+
+/// The place in the object store of what is at an Iceberg location.
+pub fn object_path(location: &str) -> SeamResult<Path> {
+    Path::from_absolute_path(disk::local_path(location))
+        .map_err(|error| SeamError::NotDone(format!("data file {location}: {error}")))
 }
 
 /// By which files are pruned: key columns, the time column, and when a step was recorded; none of them is ever NULL.

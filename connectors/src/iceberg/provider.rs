@@ -1,6 +1,7 @@
 //! A history table as DataFusion scans it: the files of one snapshot, pruned, read by DataFusion's Parquet reader.
 
 use super::{
+    deletes,
     manifest::{self, StepFile},
     readers::{Lease, LeasedFiles},
 };
@@ -15,7 +16,8 @@ use datafusion::{
     datasource::{
         listing::PartitionedFile,
         physical_plan::{
-            FileGroup, FileScanConfigBuilder, FileSource, ParquetSource, parquet::CachedParquetFileReaderFactory,
+            FileGroup, FileScanConfigBuilder, FileSource, ParquetSource,
+            parquet::{CachedParquetFileReaderFactory, ParquetAccessPlan},
         },
         source::DataSourceExec,
     },
@@ -26,7 +28,8 @@ use datafusion::{
     physical_optimizer::pruning::PruningPredicate,
     physical_plan::{ExecutionPlan, empty::EmptyExec, metrics::MetricBuilder},
 };
-use std::{cmp::Reverse, sync::Arc};
+use object_store::path::Path;
+use std::{cmp::Reverse, collections::HashMap, sync::Arc};
 use tidemark_engine::seam::HistoryTable;
 
 /// Up to this many files per core a scan keeps each in a partition of its own and can promise their order; beyond, it
@@ -127,6 +130,14 @@ impl TableProvider for HistorySnapshot {
 
         let runtime = state.runtime_env();
         let url = ObjectStoreUrl::local_filesystem();
+        let mut left = HashMap::new();
+        for file in &files {
+            if let Some(deleted) = &file.deleted {
+                left.insert(file.path.clone(), deletes::left_of(file, deleted, &url, runtime).await?);
+            }
+        }
+        // The reader would count the rows of a row group without those that are deleted.
+        let limit = limit.filter(|_| left.is_empty());
         let ends = runtime.cache_manager.get_file_metadata_cache();
         let opener = CachedParquetFileReaderFactory::new(runtime.object_store(&url)?, ends);
         let opener = Arc::new(LeasedFiles::new(opener, self.lease.clone()));
@@ -144,8 +155,8 @@ impl TableProvider for HistorySnapshot {
             files.iter().all(|file| file.sorted) && files.len() <= partitions * ORDERED_FILES_PER_PARTITION
         });
         let groups = match ordering {
-            Some(_) => files.iter().map(|file| FileGroup::new(vec![partitioned_file(file)])).collect(),
-            None => balanced(files, partitions),
+            Some(_) => files.iter().map(|file| FileGroup::new(vec![partitioned_file(file, &left)])).collect(),
+            None => balanced(files, partitions, &left),
         };
         let config = FileScanConfigBuilder::new(url, Arc::new(source))
             .with_file_groups(groups)
@@ -158,25 +169,32 @@ impl TableProvider for HistorySnapshot {
 }
 
 /// The files in at most `groups` groups of about equal bytes: largest first, each into the group that has least.
-fn balanced(mut files: Vec<Arc<StepFile>>, groups: usize) -> Vec<FileGroup> {
+fn balanced(mut files: Vec<Arc<StepFile>>, groups: usize, left: &Left) -> Vec<FileGroup> {
     files.sort_by_key(|file| Reverse(file.bytes));
     let mut filled: Vec<(u64, Vec<PartitionedFile>)> = vec![Default::default(); groups.min(files.len())];
     for file in files {
         if let Some((bytes, group)) = filled.iter_mut().min_by_key(|(bytes, group)| (*bytes, group.len())) {
             *bytes += file.bytes;
-            group.push(partitioned_file(&file));
+            group.push(partitioned_file(&file, left));
         }
     }
     filled.into_iter().map(|(_, group)| FileGroup::new(group)).collect()
 }
 
-fn partitioned_file(file: &StepFile) -> PartitionedFile {
+/// What is left of files of which another engine has deleted rows.
+type Left = HashMap<Path, ParquetAccessPlan>;
+
+fn partitioned_file(file: &StepFile, left: &Left) -> PartitionedFile {
     let mut partitioned = PartitionedFile::new("", file.bytes);
     partitioned.object_meta.location = file.path.clone();
     let rows = file.bounds.num_rows;
     // Bounds need not be values: the optimizer must not answer min() and max() from them.
     let statistics = Statistics { num_rows: rows, ..file.bounds.as_ref().clone().to_inexact() };
-    partitioned.with_statistics(Arc::new(statistics))
+    let partitioned = partitioned.with_statistics(Arc::new(statistics));
+    match left.get(&file.path) {
+        Some(left) => partitioned.with_extension(left.clone()),
+        None => partitioned,
+    }
 }
 
 #[cfg(test)]
@@ -190,7 +208,6 @@ mod tests {
         prelude::SessionContext,
         scalar::ScalarValue,
     };
-    use object_store::path::Path;
     use std::time::{Duration, Instant};
     use tidemark_catalog::{ObjectId, SqlType};
     use tidemark_engine::seam::HistoryPartition;
@@ -219,7 +236,8 @@ mod tests {
             bounds.column_statistics[1] = between(at(0), at(1000));
             bounds.column_statistics[3] = between(at(n), at(n));
             let path = Path::from(format!("warehouse/{n}.parquet"));
-            Arc::new(StepFile { path, bytes: 1000, partition: Some(0), sorted: true, bounds: Arc::new(bounds) })
+            let bounds = Arc::new(bounds);
+            Arc::new(StepFile { path, bytes: 1000, partition: Some(0), sorted: true, bounds, deleted: None })
         };
         let (view, name, comments) = (ObjectId(1), "h".to_string(), vec![]);
         let files = (0..count).map(file).collect();

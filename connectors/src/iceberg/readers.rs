@@ -116,7 +116,8 @@ mod tests {
 
     fn file(name: &str) -> Arc<StepFile> {
         let bounds = Arc::new(Statistics::new_unknown(&arrow::datatypes::Schema::empty()));
-        Arc::new(StepFile { path: Path::from(format!("a/b/{name}")), bytes: 1, partition: None, sorted: true, bounds })
+        let path = Path::from(format!("a/b/{name}"));
+        Arc::new(StepFile { path, bytes: 1, partition: None, sorted: true, bounds, deleted: None })
     }
 
     #[test]

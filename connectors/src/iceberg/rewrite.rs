@@ -111,6 +111,13 @@ async fn live_files(base: &Table, history: &HistoryTable) -> SeamResult<Vec<(i32
     let list = base.manifest_list_reader(snapshot).load().await.map_err(failed)?;
     let mut live = Vec::new();
     for manifest in list.entries() {
+        if manifest.content == ManifestContentType::Deletes {
+            return Err(SeamError::NotDone(format!(
+                "history table \"{}\" has delete files of another engine: they are applied when it is read, and its files are \
+                 written together again when that engine has written its deletes into them",
+                history.name
+            )));
+        }
         let entries = manifest.load_manifest(base.file_io()).await.map_err(failed)?;
         for entry in entries.entries().iter().filter(|entry| entry.is_alive()) {
             let file = entry.data_file();

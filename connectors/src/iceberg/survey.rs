@@ -2,7 +2,7 @@
 //! counted is what is done.
 
 use super::{IcebergHistory, disk, fold, vacuum};
-use iceberg::Error;
+use iceberg::{Error, spec::ManifestContentType};
 use std::collections::BTreeMap;
 use tidemark_engine::seam::{Effort, HistoryTable, SeamResult, Survey};
 
@@ -27,6 +27,8 @@ pub async fn survey(
     survey.manifests = list.entries().len() as u64;
     survey.small_manifests = list.entries().iter().filter(|manifest| fold::is_small(metadata, manifest)).count() as u64;
     let mut partitions: BTreeMap<i32, Vec<u64>> = BTreeMap::new();
+    // Who has deleted rows beside their files is to write them into the files: until then nothing is rewritten here.
+    let is_clean = list.entries().iter().all(|manifest| manifest.content == ManifestContentType::Data);
     for file in store.manifests.files(&table, history).await? {
         survey.files += 1;
         survey.bytes += file.bytes;
@@ -34,7 +36,7 @@ pub async fn survey(
             partitions.entry(partition).or_default().push(file.bytes);
         }
     }
-    for mut sizes in partitions.into_values() {
+    for mut sizes in partitions.into_values().filter(|_| is_clean) {
         sizes.sort_unstable();
         survey.small_files += together(effort, &sizes) as u64;
     }
