@@ -37,7 +37,7 @@ test:
 	@scripts/test.sh
 
 test-long:
-	@scripts/setup.sh test
+	@scripts/setup.sh test-long
 	@scripts/test.sh --long
 
 # make bench BENCH=lookup runs one of them; sizes: docs/benchmarks.md.

@@ -1,22 +1,26 @@
 #!/usr/bin/env bash
 # Makes a machine ready, idempotently, and says exactly what is missing where it cannot.
-#   setup.sh build|demo|demo-kafka|test|bench
+#   setup.sh build|demo|demo-kafka|test|test-long|bench
 # On Debian and Ubuntu missing packages are installed by apt, as root or with sudo. A PostgreSQL that this installs is only
 # programs: no cluster is made or started, the tests run their own in a folder of their own.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/env.sh
 
-mode=${1:-}
+mode=${1:-} long=
+# Only the longer tests run the heavy clients.
+if [ "$mode" = test-long ]; then mode=test long=yes; fi
 case $mode in build | demo | demo-kafka | test | bench) ;; *) sed -n '3p' "$0" >&2; exit 2 ;; esac
 
 has() { command -v "$1" >/dev/null 2>&1; }
 has_server() { has pg_ctl || compgen -G '/usr/lib/postgresql/*/bin/pg_ctl' >/dev/null; }
 has_venv() { python3 -c 'import ensurepip, venv' 2>/dev/null; }
 has_zones() { python3 -c 'import zoneinfo; zoneinfo.ZoneInfo("America/New_York")' 2>/dev/null; }
-# A compiler too: benches/FlinkSql.java is started as a source file.
+# A compiler too: benches/FlinkSql.java and tests/wire/clients/java/Clients.java are started as source files.
 has_java() { has javac && [ "$(javac -version 2>&1 | sed 's/[^0-9]*\([0-9]*\).*/\1/')" -ge 17 ]; }
 has_jre() { has java && [ "$(java -version 2>&1 | sed -n 's/.*version "\([0-9]*\).*/\1/p')" -ge 17 ]; }
+# Debian 12's is too old for pgx, so where it is missing the tests of Go's clients say that they are skipped.
+has_go() { has go && [ "$(printf '%s\n' 1.25 "$(go env GOVERSION | sed 's/^go//')" | sort -V | head -n 1)" = 1.25 ]; }
 has_python() { has python3 && python3 -c 'import sys; sys.exit(sys.version_info < tuple(map(int, sys.argv[1].split("."))))' "$1"; }
 # The pinned channel, where rustup is: it fetches it itself (and says so, unless RUSTUP_AUTO_INSTALL=0); else any as new.
 rust=$(sed -n 's/^channel = "\(.*\)"/\1/p' rust-toolchain.toml)
@@ -43,8 +47,12 @@ if [ "$mode" = demo-kafka ]; then
   needs+=("Python 3.9 or newer|has_python 3.9|python3" "Python's venv|has_venv|python3-venv")
 fi
 if [ "$mode" = test ] || [ "$mode" = demo-kafka ]; then
-  needs+=("Java 17 or newer|has_jre|default-jre-headless" "Maven|has mvn|maven"
+  needs+=("Maven|has mvn|maven"
     "Redis|has redis-server|redis-server" "redis-cli|has redis-cli|redis-tools" "OpenSSL's program|has openssl|openssl")
+fi
+if [ "$mode" = demo-kafka ]; then needs+=("Java 17 or newer|has_jre|default-jre-headless"); fi
+if [ "$mode" = test ]; then
+  needs+=("Java 17 or newer, with its compiler|has_java|default-jdk-headless" "Node|has node|nodejs" "npm|has npm|npm")
 fi
 if [ "$mode" = bench ]; then
   needs+=("Java 17 or newer|has_java|default-jdk-headless" "Maven|has mvn|maven"
@@ -122,6 +130,30 @@ jars() {
   cp "$list" "$folder/list.installed"
 }
 
+# Node's packages of a folder, as its lock file pins them; installed again only when that changes.
+node_packages() {
+  local folder=$1
+  if cmp -s "$folder/package-lock.json" "$folder/node_modules/lock.installed"; then return; fi
+  echo "setup: Node packages into $folder/node_modules"
+  (cd "$folder" && npm ci --silent --ignore-scripts --no-audit --no-fund)
+  cp "$folder/package-lock.json" "$folder/node_modules/lock.installed"
+}
+
+# A program of Go's, built again only when one of its files is newer.
+go_program() {
+  local folder=$1 name=$2
+  mkdir -p "$folder/.built"
+  if ! has_go; then
+    echo "setup: no Go 1.25 or newer: the tests of its clients will be skipped"
+    touch "$folder/.built/none"
+    return
+  fi
+  rm -f "$folder/.built/none"
+  if [ -x "$folder/.built/$name" ] && [ -z "$(find "$folder" -maxdepth 1 -type f -newer "$folder/.built/$name")" ]; then return; fi
+  echo "setup: $folder/.built/$name"
+  (cd "$folder" && go build -o ".built/$name" .)
+}
+
 # Prometheus' tool that checks metrics and alerts. Out of Debian's package, which is not installed: that would start a server.
 prometheus_tool() {
   local folder=tests/services/.prometheus scratch
@@ -150,6 +182,11 @@ if [ "$mode" = test ]; then
   python_environment .venv-flights sql_examples/flights/requirements.txt
   python_environment .venv-lake tests/python/requirements-lake.txt
   python_environment .venv-dbt dbt/requirements.txt
+  python_environment .venv-clients tests/wire/clients/python/requirements.txt
+  jars tests/wire/clients/java/.jars tests/wire/clients/java/pom.xml
+  node_packages tests/wire/clients/node
+  go_program tests/wire/clients/go clients
+  if [ -n "$long" ]; then python_environment .venv-clients-long tests/wire/clients/python/requirements-long.txt; fi
 fi
 if [ "$mode" = bench ]; then
   python_environment .venv-bench benches/requirements.txt

@@ -3,10 +3,10 @@
 #   test.sh [--long] [SUITE…]
 # A suite is `unit:CRATE` (tests beside the code), `CRATE:TARGET` (an integration-test binary), or one of the Python ones,
 # `python:NAME`; one half of such a name stands for all suites that have it.
-# --long looks for more of the same: another seed every time, ten times the oracle's views, the crashes and the schedules of
-# faults, the simulated seeds,
-# sixteen times the cases of every property, two hundred times the mutated statements. What it says at its beginning repeats it. A
-# variable that is set already stays as it is.
+# --long looks for more of the same: another seed every time, ten times the oracle's views and a hundred times its probes, a hundred
+# times the schedules of faults, ten thousand simulated ones, 100,000 broken conversations, 10,000 idle connections, 500 rounds of the
+# soak, ten times the crashes, sixteen times the cases of every property, two hundred times the mutated statements. What it says at its
+# beginning repeats it. A variable that is set already stays as it is.
 # Everything is built first, in one pass, exactly as scripts/lint.sh builds it.
 set -uo pipefail
 cd "$(dirname "$0")/.."
@@ -17,22 +17,30 @@ if [ "${1:-}" = --long ]; then
   long=yes
   export TIDEMARK_TEST_LONG=1
   export TIDEMARK_ORACLE_SEED=${TIDEMARK_ORACLE_SEED:-$((RANDOM * 32768 + RANDOM))}
-  export TIDEMARK_ORACLE_VIEWS=${TIDEMARK_ORACLE_VIEWS:-5000}
+  export TIDEMARK_ORACLE_VIEWS=${TIDEMARK_ORACLE_VIEWS:-10000}
+  export TIDEMARK_ORACLE_PROBES=${TIDEMARK_ORACLE_PROBES:-10000000}
   export TIDEMARK_TEST_CRASH_SEED=${TIDEMARK_TEST_CRASH_SEED:-$((RANDOM * 32768 + RANDOM))}
   export TIDEMARK_TEST_CRASH_ROUNDS=${TIDEMARK_TEST_CRASH_ROUNDS:-100}
   export TIDEMARK_TEST_SCHEDULES_SEED=${TIDEMARK_TEST_SCHEDULES_SEED:-$((RANDOM * 32768 + RANDOM))}
-  export TIDEMARK_TEST_SCHEDULES=${TIDEMARK_TEST_SCHEDULES:-200}
+  export TIDEMARK_TEST_SCHEDULES=${TIDEMARK_TEST_SCHEDULES:-2000}
   export TIDEMARK_SIMULATION_SEED=${TIDEMARK_SIMULATION_SEED:-$((RANDOM * 32768 + RANDOM))}
-  export TIDEMARK_SIMULATION_SEEDS=${TIDEMARK_SIMULATION_SEEDS:-5000}
+  export TIDEMARK_SIMULATION_SEEDS=${TIDEMARK_SIMULATION_SEEDS:-10000}
   export PROPTEST_CASES=${PROPTEST_CASES:-4096}
   export TIDEMARK_FRONT_SEED=${TIDEMARK_FRONT_SEED:-$((RANDOM * 32768 + RANDOM))}
   export TIDEMARK_FRONT_STATEMENTS=${TIDEMARK_FRONT_STATEMENTS:-200000}
+  export TIDEMARK_TEST_WIRE_SEED=${TIDEMARK_TEST_WIRE_SEED:-$((RANDOM * 32768 + RANDOM))}
+  export TIDEMARK_TEST_WIRE=${TIDEMARK_TEST_WIRE:-100000}
+  export TIDEMARK_TEST_IDLE=${TIDEMARK_TEST_IDLE:-10000}
+  export TIDEMARK_TEST_SOAK=${TIDEMARK_TEST_SOAK:-500}
   echo "== TIDEMARK_ORACLE_SEED=$TIDEMARK_ORACLE_SEED TIDEMARK_ORACLE_VIEWS=$TIDEMARK_ORACLE_VIEWS" \
+    "TIDEMARK_ORACLE_PROBES=$TIDEMARK_ORACLE_PROBES" \
     "TIDEMARK_TEST_CRASH_SEED=$TIDEMARK_TEST_CRASH_SEED TIDEMARK_TEST_CRASH_ROUNDS=$TIDEMARK_TEST_CRASH_ROUNDS" \
     "TIDEMARK_TEST_SCHEDULES_SEED=$TIDEMARK_TEST_SCHEDULES_SEED TIDEMARK_TEST_SCHEDULES=$TIDEMARK_TEST_SCHEDULES" \
     "TIDEMARK_SIMULATION_SEED=$TIDEMARK_SIMULATION_SEED TIDEMARK_SIMULATION_SEEDS=$TIDEMARK_SIMULATION_SEEDS" \
     "PROPTEST_CASES=$PROPTEST_CASES TIDEMARK_FRONT_SEED=$TIDEMARK_FRONT_SEED" \
-    "TIDEMARK_FRONT_STATEMENTS=$TIDEMARK_FRONT_STATEMENTS"
+    "TIDEMARK_FRONT_STATEMENTS=$TIDEMARK_FRONT_STATEMENTS TIDEMARK_TEST_WIRE_SEED=$TIDEMARK_TEST_WIRE_SEED" \
+    "TIDEMARK_TEST_WIRE=$TIDEMARK_TEST_WIRE TIDEMARK_TEST_IDLE=$TIDEMARK_TEST_IDLE" \
+    "TIDEMARK_TEST_SOAK=$TIDEMARK_TEST_SOAK"
   shift
 fi
 wanted=("$@")
@@ -114,6 +122,9 @@ if [ -z "${TIDEMARK_TEST_CAPTURES:-}" ] && [ ! -d ../shared/captures ]; then
   export TIDEMARK_TEST_NO_CAPTURES=1
 fi
 
+# Thousands of connections are thousands of files, at either end.
+ulimit -n "$(ulimit -Hn)" 2>/dev/null || true
+
 arguments=()
 [ -n "$long" ] && arguments+=(--include-ignored)
 # A suite that hangs fails by its name, instead of taking all the time there is. None needs a third of it.
@@ -128,8 +139,16 @@ TIDEMARK_BIN=$(scripts/binary.sh)
 export TIDEMARK_BIN TIDEMARK_PYTHON=${TIDEMARK_PYTHON:-$root/.venv-flights/bin/python}
 export TIDEMARK_LAKE_PYTHON=${TIDEMARK_LAKE_PYTHON:-$root/.venv-lake/bin/python}
 export TIDEMARK_TEST_DBT_PYTHON=${TIDEMARK_TEST_DBT_PYTHON:-$root/.venv-dbt/bin/python}
-for python in "$TIDEMARK_PYTHON" "$TIDEMARK_LAKE_PYTHON" "$TIDEMARK_TEST_DBT_PYTHON"; do
-  [ -x "$python" ] || { echo "$python is missing; scripts/setup.sh test makes it" >&2; exit 1; }
+export TIDEMARK_TEST_CLIENTS_PYTHON=${TIDEMARK_TEST_CLIENTS_PYTHON:-$root/.venv-clients/bin/python}
+pythons=("$TIDEMARK_PYTHON" "$TIDEMARK_LAKE_PYTHON" "$TIDEMARK_TEST_DBT_PYTHON" "$TIDEMARK_TEST_CLIENTS_PYTHON")
+if [ -n "$long" ]; then
+  export TIDEMARK_TEST_CLIENTS_LONG_PYTHON=${TIDEMARK_TEST_CLIENTS_LONG_PYTHON:-$root/.venv-clients-long/bin/python}
+  pythons+=("$TIDEMARK_TEST_CLIENTS_LONG_PYTHON")
+fi
+# setup.sh has found no Go that is new enough, and has said so.
+if [ -e tests/wire/clients/go/.built/none ]; then export TIDEMARK_TEST_NO_GO=1; fi
+for python in "${pythons[@]}"; do
+  [ -x "$python" ] || { echo "$python is missing; scripts/setup.sh test${long:+-long} makes it" >&2; exit 1; }
 done
 while IFS=$'\t' read -r name folder executable <&3; do
   wrapped=()

@@ -247,6 +247,34 @@ impl Access {
         self.schemas.entry(name.to_string()).or_default()
     }
 
+    /// A new schema is this role's, and nobody else's.
+    pub fn add_schema(&mut self, name: &str, owner: ObjectId) {
+        self.schemas.insert(name.to_string(), Acl::default());
+        self.own_schema(name, owner);
+    }
+
+    pub fn forget_schema(&mut self, name: &str) {
+        self.schemas.remove(name);
+    }
+
+    pub fn rename_schema(&mut self, from: &str, to: &str) {
+        if let Some(acl) = self.schemas.remove(from) {
+            self.schemas.insert(to.to_string(), acl);
+        }
+    }
+
+    /// Gives the schema to the role.
+    pub fn own_schema(&mut self, name: &str, owner: ObjectId) {
+        let acl = self.schema_mut(name);
+        acl.owner = (owner != role::OWNER).then_some(owner);
+        acl.grants.remove(&owner);
+    }
+
+    /// The schemas that this role owns.
+    pub fn schemas_owned_by(&self, role: ObjectId) -> impl Iterator<Item = &str> {
+        self.schemas.iter().filter(move |(_, acl)| acl.owner() == role).map(|(name, _)| name.as_str())
+    }
+
     /// The object is gone.
     pub fn forget(&mut self, object: ObjectId) {
         self.acls.remove(&object);

@@ -1,6 +1,6 @@
 //! The definitions themselves. Everything here is plain data, serialised as JSON in the catalog store.
 
-use crate::{SqlType, TrainingSet};
+use crate::{Layout, PUBLIC_SCHEMA, Place, QualifiedName, SqlType, TrainingSet};
 use arrow_schema::{Field, Schema, SchemaRef};
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, fmt, sync::Arc};
@@ -22,11 +22,14 @@ impl fmt::Display for ObjectId {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Object {
     pub id: ObjectId,
-    /// Without schema: every object of this release lives in schema `public`.
+    /// Without its schema.
     pub name: String,
     /// Microseconds since 1970, UTC.
     pub created_us: i64,
     pub comment: Option<String>,
+    /// In which schema it lives.
+    #[serde(default, skip_serializing_if = "Place::is_plain")]
+    pub place: Place,
     pub body: Body,
 }
 
@@ -131,7 +134,10 @@ pub struct Relation {
     /// Columns that tell about a message and are not in it (`INCLUDE`), as indices into `columns`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub includes: Vec<(usize, Include)>,
-    /// The statement that created it, as written.
+    /// What `ALTER … COLUMN` has made of its columns.
+    #[serde(default)]
+    pub layout: Layout,
+    /// The statement that created it, as written; after an `ALTER … COLUMN` one that would create it so.
     pub sql: String,
 }
 
@@ -197,6 +203,7 @@ impl Relation {
             retention_us: None,
             dead_letter_retention_us: None,
             includes: vec![],
+            layout: Layout::default(),
             options: BTreeMap::new(),
             sql,
         }
@@ -313,6 +320,32 @@ impl Aggregate {
 }
 
 impl Object {
+    pub fn schema_name(&self) -> &str {
+        &self.place.schema
+    }
+
+    /// Schema and name.
+    pub fn full_name(&self) -> QualifiedName {
+        QualifiedName::new(self.schema_name(), &self.name)
+    }
+
+    /// As messages and people's lists have it: `name`, and of another schema than `public` `schema.name`.
+    pub fn shown_name(&self) -> String {
+        match self.schema_name() {
+            PUBLIC_SCHEMA => self.name.clone(),
+            schema => format!("{schema}.{}", self.name),
+        }
+    }
+
+    /// What its history table is called where it is stored: `name` in `public`, `schema.name` elsewhere. No schema has a dot in its
+    /// name, and a name of `public` with one comes with its schema, so it can be read in one way only.
+    pub fn history_name(&self) -> String {
+        match self.schema_name() {
+            PUBLIC_SCHEMA if !self.name.contains('.') => self.name.clone(),
+            schema => format!("{schema}.{}", self.name),
+        }
+    }
+
     pub fn kind(&self) -> ObjectKind {
         match self.body {
             Body::Source(_) => ObjectKind::Source,

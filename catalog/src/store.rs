@@ -3,7 +3,7 @@
 //!
 //! A commit is one SQLite transaction with `synchronous = FULL`; when it returns, the change survives a power cut.
 
-use crate::{Access, Change, Object, ObjectId, ObjectKind, Secret, Snapshot};
+use crate::{Access, Change, Object, ObjectId, ObjectKind, PUBLIC_SCHEMA, Schema, Secret, Snapshot};
 use sqlx::{
     ConnectOptions, Row, SqliteConnection,
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous},
@@ -35,6 +35,8 @@ impl CatalogError {
 
 /// The layout of the file; a file of a later layout is refused rather than misread.
 const LAYOUT: i64 = 1;
+/// That of a file which has had schemas: a server that knows none would take what is in them for objects of `public`.
+const LAYOUT_WITH_SCHEMAS: i64 = 2;
 
 pub struct CatalogStore {
     connection: SqliteConnection,
@@ -57,14 +59,15 @@ impl CatalogStore {
             "CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value INTEGER NOT NULL);
              CREATE TABLE IF NOT EXISTS objects (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, definition TEXT NOT NULL);
              CREATE TABLE IF NOT EXISTS access (id INTEGER PRIMARY KEY CHECK (id = 0), definition TEXT NOT NULL);
+             CREATE TABLE IF NOT EXISTS schemas (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, definition TEXT NOT NULL);
              CREATE TABLE IF NOT EXISTS secrets (name TEXT PRIMARY KEY, definition TEXT NOT NULL);",
         )
         .execute(&mut connection)
         .await?;
         let layout = meta(&mut connection, "layout", LAYOUT).await?;
-        if layout != LAYOUT {
+        if ![LAYOUT, LAYOUT_WITH_SCHEMAS].contains(&layout) {
             return Err(CatalogError::Store(sqlx::Error::Protocol(format!(
-                "the catalog has layout {layout}, this server reads layout {LAYOUT}"
+                "the catalog has layout {layout}, this server reads layouts up to {LAYOUT_WITH_SCHEMAS}"
             ))));
         }
         let generation = meta(&mut connection, "generation", 0).await?;
@@ -84,7 +87,12 @@ impl CatalogStore {
         for row in sqlx::query("SELECT name, definition FROM secrets").fetch_all(&mut connection).await? {
             secrets.push(read(row.get(0), row.get(1))?);
         }
-        let snapshot = Snapshot::new(generation as u64, objects).with_access(access).with_secrets(secrets);
+        let mut schemas: Vec<Schema> = vec![];
+        for row in sqlx::query("SELECT name, definition FROM schemas").fetch_all(&mut connection).await? {
+            schemas.push(read(row.get(0), row.get(1))?);
+        }
+        let snapshot = Snapshot::new(generation as u64, objects).with_schemas(schemas);
+        let snapshot = snapshot.with_access(access).with_secrets(secrets);
         Ok(CatalogStore { connection, snapshot, next_id: next_id as u32 })
     }
 
@@ -121,6 +129,23 @@ impl CatalogStore {
                 }
                 Change::DropSecret(name) => {
                     sqlx::query("DELETE FROM secrets WHERE name = ?").bind(name.as_str()).execute(&mut *tx).await?;
+                    continue;
+                }
+                Change::PutSchema(schema) => {
+                    let definition = written(&schema.name, schema)?;
+                    sqlx::query("INSERT OR REPLACE INTO schemas (id, name, definition) VALUES (?, ?, ?)")
+                        .bind(schema.id.0 as i64)
+                        .bind(schema.name.as_str())
+                        .bind(definition)
+                        .execute(&mut *tx)
+                        .await?;
+                    if schema.name != PUBLIC_SCHEMA {
+                        set_meta(&mut tx, "layout", LAYOUT_WITH_SCHEMAS).await?;
+                    }
+                    continue;
+                }
+                Change::DropSchema(id) => {
+                    sqlx::query("DELETE FROM schemas WHERE id = ?").bind(id.0 as i64).execute(&mut *tx).await?;
                     continue;
                 }
                 // Written as a whole, below.
@@ -169,11 +194,16 @@ fn written<T: serde::Serialize>(name: &str, definition: &T) -> Result<String, Ca
     serde_json::to_string(definition).map_err(|source| CatalogError::Definition { name: name.to_string(), source })
 }
 
-/// What the store holds to be unique. Aggregates have names of their own: a NUL, which no name can have, tells them apart.
+/// What the store holds to be unique. Aggregates have names of their own, and so has each schema: a NUL, which no name can have,
+/// tells them apart. In `public` it is what it was before there were others.
 fn unique_name(object: &Object) -> String {
-    match object.kind() {
+    let name = match object.kind() {
         ObjectKind::Aggregate => format!("{}\0aggregate", object.name),
         _ => object.name.clone(),
+    };
+    match object.schema_name() {
+        PUBLIC_SCHEMA => name,
+        schema => format!("\0{schema}\0{name}"),
     }
 }
 

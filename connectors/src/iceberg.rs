@@ -3,8 +3,8 @@
 //!
 //! ```text
 //! <warehouse>/catalog.db                                   which metadata file is current, per table
-//! <warehouse>/public/<name>-<view>-<random>/metadata/…     metadata files, manifest lists, manifests
-//! <warehouse>/public/<name>-<view>-<random>/data/…         Parquet, one folder per month or day
+//! <warehouse>/<schema>/<name>-<view>-<random>/metadata/…   metadata files, manifest lists, manifests
+//! <warehouse>/<schema>/<name>-<view>-<random>/data/…       Parquet, one folder per month or day
 //! ```
 //!
 //! A table's folder keeps its name when the table is renamed, and is never used again: a reader of a dropped table
@@ -29,7 +29,7 @@ mod vacuum;
 
 use arrow::record_batch::RecordBatch;
 use async_trait::async_trait;
-use catalog::{CATALOG, CatalogFile, NAMESPACE};
+use catalog::{CATALOG, CatalogFile, place};
 use commit::Change;
 use datafusion::catalog::TableProvider;
 use iceberg::{
@@ -43,7 +43,7 @@ use readers::Readers;
 use std::{
     collections::BTreeSet,
     fs, io,
-    path::{Path, PathBuf},
+    path::{Component, Path, PathBuf},
     sync::Arc,
 };
 use tidemark_catalog::ObjectId;
@@ -141,10 +141,11 @@ impl IcebergHistory {
     }
 
     fn new_location(&self, table: &HistoryTable) -> String {
-        let name: String = table.name.chars().take(FOLDER_NAME_MAX).collect();
+        let (namespace, name) = place(&table.name);
+        let name: String = name.chars().take(FOLDER_NAME_MAX).collect();
         let name = name.replace(|letter: char| !letter.is_ascii_alphanumeric() && letter != '_', "_");
         let folder = format!("{name}-{}-{:08x}", table.view, self.clock.random() as u32);
-        disk::location(&self.warehouse.join(NAMESPACE).join(folder))
+        disk::location(&self.warehouse.join(namespace).join(folder))
     }
 }
 
@@ -177,7 +178,7 @@ impl HistoryStore for IcebergHistory {
             ("write.metadata.delete-after-commit.enabled", "true".to_string()),
         ];
         let creation = TableCreation::builder()
-            .name(table.name.clone())
+            .name(place(&table.name).1.to_string())
             .location(self.new_location(table))
             .partition_spec(schema::partition_spec(table, &schema)?)
             .sort_order(schema::sort_order(table, &schema)?)
@@ -304,7 +305,10 @@ fn check_may_follow(name: &str, last: Option<CommitTag>, next: &CommitTag) -> Se
 /// Removes a table's folder, if it is ours: a table that another engine registered from elsewhere keeps its files.
 fn remove_folder(warehouse: &Path, location: &str) {
     let folder = disk::local_path(location);
-    if !folder.starts_with(warehouse.join(NAMESPACE)) || folder == warehouse.join(NAMESPACE) {
+    let is_ours = folder.strip_prefix(warehouse).is_ok_and(|below| {
+        below.components().count() == 2 && below.components().all(|part| matches!(part, Component::Normal(_)))
+    });
+    if !is_ours {
         return;
     }
     if let Err(error) = fs::remove_dir_all(&folder)

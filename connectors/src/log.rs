@@ -75,7 +75,8 @@ impl Default for LogSettings {
 #[derive(Debug)]
 pub struct EmbeddedLog {
     dir: PathBuf,
-    schema: SchemaRef,
+    /// That of records that come; earlier segments may lack its last columns.
+    schema: RwLock<SchemaRef>,
     settings: LogSettings,
     /// Taken first where both are taken, and held over the fsync, which readers do not wait for.
     writer: Mutex<Writer>,
@@ -94,6 +95,8 @@ const RESUME_MAX: usize = 16;
 struct Writer {
     segment: SegmentFile,
     sequence: u64,
+    /// How many columns the segment's records have.
+    columns: usize,
     /// Where the next frame goes, in the file and in the log.
     position: u64,
     end_offset: u64,
@@ -134,6 +137,8 @@ impl Readable {
 #[derive(Debug)]
 struct Segment {
     header: SegmentHeader,
+    /// How many columns its records have.
+    columns: usize,
     /// The first frame.
     start: u64,
     end: u64,
@@ -145,7 +150,8 @@ struct Segment {
 
 impl EmbeddedLog {
     /// Opens the log in `dir`, making it if it is not there. An existing one must have been written with the same
-    /// column names, types and nullability. What a crash left half written is cut off.
+    /// column names, types and nullability, but that the last columns may have come since, and that what could not be NULL may be
+    /// (see [`Source::widen`]). What a crash left half written is cut off.
     pub fn open(dir: &Path, schema: SchemaRef, settings: LogSettings) -> SeamResult<Self> {
         if let Some(field) = schema.fields().iter().find(|f| has_dictionary(f.data_type())) {
             return Err(SeamError::NotDone(format!(
@@ -173,19 +179,21 @@ impl EmbeddedLog {
                 )));
             }
             let end = file.metadata().map_err(io)?.len();
-            segments.push_back(Segment { header, start, end, index: None, file: None });
+            let columns = written.fields().len();
+            segments.push_back(Segment { header, columns, start, end, index: None, file: None });
         }
         if segments.is_empty() {
             let header = SegmentHeader { sequence: 1, base_offset: 0, append_us_max_before: i64::MIN };
             let bytes = segment::header_bytes(&header, &schema)?;
             segment::create(dir, 1, &bytes).map_err(io)?;
             let start = bytes.len() as u64;
-            segments.push_back(Segment { header, start, end: start, index: None, file: None });
+            let columns = schema.fields().len();
+            segments.push_back(Segment { header, columns, start, end: start, index: None, file: None });
         }
         let writer = open_newest(dir, &mut segments)?;
         Ok(EmbeddedLog {
             dir: dir.to_path_buf(),
-            schema,
+            schema: RwLock::new(schema),
             settings,
             readable: RwLock::new(Readable { segments, end_offset: writer.end_offset }),
             writer: Mutex::new(writer),
@@ -194,8 +202,8 @@ impl EmbeddedLog {
         })
     }
 
-    pub fn schema(&self) -> &SchemaRef {
-        &self.schema
+    pub fn schema(&self) -> SchemaRef {
+        self.schema.read().clone()
     }
 
     /// What the log takes up on disk.
@@ -278,10 +286,11 @@ impl EmbeddedLog {
             return Ok(());
         }
         let refused = |what: String| Err(SeamError::NotDone(format!("log {}: {what}", self.dir.display())));
-        if rows.num_columns() != self.schema.fields().len() {
-            return refused(format!("{} columns given, {} expected", rows.num_columns(), self.schema.fields().len()));
+        let schema = self.schema();
+        if rows.num_columns() != schema.fields().len() {
+            return refused(format!("{} columns given, {} expected", rows.num_columns(), schema.fields().len()));
         }
-        for (field, column) in self.schema.fields().iter().zip(rows.columns()) {
+        for (field, column) in schema.fields().iter().zip(rows.columns()) {
             if field.data_type() != column.data_type() {
                 return refused(format!(
                     "column \"{}\" is of type {} and was given {}",
@@ -305,7 +314,11 @@ impl EmbeddedLog {
             let start = readable.segments.back().map_or(0, |s| s.start);
             (readable.segments.iter().map(|s| s.end).sum::<u64>(), start)
         };
-        let roll = writer.position > start && writer.position + group_bytes > self.settings.segment_bytes;
+        let schema = self.schema();
+        // A segment has one set of columns.
+        let is_narrow = writer.columns < schema.fields().len();
+        let is_full = writer.position > start && writer.position + group_bytes > self.settings.segment_bytes;
+        let roll = is_narrow || is_full;
         let more = group_bytes + if roll { start } else { 0 };
         if let Some(max) = self.settings.max_bytes.filter(|max| used + more > *max) {
             return Err(SeamError::Full(format!(
@@ -328,7 +341,7 @@ impl EmbeddedLog {
             base_offset: writer.end_offset,
             append_us_max_before: writer.append_us_max,
         };
-        let bytes = segment::header_bytes(&header, &self.schema)?;
+        let bytes = segment::header_bytes(&header, &schema)?;
         let file = segment::create(&self.dir, header.sequence, &bytes)
             .map_err(|e| SeamError::io(format!("cannot begin a segment of log {}", self.dir.display()), &e))?;
         let start = bytes.len() as u64;
@@ -337,8 +350,10 @@ impl EmbeddedLog {
             full.file = None;
         }
         let open = Some(file.file.clone());
-        readable.segments.push_back(Segment { header, start, end: start, index: None, file: open });
+        let columns = schema.fields().len();
+        readable.segments.push_back(Segment { header, columns, start, end: start, index: None, file: open });
         writer.segment = file;
+        writer.columns = columns;
         writer.sequence = header.sequence;
         writer.position = start;
         Ok(())
@@ -391,6 +406,7 @@ impl EmbeddedLog {
             let io = |e: std::io::Error| SeamError::io(format!("cannot read log {}", self.dir.display()), &e);
             let mut reader = FrameReader::new(&place.file, place.position, place.end);
             let before = offset;
+            let schema = self.first_columns(place.columns);
             loop {
                 let position = reader.position;
                 let header = match reader.peek().map_err(io)? {
@@ -409,7 +425,7 @@ impl EmbeddedLog {
                 }
                 let bytes = reader.take(&header).map_err(io)?;
                 let bytes = bytes.ok_or_else(|| damaged(position, "the checksum does not match"))?;
-                let batch = frame::decode(&header, &bytes, &self.schema).map_err(|e| damaged(position, &e))?;
+                let batch = frame::decode(&header, &bytes, &schema).map_err(|e| damaged(position, &e))?;
                 batches.push(without_rows_before(batch, offset));
                 rows += new_rows;
                 offset = header.end_offset();
@@ -435,9 +451,9 @@ impl EmbeddedLog {
             let resumed = self.resume.lock().iter().find(|r| r.0 == offset && r.1 == segment.header.sequence).copied();
             let position = resumed.map(|r| r.2);
             let position = position.or_else(|| segment.index.as_ref().map(|i| i.seek(offset).unwrap_or(segment.start)));
-            (segment.header, segment.start, segment.end, segment.file.clone(), position)
+            (segment.header, segment.columns, segment.start, segment.end, segment.file.clone(), position)
         };
-        let (header, start, end, file, position) = found;
+        let (header, columns, start, end, file, position) = found;
         let io = |e: std::io::Error| SeamError::io(format!("cannot read log {}", self.dir.display()), &e);
         let file = match file {
             Some(file) => file,
@@ -447,7 +463,16 @@ impl EmbeddedLog {
             Some(position) => position,
             None => self.index_segment(&header, &file, start, end).map_err(io)?.seek(offset).unwrap_or(start),
         };
-        Ok(Some(Place { sequence: header.sequence, base_offset: header.base_offset, file, position, end }))
+        Ok(Some(Place { sequence: header.sequence, base_offset: header.base_offset, columns, file, position, end }))
+    }
+
+    /// The schema of records from before the further columns came.
+    fn first_columns(&self, columns: usize) -> SchemaRef {
+        let schema = self.schema();
+        match columns < schema.fields().len() {
+            true => Arc::new(Schema::new(schema.fields().iter().take(columns).cloned().collect::<Vec<_>>())),
+            false => schema,
+        }
     }
 
     /// Makes the index of a segment that an earlier process wrote, by its frames' headers.
@@ -480,6 +505,7 @@ impl EmbeddedLog {
 struct Place {
     sequence: u64,
     base_offset: u64,
+    columns: usize,
     file: Arc<File>,
     position: u64,
     end: u64,
@@ -528,6 +554,15 @@ impl Source for EmbeddedLog {
             }
             writer.all_synced = true;
         }
+        Ok(())
+    }
+
+    async fn widen(&self, schema: SchemaRef) -> SeamResult<()> {
+        // Nobody appends meanwhile; the next append begins a segment for it.
+        let _writer = self.writer.lock();
+        let mut known = self.schema.write();
+        check_schema(&self.dir, &known, &schema)?;
+        *known = schema;
         Ok(())
     }
 
@@ -589,6 +624,7 @@ fn open_newest(dir: &Path, segments: &mut VecDeque<Segment>) -> SeamResult<Write
     Ok(Writer {
         segment,
         sequence: newest.header.sequence,
+        columns: newest.columns,
         position: scan.end,
         end_offset: scan.end_offset,
         append_us_max: newest.header.append_us_max_before.max(scan.append_us_max),
@@ -610,11 +646,15 @@ fn has_dictionary(data_type: &DataType) -> bool {
     }
 }
 
+/// The columns that were written come first, and may be NULL where they could not be.
 fn check_schema(dir: &Path, written: &Schema, asked: &Schema) -> SeamResult<()> {
     let describe =
         |f: &Field| format!("\"{}\" {}{}", f.name(), f.data_type(), if f.is_nullable() { "" } else { " NOT NULL" });
     let (written, asked) = (written.fields(), asked.fields());
-    let same = |a: &Field, b: &Field| describe(a) == describe(b) && a.data_type().equals_datatype(b.data_type());
+    let same = |a: &Field, b: &Field| {
+        let is_kept = a.name() == b.name() && (b.is_nullable() || !a.is_nullable());
+        is_kept && a.data_type().equals_datatype(b.data_type())
+    };
     match written.iter().zip(asked).find(|(a, b)| !same(a, b)) {
         Some((a, b)) => Err(SeamError::NotDone(format!(
             "log {} was written with the column {} and is opened with {}",
@@ -622,7 +662,7 @@ fn check_schema(dir: &Path, written: &Schema, asked: &Schema) -> SeamResult<()> 
             describe(a),
             describe(b)
         ))),
-        None if written.len() != asked.len() => Err(SeamError::NotDone(format!(
+        None if written.len() > asked.len() => Err(SeamError::NotDone(format!(
             "log {} was written with {} columns and is opened with {}",
             dir.display(),
             written.len(),

@@ -66,6 +66,12 @@ impl Admission {
         }
     }
 
+    /// The relation's columns stand elsewhere.
+    pub fn rearrange(&mut self, relation: &Relation) {
+        let Admission { event_time, dates_deletes, .. } = Admission::new(relation);
+        (self.event_time, self.dates_deletes) = (event_time, dates_deletes);
+    }
+
     /// Decides on the rows of one batch. `previous` gives the effective time of the key's previous change, by row, for
     /// changelog tables (and is told the new one). `origin`: they were taken from a topic just now.
     pub fn decide(

@@ -218,7 +218,7 @@ impl CompiledView {
                 Visible::Continuous { expr: physical(expr, &df)?, schema, outputs: columns, ty: output.ty.clone() };
         }
         Ok(CompiledView {
-            name: object.name.clone(),
+            name: object.shown_name(),
             walk: Walk::new(&plan),
             taken,
             filter,

@@ -70,6 +70,18 @@ impl CurrentRows {
         Ok((0..rows.num_rows()).map(of_row).collect())
     }
 
+    /// The rows with other columns: for each its place before, or what it has now.
+    pub fn rearrange(&mut self, primary_key: &[usize], moved: &[Result<usize, Value>]) {
+        self.primary_key = primary_key.to_vec();
+        for current in self.rows.values_mut() {
+            let value = |from: &Result<usize, Value>| match from {
+                Ok(before) => current.row[*before].clone(),
+                Err(new) => new.clone(),
+            };
+            current.row = moved.iter().map(value).collect();
+        }
+    }
+
     pub fn contains(&self, key: &[u8]) -> bool {
         self.rows.contains_key(key)
     }

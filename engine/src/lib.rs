@@ -9,6 +9,7 @@ pub mod current;
 pub mod dimension;
 pub mod exact;
 pub mod key;
+pub mod layout;
 pub mod meter;
 pub mod online;
 pub mod parallel;

@@ -16,6 +16,7 @@
 
 mod change;
 mod checkpoint;
+mod columns;
 mod extent;
 mod failed;
 mod family;
@@ -31,6 +32,7 @@ mod topic;
 
 use change::gone;
 pub use change::{Alone, Change, Turn};
+pub(crate) use columns::records_of;
 pub use failed::Failure;
 pub use letters::DeadLetter;
 pub use maintenance::{Care, Maintenance, Outcome, Run, Upkeep};
@@ -306,7 +308,7 @@ impl Engine {
             .collect();
         HistoryTable {
             view: object.id,
-            name: object.name.clone(),
+            name: object.history_name(),
             key: plan.key_outputs().into_iter().map(|i| index(&plan.outputs[i].name)).collect(),
             time: index(&plan.outputs[plan.time_output()].name),
             schema,
@@ -416,6 +418,7 @@ impl Engine {
         Ok(())
     }
 
+    /// `to`: what its history table is called from then on.
     pub async fn rename_view(&self, id: ObjectId, to: &str) -> SeamResult<()> {
         let Some(view) = self.view(id) else { return Ok(()) };
         let _quiet = self.checkpointing.lock().await;

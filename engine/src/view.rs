@@ -24,7 +24,7 @@ pub use memory::Memory;
 pub use refresh::Refresh;
 pub use saving::Frozen;
 pub use shard::{Encoded, SavedKey};
-pub use step::{Op, SharedSteps, Step, Steps};
+pub use step::{Op, SharedSteps, Step, Steps, by_key};
 
 use crate::{
     compiled::{BatchRows, CompiledView, Events, Row, RowFailure},
@@ -329,16 +329,17 @@ impl ViewState {
         let finished = self.each_shard(rows, &self.shards, |shard| -> DfResult<Steps> {
             let mut steps = Steps::default();
             let mut shard = shard.lock();
-            let mut due = vec![];
             loop {
-                due.clear();
-                due.extend(std::iter::from_fn(|| shard.next_due(frontier_us)).take(KEYS_TOGETHER));
+                let due = shard.take_due(frontier_us);
                 if due.is_empty() {
                     shard.tidy();
                     return Ok(steps);
                 }
-                self.finish_keys(&mut shard, &due, frontier_us, committed_us, &mut steps)?;
-                self.relieve(&mut shard).map_err(seam)?;
+                // None of them leaves memory before its turn has come: it is due below the frontier.
+                for due in due.chunks(KEYS_TOGETHER) {
+                    self.finish_keys(&mut shard, due, frontier_us, committed_us, &mut steps)?;
+                    self.relieve(&mut shard).map_err(seam)?;
+                }
             }
         });
         self.keep_steps(finished)

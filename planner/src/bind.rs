@@ -8,6 +8,7 @@ use crate::{
     error::{missing, missing_object, sqlstate},
     feature::{self, FeaturePlan, NOW_COLUMN, OutputKind},
     functions::{clock, series::generate_series},
+    meaning,
     names::{self, GENERATE_SERIES},
     respelled::respell,
     status,
@@ -40,7 +41,10 @@ use datafusion::{
     },
 };
 use std::{borrow::Cow, sync::Arc};
-use tidemark_catalog::{Body, FeatureView, Object, ObjectId, Snapshot};
+use tidemark_catalog::{
+    Body, FeatureView, NameRef, Object, ObjectId, PUBLIC_SCHEMA, SearchPath, Snapshot, history_schema as history_of,
+    schema_of_history,
+};
 
 /// The tables of the schemas `tidemark`, `pg_catalog` and `information_schema`, as far as binding needs them.
 pub trait SystemTables: Send + Sync {
@@ -211,73 +215,86 @@ impl<'a> Binder<'a> {
     }
 
     fn table(&self, name: &TableReference) -> PlanResult<Arc<dyn TableSource>> {
-        let (schema, table) = (name.schema().unwrap_or("public"), name.table());
-        if let Some(catalog) = name.catalog()
-            && catalog != "tidemark"
-        {
-            return Err(PlanError::unsupported(format!(
-                "cross-database references are not implemented: \"{catalog}.{schema}.{table}\""
-            )));
-        }
-        match schema {
-            "public" => {
-                // An unqualified name may also be a system table, as pg_catalog is always on the search path.
-                if let Some(object) = self.snapshot.get(table) {
-                    return self.object(object);
-                }
-                if name.schema().is_none()
-                    && let Some(source) = self.system_table("pg_catalog", table)
-                {
-                    return Ok(source);
+        match named(name)? {
+            (None, name) => self.relation(name),
+            (Some(ROWS_SCHEMA), name) => {
+                let object = self.snapshot.get(name).ok_or_else(|| self.missing(name))?;
+                match &object.body {
+                    Body::Table(relation) if relation.files().is_none() => {
+                        self.reads.add([object.id]);
+                        self.names.add([object.id]);
+                        let schema = placed_schema(&relation.schema());
+                        Ok(source(ScanTarget::Rows(object.id), &object.name, schema, None))
+                    }
+                    _ => Err(self.missing(name)),
                 }
             }
-            "pg_temp" => {
-                if let Some(object) = self.snapshot.get(table).filter(|object| self.snapshot.is_temporary(object.id)) {
-                    return self.object(object);
-                }
-            }
-            ROWS_SCHEMA => {
-                if let Some(object) = self.snapshot.get(table)
-                    && let Body::Table(relation) = &object.body
-                    && relation.files().is_none()
-                {
-                    self.reads.add([object.id]);
-                    self.names.add([object.id]);
-                    let schema = placed_schema(&relation.schema());
-                    return Ok(source(ScanTarget::Rows(object.id), &object.name, schema, None));
-                }
-            }
-            status::SCHEMA => {
-                let object = self.snapshot.get(table).filter(|object| is_feature_view(object));
-                let object = object.ok_or_else(|| missing_object(self.snapshot, "relation", table, |_| true))?;
+            (Some(_), name) => {
+                let object = self.snapshot.get(name).filter(|object| is_feature_view(object));
+                let object = object.ok_or_else(|| self.missing(name))?;
                 self.reads.add([object.id]);
                 self.names.add([object.id]);
-                return self.current_rows(object, true);
-            }
-            "history" => {
-                let object = self.snapshot.get(table).filter(|object| is_feature_view(object));
-                let Some(object) = object else {
-                    let views = self.snapshot.objects().filter(|object| is_feature_view(object));
-                    let others: Vec<String> = views.map(|view| format!("history.{}", view.name)).collect();
-                    let name = format!("history.{table}");
-                    return Err(missing("relation", &name, others.iter().map(String::as_str)));
-                };
-                let plan = feature::plan_definition(object, self.snapshot)?;
-                self.reads.add([object.id]);
-                self.names.add([object.id]);
-                let schema = history_schema(&plan);
-                return Ok(source(ScanTarget::History(object.id), &object.name, schema, None));
-            }
-            _ => {
-                if let Some(source) = self.system_table(schema, table) {
-                    return Ok(source);
-                }
+                self.current_rows(object, true)
             }
         }
-        Err(match name.schema() {
-            None | Some("public") => missing_object(self.snapshot, "relation", table, |_| true),
-            Some(_) => missing("relation", &format!("{schema}.{table}"), std::iter::empty()),
-        })
+    }
+
+    fn missing(&self, name: NameRef<'_>) -> PlanError {
+        missing_object(self.snapshot, "relation", name, |_| true)
+    }
+
+    /// What a name means: in the schema that it says, else the first along the path.
+    fn relation(&self, name: NameRef<'_>) -> PlanResult<Arc<dyn TableSource>> {
+        if let Some(schema) = name.schema {
+            let found = self.in_schema(schema, name.name)?;
+            return found.ok_or_else(|| match schema_of_history(schema) {
+                Some(_) => self.missing_history(&name.to_string()),
+                None => self.missing(name),
+            });
+        }
+        let found = match self.snapshot.path() {
+            SearchPath::Definition(place) => {
+                let schema = place.relations.0.get(name.name).map_or(PUBLIC_SCHEMA, String::as_str);
+                // Definitions of before there were schemas say nothing of the catalog's tables.
+                self.in_schema(schema, name.name)?.or_else(|| self.system_table("pg_catalog", name.name))
+            }
+            SearchPath::Schemas(path) => {
+                let mut found = None;
+                for schema in meaning::looked_for(path) {
+                    found = self.in_schema(schema, name.name)?;
+                    if found.is_some() {
+                        break;
+                    }
+                }
+                found
+            }
+        };
+        found.ok_or_else(|| self.missing(name))
+    }
+
+    fn in_schema(&self, schema: &str, table: &str) -> PlanResult<Option<Arc<dyn TableSource>>> {
+        if let Some(of) = schema_of_history(schema) {
+            let object = self.snapshot.get((of, table)).filter(|object| is_feature_view(object));
+            return object.map(|object| self.history(object)).transpose();
+        }
+        if let Some(source) = self.system_table(schema, table) {
+            return Ok(Some(source));
+        }
+        self.snapshot.get((schema, table)).map(|object| self.object(object)).transpose()
+    }
+
+    fn history(&self, object: &Object) -> PlanResult<Arc<dyn TableSource>> {
+        let plan = feature::plan_definition(object, self.snapshot)?;
+        self.reads.add([object.id]);
+        self.names.add([object.id]);
+        Ok(source(ScanTarget::History(object.id), &object.name, history_schema(&plan), None))
+    }
+
+    fn missing_history(&self, name: &str) -> PlanError {
+        let views = self.snapshot.objects().filter(|object| is_feature_view(object));
+        let others: Vec<String> =
+            views.map(|view| format!("{}.{}", history_of(view.schema_name()), view.name)).collect();
+        missing("relation", name, others.iter().map(String::as_str))
     }
 
     fn system_table(&self, schema: &str, table: &str) -> Option<Arc<dyn TableSource>> {
@@ -340,11 +357,35 @@ impl<'a> Binder<'a> {
             return Err(PlanError::new(sqlstate::INTERNAL, format!("view \"{}\" has no query", object.name)));
         };
         // Whoever reads the view says which instant its now() is.
-        let inner = Binder::nested(self.snapshot, self.state, self.system, self.now_us, self.depth + 1);
+        let within = self.snapshot.within(object);
+        let inner = Binder::nested(&within, self.state, self.system, self.now_us, self.depth + 1);
         let inner = if self.defining { inner.defining() } else { inner.keeping_now() };
         let bound = inner.query(query, &[])?;
         self.reads.add(bound.reads.iter().copied());
         Ok(bound.plan)
+    }
+}
+
+/// What a reference names: an object, or with a first part that no statement has ([`ROWS_SCHEMA`], [`status::SCHEMA`]) something
+/// else of one.
+fn named(reference: &TableReference) -> PlanResult<(Option<&'static str>, NameRef<'_>)> {
+    let marker = |part: &str| [ROWS_SCHEMA, status::SCHEMA].into_iter().find(|marker| *marker == part);
+    match reference {
+        TableReference::Bare { table } => Ok((None, NameRef::from(table.as_ref()))),
+        TableReference::Partial { schema, table } => Ok(match marker(schema) {
+            Some(marker) => (Some(marker), NameRef::from(table.as_ref())),
+            None => (None, NameRef::from((schema.as_ref(), table.as_ref()))),
+        }),
+        TableReference::Full { catalog, schema, table } => {
+            let name = NameRef::from((schema.as_ref(), table.as_ref()));
+            match (marker(catalog), catalog.as_ref()) {
+                (Some(marker), _) => Ok((Some(marker), name)),
+                (None, "tidemark") => Ok((None, name)),
+                (None, _) => Err(PlanError::unsupported(format!(
+                    "cross-database references are not implemented: \"{catalog}.{name}\""
+                ))),
+            }
+        }
     }
 }
 
@@ -500,10 +541,10 @@ impl RelationPlanner for SystemTimePlanner {
                 .into());
         };
         let reference = context.object_name_to_table_reference(name.clone())?;
-        let is_public = matches!(reference.schema(), None | Some("public" | status::SCHEMA));
-        let object = self.snapshot.get(reference.table()).filter(|_| is_public);
+        let (marker, name) = named(&reference)?;
+        let object = self.snapshot.get(name).filter(|_| marker != Some(ROWS_SCHEMA));
         let Some(object) = object else {
-            return Err(missing_object(&self.snapshot, "relation", reference.table(), |_| true).into());
+            return Err(missing_object(&self.snapshot, "relation", name, |_| true).into());
         };
         if !matches!(object.body, Body::FeatureView(_) | Body::View(_)) {
             return Err(no_history(&format!(

@@ -30,7 +30,7 @@ use std::{
     ops::ControlFlow,
     sync::Arc,
 };
-use tidemark_catalog::{Aggregate, Object, ObjectId, Parameter, Snapshot};
+use tidemark_catalog::{Aggregate, Object, ObjectId, Parameter, QualifiedName, Snapshot};
 
 /// Aggregates of aggregates may grow by a factor at every level: a statement becomes no larger than this many expressions.
 const EXPRESSIONS_MAX: usize = 10_000;
@@ -53,8 +53,15 @@ pub fn write_out(
         return Ok(BTreeSet::new());
     }
     let (bodies, called) = Default::default();
-    let mut writing =
-        WritingOut { snapshot, functions, bodies, left: EXPRESSIONS_MAX, level: 0, inside: vec![], called };
+    let mut writing = WritingOut {
+        snapshot: snapshot.clone(),
+        functions,
+        bodies,
+        left: EXPRESSIONS_MAX,
+        level: 0,
+        inside: vec![],
+        called,
+    };
     match ast.visit(&mut writing) {
         ControlFlow::Break(error) => Err(error),
         ControlFlow::Continue(()) => Ok(writing.called),
@@ -86,10 +93,11 @@ pub fn called<'a>(name: &ObjectName, snapshot: &'a Snapshot) -> Option<&'a Arc<O
 }
 
 /// A function's name, folded, where it may be of an object of the user's.
-pub(crate) fn own_name(name: &ObjectName) -> Option<String> {
+pub(crate) fn own_name(name: &ObjectName) -> Option<QualifiedName> {
     let parts: Vec<String> = name.0.iter().map(|part| part.as_ident().map(folded)).collect::<Option<_>>()?;
     match parts.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
-        [name] | ["public", name] | ["tidemark", "public", name] => Some(name.to_string()),
+        [name] => Some(QualifiedName::from(*name)),
+        [schema, name] | ["tidemark", schema, name] => Some(QualifiedName::new(*schema, *name)),
         _ => None,
     }
 }
@@ -110,7 +118,8 @@ fn is_aggregate(call: &Function, functions: &dyn ContextProvider) -> bool {
 }
 
 struct WritingOut<'a> {
-    snapshot: &'a Snapshot,
+    /// As what is being written out sees it.
+    snapshot: Snapshot,
     functions: &'a dyn ContextProvider,
     bodies: HashMap<ObjectId, Arc<Expr>>,
     /// How many expressions the calls may still become.
@@ -151,8 +160,8 @@ impl VisitorMut for WritingOut<'_> {
             *inside = (inside.0 - any, inside.1 - users);
         }
         let Expr::Function(call) = expr else { return ControlFlow::Continue(()) };
-        let Some(object) = called(&call.name, self.snapshot) else { return ControlFlow::Continue(()) };
-        match self.written(call, object) {
+        let Some(object) = called(&call.name, &self.snapshot).cloned() else { return ControlFlow::Continue(()) };
+        match self.written(call, &object) {
             Ok(written) => {
                 *expr = written;
                 ControlFlow::Continue(())
@@ -166,7 +175,7 @@ impl WritingOut<'_> {
     /// One aggregate without OVER, and whether it is the user's, if that is what this is.
     fn aggregates(&self, expr: &Expr) -> Option<(usize, usize)> {
         let Expr::Function(call) = expr else { return None };
-        let is_users = called(&call.name, self.snapshot).is_some();
+        let is_users = called(&call.name, &self.snapshot).is_some();
         (call.over.is_none() && (is_users || is_aggregate(call, self.functions))).then_some((1, usize::from(is_users)))
     }
 
@@ -213,7 +222,10 @@ impl WritingOut<'_> {
         let mut expr = parse_expression(&aggregate.expression)?;
         self.level += 1;
         self.inside.push((0, 0));
+        let within = self.snapshot.within(object);
+        let outside = std::mem::replace(&mut self.snapshot, within);
         let visited = VisitMut::visit(&mut expr, self);
+        self.snapshot = outside;
         self.inside.pop();
         self.level -= 1;
         if let ControlFlow::Break(error) = visited {

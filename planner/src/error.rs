@@ -10,6 +10,7 @@ use crate::{
     words::in_sql,
 };
 use datafusion::{common::SchemaError, error::DataFusionError};
+use tidemark_catalog::{NoPlace, TEMPORARY_SCHEMA};
 
 /// An error a client sees. Message: lower case, no full stop, names the object and its kind.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -57,6 +58,29 @@ pub mod sqlstate {
     pub const TOO_COMPLEX: &str = "54001";
     pub const TOO_MANY_ARGUMENTS: &str = "54023";
     pub const INTERNAL: &str = "XX000";
+}
+
+impl From<NoPlace> for PlanError {
+    fn from(error: NoPlace) -> PlanError {
+        let (sqlstate, hint) = match &error {
+            NoPlace::Missing(schema) => {
+                (sqlstate::INVALID_SCHEMA, format!("CREATE SCHEMA {schema}; \\dn lists what there is"))
+            }
+            NoPlace::ReadOnly(schema) if schema == TEMPORARY_SCHEMA => (
+                sqlstate::INVALID_SCHEMA,
+                "CREATE TEMPORARY TABLE, without a schema, makes something of the session's own".to_string(),
+            ),
+            NoPlace::ReadOnly(_) => (
+                sqlstate::INVALID_SCHEMA,
+                "the server maintains it; make it in public or in a schema of your own".to_string(),
+            ),
+            NoPlace::NotSelected => (
+                sqlstate::INVALID_SCHEMA,
+                "no schema of search_path is there: SET search_path, or write the schema".to_string(),
+            ),
+        };
+        PlanError::new(sqlstate, error.to_string()).hint(hint)
+    }
 }
 
 impl PlanError {

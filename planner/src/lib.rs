@@ -19,6 +19,7 @@ mod joins;
 pub mod json_text;
 mod like;
 pub mod lookup;
+pub mod meaning;
 pub mod names;
 pub mod parse;
 pub mod probes;

@@ -13,7 +13,7 @@ pub mod service;
 pub mod spine;
 
 use datafusion::sql::sqlparser::ast::{self, Expr, Value};
-use tidemark_catalog::{Object, ObjectId, Snapshot, SqlType};
+use tidemark_catalog::{NameRef, Object, ObjectId, Snapshot, SqlType};
 
 #[derive(Debug, Clone, PartialEq)]
 pub struct Lookup {
@@ -146,13 +146,15 @@ pub fn recognise(query: &ast::Query, snapshot: &Snapshot) -> Option<Lookup> {
     Some(Lookup { view: object.id, keys, projection, parameters })
 }
 
-pub(crate) fn object_named<'a>(name: &ast::ObjectName, snapshot: &'a Snapshot) -> Option<&'a Object> {
+/// The relation that a name in a statement means.
+pub fn object_named<'a>(name: &ast::ObjectName, snapshot: &'a Snapshot) -> Option<&'a Object> {
     let parts: Vec<String> = name.0.iter().map(|p| p.as_ident().map(fold)).collect::<Option<_>>()?;
     let name = match parts.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
-        [name] | ["public", name] | ["tidemark", "public", name] => name.to_string(),
+        [name] => NameRef::from(*name),
+        [schema, name] | ["tidemark", schema, name] => NameRef::from((*schema, *name)),
         _ => return None,
     };
-    snapshot.get(&name).map(|o| o.as_ref())
+    snapshot.get(name).map(|o| o.as_ref())
 }
 
 fn fold(ident: &ast::Ident) -> String {

@@ -4,16 +4,20 @@
 
 mod aggregate;
 mod change;
+mod columns;
 mod copy;
 mod cursor;
 mod declare;
+mod definition;
 mod dialect;
 mod duration;
 mod embedded;
 mod grant;
 mod ignored;
+mod index;
 mod insert;
 mod maintain;
+mod merge;
 mod name;
 mod notify;
 mod object;
@@ -21,6 +25,7 @@ mod relation;
 mod renamed;
 mod reset;
 mod role;
+mod schema;
 mod secret;
 mod secrets;
 mod session;
@@ -33,9 +38,10 @@ mod view;
 mod tests;
 
 pub use change::returning_query;
+pub use definition::definition;
 pub use dialect::TidemarkDialect;
 pub use duration::duration_us;
-pub(crate) use name::quoted;
+pub(crate) use name::{quoted, quoted_name};
 pub use renamed::{calling_by_name, under_name};
 pub use secrets::{loggable, without_secrets};
 pub(crate) use types::written_type;
@@ -83,7 +89,6 @@ fn parsed(mut cursor: Cursor<'_>) -> PlanResult<Parsed> {
 
 /// PostgreSQL statements that have no meaning here, at least so far: known words get an honest answer, not a syntax error.
 const UNSUPPORTED: &[(&str, &str)] = &[
-    ("MERGE", "UPDATE … FROM and INSERT … ON CONFLICT do the same in two statements"),
     ("LOCK", "every statement reads a consistent snapshot by itself"),
     ("DO", "run the statements one by one"),
     ("CALL", "run the statements one by one"),
@@ -105,6 +110,7 @@ fn statement(c: &mut Cursor<'_>) -> PlanResult<Statement> {
         "WITH" => change::with(c),
         "INSERT" => insert::insert(c),
         "UPDATE" | "DELETE" => change::change(c),
+        "MERGE" => merge::merge(c),
         "TRUNCATE" => change::truncate(c),
         "CREATE" => create(c),
         "DROP" => object::drop(c),
@@ -191,6 +197,8 @@ fn create(c: &mut Cursor<'_>) -> PlanResult<Statement> {
         view::create_view(c)
     } else if !or_replace && let Some(word) = role::word(c) {
         role::create(c, word)
+    } else if !or_replace && c.eat("SCHEMA") {
+        schema::create(c)
     } else if !or_replace && c.eat("SECRET") {
         secret::create(c)
     } else if c.eat("AGGREGATE") {
@@ -198,6 +206,10 @@ fn create(c: &mut Cursor<'_>) -> PlanResult<Statement> {
     } else if c.eat_all(&["TRAINING", "SET"]) {
         refuse_replace("TRAINING SET")?;
         training_set::create(c)
+    } else if !or_replace && c.eat("INDEX") {
+        index::create(c, false)
+    } else if !or_replace && c.eat_all(&["UNIQUE", "INDEX"]) {
+        index::create(c, true)
     } else {
         let what = ["INDEX", "UNIQUE", "SCHEMA", "TRAINING", "DATABASE", "FUNCTION"];
         let what = what.iter().chain(&["TYPE", "SEQUENCE", "EXTENSION", "TRIGGER", "PROCEDURE", "UNLOGGED"]);
@@ -205,7 +217,7 @@ fn create(c: &mut Cursor<'_>) -> PlanResult<Statement> {
             if c.at(word) {
                 return Err(c.place(
                     PlanError::unsupported(format!("CREATE {word} is not supported"))
-                        .hint("CREATE SOURCE, TABLE, FEATURE VIEW, VIEW, AGGREGATE and TRAINING SET are"),
+                        .hint("CREATE SCHEMA, SOURCE, TABLE, FEATURE VIEW, VIEW, AGGREGATE and TRAINING SET are"),
                 ));
             }
         }

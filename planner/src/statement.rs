@@ -1,14 +1,16 @@
 //! The statements of the surface (`docs/sql.md`), as parsed: names and options resolved to Rust types, nothing bound.
 
 mod change;
+mod merge;
 mod role;
 
-pub use change::{Change, all_of, returned, rows_of};
+pub use change::{Change, all_of, is_default, returned, rows_of};
+pub use merge::{Merge, MergeAction, MergeClause};
 pub use role::{Grant, GrantRoles, GrantTarget, Hidden, RoleName, RoleOptions};
 
 use datafusion::sql::sqlparser::ast;
 use std::collections::BTreeMap;
-use tidemark_catalog::{Encode, Include, ObjectKind, Parameter, SqlType};
+use tidemark_catalog::{Encode, Include, ObjectKind, Parameter, QualifiedName, SqlType};
 
 /// One parsed statement with its own text.
 #[derive(Debug, Clone, PartialEq)]
@@ -23,7 +25,7 @@ pub enum Statement {
     CreateRelation(CreateRelation),
     /// `CREATE TABLE name AS query` (`CREATE TABLE … AS`); `SELECT … INTO` is refused.
     CreateTableAs {
-        name: String,
+        name: QualifiedName,
         if_not_exists: bool,
         query: Box<ast::Query>,
     },
@@ -35,7 +37,7 @@ pub enum Statement {
     },
     CreateFeatureView(CreateFeatureView),
     CreateView {
-        name: String,
+        name: QualifiedName,
         if_not_exists: bool,
         columns: Vec<String>,
         query: Box<ast::Query>,
@@ -45,35 +47,48 @@ pub enum Statement {
     CreateTrainingSet(CreateTrainingSet),
     /// `REFRESH TRAINING SET name [AS RECORDED]`
     RefreshTrainingSet {
-        name: String,
+        name: QualifiedName,
         as_recorded: bool,
     },
     /// `DROP {SOURCE | TABLE | FEATURE VIEW | VIEW | AGGREGATE | TRAINING SET} [IF EXISTS] name [, …] [CASCADE | RESTRICT]`
     Drop {
         kind: ObjectKind,
         if_exists: bool,
-        names: Vec<String>,
+        names: Vec<QualifiedName>,
         cascade: bool,
+    },
+    CreateIndex(CreateIndex),
+    /// `DROP INDEX [IF EXISTS] name [, …]`
+    DropIndex {
+        if_exists: bool,
+        names: Vec<QualifiedName>,
     },
     /// `ALTER {SOURCE | TABLE | FEATURE VIEW | VIEW | AGGREGATE | TRAINING SET} [IF EXISTS] name RENAME TO to`
     Rename {
         kind: ObjectKind,
         if_exists: bool,
-        name: String,
+        name: QualifiedName,
         to: String,
     },
     /// `ALTER {SOURCE | TABLE | FEATURE VIEW} [IF EXISTS] name SET ( option = value, … )`
     SetOptions {
         kind: ObjectKind,
         if_exists: bool,
-        name: String,
+        name: QualifiedName,
         options: BTreeMap<String, String>,
+    },
+    /// `ALTER {SOURCE | TABLE} [IF EXISTS] name { ADD | DROP | ALTER [COLUMN] … }, …`, `… RENAME [COLUMN] name TO to`
+    AlterColumns {
+        kind: ObjectKind,
+        if_exists: bool,
+        name: QualifiedName,
+        changes: Vec<ColumnChange>,
     },
     /// `ALTER FEATURE VIEW [IF EXISTS] name ALTER [COLUMN] column { SET DEFAULT literal | DROP DEFAULT }`; `value` is the
     /// literal's text, `None` for NULL and DROP
     SetDefault {
         if_exists: bool,
-        name: String,
+        name: QualifiedName,
         column: String,
         value: Option<String>,
     },
@@ -81,7 +96,7 @@ pub enum Statement {
     /// literal, cast or `now()`).
     AdvanceWatermark {
         if_exists: bool,
-        name: String,
+        name: QualifiedName,
         to: Box<ast::Expr>,
     },
     /// `ALTER {SOURCE | TABLE} [IF EXISTS] name RESET TO { EARLIEST | LATEST | OFFSETS '…' | expr } [ALLOW
@@ -89,28 +104,28 @@ pub enum Statement {
     ResetTopic {
         kind: ObjectKind,
         if_exists: bool,
-        name: String,
+        name: QualifiedName,
         to: ResetTo,
         allow_duplicates: bool,
     },
     /// `ALTER FEATURE VIEW [IF EXISTS] name RESUME`
     Resume {
         if_exists: bool,
-        name: String,
+        name: QualifiedName,
     },
     /// `REFRESH ONLINE STORE FOR [FEATURE VIEW] name`
     RefreshOnlineStore {
-        name: String,
+        name: QualifiedName,
     },
     /// `REFRESH MATERIALIZED VIEW name`: a feature view is fresh
     RefreshView {
-        name: String,
+        name: QualifiedName,
     },
     /// `COMMENT ON {SOURCE | TABLE | FEATURE VIEW | VIEW | AGGREGATE | TRAINING SET} name IS 'text' | NULL` (`column` set: `COMMENT ON COLUMN name.column`;
     /// kind is then `None`)
     Comment {
         kind: Option<ObjectKind>,
-        name: String,
+        name: QualifiedName,
         column: Option<String>,
         text: Option<String>,
     },
@@ -118,8 +133,35 @@ pub enum Statement {
     SetOwner {
         kind: ObjectKind,
         if_exists: bool,
+        name: QualifiedName,
+        to: RoleName,
+    },
+    /// `CREATE SCHEMA [IF NOT EXISTS] name [AUTHORIZATION role]`; without a name it is the role's
+    CreateSchema {
+        name: Option<String>,
+        if_not_exists: bool,
+        owner: Option<RoleName>,
+    },
+    /// `DROP SCHEMA [IF EXISTS] name [, …] [CASCADE | RESTRICT]`
+    DropSchema {
+        if_exists: bool,
+        names: Vec<String>,
+        cascade: bool,
+    },
+    /// `ALTER SCHEMA name RENAME TO to`
+    RenameSchema {
+        name: String,
+        to: String,
+    },
+    /// `ALTER SCHEMA name OWNER TO role`
+    SetSchemaOwner {
         name: String,
         to: RoleName,
+    },
+    /// `COMMENT ON SCHEMA name IS 'text' | NULL`
+    CommentSchema {
+        name: String,
+        text: Option<String>,
     },
     /// `CREATE {ROLE | USER | GROUP} name [WITH] option …`
     CreateRole {
@@ -171,11 +213,11 @@ pub enum Statement {
     /// `SHOW CREATE {SOURCE | TABLE | FEATURE VIEW | VIEW | AGGREGATE | TRAINING SET} name`
     ShowCreate {
         kind: ObjectKind,
-        name: String,
+        name: QualifiedName,
     },
     /// `DESCRIBE [{SOURCE | TABLE | FEATURE VIEW | VIEW | TRAINING SET}] name` (also `DESC`)
     Describe {
-        name: String,
+        name: QualifiedName,
     },
     /// `EXPLAIN CREATE FEATURE VIEW …` or, with `(FORMAT PROBES)`, the oracle's SQL
     ExplainFeatureView {
@@ -191,18 +233,18 @@ pub enum Statement {
     },
     Checkpoint,
     Flush,
-    /// `OPTIMIZE history.view`
+    /// `OPTIMIZE history.view`; the view is in the schema whose history it is
     Optimize {
-        view: String,
+        view: QualifiedName,
     },
-    /// `VACUUM history.view [RETAIN 'duration']`, microseconds; without it the server's default
+    /// The same of `VACUUM history.view [RETAIN 'duration']`, microseconds; without it the server's default
     VacuumHistory {
-        view: String,
+        view: QualifiedName,
         retain_us: Option<i64>,
     },
     /// `COPY name [(columns)] FROM STDIN [WITH] (…)`, also the old option syntax that psql's \copy and pg_dump send
     CopyFrom {
-        table: String,
+        table: QualifiedName,
         columns: Vec<String>,
         options: CopyOptions,
     },
@@ -214,9 +256,10 @@ pub enum Statement {
     },
     Insert(Insert),
     Change(Change),
+    Merge(Merge),
     /// `TRUNCATE [TABLE] name, …`
     Truncate {
-        tables: Vec<String>,
+        tables: Vec<QualifiedName>,
     },
     /// Anything that is answered as rows and planned by DataFusion: SELECT, VALUES, WITH, TABLE.
     Query(Box<ast::Query>),
@@ -345,9 +388,11 @@ pub enum ExplainFormat {
 #[derive(Debug, Clone, PartialEq)]
 pub struct CreateRelation {
     pub kind: ObjectKind,
-    pub name: String,
+    pub name: QualifiedName,
     pub if_not_exists: bool,
     pub columns: Vec<ColumnDef>,
+    /// What `DEFAULT` says, by the column's name: a literal's text.
+    pub defaults: BTreeMap<String, String>,
     /// Those of `INCLUDE`, which come behind the others, as indices into `columns`.
     pub includes: Vec<(usize, Include)>,
     /// From a column's `PRIMARY KEY` or the table constraint.
@@ -369,12 +414,31 @@ pub struct ColumnDef {
     pub not_null: bool,
 }
 
+/// `CREATE [UNIQUE] INDEX [CONCURRENTLY] [[IF NOT EXISTS] name] ON table ( item, … ) …`
+#[derive(Debug, Clone, PartialEq)]
+pub struct CreateIndex {
+    pub name: Option<String>,
+    pub table: QualifiedName,
+    pub unique: bool,
+    /// `None`: an expression.
+    pub columns: Vec<Option<String>>,
+}
+
+/// One action of `ALTER TABLE`; a default is a literal's text, `None` NULL.
+#[derive(Debug, Clone, PartialEq)]
+pub enum ColumnChange {
+    Add { if_not_exists: bool, column: ColumnDef, default: Option<String> },
+    Drop { if_exists: bool, name: String },
+    Rename { name: String, to: String },
+    SetDefault { name: String, value: Option<String> },
+}
+
 /// `CREATE [OR REPLACE] FEATURE VIEW [IF NOT EXISTS] name [WITH ( … )] AS query`
 #[derive(Debug, Clone, PartialEq)]
 pub struct CreateFeatureView {
     pub or_replace: bool,
     pub if_not_exists: bool,
-    pub name: String,
+    pub name: QualifiedName,
     pub options: BTreeMap<String, String>,
     pub query: Box<ast::Query>,
     pub query_text: String,
@@ -384,7 +448,7 @@ pub struct CreateFeatureView {
 #[derive(Debug, Clone, PartialEq)]
 pub struct CreateAggregate {
     pub or_replace: bool,
-    pub name: String,
+    pub name: QualifiedName,
     pub parameters: Vec<Parameter>,
     pub expression: Box<ast::Expr>,
     pub expression_text: String,
@@ -394,7 +458,7 @@ pub struct CreateAggregate {
 #[derive(Debug, Clone, PartialEq)]
 pub struct CreateTrainingSet {
     pub if_not_exists: bool,
-    pub name: String,
+    pub name: QualifiedName,
     pub options: BTreeMap<String, String>,
     pub query: Box<ast::Query>,
     pub query_text: String,
@@ -403,7 +467,7 @@ pub struct CreateTrainingSet {
 /// `INSERT INTO name [(columns)] { VALUES … | query } [ON CONFLICT …]`
 #[derive(Debug, Clone, PartialEq)]
 pub struct Insert {
-    pub table: String,
+    pub table: QualifiedName,
     pub columns: Vec<String>,
     pub query: Box<ast::Query>,
     pub on_conflict: OnConflict,
@@ -424,7 +488,7 @@ pub enum OnConflict {
 
 #[derive(Debug, Clone, PartialEq)]
 pub enum CopySource {
-    Table { name: String, columns: Vec<String> },
+    Table { name: QualifiedName, columns: Vec<String> },
     Query { query: Box<ast::Query>, text: String },
 }
 

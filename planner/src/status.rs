@@ -79,10 +79,12 @@ impl VisitorMut for Asking<'_> {
     }
 
     fn pre_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<PlanError> {
-        let Some(view) = self.view(factor).map(|view| view.name.clone()) else { return ControlFlow::Continue(()) };
+        let Some(view) = self.view(factor).map(Object::full_name) else { return ControlFlow::Continue(()) };
         let TableFactor::Table { name, alias, .. } = factor else { return ControlFlow::Continue(()) };
-        alias.get_or_insert(TableAlias { explicit: true, name: quoted(&view), columns: vec![], at: None });
-        *name = ObjectName([SCHEMA, &view].map(|part| ObjectNamePart::Identifier(quoted(part))).to_vec());
+        alias.get_or_insert(TableAlias { explicit: true, name: quoted(&view.name), columns: vec![], at: None });
+        let parts = [Some(SCHEMA), view.schema.as_deref(), Some(view.name.as_str())];
+        let parts = parts.into_iter().flatten().map(|part| ObjectNamePart::Identifier(quoted(part)));
+        *name = ObjectName(parts.collect());
         ControlFlow::Continue(())
     }
 }

@@ -113,9 +113,14 @@ pub fn is_audited(statement: &Statement) -> bool {
             | S::Drop { .. }
             | S::Rename { .. }
             | S::SetOptions { .. }
+            | S::AlterColumns { .. }
             | S::SetDefault { .. }
             | S::ResetTopic { .. }
             | S::SetOwner { .. }
+            | S::CreateSchema { .. }
+            | S::DropSchema { .. }
+            | S::RenameSchema { .. }
+            | S::SetSchemaOwner { .. }
             | S::CreateRole { .. }
             | S::AlterRole { .. }
             | S::RenameRole { .. }

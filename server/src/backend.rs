@@ -10,7 +10,7 @@ use crate::{
     },
     prepared::{Prepared, PreparedLookup},
     serving::Serving,
-    session::Session,
+    session::{Session, State},
     sessions::Open,
     statement::{self, served_lookup::ServedLookup},
     system::{SessionFacts, functions, pg_sleep},
@@ -18,7 +18,7 @@ use crate::{
 use arrow::datatypes::Schema;
 use async_trait::async_trait;
 use bytes::BytesMut;
-use datafusion::execution::FunctionRegistry;
+use datafusion::execution::{FunctionRegistry, SessionState};
 use std::{borrow::Cow, sync::Arc, time::Duration};
 use tidemark_catalog::{Access, ObjectId};
 use tidemark_planner::{
@@ -34,6 +34,21 @@ pub struct TidemarkBackend {
     pub started_us: i64,
     /// What sessions begin with; `None`: no limit.
     pub statement_timeout: Option<Duration>,
+}
+
+/// What a session plans with: beside what all have, the functions that know the session.
+fn session_state(database: &Arc<Database>, facts: &SessionFacts) -> SessionState {
+    let mut state = database.base.clone();
+    let current = database.clone();
+    let own = functions(Arc::new(move || current.system_tables()), facts.clone());
+    for function in own.into_iter().chain([pg_sleep(database.clock.clone())]) {
+        let name = function.name().to_owned();
+        // A map takes anything; where that changes, the function is missing and is said to be.
+        if let Err(error) = state.register_udf(function) {
+            tracing::error!(name, %error, "a function was not registered");
+        }
+    }
+    state
 }
 
 /// Who was admitted and is no role that may log in: by `NOLOGIN`, or because it has been dropped since it was asked for its
@@ -62,12 +77,12 @@ impl TidemarkBackend {
 
     /// Prepares a lookup of several views once more, with parameters for its literals, for the next texts that differ in these.
     async fn learn_service(&self, session: &mut Session, sql: &str, prepared: &Prepared) {
-        let Some(parameterised) = self.database.unknown_service(sql) else { return };
+        let Some(parameterised) = self.database.unknown_service(prepared.path.as_deref(), sql) else { return };
         let literals = Fingerprint::of(sql).map_or(0, |fingerprint| fingerprint.values().count());
         let learnt = self.parse(session, &parameterised, &[]).await.ok().filter(|learnt| {
             learnt.service.is_some() && learnt.parameter_oids.len() == literals && learnt.shows_as(prepared)
         });
-        self.database.learn_service(sql, prepared.generation, learnt);
+        self.database.learn_service(prepared, sql, learnt);
     }
 
     fn served<'a>(
@@ -110,9 +125,9 @@ impl pg::Backend for TidemarkBackend {
         let connection = (startup.connection_id, startup.peer);
         let channels = self.database.view_events.channels.clone();
         let outbox = Arc::new(Outbox::new(channels, startup.bell, startup.connection_id));
-        let state = self.database.base.clone();
+        let base = self.database.clone();
+        let state = State::new(move || base.base.clone());
         let mut session = Session::new(startup.user, connection, login, state, startup.hold, outbox);
-        let database = self.database.clone();
         let facts = SessionFacts {
             user: session.user.clone(),
             role,
@@ -121,10 +136,8 @@ impl pg::Backend for TidemarkBackend {
             settings: session.shared.clone(),
             outbox: session.outbox.clone(),
         };
-        for function in functions(Arc::new(move || database.system_tables()), facts) {
-            session.state.register_udf(function).map_err(PgError::from)?;
-        }
-        session.state.register_udf(pg_sleep(self.database.clock.clone())).map_err(PgError::from)?;
+        let database = self.database.clone();
+        session.state = State::new(move || session_state(&database, &facts));
         if self.database.serving().is_some() {
             session.only_reads();
         }
@@ -164,7 +177,7 @@ impl pg::Backend for TidemarkBackend {
         if prepared.lookup.is_some()
             && let Some(parsed) = &prepared.parsed
         {
-            self.database.learn(&parsed.text, &prepared);
+            self.database.learn(&session.snapshot(&self.database), &parsed.text, &prepared);
         }
         if prepared.service.is_some()
             && let Some(parsed) = &prepared.parsed
@@ -174,8 +187,8 @@ impl pg::Backend for TidemarkBackend {
         Ok(prepared)
     }
 
-    fn recall(&self, sql: &str) -> Option<Arc<Prepared>> {
-        self.database.recall(sql)
+    fn recall(&self, session: &mut Session, sql: &str) -> Option<Arc<Prepared>> {
+        self.database.recall(session.path_key(&self.database).as_deref(), sql)
     }
 
     fn waits(&self, prepared: &Prepared) -> bool {
@@ -184,7 +197,10 @@ impl pg::Backend for TidemarkBackend {
 
     async fn prepare(&self, session: &mut Session, sql: &str, declared: &[u32]) -> Result<Arc<Prepared>, PgError> {
         let plain = declared.iter().all(|oid| *oid == 0);
-        if plain && let Some(prepared) = self.database.cached(sql).or_else(|| self.database.recall(sql)) {
+        let path = session.path_key(&self.database);
+        let path = path.as_deref();
+        let known = || self.database.cached(path, sql).or_else(|| self.database.recall(path, sql));
+        if plain && let Some(prepared) = known() {
             return Ok(prepared);
         }
         let prepared = self.parse(session, sql, declared).await?;
@@ -194,7 +210,8 @@ impl pg::Backend for TidemarkBackend {
                 false => self.database.cache(sql, &prepared),
             }
         }
-        if plain && prepared.lookup.is_some() && !self.database.learn(sql, &prepared) {
+        if plain && prepared.lookup.is_some() && !self.database.learn(&session.snapshot(&self.database), sql, &prepared)
+        {
             self.database.cache(sql, &prepared);
         }
         Ok(prepared)
@@ -274,6 +291,12 @@ impl pg::Backend for TidemarkBackend {
         bound: &Bound,
         out: &mut BytesMut,
     ) -> Option<Result<Completed, PgError>> {
+        if (prepared.service.is_some() || prepared.lookup.is_some())
+            && prepared.path != session.path_key(&self.database)
+        {
+            // Its names may mean something else by now: the query says what.
+            return None;
+        }
         if let Some(service) = &prepared.service {
             session.refresh(&self.database);
             let answer = statement::service_lookup::execute(&self.database, session, prepared, service, bound, out);
@@ -303,7 +326,9 @@ impl pg::Backend for TidemarkBackend {
         prepared: &Arc<Prepared>,
         bound: &Bound,
     ) -> Result<Outcome, PgError> {
-        if let (Some(serving), Some(lookup)) = (self.database.serving(), &prepared.lookup) {
+        if let (Some(serving), Some(lookup)) = (self.database.serving(), &prepared.lookup)
+            && prepared.path == session.path_key(&self.database)
+        {
             session.queried_in_transaction = true;
             session.refresh(&self.database);
             if session.rights.may_read(lookup.shape.view)
@@ -347,6 +372,10 @@ impl pg::Backend for TidemarkBackend {
 
     fn statement_timeout(&self, session: &mut Session) -> Option<Duration> {
         session.statement_timeout()
+    }
+
+    fn idle_timeout(&self, session: &mut Session, in_transaction: bool) -> Option<Duration> {
+        session.idle_timeout(in_transaction)
     }
 
     fn failed(&self, session: &mut Session) {

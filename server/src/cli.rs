@@ -1,6 +1,7 @@
 //! The command line: one binary, three commands. Parsing is here; each command has its file.
 
 mod demo;
+mod open_files;
 mod serve;
 mod setting_flags;
 mod sql;

@@ -24,6 +24,7 @@ use ahash::AHashMap;
 use datafusion::execution::SessionState;
 use parking_lot::RwLock;
 use std::{
+    borrow::Cow,
     hash::Hash,
     path::PathBuf,
     sync::{
@@ -31,7 +32,7 @@ use std::{
         atomic::{AtomicU64, Ordering},
     },
 };
-use tidemark_catalog::{CatalogStore, Change, Object, ObjectId, ObjectKind, Snapshot, role};
+use tidemark_catalog::{CatalogStore, Change, NameRef, Object, ObjectId, ObjectKind, Snapshot, role};
 use tidemark_engine::{
     runtime::{Engine, Upkeep},
     seam::Clock,
@@ -272,6 +273,7 @@ impl Database {
     /// The same for one session.
     pub fn system(&self, session: &Session) -> SystemTablesOf {
         let settings = session.all().into_iter().map(|(n, v)| (n.to_string(), v.to_string())).collect();
+        let path = session.search_path(self);
         let system = match session.has_temporary() {
             true => self.system_over(session.snapshot(self)),
             false => self.system_tables(),
@@ -281,17 +283,18 @@ impl Database {
             .with_rights(session.rights.clone())
             .among(self.sessions.clone(), session.connection_id)
             .with_cursors(session.cursors.all())
+            .on_path(path)
     }
 
-    /// A lookup prepared before under the same text, if the catalog is still the one it was prepared for.
-    pub fn cached(&self, sql: &str) -> Option<Arc<Prepared>> {
-        self.cache.read().get(sql).cloned()
+    /// A lookup prepared before under the same text on the same search path, if the catalog is still the one it was prepared for.
+    pub fn cached(&self, path: Option<&str>, sql: &str) -> Option<Arc<Prepared>> {
+        self.cache.read().get(on(path, sql).as_ref()).cloned()
     }
 
     /// The lookup that a text is by its fingerprint, without reading more of it.
-    pub fn recall(&self, sql: &str) -> Option<Arc<Prepared>> {
+    pub fn recall(&self, path: Option<&str>, sql: &str) -> Option<Arc<Prepared>> {
         let fingerprint = Fingerprint::of(sql)?;
-        let known = self.templates.read().get(fingerprint.template.as_slice()).cloned()??;
+        let known = self.templates.read().get(on_bytes(path, &fingerprint.template).as_ref()).cloned()??;
         Some(Arc::new(match known.as_ref() {
             PreparedTemplate::Lookup { prepared, template } => prepared.with_keys(template.keys(&fingerprint), sql),
             PreparedTemplate::Service(prepared) => prepared.with_literals(fingerprint.values(), sql),
@@ -300,16 +303,17 @@ impl Database {
 
     /// Keeps a lookup that was parsed for texts that differ in their literals only. `false`: this text is not to be known
     /// by its fingerprint.
-    pub fn learn(&self, sql: &str, prepared: &Arc<Prepared>) -> bool {
+    pub fn learn(&self, snapshot: &Snapshot, sql: &str, prepared: &Arc<Prepared>) -> bool {
         let Some(fingerprint) = Fingerprint::of(sql).filter(|f| f.template.len() <= FINGERPRINT_BYTES_MAX) else {
             return false;
         };
-        let key = fingerprint.template.as_slice();
+        let key = on_bytes(prepared.path.as_deref(), &fingerprint.template);
+        let key = key.as_ref();
         if let Some(known) = self.templates.read().get(key) {
             return known.is_some();
         }
         let template = match prepared.parsed.as_ref().map(|parsed| &parsed.statement) {
-            Some(Statement::Query(query)) => Template::learn(&fingerprint, query, &self.snapshot()),
+            Some(Statement::Query(query)) => Template::learn(&fingerprint, query, snapshot),
             _ => None,
         };
         let learnt =
@@ -320,25 +324,27 @@ impl Database {
     }
 
     /// The text of a lookup of several views with parameters for its literals, if this may be a new template.
-    pub fn unknown_service(&self, sql: &str) -> Option<String> {
+    pub fn unknown_service(&self, path: Option<&str>, sql: &str) -> Option<String> {
         let fingerprint = Fingerprint::of(sql)?;
         let is_short = fingerprint.template.len() <= FINGERPRINT_BYTES_MAX;
-        if !is_short || fingerprint.has_list() || self.templates.read().contains_key(fingerprint.template.as_slice()) {
+        let is_known = || self.templates.read().contains_key(on_bytes(path, &fingerprint.template).as_ref());
+        if !is_short || fingerprint.has_list() || is_known() {
             return None;
         }
         Some(fingerprint.parameterised())
     }
 
     /// Keeps a lookup of several views for texts that differ in their literals only; `None`: they are not simply parameters.
-    pub fn learn_service(&self, sql: &str, generation: u64, parameterised: Option<Arc<Prepared>>) {
+    pub fn learn_service(&self, prepared: &Prepared, sql: &str, parameterised: Option<Arc<Prepared>>) {
         if let Some(fingerprint) = Fingerprint::of(sql) {
             let learnt = parameterised.map(|prepared| Arc::new(PreparedTemplate::Service(prepared)));
-            self.insert(&self.templates, fingerprint.template.as_slice(), learnt, generation);
+            let key = on_bytes(prepared.path.as_deref(), &fingerprint.template);
+            self.insert(&self.templates, key.as_ref(), learnt, prepared.generation);
         }
     }
 
     pub fn cache(&self, sql: &str, prepared: &Arc<Prepared>) {
-        self.insert(&self.cache, sql, prepared.clone(), prepared.generation);
+        self.insert(&self.cache, on(prepared.path.as_deref(), sql).as_ref(), prepared.clone(), prepared.generation);
     }
 
     fn insert<K, V>(&self, cache: &RwLock<AHashMap<Box<K>, V>>, key: &K, value: V, generation: u64)
@@ -358,8 +364,29 @@ impl Database {
     }
 }
 
+/// What a text means on a search path of its own is kept beside what it means on others: under the path and a NUL, which no text
+/// has. On the path that nearly all have it is kept under the text alone.
+fn on<'a>(path: Option<&str>, sql: &'a str) -> Cow<'a, str> {
+    match path {
+        None => sql.into(),
+        Some(path) => format!("{path}\0{sql}").into(),
+    }
+}
+
+fn on_bytes<'a>(path: Option<&str>, template: &'a [u8]) -> Cow<'a, [u8]> {
+    match path {
+        None => template.into(),
+        Some(path) => [path.as_bytes(), b"\0", template].concat().into(),
+    }
+}
+
 /// The object of that name and kind, or the error that says what there is instead.
-pub fn find<'a>(snapshot: &'a Snapshot, kind: ObjectKind, name: &str) -> Result<&'a Arc<Object>, PlanError> {
+pub fn find<'a, 'n>(
+    snapshot: &'a Snapshot,
+    kind: ObjectKind,
+    name: impl Into<NameRef<'n>>,
+) -> Result<&'a Arc<Object>, PlanError> {
+    let name = name.into();
     if kind == ObjectKind::Aggregate {
         let missing = || {
             PlanError::new("42883", format!("aggregate \"{name}\" does not exist"))

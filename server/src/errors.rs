@@ -2,7 +2,7 @@
 
 use crate::{pg::PgError, wire::WireError};
 use datafusion::error::DataFusionError;
-use tidemark_catalog::CatalogError;
+use tidemark_catalog::{CatalogError, NoPlace};
 use tidemark_connectors::files::FilesError;
 use tidemark_engine::{runtime::IngestError, seam::SeamError};
 use tidemark_planner::PlanError;
@@ -51,6 +51,12 @@ impl From<SeamError> for PgError {
     }
 }
 
+impl From<NoPlace> for PgError {
+    fn from(error: NoPlace) -> Self {
+        PlanError::from(error).into()
+    }
+}
+
 impl From<CatalogError> for PgError {
     fn from(error: CatalogError) -> Self {
         match error.is_disk_full() {
@@ -74,6 +80,7 @@ impl From<IngestError> for PgError {
         match error {
             IngestError::NotAdmitted { .. } => PgError::error("22023", error.to_string())
                 .hint("no row was changed: mend the event time that the statement gives"),
+            IngestError::Altered(_) => PgError::error("40001", error.to_string()).hint("run it again"),
             IngestError::TakenBefore { .. } => PgError::error("XX000", error.to_string()),
             IngestError::Duplicate { ref key, .. } => PgError::error("23505", error.to_string())
                 .detail(key.clone())

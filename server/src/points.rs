@@ -210,6 +210,10 @@ impl Source for AtLog {
         Ok(())
     }
 
+    async fn widen(&self, schema: SchemaRef) -> SeamResult<()> {
+        self.log.widen(schema).await
+    }
+
     fn appended_bytes(&self) -> u64 {
         self.log.appended_bytes()
     }

@@ -39,6 +39,8 @@ pub struct Prepared {
     pub generation: u64,
     /// The session's temporary tables this was prepared for.
     pub temporary_version: u64,
+    /// The schemas that names were looked for in: see [`Session::path_key`].
+    pub path: Option<Arc<str>>,
     /// The plan, where it is to be executed at once (simple protocol): its instant is the statement's.
     pub plan: Option<statement::query::Analysed>,
 }
@@ -71,6 +73,7 @@ impl Prepared {
             columns: None,
             generation: 0,
             temporary_version: 0,
+            path: None,
             plan: None,
         }
     }
@@ -88,6 +91,7 @@ impl Prepared {
             columns: self.columns.clone(),
             generation: self.generation,
             temporary_version: 0,
+            path: self.path.clone(),
             plan: None,
         }
     }
@@ -105,6 +109,7 @@ impl Prepared {
             schema: self.schema.clone(),
             columns: self.columns.clone(),
             generation: self.generation,
+            path: self.path.clone(),
             ..Prepared::empty()
         }
     }
@@ -122,6 +127,7 @@ impl Prepared {
         let mut prepared = Prepared {
             generation: snapshot.generation,
             temporary_version: session.temporary_version(),
+            path: session.path_key(database),
             ..Prepared::empty()
         };
         match &parsed.statement {
@@ -145,7 +151,10 @@ impl Prepared {
                 let declared = &instants::declared(&numbers, declared)?;
                 let mut types = statement::insert::parameter_types(&snapshot, insert, declared)?;
                 if types.len() < parameters_in_query(&insert.query) || types.contains(&None) {
-                    let query = instants::standing_in(&insert.query, &numbers, database.clock.now_us())?;
+                    let object = statement::insert::target(&snapshot, &insert.table)?;
+                    let map = statement::insert::column_map(object, &insert.columns)?;
+                    let query = statement::insert::with_defaults(object, &map, &insert.query);
+                    let query = instants::standing_in(&query, &numbers, database.clock.now_us())?;
                     let plan = statement::query::bind(database, session, &query, &types)?;
                     types = deduced(&plan.plan, types)?.types;
                 }
@@ -158,14 +167,22 @@ impl Prepared {
             }
             Statement::Change(change) => {
                 let types = statement::change::parameter_types(&snapshot, change, declared)?;
-                let plan = statement::query::bind(database, session, &change.query, &types)?;
+                let object = statement::change::target(&snapshot, &change.table, change.command())?;
+                let query = statement::change::with_defaults(object, change)?;
+                let plan = statement::query::bind(database, session, &query, &types)?;
                 let types = deduced(&plan.plan, types)?.types;
                 prepared.parameter_oids = oids(&types, declared);
                 if change.returning.is_some() {
-                    let object = statement::change::target(&snapshot, &change.table, change.command())?;
                     prepared.schema =
                         returned(database, session, statement::change::returning(object, change), &types)?;
                 }
+            }
+            Statement::Merge(merge) => {
+                let types = statement::merge::parameter_types(&snapshot, merge, declared)?;
+                let object = statement::change::target(&snapshot, &merge.table, "MERGE")?;
+                let query = statement::merge::with_defaults(object, merge)?;
+                let plan = statement::query::bind(database, session, &query, &types)?;
+                prepared.parameter_oids = oids(&deduced(&plan.plan, types)?.types, declared);
             }
             Statement::AdvanceWatermark { to, .. } | Statement::ResetTopic { to: ResetTo::Instant(to), .. } => {
                 let numbers = instants::of_expression(to);

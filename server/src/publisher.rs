@@ -10,7 +10,7 @@
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use std::{collections::HashMap, sync::Arc};
-use tidemark_catalog::{Access, Body, HIDDEN, Object, ObjectId, Snapshot, is_secret, without_credentials};
+use tidemark_catalog::{Access, Body, HIDDEN, Object, ObjectId, Schema, Snapshot, is_secret, without_credentials};
 use tidemark_connectors::redis::{Kept, Published, RedisOnline};
 use tidemark_engine::{
     runtime::Engine,
@@ -53,6 +53,8 @@ pub type Failed = Vec<(ObjectId, String)>;
 pub struct Document {
     pub objects: Vec<Object>,
     #[serde(default)]
+    pub schemas: Vec<Schema>,
+    #[serde(default)]
     pub failed: Failed,
     /// Roles with the verifiers of their passwords, owners and grants: nodes let in and refuse as the owner does. Who can read
     /// Redis can read the rows anyway (decision 0020). Secrets stay at home.
@@ -64,7 +66,8 @@ impl Document {
     /// All that there is, without what lets somebody into something: a serving node reads no topic.
     pub fn of(snapshot: &Snapshot, failed: Failed) -> Document {
         let objects = snapshot.objects().chain(snapshot.aggregates()).map(|object| without_secrets(object));
-        Document { objects: objects.collect(), failed, access: snapshot.access.as_ref().clone() }
+        let schemas = snapshot.schemas().map(|schema| schema.as_ref().clone()).collect();
+        Document { objects: objects.collect(), schemas, failed, access: snapshot.access.as_ref().clone() }
     }
 }
 
@@ -197,10 +200,11 @@ mod tests {
             dead_letter_retention_us: None,
             options,
             includes: vec![],
+            layout: Default::default(),
             sql: "CREATE SOURCE clicks …".to_string(),
         };
         let (id, name) = (ObjectId::FIRST, "clicks".to_string());
-        Object { id, name, created_us: 1, comment: None, body: Body::Source(relation) }
+        Object { id, name, created_us: 1, comment: None, place: Default::default(), body: Body::Source(relation) }
     }
 
     #[test]

@@ -3,7 +3,9 @@
 
 use crate::pg::PgError;
 use std::{collections::BTreeSet, sync::Arc};
-use tidemark_catalog::{Access, Body, Object, ObjectId, ObjectKind, Privileges, Snapshot, role};
+use tidemark_catalog::{
+    Access, Acl, Body, Object, ObjectId, ObjectKind, PUBLIC_SCHEMA, Privileges, Snapshot, role, schema_of_history,
+};
 
 /// A role that acts, and those whose privileges it has.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -13,8 +15,14 @@ pub struct Actor {
     roles: BTreeSet<ObjectId>,
 }
 
-/// The schema that all objects of this release live in.
-pub const SCHEMA: &str = "public";
+/// By which schema's grants a schema is used: one of history by those of the schema whose history it is. That of `public` has
+/// its own.
+pub fn granted_by(schema: &str) -> &str {
+    match schema_of_history(schema) {
+        None | Some(PUBLIC_SCHEMA) => schema,
+        Some(of) => of,
+    }
+}
 
 impl Actor {
     /// A role that is not there any more may do nothing.
@@ -37,7 +45,7 @@ impl Actor {
         if self.owns(access, object.id) {
             return Privileges::OF_RELATION;
         }
-        let mut all = match self.in_schema(access, SCHEMA).contains(Privileges::USAGE) {
+        let mut all = match self.in_schema(access, object.schema_name()).contains(Privileges::USAGE) {
             true => access.acl(object.id).map_or(Privileges::NONE, |acl| acl.granted(&self.roles)),
             false => Privileges::NONE,
         };
@@ -52,7 +60,7 @@ impl Actor {
     }
 
     pub fn in_schema(&self, access: &Access, schema: &str) -> Privileges {
-        let Some(acl) = access.schema(schema) else {
+        let Some(acl) = access.schema(granted_by(schema)) else {
             return if self.is_superuser { Privileges::OF_SCHEMA } else { Privileges::NONE };
         };
         if self.is(acl.owner()) {
@@ -139,7 +147,7 @@ impl Rights {
     }
 
     fn grant_hint(&self, privileges: Privileges, object: &Object) -> String {
-        format!("its owner or a superuser can GRANT {privileges} ON {} TO {}", object.name, self.name)
+        format!("its owner or a superuser can GRANT {privileges} ON {} TO {}", object.shown_name(), self.name)
     }
 
     /// # Errors
@@ -155,11 +163,28 @@ impl Rights {
 
     /// # Errors
     /// 42501: nothing may be made there.
-    pub fn check_create(&self) -> Result<(), PgError> {
-        match self.actor.in_schema(self.access(), SCHEMA).contains(Privileges::CREATE) {
+    pub fn check_create(&self, schema: &str) -> Result<(), PgError> {
+        self.check_schema(Privileges::CREATE, schema)
+    }
+
+    /// # Errors
+    /// 42501: this may not be done with the schema.
+    pub fn check_schema(&self, privilege: Privileges, schema: &str) -> Result<(), PgError> {
+        match self.actor.in_schema(self.access(), schema).contains(privilege) {
             true => Ok(()),
-            false => Err(PgError::error("42501", format!("permission denied for schema {SCHEMA}"))
-                .hint(format!("a superuser can GRANT CREATE ON SCHEMA {SCHEMA} TO {}", self.name))),
+            false => Err(PgError::error("42501", format!("permission denied for schema {schema}"))
+                .hint(format!("its owner or a superuser can GRANT {privilege} ON SCHEMA {schema} TO {}", self.name))),
+        }
+    }
+
+    /// # Errors
+    /// 42501: somebody else's schema.
+    pub fn check_schema_owner(&self, schema: &str) -> Result<(), PgError> {
+        let owner = self.access().schema(schema).map_or(role::OWNER, Acl::owner);
+        match self.actor.is(owner) {
+            true => Ok(()),
+            false => Err(PgError::error("42501", format!("must be owner of schema {schema}"))
+                .hint("its owner, members of that role and superusers may")),
         }
     }
 
@@ -243,7 +268,7 @@ mod tests {
 
     fn view(id: ObjectId, name: &str, reads: Vec<ObjectId>) -> Object {
         let body = Body::View(View { sql: String::new(), query: String::new(), columns: vec![], reads });
-        Object { id, name: name.to_string(), created_us: 0, comment: None, body }
+        Object { id, name: name.to_string(), created_us: 0, comment: None, place: Default::default(), body }
     }
 
     /// `base` is Ann's, and `over` reads it.
@@ -315,9 +340,9 @@ mod tests {
         assert_eq!(readable(&snapshot(grant), ANN), [true, false]);
         let hidden = snapshot(|access| {
             grant(access);
-            access.schema_mut(SCHEMA).revoke(PUBLIC, Privileges::USAGE);
+            access.schema_mut(PUBLIC_SCHEMA).revoke(PUBLIC, Privileges::USAGE);
         });
         assert_eq!(readable(&hidden, ANN), [false, false]);
-        assert!(Rights::of(hidden, ANN).check_create().is_err());
+        assert!(Rights::of(hidden, ANN).check_create(PUBLIC_SCHEMA).is_err());
     }
 }

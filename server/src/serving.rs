@@ -162,7 +162,11 @@ impl Serving {
             ))
         })?;
         let generation = self.seen.read().generation + 1;
-        let snapshot = Arc::new(Snapshot::new(generation, document.objects).with_access(document.access.completed()));
+        let snapshot = Arc::new(
+            Snapshot::new(generation, document.objects)
+                .with_schemas(document.schemas)
+                .with_access(document.access.completed()),
+        );
         let views = {
             let before = self.views.read();
             served::views(&snapshot, &before)

@@ -1,5 +1,7 @@
 //! What one connection has set, and what it is told beside its results.
 
+mod path;
+mod state;
 mod temporary;
 mod transaction;
 
@@ -12,8 +14,9 @@ use crate::{
     sessions::Place,
     wire::{SessionFormat, SessionZone},
 };
-use datafusion::execution::SessionState;
 use parking_lot::Mutex;
+pub use path::effective as search_path;
+pub use state::State;
 use std::{
     borrow::Cow,
     collections::{BTreeSet, HashMap},
@@ -42,8 +45,8 @@ pub struct Session {
     /// Values to put back when the transaction ends (`SET LOCAL`).
     local: Vec<(String, String)>,
     pub format: SessionFormat,
-    /// The base state in this session's time zone.
-    pub state: SessionState,
+    /// The base state in this session's time zone, with the functions that know the session.
+    pub state: State,
     /// SQL-level `PREPARE`.
     pub prepared: HashMap<String, Arc<Prepared>>,
     pub events: Vec<SessionEvent>,
@@ -57,6 +60,8 @@ pub struct Session {
     /// To finish what must not be left half done.
     pub hold: Hold,
     temporary: Temporary,
+    /// Where names without a schema were looked for last.
+    path: Mutex<Option<path::Found>>,
     /// Among the sessions that are open, once it is.
     pub place: Option<Place>,
     /// What DECLARE has opened, for `pg_cursors`.
@@ -119,6 +124,7 @@ pub const DEFAULTS: &[(&str, &str, bool)] = &[
     ("extra_float_digits", "1", false),
     ("geqo", "on", false),
     ("idle_in_transaction_session_timeout", "0", false),
+    ("idle_session_timeout", "0", false),
     ("in_hot_standby", "off", true),
     ("integer_datetimes", "on", true),
     ("intervalstyle", "postgres", true),
@@ -187,7 +193,7 @@ impl Session {
         user: String,
         (connection_id, peer): (i32, Option<SocketAddr>),
         (login, rights): (ObjectId, Arc<Rights>),
-        state: SessionState,
+        state: State,
         hold: Hold,
         outbox: Arc<Outbox>,
     ) -> Session {
@@ -216,6 +222,7 @@ impl Session {
             shared,
             hold,
             temporary: Temporary::default(),
+            path: Mutex::default(),
             place: None,
             cursors: OpenCursors::default(),
             outbox,
@@ -344,7 +351,7 @@ impl Session {
             && let Some(zone) = SessionZone::parse(&value)
         {
             self.format.time_zone = zone;
-            self.state.config_mut().options_mut().execution.time_zone = Some(value.clone());
+            self.state.set_time_zone(&value);
         }
         if name == "role" {
             self.acts_as_another = true;
@@ -408,7 +415,7 @@ impl Session {
                 Ok(n) if (-15..=3).contains(&n) => Ok(value),
                 _ => Err(invalid()),
             },
-            "statement_timeout" | "lock_timeout" | "idle_in_transaction_session_timeout" => {
+            "statement_timeout" | "lock_timeout" | "idle_in_transaction_session_timeout" | "idle_session_timeout" => {
                 match milliseconds(&value) {
                     Some(ms) => Ok(ms.to_string()),
                     None => Err(invalid().hint("milliseconds, or a number with ms, s, min, h or d")),
@@ -448,7 +455,16 @@ impl Session {
     }
 
     pub fn statement_timeout(&self) -> Option<Duration> {
-        let ms: u64 = self.get("statement_timeout")?.parse().ok()?;
+        self.timeout("statement_timeout")
+    }
+
+    /// How long the client may leave the session idle.
+    pub fn idle_timeout(&self, in_transaction: bool) -> Option<Duration> {
+        self.timeout(if in_transaction { "idle_in_transaction_session_timeout" } else { "idle_session_timeout" })
+    }
+
+    fn timeout(&self, name: &str) -> Option<Duration> {
+        let ms: u64 = self.get(name)?.parse().ok()?;
         (ms > 0).then(|| Duration::from_millis(ms))
     }
 

@@ -1,6 +1,7 @@
 //! Executing statements: one file each, this one sends them there.
 
 mod advance_watermark;
+mod alter_columns;
 mod assign;
 mod authorize;
 pub mod change;
@@ -18,10 +19,12 @@ mod explain_json;
 mod files_table;
 mod from_text;
 mod grant;
+mod index;
 pub mod insert;
 pub mod instants;
 pub mod lookup;
 mod maintain;
+pub mod merge;
 mod parquet_columns;
 mod prepare;
 pub mod query;
@@ -32,6 +35,7 @@ mod reset_topic;
 mod resume;
 mod returning;
 mod role;
+mod schema;
 mod secret;
 pub mod served_lookup;
 pub mod service_lookup;
@@ -122,6 +126,10 @@ async fn run(
             let parameters = parameters(session, prepared, bound)?;
             change::execute(database, session, statement, prepared, &parameters, bound).await
         }
+        Statement::Merge(statement) => {
+            let parameters = parameters(session, prepared, bound)?;
+            merge::execute(database, session, statement, prepared, &parameters).await
+        }
         Statement::Truncate { tables } => change::truncate(database, session, tables).await,
         Statement::CreateRelation(statement) => {
             create_relation::execute(database, session, statement, &parsed.text, None).await
@@ -167,6 +175,8 @@ async fn run(
         Statement::Drop { kind, if_exists, names, cascade } => {
             drop::execute(database, session, *kind, *if_exists, names, *cascade).await
         }
+        Statement::CreateIndex(statement) => index::create(database, session, statement),
+        Statement::DropIndex { if_exists, names } => index::drop(database, session, *if_exists, names),
         Statement::Rename { kind: ObjectKind::Aggregate, if_exists, name, to } => {
             rename_aggregate::execute(database, session, *if_exists, name, to).await
         }
@@ -175,6 +185,9 @@ async fn run(
         }
         Statement::SetOptions { kind, if_exists, name, options } => {
             set_options::execute(database, session, *kind, *if_exists, name, options).await
+        }
+        Statement::AlterColumns { kind, if_exists, name, changes } => {
+            alter_columns::execute(database, session, *kind, *if_exists, name, changes).await
         }
         Statement::SetDefault { if_exists, name, column, value } => {
             set_default::execute(database, session, *if_exists, name, column, value.as_deref()).await
@@ -193,6 +206,15 @@ async fn run(
             set_owner::execute(database, session, *kind, *if_exists, name, to).await
         }
         Statement::ReassignOwned { from, to } => set_owner::reassign(database, session, from, to).await,
+        Statement::CreateSchema { name, if_not_exists, owner } => {
+            schema::create(database, session, name.as_deref(), *if_not_exists, owner.as_ref()).await
+        }
+        Statement::DropSchema { if_exists, names, cascade } => {
+            schema::drop(database, session, *if_exists, names, *cascade).await
+        }
+        Statement::RenameSchema { name, to } => schema::rename(database, session, name, to).await,
+        Statement::SetSchemaOwner { name, to } => schema::set_owner(database, session, name, to).await,
+        Statement::CommentSchema { name, text } => schema::comment(database, session, name, text.clone()).await,
         Statement::CreateRole { name, options } => role::create(database, session, name, options).await,
         Statement::AlterRole { role, options } => role::alter(database, session, role, options).await,
         Statement::RenameRole { role, to } => role::rename(database, session, role, to).await,
@@ -209,13 +231,13 @@ async fn run(
             rows(session, batch, bound, "SHOW")
         }
         Statement::RefreshView { name } => {
-            database::find(&database.snapshot(), ObjectKind::FeatureView, name)?;
+            database::find(&session.lasting(database), ObjectKind::FeatureView, name)?;
             session.notice(format!("feature view \"{name}\" is always fresh: there is nothing to do"));
             done("REFRESH MATERIALIZED VIEW")
         }
         Statement::Resume { if_exists, name } => resume::execute(database, session, *if_exists, name).await,
         Statement::Comment { kind, name, column, text } => {
-            comment::execute(database, *kind, name, column.as_deref(), text.clone()).await
+            comment::execute(database, session, *kind, name, column.as_deref(), text.clone()).await
         }
         Statement::ShowObjects(_) | Statement::ShowCreate { .. } | Statement::Describe { .. } => {
             let batch = show::rows(database, session, &parsed.statement)?;
@@ -316,6 +338,7 @@ fn changes(statement: &Statement) -> Option<Cow<'static, str>> {
     match statement {
         Statement::Insert(_) => Some("INSERT".into()),
         Statement::Change(change) => Some(change.command().into()),
+        Statement::Merge(_) => Some("MERGE".into()),
         Statement::Truncate { .. } => Some("TRUNCATE TABLE".into()),
         Statement::CopyFrom { .. } => Some("COPY FROM".into()),
         Statement::CreateRelation(create) => of("CREATE", create.kind),
@@ -326,7 +349,12 @@ fn changes(statement: &Statement) -> Option<Cow<'static, str>> {
         Statement::CreateTrainingSet(_) => of("CREATE", ObjectKind::TrainingSet),
         Statement::RefreshTrainingSet { .. } => of("REFRESH", ObjectKind::TrainingSet),
         Statement::Drop { kind, .. } => of("DROP", *kind),
+        Statement::CreateIndex(_) => Some("CREATE INDEX".into()),
+        Statement::DropIndex { .. } => Some("DROP INDEX".into()),
         Statement::SetOwner { kind, .. } => of("ALTER", *kind),
+        Statement::CreateSchema { .. } => Some("CREATE SCHEMA".into()),
+        Statement::DropSchema { .. } => Some("DROP SCHEMA".into()),
+        Statement::RenameSchema { .. } | Statement::SetSchemaOwner { .. } => Some("ALTER SCHEMA".into()),
         Statement::CreateRole { .. } => Some("CREATE ROLE".into()),
         Statement::AlterRole { .. } | Statement::RenameRole { .. } => Some("ALTER ROLE".into()),
         Statement::DropRole { .. } => Some("DROP ROLE".into()),
@@ -339,9 +367,10 @@ fn changes(statement: &Statement) -> Option<Cow<'static, str>> {
         Statement::Rename { kind, .. } | Statement::SetOptions { kind, .. } | Statement::ResetTopic { kind, .. } => {
             of("ALTER", *kind)
         }
+        Statement::AlterColumns { kind, .. } => of("ALTER", *kind),
         Statement::AdvanceWatermark { .. } => of("ALTER", ObjectKind::Source),
         Statement::Resume { .. } | Statement::SetDefault { .. } => of("ALTER", ObjectKind::FeatureView),
-        Statement::Comment { .. } => Some("COMMENT".into()),
+        Statement::Comment { .. } | Statement::CommentSchema { .. } => Some("COMMENT".into()),
         Statement::RefreshOnlineStore { .. } => Some("REFRESH ONLINE STORE".into()),
         Statement::Optimize { .. } => Some("OPTIMIZE".into()),
         Statement::VacuumHistory { .. } => Some("VACUUM".into()),
@@ -362,7 +391,8 @@ fn admit_to_serving(statement: &Statement) -> Result<(), PgError> {
 /// in holds on only while they are applied; a refresh may end after any row.
 fn is_whole(statement: &Statement) -> bool {
     match statement {
-        Statement::Insert(_) | Statement::Change(_) | Statement::Truncate { .. } | Statement::CopyFrom { .. } => false,
+        Statement::Insert(_) | Statement::Change(_) | Statement::Merge(_) => false,
+        Statement::Truncate { .. } | Statement::CopyFrom { .. } => false,
         Statement::CreateTableAs { .. } => false,
         Statement::RefreshOnlineStore { .. } => false,
         // Computes for long, and holds on only while it commits.

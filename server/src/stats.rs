@@ -121,7 +121,7 @@ fn partitions(feed: &Status) -> String {
 
 impl EngineStats {
     fn batch(&self, letters: &[DeadLetter]) -> SeamResult<RecordBatch> {
-        let name = |id: ObjectId| self.snapshot.get_id(id).map(|o| o.name.clone());
+        let name = |id: ObjectId| self.snapshot.get_id(id).map(|o| o.shown_name());
         let texts = |f: &dyn Fn(&DeadLetter) -> Option<String>| -> ArrayRef {
             Arc::new(StringArray::from_iter(letters.iter().map(f)))
         };

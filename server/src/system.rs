@@ -18,6 +18,7 @@ mod functions;
 mod information_schema;
 mod introspection;
 pub mod inventory;
+mod lateral;
 mod own;
 mod pg_catalog;
 mod privileges;
@@ -56,8 +57,11 @@ use datafusion::{
 };
 use futures::future::BoxFuture;
 use inventory::Inventory;
-use std::sync::{Arc, OnceLock};
-use tidemark_catalog::{ObjectId, Snapshot, role};
+use std::{
+    collections::HashMap,
+    sync::{Arc, OnceLock},
+};
+use tidemark_catalog::{ObjectId, PUBLIC_SCHEMA, Snapshot, role};
 use tidemark_engine::{runtime::Maintenance, seam::SeamResult};
 use tidemark_planner::bind::SystemTables;
 
@@ -153,6 +157,8 @@ pub struct SystemTablesOf {
     user: String,
     settings: Arc<Vec<(String, String)>>,
     cursors: Arc<[Arc<CursorFacts>]>,
+    /// Where names without a schema are looked for.
+    path: Arc<[String]>,
     inventory: Arc<OnceLock<Inventory>>,
     audit: Option<Arc<Audit>>,
     /// Of who asks; `None`: a superuser.
@@ -169,6 +175,7 @@ impl SystemTablesOf {
             user: inventory::OWNER_NAME.to_string(),
             settings: Arc::default(),
             cursors: Arc::default(),
+            path: Arc::new([PUBLIC_SCHEMA.to_string()]),
             inventory: Arc::default(),
             audit: None,
             rights: None,
@@ -202,6 +209,15 @@ impl SystemTablesOf {
     /// The same for a session with these cursors.
     pub(crate) fn with_cursors(self, cursors: Vec<Arc<CursorFacts>>) -> Self {
         SystemTablesOf { cursors: cursors.into(), ..self }
+    }
+
+    /// The same for who looks for names in these schemas.
+    pub(crate) fn on_path(self, path: Vec<String>) -> Self {
+        SystemTablesOf { path: path.into(), ..self }
+    }
+
+    pub(crate) fn path(&self) -> &[String] {
+        &self.path
     }
 
     pub(crate) fn cursors(&self) -> &[Arc<CursorFacts>] {
@@ -287,7 +303,13 @@ impl DeadLetters {
     fn readable(&self, letters: RecordBatch) -> DfResult<RecordBatch> {
         let Some(rights) = self.rights.as_ref().filter(|rights| !rights.actor.is_superuser) else { return Ok(letters) };
         let object = letters.column_by_name("object").and_then(|column| column.as_string_opt::<i32>());
-        let may_read = |name: &str| self.snapshot.get(name).is_some_and(|object| rights.may_read(object.id));
+        // A name may be of two: of one in `public` that has a dot, and of one in another schema.
+        let mut known: HashMap<String, bool> = HashMap::new();
+        for object in self.snapshot.objects() {
+            let all = known.entry(object.shown_name()).or_insert(true);
+            *all &= rights.may_read(object.id);
+        }
+        let may_read = |name: &str| known.get(name).copied().unwrap_or(false);
         let kept: BooleanArray = match object {
             Some(names) => names.iter().map(|name| Some(name.is_some_and(may_read))).collect(),
             None => vec![false; letters.num_rows()].into(),

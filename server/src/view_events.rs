@@ -21,7 +21,8 @@ impl ViewEvents {
     /// The catalog has changed.
     pub fn catalog(&self, before: &Snapshot, after: &Snapshot) {
         if self.channels.has_listeners(OWN_CHANNEL) {
-            self.send(changed(&views(before), &views(after)));
+            let (before, after) = (views(before), views(after));
+            self.send(changed(&borrowed(&before), &borrowed(&after)));
         }
     }
 
@@ -30,7 +31,8 @@ impl ViewEvents {
         let mut known = self.failed.lock();
         let mut events = vec![];
         let mut failed = AHashSet::new();
-        for (id, name) in views(snapshot) {
+        let views = views(snapshot);
+        for (id, name) in borrowed(&views) {
             let (was, is) = (known.contains(&id), has_failed(id));
             if is {
                 failed.insert(id);
@@ -61,9 +63,13 @@ struct Event<'a> {
     view: &'a str,
 }
 
-fn views(snapshot: &Snapshot) -> BTreeMap<ObjectId, &str> {
+fn views(snapshot: &Snapshot) -> BTreeMap<ObjectId, String> {
     let is_view = |object: &&Arc<tidemark_catalog::Object>| object.kind() == ObjectKind::FeatureView;
-    snapshot.objects().filter(is_view).map(|object| (object.id, object.name.as_str())).collect()
+    snapshot.objects().filter(is_view).map(|object| (object.id, object.shown_name())).collect()
+}
+
+fn borrowed(views: &BTreeMap<ObjectId, String>) -> BTreeMap<ObjectId, &str> {
+    views.iter().map(|(id, name)| (*id, name.as_str())).collect()
 }
 
 /// A view that stands where another one stood has been swapped for it. A new name is a view that has gone and one that has come.

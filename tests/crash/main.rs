@@ -13,6 +13,7 @@ mod server;
 mod beside;
 mod born_late;
 mod changes;
+mod columns;
 mod composed;
 mod events;
 mod kill;

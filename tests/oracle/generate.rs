@@ -2,19 +2,22 @@
 
 use crate::admission::{admitted, event_time};
 use crate::model::{Call, Case, Cell, EVENT_TIME, Frame, Output, Probe, Row, Source, Ty, View, instant};
+use crate::turn::Turn;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
 use std::collections::BTreeSet;
 
-/// Probes for each view.
+/// Probes for each view, if no other number is asked for.
 pub const PROBES: usize = 48;
 const EVENTS: std::ops::Range<usize> = 60..160;
 
 /// How many streams are two sources.
 const SPLIT: f64 = 0.2;
-/// How many of the cases are tables whose rows replace one another.
+/// How many of the cases are tables whose rows replace one another, by chance; and one in so many cases, so that every
+/// function over every kind of frame has its turn there too.
 const CHANGELOGS: f64 = 0.08;
+const CASES_PER_CHANGELOG: u64 = 8;
 
 pub const FUNCTIONS: [&str; 60] = [
     "count",
@@ -92,60 +95,26 @@ pub fn is_legal(function: &str, kind: &str) -> bool {
 }
 
 pub fn case(seed: u64, views: usize) -> Case {
+    case_with(seed, views, PROBES)
+}
+
+/// A case whose views have so many probes each, where their instants are so many.
+pub fn case_with(seed: u64, views: usize, probes_per_view: usize) -> Case {
     let mut rng = StdRng::seed_from_u64(seed);
     let time = Scale::new(&mut rng);
-    let source = source(&mut rng, &time);
+    let is_changelog = seed % CASES_PER_CHANGELOG == CASES_PER_CHANGELOG / 2;
+    let source = source(&mut rng, &time, is_changelog);
+    let round = if is_changelog { seed / CASES_PER_CHANGELOG } else { seed };
     let views = (0..views)
         .map(|i| {
-            let turn = Turn((seed as usize).wrapping_mul(views).wrapping_add(i));
+            let n = (round as usize).wrapping_mul(views).wrapping_add(i);
+            let turn = Turn { n, is_of_changelog: is_changelog };
             let view = view(&mut rng, &time, &source, turn);
-            let probes = probes(&mut rng, &source, &view);
+            let probes = probes(&mut rng, &source, &view, probes_per_view);
             (view, probes)
         })
         .collect();
     Case { seed, source, views }
-}
-
-/// What views have at least, whatever chance adds: every function over every kind of frame has its turn, and a view some
-/// of them, so that no cell of the coverage is left to luck.
-#[derive(Clone, Copy)]
-struct Turn(usize);
-
-/// Turns of a view, and of one whose windows begin and end by themselves: there are fewer of those.
-const TURNS: usize = 7;
-const PANE_TURNS: usize = 9;
-
-impl Turn {
-    /// Every fourth view is over windows that begin and end by themselves.
-    fn is_of_panes(self) -> bool {
-        self.0 % 4 == 3
-    }
-
-    /// The function and the kind of frame of turn `i`.
-    fn cell(self, i: usize) -> (&'static str, &'static str) {
-        let (view, kinds) = match self.is_of_panes() {
-            true => (self.0 / 4, &Frame::KINDS[6..]),
-            false => (self.0 / 4 * 3 + self.0 % 4, &Frame::KINDS[..6]),
-        };
-        match self.is_of_panes() {
-            // One kind for all of the view's turns.
-            true => (FUNCTIONS[(view / kinds.len() * PANE_TURNS + i) % FUNCTIONS.len()], kinds[view % kinds.len()]),
-            false => {
-                let n = view * TURNS + i;
-                (FUNCTIONS[n % FUNCTIONS.len()], kinds[n / FUNCTIONS.len() % kinds.len()])
-            }
-        }
-    }
-
-    fn cells(self) -> impl Iterator<Item = (&'static str, &'static str)> {
-        let turns = if self.is_of_panes() { PANE_TURNS } else { TURNS };
-        (0..turns).map(move |i| self.cell(i)).filter(|(function, kind)| is_legal(function, kind))
-    }
-
-    /// For two rounds of all cells in three.
-    fn has_ttl(self) -> bool {
-        self.0 * TURNS / (FUNCTIONS.len() * Frame::KINDS.len()) % 3 < 2
-    }
 }
 
 /// The order of magnitude of a case: windows are a few units, gaps from none to longer than any TTL.
@@ -181,7 +150,7 @@ impl Scale {
     }
 }
 
-fn source(rng: &mut StdRng, time: &Scale) -> Source {
+fn source(rng: &mut StdRng, time: &Scale, is_changelog: bool) -> Source {
     let user_ty = *[Ty::Int8, Ty::Int4, Ty::Text].choose(rng).unwrap();
     let region_ty = *[Ty::Text, Ty::Int4, Ty::Bool].choose(rng).unwrap();
     let mut columns = vec![
@@ -203,7 +172,8 @@ fn source(rng: &mut StdRng, time: &Scale) -> Source {
     ];
     let time_ty = if rng.random_bool(0.2) { Ty::Timestamp } else { Ty::Instant };
     columns.insert(rng.random_range(0..=columns.len()), (EVENT_TIME.to_owned(), time_ty));
-    let primary_key = rng.random_bool(CHANGELOGS).then(|| "user_id".to_owned());
+    let by_chance = rng.random_bool(CHANGELOGS);
+    let primary_key = (is_changelog || by_chance).then(|| "user_id".to_owned());
     // Rows of their own, that go from one entity key to another.
     let primary_key = primary_key.map(|name| if rng.random_bool(0.7) { "item".to_owned() } else { name });
     if primary_key.as_deref() == Some("item") {
@@ -756,7 +726,7 @@ fn raw(rng: &mut StdRng) -> Output {
 
 /// Instants where something may happen, one microsecond either side, and any other; never after the last event, which
 /// is the event clock's now.
-fn probes(rng: &mut StdRng, source: &Source, view: &View) -> Vec<Probe> {
+fn probes(rng: &mut StdRng, source: &Source, view: &View, count: usize) -> Vec<Probe> {
     let changes: Vec<Row>;
     let rows = match source.primary_key {
         Some(_) => {
@@ -769,8 +739,8 @@ fn probes(rng: &mut StdRng, source: &Source, view: &View) -> Vec<Probe> {
     let first_us = source.rows.iter().map(|r| r.event_time_us).min().unwrap_or(0);
     let now_us = source.rows.iter().map(|r| r.event_time_us).max().unwrap_or(0);
     let mut probes = BTreeSet::new();
-    for _ in 0..PROBES * 20 {
-        if probes.len() == PROBES {
+    for _ in 0..count * 20 {
+        if probes.len() == count {
             break;
         }
         let row = rows.choose(rng).unwrap();

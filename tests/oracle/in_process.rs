@@ -238,8 +238,14 @@ impl UnderTest for InProcess {
             history_start_us: None,
         };
         let id = ObjectId(ObjectId::FIRST.0 + 1);
-        let object =
-            Object { id, name: view.name.clone(), created_us: 0, comment: None, body: Body::FeatureView(body) };
+        let object = Object {
+            id,
+            name: view.name.clone(),
+            created_us: 0,
+            comment: None,
+            place: Default::default(),
+            body: Body::FeatureView(body),
+        };
         let running = self.sources.get_mut(source_name).context("no such source")?;
         let state = ViewState::new(id, Arc::new(CompiledView::new(&object, plan)?), i64::MIN, THREADS, None, vec![]);
         for batch in 0..running.log.len() {
@@ -299,8 +305,9 @@ impl UnderTest for InProcess {
             .collect()
     }
 
-    async fn lookup_as_of(&mut self, view: &Named<'_>, probes: &[Probe]) -> Result<Vec<Answer>> {
-        self.as_of(view, probes)
+    async fn lookup_as_of(&mut self, view: &Named<'_>, keys: &[Vec<String>], t_us: i64) -> Result<Vec<Answer>> {
+        let probes: Vec<Probe> = keys.iter().map(|key| Probe { key: key.clone(), t_us }).collect();
+        self.as_of(view, &probes)
     }
 
     async fn spine(&mut self, view: &Named<'_>, probes: &[Probe]) -> Result<Vec<Answer>> {

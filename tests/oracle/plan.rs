@@ -81,6 +81,7 @@ pub fn object(source: &Source) -> Object {
         name: "s".to_owned(),
         created_us: 0,
         comment: None,
+        place: Default::default(),
         body: body(Relation {
             columns: columns
                 .map(|(name, t)| Column { name: name.clone(), ty: sql_type(*t), not_null: false, comment: None })
@@ -96,6 +97,7 @@ pub fn object(source: &Source) -> Object {
             retention_us: None,
             dead_letter_retention_us: None,
             includes: vec![],
+            layout: Default::default(),
             options: BTreeMap::new(),
             sql: String::new(),
         }),

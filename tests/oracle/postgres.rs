@@ -1,4 +1,5 @@
-//! A real PostgreSQL for one test run: started in a fresh folder, stopped when dropped.
+//! A real PostgreSQL for one test run: started in a fresh folder, stopped when dropped. Its tables are temporary ones of a
+//! session, so that several sessions ask it at once.
 
 use crate::model::{Cell, Probe, Row, Source, Ty, View, instant};
 use crate::value::{self, Answer, Value};
@@ -6,13 +7,20 @@ use crate::{admission, connect, definition, quoted};
 use anyhow::{Context, Result, bail};
 use std::path::Path;
 use std::process::Command;
+use std::sync::Arc;
 use tempfile::TempDir;
 use tokio_postgres::{Client, SimpleQueryMessage, SimpleQueryRow};
 
+/// One session of it.
 pub struct Postgres {
+    cluster: Arc<Cluster>,
+    pub client: Client,
+}
+
+struct Cluster {
     /// Under /tmp, because the user that runs the server must reach it.
     folder: TempDir,
-    pub client: Client,
+    port: u16,
 }
 
 /// What the definition says about one probe.
@@ -30,9 +38,18 @@ impl Postgres {
         let folder = tempfile::Builder::new().prefix("tidemark-oracle-").tempdir_in("/tmp")?;
         let port = crate::free_port()?;
         script(&["start", path(folder.path())?, &port.to_string()])?;
-        let client = connect(port, "postgres", "postgres", || false).await?;
+        Self::session(Arc::new(Cluster { folder, port })).await
+    }
+
+    /// Another session, with tables of its own.
+    pub async fn another(&self) -> Result<Postgres> {
+        Self::session(self.cluster.clone()).await
+    }
+
+    async fn session(cluster: Arc<Cluster>) -> Result<Postgres> {
+        let client = connect(cluster.port, "postgres", "postgres", || false).await?;
         client.batch_execute("SET TimeZone = 'UTC'; SET extra_float_digits = 1; SET jit = off").await?;
-        Ok(Postgres { folder, client })
+        Ok(Postgres { cluster, client })
     }
 
     /// Makes `events` hold exactly these rows, those of the first part of a source before the second, in order of arrival; `events_0`
@@ -40,7 +57,7 @@ impl Postgres {
     pub async fn load<'a>(&self, source: &Source, rows: impl Iterator<Item = &'a Row>) -> Result<()> {
         let columns: Vec<String> = source.columns.iter().map(|(n, ty)| format!("{n} {}", ty.sql())).collect();
         let mut sql = format!(
-            "DROP TABLE IF EXISTS events, events_0, events_1; CREATE UNLOGGED TABLE events ({}, _seq bigint, _until timestamptz);",
+            "DROP TABLE IF EXISTS events, events_0, events_1; CREATE TEMP TABLE events ({}, _seq bigint, _until timestamptz);",
             columns.join(", ")
         );
         let mut rows: Vec<&Row> = rows.collect();
@@ -62,15 +79,15 @@ impl Postgres {
         }
         if source.is_split {
             sql.push_str(&format!(
-                "; CREATE UNLOGGED TABLE events_0 AS SELECT * FROM events WHERE _seq < {first}; \
-                 CREATE UNLOGGED TABLE events_1 AS SELECT * FROM events WHERE _seq >= {first}"
+                "; CREATE TEMP TABLE events_0 AS SELECT * FROM events WHERE _seq < {first}; \
+                 CREATE TEMP TABLE events_1 AS SELECT * FROM events WHERE _seq >= {first}"
             ));
         }
         self.client.batch_execute(&sql).await.context("loading events")
     }
 
-    /// Makes `probes` hold these, with their number as `id`.
-    async fn ask(&self, source: &Source, view: &View, probes: &[Probe]) -> Result<()> {
+    /// The statements after which `probes` holds these, with their number as `id`.
+    fn asking(source: &Source, view: &View, probes: &[Probe]) -> String {
         let types: Vec<String> = view
             .key
             .iter()
@@ -78,7 +95,7 @@ impl Postgres {
             .map(|(i, name)| format!("k{i} {}", source.columns[source.column(name)].1.sql()))
             .collect();
         let mut sql = format!(
-            "DROP TABLE IF EXISTS probes; CREATE UNLOGGED TABLE probes (id bigint, {}, t timestamptz);",
+            "DROP TABLE IF EXISTS probes; CREATE TEMP TABLE probes (id bigint, {}, t timestamptz);",
             types.join(", ")
         );
         let values: Vec<String> = probes
@@ -90,16 +107,16 @@ impl Postgres {
             })
             .collect();
         if !values.is_empty() {
-            sql.push_str(&format!("INSERT INTO probes VALUES {}", values.join(", ")));
+            sql.push_str(&format!("INSERT INTO probes VALUES {};", values.join(", ")));
         }
-        self.client.batch_execute(&sql).await.context("loading probes")
+        sql
     }
 
-    /// V(k, t) for every probe, over what `load` loaded.
+    /// V(k, t) for every probe, over what `load` loaded: one round trip, whatever the number of probes.
     pub async fn expected(&self, source: &Source, view: &View, probes: &[Probe]) -> Result<Vec<Expected>> {
-        self.ask(source, view, probes).await?;
-        let sql = definition::query(view);
-        let rows = rows(&self.client, &sql).await.with_context(|| format!("the definition: {sql}"))?;
+        let definition = definition::query(view);
+        let sql = Self::asking(source, view, probes) + &definition;
+        let rows = rows(&self.client, &sql).await.with_context(|| format!("the definition: {definition}"))?;
         rows.iter().map(|row| expected_row(row, view)).collect()
     }
 
@@ -177,7 +194,7 @@ fn script(args: &[&str]) -> Result<()> {
     Ok(())
 }
 
-impl Drop for Postgres {
+impl Drop for Cluster {
     fn drop(&mut self) {
         if let Ok(folder) = path(self.folder.path())
             && let Err(error) = script(&["stop", folder])

@@ -77,8 +77,9 @@ impl UnderTest for StandIn {
         self.answers(view, &probes).await
     }
 
-    async fn lookup_as_of(&mut self, view: &Named<'_>, probes: &[Probe]) -> Result<Vec<Answer>> {
-        self.answers(view, probes).await
+    async fn lookup_as_of(&mut self, view: &Named<'_>, keys: &[Vec<String>], t_us: i64) -> Result<Vec<Answer>> {
+        let probes: Vec<Probe> = keys.iter().map(|key| Probe { key: key.clone(), t_us }).collect();
+        self.answers(view, &probes).await
     }
 
     async fn spine(&mut self, view: &Named<'_>, probes: &[Probe]) -> Result<Vec<Answer>> {

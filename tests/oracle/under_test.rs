@@ -1,5 +1,6 @@
 //! What the oracle asks of the system under test, and Tidemark answering over its wire.
 
+use crate::check::canonical_key;
 use crate::model::{Case, Probe, Row, Source, View, instant};
 use crate::postgres::rows;
 use crate::value::{self, Answer};
@@ -7,6 +8,7 @@ use crate::{connect, quoted};
 use anyhow::{Context, Result, bail};
 use async_trait::async_trait;
 use futures::SinkExt;
+use std::collections::BTreeMap;
 use std::process::{Child, Command, Stdio};
 use tempfile::TempDir;
 use tokio_postgres::{Client, SimpleQueryRow};
@@ -39,8 +41,8 @@ pub trait UnderTest {
     async fn admitted(&mut self, name: &str, source: &Source) -> Result<usize>;
     /// Plain lookups, evaluated at the event clock's now.
     async fn lookup_now(&mut self, view: &Named<'_>, keys: &[Vec<String>]) -> Result<Vec<Answer>>;
-    /// `FOR SYSTEM_TIME AS OF`, one probe each.
-    async fn lookup_as_of(&mut self, view: &Named<'_>, probes: &[Probe]) -> Result<Vec<Answer>>;
+    /// `FOR SYSTEM_TIME AS OF` one instant, all keys.
+    async fn lookup_as_of(&mut self, view: &Named<'_>, keys: &[Vec<String>], t_us: i64) -> Result<Vec<Answer>>;
     /// One `ASOF LEFT JOIN` of all probes.
     async fn spine(&mut self, view: &Named<'_>, probes: &[Probe]) -> Result<Vec<Answer>>;
     /// Makes every step below `to_us` final and in history.
@@ -55,9 +57,19 @@ pub trait UnderTest {
 /// A `tidemark serve` of its own, on a fresh data directory.
 pub struct Tidemark {
     process: Child,
-    client: Client,
+    port: u16,
     data: TempDir,
 }
+
+/// One client of it.
+pub struct Session {
+    client: Client,
+    /// How many lists of keys were looked up.
+    lookups: usize,
+}
+
+/// One list of keys in so many is looked up key by key, the others by one statement.
+const ONE_BY_ONE: usize = 4;
 
 impl Tidemark {
     pub async fn start() -> Result<Tidemark> {
@@ -72,17 +84,19 @@ impl Tidemark {
             .stdout(log.try_clone()?)
             .stderr(log)
             .spawn()?;
-        let client = match connect(port, "tidemark", "tidemark", || !matches!(process.try_wait(), Ok(None))).await {
-            Ok(client) => client,
-            Err(error) => {
-                let _ = process.kill();
-                let _ = process.wait();
-                let log = std::fs::read_to_string(data.path().join("server.log")).unwrap_or_default();
-                bail!("tidemark serve did not start: {error:#}\n{log}");
-            }
-        };
+        if let Err(error) = connect(port, "tidemark", "tidemark", || !matches!(process.try_wait(), Ok(None))).await {
+            let _ = process.kill();
+            let _ = process.wait();
+            let log = std::fs::read_to_string(data.path().join("server.log")).unwrap_or_default();
+            bail!("tidemark serve did not start: {error:#}\n{log}");
+        }
+        Ok(Tidemark { process, port, data })
+    }
+
+    pub async fn session(&self) -> Result<Session> {
+        let client = connect(self.port, "tidemark", "tidemark", || false).await?;
         client.batch_execute("SET TimeZone = 'UTC'").await?;
-        Ok(Tidemark { process, client, data })
+        Ok(Session { client, lookups: 0 })
     }
 
     /// The end of the server's log, for a failure's report.
@@ -91,7 +105,9 @@ impl Tidemark {
         let lines: Vec<&str> = log.lines().collect();
         lines[lines.len().saturating_sub(20)..].join("\n")
     }
+}
 
+impl Session {
     async fn run(&self, sql: &str) -> Result<()> {
         self.client.batch_execute(sql).await.with_context(|| sql.to_owned())
     }
@@ -174,8 +190,41 @@ fn key_is(view: &Named<'_>, key: &[String]) -> String {
     conditions.collect::<Vec<_>>().join(" AND ")
 }
 
+/// That the key is one of these.
+fn key_is_among(view: &Named<'_>, keys: &[Vec<String>]) -> String {
+    match view.view.key.as_slice() {
+        [column] => {
+            let literals = keys.iter().flatten().map(|key| literal(key, view.source, column));
+            format!("{column} IN ({})", literals.collect::<Vec<_>>().join(", "))
+        }
+        _ => {
+            let each = keys.iter().map(|key| format!("({})", key_is(view, key)));
+            each.collect::<Vec<_>>().join(" OR ")
+        }
+    }
+}
+
+/// The answers of rows that begin with the view's key, in the order of the keys that were asked for.
+fn by_key(view: &Named<'_>, keys: &[Vec<String>], rows: &[SimpleQueryRow]) -> Result<Vec<Answer>> {
+    let width = view.view.key.len();
+    let mut found = BTreeMap::new();
+    for row in rows {
+        let key = (0..width).map(|i| row.try_get(i).map(|cell| cell.map(str::to_owned)));
+        let key: Vec<Option<String>> = key.collect::<Result<_, _>>()?;
+        let key: Vec<String> = key.into_iter().collect::<Option<_>>().context("a NULL key")?;
+        if let Some(twice) = found.insert(key, answer(row, width, view.view)?) {
+            bail!("two rows for one key, one of them {twice:?}");
+        }
+    }
+    let answers = keys.iter().map(|key| found.remove(&canonical_key(view, key))).collect();
+    match found.first_key_value() {
+        Some((key, _)) => bail!("a row of {key:?}, which nobody asked for"),
+        None => Ok(answers),
+    }
+}
+
 #[async_trait]
-impl UnderTest for Tidemark {
+impl UnderTest for Session {
     async fn create_source(&mut self, name: &str, source: &Source) -> Result<()> {
         for part in source.parts(name) {
             self.run(&source.create_sql(&part)).await?;
@@ -214,32 +263,40 @@ impl UnderTest for Tidemark {
     }
 
     async fn lookup_now(&mut self, view: &Named<'_>, keys: &[Vec<String>]) -> Result<Vec<Answer>> {
+        let columns = features(view.view, "");
+        self.lookups += 1;
+        if !self.lookups.is_multiple_of(ONE_BY_ONE) && !keys.is_empty() {
+            let (names, among) = (view.view.key.join(", "), key_is_among(view, keys));
+            let sql = format!("SELECT {names}, {columns} FROM {} WHERE {among}", view.name);
+            let rows = self.rows(&sql).await?;
+            return by_key(view, keys, &rows).context(sql);
+        }
         let mut answers = Vec::new();
         for key in keys {
-            let columns = features(view.view, "");
             let sql = format!("SELECT {columns} FROM {} WHERE {}", view.name, key_is(view, key));
             answers.push(at_most_one(&self.rows(&sql).await?, view.view)?);
         }
         Ok(answers)
     }
 
-    async fn lookup_as_of(&mut self, view: &Named<'_>, probes: &[Probe]) -> Result<Vec<Answer>> {
-        let mut answers = Vec::new();
-        for probe in probes {
-            let sql = format!(
-                "SELECT {} FROM {} FOR SYSTEM_TIME AS OF TIMESTAMPTZ '{}' WHERE {}",
-                features(view.view, ""),
-                view.name,
-                instant(probe.t_us),
-                key_is(view, &probe.key)
-            );
-            // Before its history starts a view has no values; by definition it then has no row either.
-            answers.push(match self.rows(&sql).await {
-                Err(error) if before_history(&error) => None,
-                rows => at_most_one(&rows?, view.view)?,
-            });
+    async fn lookup_as_of(&mut self, view: &Named<'_>, keys: &[Vec<String>], t_us: i64) -> Result<Vec<Answer>> {
+        if keys.is_empty() {
+            return Ok(vec![]);
         }
-        Ok(answers)
+        let sql = format!(
+            "SELECT {}, {} FROM {} FOR SYSTEM_TIME AS OF TIMESTAMPTZ '{}' WHERE {}",
+            view.view.key.join(", "),
+            features(view.view, ""),
+            view.name,
+            instant(t_us),
+            key_is_among(view, keys)
+        );
+        // Before its history starts a view has no values; by definition it then has no row either.
+        let rows = self.rows(&sql).await;
+        match rows {
+            Err(error) if before_history(&error) => Ok(vec![None; keys.len()]),
+            rows => by_key(view, keys, &rows?).context(sql),
+        }
     }
 
     async fn spine(&mut self, view: &Named<'_>, probes: &[Probe]) -> Result<Vec<Answer>> {

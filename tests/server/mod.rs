@@ -201,7 +201,8 @@ pub fn skipped(why: &str) -> Result<()> {
     let is_set = |name: &str| std::env::var_os(name).is_some_and(|set| !set.is_empty());
     // It has said itself what this machine does not allow.
     let allowed = (why.contains("TIDEMARK_SMALL_DISK") && is_set("TIDEMARK_TEST_NO_DISK"))
-        || (why.contains("TIDEMARK_TEST_CAPTURES") && is_set("TIDEMARK_TEST_NO_CAPTURES"));
+        || (why.contains("TIDEMARK_TEST_CAPTURES") && is_set("TIDEMARK_TEST_NO_CAPTURES"))
+        || (why.contains("go/.built") && is_set("TIDEMARK_TEST_NO_GO"));
     if is_set("TIDEMARK_TEST_NO_SKIP") && !allowed {
         bail!("this test would be skipped: {why}");
     }

@@ -47,6 +47,8 @@ const LANES: u64 = 2;
 const FAULTS: usize = 2;
 /// Events that are sent at once, and a broken message among them.
 const PIECE: usize = 20;
+/// For so long the catalog of the history is held in a long run; otherwise until a commit has failed.
+const HELD_LONG: Duration = Duration::from_secs(60);
 /// So many events at least: a minute and a half of event time, three windows.
 const EVENTS_MIN: usize = 900;
 /// Often enough that a fault meets them.
@@ -435,6 +437,15 @@ impl World<'_> {
         let client = self.server()?.connect().await?;
         let fails = "SELECT position('history: ' IN last_error) > 0 FROM tidemark.pipelines WHERE name = 'ever'";
         comes(&client, fails, "t").await?;
+        if std::env::var_os("TIDEMARK_TEST_LONG").is_some() {
+            // Commits fail one after the other, and messages go on coming.
+            let begun = Instant::now();
+            while begun.elapsed() < HELD_LONG {
+                self.send(1)?;
+                tokio::time::sleep(HELD_LONG / 60).await;
+            }
+            comes(&client, fails, "t").await?;
+        }
         drop(holder);
         self.send(1)?;
         comes(&client, "SELECT last_error FROM tidemark.pipelines WHERE name = 'ever'", "NULL").await

@@ -59,7 +59,7 @@ const CASES: &[(&str, &str, &str)] = &[
     ("42703", "undefined_column", "UPDATE t SET colour = 1"),
     ("42809", "wrong_object_type", "DELETE FROM f"),
     ("0A000", "feature_not_supported", "CREATE OR REPLACE FEATURE VIEW f AS SELECT k FROM s"),
-    ("0A000", "feature_not_supported", "CREATE INDEX x ON y (z)"),
+    ("0A000", "feature_not_supported", "CREATE SEQUENCE x"),
     (
         "0A000",
         "feature_not_supported",

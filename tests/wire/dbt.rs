@@ -24,6 +24,17 @@ select l.user_id, l.at, f.clicks_5m from {{ ref('labels') }} l
 asof left join {{ ref('user_clicks') }} f on l.user_id = f.user_id and l.at >= f.event_time
 where l.at < timestamptz '2026-11-01 12:10:00+00'";
 
+/// The same by MERGE, with an index, and a column that comes later.
+const MERGED: &str = "{{ config(materialized='incremental', incremental_strategy='merge', unique_key='user_id',
+  on_schema_change='append_new_columns', indexes=[{'columns': ['at']}]) }}
+select user_id, max(at) as at from {{ ref('labels') }} group by user_id";
+
+/// Both in schema `public_marts`.
+const TABLE_IN_MARTS: &str = "{{ config(materialized='table', schema='marts') }}
+select user_id, bought from {{ ref('labels') }}";
+const VIEW_IN_MARTS: &str = "{{ config(materialized='feature_view', schema='marts') }}
+select user_id, event_time, count(*) over (partition by user_id order by event_time) as clicks from {{ ref('clicks') }}";
+
 struct Project<'a> {
     python: String,
     folder: &'a Path,
@@ -132,6 +143,23 @@ async fn a_project_is_built_tested_left_alone_and_changed() -> Result<()> {
     let versions = "SELECT count(*) || ' ' || count(dbt_valid_to) FROM kept WHERE user_id = 7";
     ensure!(value(&client, versions).await?.as_deref() == Some("2 1"));
 
+    // By MERGE, and with a further column.
+    let model = example.join("models/merged.sql");
+    fs::write(&model, MERGED)?;
+    project.run(&["run", "--select", "merged"]).await?;
+    client.batch_execute("DELETE FROM merged WHERE user_id = 7").await?;
+    let again = project.run(&["run", "--select", "merged"]).await?;
+    ensure!(again.contains("MERGE 3"), "{again}");
+    ensure!(
+        value(&client, "SELECT count(*) || ' ' || count(DISTINCT user_id) FROM merged").await?.as_deref()
+            == Some("3 3")
+    );
+    fs::write(&model, MERGED.replace("max(at) as at", "max(at) as at, bool_or(bought) as bought"))?;
+    project.run(&["run", "--select", "merged"]).await?;
+    ensure!(
+        value(&client, "SELECT count(bought) || ' ' || sum(bought::int) FROM merged").await?.as_deref() == Some("3 1")
+    );
+
     // A training set is made, and with the same text refreshed.
     fs::write(example.join("models/learnt.sql"), LEARNT)?;
     for done in ["SELECT 2", "REFRESH TRAINING SET"] {
@@ -142,6 +170,18 @@ async fn a_project_is_built_tested_left_alone_and_changed() -> Result<()> {
                 == Some("2")
         );
     }
+
+    // A custom schema: made by dbt, and found again.
+    fs::write(example.join("models/bought_of.sql"), TABLE_IN_MARTS)?;
+    fs::write(example.join("models/clicks_of.sql"), VIEW_IN_MARTS)?;
+    for left in [0, 1] {
+        let made = project.run(&["run", "--select", "bought_of", "clicks_of"]).await?;
+        ensure!(made.matches("UNCHANGED").count() == left, "{made}");
+    }
+    let there = "SELECT string_agg(table_name, ' ' ORDER BY table_name) FROM information_schema.tables WHERE table_schema = 'public_marts'";
+    ensure!(value(&client, there).await?.as_deref() == Some("bought_of clicks_of"));
+    let same = "SELECT count(*) FROM public_marts.clicks_of c JOIN user_clicks u ON c.user_id = u.user_id";
+    ensure!(value(&client, same).await? == value(&client, "SELECT count(*) FROM user_clicks").await?);
 
     project.run(&["docs", "generate"]).await?;
     let catalog = fs::read_to_string(example.join("target/catalog.json"))?;

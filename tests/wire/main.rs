@@ -1,5 +1,5 @@
-//! Real clients at a real server: tokio-postgres in binary, COPY in all its formats, cancellation, 500 connections, psql, passwords and TLS, and
-//! what 35 clients were recorded to send.
+//! Real clients at a real server: tokio-postgres in binary, COPY in all its formats, cancellation, 500 connections, psql, drivers of Python,
+//! Node, Go and Java, passwords and TLS, what 35 clients were recorded to send, and bytes that nobody should.
 
 // The seams rule the product; a test may wait for a server and run clients beside each other.
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)]
@@ -11,15 +11,20 @@ mod binary;
 mod cancel;
 mod captures;
 mod changes;
+mod clients;
 mod copy;
 mod cursors;
 mod dbt;
 mod deprecated;
 mod fingerprint;
+mod hostile;
+mod idle;
 mod locked;
 mod many;
 mod names;
 mod notify;
 mod parameters;
+mod process;
 mod psql;
 mod python;
+mod soak;

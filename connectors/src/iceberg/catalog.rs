@@ -19,7 +19,21 @@ use tidemark_engine::seam::{SeamError, SeamResult};
 
 /// Readers find our tables under this catalog name: a SQL catalog's rows are keyed by it.
 pub const CATALOG: &str = "tidemark";
-pub const NAMESPACE: &str = "public";
+/// Of a table whose name says no other.
+const NAMESPACE: &str = "public";
+
+/// The namespace and the name in it of a history table: `namespace.table`, or `table` in `public`. A namespace has no dot.
+pub fn place(name: &str) -> (&str, &str) {
+    name.split_once('.').unwrap_or((NAMESPACE, name))
+}
+
+/// The same put together.
+fn placed((namespace, name): (String, String)) -> String {
+    match namespace == NAMESPACE && !name.contains('.') {
+        true => name,
+        false => format!("{namespace}.{name}"),
+    }
+}
 
 /// How long a writer waits for another process (PyIceberg, a Spark job) that holds the catalog file.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
@@ -45,7 +59,6 @@ pub struct CatalogFile {
     files: FileIO,
     runtime: Runtime,
     pool: SqlitePool,
-    namespace: NamespaceIdent,
 }
 
 impl CatalogFile {
@@ -79,12 +92,12 @@ impl CatalogFile {
             files: FileIOBuilder::new(Arc::new(LocalFsStorageFactory)).build(),
             runtime: Runtime::try_current().map_err(failed)?,
             pool,
-            namespace: NamespaceIdent::new(NAMESPACE.to_string()),
         })
     }
 
     pub fn ident(&self, name: &str) -> TableIdent {
-        TableIdent::new(self.namespace.clone(), name.to_string())
+        let (namespace, name) = place(name);
+        TableIdent::new(NamespaceIdent::new(namespace.to_string()), name.to_string())
     }
 
     /// The table as it is now, never a cached one; `None` where there is no such table.
@@ -113,8 +126,8 @@ impl CatalogFile {
              WHERE catalog_name = ? AND table_namespace = ? AND table_name = ?",
         )
         .bind(CATALOG)
-        .bind(NAMESPACE)
-        .bind(name)
+        .bind(place(name).0)
+        .bind(place(name).1)
         .fetch_optional(&self.pool)
         .await
         .map_err(|error| sql_error(&format!("reading history table \"{name}\""), &error))?;
@@ -123,27 +136,25 @@ impl CatalogFile {
 
     /// The tables whose folder was made for this view, by its name. Names can look alike: the properties decide.
     pub async fn made_for(&self, view: ObjectId) -> SeamResult<Vec<String>> {
-        let rows: Vec<(String,)> = sqlx::query_as(
-            "SELECT table_name FROM iceberg_tables \
-             WHERE catalog_name = ? AND table_namespace = ? AND metadata_location LIKE ? ORDER BY table_name",
+        let rows: Vec<(String, String)> = sqlx::query_as(
+            "SELECT table_namespace, table_name FROM iceberg_tables \
+             WHERE catalog_name = ? AND metadata_location LIKE ? ORDER BY table_namespace, table_name",
         )
         .bind(CATALOG)
-        .bind(NAMESPACE)
         .bind(format!("%-{view}-%"))
         .fetch_all(&self.pool)
         .await
         .map_err(|error| sql_error(&format!("looking for the history table of view {view}"), &error))?;
-        Ok(rows.into_iter().map(|(name,)| name).collect())
+        Ok(rows.into_iter().map(placed).collect())
     }
 
     /// The tables whose folder was made for a view that is not among these, by its name (`name-view-random`).
     pub async fn made_for_others(&self, views: &BTreeSet<ObjectId>) -> SeamResult<Vec<String>> {
-        let rows: Vec<(String, String)> = sqlx::query_as(
-            "SELECT table_name, metadata_location FROM iceberg_tables \
-             WHERE catalog_name = ? AND table_namespace = ? AND metadata_location IS NOT NULL ORDER BY table_name",
+        let rows: Vec<(String, String, String)> = sqlx::query_as(
+            "SELECT table_namespace, table_name, metadata_location FROM iceberg_tables \
+             WHERE catalog_name = ? AND metadata_location IS NOT NULL ORDER BY table_namespace, table_name",
         )
         .bind(CATALOG)
-        .bind(NAMESPACE)
         .fetch_all(&self.pool)
         .await
         .map_err(|error| sql_error("looking for history tables without a view", &error))?;
@@ -152,17 +163,25 @@ impl CatalogFile {
             let view = folder.rsplit('-').nth(1).and_then(|view| view.parse().ok()).map(ObjectId);
             view.is_some_and(|view| !views.contains(&view))
         };
-        Ok(rows.into_iter().filter(|(_, location)| is_other(location)).map(|(name, _)| name).collect())
+        let others = rows.into_iter().filter(|(.., location)| is_other(location));
+        Ok(others.map(|(namespace, name, _)| placed((namespace, name))).collect())
+    }
+
+    /// A namespace is there as soon as something is in it, and stays.
+    async fn add_namespace(&self, name: &str) -> SeamResult<()> {
+        let added = sqlx::query(OUR_NAMESPACE).bind(CATALOG).bind(place(name).0).execute(&self.pool).await;
+        added.map(drop).map_err(|error| sql_error(&format!("preparing the namespace of \"{name}\""), &error))
     }
 
     pub async fn insert(&self, name: &str, metadata_location: &str) -> SeamResult<()> {
+        self.add_namespace(name).await?;
         let result = sqlx::query(
             "INSERT INTO iceberg_tables (catalog_name, table_namespace, table_name, metadata_location, iceberg_type) \
              VALUES (?, ?, ?, ?, 'TABLE')",
         )
         .bind(CATALOG)
-        .bind(NAMESPACE)
-        .bind(name)
+        .bind(place(name).0)
+        .bind(place(name).1)
         .bind(metadata_location)
         .execute(&self.pool)
         .await;
@@ -184,8 +203,8 @@ impl CatalogFile {
         .bind(to)
         .bind(from)
         .bind(CATALOG)
-        .bind(NAMESPACE)
-        .bind(name)
+        .bind(place(name).0)
+        .bind(place(name).1)
         .bind(from)
         .execute(&self.pool)
         .await
@@ -201,8 +220,8 @@ impl CatalogFile {
     pub async fn remove(&self, name: &str) -> SeamResult<()> {
         sqlx::query("DELETE FROM iceberg_tables WHERE catalog_name = ? AND table_namespace = ? AND table_name = ?")
             .bind(CATALOG)
-            .bind(NAMESPACE)
-            .bind(name)
+            .bind(place(name).0)
+            .bind(place(name).1)
             .execute(&self.pool)
             .await
             .map_err(|error| sql_error(&format!("dropping history table \"{name}\""), &error))?;
@@ -210,13 +229,16 @@ impl CatalogFile {
     }
 
     pub async fn rename(&self, from: &str, to: &str) -> SeamResult<()> {
+        self.add_namespace(to).await?;
         let result = sqlx::query(
-            "UPDATE iceberg_tables SET table_name = ? WHERE catalog_name = ? AND table_namespace = ? AND table_name = ?",
+            "UPDATE iceberg_tables SET table_namespace = ?, table_name = ? \
+             WHERE catalog_name = ? AND table_namespace = ? AND table_name = ?",
         )
-        .bind(to)
+        .bind(place(to).0)
+        .bind(place(to).1)
         .bind(CATALOG)
-        .bind(NAMESPACE)
-        .bind(from)
+        .bind(place(from).0)
+        .bind(place(from).1)
         .execute(&self.pool)
         .await;
         match result {

@@ -37,8 +37,9 @@ const DICTIONARY_BYTES: usize = 64 << 10;
 /// apart, bounds say nothing and the filter says that a key is not there. One key in a hundred is looked for in vain: 10
 /// bits for each key, which at two steps a key is a hundredth of the file; parquet folds a filter that was made for more.
 const FALSE_POSITIVES: f64 = 0.01;
-/// Rows that are put together at a time, in order, before they are encoded.
-const GATHERED_ROWS: usize = 1 << 16;
+/// Rows that are put together at a time, in order, before they are encoded: a batch of the engine's. Some ten milliseconds of
+/// work, after which others have their turn.
+const GATHERED_ROWS: usize = 1 << 14;
 
 /// Writes the steps below the table's location and adds each file's location to `written` before its first byte, so
 /// that the caller can remove them all if the commit does not happen. The names contain the commit's id: names that only count would be used again by the next process, and overwrite live
@@ -70,6 +71,7 @@ pub async fn write_steps(
             let to = places.end.min(from + GATHERED_ROWS);
             let rows = rows.gather(from..to).map_err(SeamError::not_done)?;
             writer.write(&rows).await.map_err(|error| disk::failed(&what, &error))?;
+            tokio::task::yield_now().await;
         }
         files.extend(close_file(base, history, writer, partition).await?);
     }

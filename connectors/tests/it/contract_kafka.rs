@@ -35,6 +35,7 @@ fn relation(columns: Vec<Column>, options: &[(&str, &str)]) -> Relation {
         retention_us: None,
         dead_letter_retention_us: None,
         includes: vec![],
+        layout: Default::default(),
         options: options.chain([("connector".to_string(), "kafka".to_string())]).collect(),
         sql: String::new(),
     }

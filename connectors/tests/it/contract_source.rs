@@ -374,6 +374,50 @@ async fn a_log_opened_with_other_columns_names_the_column() {
 }
 
 #[tokio::test]
+async fn a_log_takes_further_columns_and_keeps_the_records_from_before_as_they_were() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let wider = |name_is_needed: bool| -> SchemaRef {
+        Arc::new(Schema::new(vec![
+            Field::new("id", DataType::Int64, false),
+            Field::new("name", DataType::Utf8, !name_is_needed),
+            Field::new("more", DataType::Int64, true),
+        ]))
+    };
+    let wide = |ids: std::ops::Range<i64>| {
+        let narrow = batch(ids, 1);
+        let more = narrow.rows.column(0).clone();
+        let columns = [narrow.rows.columns(), &[more]].concat();
+        let rows = RecordBatch::try_new(wider(false), columns).expect("a batch");
+        SourceBatch { rows, ..narrow }
+    };
+    let widths = |batches: &[SourceBatch]| batches.iter().map(|b| b.rows.num_columns()).collect::<Vec<_>>();
+
+    let log = open_log(dir.path(), &LogSettings::default()).expect("a log");
+    log.append(vec![batch(0..2, 1)]).await.expect("an append");
+    log.widen(wider(true)).await.expect_err("a column that may be NULL cannot be needed");
+    log.widen(wider(false)).await.expect("further columns");
+    log.append(vec![batch(2..3, 1)]).await.expect_err("a record without the column");
+    assert_eq!(widths(&read(&log, 0, 100).await), [2]);
+    assert_eq!(log.append(vec![wide(2..4), wide(4..4)]).await.expect("an append"), at(5));
+    assert_eq!(widths(&read(&log, 0, 100).await), [2, 3, 3]);
+    drop(log);
+
+    // As after a crash that came before the first append of the new kind, and once more.
+    open_log(dir.path(), &LogSettings::default()).expect_err("fewer columns than it has");
+    for ids in [4..6, 6..8] {
+        let log = EmbeddedLog::open(&dir.path().join("log"), wider(false), LogSettings::default()).expect("a log");
+        log.append(vec![wide(ids)]).await.expect("an append");
+        let all = read(&log, 0, 100).await;
+        let ids: Vec<i64> =
+            all.iter().flat_map(|b| b.rows.column(0).as_primitive::<Int64Type>().values().to_vec()).collect();
+        assert_eq!(ids, (0..ids.len() as i64).collect::<Vec<_>>());
+        assert_eq!(widths(&all)[..3], [2, 3, 3]);
+        // From the middle, over the place where the columns change.
+        assert_eq!(widths(&read(&log, 1, 1).await)[..2], [2, 3]);
+    }
+}
+
+#[tokio::test]
 async fn dropped_files_are_gone_and_dropping_again_is_no_error() {
     let dir = tempfile::tempdir().expect("a directory");
     let log = open_log(dir.path(), &LogSettings::default()).expect("a log");

@@ -328,10 +328,18 @@ fn clicks() -> Object {
         retention_us: None,
         dead_letter_retention_us: None,
         includes: vec![],
+        layout: Default::default(),
         options: BTreeMap::new(),
         sql: String::new(),
     };
-    Object { id: CLICKS, name: "clicks".to_string(), created_us: 0, comment: None, body: Body::Source(relation) }
+    Object {
+        id: CLICKS,
+        name: "clicks".to_string(),
+        created_us: 0,
+        comment: None,
+        place: Default::default(),
+        body: Body::Source(relation),
+    }
 }
 
 fn per_user() -> Object {
@@ -353,7 +361,14 @@ fn per_user() -> Object {
         through: vec![],
         history_start_us: None,
     };
-    Object { id: PER_USER, name: "per_user".to_string(), created_us: 0, comment: None, body: Body::FeatureView(view) }
+    Object {
+        id: PER_USER,
+        name: "per_user".to_string(),
+        created_us: 0,
+        comment: None,
+        place: Default::default(),
+        body: Body::FeatureView(view),
+    }
 }
 
 /// Rows as user and minute after ten.

@@ -145,10 +145,11 @@ fn relation(id: ObjectId, name: &str, ints: [&str; 3], delay: i64) -> Object {
         dead_letter_retention_us: None,
         options: BTreeMap::new(),
         includes: vec![],
+        layout: Default::default(),
         sql: String::new(),
     };
     let body = if is_table { Body::Table(relation) } else { Body::Source(relation) };
-    Object { id, name: name.to_string(), created_us: 0, comment: None, body }
+    Object { id, name: name.to_string(), created_us: 0, comment: None, place: Default::default(), body }
 }
 
 fn view(i: usize) -> Object {
@@ -175,7 +176,14 @@ fn view(i: usize) -> Object {
         history_start_us: None,
     };
     let id = ObjectId(FIRST_VIEW + i as u32);
-    Object { id, name: name.to_string(), created_us: 0, comment: None, body: Body::FeatureView(view) }
+    Object {
+        id,
+        name: name.to_string(),
+        created_us: 0,
+        comment: None,
+        place: Default::default(),
+        body: Body::FeatureView(view),
+    }
 }
 
 struct World {
@@ -233,10 +241,10 @@ type Admitted = Vec<(i64, [i64; 3])>;
 
 async fn admitted(engine: &Engine, id: ObjectId) -> Admitted {
     let source = engine.source(id).expect("it runs");
-    let (mut from, end) = source.log.range().await.expect("a range");
+    let (mut from, end) = source.log().range().await.expect("a range");
     let mut rows = vec![];
     while from.get(0) < end.get(0) {
-        for batch in source.log.poll(&from, 1024).await.expect("records") {
+        for batch in source.log().poll(&from, 1024).await.expect("records") {
             from.set(0, batch.end_offset());
             let decision = batch.admission.clone().expect("a decision");
             let rejected: BTreeSet<u32> = decision.rejected.iter().map(|reject| reject.row).collect();

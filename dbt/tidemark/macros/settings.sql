@@ -23,7 +23,7 @@
 {# The statement that made an object, or none. `catalog` is one of tidemark's tables, `column` where it has the statement. #}
 {% macro definition_of(relation, catalog, column='definition') -%}
   {%- set found = run_query(
-    "select " ~ column ~ " from tidemark." ~ catalog ~ " where name = '" ~ relation.identifier ~ "'"
+    "select " ~ column ~ " from tidemark." ~ catalog ~ " where name = '" ~ relation.identifier ~ "' and schema = '" ~ relation.schema ~ "'"
   ) -%}
   {{ return(found.columns[0].values()[0] if found is not none and found.rows | length > 0 else none) }}
 {%- endmacro %}

@@ -2,8 +2,8 @@
 
 use super::seam;
 use crate::{
-    runtime::{Plain, SourceRuntime},
-    seam::Positions,
+    runtime::{Plain, SourceRuntime, records_of},
+    seam::{Positions, Source},
     value::array_of,
 };
 use arrow::{
@@ -30,6 +30,8 @@ use tidemark_catalog::{ObjectId, UTC};
 
 pub struct LogTable {
     source: Arc<SourceRuntime>,
+    /// As it was when the statement began.
+    log: Arc<dyn Source>,
     schema: SchemaRef,
     /// Where each row is in the log comes first, [`ROW_COLUMN`](tidemark_planner::table::ROW_COLUMN).
     placed: bool,
@@ -39,12 +41,12 @@ pub struct LogTable {
 
 impl LogTable {
     pub fn new(source: Arc<SourceRuntime>) -> Self {
-        LogTable { schema: source.schema.clone(), source, placed: false, range: None }
+        LogTable { schema: source.schema(), log: source.log(), source, placed: false, range: None }
     }
 
     /// The same with the rows' places, for statements that change them.
     pub fn placed(source: Arc<SourceRuntime>, schema: SchemaRef) -> Self {
-        LogTable { source, schema, placed: true, range: None }
+        LogTable { log: source.log(), source, schema, placed: true, range: None }
     }
 
     /// The rows as they were when the log had these offsets.
@@ -79,7 +81,7 @@ impl TableProvider for LogTable {
     ) -> DfResult<Arc<dyn ExecutionPlan>> {
         let rows = match (&self.range, self.placed) {
             (Some((_, to)), _) if self.source.has_key() => {
-                Some(self.source.current_rows_at(to).await.map_err(seam)?.batch(&self.source.schema))
+                Some(self.source.current_rows_at(to).await.map_err(seam)?.batch(&self.source.schema()))
             }
             (_, true) => self.source.placed_rows().map(|placed| place(&self.schema, placed?)),
             (_, false) => self.source.current_rows(),
@@ -93,8 +95,8 @@ impl TableProvider for LogTable {
             Some((from, to)) => (from.clone(), self.source.shown_at(to.get(0)).await.map_err(seam)?),
             None => self.source.shown().await.map_err(seam)?,
         };
-        let (source, schema) = (self.source.clone(), self.schema.clone());
-        let stream = LogStream { source, schema, from, shown, placed: self.placed };
+        let (log, schema) = (self.log.clone(), self.schema.clone());
+        let stream = LogStream { log, schema, from, shown, placed: self.placed };
         let table = StreamingTable::try_new(self.schema(), vec![Arc::new(stream)])?;
         table.scan(state, projection, filters, limit).await
     }
@@ -107,7 +109,7 @@ fn place(schema: &SchemaRef, (rows, offsets): (RecordBatch, UInt64Array)) -> Res
 }
 
 struct LogStream {
-    source: Arc<SourceRuntime>,
+    log: Arc<dyn Source>,
     schema: SchemaRef,
     from: Positions,
     shown: Plain,
@@ -126,15 +128,15 @@ impl PartitionStream for LogStream {
     }
 
     fn execute(&self, _: Arc<TaskContext>) -> SendableRecordBatchStream {
-        let (source, schema, placed) = (self.source.clone(), self.schema.clone(), self.placed);
+        let (log, schema, placed) = (self.log.clone(), self.schema.clone(), self.placed);
         let begun = (self.from.clone(), self.shown.clone());
         let batches = futures::stream::try_unfold(begun, move |(from, shown)| {
-            let (source, schema) = (source.clone(), schema.clone());
+            let (log, schema) = (log.clone(), schema.clone());
             async move {
                 if from.get(0) >= shown.end {
                     return Ok(None);
                 }
-                let (records, next) = source.records(&from).await.map_err(seam)?;
+                let (records, next) = records_of(log.as_ref(), &from).await.map_err(seam)?;
                 if next == from {
                     return Ok(None);
                 }
@@ -177,7 +179,7 @@ impl VersionsTable {
 
     /// All versions; of several at one instant of one key, the last.
     async fn versions(&self) -> DfResult<RecordBatch> {
-        let (mut from, _) = self.source.log.range().await.map_err(seam)?;
+        let (mut from, _) = self.source.log().range().await.map_err(seam)?;
         let (primary_key, event_time) = {
             let relation = self.source.relation.read();
             (relation.primary_key.clone(), relation.event_time.unwrap_or(0))
@@ -206,7 +208,8 @@ impl VersionsTable {
         }
         let times: Vec<i64> = latest.keys().map(|(_, at)| *at).collect();
         let rows: Vec<_> = latest.into_values().collect();
-        let n = self.source.schema.fields().len();
+        // Behind the table's columns stand `_op` and `_event_time`.
+        let n = self.schema.fields().len().saturating_sub(2);
         let mut columns = (0..n)
             .map(|i| match i == event_time {
                 true => {

@@ -5,7 +5,7 @@ use super::{
     plain::Plain,
     source::{Incoming, Inner, Wish},
 };
-use crate::seam::{Removal, SeamError};
+use crate::seam::{Removal, SeamError, SeamResult};
 use arrow::{
     array::{BooleanArray, UInt64Array},
     compute::filter_record_batch,
@@ -13,7 +13,7 @@ use arrow::{
 };
 use datafusion::error::DataFusionError;
 use std::{collections::HashSet, sync::Arc};
-use tidemark_catalog::ObjectId;
+use tidemark_catalog::{ObjectId, Relation};
 use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard};
 
 /// Rows that go and rows that come.
@@ -59,6 +59,14 @@ impl Engine {
         Ok(Alone { _held: source.writers.clone().write_owned().await, source })
     }
 
+    /// The table has other columns from here on: the catalog says so already.
+    ///
+    /// # Errors
+    /// Its log cannot have them; after a restart it would not open either.
+    pub async fn alter_columns(&self, alone: Alone, relation: Relation) -> SeamResult<()> {
+        alone.source.lay_out(relation).await
+    }
+
     /// When this returns, the change is as durable as the log's fsync setting says, and visible; the views over the table have
     /// given up what went.
     ///
@@ -74,6 +82,8 @@ impl Engine {
 impl SourceRuntime {
     async fn change(&self, change: Change, begun_us: i64, seams: &Seams) -> Result<IngestReport, IngestError> {
         let mut inner = self.lock().await;
+        self.check_columns(&change.added)?;
+        self.check_columns(&change.deleted)?;
         let incoming = match &self.plain {
             Some(plain) => {
                 let plain = plain.read().clone();
@@ -132,7 +142,7 @@ impl SourceRuntime {
         }
         let mut incoming: Vec<Incoming> = added.into_iter().map(Incoming::rows).collect();
         if incoming.is_empty() {
-            incoming.push(Incoming::rows(RecordBatch::new_empty(self.schema.clone())));
+            incoming.push(Incoming::rows(RecordBatch::new_empty(self.schema())));
         }
         incoming[0].removal = removal;
         Ok(incoming)
@@ -140,7 +150,7 @@ impl SourceRuntime {
 
     /// All rows that count.
     async fn left(&self, plain: &Plain) -> Result<Vec<RecordBatch>, IngestError> {
-        let mut from = self.log.range().await?.0;
+        let mut from = self.log().range().await?.0;
         let mut left = vec![];
         loop {
             let (records, next) = self.records(&from).await?;
@@ -161,11 +171,13 @@ impl SourceRuntime {
 
     /// The rows of a table with a primary key, by key; `None` for other relations.
     pub fn current_rows(&self) -> Option<Result<RecordBatch, arrow::error::ArrowError>> {
-        Some(self.table.as_ref()?.read().batch(&self.schema))
+        let table = self.table.as_ref()?.read();
+        Some(table.batch(&self.schema()))
     }
 
     /// The same with their places in the log.
     pub fn placed_rows(&self) -> Option<Result<(RecordBatch, UInt64Array), arrow::error::ArrowError>> {
-        Some(self.table.as_ref()?.read().placed(&self.schema))
+        let table = self.table.as_ref()?.read();
+        Some(table.placed(&self.schema()))
     }
 }

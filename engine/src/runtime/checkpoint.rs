@@ -12,9 +12,8 @@ use super::{
 };
 use crate::{
     seam::{CommitTag, Keyspace, Positions, SeamError, SeamResult, WriteBatch},
-    view::{Frozen, Pending, Step},
+    view::{Frozen, Pending, by_key},
 };
-use arrow::record_batch::RecordBatch;
 use serde::Serialize;
 use std::sync::{
     Arc,
@@ -24,7 +23,7 @@ use tidemark_catalog::ObjectId;
 use tokio::sync::MutexGuard;
 
 /// Steps per batch handed to history.
-const STEPS_PER_BATCH: usize = 65_536;
+const STEPS_PER_BATCH: usize = 16_384;
 
 /// Sources and the views over them as they stand at one moment, noted under the sources' locks.
 struct Stand {
@@ -109,8 +108,8 @@ impl Saving {
     }
 
     /// The changed keys, and how far the view is.
-    fn write(&self) -> SeamResult<WriteBatch> {
-        let mut batch = self.view.state.take_frozen(&self.frozen)?;
+    async fn write(&self) -> SeamResult<WriteBatch> {
+        let mut batch = self.view.state.take_frozen(&self.frozen).await?;
         let Frozen { generation, frontier_us, keys, events, stale, behind } = &self.frozen;
         let progress = ViewProgress {
             format: STATE_FORMAT,
@@ -130,9 +129,9 @@ impl Saving {
         Ok(batch)
     }
 
-    fn saved(mut self) -> SeamResult<()> {
+    async fn saved(mut self) -> SeamResult<()> {
         self.is_saved = true;
-        self.view.state.set_saved(&self.frozen)
+        self.view.state.set_saved(&self.frozen).await
     }
 
     /// Nobody can tell whether it was saved. To take it for lost would take its keys out of what a start may go by: the view stands
@@ -175,7 +174,7 @@ impl Group {
 /// What is saved must never be ahead of the logs.
 async fn sync(sources: &[Arc<SourceRuntime>]) -> SeamResult<()> {
     for source in sources {
-        source.log.sync().await?;
+        source.log().sync().await?;
     }
     Ok(())
 }
@@ -248,7 +247,10 @@ impl Engine {
         let saving: Vec<Saving> = stand.views.iter().map(Saving::begin).collect();
         drop(locked);
         // Before history, which takes long: until they are taken, keys that change are copied first.
-        let writes: Vec<_> = saving.iter().map(Saving::write).collect();
+        let mut writes = Vec::with_capacity(saving.len());
+        for saving in &saving {
+            writes.push(saving.write().await);
+        }
         sync(sources).await?;
         let mut all = Ok(());
         let mut checkpointed = vec![];
@@ -303,7 +305,8 @@ impl Engine {
                 Ok(true) => {
                     let view = saving.view.clone();
                     checkpointed.push(view.state.id);
-                    all = all.and(saving.saved());
+                    let settled = saving.saved().await;
+                    all = all.and(settled);
                     let forgotten = self.forget_replaced(&view).await;
                     all = all.and(forgotten);
                 }
@@ -368,12 +371,12 @@ impl Engine {
         };
         let recorded_us = self.seams.clock.now_us();
         let compiled = view.state.compiled.clone();
-        let steps: Vec<Step<'_>> = pending.chunks.iter().flat_map(|chunk| chunk.iter()).collect();
-        let batches = steps
-            .chunks(STEPS_PER_BATCH)
-            .map(|steps| compiled.steps(steps, Some(recorded_us)))
-            .collect::<Result<Vec<RecordBatch>, _>>()
-            .map_err(SeamError::not_done)?;
+        let mut batches = vec![];
+        for steps in by_key(&pending.chunks).chunks(STEPS_PER_BATCH) {
+            batches.push(compiled.steps(steps, Some(recorded_us)).map_err(SeamError::not_done)?);
+            // Lookups and feeds run on the same threads.
+            tokio::task::yield_now().await;
+        }
         let table = view.history.read().clone();
         if let Err(error) = self.seams.history.append(&table, batches, &tag).await {
             // It may have happened all the same; or the one before it did, of which nobody could tell at the time.

@@ -103,8 +103,8 @@ impl Engine {
             return Ok(());
         }
         let keep_from_us = Some(self.seams.clock.now_us().saturating_sub(retention_us));
-        let kept = source.log.kept_from(positions, keep_from_us).await?;
-        if kept == source.log.range().await?.0 {
+        let kept = source.log().kept_from(positions, keep_from_us).await?;
+        if kept == source.log().range().await?.0 {
             return Ok(());
         }
         let mut extent = source.extent();
@@ -112,7 +112,7 @@ impl Engine {
             // The decision on the last record that goes has the greatest event time up to it.
             let mut last = kept.clone();
             last.set(*partition, first.saturating_sub(1));
-            let batches = source.log.poll(&last, 1).await?;
+            let batches = source.log().poll(&last, 1).await?;
             let decision = batches.into_iter().find(|batch| batch.partition == *partition).and_then(|b| b.admission);
             if let Some(removed_us) = decision.map(|d| d.max_event_us).filter(|us| *us > i64::MIN) {
                 extent.removed_us = extent.removed_us.max(Some(removed_us));
@@ -121,6 +121,6 @@ impl Engine {
         let batch = WriteBatch { puts: vec![extent.put(source.id)?], deletes: vec![] };
         self.seams.state.checkpoint(batch).await?;
         source.set_extent(extent);
-        source.log.commit(positions, keep_from_us).await
+        source.log().commit(positions, keep_from_us).await
     }
 }

@@ -151,7 +151,7 @@ impl SourceRuntime {
     pub async fn shown(&self) -> SeamResult<(Positions, Plain)> {
         // Before the log's beginning, which may move on as long as nobody holds what is there.
         let plain = self.plain.as_ref().map(|plain| plain.read().clone());
-        let (from, end) = self.log.range().await?;
+        let (from, end) = self.log().range().await?;
         Ok((from, plain.unwrap_or_else(|| Plain { end: end.get(0), ..Plain::default() })))
     }
 
@@ -161,7 +161,7 @@ impl SourceRuntime {
         if self.plain.is_none() {
             return Ok(plain);
         }
-        let mut from = self.log.range().await?.0;
+        let mut from = self.log().range().await?.0;
         while from.get(0) < end {
             let (records, next) = self.records(&from).await?;
             if next == from {
@@ -189,6 +189,6 @@ impl SourceRuntime {
         if is_read || noted.removed.below == 0 {
             return Ok(());
         }
-        self.log.commit(&Positions([(0, noted.removed.below)].into()), Some(i64::MAX)).await
+        self.log().commit(&Positions([(0, noted.removed.below)].into()), Some(i64::MAX)).await
     }
 }

@@ -13,7 +13,7 @@ use super::{DeadLetter, Engine, SourceRuntime, ViewRuntime, source::Inner};
 use crate::{
     current::CurrentRows,
     dimension::Dimension,
-    seam::{Positions, SeamError, SeamResult},
+    seam::{Positions, SeamError, SeamResult, SourceBatch},
 };
 use datafusion::error::Result as DfResult;
 use std::sync::{
@@ -24,12 +24,15 @@ use tidemark_catalog::ObjectId;
 use tidemark_planner::feature::FeaturePlan;
 use tokio::sync::MutexGuard;
 
-/// Rows read from the log at a time: enough to amortise a batch, small enough to stay in cache.
-pub(super) const REPLAY_ROWS: usize = 8192;
+/// Rows read from the log at a time, as many as a COPY appends together: with many keys a key is gone to once for several of
+/// its steps, and some megabytes of rows wait in memory.
+pub(super) const REPLAY_ROWS: usize = 65_536;
 
 /// One source of a view.
 pub struct Reading {
     pub source: Arc<SourceRuntime>,
+    /// How many columns the source had when the view was planned: it reads those, and none that came since.
+    columns: usize,
     /// The source's frontier, as far as the view has its records.
     frontier_us: AtomicI64,
 }
@@ -67,7 +70,7 @@ impl Engine {
             let source = self
                 .source(id)
                 .ok_or_else(|| SeamError::NotDone(format!("a source of feature view \"{view}\" is not running")))?;
-            Ok(Reading { source, frontier_us: AtomicI64::new(i64::MIN) })
+            Ok(Reading { columns: source.schema().fields().len(), source, frontier_us: AtomicI64::new(i64::MIN) })
         };
         relations.into_iter().map(reading).collect()
     }
@@ -94,6 +97,15 @@ impl ViewRuntime {
 
     pub(super) fn reads(&self, source: ObjectId) -> bool {
         self.sources.iter().any(|reading| reading.source.id == source)
+    }
+
+    /// A batch of a source without the columns that came since the view was planned; `None`: none did.
+    pub(super) fn narrowed(&self, source: ObjectId, batch: &SourceBatch) -> DfResult<Option<SourceBatch>> {
+        let reading = self.sources.iter().find(|reading| reading.source.id == source);
+        let columns = reading.map(|reading| reading.columns).filter(|columns| *columns < batch.rows.num_columns());
+        let Some(columns) = columns else { return Ok(None) };
+        let rows = batch.rows.project(&(0..columns).collect::<Vec<_>>())?;
+        Ok(Some(SourceBatch { rows, ..batch.clone() }))
     }
 
     /// A source has come so far, and the view has all its records before that.
@@ -130,11 +142,11 @@ impl ViewRuntime {
             let (source, end) = (&reading.source, self.positions_in(i, positions));
             let is_table = self.is_joined(source.id);
             let mut from = match is_table {
-                true => source.log.range().await?.0,
+                true => source.log().range().await?.0,
                 false => self.positions_in(i, open),
             };
             while !from.0.is_empty() && from.get(0) < end.get(0) {
-                let batches = source.log.poll(&from, REPLAY_ROWS).await?;
+                let batches = source.log().poll(&from, REPLAY_ROWS).await?;
                 if batches.is_empty() {
                     break;
                 }
@@ -184,7 +196,7 @@ impl ViewRuntime {
         let mut letters = vec![];
         let mut logs = vec![];
         for (i, reading) in self.sources.iter().enumerate() {
-            let begin = reading.source.log.range().await?.0;
+            let begin = reading.source.log().range().await?.0;
             let from = from.map(|all| self.positions_in(i, all)).filter(|mine| !mine.0.is_empty());
             logs.push(Replay { reading, from: from.unwrap_or(begin), current: None, is_over: false });
         }
@@ -215,18 +227,24 @@ struct Replay<'a> {
 impl Replay<'_> {
     async fn step(&mut self, view: &ViewRuntime, letters: &mut Vec<DeadLetter>) -> SeamResult<()> {
         let source = &self.reading.source;
-        let batches = source.log.poll(&self.from, REPLAY_ROWS).await?;
+        let batches = source.log().poll(&self.from, REPLAY_ROWS).await?;
         self.is_over = batches.is_empty();
         if view.state.compiled.walk.versions && self.current.is_none() && !self.is_over {
             self.current = Some(source.current_rows_at(&self.from).await?);
         }
+        let (mut frontier_us, mut rows) = (i64::MIN, 0);
         for batch in batches {
             self.from.set(batch.partition, batch.end_offset());
             let decision = batch.admission.clone().unwrap_or_default();
+            frontier_us = frontier_us.max(decision.frontier_us);
+            rows += batch.rows.num_rows();
             let current = self.current.as_mut();
             let replaced = current.map(|current| current.take(&batch, &decision, true));
             let replaced = replaced.transpose().map_err(SeamError::not_done)?;
-            letters.extend(source.apply(view, &batch, replaced.as_ref()).map_err(SeamError::not_done)?);
+            letters.extend(source.put(view, &batch, replaced.as_ref()).map_err(SeamError::not_done)?);
+        }
+        if !self.is_over {
+            view.advance(source.id, frontier_us, rows).map_err(SeamError::not_done)?;
         }
         Ok(())
     }

@@ -13,6 +13,7 @@ use crate::{
     admission::{Admission, event_times},
     compiled::BatchRows,
     current::{CurrentRows, Replaced},
+    layout::laid_out,
     seam::{
         AdmittedBatch, Origin, Positions, Reject, RejectReason, Removal, SeamError, SeamResult, Source, SourceBatch,
     },
@@ -37,8 +38,10 @@ pub struct SourceRuntime {
     pub id: ObjectId,
     pub name: RwLock<String>,
     pub relation: RwLock<Relation>,
-    pub schema: SchemaRef,
-    pub log: Arc<dyn Source>,
+    /// Its columns, and its log with those.
+    pub(super) shape: RwLock<(SchemaRef, Arc<dyn Source>)>,
+    /// The log as it is kept.
+    pub(super) kept: Arc<dyn Source>,
     /// When it was created, by the server's clock.
     pub(super) created_us: i64,
     inner: tokio::sync::Mutex<Inner>,
@@ -153,6 +156,8 @@ impl IngestReport {
 
 #[derive(Debug, thiserror::Error)]
 pub enum IngestError {
+    #[error("the columns of \"{0}\" were changed while the statement ran")]
+    Altered(String),
     #[error("duplicate key value violates unique constraint \"{table}_pkey\"")]
     Duplicate { table: String, key: String },
     #[error("a row was not admitted to \"{table}\": {error}")]
@@ -177,7 +182,8 @@ impl SourceRuntime {
             .relation()
             .ok_or_else(|| SeamError::NotDone(format!("\"{}\" is no source or table", object.name)))?
             .clone();
-        let log = seams.logs.open(object.id, relation.schema())?;
+        let kept = seams.logs.open(object.id, relation.stored_schema())?;
+        let log = laid_out(&kept, &relation)?;
         let (start, end) = log.range().await?;
         let primary_key = &relation.primary_key;
         let table = (!primary_key.is_empty()).then(|| RwLock::new(CurrentRows::new(primary_key)));
@@ -202,10 +208,10 @@ impl SourceRuntime {
         }
         let source = SourceRuntime {
             id: object.id,
-            name: RwLock::new(object.name.clone()),
-            schema: relation.schema(),
+            name: RwLock::new(object.shown_name()),
+            shape: RwLock::new((relation.schema(), log)),
+            kept,
             relation: RwLock::new(relation),
-            log,
             created_us: object.created_us,
             frontier_us: AtomicI64::new(i64::MIN),
             max_event_us: AtomicI64::new(i64::MIN),
@@ -234,7 +240,7 @@ impl SourceRuntime {
             from = start;
         }
         loop {
-            let batches = source.log.poll(&from, REPLAY_ROWS).await?;
+            let batches = source.log().poll(&from, REPLAY_ROWS).await?;
             if batches.is_empty() {
                 break;
             }
@@ -348,6 +354,7 @@ impl SourceRuntime {
         seams: &Seams,
     ) -> Result<IngestReport, IngestError> {
         let mut inner = self.lock().await;
+        self.check_columns(&batches)?;
         if let Some(before) = origin.as_ref().and_then(|(origin, _)| inner.admission.partitions.taken_before(origin)) {
             let (partition, offset, next) = before;
             return Err(IngestError::TakenBefore { partition, offset, next });
@@ -406,7 +413,7 @@ impl SourceRuntime {
                 admission: Some(decision),
             });
         }
-        let end = self.log.append(group.clone()).await.map_err(|error| self.named(error))?;
+        let end = self.log().append(group.clone()).await.map_err(|error| self.named(error))?;
         // From here on it has happened. Offsets are consecutive up to the end.
         let offsets: u64 = group.iter().map(SourceBatch::end_offset).sum();
         let mut offset = end.get(0) - offsets;
@@ -430,6 +437,7 @@ impl SourceRuntime {
             vec![]
         });
         replaced.resize_with(group.len(), || None);
+        let (begin, rows) = (group[0].begin(), group.iter().map(|batch| batch.rows.num_rows()).sum());
         for (batch, replaced) in group.into_iter().zip(replaced) {
             let decision = batch.admission.clone().unwrap_or_default();
             self.count(&batch, &decision);
@@ -444,7 +452,7 @@ impl SourceRuntime {
             letters.extend(self.rejected(&batch, &decision));
             // One that failed on another of its sources is no longer at work here either.
             inner.views.retain(|view| !view.has_failed());
-            inner.views.retain(|view| match self.apply(view, &batch, replaced.as_ref()) {
+            inner.views.retain(|view| match self.put(view, &batch, replaced.as_ref()) {
                 Ok(unusable) => {
                     letters.extend(unusable);
                     true
@@ -456,6 +464,15 @@ impl SourceRuntime {
                 }
             });
         }
+        // Once for all of the group: a key has several steps at a time then, and is gone to once.
+        let frontier_us = inner.admission.frontier_us;
+        inner.views.retain(|view| {
+            let advanced = view.advance(self.id, frontier_us, rows);
+            if let Err(error) = &advanced {
+                view.fail(error, begin.clone(), now_us);
+            }
+            advanced.is_ok()
+        });
         self.publish(&inner.admission);
         self.meters.readable(&since, seams.clock.now_us());
         self.count_letters(inner, &letters);
@@ -507,13 +524,15 @@ impl SourceRuntime {
         self.lock().await.waiting.clone()
     }
 
-    /// One batch into one view, and the view's frontier after it.
-    pub(super) fn apply(
+    /// One batch into one view. The caller then advances the view to the frontier after it ([`ViewRuntime::advance`]).
+    pub(super) fn put(
         &self,
         view: &ViewRuntime,
         batch: &SourceBatch,
         replaced: Option<&Replaced>,
     ) -> DfResult<Vec<DeadLetter>> {
+        let narrowed = view.narrowed(self.id, batch)?;
+        let batch = narrowed.as_ref().unwrap_or(batch);
         let decision = batch.admission.clone().unwrap_or_default();
         let mut letters = vec![];
         self.each_branch(view, batch, &decision, replaced, |rows| {
@@ -532,7 +551,6 @@ impl SourceRuntime {
             }
         }
         view.state.pair(self.id, batch, &decision)?;
-        view.advance(self.id, decision.frontier_us, batch.rows.num_rows())?;
         Ok(letters)
     }
 
@@ -622,10 +640,10 @@ impl SourceRuntime {
             partition: 0,
             base_offset: 0,
             append_time_us: now_us,
-            rows: RecordBatch::new_empty(self.schema.clone()),
+            rows: RecordBatch::new_empty(self.schema()),
             admission: Some(decision),
         };
-        inner.end = self.log.append(vec![control]).await?;
+        inner.end = self.log().append(vec![control]).await?;
         inner.admission = admission;
         self.publish(&inner.admission);
         let end = inner.end.clone();
@@ -748,9 +766,9 @@ impl SourceRuntime {
     /// The rows of the table as they were at a position of the log.
     pub(crate) async fn current_rows_at(&self, position: &Positions) -> SeamResult<CurrentRows> {
         let mut current = CurrentRows::new(&self.relation.read().primary_key);
-        let mut from = self.log.range().await?.0;
+        let mut from = self.log().range().await?.0;
         loop {
-            let batches = self.log.poll(&from, REPLAY_ROWS).await?;
+            let batches = self.log().poll(&from, REPLAY_ROWS).await?;
             if batches.is_empty() {
                 return Ok(current);
             }
@@ -764,16 +782,6 @@ impl SourceRuntime {
             }
             tokio::task::yield_now().await;
         }
-    }
-
-    /// What the log has from a position on, at most about [`REPLAY_ROWS`], and where that ends.
-    pub async fn records(&self, from: &Positions) -> SeamResult<(Vec<SourceBatch>, Positions)> {
-        let mut next = from.clone();
-        let batches = self.log.poll(from, REPLAY_ROWS).await?;
-        for batch in &batches {
-            next.set(batch.partition, batch.end_offset());
-        }
-        Ok((batches, next))
     }
 }
 

@@ -1,7 +1,7 @@
 //! Where events come from.
 
-use super::SeamResult;
-use arrow::record_batch::RecordBatch;
+use super::{SeamError, SeamResult};
+use arrow::{datatypes::SchemaRef, record_batch::RecordBatch};
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -232,6 +232,12 @@ pub trait Source: Send + Sync {
 
     /// Makes everything appended so far durable, whatever the fsync setting.
     async fn sync(&self) -> SeamResult<()>;
+
+    /// From here on records have these columns: those that they have had, and further ones behind them; one that could not be
+    /// NULL may be. Records from before have the columns that they were appended with.
+    async fn widen(&self, schema: SchemaRef) -> SeamResult<()> {
+        Err(SeamError::NotDone(format!("this source cannot have further columns: {schema}")))
+    }
 
     /// Bytes that `append` has written since the source was opened; 0 where nobody counts them.
     fn appended_bytes(&self) -> u64 {

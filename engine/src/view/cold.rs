@@ -42,6 +42,8 @@ pub struct Cold {
     /// What the index says of instants before has been seen to: by history, and by the online store.
     pub(super) due: Watch,
     pub(super) online: Watch,
+    /// The index has nothing before this, but for what was entered late; that goes at the next start.
+    forgotten_us: AtomicI64,
     /// Keys have left memory before the online store had their values: it is to be filled from all keys once.
     pub(super) behind: AtomicBool,
     /// It is being filled.
@@ -113,6 +115,7 @@ impl Cold {
             left: Mutex::default(),
             due: Watch::new(),
             online: Watch::new(),
+            forgotten_us: AtomicI64::new(i64::MIN),
             behind: AtomicBool::new(false),
             catching_up: AtomicBool::new(false),
             refreshing: AtomicUsize::new(0),
@@ -283,32 +286,47 @@ impl Cold {
         Ok(vec![])
     }
 
-    /// The records that belong to a generation: a page of them.
-    pub(super) fn spilled_page(&self, generation: u64) -> SeamResult<Vec<(Vec<u8>, Vec<u8>)>> {
+    /// The records that belong to a generation, which gets no more of them: the page of them behind `after`, which then stands
+    /// behind the page. Nobody begins anew where records were removed: the store would pass over each of those again.
+    pub(super) fn spilled_page(
+        &self,
+        generation: u64,
+        after: &mut Option<Vec<u8>>,
+    ) -> SeamResult<Vec<(Vec<u8>, Vec<u8>)>> {
         if self.spilled.load(Ordering::Acquire) <= 0 {
             return Ok(vec![]);
         }
         let prefix = self.generation_prefix(generation);
-        let page = self.store.page(Keyspace::Spilled, &prefix, None, PAGE)?;
+        let page = self.store.page(Keyspace::Spilled, &prefix, after.as_deref(), PAGE)?;
+        if let Some((last, _)) = page.last() {
+            *after = Some(last.clone());
+        }
         Ok(page.into_iter().map(|(key, bytes)| (key[prefix.len()..].to_vec(), bytes)).collect())
     }
 
-    /// The checkpoint that a generation belongs to is finished: its records are the keys' states now.
-    pub(super) fn settle(&self, generation: u64) -> SeamResult<()> {
-        loop {
-            let page = self.spilled_page(generation)?;
-            if page.is_empty() {
-                return Ok(());
-            }
-            let mut batch = WriteBatch::default();
-            let count = page.len() as i64;
-            for (key, bytes) in page {
-                batch.deletes.push((Keyspace::Spilled, self.spilled_key(generation, &key)));
-                batch.puts.push((Keyspace::Keys, self.state_key(&key), bytes));
-            }
-            self.store.spill(batch)?;
-            self.spilled.fetch_sub(count, Ordering::Release);
+    /// The checkpoint that a generation belongs to is finished: its records are the keys' states now. Moves a page of them, and
+    /// says whether there was one.
+    pub(super) fn settle_page(&self, generation: u64, after: &mut Option<Vec<u8>>) -> SeamResult<bool> {
+        let page = self.spilled_page(generation, after)?;
+        if page.is_empty() {
+            return Ok(false);
         }
+        let mut batch = WriteBatch::default();
+        let count = page.len() as i64;
+        for (key, bytes) in page {
+            batch.deletes.push((Keyspace::Spilled, self.spilled_key(generation, &key)));
+            batch.puts.push((Keyspace::Keys, self.state_key(&key), bytes));
+        }
+        self.store.spill(batch)?;
+        self.spilled.fetch_sub(count, Ordering::Release);
+        Ok(true)
+    }
+
+    /// All of its pages.
+    pub(super) fn settle(&self, generation: u64) -> SeamResult<()> {
+        let mut after = None;
+        while self.settle_page(generation, &mut after)? {}
+        Ok(())
     }
 
     /// Takes a record of one generation over into another, or only away.
@@ -330,16 +348,22 @@ impl Cold {
     /// Everything below the frontier of a finished checkpoint has been seen to.
     pub(super) fn forget_due(&self, before_us: i64) -> SeamResult<()> {
         let end = self.due_key(before_us, &[]);
+        // Not from the beginning: what has been removed there the store would pass over every time.
+        let mut after = Some(self.forgotten_us.load(Ordering::Relaxed))
+            .filter(|forgotten_us| *forgotten_us > i64::MIN)
+            .map(|forgotten_us| self.due_key(forgotten_us, &[]));
         loop {
-            let page = self.store.page(Keyspace::Due, &self.view, None, PAGE)?;
+            let page = self.store.page(Keyspace::Due, &self.view, after.as_deref(), PAGE)?;
             let full = page.len() == PAGE;
             let passed: Vec<_> = page.into_iter().map(|(key, _)| key).take_while(|key| *key < end).collect();
             let more = full && passed.len() == PAGE;
+            after = passed.last().cloned();
             if !passed.is_empty() {
                 let deletes = passed.into_iter().map(|key| (Keyspace::Due, key)).collect();
                 self.store.spill(WriteBatch { puts: vec![], deletes })?;
             }
             if !more {
+                self.forgotten_us.fetch_max(before_us, Ordering::Relaxed);
                 return Ok(());
             }
         }

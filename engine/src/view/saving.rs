@@ -67,7 +67,8 @@ impl ViewState {
 
     /// The frozen keys as one write, which the caller commits together with how far the view is. What one write should not
     /// have is spilled: the commit makes it count.
-    pub fn take_frozen(&self, frozen: &Frozen) -> SeamResult<WriteBatch> {
+    /// It yields now and then: with many keys this takes long, and others have work to do.
+    pub async fn take_frozen(&self, frozen: &Frozen) -> SeamResult<WriteBatch> {
         let Some(cold) = &self.cold else { return Ok(WriteBatch::default()) };
         let walk = &self.compiled.walk;
         let (mut batch, mut bytes) = (vec![], 0);
@@ -90,6 +91,7 @@ impl ViewState {
                     batch.clear();
                     bytes = 0;
                 }
+                tokio::task::yield_now().await;
             }
         }
         let mut write = WriteBatch::default();
@@ -102,20 +104,18 @@ impl ViewState {
         Ok(write)
     }
 
-    /// The write is committed.
-    pub fn set_saved(&self, frozen: &Frozen) -> SeamResult<()> {
+    /// The write is committed. What it has spilled moves to its place: where that fails or is given up half way, it goes on
+    /// before the next checkpoint ([`Self::prepare`]).
+    pub async fn set_saved(&self, frozen: &Frozen) -> SeamResult<()> {
         for shard in &self.shards {
             shard.lock().set_saved();
         }
-        self.settle(frozen.frontier_us)
-    }
-
-    /// Moves what the last finished checkpoint has spilled to its place. To be called again where it failed, before the next
-    /// checkpoint begins.
-    fn settle(&self, frontier_us: i64) -> SeamResult<()> {
         let Some(cold) = &self.cold else { return Ok(()) };
-        cold.settle(self.saved())?;
-        cold.forget_due(frontier_us)
+        let (saved, mut after) = (self.saved(), None);
+        while cold.settle_page(saved, &mut after)? {
+            tokio::task::yield_now().await;
+        }
+        cold.forget_due(frozen.frontier_us)
     }
 
     fn saved(&self) -> u64 {
@@ -143,8 +143,9 @@ impl ViewState {
     }
 
     fn renew_spilled(&self, cold: &Cold, lost: u64, generation: u64) -> SeamResult<()> {
+        let mut after = None;
         loop {
-            let page = cold.spilled_page(lost)?;
+            let page = cold.spilled_page(lost, &mut after)?;
             if page.is_empty() {
                 for shard in &self.shards {
                     let mut shard = shard.lock();

@@ -16,6 +16,15 @@ pub const NEVER: i64 = i64::MAX;
 /// Microseconds of a bucket, as a power of two: 2^20 is about a second.
 const BUCKET_BITS: u32 = 20;
 
+/// Who keeps the times.
+pub trait Dues {
+    /// When a key is due; [`NEVER`] also of one that is not there.
+    fn due_us(&self, id: u32) -> i64;
+
+    /// It is not due any more.
+    fn forget(&mut self, id: u32);
+}
+
 #[derive(Default)]
 pub struct Schedule {
     /// Everything due before `near_end`, in order.
@@ -53,16 +62,9 @@ impl Schedule {
     /// changes that time or enters the key again: else it is not met again.
     pub fn next(&mut self, before_us: i64, due: impl Fn(u32) -> i64) -> Option<u32> {
         loop {
-            while let Some(Reverse((at, id))) = self.near.peek().copied()
-                && (at < before_us || due(id) != at)
-            {
-                self.near.pop();
-                if due(id) == at {
-                    return Some(id);
-                }
-            }
-            if !self.near.is_empty() {
-                return None;
+            let near = self.next_near(before_us, &due);
+            if near.is_some() || !self.near.is_empty() {
+                return near;
             }
             // Buckets may be far apart; the next one that has anything is the next one that matters.
             let bucket = *self.far.first_key_value()?.0;
@@ -70,6 +72,41 @@ impl Schedule {
                 return None;
             }
             self.load(bucket, &due);
+        }
+    }
+
+    fn next_near(&mut self, before_us: i64, due: impl Fn(u32) -> i64) -> Option<u32> {
+        while let Some(Reverse((at, id))) = self.near.peek().copied()
+            && (at < before_us || due(id) != at)
+        {
+            self.near.pop();
+            if due(id) == at {
+                return Some(id);
+            }
+        }
+        None
+    }
+
+    /// All keys that are due before `before_us`, each once and in no order. Buckets that are over altogether are not put in
+    /// order: where much happens between two calls, that is most of them. `keys` forgets when the keys were due.
+    pub fn take(&mut self, before_us: i64, keys: &mut impl Dues, out: &mut Vec<u32>) {
+        while let Some(id) = self.next_near(before_us, |id| keys.due_us(id)) {
+            keys.forget(id);
+            out.push(id);
+        }
+        let end = before_us >> BUCKET_BITS;
+        while let Some((bucket, _)) = self.far.first_key_value().filter(|(bucket, _)| **bucket < end) {
+            let bucket = *bucket;
+            for id in self.remove(bucket) {
+                if is_in(keys.due_us(id), bucket) {
+                    keys.forget(id);
+                    out.push(id);
+                }
+            }
+        }
+        while let Some(id) = self.next(before_us, |id| keys.due_us(id)) {
+            keys.forget(id);
+            out.push(id);
         }
     }
 
@@ -84,16 +121,25 @@ impl Schedule {
     }
 
     fn load(&mut self, bucket: i64, due: &impl Fn(u32) -> i64) {
-        let ids = self.far.remove(&bucket).unwrap_or_default();
-        self.parked -= ids.len();
-        for id in ids {
+        for id in self.remove(bucket) {
             let at = due(id);
-            if at != NEVER && at >> BUCKET_BITS == bucket {
+            if is_in(at, bucket) {
                 self.near.push(Reverse((at, id)));
             }
         }
-        self.near_end = Some(bucket + 1);
     }
+
+    /// From here on what is due in the bucket is `near`.
+    fn remove(&mut self, bucket: i64) -> Vec<u32> {
+        let ids = self.far.remove(&bucket).unwrap_or_default();
+        self.parked -= ids.len();
+        self.near_end = Some(bucket + 1);
+        ids
+    }
+}
+
+fn is_in(at_us: i64, bucket: i64) -> bool {
+    at_us != NEVER && at_us >> BUCKET_BITS == bucket
 }
 
 #[cfg(test)]
@@ -101,7 +147,41 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    impl Dues for [i64; 20] {
+        fn due_us(&self, id: u32) -> i64 {
+            self[id as usize]
+        }
+
+        fn forget(&mut self, id: u32) {
+            self[id as usize] = NEVER;
+        }
+    }
+
     proptest! {
+        /// Against the obvious way: look at all keys.
+        #[test]
+        fn all_that_are_due_are_taken_once(
+            moves in prop::collection::vec((0u32..20, -3_000_000i64..30_000_000, any::<bool>()), 1..200),
+        ) {
+            let mut schedule = Schedule::default();
+            let (mut due, mut parked) = ([NEVER; 20], [NEVER; 20]);
+            let mut now = i64::MIN;
+            for (id, at, look) in moves {
+                if look {
+                    now = now.max(at);
+                    let expected: Vec<u32> = (0..20).filter(|id| due[*id as usize] < now).collect();
+                    let mut got = vec![];
+                    schedule.take(now, &mut due, &mut got);
+                    got.sort_unstable();
+                    prop_assert_eq!(got, expected);
+                    prop_assert!(due.iter().all(|at| *at >= now));
+                } else {
+                    due[id as usize] = at.max(now);
+                    schedule.enter(due[id as usize], id, &mut parked[id as usize]);
+                }
+            }
+        }
+
         /// Against the obvious way: look at all keys.
         #[test]
         fn keys_come_when_they_are_due_and_in_order(

@@ -1,7 +1,7 @@
 //! Some of a view's keys: found by hash, due by time, and what others have not seen of them yet. Also which of them may leave
 //! memory, and what a checkpoint under way has still to take.
 
-use super::schedule::{NEVER, Schedule};
+use super::schedule::{Dues, NEVER, Schedule};
 use crate::key::{KeyState, NewEvent, Walk};
 use ahash::RandomState;
 use hashbrown::HashTable;
@@ -416,14 +416,11 @@ impl Shard {
         }
     }
 
-    /// The next key whose finished part changes before `before_us`; it is taken off the schedule.
-    pub fn next_due(&mut self, before_us: i64) -> Option<u32> {
-        let entries = &self.entries;
-        let id = self.due.next(before_us, |id| entries[id as usize].as_ref().map_or(NEVER, |e| e.due_us))?;
-        if let Some(entry) = self.get_mut(id) {
-            entry.due_us = NEVER;
-        }
-        Some(id)
+    /// The keys whose finished part changes before `before_us`, in no order; they are taken off the schedule.
+    pub fn take_due(&mut self, before_us: i64) -> Vec<u32> {
+        let mut due = vec![];
+        self.due.take(before_us, &mut DueOf(&mut self.entries), &mut due);
+        due
     }
 
     pub fn next_online_due(&mut self, before_us: i64) -> Option<u32> {
@@ -518,6 +515,21 @@ impl Shard {
 
     pub fn len(&self) -> usize {
         self.index.len()
+    }
+}
+
+/// When the finished parts of the keys are due.
+struct DueOf<'a>(&'a mut [Option<Entry>]);
+
+impl Dues for DueOf<'_> {
+    fn due_us(&self, id: u32) -> i64 {
+        self.0[id as usize].as_ref().map_or(NEVER, |entry| entry.due_us)
+    }
+
+    fn forget(&mut self, id: u32) {
+        if let Some(entry) = &mut self.0[id as usize] {
+            entry.due_us = NEVER;
+        }
     }
 }
 

@@ -8,7 +8,8 @@ use crate::{
     key::{Held, Instant},
     value::Value,
 };
-use std::{ops::Range, sync::Arc};
+use ahash::RandomState;
+use std::{collections::HashMap, ops::Range, sync::Arc};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Op {
@@ -126,6 +127,43 @@ impl Steps {
     }
 }
 
+/// The steps of chunks by entity key, those of one key as they were made: oldest first, where each chunk is younger than those before
+/// it. So files of history want them, and rows that are built in that order need not be put in order any more.
+///
+/// Keys are compared once each: steps go to their places by the number of their key (a counting sort).
+pub fn by_key(chunks: &[Arc<Steps>]) -> Vec<Step<'_>> {
+    let steps: Vec<Step<'_>> = chunks.iter().flat_map(|chunk| chunk.iter()).collect();
+    // By address, which is a key's own while its steps hold it. One that left memory and came back has two.
+    let mut numbers: HashMap<*const Value, u32, RandomState> = HashMap::default();
+    let mut keys: Vec<&[Value]> = vec![];
+    let mut numbered = |step: &Step<'_>| {
+        *numbers.entry(step.key.as_ptr()).or_insert_with(|| {
+            keys.push(step.key);
+            keys.len() as u32 - 1
+        })
+    };
+    let of_step: Vec<u32> = steps.iter().map(&mut numbered).collect();
+    let mut in_order: Vec<u32> = (0..keys.len() as u32).collect();
+    in_order.sort_unstable_by_key(|number| keys[*number as usize]);
+    let mut ranks = vec![0; keys.len()];
+    for (i, number) in in_order.iter().enumerate() {
+        let is_same = i > 0 && keys[in_order[i - 1] as usize] == keys[*number as usize];
+        ranks[*number as usize] = if is_same { ranks[in_order[i - 1] as usize] } else { i };
+    }
+    let mut begins = vec![0; keys.len() + 1];
+    of_step.iter().for_each(|number| begins[ranks[*number as usize] + 1] += 1);
+    for i in 1..begins.len() {
+        begins[i] += begins[i - 1];
+    }
+    let mut places = vec![0; steps.len()];
+    for (i, number) in of_step.iter().enumerate() {
+        let next = &mut begins[ranks[*number as usize]];
+        places[*next] = i;
+        *next += 1;
+    }
+    places.into_iter().map(|i| steps[i]).collect()
+}
+
 /// Steps in chunks that other readers have too.
 #[derive(Debug, Clone, Default)]
 pub struct SharedSteps(pub(super) Vec<Arc<Steps>>);
@@ -222,6 +260,38 @@ fn track(held: &mut Held, instant: &Instant, outputs: &[Value], changed: &mut [u
         if before != now {
             set(changed, OUTPUTS + i);
             held.since[1 + i] = instant.at_us;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        /// Against a stable sort. Every key is allocated anew now and then, as one that comes back into memory.
+        #[test]
+        fn steps_are_put_in_the_order_of_their_keys(events in prop::collection::vec((0i64..6, any::<bool>()), 0..60)) {
+            let mut keys: Vec<Arc<[Value]>> = (0..6).map(|key| Arc::from([Value::Int(key)])).collect();
+            let mut chunks = vec![Steps::default()];
+            for (instant_us, (key, is_new)) in events.into_iter().enumerate() {
+                if is_new {
+                    keys[key as usize] = Arc::from([Value::Int(key)]);
+                    chunks.push(Steps::default());
+                }
+                let (key, instant_us) = (&keys[key as usize], instant_us as i64);
+                let outputs = &[Value::Int(-instant_us)];
+                let step = Step { key, instant_us, event_us: 0, op: Op::Upsert, outputs, changed: &[] };
+                chunks.last_mut().expect("one").push(step);
+            }
+            let chunks: Vec<Arc<Steps>> = chunks.into_iter().map(Arc::new).collect();
+            let shown = |steps: Vec<Step<'_>>| -> Vec<_> {
+                steps.iter().map(|step| (step.key.to_vec(), step.instant_us, step.outputs.to_vec())).collect()
+            };
+            let mut expected: Vec<Step<'_>> = chunks.iter().flat_map(|chunk| chunk.iter()).collect();
+            expected.sort_by_key(|step| step.key.clone());
+            prop_assert_eq!(shown(by_key(&chunks)), shown(expected));
         }
     }
 }

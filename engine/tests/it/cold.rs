@@ -90,10 +90,18 @@ fn compiled(query: &str, ttl: Option<&str>) -> Arc<CompiledView> {
         retention_us: None,
         dead_letter_retention_us: None,
         includes: vec![],
+        layout: Default::default(),
         options: BTreeMap::new(),
         sql: String::new(),
     };
-    let object = |id, name: &str, body| Object { id, name: name.to_string(), created_us: 0, comment: None, body };
+    let object = |id, name: &str, body| Object {
+        id,
+        name: name.to_string(),
+        created_us: 0,
+        comment: None,
+        place: Default::default(),
+        body,
+    };
     let snapshot = Snapshot::new(1, [object(ObjectId::FIRST, "s", Body::Source(relation))]);
     let options = ttl.map_or(String::new(), |ttl| format!("WITH (ttl = '{ttl}') "));
     let mut parsed = parse(&format!("CREATE FEATURE VIEW v {options}AS {query}")).expect("a statement");
@@ -297,7 +305,7 @@ impl World {
         if moved > 0 {
             self.finish(moved);
         }
-        let taken = self.subject.take_frozen(&frozen);
+        let taken = self.subject.take_frozen(&frozen).await;
         let steps: Vec<Stepped> = pending.chunks.iter().flat_map(|chunk| chunk.iter().map(stepped)).collect();
         assert!(steps.iter().all(|step| step.1 >= self.committed_us), "a step is committed twice");
         self.history.extend(steps);
@@ -316,7 +324,7 @@ impl World {
         let counts = written.is_ok() || counts == Some(frozen.generation.to_be_bytes().to_vec());
         match counts {
             true => {
-                self.subject.set_saved(&frozen).expect("settled");
+                self.subject.set_saved(&frozen).await.expect("settled");
                 self.saved = Some((frozen, upto));
             }
             false => self.subject.set_lost().expect("cleared up"),

@@ -112,10 +112,18 @@ fn table() -> Object {
         retention_us: None,
         dead_letter_retention_us: None,
         includes: vec![],
+        layout: Default::default(),
         options: BTreeMap::new(),
         sql: String::new(),
     };
-    Object { id: ObjectId::FIRST, name: "t".to_owned(), created_us: 0, comment: None, body: Body::Table(relation) }
+    Object {
+        id: ObjectId::FIRST,
+        name: "t".to_owned(),
+        created_us: 0,
+        comment: None,
+        place: Default::default(),
+        body: Body::Table(relation),
+    }
 }
 
 fn compiled(table: &Object) -> CompiledView {
@@ -149,7 +157,14 @@ fn compiled(table: &Object) -> CompiledView {
         history_start_us: None,
     };
     let id = ObjectId(ObjectId::FIRST.0 + 1);
-    let object = Object { id, name: "v".to_owned(), created_us: 0, comment: None, body: Body::FeatureView(body) };
+    let object = Object {
+        id,
+        name: "v".to_owned(),
+        created_us: 0,
+        comment: None,
+        place: Default::default(),
+        body: Body::FeatureView(body),
+    };
     CompiledView::new(&object, plan).expect("it compiles")
 }
 

@@ -7,8 +7,9 @@ use crate::{
     error::sqlstate::{self, INVALID_FUNCTION_DEFINITION, INVALID_RECURSION},
     feature,
     functions::planning_state,
+    meaning,
     names::GENERATE_SERIES,
-    parse::{parse, parse_expression, quoted, written_type},
+    parse::{parse, parse_expression, quoted, quoted_name, written_type},
     statement::CreateAggregate,
 };
 use datafusion::{
@@ -18,21 +19,31 @@ use datafusion::{
     sql::sqlparser::ast::{Expr, Function, Ident, Query, Value, Visit, Visitor},
 };
 use std::{collections::BTreeSet, ops::ControlFlow};
-use tidemark_catalog::{Aggregate, Body, Change, Object, ObjectId, Snapshot, SqlType, UTC};
+use tidemark_catalog::{
+    Aggregate, Body, Change, NameRef, Object, ObjectId, Place, QualifiedName, Snapshot, SqlType, UTC,
+};
 
-/// The aggregate that a statement creates, or puts in the place of one; `state` is the session's.
+/// The aggregate that a statement creates, or puts in the place of one, and where it is; `state` is the session's.
 ///
 /// # Errors
 /// 42723 for the name of a function of the system; 42P19 where it would call itself; 42703, 42803, 42P13 and 0A000 for
 /// expressions that are not of aggregates of the parameters; those of binding it.
-pub fn define(create: &CreateAggregate, sql: &str, snapshot: &Snapshot, state: &SessionState) -> PlanResult<Aggregate> {
+pub fn define(
+    create: &CreateAggregate,
+    sql: &str,
+    snapshot: &Snapshot,
+    state: &SessionState,
+) -> PlanResult<(Aggregate, Place)> {
+    let place = meaning::of_expression(snapshot.place_of(&create.name)?, &create.expression, snapshot);
+    let own = QualifiedName::new(&place.schema, &create.name.name);
     let functions = Binder::new(snapshot, state, &NoSystemTables, 0);
-    if is_built_in(&create.name, &functions) {
+    if is_built_in(&create.name.name, &functions) {
         let message = format!("function \"{}\" is one of the system", create.name);
         return Err(PlanError::new(sqlstate::DUPLICATE_FUNCTION, message).hint("give the aggregate another name"));
     }
     let mut checking = Checking {
         create,
+        own: &own,
         snapshot,
         functions: &functions,
         inside: 0,
@@ -50,7 +61,7 @@ pub fn define(create: &CreateAggregate, sql: &str, snapshot: &Snapshot, state: &
         return Err(PlanError::new(INVALID_FUNCTION_DEFINITION, message)
             .hint("it is an expression over aggregates of the parameters: sum(x) / count(x)"));
     }
-    refuse_cycle(create, &reads, snapshot)?;
+    refuse_cycle(&own, &reads, snapshot)?;
     let mut aggregate = Aggregate {
         sql: sql.to_string(),
         expression: create.expression_text.clone(),
@@ -59,17 +70,19 @@ pub fn define(create: &CreateAggregate, sql: &str, snapshot: &Snapshot, state: &
         reads,
     };
     // Called as it will be: as a feature view does, and where only other queries have its functions, as they do.
-    let called = with(snapshot, &create.name, &aggregate);
-    aggregate.returns = returned(&create.name, &aggregate, shifted, &called, &planning_state(UTC))
-        .or_else(|error| returned(&create.name, &aggregate, shifted, &called, state).map_err(|_| error))?;
-    Ok(aggregate)
+    let called = with(snapshot, &own, &place, &aggregate);
+    aggregate.returns = returned(&own, &aggregate, shifted, &called, &planning_state(UTC))
+        .or_else(|error| returned(&own, &aggregate, shifted, &called, state).map_err(|_| error))?;
+    Ok((aggregate, place))
 }
 
 /// The aggregate of the catalog under another snapshot, where what it calls may be another.
 pub fn define_again(object: &Object, snapshot: &Snapshot, state: &SessionState) -> PlanResult<Aggregate> {
     let sql = object.aggregate().map_or("", |aggregate| &aggregate.sql);
     match parse(sql)?.first().map(|parsed| &parsed.statement) {
-        Some(Statement::CreateAggregate(create)) => define(create, sql, snapshot, state),
+        Some(Statement::CreateAggregate(create)) => {
+            define(create, sql, &snapshot.within(object), state).map(|(aggregate, _)| aggregate)
+        }
         _ => Err(PlanError::new(sqlstate::INTERNAL, format!("aggregate \"{}\" cannot be read again", object.name))),
     }
 }
@@ -89,14 +102,14 @@ fn is_built_in(name: &str, functions: &Binder<'_>) -> bool {
         || !matches!(parse_expression(&format!("{}(x)", quoted(name))), Ok(Expr::Function(_)))
 }
 
-fn refuse_cycle(create: &CreateAggregate, reads: &[ObjectId], snapshot: &Snapshot) -> PlanResult<()> {
+fn refuse_cycle(own: &QualifiedName, reads: &[ObjectId], snapshot: &Snapshot) -> PlanResult<()> {
     let mut open: Vec<ObjectId> = reads.to_vec();
     let mut seen = BTreeSet::new();
     while let Some(object) = open.pop().filter(|id| seen.insert(*id)).and_then(|id| snapshot.get_id(id)) {
         let inner = object.reads();
-        if inner.iter().any(|id| snapshot.get_id(*id).is_some_and(|object| object.name == create.name)) {
+        if inner.iter().any(|id| snapshot.get_id(*id).is_some_and(|object| object.full_name() == *own)) {
             let message =
-                format!("aggregate \"{}\" would call itself, through aggregate \"{}\"", create.name, object.name);
+                format!("aggregate \"{}\" would call itself, through aggregate \"{}\"", own.name, object.name);
             return Err(PlanError::new(INVALID_RECURSION, message).hint("an aggregate is written out: it has to end"));
         }
         open.extend(inner);
@@ -104,28 +117,34 @@ fn refuse_cycle(create: &CreateAggregate, reads: &[ObjectId], snapshot: &Snapsho
     Ok(())
 }
 
-fn with(snapshot: &Snapshot, name: &str, aggregate: &Aggregate) -> Snapshot {
-    let id = snapshot.aggregate(name).map_or(ObjectId(0), |object| object.id);
+fn with(snapshot: &Snapshot, own: &QualifiedName, place: &Place, aggregate: &Aggregate) -> Snapshot {
+    let id = snapshot.aggregate(own).map_or(ObjectId(0), |object| object.id);
     let body = Body::Aggregate(aggregate.clone());
-    snapshot.apply(&[Change::Put(Object { id, name: name.to_string(), created_us: 0, comment: None, body })])
+    let (name, place) = (own.name.clone(), place.clone());
+    snapshot.apply(&[Change::Put(Object { id, name, created_us: 0, comment: None, place, body })])
 }
 
 /// The type of a call.
 fn returned(
-    name: &str,
+    own: &QualifiedName,
     aggregate: &Aggregate,
     shifted: bool,
     snapshot: &Snapshot,
     state: &SessionState,
 ) -> PlanResult<SqlType> {
+    let name = &own.name;
     let mut columns = vec![];
     for parameter in &aggregate.parameters {
         columns.push(format!("CAST(NULL AS {}) AS {}", written_type(&parameter.ty)?, quoted(&parameter.name)));
     }
     let names: Vec<String> = aggregate.parameters.iter().map(|parameter| quoted(&parameter.name)).collect();
     let over = if shifted { " OVER ()" } else { "" };
-    let call =
-        format!("SELECT {}({}){over} FROM (SELECT {}) AS called", quoted(name), names.join(", "), columns.join(", "));
+    let call = format!(
+        "SELECT {}({}){over} FROM (SELECT {}) AS called",
+        quoted_name(NameRef::from(own)),
+        names.join(", "),
+        columns.join(", ")
+    );
     let Some(Statement::Query(query)) = parse(&call)?.into_iter().next().map(|parsed| parsed.statement) else {
         return Err(PlanError::new(sqlstate::INTERNAL, format!("aggregate \"{name}\" cannot be called")));
     };
@@ -161,6 +180,7 @@ fn refuse_clocks(name: &str, plan: &LogicalPlan) -> PlanResult<()> {
 /// What no binding is needed to refuse; and which aggregates it calls.
 struct Checking<'a> {
     create: &'a CreateAggregate,
+    own: &'a QualifiedName,
     snapshot: &'a Snapshot,
     functions: &'a Binder<'a>,
     /// How many aggregates deep this is.
@@ -182,7 +202,13 @@ impl Checking<'_> {
             return Err(PlanError::unsupported(format!("OVER inside aggregate \"{name}\" is not supported"))
                 .hint("leave it out: the window of a call goes to every aggregate inside"));
         }
-        if own_name(&call.name).as_ref() == Some(name) {
+        let is_itself = match called(&call.name, self.snapshot) {
+            Some(object) => object.full_name() == *self.own,
+            None => own_name(&call.name).is_some_and(|name| {
+                name.name == self.own.name && (name.schema.is_none() || name.schema == self.own.schema)
+            }),
+        };
+        if is_itself {
             return Err(PlanError::new(INVALID_RECURSION, format!("aggregate \"{name}\" would call itself"))
                 .hint("an aggregate is written out: it has to end"));
         }

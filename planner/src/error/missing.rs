@@ -2,7 +2,7 @@
 
 use super::{PlanError, sqlstate};
 use datafusion::common::utils::datafusion_strsim::levenshtein;
-use tidemark_catalog::{Object, Snapshot};
+use tidemark_catalog::{NameRef, Object, Snapshot};
 
 /// As many letters of three may be wrong in a name that is still suggested.
 const LETTERS_PER_MISTAKE: usize = 3;
@@ -20,10 +20,27 @@ pub fn missing<'a>(kind: &str, name: &str, others: impl Iterator<Item = &'a str>
     }
 }
 
-/// The same among the names of the catalog.
-pub fn missing_object(snapshot: &Snapshot, kind: &str, name: &str, fits: impl Fn(&Object) -> bool) -> PlanError {
-    let others = snapshot.objects().filter(|object| fits(object)).map(|object| object.name.as_str());
-    missing(kind, name, others)
+/// The same among the names of the catalog; of one that is there in a schema where it was not looked for, where.
+pub fn missing_object<'n>(
+    snapshot: &Snapshot,
+    kind: &str,
+    name: impl Into<NameRef<'n>>,
+    fits: impl Fn(&Object) -> bool,
+) -> PlanError {
+    let name = name.into();
+    let others = || snapshot.objects().filter(|object| fits(object));
+    let elsewhere = others().find(|object| name.schema.is_none() && object.name == name.name);
+    if let Some(found) = elsewhere {
+        let found = found.full_name();
+        return PlanError::new(sqlstate::UNDEFINED_TABLE, format!("{kind} \"{name}\" does not exist"))
+            .hint(format!("there is \"{found}\": write its schema, or SET search_path"));
+    }
+    let shown = |object: &Object| match (name.schema, snapshot.get(object.name.as_str())) {
+        (None, Some(visible)) if visible.id == object.id => object.name.clone(),
+        _ => object.full_name().to_string(),
+    };
+    let others: Vec<String> = others().map(|object| shown(object)).collect();
+    missing(kind, &name.to_string(), others.iter().map(String::as_str))
 }
 
 #[cfg(test)]

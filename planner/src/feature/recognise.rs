@@ -51,7 +51,7 @@ pub fn plan_definition(object: &Object, snapshot: &Snapshot) -> PlanResult<Featu
     let parsed = crate::parse::parse(&view.query)?;
     match parsed.first().map(|p| &p.statement) {
         Some(Statement::Query(query)) => {
-            plan_feature_view(&object.name, query, &view.options, snapshot, &view.time_zone)
+            plan_feature_view(&object.name, query, &view.options, &snapshot.within(object), &view.time_zone)
         }
         _ => Err(internal("its text is not a query")),
     }

@@ -4,7 +4,8 @@
 use super::{
     cursor::Cursor,
     insert::{self, fold},
-    name::in_public,
+    merge,
+    name::qualified,
 };
 use crate::{
     PlanError, PlanResult, asof,
@@ -17,6 +18,7 @@ use datafusion::sql::sqlparser::{
     dialect::PostgreSqlDialect,
     parser::Parser,
 };
+use tidemark_catalog::{PUBLIC_SCHEMA, QualifiedName};
 
 pub(super) fn change(c: &mut Cursor<'_>) -> PlanResult<Statement> {
     let start = *c;
@@ -24,8 +26,11 @@ pub(super) fn change(c: &mut Cursor<'_>) -> PlanResult<Statement> {
     of_statement(statement, None).map_err(|error| start.place(error))
 }
 
-/// `WITH … SELECT | INSERT | UPDATE | DELETE`
+/// `WITH … SELECT | INSERT | UPDATE | DELETE | MERGE`
 pub(super) fn with(c: &mut Cursor<'_>) -> PlanResult<Statement> {
+    if let Some(merge) = merge::behind_with(c) {
+        return merge::with(c, merge);
+    }
     let start = *c;
     let query = *start.clone().embedded(|parser| parser.parse_query())?;
     let ast::Query { body, with, .. } = query;
@@ -48,7 +53,7 @@ fn of_statement(statement: ast::Statement, with: Option<ast::With>) -> PlanResul
 }
 
 fn of_update(update: ast::Update, with: Option<ast::With>) -> PlanResult<Change> {
-    let ast::Update { table, assignments, from, selection, returning, output, or, order_by, limit, .. } = update;
+    let ast::Update { table, assignments: set, from, selection, returning, output, or, order_by, limit, .. } = update;
     let foreign = output.is_some() || or.is_some() || !order_by.is_empty() || limit.is_some();
     if foreign {
         return Err(not_ours("UPDATE", "UPDATE name SET column = value, … [FROM …] [WHERE …]"));
@@ -60,8 +65,14 @@ fn of_update(update: ast::Update, with: Option<ast::With>) -> PlanResult<Change>
             return Err(not_ours("UPDATE", "write FROM behind SET"));
         }
     };
+    let set = assignments(set)?;
+    found(table, others, selection, returning, with, Some(set))
+}
+
+/// The columns that `SET` names, each once, and what each is set to.
+pub(super) fn assignments(set: Vec<ast::Assignment>) -> PlanResult<(Vec<String>, Vec<Expr>)> {
     let (mut sets, mut values) = (vec![], vec![]);
-    for ast::Assignment { target, value } in assignments {
+    for ast::Assignment { target, value } in set {
         let (columns, new) = match (target, value) {
             (AssignmentTarget::ColumnName(name), value) => (vec![name], vec![value]),
             (AssignmentTarget::Tuple(names), Expr::Tuple(new)) if names.len() == new.len() => (names, new),
@@ -79,13 +90,11 @@ fn of_update(update: ast::Update, with: Option<ast::With>) -> PlanResult<Change>
             if sets.contains(&column) {
                 return Err(PlanError::syntax(format!("multiple assignments to same column \"{column}\"")));
             }
-            let is_default = matches!(&value, Expr::Identifier(word) if word.quote_style.is_none() && word.value.eq_ignore_ascii_case("default"));
             sets.push(column);
-            // No column has a default.
-            values.push(if is_default { Expr::value(ast::Value::Null) } else { value });
+            values.push(value);
         }
     }
-    found(table, others, selection, returning, with, Some((sets, values)))
+    Ok((sets, values))
 }
 
 fn of_delete(delete: ast::Delete, with: Option<ast::With>) -> PlanResult<Change> {
@@ -120,9 +129,9 @@ fn found(
         return Err(PlanError::syntax("the table that is changed cannot be joined where it is named")
             .hint("UPDATE t SET … FROM other WHERE …, DELETE FROM t USING other WHERE …"));
     }
-    let table = in_public(insert::parts(&name)?)?;
+    let table = qualified(insert::parts(&name)?)?;
     let alias = match alias {
-        None => table.clone(),
+        None => table.name.clone(),
         Some(TableAlias { name, columns, .. }) if columns.is_empty() => fold(&name),
         Some(_) => return Err(PlanError::syntax("the table that is changed has the names of its own columns")),
     };
@@ -140,7 +149,7 @@ fn found(
     select.projection.extend(named);
     select.from.extend(others);
     select.selection = selection;
-    if alias == table {
+    if alias == table.name {
         unqualify(&mut query, &table);
     }
     asof::nest_asof(&mut query)?;
@@ -148,14 +157,15 @@ fn found(
     Ok(Change { table, alias, sets, query, returning })
 }
 
-/// `public.t.column` and `tidemark.public.t.column` by the name that the table has in the query.
-fn unqualify(query: &mut ast::Query, table: &str) {
+/// `schema.t.column` and `tidemark.schema.t.column` by the name that the table has in the query.
+pub(super) fn unqualify(query: &mut ast::Query, table: &QualifiedName) {
+    let known = table.schema.as_deref().unwrap_or(PUBLIC_SCHEMA);
     let _ = ast::visit_expressions_mut(query, |expr| {
         if let Expr::CompoundIdentifier(parts) = expr {
             let names: Vec<String> = parts.iter().map(fold).collect();
             if let [database @ .., schema, of, _] = names.as_slice()
-                && schema == "public"
-                && of == table
+                && schema == known
+                && *of == table.name
                 && (database.is_empty() || database == ["tidemark"])
             {
                 parts.drain(..names.len() - 2);
@@ -166,7 +176,7 @@ fn unqualify(query: &mut ast::Query, table: &str) {
 }
 
 /// `SELECT FROM "$rows".table AS alias`, to be completed.
-fn query_over(table: &str, alias: &str) -> PlanResult<Box<ast::Query>> {
+pub(super) fn query_over(table: &QualifiedName, alias: &str) -> PlanResult<Box<ast::Query>> {
     let quoted = |name: &str| format!("\"{}\"", name.replace('"', "\"\""));
     let text = format!("SELECT 1 FROM {} AS {}", rows_of(table), quoted(alias));
     let parsed = Parser::new(&PostgreSqlDialect {}).try_with_sql(&text).and_then(|mut parser| parser.parse_query());
@@ -175,7 +185,7 @@ fn query_over(table: &str, alias: &str) -> PlanResult<Box<ast::Query>> {
 
 /// The query over the rows that a statement has changed or put in: `SELECT … FROM "$rows".table AS alias`.
 pub fn returning_query(
-    table: &str,
+    table: &QualifiedName,
     alias: &str,
     items: &[ast::SelectItem],
     columns: &[&str],

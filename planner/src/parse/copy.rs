@@ -1,7 +1,7 @@
 //! `COPY`, with the options in parentheses and in the order of words that PostgreSQL had before 9.0 and clients still
 //! send.
 
-use super::{cursor::Cursor, name::in_public, view::switch};
+use super::{cursor::Cursor, name::qualified, view::switch};
 use crate::{
     PlanError, PlanResult,
     error::sqlstate,
@@ -23,14 +23,14 @@ pub(super) fn copy(c: &mut Cursor<'_>) -> PlanResult<Statement> {
     let path = c.path()?;
     let columns = if c.at_token(&Token::LParen) { c.names()? } else { vec![] };
     if c.at("TO") {
-        let source = match in_public(path) {
+        let source = match qualified(path) {
             Ok(name) => CopySource::Table { name, columns },
             // the history and the catalog can be copied out: what is copied is what SELECT reads
             Err(_) => select_from(&start, &columns)?,
         };
         return to(c, source, binary);
     }
-    let table = in_public(path).map_err(|error| start.place(error))?;
+    let table = qualified(path).map_err(|error| start.place(error))?;
     c.expect("FROM")?;
     let from = *c;
     if !c.eat("STDIN") {

@@ -7,7 +7,7 @@ use crate::{
     statement::{Grant, GrantRoles, GrantTarget, RoleName, Statement},
 };
 use datafusion::sql::sqlparser::tokenizer::Token;
-use tidemark_catalog::{ObjectKind, Privileges};
+use tidemark_catalog::{ObjectKind, Privileges, QualifiedName};
 
 pub(super) fn grant(c: &mut Cursor<'_>) -> PlanResult<Statement> {
     let is_revoke = c.eat("REVOKE");
@@ -143,7 +143,7 @@ fn target(c: &mut Cursor<'_>) -> PlanResult<GrantTarget> {
     Ok(GrantTarget::Objects(kind, names))
 }
 
-fn relation(c: &mut Cursor<'_>) -> PlanResult<String> {
+fn relation(c: &mut Cursor<'_>) -> PlanResult<QualifiedName> {
     let start = *c;
     if c.at("HISTORY") && c.peek(1) == Some(&Token::Period) {
         return Err(start.place(
@@ -233,7 +233,7 @@ mod tests {
             (
                 "GRANT ALL PRIVILEGES ON FEATURE VIEW public.v TO a",
                 None,
-                GrantTarget::Objects(Some(ObjectKind::FeatureView), vec!["v".into()]),
+                GrantTarget::Objects(Some(ObjectKind::FeatureView), vec![QualifiedName::new("public", "v")]),
             ),
             ("GRANT ALL ON source TO a", None, GrantTarget::Objects(None, vec!["source".into()])),
             (

@@ -1,6 +1,6 @@
 //! `INSERT`, read by sqlparser and narrowed to what an append or a replacement by key can be.
 
-use super::{cursor::Cursor, name::in_public};
+use super::{cursor::Cursor, name::qualified};
 use crate::{
     PlanError, PlanResult, asof,
     statement::{Insert, OnConflict, Statement},
@@ -73,7 +73,7 @@ fn narrowed(insert: ast::Insert) -> PlanResult<Insert> {
     asof::nest_asof(&mut query)?;
     super::ignored::check(&mut query)?;
     let columns = insert.columns.iter().map(column).collect::<PlanResult<Vec<_>>>()?;
-    let table = in_public(parts(table)?)?;
+    let table = qualified(parts(table)?)?;
     let returning = insert.returning;
     Ok(Insert { table, columns, query, on_conflict: OnConflict::Error, replaces: vec![], returning })
 }

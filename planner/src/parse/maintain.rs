@@ -2,13 +2,16 @@
 
 use super::{cursor::Cursor, duration::duration_us, session};
 use crate::{PlanError, PlanResult, statement::Statement};
+use tidemark_catalog::{QualifiedName, schema_of_history};
 
 pub(super) fn optimize(c: &mut Cursor<'_>) -> PlanResult<Statement> {
     c.expect("OPTIMIZE")?;
     let place = *c;
     let mut path = c.path()?;
+    if let Some(view) = view(&path) {
+        return Ok(Statement::Optimize { view });
+    }
     match (path.pop(), path.pop(), path.pop()) {
-        (Some(view), Some(schema), None) if schema == "history" => Ok(Statement::Optimize { view }),
         (Some(name), _, _) => Err(place.place(
             PlanError::syntax(format!("there are no files of \"{name}\" to optimize"))
                 .hint("OPTIMIZE history.<feature view>"),
@@ -17,13 +20,18 @@ pub(super) fn optimize(c: &mut Cursor<'_>) -> PlanResult<Statement> {
     }
 }
 
+/// The feature view whose history a name is.
+fn view(path: &[String]) -> Option<QualifiedName> {
+    let [schema, name] = path else { return None };
+    Some(QualifiedName::new(schema_of_history(schema)?, name))
+}
+
 /// PostgreSQL's `VACUUM` has nothing to clean; of a history table it removes what has been replaced.
 pub(super) fn vacuum(c: &mut Cursor<'_>) -> PlanResult<Statement> {
     let mut ahead = *c;
     ahead.expect("VACUUM")?;
-    match ahead.path() {
-        Ok(path) if path.len() == 2 && path[0] == "history" => {
-            let view = path[1].clone();
+    match ahead.path().ok().and_then(|path| view(&path)) {
+        Some(view) => {
             let mut retain_us = None;
             if ahead.eat("RETAIN") {
                 let place = ahead;
@@ -34,7 +42,7 @@ pub(super) fn vacuum(c: &mut Cursor<'_>) -> PlanResult<Statement> {
             *c = ahead;
             Ok(Statement::VacuumHistory { view, retain_us })
         }
-        _ => session::maintenance(c, "VACUUM"),
+        None => session::maintenance(c, "VACUUM"),
     }
 }
 
@@ -49,11 +57,14 @@ mod tests {
 
     #[test]
     fn care_is_for_history_tables_alone() {
-        let view = || "a v".to_string();
+        let view = || QualifiedName::new("public", "a v");
         assert_eq!(one("optimize history.\"a v\"").unwrap(), Statement::Optimize { view: view() });
         let vacuum = |retain_us| Statement::VacuumHistory { view: view(), retain_us };
         assert_eq!(one("VACUUM history.\"a v\";").unwrap(), vacuum(None));
         assert_eq!(one("VACUUM history.\"a v\" RETAIN '2 days'").unwrap(), vacuum(Some(172_800_000_000)));
+        let view = QualifiedName::new("marts", "v");
+        assert_eq!(one("OPTIMIZE history_marts.v").unwrap(), Statement::Optimize { view: view.clone() });
+        assert_eq!(one("VACUUM history_marts.v").unwrap(), Statement::VacuumHistory { view, retain_us: None });
         for sql in ["VACUUM", "VACUUM t", "VACUUM (VERBOSE) t", "VACUUM FULL t (a)", "vacuum analyze public.t"] {
             assert_eq!(one(sql).unwrap(), Statement::Nothing { tag: "VACUUM" }, "{sql}");
         }

@@ -1,10 +1,10 @@
-//! Names: unquoted ones fold to lower case, and every object of this release lives in schema `public` of database
-//! `tidemark`, so those qualifiers are dropped.
+//! Names: unquoted ones fold to lower case. An object's is `name`, `schema.name` or `tidemark.schema.name`; there is one database.
 
 use super::cursor::Cursor;
 use crate::{PlanError, PlanResult, error::sqlstate};
 use datafusion::sql::sqlparser::tokenizer::{Token, Word};
 use std::collections::BTreeMap;
+use tidemark_catalog::{NameRef, QualifiedName, is_read_only};
 
 /// Words that PostgreSQL does not take as a name without quotes (appendix C, "reserved").
 const RESERVED: &[&str] = &[
@@ -110,9 +110,6 @@ const RESERVED: &[&str] = &[
     "with",
 ];
 
-/// Schemas that a user reads and never creates in.
-const SYSTEM_SCHEMAS: &[&str] = &["tidemark", "history", "pg_catalog", "information_schema"];
-
 /// The name in a word token, folded.
 pub(super) fn fold(word: &Word) -> String {
     match word.quote_style {
@@ -128,6 +125,14 @@ pub(crate) fn quoted(name: &str) -> String {
         && letters.all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
         && !RESERVED.contains(&name);
     if plain { name.to_string() } else { format!("\"{}\"", name.replace('"', "\"\"")) }
+}
+
+/// The same of a name with or without schema.
+pub(crate) fn quoted_name(name: NameRef<'_>) -> String {
+    match name.schema {
+        None => quoted(name.name),
+        Some(schema) => format!("{}.{}", quoted(schema), quoted(name.name)),
+    }
 }
 
 impl Cursor<'_> {
@@ -172,11 +177,11 @@ impl Cursor<'_> {
         Ok(parts)
     }
 
-    /// The name of an object of ours: `x`, `public.x` or `tidemark.public.x`.
-    pub fn object_name(&mut self) -> PlanResult<String> {
+    /// The name of an object of ours: `x`, `schema.x` or `tidemark.schema.x`.
+    pub fn object_name(&mut self) -> PlanResult<QualifiedName> {
         let start = *self;
         let parts = self.path()?;
-        in_public(parts).map_err(|error| start.place(error))
+        qualified(parts).map_err(|error| start.place(error))
     }
 
     /// `( name, … )`
@@ -252,8 +257,8 @@ impl Cursor<'_> {
     }
 }
 
-/// Drops the qualifiers that everything has.
-pub(super) fn in_public(mut parts: Vec<String>) -> PlanResult<String> {
+/// The name of an object that a user made, or is to make.
+pub(super) fn qualified(mut parts: Vec<String>) -> PlanResult<QualifiedName> {
     let written = parts.join(".");
     let name = parts.pop().unwrap_or_default();
     if parts.len() > 2 {
@@ -269,13 +274,11 @@ pub(super) fn in_public(mut parts: Vec<String>) -> PlanResult<String> {
         }
         _ => {}
     }
-    match schema.as_deref() {
-        None | Some("public" | "pg_temp") => Ok(name),
-        Some(schema) if SYSTEM_SCHEMAS.contains(&schema) => {
+    match schema {
+        Some(schema) if is_read_only(&schema) => {
             Err(PlanError::new(sqlstate::INVALID_SCHEMA, format!("schema \"{schema}\" is read-only"))
-                .hint("the server maintains it; your own objects live in schema public"))
+                .hint("the server maintains it; your own objects live in public and in schemas of your own"))
         }
-        Some(schema) => Err(PlanError::new(sqlstate::INVALID_SCHEMA, format!("schema \"{schema}\" does not exist"))
-            .hint("every object lives in schema public: leave the schema out")),
+        schema => Ok(QualifiedName { schema, name }),
     }
 }

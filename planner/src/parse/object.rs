@@ -1,9 +1,9 @@
 //! Statements about an existing object: `DROP`, `ALTER`, `REFRESH`, `COMMENT`, `DESCRIBE`.
 
-use super::{cursor::Cursor, name::in_public, reset, role, secret};
+use super::{columns, cursor::Cursor, index, name::qualified, reset, role, schema, secret};
 use crate::{PlanError, PlanResult, statement::Statement};
 use datafusion::sql::sqlparser::tokenizer::Token;
-use tidemark_catalog::ObjectKind;
+use tidemark_catalog::{ObjectKind, QualifiedName};
 
 /// `SOURCE`, `TABLE`, `FEATURE VIEW` (to PostgreSQL's clients `MATERIALIZED VIEW`), `VIEW`, `AGGREGATE` or `TRAINING SET`, if that is what is
 /// here.
@@ -28,7 +28,6 @@ pub(super) fn kind(c: &mut Cursor<'_>) -> Option<ObjectKind> {
 /// The kinds of objects PostgreSQL has and we do not.
 const UNKNOWN_KINDS: &[&str] = &[
     "INDEX",
-    "SCHEMA",
     "ROLE",
     "USER",
     "SECRET",
@@ -60,7 +59,7 @@ fn expect_kind(c: &mut Cursor<'_>, verb: &str) -> PlanResult<ObjectKind> {
 }
 
 /// The name of an object that exists. PostgreSQL writes an aggregate's arguments behind it; here they tell nothing.
-fn existing(c: &mut Cursor<'_>, kind: ObjectKind) -> PlanResult<String> {
+fn existing(c: &mut Cursor<'_>, kind: ObjectKind) -> PlanResult<QualifiedName> {
     let name = c.object_name()?;
     if kind == ObjectKind::Aggregate && c.at_token(&Token::LParen) {
         return Err(c.unexpected().hint("no two aggregates have one name: write it without its arguments"));
@@ -75,6 +74,12 @@ pub(super) fn drop(c: &mut Cursor<'_>) -> PlanResult<Statement> {
     }
     if c.eat("SECRET") {
         return secret::drop(c);
+    }
+    if c.eat("SCHEMA") {
+        return schema::drop(c);
+    }
+    if c.eat("INDEX") {
+        return index::drop(c);
     }
     if c.at("OWNED") {
         let error = PlanError::unsupported("DROP OWNED is not supported");
@@ -121,6 +126,9 @@ pub(super) fn alter(c: &mut Cursor<'_>) -> PlanResult<Statement> {
     if c.eat("SECRET") {
         return secret::alter(c);
     }
+    if c.eat("SCHEMA") {
+        return schema::alter(c);
+    }
     if c.at_all(&["DEFAULT", "PRIVILEGES"]) {
         let error = PlanError::unsupported("ALTER DEFAULT PRIVILEGES is not supported");
         return Err(c.place(
@@ -158,10 +166,15 @@ pub(super) fn alter(c: &mut Cursor<'_>) -> PlanResult<Statement> {
     if matches!(kind, ObjectKind::Source | ObjectKind::Table) && c.eat_all(&["RESET", "TO"]) {
         return reset::reset_topic(c, kind, if_exists, name);
     }
+    if matches!(kind, ObjectKind::Source | ObjectKind::Table)
+        && let Some(changes) = columns::changes(c)?
+    {
+        return Ok(Statement::AlterColumns { kind, if_exists, name, changes });
+    }
     if kind == ObjectKind::FeatureView && c.eat("ALTER") {
         c.eat("COLUMN");
         let column = c.identifier()?;
-        let value = default(c)?;
+        let value = columns::default(c, "feature view")?;
         return Ok(Statement::SetDefault { if_exists, name, column, value });
     }
     if kind == ObjectKind::FeatureView && c.eat("RESUME") {
@@ -182,7 +195,7 @@ pub(super) fn alter(c: &mut Cursor<'_>) -> PlanResult<Statement> {
                             "ALTER {verb} … RENAME TO, OWNER TO, SET ( option = value ), ALTER COLUMN … SET DEFAULT and RESUME are"
                         ),
                         _ => format!(
-                            "ALTER {verb} … RENAME TO, OWNER TO, SET ( option = value ), ADVANCE WATERMARK TO and RESET TO are"
+                            "ALTER {verb} … ADD, DROP, RENAME and ALTER COLUMN, RENAME TO, OWNER TO, SET ( option = value ), ADVANCE WATERMARK TO and RESET TO are"
                         ),
                     },
                 ),
@@ -190,55 +203,6 @@ pub(super) fn alter(c: &mut Cursor<'_>) -> PlanResult<Statement> {
         }
         None => Err(c.unexpected()),
     }
-}
-
-/// `SET DEFAULT literal | DROP DEFAULT`: the literal's text; the column says how it is read.
-fn default(c: &mut Cursor<'_>) -> PlanResult<Option<String>> {
-    if c.eat_all(&["DROP", "DEFAULT"]) {
-        return Ok(None);
-    }
-    let action = *c;
-    if !c.eat_all(&["SET", "DEFAULT"]) {
-        return Err(match c.keyword(0) {
-            Some(_) => action.place(
-                PlanError::unsupported("a column of a feature view can only be given a default")
-                    .hint("SET DEFAULT and DROP DEFAULT; its type and name are what the view's SELECT says"),
-            ),
-            None => c.unexpected(),
-        });
-    }
-    let start = *c;
-    if c.eat("NULL") {
-        return Ok(None);
-    }
-    for word in ["TRUE", "FALSE"] {
-        if c.eat(word) {
-            return Ok(Some(word.to_lowercase()));
-        }
-    }
-    if c.keyword(0).is_none() {
-        let value = c.option_value()?;
-        return match c.done() {
-            true => Ok(Some(value)),
-            false => Err(not_a_literal(start)),
-        };
-    }
-    // `INTERVAL '0'`: the column has a type of its own.
-    match c.sql_type().is_ok().then(|| c.at_string()).flatten() {
-        Some(value) => {
-            c.skip();
-            Ok(Some(value))
-        }
-        None => Err(not_a_literal(start)),
-    }
-}
-
-fn not_a_literal(c: Cursor<'_>) -> PlanError {
-    c.place(
-        PlanError::unsupported("the default of a feature is not a literal").hint(
-            "write a number, TRUE, FALSE, NULL or a quoted text that reads as the feature's type: '{}', '1 hour'",
-        ),
-    )
 }
 
 /// `REASSIGN OWNED BY role, … TO role`
@@ -257,6 +221,9 @@ pub(super) fn reassign(c: &mut Cursor<'_>) -> PlanResult<Statement> {
 pub(super) fn comment(c: &mut Cursor<'_>) -> PlanResult<Statement> {
     c.expect("COMMENT")?;
     c.expect("ON")?;
+    if c.eat("SCHEMA") {
+        return schema::comment(c);
+    }
     let (kind, name, column) = if c.eat("COLUMN") {
         let start = *c;
         let mut parts = c.path()?;
@@ -264,16 +231,21 @@ pub(super) fn comment(c: &mut Cursor<'_>) -> PlanResult<Statement> {
         if parts.is_empty() {
             return Err(start.place(PlanError::syntax("column name must be qualified").hint("write object.column")));
         }
-        (None, in_public(parts).map_err(|error| start.place(error))?, column)
+        (None, qualified(parts).map_err(|error| start.place(error))?, column)
     } else {
         let kind = expect_kind(c, "COMMENT ON")?;
         (Some(kind), existing(c, kind)?, None)
     };
+    let text = comment_text(c)?;
+    Ok(Statement::Comment { kind, name, column, text })
+}
+
+/// `IS 'text' | NULL`
+pub(super) fn comment_text(c: &mut Cursor<'_>) -> PlanResult<Option<String>> {
     c.expect("IS")?;
     let text = if c.eat("NULL") { None } else { Some(c.string()?) };
     // PostgreSQL: an empty comment is none
-    let text = text.filter(|text| !text.is_empty());
-    Ok(Statement::Comment { kind, name, column, text })
+    Ok(text.filter(|text| !text.is_empty()))
 }
 
 pub(super) fn describe(c: &mut Cursor<'_>) -> PlanResult<Statement> {

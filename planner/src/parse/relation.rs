@@ -8,7 +8,7 @@ use crate::{
 };
 use datafusion::sql::sqlparser::tokenizer::Token;
 use std::collections::BTreeMap;
-use tidemark_catalog::{Encode, Include, ObjectKind, SqlType};
+use tidemark_catalog::{Encode, Include, ObjectKind, QualifiedName, SqlType};
 
 /// Behind `CREATE TEMPORARY TABLE`: as any other, with `ON COMMIT` before `AS` or at the end.
 pub(super) fn create_temporary(c: &mut Cursor<'_>) -> PlanResult<Statement> {
@@ -57,6 +57,7 @@ pub(super) fn create(c: &mut Cursor<'_>, kind: ObjectKind) -> PlanResult<Stateme
         name,
         if_not_exists,
         columns: vec![],
+        defaults: BTreeMap::new(),
         includes: vec![],
         primary_key: vec![],
         watermark: None,
@@ -125,7 +126,7 @@ fn columns_missing(c: Cursor<'_>, kind: ObjectKind, error: PlanError) -> PlanErr
     error.hint(format!("a {kind} needs its columns: ( name type, … )"))
 }
 
-fn create_table_as(c: &mut Cursor<'_>, name: String, if_not_exists: bool) -> PlanResult<Statement> {
+fn create_table_as(c: &mut Cursor<'_>, name: QualifiedName, if_not_exists: bool) -> PlanResult<Statement> {
     let mut query = *c;
     // sqlparser does not know the closing WITH [NO] DATA
     for (words, data) in [(&["WITH", "NO", "DATA"][..], false), (&["WITH", "DATA"][..], true)] {
@@ -193,6 +194,9 @@ fn column(c: &mut Cursor<'_>, relation: &mut CreateRelation) -> PlanResult<()> {
         }
         if c.eat_all(&["NOT", "NULL"]) {
             not_null = true;
+        } else if c.eat("DEFAULT") {
+            let default = super::columns::literal(c, "column")?;
+            relation.defaults.extend(default.map(|default| (name.clone(), default)));
         } else if c.eat_all(&["PRIMARY", "KEY"]) {
             set_primary_key(relation, vec![name.clone()], constraint)?;
         } else if !c.eat("NULL") {
@@ -208,7 +212,7 @@ fn column(c: &mut Cursor<'_>, relation: &mut CreateRelation) -> PlanResult<()> {
 }
 
 /// PostgreSQL's constraints that are not kept here: refused rather than ignored.
-fn refuse_constraint(c: &Cursor<'_>) -> PlanResult<()> {
+pub(super) fn refuse_constraint(c: &Cursor<'_>) -> PlanResult<()> {
     let refused = [
         ("CHECK", "filter the rows in the feature view's WHERE"),
         ("UNIQUE", "use PRIMARY KEY"),

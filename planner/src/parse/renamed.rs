@@ -1,16 +1,22 @@
 //! A definition is kept as it was written, comments and all. After a RENAME its name is another: only that is put in
 //! its place.
 
-use super::{cursor::Cursor, name::quoted, object, parse, text::Text};
+use super::{
+    cursor::Cursor,
+    name::{quoted, quoted_name},
+    object, parse,
+    text::Text,
+};
 use crate::{PlanError, PlanResult, Statement, composed::own_name, error::sqlstate};
 use datafusion::sql::sqlparser::{
     ast::{Expr, visit_expressions},
     tokenizer::Span,
 };
 use std::ops::ControlFlow;
+use tidemark_catalog::{NameRef, QualifiedName};
 
-/// The `CREATE` statement `sql` with `name` in the place of the name it gives (qualifiers go: there is one schema).
-pub fn under_name(sql: &str, name: &str) -> PlanResult<String> {
+/// The `CREATE` statement `sql` with `name` in the place of the name it gives, also of its schema.
+pub fn under_name<'n>(sql: &str, name: impl Into<NameRef<'n>>) -> PlanResult<String> {
     let text = Text::new(sql);
     let tokens = text.tokens()?;
     let mut c = Cursor::new(&text, &tokens, 0, tokens.len());
@@ -21,16 +27,16 @@ pub fn under_name(sql: &str, name: &str) -> PlanResult<String> {
     let first = c.at;
     c.object_name()?;
     let (from, to) = (text.offset(tokens[first].span.start), text.offset(tokens[c.at - 1].span.end));
-    Ok([&sql[..from], quoted(name).as_str(), &sql[to..]].concat())
+    Ok([&sql[..from], quoted_name(name.into()).as_str(), &sql[to..]].concat())
 }
 
-/// The statement `sql`, a query or the `CREATE` of a view or aggregate, calling `to` where it calls `from`.
-pub fn calling_by_name(sql: &str, from: &str, to: &str) -> PlanResult<String> {
+/// The statement `sql`, a query or the `CREATE` of a view or aggregate, calling `to` where it calls what is meant.
+pub fn calling_by_name(sql: &str, is_meant: impl Fn(&QualifiedName) -> bool, to: &str) -> PlanResult<String> {
     let parsed = parse(sql)?.into_iter().next().map(|parsed| parsed.statement);
     let mut names: Vec<Span> = vec![];
     let mut note = |expr: &Expr| {
         if let Expr::Function(call) = expr
-            && own_name(&call.name).as_deref() == Some(from)
+            && own_name(&call.name).is_some_and(|name| is_meant(&name))
             && let Some(name) = call.name.0.last().and_then(|part| part.as_ident())
         {
             names.push(name.span);
@@ -75,11 +81,15 @@ mod tests {
         for (sql, name, expected) in cases {
             assert_eq!(under_name(sql, name).as_deref(), Ok(expected));
         }
+        let elsewhere = QualifiedName::new("My marts", "b");
+        let moved = under_name("CREATE VIEW marts.a AS SELECT 1", &elsewhere);
+        assert_eq!(moved.as_deref(), Ok("CREATE VIEW \"My marts\".b AS SELECT 1"));
         assert!(under_name("SELECT 1", "b").is_err());
     }
 
     #[test]
     fn only_calls_of_that_name_change() {
+        let is_a = |name: &QualifiedName| *name == "a" || *name == QualifiedName::new("public", "a");
         let cases = [
             ("SELECT a(a), 'a(a)', \"a\"(b) FROM a -- a(b)", "SELECT b(a), 'a(a)', b(b) FROM a -- a(b)"),
             (
@@ -91,8 +101,8 @@ mod tests {
             ("SELECT 1", "SELECT 1"),
         ];
         for (sql, expected) in cases {
-            assert_eq!(calling_by_name(sql, "a", "b").as_deref(), Ok(expected));
+            assert_eq!(calling_by_name(sql, is_a, "b").as_deref(), Ok(expected));
         }
-        assert_eq!(calling_by_name("SELECT a(1)", "a", "B c").as_deref(), Ok("SELECT \"B c\"(1)"));
+        assert_eq!(calling_by_name("SELECT a(1)", is_a, "B c").as_deref(), Ok("SELECT \"B c\"(1)"));
     }
 }

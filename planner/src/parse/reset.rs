@@ -6,14 +6,14 @@ use crate::{
     statement::{ResetTo, Statement},
 };
 use datafusion::sql::sqlparser::ast;
-use tidemark_catalog::ObjectKind;
+use tidemark_catalog::{ObjectKind, QualifiedName};
 
 /// Behind `RESET TO`.
 pub(super) fn reset_topic(
     c: &mut Cursor<'_>,
     kind: ObjectKind,
     if_exists: bool,
-    name: String,
+    name: QualifiedName,
 ) -> PlanResult<Statement> {
     let hint = "RESET TO EARLIEST, LATEST, OFFSETS 'partition:0,offset:42;…' or timestamptz '…'";
     let mut place = *c;
@@ -62,7 +62,7 @@ mod tests {
         ];
         for (text, to, allow_duplicates) in cases {
             for (word, kind) in [("SOURCE", ObjectKind::Source), ("TABLE", ObjectKind::Table)] {
-                let (name, to) = ("s".to_string(), to.clone());
+                let (name, to) = ("s".into(), to.clone());
                 let expected = Statement::ResetTopic { kind, if_exists: false, name, to, allow_duplicates };
                 assert_eq!(one(&format!("ALTER {word} s RESET TO {text}")), Ok(expected), "{text}");
             }

@@ -7,19 +7,19 @@ use crate::{
     statement::{Hidden, Statement},
 };
 use datafusion::sql::sqlparser::tokenizer::Token;
-use tidemark_catalog::secret_reference;
+use tidemark_catalog::{PUBLIC_SCHEMA, secret_reference};
 
 /// Behind `CREATE SECRET`.
 pub(super) fn create(c: &mut Cursor<'_>) -> PlanResult<Statement> {
     let if_not_exists = c.if_not_exists();
-    let name = c.object_name()?;
+    let name = c.secret_name()?;
     backend(c)?;
     Ok(Statement::CreateSecret { name, if_not_exists, value: value(c)? })
 }
 
 /// Behind `ALTER SECRET`.
 pub(super) fn alter(c: &mut Cursor<'_>) -> PlanResult<Statement> {
-    let name = c.object_name()?;
+    let name = c.secret_name()?;
     backend(c)?;
     Ok(Statement::AlterSecret { name, value: value(c)? })
 }
@@ -27,9 +27,9 @@ pub(super) fn alter(c: &mut Cursor<'_>) -> PlanResult<Statement> {
 /// Behind `DROP SECRET`.
 pub(super) fn drop(c: &mut Cursor<'_>) -> PlanResult<Statement> {
     let if_exists = c.if_exists();
-    let mut names = vec![c.object_name()?];
+    let mut names = vec![c.secret_name()?];
     while c.eat_token(&Token::Comma) {
-        names.push(c.object_name()?);
+        names.push(c.secret_name()?);
     }
     c.eat("RESTRICT");
     Ok(Statement::DropSecret { if_exists, names })
@@ -57,6 +57,16 @@ fn value(c: &mut Cursor<'_>) -> PlanResult<Hidden> {
 }
 
 impl Cursor<'_> {
+    /// Secrets are in no schema; `public` may stand before the name, as it may in RisingWave.
+    fn secret_name(&mut self) -> PlanResult<String> {
+        let start = *self;
+        let name = self.object_name()?;
+        match name.schema.as_deref() {
+            None | Some(PUBLIC_SCHEMA) => Ok(name.name),
+            Some(_) => Err(start.place(PlanError::syntax(format!("secret \"{name}\" cannot be in a schema")))),
+        }
+    }
+
     /// `SECRET name` in the place of an option's value, as it is kept; `None`: something else is there.
     pub(super) fn secret_value(&mut self) -> PlanResult<Option<String>> {
         let has_name = matches!(self.peek(1), Some(Token::Word(_)));
@@ -64,7 +74,7 @@ impl Cursor<'_> {
             return Ok(None);
         }
         self.skip();
-        let name = self.object_name()?;
+        let name = self.secret_name()?;
         if self.at_all(&["AS", "FILE"]) {
             return Err(self.place(
                 PlanError::unsupported("SECRET … AS FILE is not supported")

@@ -267,9 +267,12 @@ pub(super) fn prepare(c: &mut Cursor<'_>) -> PlanResult<Statement> {
     let statement = Box::new(parsed(*c)?);
     c.at = c.end;
     match statement.statement {
-        Statement::Query(_) | Statement::Insert(_) => Ok(Statement::Prepare { name, types, statement }),
+        Statement::Query(_) | Statement::Insert(_) | Statement::Change(_) | Statement::Merge(_) => {
+            Ok(Statement::Prepare { name, types, statement })
+        }
         _ => Err(start.place(
-            PlanError::unsupported("this statement cannot be prepared").hint("PREPARE takes a query or an INSERT"),
+            PlanError::unsupported("this statement cannot be prepared")
+                .hint("PREPARE takes a query, INSERT, UPDATE, DELETE or MERGE"),
         )),
     }
 }

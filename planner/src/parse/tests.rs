@@ -1,5 +1,6 @@
 //! Statements and refusals as tables, and the promise that no text makes the parser panic.
 
+mod columns;
 mod refusals;
 
 use super::{dialect::DIALECT, duration_us, parse};
@@ -7,7 +8,7 @@ use crate::{PlanError, PlanResult, statement::*};
 use datafusion::sql::sqlparser::tokenizer::Tokenizer;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
-use tidemark_catalog::{Include, ObjectKind, SqlType};
+use tidemark_catalog::{Include, ObjectKind, QualifiedName, SqlType};
 
 const SECOND: i64 = 1_000_000;
 
@@ -50,6 +51,7 @@ fn relation(kind: ObjectKind, name: &str) -> CreateRelation {
         name: name.into(),
         if_not_exists: false,
         columns: vec![],
+        defaults: BTreeMap::new(),
         includes: vec![],
         primary_key: vec![],
         watermark: None,
@@ -124,6 +126,8 @@ fn a_table_has_a_key_that_is_never_null() {
     };
     let expected = Statement::CreateRelation(users);
     check("CREATE TABLE users (id bigint primary key, plan text) FORMAT UPSERT ENCODE JSON", expected.clone());
+    let Statement::CreateRelation(users) = expected else { panic!("it is a table") };
+    let expected = Statement::CreateRelation(CreateRelation { name: QualifiedName::new("public", "users"), ..users });
     check(
         "CREATE TABLE tidemark.public.users (id int8, plan varchar(10), CONSTRAINT pk PRIMARY KEY (id)) FORMAT UPSERT",
         expected,
@@ -199,14 +203,14 @@ fn a_view_keeps_its_query_as_it_was_written() {
     let Ok(parsed) = one(sql) else { panic!("{:?}", one(sql)) };
     assert_eq!(parsed.text, sql.trim().trim_end_matches([';', '\n', ' ']).trim_end_matches(" -- end"));
     let Statement::CreateFeatureView(view) = parsed.statement else { panic!() };
-    assert_eq!((view.name.as_str(), view.or_replace, view.if_not_exists), ("Ü", true, false));
+    assert_eq!((view.name.name.as_str(), view.or_replace, view.if_not_exists), ("Ü", true, false));
     assert_eq!(view.options, options(&[("tags", "a,b"), ("ttl", "30 days")]));
     assert_eq!(view.query_text, "SELECT  'ü;' AS Ä,\n count(*) OVER w FROM c");
     assert_eq!(view.query.to_string(), "SELECT 'ü;' AS Ä, count(*) OVER w FROM c");
 
     let Ok(parsed) = one("CREATE VIEW IF NOT EXISTS v (a, \"B\") AS (SELECT 1, 2)") else { panic!() };
     let Statement::CreateView { name, if_not_exists, columns, query_text, .. } = parsed.statement else { panic!() };
-    assert_eq!((name.as_str(), if_not_exists, query_text.as_str()), ("v", true, "(SELECT 1, 2)"));
+    assert_eq!((name.name.as_str(), if_not_exists, query_text.as_str()), ("v", true, "(SELECT 1, 2)"));
     assert_eq!(columns, ["a", "B"]);
 }
 
@@ -219,7 +223,7 @@ fn explain_takes_queries_and_feature_views() {
     ] {
         match one(sql) {
             Ok(Parsed { statement: Statement::ExplainFeatureView { create, format: found }, .. }) => {
-                assert_eq!((create.name.as_str(), found), ("v", format), "{sql}");
+                assert_eq!((create.name.name.as_str(), found), ("v", format), "{sql}");
             }
             other => panic!("{sql}: {other:?}"),
         }
@@ -247,18 +251,28 @@ fn explain_takes_queries_and_feature_views() {
 
 #[test]
 fn statements_about_objects_name_their_kind() {
-    let names = |names: &[&str]| names.iter().map(|name| name.to_string()).collect::<Vec<_>>();
+    let names = |names: &[QualifiedName]| names.to_vec();
     check(
         "DROP FEATURE VIEW IF EXISTS a, public.\"B\" CASCADE",
-        Statement::Drop { kind: ObjectKind::FeatureView, if_exists: true, names: names(&["a", "B"]), cascade: true },
+        Statement::Drop {
+            kind: ObjectKind::FeatureView,
+            if_exists: true,
+            names: names(&["a".into(), QualifiedName::new("public", "B")]),
+            cascade: true,
+        },
     );
     check(
         "drop source s restrict",
-        Statement::Drop { kind: ObjectKind::Source, if_exists: false, names: names(&["s"]), cascade: false },
+        Statement::Drop { kind: ObjectKind::Source, if_exists: false, names: names(&["s".into()]), cascade: false },
     );
     check(
         "ALTER TABLE \"tidemark\".\"public\".\"t\" RENAME TO \"T2\"",
-        Statement::Rename { kind: ObjectKind::Table, if_exists: false, name: "t".into(), to: "T2".into() },
+        Statement::Rename {
+            kind: ObjectKind::Table,
+            if_exists: false,
+            name: QualifiedName::new("public", "t"),
+            to: "T2".into(),
+        },
     );
     check(
         "ALTER SOURCE IF EXISTS s SET (retention = '7 days')",
@@ -291,21 +305,21 @@ fn statements_about_objects_name_their_kind() {
         },
     );
     check(
-        "comment on column public.v.c is null",
-        Statement::Comment { kind: None, name: "v".into(), column: Some("c".into()), text: None },
+        "comment on column marts.v.c is null",
+        Statement::Comment { kind: None, name: QualifiedName::new("marts", "v"), column: Some("c".into()), text: None },
     );
     check("SHOW FEATURE VIEWS", Statement::ShowObjects(ObjectKind::FeatureView));
     check("SHOW sources", Statement::ShowObjects(ObjectKind::Source));
     check("SHOW TABLES", Statement::ShowObjects(ObjectKind::Table));
     check("SHOW VIEWS", Statement::ShowObjects(ObjectKind::View));
     check("SHOW CREATE VIEW v", Statement::ShowCreate { kind: ObjectKind::View, name: "v".into() });
-    for sql in ["DESCRIBE v", "desc feature view v", "DESCRIBE SOURCE public.v"] {
+    for sql in ["DESCRIBE v", "desc feature view v", "DESCRIBE SOURCE v"] {
         check(sql, Statement::Describe { name: "v".into() });
     }
     check("DESCRIBE source", Statement::Describe { name: "source".into() });
     check("CHECKPOINT", Statement::Checkpoint);
     check("FLUSH;", Statement::Flush);
-    for sql in ["REFRESH ONLINE STORE FOR v", "refresh online store for feature view public.v;"] {
+    for sql in ["REFRESH ONLINE STORE FOR v", "refresh online store for feature view v;"] {
         check(sql, Statement::RefreshOnlineStore { name: "v".into() });
     }
     for to in ["TIMESTAMPTZ '2026-12-01'", "now()", "'2026-12-01'::timestamptz"] {
@@ -330,7 +344,7 @@ fn copy_in_takes_options_in_parentheses_and_in_words() {
     };
     for (sql, options) in [
         ("COPY t FROM STDIN", copy_options(CopyFormat::Text)),
-        ("copy public.t from stdin csv", copy_options(CopyFormat::Csv)),
+        ("copy t from stdin csv", copy_options(CopyFormat::Csv)),
         ("COPY t FROM STDIN WITH CSV HEADER", csv.clone()),
         ("COPY t FROM STDIN CSV HEADER", csv.clone()),
         ("COPY t FROM STDIN (FORMAT csv, HEADER)", csv.clone()),
@@ -386,15 +400,15 @@ fn copy_out_takes_a_table_or_a_query() {
 fn insert_appends_or_replaces_whole_rows() {
     for (sql, expected) in [
         ("INSERT INTO t VALUES (1, 2), ($1, $2)", (OnConflict::Error, vec![])),
-        ("insert into public.t select a, b from s on conflict do nothing", (OnConflict::Nothing, vec![])),
+        ("insert into t select a, b from s on conflict do nothing", (OnConflict::Nothing, vec![])),
         (
-            "INSERT INTO tidemark.public.t AS x SELECT 1 ON CONFLICT (A, b) DO UPDATE SET c = EXCLUDED.c",
+            "INSERT INTO t AS x SELECT 1 ON CONFLICT (A, b) DO UPDATE SET c = EXCLUDED.c",
             (OnConflict::Replace, vec!["a", "b", "c"]),
         ),
     ] {
         match one(sql) {
             Ok(Parsed { statement: Statement::Insert(insert), .. }) => {
-                assert_eq!((insert.table.as_str(), insert.columns.len()), ("t", 0), "{sql}");
+                assert_eq!((insert.table.name.as_str(), insert.columns.len()), ("t", 0), "{sql}");
                 assert_eq!(
                     (insert.on_conflict, insert.replaces.iter().map(String::as_str).collect()),
                     expected,
@@ -408,7 +422,7 @@ fn insert_appends_or_replaces_whole_rows() {
     else {
         panic!()
     };
-    assert_eq!((insert.table.as_str(), insert.columns), ("T", vec!["a".to_string(), "B".to_string()]));
+    assert_eq!((insert.table.name.as_str(), insert.columns), ("T", vec!["a".to_string(), "B".to_string()]));
 }
 
 #[test]

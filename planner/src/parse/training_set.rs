@@ -29,7 +29,7 @@ pub(super) fn refresh(c: &mut Cursor<'_>) -> PlanResult<Statement> {
 mod tests {
     use super::*;
     use crate::{parse::parse, parse::under_name};
-    use tidemark_catalog::ObjectKind;
+    use tidemark_catalog::{ObjectKind, QualifiedName};
 
     fn one(sql: &str) -> PlanResult<Statement> {
         parse(sql).map(|mut parsed| parsed.remove(0).statement)
@@ -39,11 +39,11 @@ mod tests {
     fn a_training_set_is_an_object_like_others() {
         let sql = "CREATE TRAINING SET IF NOT EXISTS \"T\" WITH (complete = 'state') AS SELECT 1 AS x -- one";
         let Ok(Statement::CreateTrainingSet(create)) = one(sql) else { panic!("{:?}", one(sql)) };
-        assert_eq!((create.name.as_str(), create.query_text.as_str()), ("T", "SELECT 1 AS x"));
+        assert_eq!((create.name.name.as_str(), create.query_text.as_str()), ("T", "SELECT 1 AS x"));
         assert!(create.if_not_exists && create.options["complete"] == "state");
         let renamed = under_name("create training set t AS SELECT 1 AS t", "u").unwrap();
         assert_eq!(renamed, "create training set u AS SELECT 1 AS t");
-        let (kind, name) = (ObjectKind::TrainingSet, "t".to_string());
+        let (kind, name) = (ObjectKind::TrainingSet, QualifiedName::from("t"));
         for (sql, expected) in [
             ("REFRESH TRAINING SET t", Statement::RefreshTrainingSet { name: name.clone(), as_recorded: false }),
             (

@@ -92,13 +92,15 @@ pub(super) fn explain(c: &mut Cursor<'_>) -> PlanResult<Statement> {
     match statement(c)? {
         statement @ (Statement::Query(_)
         | Statement::Insert(_)
+        | Statement::Change(_)
+        | Statement::Merge(_)
         | Statement::Execute { .. }
         | Statement::CreateTableAs { .. }
         | Statement::CreateTrainingSet(_)) => {
             Ok(Statement::Explain { analyze, verbose, format, statement: Box::new(statement) })
         }
         _ => Err(explained.place(PlanError::unsupported("this statement cannot be explained").hint(
-            "EXPLAIN takes a query, INSERT, EXECUTE, CREATE TABLE AS, CREATE TRAINING SET or CREATE FEATURE VIEW",
+            "EXPLAIN takes a query, INSERT, UPDATE, DELETE, MERGE, EXECUTE, CREATE TABLE AS, CREATE TRAINING SET or CREATE FEATURE VIEW",
         ))),
     }
 }

@@ -4,12 +4,13 @@ use crate::table::ROWS_SCHEMA;
 use datafusion::sql::sqlparser::ast::{
     self, Expr, Ident, ObjectName, SelectItem, SelectItemQualifiedWildcardKind, WildcardAdditionalOptions,
 };
+use tidemark_catalog::QualifiedName;
 
 /// `UPDATE name [AS alias] SET … [FROM …] [WHERE …] [RETURNING …]`, `DELETE FROM name [AS alias] [USING …] [WHERE …]
 /// [RETURNING …]`, either behind `WITH`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Change {
-    pub table: String,
+    pub table: QualifiedName,
     /// What the statement calls the table.
     pub alias: String,
     /// The columns that are set, in the order of the query's last columns; `None`: the rows go.
@@ -45,9 +46,15 @@ impl Change {
     }
 }
 
-/// `"$rows".table`, which has the place of each row as well.
-pub fn rows_of(table: &str) -> ObjectName {
-    ObjectName::from(vec![Ident::with_quote('"', ROWS_SCHEMA), Ident::with_quote('"', table)])
+/// Whether a column is to be set to its `DEFAULT`, which whoever knows the table puts in its place.
+pub fn is_default(value: &Expr) -> bool {
+    matches!(value, Expr::Identifier(word) if word.quote_style.is_none() && word.value.eq_ignore_ascii_case("default"))
+}
+
+/// `"$rows".table` or `"$rows".schema.table`, which has the place of each row as well.
+pub fn rows_of(table: &QualifiedName) -> ObjectName {
+    let parts = [Some(ROWS_SCHEMA), table.schema.as_deref(), Some(table.name.as_str())];
+    ObjectName::from(parts.into_iter().flatten().map(|part| Ident::with_quote('"', part)).collect::<Vec<_>>())
 }
 
 /// `alias.*`

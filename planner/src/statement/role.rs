@@ -1,6 +1,6 @@
 //! Statements about roles, what they may do, and secrets.
 
-use tidemark_catalog::{ObjectKind, Privileges};
+use tidemark_catalog::{ObjectKind, Privileges, QualifiedName};
 
 /// A text that is shown nowhere: a password, the value of a secret.
 #[derive(Clone, PartialEq, Eq)]
@@ -46,7 +46,7 @@ pub enum RoleName {
 #[derive(Debug, Clone, PartialEq)]
 pub enum GrantTarget {
     /// `[TABLE | SOURCE | FEATURE VIEW | VIEW] name, …`; `None`: of any kind.
-    Objects(Option<ObjectKind>, Vec<String>),
+    Objects(Option<ObjectKind>, Vec<QualifiedName>),
     /// `ALL { TABLES | SOURCES | FEATURE VIEWS | VIEWS } IN SCHEMA name, …`; `None` is TABLES, which as in PostgreSQL are all
     /// relations: what there is when the statement runs.
     AllIn(Option<ObjectKind>, Vec<String>),

@@ -1,5 +1,6 @@
 //! `tidemark serve`: a server until a signal says stop.
 
+use super::open_files;
 use crate::points::AbortAt;
 use crate::serve as server;
 use crate::settings::{Role, Settings};
@@ -12,6 +13,7 @@ pub async fn serve(settings: Settings, abort_at: Option<AbortAt>) -> anyhow::Res
     if let Some(AbortAt { point, passing }) = abort_at {
         tracing::warn!(point = point.name(), passing, "--abort-at is for tests: this server will end by itself");
     }
+    open_files::warn_if_too_few(settings.max_connections);
     let running = tokio::select! {
         started = server::start_to_abort(&settings, abort_at) => started?,
         () = stop.received() => {

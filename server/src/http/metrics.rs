@@ -10,7 +10,7 @@ use super::{
     memory,
 };
 use crate::{database::Owner, meters::LookupPath, serving::Serving};
-use std::sync::Arc;
+use std::{borrow::Cow, sync::Arc};
 use tidemark_catalog::Snapshot;
 use tidemark_connectors::kafka::Status;
 use tidemark_engine::{
@@ -61,7 +61,7 @@ fn process(out: &mut Exposition, phase: &Phase) {
 }
 
 struct Source<'a> {
-    name: &'a str,
+    name: Cow<'a, str>,
     runtime: Arc<SourceRuntime>,
     /// Of the topic that feeds it.
     feed: Option<Arc<Status>>,
@@ -71,7 +71,7 @@ impl<'a> Source<'a> {
     fn all(owner: &Owner, snapshot: &'a Snapshot) -> Vec<Source<'a>> {
         let source = |object: &'a Arc<tidemark_catalog::Object>| {
             let runtime = owner.engine.source(object.id)?;
-            Some(Source { name: &object.name, runtime, feed: owner.feeds.status(object.id) })
+            Some(Source { name: object.shown_name().into(), runtime, feed: owner.feeds.status(object.id) })
         };
         snapshot.objects().filter_map(source).collect()
     }
@@ -81,20 +81,20 @@ fn sources(out: &mut Exposition, sources: &[Source<'_>], now_us: i64) {
     let help = "Rows admitted into the source or table and applied to every view since the server started.";
     out.family(Kind::Counter, "tidemark_source_rows_total", help, |family| {
         for source in sources {
-            family.sample(&[("source", source.name)], source.runtime.meters.rows.get());
+            family.sample(&[("source", source.name.as_ref())], source.runtime.meters.rows.get());
         }
     });
     let help = "Bytes appended to the log of the source or table since the server started.";
     out.family(Kind::Counter, "tidemark_source_appended_bytes_total", help, |family| {
         for source in sources {
-            family.sample(&[("source", source.name)], source.runtime.log.appended_bytes());
+            family.sample(&[("source", source.name.as_ref())], source.runtime.log().appended_bytes());
         }
     });
     let help = "Records that became dead letters since the server started, by why. They are in tidemark.dead_letters.";
     out.family(Kind::Counter, "tidemark_dead_letters_total", help, |family| {
         for source in sources {
             for reason in RejectReason::ALL {
-                let labels = [("source", source.name), ("reason", reason.as_str())];
+                let labels = [("source", source.name.as_ref()), ("reason", reason.as_str())];
                 family.sample(&labels, source.runtime.meters.dead_letters(reason));
             }
         }
@@ -103,7 +103,7 @@ fn sources(out: &mut Exposition, sources: &[Source<'_>], now_us: i64) {
                 view had it and lookups saw it, in seconds.";
     out.family(Kind::Histogram, "tidemark_event_to_readable_seconds", help, |family| {
         for source in sources {
-            family.histogram(&[("source", source.name)], &source.runtime.meters.readable_us.read(), SECOND_US);
+            family.histogram(&[("source", source.name.as_ref())], &source.runtime.meters.readable_us.read(), SECOND_US);
         }
     });
     let help = "How far the frontier of the source or table lies behind its now, in seconds: what is older is late. \
@@ -112,7 +112,7 @@ fn sources(out: &mut Exposition, sources: &[Source<'_>], now_us: i64) {
         for source in sources {
             if let Some(frontier_us) = instant(source.runtime.frontier_us()) {
                 let delay_us = source.runtime.now_us(now_us).saturating_sub(frontier_us);
-                family.sample(&[("source", source.name)], seconds(delay_us.max(0)));
+                family.sample(&[("source", source.name.as_ref())], seconds(delay_us.max(0)));
             }
         }
     });
@@ -120,7 +120,7 @@ fn sources(out: &mut Exposition, sources: &[Source<'_>], now_us: i64) {
 }
 
 fn topics(out: &mut Exposition, sources: &[Source<'_>]) {
-    let fed = || sources.iter().filter_map(|source| Some((source.name, source.feed.as_deref()?)));
+    let fed = || sources.iter().filter_map(|source| Some((source.name.as_ref(), source.feed.as_deref()?)));
     let help = "Whether the topic of the source is not read any more until somebody does something: 1, and last_error \
                 in tidemark.pipelines says what.";
     out.family(Kind::Gauge, "tidemark_source_failed", help, |family| {
@@ -148,7 +148,7 @@ fn topics(out: &mut Exposition, sources: &[Source<'_>]) {
 }
 
 struct View<'a> {
-    name: &'a str,
+    name: Cow<'a, str>,
     has_failed: bool,
     /// `None`: it has failed, or is only being made.
     runtime: Option<Arc<ViewRuntime>>,
@@ -159,7 +159,7 @@ impl<'a> View<'a> {
         let views = snapshot.objects().filter(|object| object.feature_view().is_some());
         views
             .map(|object| {
-                let (name, has_failed) = (object.name.as_str(), engine.failure(object.id).is_some());
+                let (name, has_failed) = (object.shown_name().into(), engine.failure(object.id).is_some());
                 View { name, has_failed, runtime: engine.view(object.id) }
             })
             .collect()
@@ -183,7 +183,7 @@ fn of_views<T: std::fmt::Display>(
     out.family(kind, name, help, |family| {
         for view in views {
             if let Some(value) = view.runtime.as_deref().and_then(&value) {
-                family.sample(&[("view", view.name)], value);
+                family.sample(&[("view", view.name.as_ref())], value);
             }
         }
     });
@@ -195,7 +195,7 @@ fn views(out: &mut Exposition, views: &[View<'_>], now_us: i64) {
         "Whether the feature view stands still until it is resumed (1); last_error in tidemark.pipelines says why.";
     out.family(Gauge, "tidemark_view_failed", help, |family| {
         for view in views {
-            family.sample(&[("view", view.name)], u8::from(view.has_failed));
+            family.sample(&[("view", view.name.as_ref())], u8::from(view.has_failed));
         }
     });
     let metric = (

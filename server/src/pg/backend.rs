@@ -104,7 +104,7 @@ pub trait Backend: Send + Sync + 'static {
 
     /// A statement whose whole text the backend knows well enough to have it prepared without reading it again: one that
     /// has no parameters and is nearly always answered by [`Backend::execute_now`]. Where it is not, the text is split.
-    fn recall(&self, _sql: &str) -> Option<Arc<Self::Prepared>> {
+    fn recall(&self, _session: &mut Self::Session, _sql: &str) -> Option<Arc<Self::Prepared>> {
         None
     }
 
@@ -203,6 +203,12 @@ pub trait Backend: Send + Sync + 'static {
 
     /// `statement_timeout`, over everything from the statement's start to its last row.
     fn statement_timeout(&self, _session: &mut Self::Session) -> Option<Duration> {
+        None
+    }
+
+    /// `idle_in_transaction_session_timeout`, or outside of one `idle_session_timeout`: how long the client may leave the
+    /// connection idle. Asked whenever it is.
+    fn idle_timeout(&self, _session: &mut Self::Session, _in_transaction: bool) -> Option<Duration> {
         None
     }
 

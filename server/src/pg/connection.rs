@@ -15,7 +15,7 @@ use super::reply::{self, TxStatus};
 use super::server::Shared;
 use super::socket::Socket;
 use super::transaction::Transaction;
-use super::watch::{Fault, Idle, Watch};
+use super::watch::{Fault, Idle, Limit, Watch};
 use bytes::Bytes;
 use futures::FutureExt;
 use std::panic::AssertUnwindSafe;
@@ -123,6 +123,8 @@ where
 
     /// The next message; sends what is due before it waits for one.
     async fn next_message(&mut self) -> Result<Option<(u8, Bytes)>, Fault> {
+        let mut limit = None;
+        let mut is_limited = false;
         loop {
             if self.socket.output.len() > HIGH_WATER_BYTES {
                 self.send_due().await?;
@@ -133,7 +135,11 @@ where
             };
             self.send_due().await?;
             let may_be_told = self.is_outside() && !self.in_batch;
-            match self.watch.fill_or_ring(&mut self.socket, expected, may_be_told).await? {
+            // It is idle since the last ReadyForQuery, whatever it is told meanwhile.
+            if !std::mem::replace(&mut is_limited, true) && !self.in_batch {
+                limit = self.idle_limit();
+            }
+            match self.watch.fill_or_ring(&mut self.socket, expected, may_be_told, &mut limit).await? {
                 Idle::Bytes => {}
                 Idle::Closed => return Ok(None),
                 Idle::Rung => {
@@ -142,6 +148,18 @@ where
                 }
             }
         }
+    }
+
+    /// How long the client may leave the connection idle, in its transaction or outside.
+    fn idle_limit(&mut self) -> Option<Limit> {
+        let in_transaction = !self.is_outside();
+        let limit = self.shared.backend.idle_timeout(&mut self.session, in_transaction)?;
+        let (sqlstate, of) = match in_transaction {
+            true => (sqlstate::IDLE_IN_TRANSACTION_SESSION_TIMEOUT, "idle-in-transaction"),
+            false => (sqlstate::IDLE_SESSION_TIMEOUT, "idle-session"),
+        };
+        let error = PgError::fatal(sqlstate, format!("terminating connection due to {of} timeout"));
+        Some(Limit { over: self.shared.clock.sleep(limit), error })
     }
 
     /// Sends what the client waits for. Called before anything that may take long.

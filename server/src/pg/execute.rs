@@ -42,7 +42,7 @@ where
         self.statements.remove("");
         self.portals.remove("");
         let backend = self.backend();
-        if let Some(prepared) = backend.recall(sql) {
+        if let Some(prepared) = backend.recall(&mut self.session, sql) {
             self.transaction.admit(None)?;
             if self.answer_now(&prepared, &Bound::default())? {
                 return Ok(());

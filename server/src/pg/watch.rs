@@ -147,6 +147,12 @@ pub(super) enum Idle {
     Rung,
 }
 
+/// How long a client may be idle, and what it is told then.
+pub(super) struct Limit {
+    pub over: BoxFuture<'static, ()>,
+    pub error: PgError,
+}
+
 /// The watch of one connection.
 pub(super) struct Watch {
     signals: Arc<Signals>,
@@ -274,15 +280,17 @@ impl Watch {
         socket: &mut Socket<S>,
         expected: usize,
     ) -> Result<bool, Fault> {
-        Ok(self.fill_or_ring(socket, expected, false).await? == Idle::Bytes)
+        Ok(self.fill_or_ring(socket, expected, false, &mut None).await? == Idle::Bytes)
     }
 
-    /// Waits for bytes from a client that has nothing running, or, where it may be told of them, for notifications.
+    /// Waits for bytes from a client that has nothing running, or, where it may be told of them, for notifications; no longer
+    /// than the limit.
     pub async fn fill_or_ring<S: AsyncRead + AsyncWrite + Unpin>(
         &mut self,
         socket: &mut Socket<S>,
         expected: usize,
         may_be_told: bool,
+        limit: &mut Option<Limit>,
     ) -> Result<Idle, Fault> {
         poll_fn(|cx| {
             self.signals.waker.register(cx.waker());
@@ -296,7 +304,13 @@ impl Watch {
                 return Poll::Ready(Ok(Idle::Rung));
             }
             let idle = |filled| if filled { Idle::Bytes } else { Idle::Closed };
-            socket.poll_fill(cx, expected).map(|filled| filled.map(idle).map_err(|_| Fault::Gone))
+            if let Poll::Ready(filled) = socket.poll_fill(cx, expected) {
+                return Poll::Ready(filled.map(idle).map_err(|_| Fault::Gone));
+            }
+            match limit.take_if(|limit| limit.over.as_mut().poll(cx).is_ready()) {
+                Some(limit) => Poll::Ready(Err(Fault::Sql(limit.error))),
+                None => Poll::Pending,
+            }
         })
         .await
     }

@@ -72,7 +72,7 @@ impl Served {
             .any(|relation| relation.clock == ClockMode::System);
         Served {
             id: object.id,
-            name: object.name.clone(),
+            name: object.shown_name(),
             compiled,
             follows_clock,
             reads_now: !follows_clock || is_continuous,

@@ -33,13 +33,13 @@ struct Table {
 impl Session {
     /// The catalog as this session sees it.
     pub fn snapshot(&self, database: &Database) -> Arc<Snapshot> {
-        let all = database.snapshot();
+        let all = self.lasting(database);
         let temporary = &self.temporary;
         if temporary.tables.is_empty() {
             return all;
         }
         let mut shown = temporary.shown.lock();
-        match shown.as_ref().filter(|shown| shown.generation == all.generation) {
+        match shown.as_ref().filter(|shown| shown.generation == all.generation && shown.path() == all.path()) {
             Some(shown) => shown.clone(),
             None => {
                 let own = temporary.tables.iter().filter(|table| table.is_filled);
@@ -74,7 +74,7 @@ impl Session {
         if !self.has_temporary() {
             return Ok(());
         }
-        let all = database.snapshot();
+        let all = self.lasting(database);
         let hidden =
             self.temporary.tables.iter().find(|table| table.is_filled && all.get(&table.object.name).is_some());
         let Some(name) = hidden.map(|table| &table.object.name) else { return Ok(()) };

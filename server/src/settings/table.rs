@@ -86,7 +86,7 @@ pub static SETTINGS: &[Setting] = settings! {
         "always: an acknowledged event survives a power cut; a number of milliseconds bounds what a power cut may take; a crash of the process alone never takes anything";
     "max-connections" max_connections = "1000", "N", value::count,
         "Sessions at once",
-        "an idle one costs some 20 kB; beyond that a pooler serves better";
+        "one that waits costs less than 64 KiB and a file; beyond that a pooler serves better";
     "statement-timeout" statement_timeout = "none", "DURATION", |text| value::optional(text, value::duration),
         "How long a statement may run before it is cancelled; a session can SET its own",
         "as in PostgreSQL; training sets take minutes";

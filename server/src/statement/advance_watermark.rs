@@ -7,7 +7,7 @@ use crate::{
 };
 use datafusion::{scalar::ScalarValue, sql::sqlparser::ast};
 use std::sync::Arc;
-use tidemark_catalog::ClockMode;
+use tidemark_catalog::{ClockMode, QualifiedName};
 use tidemark_engine::admission::EVENT_TIMES_US;
 use tidemark_planner::bind::{Binder, NoSystemTables};
 
@@ -15,11 +15,11 @@ pub async fn execute(
     database: &Arc<Database>,
     session: &mut Session,
     if_exists: bool,
-    name: &str,
+    name: &QualifiedName,
     to: &ast::Expr,
     parameters: &[ScalarValue],
 ) -> Result<Outcome, PgError> {
-    let snapshot = database.snapshot();
+    let snapshot = session.lasting(database);
     let object = match super::insert::target(&snapshot, name) {
         Err(error) if if_exists && error.sqlstate == "42P01" => {
             session.notice(format!("relation \"{name}\" does not exist, skipping"));
@@ -34,7 +34,8 @@ pub async fn execute(
     }
     let now_us = database.clock.now_us();
     let to = &super::instants::written_expression(to, parameters, &session.format.time_zone)?;
-    let to_us = Binder::new(&snapshot, &session.state, &NoSystemTables, now_us).instant(to, now_us, name)?;
+    let to_us =
+        Binder::new(&snapshot, &session.state, &NoSystemTables, now_us).instant(to, now_us, &name.to_string())?;
     if relation.clock == ClockMode::System && to_us > now_us {
         return Err(PgError::error(
             "22023",

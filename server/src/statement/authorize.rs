@@ -4,22 +4,24 @@
 use crate::{pg::PgError, rights::Rights, session::Session};
 use datafusion::sql::sqlparser::ast;
 use std::{collections::BTreeMap, ops::ControlFlow, sync::Arc};
-use tidemark_catalog::{Object, ObjectId, ObjectKind, Privileges, Snapshot, role};
+use tidemark_catalog::{Object, ObjectId, ObjectKind, PUBLIC_SCHEMA, Privileges, QualifiedName, Snapshot, role};
 use tidemark_planner::{
     Statement,
-    statement::{CopyTarget, Insert, OnConflict},
+    lookup::object_named,
+    statement::{CopyTarget, CreateIndex, CreateTrainingSet, Insert, MergeAction, OnConflict},
 };
 
 /// # Errors
 /// 42501: not by this role.
 pub fn authorize(session: &Session, snapshot: &Snapshot, statement: &Statement) -> Result<(), PgError> {
     let rights = &session.rights;
-    let of_kind = |kind: ObjectKind, name: &str| match kind {
+    let of_kind = |kind: ObjectKind, name: &QualifiedName| match kind {
         ObjectKind::Aggregate => snapshot.aggregate(name),
         _ => snapshot.get(name),
     };
     // One that is not there is for the statement itself to say.
     let owned = |object: Option<&Arc<Object>>| object.map_or(Ok(()), |object| rights.check_owner(object));
+    let creates = |name: &QualifiedName| -> Result<(), PgError> { rights.check_create(&snapshot.place_of(name)?) };
     match statement {
         Statement::Query(_)
         | Statement::Explain { .. }
@@ -47,6 +49,7 @@ pub fn authorize(session: &Session, snapshot: &Snapshot, statement: &Statement) 
         | Statement::Close { .. }
         | Statement::Listen { .. }
         | Statement::Unlisten { .. }
+        | Statement::DropIndex { .. }
         | Statement::Notify { .. }
         | Statement::Nothing { .. } => Ok(()),
         // Who may do these depends on more than the statement.
@@ -58,11 +61,26 @@ pub fn authorize(session: &Session, snapshot: &Snapshot, statement: &Statement) 
         | Statement::Grant(_)
         | Statement::GrantRoles(_)
         | Statement::AlterSecret { .. }
+        | Statement::CreateSchema { .. }
+        | Statement::DropSchema { .. }
+        | Statement::RenameSchema { .. }
+        | Statement::SetSchemaOwner { .. }
+        | Statement::CommentSchema { .. }
         | Statement::DropSecret { .. } => Ok(()),
         Statement::Insert(insert) => into(rights, snapshot, insert),
         Statement::Change(change) => {
             let privilege = if change.sets.is_some() { Privileges::UPDATE } else { Privileges::DELETE };
             snapshot.get(&change.table).map_or(Ok(()), |object| rights.check(privilege, object))
+        }
+        Statement::Merge(merge) => {
+            let wanted = [
+                (MergeAction::Insert, Privileges::INSERT),
+                (MergeAction::Update, Privileges::UPDATE),
+                (MergeAction::Delete, Privileges::DELETE),
+            ];
+            let Some(object) = snapshot.get(&merge.table) else { return Ok(()) };
+            let mut wanted = wanted.into_iter().filter(|(action, _)| merge.does(*action));
+            wanted.try_for_each(|(_, privilege)| rights.check(privilege, object))
         }
         Statement::Truncate { tables } => tables
             .iter()
@@ -76,23 +94,25 @@ pub fn authorize(session: &Session, snapshot: &Snapshot, statement: &Statement) 
             CopyTarget::Stdout => Ok(()),
         },
         Statement::CreateRelation(create) => {
-            rights.check_create()?;
+            creates(&create.name)?;
             options(rights, &create.options)
         }
         Statement::CreateTemporary { .. } => Ok(()),
         // What its query reads is checked where it is planned.
-        Statement::CreateTableAs { .. }
-        | Statement::CreateView { .. }
-        | Statement::CreateTrainingSet(_)
-        | Statement::CreateSecret { .. } => rights.check_create(),
+        Statement::CreateTableAs { name, .. }
+        | Statement::CreateView { name, .. }
+        | Statement::CreateTrainingSet(CreateTrainingSet { name, .. }) => creates(name),
+        Statement::CreateSecret { .. } => rights.check_create(PUBLIC_SCHEMA),
         Statement::CreateFeatureView(create) => {
-            rights.check_create()?;
+            creates(&create.name)?;
             options(rights, &create.options)?;
             rights.check_read(&named(&create.query, snapshot))
         }
         Statement::CreateAggregate(create) => {
-            rights.check_create()?;
-            owned(snapshot.aggregate(&create.name).filter(|_| create.or_replace))
+            creates(&create.name)?;
+            let schema = snapshot.place_of(&create.name)?;
+            let existing = snapshot.aggregate((schema.as_str(), create.name.name.as_str()));
+            owned(existing.filter(|_| create.or_replace))
         }
         Statement::Drop { kind, names, .. } => names.iter().try_for_each(|name| owned(of_kind(*kind, name))),
         Statement::SetOptions { kind, name, options: changed, .. } => {
@@ -100,9 +120,11 @@ pub fn authorize(session: &Session, snapshot: &Snapshot, statement: &Statement) 
             options(rights, changed)
         }
         Statement::Rename { kind, name, .. }
+        | Statement::AlterColumns { kind, name, .. }
         | Statement::ResetTopic { kind, name, .. }
         | Statement::SetOwner { kind, name, .. } => owned(of_kind(*kind, name)),
-        Statement::AdvanceWatermark { name, .. }
+        Statement::CreateIndex(CreateIndex { table: name, .. })
+        | Statement::AdvanceWatermark { name, .. }
         | Statement::Resume { name, .. }
         | Statement::SetDefault { name, .. }
         | Statement::RefreshOnlineStore { name }
@@ -154,12 +176,12 @@ fn options(rights: &Rights, options: &BTreeMap<String, String>) -> Result<(), Pg
 fn named(query: &ast::Query, snapshot: &Snapshot) -> Vec<ObjectId> {
     let mut named = vec![];
     let _ = ast::visit_relations(query, |name| {
-        let last = name.0.last().and_then(|part| part.as_ident());
-        let folded = last.map(|ident| match ident.quote_style {
-            Some(_) => ident.value.clone(),
-            None => ident.value.to_lowercase(),
+        let object = object_named(name, snapshot).or_else(|| {
+            // The same may stand before a name as its history: who reads that reads the view.
+            let last = name.0.last().and_then(|part| part.as_ident()).filter(|_| name.0.len() > 1)?;
+            snapshot.get(last.value.as_str()).map(|object| object.as_ref())
         });
-        named.extend(folded.and_then(|name| snapshot.get(&name)).map(|object| object.id));
+        named.extend(object.map(|object| object.id));
         ControlFlow::<()>::Continue(())
     });
     named

@@ -18,12 +18,12 @@ use std::{
     collections::{BTreeSet, HashSet},
     sync::Arc,
 };
-use tidemark_catalog::{Body, Object, ObjectKind, Snapshot};
+use tidemark_catalog::{Body, Object, ObjectKind, QualifiedName, Snapshot};
 use tidemark_engine::{runtime, seam::Removal};
 use tidemark_planner::{error::missing_object, exact, statement::Change, table::ROW_COLUMN};
 
 /// The table whose rows can be taken back.
-pub fn target<'a>(snapshot: &'a Snapshot, name: &str, command: &str) -> Result<&'a Arc<Object>, PgError> {
+pub fn target<'a>(snapshot: &'a Snapshot, name: &QualifiedName, command: &str) -> Result<&'a Arc<Object>, PgError> {
     let Some(object) = snapshot.get(name) else {
         return Err(missing_object(snapshot, "relation", name, |object| object.kind() == ObjectKind::Table).into());
     };
@@ -70,6 +70,15 @@ pub fn parameter_types(
     Ok(types)
 }
 
+/// The query with what `DEFAULT` stands for.
+pub fn with_defaults(object: &Object, change: &Change) -> Result<Box<ast::Query>, PgError> {
+    let mut query = change.query.clone();
+    for (expr, column) in Change::values_mut(&mut query).into_iter().zip(set_columns(object, change)?) {
+        insert::write_default(object, column, expr);
+    }
+    Ok(query)
+}
+
 pub fn returning<'a>(object: &'a Object, change: &'a Change) -> Option<Returning<'a>> {
     let items = change.returning.as_deref()?;
     Some(Returning { object, alias: &change.alias, items })
@@ -91,7 +100,7 @@ pub async fn execute(
     let returning = returning(&object, change);
     let returned = returning.as_ref().map(|r| r.ready(database, session, prepared, &types)).transpose()?;
     let given = parameters.clone();
-    let mut find = change.query.clone();
+    let mut find = with_defaults(&object, change)?;
     for (expr, column) in Change::values_mut(&mut find).into_iter().zip(&sets) {
         let column = &object.columns()[*column];
         let double = exact::number(expr).is_some_and(|number| !number.is_int8());

@@ -4,20 +4,22 @@ use super::done;
 use crate::{
     database::{Database, find},
     pg::{Outcome, PgError},
+    session::Session,
 };
 use std::sync::Arc;
-use tidemark_catalog::{Body, Change, ObjectKind};
+use tidemark_catalog::{Body, Change, ObjectKind, QualifiedName};
 use tidemark_planner::error::missing_object;
 
 pub async fn execute(
     database: &Arc<Database>,
+    session: &Session,
     kind: Option<ObjectKind>,
-    name: &str,
+    name: &QualifiedName,
     column: Option<&str>,
     text: Option<String>,
 ) -> Result<Outcome, PgError> {
     let mut catalog = database.owner()?.catalog.lock().await;
-    let snapshot = database.snapshot();
+    let snapshot = session.lasting(database);
     let object = match kind {
         Some(kind) => find(&snapshot, kind, name)?,
         None => snapshot.get(name).ok_or_else(|| missing_object(&snapshot, "relation", name, |_| true))?,

@@ -15,7 +15,7 @@ use arrow::record_batch::RecordBatch;
 use async_trait::async_trait;
 use bytes::Bytes;
 use std::sync::Arc;
-use tidemark_catalog::{Object, ObjectKind, Relation};
+use tidemark_catalog::{Object, ObjectKind, QualifiedName, Relation};
 use tidemark_engine::runtime::{Conflict, IngestReport};
 use tidemark_planner::statement::{CopyFormat, CopyOptions};
 
@@ -27,19 +27,19 @@ const CHUNK_ROWS: usize = 65_536;
 pub fn execute(
     database: &Arc<Database>,
     session: &mut Session,
-    table: &str,
+    table: &QualifiedName,
     columns: &[String],
     options: &CopyOptions,
 ) -> Result<Outcome, PgError> {
     let snapshot = session.snapshot(database);
     let object = target(&snapshot, table)?.clone();
     let map = column_map(&object, columns)?;
-    let decoder = CopyDecoder::new(table, options, object.schema(), &map, session.format.time_zone, BATCH_ROWS)?;
+    let decoder = CopyDecoder::new(&table.name, options, object.schema(), &map, session.format.time_zone, BATCH_ROWS)?;
     let is_topic = object.relation().and_then(Relation::topic).is_some();
     let layout = CopyLayout { binary: options.format == CopyFormat::Binary, columns: map.len() as i16 };
     let sink = Sink {
         database: database.clone(),
-        all: (0..object.columns().len()).collect(),
+        given: map,
         zone: session.format.time_zone,
         streams: object.kind() == ObjectKind::Source || is_topic,
         is_topic,
@@ -56,7 +56,8 @@ pub fn execute(
 struct Sink {
     database: Arc<Database>,
     object: Arc<Object>,
-    all: Vec<usize>,
+    /// The columns that it gives, as places among the table's.
+    given: Vec<usize>,
     zone: SessionZone,
     streams: bool,
     is_topic: bool,
@@ -71,7 +72,8 @@ impl Sink {
     fn take(&mut self, batches: Vec<RecordBatch>) -> Result<(), PgError> {
         for batch in batches {
             self.waiting_rows += batch.num_rows();
-            self.waiting.push(fit(&self.object, &self.all, &batch, &self.zone)?);
+            let given = batch.project(&self.given)?;
+            self.waiting.push(fit(&self.object, &self.given, &given, &self.zone)?);
         }
         Ok(())
     }

@@ -59,7 +59,8 @@ async fn rows(
                 true => "*".to_string(),
                 false => columns.iter().map(|c| quoted(c)).collect::<Vec<_>>().join(", "),
             };
-            parsed = tidemark_planner::parse::parse(&format!("SELECT {list} FROM {}", quoted(name)))?;
+            let parts = name.schema.iter().chain([&name.name]).map(|part| quoted(part)).collect::<Vec<_>>();
+            parsed = tidemark_planner::parse::parse(&format!("SELECT {list} FROM {}", parts.join(".")))?;
             match parsed.first().map(|p| &p.statement) {
                 Some(Statement::Query(query)) => query,
                 _ => return Err(PgError::error("XX000", "COPY of a table is no query")),

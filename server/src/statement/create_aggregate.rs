@@ -1,14 +1,14 @@
 //! `CREATE AGGREGATE`: checked, durable, then visible. It is written out where it is called (`planner/src/composed.rs`), so a
 //! view that calls it is what it was at the view's creation: under a view no other takes its place.
 
-use super::done;
+use super::{create_relation::placed, done};
 use crate::{
     database::Database,
     pg::{Outcome, PgError},
     session::Session,
 };
 use std::{collections::BTreeSet, sync::Arc};
-use tidemark_catalog::{Body, Change, Object, ObjectId, ObjectKind, Snapshot, role};
+use tidemark_catalog::{Body, Change, Object, ObjectId, ObjectKind, Place, Snapshot, role};
 use tidemark_planner::{
     composed::{define, define_again},
     statement::CreateAggregate,
@@ -21,9 +21,10 @@ pub async fn execute(
     sql: &str,
 ) -> Result<Outcome, PgError> {
     let mut catalog = database.owner()?.catalog.lock().await;
-    let snapshot = database.snapshot();
-    let aggregate = define(create, sql, &snapshot, &session.state)?;
-    let mut object = match snapshot.aggregate(&create.name) {
+    let snapshot = session.lasting(database);
+    let (_, sql) = placed(&snapshot, &create.name, None, sql)?;
+    let (aggregate, place) = define(create, &sql, &snapshot, &session.state)?;
+    let mut object = match snapshot.aggregate((place.schema.as_str(), create.name.name.as_str())) {
         Some(existing) if create.or_replace => existing.as_ref().clone(),
         Some(existing) => {
             return Err(PgError::error("42723", format!("aggregate \"{}\" already exists", existing.name))
@@ -31,13 +32,15 @@ pub async fn execute(
         }
         None => Object {
             id: catalog.allocate_id().await?,
-            name: create.name.clone(),
+            name: create.name.name.clone(),
             created_us: database.clock.now_us(),
             comment: None,
+            place: Place::default(),
             body: Body::Aggregate(aggregate.clone()),
         },
     };
     object.body = Body::Aggregate(aggregate);
+    object.place = place;
     let (id, is_new) = (object.id, snapshot.get_id(object.id).is_none());
     let mut changes = replaced(&snapshot, session, object)?;
     let owner = session.rights.actor.role;

@@ -1,6 +1,9 @@
 //! `CREATE FEATURE VIEW`: recognised, built from the beginning of its source, durable, then visible.
 
-use super::{create_relation::exists, done, secret, set_default};
+use super::{
+    create_relation::{exists, named, placed},
+    done, secret, set_default,
+};
 use crate::{
     database::Database,
     pg::{Outcome, PgError},
@@ -8,10 +11,12 @@ use crate::{
     session::Session,
 };
 use std::sync::Arc;
-use tidemark_catalog::{Body, Column, Feature, FeatureView, Object, ObjectId, Snapshot, SqlType};
+use tidemark_catalog::{Body, Column, Feature, FeatureView, Object, ObjectId, Place, QualifiedName, Snapshot, SqlType};
 use tidemark_engine::compiled::CompiledView;
 use tidemark_planner::{
+    bind::NoSystemTables,
     feature::{FeaturePlan, OutputKind, Slot, plan_feature_view, retention},
+    meaning,
     parse::without_secrets,
     statement::CreateFeatureView,
 };
@@ -23,18 +28,21 @@ pub async fn execute(
     sql: &str,
 ) -> Result<Outcome, PgError> {
     let mut catalog = database.owner()?.catalog.lock().await;
-    let snapshot = database.snapshot();
+    let snapshot = session.lasting(database);
     secret::check_options(session, &snapshot, &create.options)?;
     let plan = plan(&snapshot, session, create)?;
-    if let Some(existing) = snapshot.get(&create.name) {
-        return exists(session, existing, create.if_not_exists, "CREATE FEATURE VIEW");
+    if let Some(existing) = named(database, session, &create.name, None)? {
+        return exists(session, &existing, create.if_not_exists, "CREATE FEATURE VIEW");
     }
     let online = create.options.get("online");
     if let Some(online) = online {
         reach(database, &create.name, online).await?;
     }
     let id = catalog.allocate_id().await?;
+    let (Place { schema, .. }, sql) = placed(&snapshot, &create.name, None, &without_secrets(sql))?;
+    let place = meaning::of_query(schema, &create.query, &snapshot, &NoSystemTables);
     let mut object = object(database, session, create, &plan, sql, id)?;
+    object.place = place;
     let compiled = CompiledView::new(&object, plan)?;
     let owner = database.owner()?;
     owner.places.begin(id, online.map(String::as_str))?;
@@ -50,7 +58,7 @@ pub async fn execute(
 }
 
 /// Asks the online store that a view names whether it may be put there.
-pub async fn reach(database: &Database, view: &str, online: &str) -> Result<(), PgError> {
+pub async fn reach(database: &Database, view: &QualifiedName, online: &str) -> Result<(), PgError> {
     let refused = |sqlstate, why: &dyn std::fmt::Display| {
         PgError::error(sqlstate, format!("the online store of feature view \"{view}\" cannot be used: {why}"))
     };
@@ -70,9 +78,9 @@ pub fn plan(snapshot: &Snapshot, session: &Session, create: &CreateFeatureView) 
         .hint("create it under a new name and drop the old one when its readers have moved"));
     }
     let zone = session.get("timezone").unwrap_or("UTC");
-    let plan = plan_feature_view(&create.name, &create.query, &create.options, snapshot, zone)?;
+    let plan = plan_feature_view(&create.name.name, &create.query, &create.options, snapshot, zone)?;
     for relation in plan.relations().into_iter().filter_map(|id| snapshot.get_id(id)) {
-        retention::check_view(&create.name, &plan, relation)?;
+        retention::check_view(&create.name.name, &plan, relation)?;
     }
     Ok(plan)
 }
@@ -82,7 +90,7 @@ fn object(
     session: &Session,
     create: &CreateFeatureView,
     plan: &FeaturePlan,
-    sql: &str,
+    sql: String,
     id: ObjectId,
 ) -> Result<Object, PgError> {
     let mut columns = vec![];
@@ -102,7 +110,7 @@ fn object(
     let relations = plan.relations();
     let mut options = create.options.clone();
     let mut view = FeatureView {
-        sql: without_secrets(sql),
+        sql,
         query: create.query_text.clone(),
         relation: relations[0],
         others: relations[1..].to_vec(),
@@ -121,13 +129,14 @@ fn object(
         version: 1,
         history_start_us: None,
     };
-    set_default::take_options(&mut view, &create.name, &mut options, &session.format.time_zone)?;
+    set_default::take_options(&mut view, &create.name.name, &mut options, &session.format.time_zone)?;
     view.options = options;
     Ok(Object {
         id,
-        name: create.name.clone(),
+        name: create.name.name.clone(),
         created_us: database.clock.now_us(),
         comment: None,
+        place: Default::default(),
         body: Body::FeatureView(view),
     })
 }

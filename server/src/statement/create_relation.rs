@@ -1,6 +1,6 @@
 //! `CREATE SOURCE` and `CREATE TABLE`: an embedded durable log and its definition; and the topic that feeds it, if one does.
 
-use super::{done, files_table, secret};
+use super::{alter_columns, done, files_table, secret};
 use crate::{
     database::Database,
     feeds,
@@ -8,11 +8,14 @@ use crate::{
     session::Session,
 };
 use std::{collections::BTreeMap, sync::Arc};
-use tidemark_catalog::{Body, ClockMode, Column, Encode, Object, ObjectKind, Relation};
+use tidemark_catalog::{
+    Body, ClockMode, Column, Encode, Object, ObjectKind, PUBLIC_SCHEMA, Place, QualifiedName, Relation, Snapshot,
+    TEMPORARY_SCHEMA,
+};
 use tidemark_connectors::kafka;
 use tidemark_planner::{
     PlanError,
-    parse::{duration_us, without_secrets},
+    parse::{duration_us, under_name, without_secrets},
     statement::CreateRelation,
 };
 
@@ -32,11 +35,12 @@ pub async fn execute(
 ) -> Result<Outcome, PgError> {
     let tag = if create.kind == ObjectKind::Source { "CREATE SOURCE" } else { "CREATE TABLE" };
     let existing = |session: &Session| named(database, session, &create.name, temporary);
-    if let Some(existing) = existing(session) {
+    if let Some(existing) = existing(session)? {
         return exists(session, &existing, create.if_not_exists, tag);
     }
     secret::check_options(session, &database.snapshot(), &create.options)?;
     let mut relation = relation(create, sql)?;
+    set_defaults(session, create, &mut relation)?;
     let is_files = relation.files().is_some();
     if temporary.is_some() && (is_files || relation.topic().is_some()) {
         return Err(PgError::error("0A000", format!("temporary table \"{}\" cannot have a connector", create.name))
@@ -47,19 +51,22 @@ pub async fn execute(
     }
     // Before anything is locked: a broker may take seconds to answer, or not to.
     let beginning = match relation.topic() {
-        Some(_) => Some(feeds::ask(&database.snapshot(), create.kind, &create.name, &relation).await?),
+        Some(_) => Some(feeds::ask(&database.snapshot(), create.kind, &create.name.to_string(), &relation).await?),
         None => None,
     };
     let mut catalog = database.owner()?.catalog.lock().await;
-    if let Some(existing) = existing(session) {
+    if let Some(existing) = existing(session)? {
         return exists(session, &existing, create.if_not_exists, tag);
     }
+    let (place, sql) = placed(&session.lasting(database), &create.name, temporary, &relation.sql)?;
+    relation.sql = sql;
     let id = catalog.allocate_id().await?;
     let body = match create.kind {
         ObjectKind::Source => Body::Source(relation),
         _ => Body::Table(relation),
     };
-    let object = Object { id, name: create.name.clone(), created_us: database.clock.now_us(), comment: None, body };
+    let (name, created_us) = (create.name.name.clone(), database.clock.now_us());
+    let object = Object { id, name, created_us, comment: None, place, body };
     if is_files {
         database.create(&mut catalog, session, object).await?;
         return done(tag);
@@ -85,10 +92,64 @@ pub async fn execute(
     done(tag)
 }
 
+/// What `DEFAULT` says of columns.
+fn set_defaults(session: &Session, create: &CreateRelation, relation: &mut Relation) -> Result<(), PgError> {
+    if !create.defaults.is_empty() && (relation.files().is_some() || relation.topic().is_some()) {
+        let message = format!("columns of {} "{}" cannot have a default", create.kind, create.name);
+        return Err(PgError::error("0A000", message).hint("its rows are made by others: a missing field is NULL"));
+    }
+    for (column, text) in &create.defaults {
+        let Some(ty) = create.columns.iter().find(|known| known.name == *column).map(|known| &known.ty) else {
+            continue;
+        };
+        let text = alter_columns::readable(&create.name.name, column, ty, text, &session.format.time_zone)?;
+        relation.layout.defaults.insert(column.clone(), text);
+    }
+    Ok(())
+}
+
 /// What has the name that something new is to have. What lasts may be called as a temporary table, and hides it.
-pub fn named(database: &Database, session: &Session, name: &str, temporary: Option<bool>) -> Option<Arc<Object>> {
-    let own = || session.temporary(name).filter(|_| temporary.is_some()).cloned();
-    database.snapshot().get(name).cloned().or_else(own)
+///
+/// # Errors
+/// There is nowhere to make it.
+pub fn named(
+    database: &Database,
+    session: &Session,
+    name: &QualifiedName,
+    temporary: Option<bool>,
+) -> Result<Option<Arc<Object>>, PgError> {
+    let snapshot = session.lasting(database);
+    if temporary.is_some() {
+        if let Some(schema) = name.schema.as_deref().filter(|schema| *schema != TEMPORARY_SCHEMA) {
+            let message = format!("cannot create temporary relation in non-temporary schema \"{schema}\"");
+            return Err(PgError::error("42P16", message).hint("leave the schema out"));
+        }
+        let own = || session.temporary(&name.name).cloned();
+        return Ok(snapshot.get(&name.name).cloned().or_else(own));
+    }
+    let schema = snapshot.place_of(name)?;
+    Ok(snapshot.get((schema.as_str(), name.name.as_str())).cloned())
+}
+
+/// Where it is to be, and its definition, which says so.
+///
+/// # Errors
+/// There is nowhere to make it.
+pub fn placed(
+    snapshot: &Snapshot,
+    name: &QualifiedName,
+    temporary: Option<bool>,
+    sql: &str,
+) -> Result<(Place, String), PgError> {
+    if temporary.is_some() {
+        return Ok((Place::of(TEMPORARY_SCHEMA), sql.to_string()));
+    }
+    let schema = snapshot.place_of(name)?;
+    let sql = match schema.as_str() {
+        PUBLIC_SCHEMA => sql.to_string(),
+        schema => under_name(sql, (schema, name.name.as_str()))?,
+    };
+    Ok((Place::of(schema), sql))
 }
 
 /// `IF NOT EXISTS` makes a notice of it.
@@ -129,6 +190,7 @@ fn relation(create: &CreateRelation, sql: &str) -> Result<Relation, PgError> {
         retention_us: None,
         dead_letter_retention_us: None,
         includes: create.includes.clone(),
+        layout: Default::default(),
         options: BTreeMap::new(),
         sql: without_secrets(sql),
     };
@@ -151,7 +213,7 @@ fn relation(create: &CreateRelation, sql: &str) -> Result<Relation, PgError> {
     if let Some(connector) = create.options.get("connector") {
         relation.options.insert("connector".to_string(), connector.clone());
     }
-    apply_options(&mut relation, create.kind, &create.name, &create.options)?;
+    apply_options(&mut relation, create.kind, &create.name.name, &create.options)?;
     if !relation.includes.is_empty() && relation.topic().is_none() {
         return Err(PgError::error(
             "0A000",

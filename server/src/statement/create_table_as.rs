@@ -1,7 +1,7 @@
 //! `CREATE TABLE t AS query`.
 
 use super::{
-    create_relation::{exists, named},
+    create_relation::{exists, named, placed},
     insert::fit,
     query,
 };
@@ -14,13 +14,13 @@ use arrow::datatypes::Schema;
 use datafusion::sql::sqlparser::ast;
 use futures::TryStreamExt;
 use std::sync::Arc;
-use tidemark_catalog::{Body, Column, Object, Relation, SqlType};
+use tidemark_catalog::{Body, Column, Object, QualifiedName, Relation, SqlType};
 use tidemark_engine::runtime::Conflict;
 use tidemark_planner::words::type_name;
 
 /// What is to be made; `temporary`: whether it ends with its transaction, if it is the session's own.
 pub struct NewTable<'a> {
-    pub name: &'a str,
+    pub name: &'a QualifiedName,
     pub query: &'a ast::Query,
     pub sql: &'a str,
     pub temporary: Option<bool>,
@@ -33,22 +33,24 @@ pub async fn execute(
     if_not_exists: bool,
 ) -> Result<Outcome, PgError> {
     let existing = |session: &Session| named(database, session, name, temporary);
-    if let Some(existing) = existing(session) {
+    if let Some(existing) = existing(session)? {
         return exists(session, &existing, if_not_exists, "CREATE TABLE AS");
     }
     let (schema, mut batches) = query::run(database, session, query, &[], &[]).await?;
     let columns = columns(&schema)?;
     let mut catalog = Some(database.owner()?.catalog.lock().await);
-    if let Some(existing) = existing(session) {
+    if let Some(existing) = existing(session)? {
         return exists(session, &existing, if_not_exists, "CREATE TABLE AS");
     }
     let Some(locked) = &mut catalog else { return Err(PgError::error("XX000", "the catalog is not locked")) };
+    let (place, sql) = placed(&session.lasting(database), name, temporary, sql)?;
     let object = Object {
         id: locked.allocate_id().await?,
-        name: name.to_string(),
+        name: name.name.clone(),
         created_us: database.clock.now_us(),
         comment: None,
-        body: Body::Table(Relation::plain(columns, sql.to_string())),
+        place,
+        body: Body::Table(Relation::plain(columns, sql)),
     };
     database.owner()?.engine.create_source(&object).await?;
     if let Some(ends_with_transaction) = temporary {

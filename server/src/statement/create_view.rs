@@ -1,6 +1,9 @@
 //! `CREATE VIEW`: a name for a query. A feature service is one over feature views.
 
-use super::{create_relation::exists, done};
+use super::{
+    create_relation::{exists, named, placed},
+    done,
+};
 use crate::{
     database::Database,
     pg::{Outcome, PgError},
@@ -8,11 +11,11 @@ use crate::{
 };
 use datafusion::sql::sqlparser::ast;
 use std::sync::Arc;
-use tidemark_catalog::{Body, Column, Object, SqlType, View};
-use tidemark_planner::{bind::Binder, names};
+use tidemark_catalog::{Body, Column, Object, Place, QualifiedName, SqlType, View};
+use tidemark_planner::{bind::Binder, meaning, names};
 
 pub struct NewView<'a> {
-    pub name: &'a str,
+    pub name: &'a QualifiedName,
     pub columns: &'a [String],
     pub query: &'a ast::Query,
     pub query_text: &'a str,
@@ -26,9 +29,9 @@ pub async fn execute(
     if_not_exists: bool,
 ) -> Result<Outcome, PgError> {
     let mut catalog = database.owner()?.catalog.lock().await;
-    let snapshot = database.snapshot();
-    if let Some(existing) = snapshot.get(new.name) {
-        return exists(session, existing, if_not_exists, "CREATE VIEW");
+    let snapshot = session.lasting(database);
+    if let Some(existing) = named(database, session, new.name, None)? {
+        return exists(session, &existing, if_not_exists, "CREATE VIEW");
     }
     let system = database.system(session);
     let bound = Binder::new(&snapshot, &session.state, &system, database.clock.now_us()).query(new.query, &[])?;
@@ -55,12 +58,15 @@ pub async fn execute(
         }
         columns.push(Column { name, ty, not_null: false, comment: None });
     }
-    let view = View { sql: new.sql.to_string(), query: new.query_text.to_string(), columns, reads: bound.reads };
+    let (Place { schema, .. }, sql) = placed(&snapshot, new.name, None, new.sql)?;
+    let place = meaning::of_query(schema, new.query, &snapshot, &system);
+    let view = View { sql, query: new.query_text.to_string(), columns, reads: bound.reads };
     let object = Object {
         id: catalog.allocate_id().await?,
-        name: new.name.to_string(),
+        name: new.name.name.clone(),
         created_us: database.clock.now_us(),
         comment: None,
+        place,
         body: Body::View(view),
     };
     database.create(&mut catalog, session, object).await?;

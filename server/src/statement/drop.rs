@@ -1,4 +1,4 @@
-//! `DROP …`: refused while something reads the object, unless CASCADE.
+//! `DROP …`: refused while something reads the object, unless CASCADE. What goes, goes as one change.
 
 use crate::{
     database::{Database, find},
@@ -6,14 +6,14 @@ use crate::{
     session::Session,
 };
 use std::sync::Arc;
-use tidemark_catalog::{Body, Change, Object, ObjectKind, Snapshot};
+use tidemark_catalog::{Body, CatalogStore, Change, Object, ObjectKind, QualifiedName, Snapshot};
 
 pub async fn execute(
     database: &Arc<Database>,
     session: &mut Session,
     kind: ObjectKind,
     if_exists: bool,
-    names: &[String],
+    names: &[QualifiedName],
     cascade: bool,
 ) -> Result<Outcome, PgError> {
     let mut catalog = database.owner()?.catalog.lock().await;
@@ -31,38 +31,14 @@ pub async fn execute(
     }
     let (own, mut doomed): (Vec<_>, Vec<_>) = doomed.into_iter().partition(|object| snapshot.is_temporary(object.id));
     let asked = doomed.len();
-    let mut at = 0;
-    while at < doomed.len() {
-        let readers: Vec<Arc<Object>> = snapshot.readers(doomed[at].id).cloned().collect();
-        for reader in readers {
-            if doomed.iter().any(|d| d.id == reader.id) {
-                continue;
-            }
-            if !cascade {
-                return Err(in_use(&snapshot, &doomed[at]));
-            }
-            session.notice(format!("drop cascades to {} \"{}\"", reader.kind(), reader.name));
-            doomed.push(reader);
+    for (reader, read) in with_readers(&snapshot, &mut doomed) {
+        if !cascade {
+            return Err(in_use(&snapshot, &read));
         }
-        at += 1;
+        session.notice(format!("drop cascades to {} \"{}\"", reader.kind(), reader.shown_name()));
     }
     if asked > 0 {
-        let changes: Vec<Change> = doomed.iter().map(|d| Change::Drop(d.id)).collect();
-        // The catalog first: what is not in it is cleaned up at the next start if a crash comes between.
-        database.commit(&mut catalog, &changes).await?;
-        for object in doomed.iter().rev() {
-            match &object.body {
-                Body::FeatureView(_) => database.owner()?.engine.drop_view(object.id).await?,
-                // The files are not ours.
-                Body::Table(relation) if relation.files().is_some() => {}
-                Body::Source(_) | Body::Table(_) => {
-                    database.owner()?.feeds.stop(object.id).await;
-                    database.owner()?.engine.drop_source(object.id).await?;
-                }
-                Body::TrainingSet(set) => database.owner()?.engine.drop_source(set.rows).await?,
-                Body::View(_) | Body::Aggregate(_) => {}
-            }
-        }
+        commit(database, &mut catalog, &doomed, vec![]).await?;
     }
     for object in own {
         session.drop_temporary(database, object.id).await?;
@@ -70,15 +46,57 @@ pub async fn execute(
     Ok(Outcome::Done { tag: format!("DROP {}", kind.to_string().to_uppercase()).into() })
 }
 
+/// Adds what reads these objects, also by way of others: each behind what it reads, and what that is.
+pub fn with_readers(snapshot: &Snapshot, doomed: &mut Vec<Arc<Object>>) -> Vec<(Arc<Object>, Arc<Object>)> {
+    let mut added = vec![];
+    let mut at = 0;
+    while at < doomed.len() {
+        for reader in snapshot.readers(doomed[at].id) {
+            if !doomed.iter().any(|d| d.id == reader.id) {
+                added.push((reader.clone(), doomed[at].clone()));
+                doomed.push(reader.clone());
+            }
+        }
+        at += 1;
+    }
+    added
+}
+
+/// Drops these objects, and makes the other changes with them, as one.
+pub async fn commit(
+    database: &Arc<Database>,
+    catalog: &mut CatalogStore,
+    doomed: &[Arc<Object>],
+    mut changes: Vec<Change>,
+) -> Result<(), PgError> {
+    changes.splice(0..0, doomed.iter().map(|d| Change::Drop(d.id)));
+    // The catalog first: what is not in it is cleaned up at the next start if a crash comes between.
+    database.commit(catalog, &changes).await?;
+    // Views before what they read.
+    let (views, others): (Vec<_>, Vec<_>) = doomed.iter().rev().partition(|object| object.feature_view().is_some());
+    for object in views.into_iter().chain(others) {
+        match &object.body {
+            Body::FeatureView(_) => database.owner()?.engine.drop_view(object.id).await?,
+            // The files are not ours.
+            Body::Table(relation) if relation.files().is_some() => {}
+            Body::Source(_) | Body::Table(_) => {
+                database.owner()?.feeds.stop(object.id).await;
+                database.owner()?.engine.drop_source(object.id).await?;
+            }
+            Body::TrainingSet(set) => database.owner()?.engine.drop_source(set.rows).await?,
+            Body::View(_) | Body::Aggregate(_) => {}
+        }
+    }
+    Ok(())
+}
+
 fn in_use(snapshot: &Snapshot, object: &Object) -> PgError {
+    let name = object.shown_name();
     let readers: Vec<String> = snapshot
         .readers(object.id)
-        .map(|r| format!("{} \"{}\" depends on {} \"{}\"", r.kind(), r.name, object.kind(), object.name))
+        .map(|r| format!("{} \"{}\" depends on {} \"{name}\"", r.kind(), r.shown_name(), object.kind()))
         .collect();
-    PgError::error(
-        "2BP01",
-        format!("cannot drop {} \"{}\" because other objects depend on it", object.kind(), object.name),
-    )
-    .detail(readers.join("\n"))
-    .hint("DROP … CASCADE drops them too")
+    PgError::error("2BP01", format!("cannot drop {} \"{name}\" because other objects depend on it", object.kind()))
+        .detail(readers.join("\n"))
+        .hint("DROP … CASCADE drops them too")
 }

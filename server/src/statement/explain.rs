@@ -1,8 +1,8 @@
 //! `EXPLAIN query`, `EXPLAIN CREATE FEATURE VIEW`, and the oracle's SQL by `(FORMAT PROBES)`.
 
 use super::{
-    create_feature_view, explain_json, insert, instants, prepare, query, service_lookup::PreparedService, text_rows,
-    text_schema,
+    change, create_feature_view, explain_json, insert, instants, merge, prepare, query,
+    service_lookup::PreparedService, text_rows, text_schema,
 };
 use crate::{
     database::Database,
@@ -60,6 +60,7 @@ pub async fn query(
     let snapshot = session.snapshot(database);
     let mut text = String::new();
     let mut types = vec![];
+    let changed;
     let asked = match statement {
         Statement::Query(query) => query,
         Statement::CreateTableAs { query, .. } => query,
@@ -71,7 +72,30 @@ pub async fn query(
         Statement::Insert(insert) => {
             types = insert::parameter_types(&snapshot, insert, &[])?;
             text.push_str(&format!("Insert on {}\n", insert.table));
-            &insert.query
+            let object = insert::target(&snapshot, &insert.table)?;
+            let map = insert::column_map(object, &insert.columns)?;
+            changed = Box::new(insert::with_defaults(object, &map, &insert.query));
+            &changed
+        }
+        Statement::Change(_) | Statement::Merge(_) if analyze => {
+            return Err(PgError::error("0A000", "EXPLAIN ANALYZE would change the table")
+                .hint("EXPLAIN without ANALYZE shows the plan that finds the rows"));
+        }
+        // The plan is of the query that finds the rows.
+        Statement::Change(change) => {
+            types = change::parameter_types(&snapshot, change, &[])?;
+            let object = change::target(&snapshot, &change.table, change.command())?;
+            let does = if change.sets.is_some() { "Update" } else { "Delete" };
+            text.push_str(&format!("{does} on {}\n", change.table));
+            changed = change::with_defaults(object, change)?;
+            &changed
+        }
+        Statement::Merge(merge) => {
+            types = merge::parameter_types(&snapshot, merge, &[])?;
+            let object = change::target(&snapshot, &merge.table, "MERGE")?;
+            text.push_str(&format!("Merge on {}\n", merge.table));
+            changed = merge::with_defaults(object, merge)?;
+            &changed
         }
         Statement::Execute { name, parameters } => {
             let (statement, parameters) = prepare::explained(database, session, name, parameters)?;
@@ -140,13 +164,13 @@ pub fn feature_view(
     let snapshot = session.snapshot(database);
     let plan = create_feature_view::plan(&snapshot, session, create)?;
     match format {
-        ExplainFormat::Probes => shown(&probes_sql(&plan, &create.name)?, format),
+        ExplainFormat::Probes => shown(&probes_sql(&plan, &create.name.name)?, format),
         ExplainFormat::Text | ExplainFormat::Json => {
             let kept_with = database.owner()?.engine.kept_with(&plan);
             let mut names: Vec<_> =
                 kept_with.iter().filter_map(|id| Some(snapshot.get_id(*id)?.name.clone())).collect();
             names.sort();
-            shown(&describe(&plan, &create.name, &names), format)
+            shown(&describe(&plan, &create.name.name, &names), format)
         }
     }
 }

@@ -4,11 +4,10 @@ use super::{done, role};
 use crate::{
     database::{Database, find},
     pg::{Outcome, PgError},
-    rights::SCHEMA,
     session::Session,
 };
 use std::sync::Arc;
-use tidemark_catalog::{Acl, Object, ObjectId, ObjectKind, PUBLIC, Privileges, Snapshot};
+use tidemark_catalog::{Acl, Object, ObjectId, ObjectKind, PUBLIC, Privileges, Snapshot, schema_of_history};
 use tidemark_planner::{
     error::missing_object,
     statement::{Grant, GrantRoles, GrantTarget, RoleName},
@@ -16,7 +15,7 @@ use tidemark_planner::{
 
 pub async fn privileges(database: &Arc<Database>, session: &mut Session, grant: &Grant) -> Result<Outcome, PgError> {
     let mut catalog = database.owner()?.catalog.lock().await;
-    let snapshot = database.snapshot();
+    let snapshot = session.lasting(database);
     session.refresh(database);
     let mut access = snapshot.access.as_ref().clone();
     let mut to: Vec<ObjectId> = vec![];
@@ -39,14 +38,10 @@ pub async fn privileges(database: &Arc<Database>, session: &mut Session, grant: 
     match &grant.target {
         GrantTarget::Schemas(names) => {
             for name in names {
-                if access.schema(name).is_none() {
+                if access.schema(name).is_none() || (snapshot.schema(name).is_none() && name != "history") {
                     return Err(no_schema(name));
                 }
-                if !session.rights.actor.is(access.schema(name).map_or(tidemark_catalog::role::OWNER, Acl::owner)) {
-                    return Err(
-                        PgError::error("42501", format!("must be owner of schema {name}")).hint("superusers may")
-                    );
-                }
+                session.rights.check_schema_owner(name)?;
                 change(access.schema_mut(name), grant.privileges.unwrap_or(Privileges::OF_SCHEMA));
             }
         }
@@ -66,8 +61,12 @@ pub async fn privileges(database: &Arc<Database>, session: &mut Session, grant: 
     done(if grant.is_revoke { "REVOKE" } else { "GRANT" })
 }
 
-fn no_schema(name: &str) -> PgError {
-    PgError::error("3F000", format!("schema \"{name}\" does not exist")).hint("objects live in schema public")
+pub fn no_schema(name: &str) -> PgError {
+    let error = PgError::error("3F000", format!("schema \"{name}\" does not exist"));
+    match schema_of_history(name) {
+        Some(of) => error.hint(format!("history is used by the privileges on schema {of}")),
+        None => error.hint(format!("CREATE SCHEMA {name}; \\dn lists what there is")),
+    }
 }
 
 fn targets(snapshot: &Snapshot, target: &GrantTarget) -> Result<Vec<Arc<Object>>, PgError> {
@@ -86,12 +85,14 @@ fn targets(snapshot: &Snapshot, target: &GrantTarget) -> Result<Vec<Arc<Object>>
             .collect(),
         GrantTarget::AllIn(kind, schemas) => {
             // History tables have no privileges of their own.
-            if let Some(other) = schemas.iter().find(|name| *name != SCHEMA && *name != "history") {
+            let is_there = |name: &&String| snapshot.schema(schema_of_history(name).unwrap_or(name)).is_some();
+            if let Some(other) = schemas.iter().find(|name| !is_there(name)) {
                 return Err(no_schema(other));
             }
-            let is_meant = |object: &&Arc<Object>| kind.is_none_or(|kind: ObjectKind| object.kind() == kind);
-            let all = schemas.iter().any(|name| name == SCHEMA);
-            Ok(snapshot.objects().filter(is_meant).filter(|_| all).cloned().collect())
+            let is_meant = |object: &&Arc<Object>| {
+                kind.is_none_or(|kind: ObjectKind| object.kind() == kind) && object.kind() != ObjectKind::Aggregate
+            };
+            Ok(schemas.iter().flat_map(|name| snapshot.objects_in(name)).filter(is_meant).cloned().collect())
         }
         GrantTarget::Schemas(_) => Ok(vec![]),
     }

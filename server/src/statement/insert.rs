@@ -15,17 +15,20 @@ use arrow::{
 use datafusion::{scalar::ScalarValue, sql::sqlparser::ast};
 use futures::TryStreamExt;
 use std::{borrow::Cow, collections::BTreeSet, sync::Arc};
-use tidemark_catalog::{Column, Include, Object, Relation, Snapshot};
-use tidemark_engine::runtime::{Conflict, IngestReport};
+use tidemark_catalog::{Column, Include, Object, QualifiedName, Relation, Snapshot};
+use tidemark_engine::{
+    layout::constant,
+    runtime::{Conflict, IngestReport},
+};
 use tidemark_planner::{
     error::missing_object,
     exact,
-    statement::{Insert, OnConflict},
+    statement::{Insert, OnConflict, is_default},
     words::type_name,
 };
 
 /// The source or table that rows can be put into.
-pub fn target<'a>(snapshot: &'a Snapshot, name: &str) -> Result<&'a Arc<Object>, PgError> {
+pub fn target<'a>(snapshot: &'a Snapshot, name: &QualifiedName) -> Result<&'a Arc<Object>, PgError> {
     match snapshot.get(name) {
         None => Err(missing_object(snapshot, "relation", name, |object| object.relation().is_some()).into()),
         Some(object) if object.relation().is_none() => {
@@ -182,7 +185,8 @@ pub async fn execute(
     let returned = returning.as_ref().map(|r| r.ready(database, session, prepared, &types)).transpose()?;
     let given = parameters;
     let mut parameters = parameters.to_vec();
-    let query = literals_as_parameters(session, &object, &map, &insert.query, &mut types, &mut parameters)?;
+    let query = with_defaults(&object, &map, &insert.query);
+    let query = literals_as_parameters(session, &object, &map, &query, &mut types, &mut parameters)?;
     let (schema, stream) = query::run(database, session, &query, &types, &parameters).await?;
     if schema.fields().len() > map.len() {
         return Err(PgError::error("42601", "INSERT has more expressions than target columns"));
@@ -233,6 +237,28 @@ pub async fn execute(
 pub fn returning<'a>(object: &'a Object, insert: &'a Insert) -> Option<Returning<'a>> {
     let items = insert.returning.as_deref()?;
     Some(Returning { object, alias: &object.name, items })
+}
+
+/// The query with what `DEFAULT` stands for in its VALUES.
+pub fn with_defaults(object: &Object, map: &[usize], query: &ast::Query) -> ast::Query {
+    let mut query = query.clone();
+    if let ast::SetExpr::Values(values) = query.body.as_mut() {
+        for row in &mut values.rows {
+            row.content.iter_mut().zip(map).for_each(|(expr, column)| write_default(object, *column, expr));
+        }
+    }
+    query
+}
+
+/// What `DEFAULT` stands for, where a column is set to that.
+pub fn write_default(object: &Object, column: usize, expr: &mut ast::Expr) {
+    if is_default(expr) {
+        let text = object.relation().and_then(|relation| relation.layout.defaults.get(&relation.columns[column].name));
+        *expr = ast::Expr::value(match text {
+            Some(text) => ast::Value::SingleQuotedString(text.clone()),
+            None => ast::Value::Null,
+        });
+    }
 }
 
 /// In VALUES a quoted literal is a value of its column's type, as in PostgreSQL: read by the rules of COPY, in the
@@ -304,7 +330,7 @@ fn type_of_item(query: &ast::Query, column: usize, ty: &DataType) -> String {
     number.map_or_else(|| type_name(ty), |number| number.type_name().to_owned())
 }
 
-/// Rows as the relation has them: types cast, columns that were not given NULL, NOT NULL checked.
+/// Rows as the relation has them: types cast, columns that were not given as their default says or NULL, NOT NULL checked.
 pub fn fit(object: &Object, map: &[usize], batch: &RecordBatch, zone: &SessionZone) -> Result<RecordBatch, PgError> {
     let schema = object.schema();
     let mut columns: Vec<Option<ArrayRef>> = vec![None; schema.fields().len()];
@@ -318,11 +344,18 @@ pub fn fit(object: &Object, map: &[usize], batch: &RecordBatch, zone: &SessionZo
         }
         columns[*at] = Some(column);
     }
-    let columns = columns
-        .into_iter()
-        .zip(schema.fields())
-        .map(|(column, field)| column.unwrap_or_else(|| new_null_array(field.data_type(), batch.num_rows())))
-        .collect::<Vec<_>>();
+    let defaults = object.relation().map(|relation| &relation.layout.defaults);
+    let completed = columns.into_iter().zip(schema.fields()).map(|(column, field)| {
+        let default = defaults.and_then(|defaults| defaults.get(field.name()));
+        match (column, default) {
+            (Some(column), _) => Ok(column),
+            (None, None) => Ok(new_null_array(field.data_type(), batch.num_rows())),
+            (None, Some(text)) => {
+                constant(field.data_type(), Some(text))?.to_array_of_size(batch.num_rows()).map_err(PgError::from)
+            }
+        }
+    });
+    let columns = completed.collect::<Result<Vec<_>, PgError>>()?;
     for (array, field) in columns.iter().zip(schema.fields()) {
         if !field.is_nullable() && array.null_count() > 0 {
             return Err(PgError::error(

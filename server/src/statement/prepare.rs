@@ -84,7 +84,9 @@ pub async fn execute(
 ) -> Result<Outcome, PgError> {
     let (prepared, inner) = bind(database, session, name, arguments, bound.result_formats.clone())?;
     let mut messages = BytesMut::new();
+    let is_on_path = prepared.path == session.path_key(database);
     let done = match (&prepared.lookup, &prepared.service) {
+        _ if !is_on_path => None,
         (Some(lookup), _) if session.rights.may_read(lookup.shape.view) => {
             super::lookup::execute(database, session, &prepared, lookup, &inner, &mut messages)
         }

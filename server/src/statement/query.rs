@@ -20,7 +20,7 @@ use datafusion::{
     sql::sqlparser::ast,
 };
 use std::sync::Arc;
-use tidemark_catalog::ObjectId;
+use tidemark_catalog::{ObjectId, Snapshot};
 use tidemark_engine::{provider::provider, scan::bind_scans};
 use tidemark_planner::{
     bind::{Binder, BoundQuery},
@@ -70,7 +70,19 @@ pub(super) fn bind_at(
     types: &[Option<DataType>],
     now_us: i64,
 ) -> Result<Analysed, PgError> {
-    let BoundQuery { plan, reads, names } = bound(database, session, query, types, Some(now_us))?;
+    bind_over(database, session, &session.snapshot(database), query, types, now_us)
+}
+
+/// The same over another picture of the catalog than the session's.
+pub(super) fn bind_over(
+    database: &Database,
+    session: &Session,
+    snapshot: &Snapshot,
+    query: &ast::Query,
+    types: &[Option<DataType>],
+    now_us: i64,
+) -> Result<Analysed, PgError> {
+    let BoundQuery { plan, reads, names } = bound(database, session, snapshot, query, types, Some(now_us))?;
     Ok(Analysed { plan: analysed(session, plan)?, reads, names, now_us })
 }
 
@@ -81,23 +93,23 @@ pub(super) fn bind_at_any_time(
     query: &ast::Query,
     types: &[Option<DataType>],
 ) -> Result<BoundQuery, PgError> {
-    bound(database, session, query, types, None)
+    bound(database, session, &session.snapshot(database), query, types, None)
 }
 
 fn bound(
     database: &Database,
     session: &Session,
+    snapshot: &Snapshot,
     query: &ast::Query,
     types: &[Option<DataType>],
     at_us: Option<i64>,
 ) -> Result<BoundQuery, PgError> {
-    let snapshot = session.snapshot(database);
     let system = database.system(session);
     let mut query = query.clone();
     names::name_columns(&mut query);
     super::zoned::localise(&mut query, &session.format.time_zone);
     crate::system::rewrite(&mut query);
-    let binder = Binder::new(&snapshot, &session.state, &system, at_us.unwrap_or_else(|| database.clock.now_us()));
+    let binder = Binder::new(snapshot, &session.state, &system, at_us.unwrap_or_else(|| database.clock.now_us()));
     let binder = if at_us.is_some() { binder } else { binder.keeping_now() };
     Ok(binder.query(&query, types)?)
 }
@@ -203,7 +215,8 @@ pub async fn execute(
             let query = instants::written(query, parameters, &session.format.time_zone)?;
             let plan = bind(database, session, &query, &declared_types(&prepared.parameter_oids)?)?;
             let is_as_then = prepared.generation == database.generation()
-                && prepared.temporary_version == session.temporary_version();
+                && prepared.temporary_version == session.temporary_version()
+                && prepared.path == session.path_key(database);
             if !is_as_then {
                 still_described(prepared, &plan)?;
             }

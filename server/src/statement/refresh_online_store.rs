@@ -6,13 +6,17 @@ use crate::{
     session::Session,
 };
 use std::sync::Arc;
-use tidemark_catalog::ObjectKind;
+use tidemark_catalog::{ObjectKind, QualifiedName};
 use tidemark_engine::runtime::Refreshed;
 
 /// Returns when the store has all rows, and tells how many. Where a client leaves, cancels or runs out of time, the rows
 /// put until then have been put, and nothing else is different.
-pub async fn execute(database: &Arc<Database>, session: &mut Session, name: &str) -> Result<Outcome, PgError> {
-    let id = find(&database.snapshot(), ObjectKind::FeatureView, name)?.id;
+pub async fn execute(
+    database: &Arc<Database>,
+    session: &mut Session,
+    name: &QualifiedName,
+) -> Result<Outcome, PgError> {
+    let id = find(&session.lasting(database), ObjectKind::FeatureView, name)?.id;
     let refreshed = database.owner()?.engine.refresh_online(id).await.map_err(|error| {
         let message = format!("the online store has not taken all rows of feature view \"{name}\" again: {error}");
         PgError::error("58030", message)
@@ -20,7 +24,7 @@ pub async fn execute(database: &Arc<Database>, session: &mut Session, name: &str
     })?;
     let Some(Refreshed { keys, took_us }) = refreshed else {
         // Dropped meanwhile, perhaps.
-        find(&database.snapshot(), ObjectKind::FeatureView, name)?;
+        find(&session.lasting(database), ObjectKind::FeatureView, name)?;
         return Err(PgError::error("55000", format!("feature view \"{name}\" does not run"))
             .hint("last_error in tidemark.pipelines says why; ALTER FEATURE VIEW … RESUME starts it again"));
     };

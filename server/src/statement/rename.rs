@@ -7,7 +7,7 @@ use crate::{
     session::Session,
 };
 use std::sync::Arc;
-use tidemark_catalog::{Body, Change, ObjectKind};
+use tidemark_catalog::{Body, Change, NameRef, ObjectKind, PUBLIC_SCHEMA, QualifiedName};
 use tidemark_planner::parse::under_name;
 
 pub async fn execute(
@@ -15,12 +15,12 @@ pub async fn execute(
     session: &mut Session,
     kind: ObjectKind,
     if_exists: bool,
-    name: &str,
+    name: &QualifiedName,
     to: &str,
 ) -> Result<Outcome, PgError> {
     let tag = format!("ALTER {}", kind.to_string().to_uppercase());
     let mut catalog = database.owner()?.catalog.lock().await;
-    let snapshot = database.snapshot();
+    let snapshot = session.lasting(database);
     // PostgreSQL's ALTER TABLE renames whatever shows rows: dbt renames its views so.
     let kind = match snapshot.get(name).map(|object| object.kind()) {
         Some(found @ (ObjectKind::View | ObjectKind::FeatureView | ObjectKind::TrainingSet))
@@ -38,8 +38,9 @@ pub async fn execute(
         }
         Err(error) => return Err(error.into()),
     };
-    if let Some(existing) = snapshot.get(to) {
-        return Err(PgError::error("42P07", format!("relation \"{to}\" already exists"))
+    let to = object.full_name().beside(to);
+    if let Some(existing) = snapshot.get(&to) {
+        return Err(PgError::error("42P07", format!("relation \"{}\" already exists", to.name))
             .detail(format!("it is a {}", existing.kind())));
     }
     if let Some(reader) = snapshot.readers(object.id).next() {
@@ -50,27 +51,38 @@ pub async fn execute(
         .hint("drop and create what reads it, or create a view under the new name"));
     }
     let mut renamed = object.as_ref().clone();
-    renamed.name = to.to_string();
+    renamed.name = to.name.clone();
     // What SHOW CREATE shows creates the object as it is called now.
+    let schema = renamed.place.schema.clone();
+    let written = written_name(&schema, &to.name);
     match &mut renamed.body {
-        Body::Source(relation) | Body::Table(relation) => relation.sql = under_name(&relation.sql, to)?,
-        Body::FeatureView(view) => view.sql = under_name(&view.sql, to)?,
-        Body::View(view) => view.sql = under_name(&view.sql, to)?,
-        Body::Aggregate(aggregate) => aggregate.sql = under_name(&aggregate.sql, to)?,
-        Body::TrainingSet(set) => set.sql = under_name(&set.sql, to)?,
+        Body::Source(relation) | Body::Table(relation) => relation.sql = under_name(&relation.sql, written)?,
+        Body::FeatureView(view) => view.sql = under_name(&view.sql, written)?,
+        Body::View(view) => view.sql = under_name(&view.sql, written)?,
+        Body::Aggregate(aggregate) => aggregate.sql = under_name(&aggregate.sql, written)?,
+        Body::TrainingSet(set) => set.sql = under_name(&set.sql, written)?,
     }
     if kind == ObjectKind::FeatureView {
-        database.owner()?.engine.rename_view(object.id, to).await?;
+        database.owner()?.engine.rename_view(object.id, &renamed.history_name()).await?;
     }
+    let shown = renamed.shown_name();
     if let Err(error) = database.commit(&mut catalog, &[Change::Put(renamed)]).await {
         if kind == ObjectKind::FeatureView {
-            database.owner()?.engine.rename_view(object.id, name).await?;
+            database.owner()?.engine.rename_view(object.id, &object.history_name()).await?;
         }
         return Err(error);
     }
     let log = object.training_set().map_or(object.id, |set| set.rows);
     if let Some(source) = database.owner()?.engine.source(log) {
-        *source.name.write() = to.to_string();
+        *source.name.write() = shown;
     }
     Ok(Outcome::Done { tag: tag.into() })
+}
+
+/// The name as the definition of an object has it: with its schema where that is not `public`.
+pub fn written_name<'n>(schema: &'n str, name: &'n str) -> NameRef<'n> {
+    match schema {
+        PUBLIC_SCHEMA => NameRef::from(name),
+        schema => NameRef::from((schema, name)),
+    }
 }

@@ -8,7 +8,7 @@ use crate::{
 };
 use datafusion::scalar::ScalarValue;
 use std::sync::Arc;
-use tidemark_catalog::{ObjectKind, Relation};
+use tidemark_catalog::{ObjectKind, QualifiedName, Relation};
 use tidemark_connectors::kafka::Start;
 use tidemark_planner::{
     bind::{Binder, NoSystemTables},
@@ -19,7 +19,7 @@ use tidemark_planner::{
 pub struct Reset<'a> {
     pub kind: ObjectKind,
     pub if_exists: bool,
-    pub name: &'a str,
+    pub name: &'a QualifiedName,
     pub to: &'a ResetTo,
     pub allow_duplicates: bool,
 }
@@ -34,7 +34,7 @@ pub async fn execute(
     let owner = database.owner()?;
     let tag = format!("ALTER {}", kind.to_string().to_uppercase());
     loop {
-        let snapshot = database.snapshot();
+        let snapshot = session.lasting(database);
         let object = match find(&snapshot, kind, name) {
             Ok(object) => object.clone(),
             Err(error) if reset.if_exists && error.sqlstate == "42P01" => {
@@ -57,8 +57,11 @@ pub async fn execute(
             ResetTo::Instant(at) => {
                 let now_us = database.clock.now_us();
                 let at = &super::instants::written_expression(at, parameters, &session.format.time_zone)?;
-                let at_us =
-                    Binder::new(&snapshot, &session.state, &NoSystemTables, now_us).instant(at, now_us, name)?;
+                let at_us = Binder::new(&snapshot, &session.state, &NoSystemTables, now_us).instant(
+                    at,
+                    now_us,
+                    &name.to_string(),
+                )?;
                 // Kafka's times are milliseconds: the first one that is not before.
                 Start::Timestamp(at_us.div_euclid(1000).saturating_add(i64::from(at_us.rem_euclid(1000) > 0)).max(0))
             }

@@ -6,18 +6,18 @@ use crate::{
     session::Session,
 };
 use std::sync::Arc;
-use tidemark_catalog::ObjectKind;
+use tidemark_catalog::{ObjectKind, QualifiedName};
 
 pub async fn execute(
     database: &Arc<Database>,
     session: &mut Session,
     if_exists: bool,
-    name: &str,
+    name: &QualifiedName,
 ) -> Result<Outcome, PgError> {
     let done = || Ok(Outcome::Done { tag: "ALTER FEATURE VIEW".into() });
     // Nobody drops it or its source meanwhile.
     let _catalog = database.owner()?.catalog.lock().await;
-    let snapshot = database.snapshot();
+    let snapshot = session.lasting(database);
     let object = match find(&snapshot, ObjectKind::FeatureView, name) {
         Ok(object) => object.clone(),
         Err(error) if if_exists && error.sqlstate == "42P01" => {

@@ -41,7 +41,7 @@ impl Returning<'_> {
         types: &[Option<DataType>],
     ) -> Result<Analysed, PgError> {
         let columns: Vec<&str> = self.object.columns().iter().map(|column| column.name.as_str()).collect();
-        let query = returning_query(&self.object.name, self.alias, self.items, &columns)?;
+        let query = returning_query(&self.object.full_name(), self.alias, self.items, &columns)?;
         query::bind(database, session, &query, types)
     }
 

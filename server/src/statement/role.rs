@@ -292,8 +292,9 @@ fn check_owns_nothing(snapshot: &Snapshot, role: &Role) -> Result<(), PgError> {
         .access
         .owned_by(role.id)
         .filter_map(|id| snapshot.get_id(id))
-        .map(|object| format!("owner of {} {}", object.kind(), object.name))
+        .map(|object| format!("owner of {} {}", object.kind(), object.shown_name()))
         .collect();
+    owned.extend(snapshot.access.schemas_owned_by(role.id).map(|schema| format!("owner of schema {schema}")));
     let secrets = snapshot.secrets().filter(|secret| secret.owner == role.id);
     owned.extend(secrets.map(|secret| format!("owner of secret {}", secret.name)));
     if owned.is_empty() {

@@ -10,19 +10,19 @@ use crate::{
 };
 use arrow::datatypes::DataType;
 use std::{collections::BTreeMap, sync::Arc};
-use tidemark_catalog::{Body, Change, FeatureView, ObjectKind, SqlType};
+use tidemark_catalog::{Body, Change, FeatureView, ObjectKind, QualifiedName, SqlType};
 use tidemark_planner::{defaults, feature::DEFAULT_OPTION};
 
 pub async fn execute(
     database: &Arc<Database>,
     session: &mut Session,
     if_exists: bool,
-    name: &str,
+    name: &QualifiedName,
     column: &str,
     value: Option<&str>,
 ) -> Result<Outcome, PgError> {
     let mut catalog = database.owner()?.catalog.lock().await;
-    let snapshot = database.snapshot();
+    let snapshot = session.lasting(database);
     let object = match find(&snapshot, ObjectKind::FeatureView, name) {
         Ok(object) => object,
         Err(error) if if_exists && error.sqlstate == "42P01" => {
@@ -33,7 +33,7 @@ pub async fn execute(
     };
     let mut changed = object.as_ref().clone();
     if let Body::FeatureView(view) = &mut changed.body {
-        set(view, name, column, value, &session.format.time_zone)?;
+        set(view, &name.name, column, value, &session.format.time_zone)?;
     }
     database.commit(&mut catalog, &[Change::Put(changed)]).await?;
     done("ALTER FEATURE VIEW")
@@ -89,7 +89,7 @@ pub fn set(
 }
 
 /// The text as the catalog has it: it says the same to every session.
-fn kept(ty: &SqlType, text: &str, zone: &SessionZone) -> Result<String, PgError> {
+pub(super) fn kept(ty: &SqlType, text: &str, zone: &SessionZone) -> Result<String, PgError> {
     let arrow = ty.arrow();
     let value = value_from_text(&arrow, text, zone)?;
     if let SqlType::Array(item) = ty

@@ -9,7 +9,7 @@ use crate::{
     wire::SessionZone,
 };
 use std::{collections::BTreeMap, sync::Arc};
-use tidemark_catalog::{Body, Change, Object, ObjectKind, Relation, Snapshot};
+use tidemark_catalog::{Body, Change, Object, ObjectKind, QualifiedName, Relation, Snapshot};
 use tidemark_connectors::kafka;
 use tidemark_planner::feature::{check_maintenance, check_online, retention};
 
@@ -18,15 +18,15 @@ pub async fn execute(
     session: &mut Session,
     kind: ObjectKind,
     if_exists: bool,
-    name: &str,
+    name: &QualifiedName,
     options: &BTreeMap<String, String>,
 ) -> Result<Outcome, PgError> {
     let tag = format!("ALTER {}", kind.to_string().to_uppercase());
     let owner = database.owner()?;
     let online = options.get("online").filter(|_| kind == ObjectKind::FeatureView);
     // With nothing locked: a Redis may take seconds to answer, or not to.
-    if let Some(online) = online.filter(|_| find(&database.snapshot(), kind, name).is_ok()) {
-        check_online(name, online)?;
+    if let Some(online) = online.filter(|_| find(&session.lasting(database), kind, name).is_ok()) {
+        check_online(&name.to_string(), online)?;
         reach(database, name, online).await?;
     }
     secret::check_options(session, &database.snapshot(), options)?;
@@ -34,7 +34,7 @@ pub async fn execute(
     let mut reached: Option<Relation> = None;
     let (mut catalog, changed) = loop {
         let catalog = owner.catalog.lock().await;
-        let snapshot = database.snapshot();
+        let snapshot = session.lasting(database);
         let object = match find(&snapshot, kind, name) {
             Ok(object) => object.clone(),
             Err(error) if if_exists && error.sqlstate == "42P01" => {
@@ -49,7 +49,7 @@ pub async fn execute(
             // With nothing locked: a broker may take seconds to answer, or not to. What it was asked is compared then.
             Some(relation) => {
                 drop(catalog);
-                feeds::reach(&database.snapshot(), kind, name, relation).await?;
+                feeds::reach(&database.snapshot(), kind, &name.to_string(), relation).await?;
                 reached = Some(relation.clone());
             }
             None => break (catalog, changed),

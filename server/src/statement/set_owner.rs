@@ -7,7 +7,7 @@ use crate::{
     session::Session,
 };
 use std::sync::Arc;
-use tidemark_catalog::{Change, ObjectId, ObjectKind, Secret};
+use tidemark_catalog::{Change, ObjectId, ObjectKind, QualifiedName, Secret};
 use tidemark_planner::statement::RoleName;
 
 pub async fn execute(
@@ -15,12 +15,12 @@ pub async fn execute(
     session: &mut Session,
     kind: ObjectKind,
     if_exists: bool,
-    name: &str,
+    name: &QualifiedName,
     to: &RoleName,
 ) -> Result<Outcome, PgError> {
     let tag = format!("ALTER {}", kind.to_string().to_uppercase());
     let mut catalog = database.owner()?.catalog.lock().await;
-    let snapshot = database.snapshot();
+    let snapshot = session.lasting(database);
     session.refresh(database);
     let object = match find(&snapshot, kind, name) {
         Ok(object) => object.clone(),
@@ -38,7 +38,7 @@ pub async fn execute(
     Ok(Outcome::Done { tag: tag.into() })
 }
 
-fn check_can_become(session: &Session, role: ObjectId, name: &str) -> Result<(), PgError> {
+pub fn check_can_become(session: &Session, role: ObjectId, name: &str) -> Result<(), PgError> {
     let rights = &session.rights;
     match rights.actor.is_superuser || rights.access().memberships(rights.actor.role).contains(&role) {
         true => Ok(()),
@@ -66,6 +66,13 @@ pub async fn reassign(
                 .hint("ALTER … OWNER TO gives one object to another role"));
         }
         check_can_become(session, from.id, &from.name)?;
+        let mut access = snapshot.access.as_ref().clone();
+        let schemas: Vec<String> = access.schemas_owned_by(from.id).map(str::to_string).collect();
+        if !schemas.is_empty() {
+            schemas.iter().for_each(|schema| access.own_schema(schema, to.id));
+            // Before what changes a part of it.
+            changes.insert(0, Change::Access(access));
+        }
         changes.extend(snapshot.access.owned_by(from.id).map(|object| Change::Own(object, to.id)));
         let secrets = snapshot.secrets().filter(|secret| secret.owner == from.id);
         changes.extend(secrets.map(|secret| Change::PutSecret(Secret { owner: to.id, ..secret.as_ref().clone() })));

@@ -37,7 +37,7 @@ pub fn rows(database: &Database, session: &Session, statement: &Statement) -> Re
         }
         Statement::ShowCreate { kind, name } => {
             let object = find(&snapshot, *kind, name)?;
-            vec![vec![Some(object.name.clone()), Some(object.sql().to_string())]]
+            vec![vec![Some(object.shown_name()), Some(object.sql().to_string())]]
         }
         Statement::Describe { name } => {
             let object = snapshot.get(name).ok_or_else(|| missing_object(&snapshot, "relation", name, |_| true))?;
@@ -50,7 +50,7 @@ pub fn rows(database: &Database, session: &Session, statement: &Statement) -> Re
 
 fn listed(database: &Database, object: &Object) -> Vec<Option<String>> {
     let names = |at: &[usize]| at.iter().map(|i| object.columns()[*i].name.as_str()).collect::<Vec<_>>().join(", ");
-    let name = Some(object.name.clone());
+    let name = Some(object.shown_name());
     match &object.body {
         Body::Source(r) | Body::Table(r) => vec![
             name,

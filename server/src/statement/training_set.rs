@@ -12,7 +12,10 @@ mod basis;
 mod compute;
 mod digest;
 
-use super::{create_relation::exists, done};
+use super::{
+    create_relation::{exists, named, placed},
+    done,
+};
 use crate::{
     database::{Database, find},
     pg::{Outcome, PgError},
@@ -21,8 +24,8 @@ use crate::{
 use compute::{Wanted, compute};
 use datafusion::sql::sqlparser::ast;
 use std::sync::Arc;
-use tidemark_catalog::{Body, Change, Column, Complete, Object, ObjectKind, Record, TrainingSet};
-use tidemark_planner::{Statement, parse::parse, statement::CreateTrainingSet};
+use tidemark_catalog::{Body, Change, Column, Complete, Object, ObjectKind, Place, QualifiedName, Record, TrainingSet};
+use tidemark_planner::{Statement, meaning, parse::parse, statement::CreateTrainingSet};
 
 pub async fn create(
     database: &Arc<Database>,
@@ -31,22 +34,25 @@ pub async fn create(
     sql: &str,
 ) -> Result<Outcome, PgError> {
     const TAG: &str = "CREATE TRAINING SET";
-    let name = create.name.as_str();
-    if let Some(existing) = database.snapshot().get(name) {
-        return exists(session, existing, create.if_not_exists, TAG);
+    let name = &create.name.to_string();
+    if let Some(existing) = named(database, session, &create.name, None)? {
+        return exists(session, &existing, create.if_not_exists, TAG);
     }
     let complete = complete(create)?;
-    let wanted = Wanted { name, query: &create.query, complete, as_recorded: None, for_owner: None };
+    let wanted = Wanted { name, query: &create.query, complete, as_recorded: None, for_owner: None, within: None };
     let computed = compute(database, session, wanted).await?;
     let _held = session.hold.hold();
     let mut catalog = database.owner()?.catalog.lock().await;
-    if let Some(existing) = database.snapshot().get(name) {
-        return exists(session, existing, create.if_not_exists, TAG);
+    if let Some(existing) = named(database, session, &create.name, None)? {
+        return exists(session, &existing, create.if_not_exists, TAG);
     }
     let tag = format!("SELECT {}", computed.record.rows);
     tell_provisional(session, &computed.record);
+    let snapshot = session.lasting(database);
+    let (Place { schema, .. }, sql) = placed(&snapshot, &create.name, None, sql)?;
+    let place = meaning::of_query(schema, &create.query, &snapshot, &database.system(session));
     let set = TrainingSet {
-        sql: sql.to_string(),
+        sql,
         query: create.query_text.clone(),
         columns: computed.columns,
         complete,
@@ -55,9 +61,10 @@ pub async fn create(
     };
     let object = Object {
         id: catalog.allocate_id().await?,
-        name: name.to_string(),
+        name: create.name.name.clone(),
         created_us: database.clock.now_us(),
         comment: None,
+        place,
         body: Body::TrainingSet(set),
     };
     database.create(&mut catalog, session, object).await?;
@@ -69,17 +76,18 @@ pub async fn create(
 pub async fn refresh(
     database: &Arc<Database>,
     session: &mut Session,
-    name: &str,
+    name: &QualifiedName,
     as_recorded: bool,
 ) -> Result<Outcome, PgError> {
-    let object = find(&database.snapshot(), ObjectKind::TrainingSet, name)?.clone();
+    let object = find(&session.lasting(database), ObjectKind::TrainingSet, name)?.clone();
+    let name = &name.to_string();
     let set = object.training_set().ok_or_else(|| PgError::error("XX000", "not a training set"))?;
     let query = query(name, &set.query)?;
     let as_recorded = as_recorded.then_some(&set.record);
     let snapshot = database.snapshot();
     let owner = snapshot.access.owner(object.id);
     let for_owner = (owner != session.rights.actor.role).then(|| database.rights(&snapshot, owner));
-    let wanted = Wanted { name, query: &query, complete: set.complete, as_recorded, for_owner };
+    let wanted = Wanted { name, query: &query, complete: set.complete, as_recorded, for_owner, within: Some(&object) };
     let computed = compute(database, session, wanted).await?;
     let _held = session.hold.hold();
     let owner = database.owner()?;

@@ -5,7 +5,7 @@
 use super::{
     SystemTablesOf,
     columns::{Cell, Rows},
-    inventory::{DATABASE, DATABASE_OID, HISTORY, PG_CATALOG, PUBLIC, Relation},
+    inventory::{DATABASE, DATABASE_OID, HISTORY, PG_CATALOG, Relation},
 };
 use crate::{sessions::Open, system::Settings};
 use tidemark_catalog::{ObjectId, role};
@@ -36,7 +36,7 @@ pub fn fill(system: &SystemTablesOf, table: &str, rows: &mut Rows) {
         // Nothing is archived.
         "pg_stat_archiver" => rows.add([("archived_count", 0i64.into()), ("failed_count", 0i64.into())]),
         "pg_stat_all_tables" => tables(system, |_| true, rows),
-        "pg_stat_user_tables" => tables(system, |r| r.schema == PUBLIC || r.oid >= HISTORY, rows),
+        "pg_stat_user_tables" => tables(system, |r| r.is_own() || r.oid >= HISTORY, rows),
         _ => {}
     }
 }

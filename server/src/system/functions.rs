@@ -9,7 +9,7 @@ use super::{
     row_function::{Args, RowFunction},
     row_lists,
 };
-use crate::{outbox::Outbox, pg::Bell, rights::Actor, wire::types::type_name};
+use crate::{outbox::Outbox, pg::Bell, rights::Actor, session::search_path, wire::types::type_name};
 use arrow::datatypes::{DataType, Field, TimeUnit};
 use datafusion::{
     common::ScalarValue,
@@ -17,8 +17,8 @@ use datafusion::{
     logical_expr::ScalarUDF,
 };
 use std::{collections::BTreeSet, sync::Arc, sync::LazyLock};
-use tidemark_catalog::{ObjectId, Snapshot, UTC};
-use tidemark_planner::{PlanError, PlanResult, error::sqlstate};
+use tidemark_catalog::{ObjectId, Snapshot, TEMPORARY_SCHEMA, UTC};
+use tidemark_planner::{PlanError, PlanResult, error::sqlstate, meaning::looked_for};
 
 /// A session's settings, as `current_setting` and `set_config` reach them.
 pub trait Settings: Send + Sync {
@@ -55,6 +55,13 @@ impl SessionFacts {
             Some(name) => access.role_named(&name).map_or(ObjectId(u32::MAX), |role| role.id),
         };
         Actor::of(access, role)
+    }
+
+    /// Where it looks for names without a schema.
+    fn path(&self, system: &SystemTablesOf) -> Vec<String> {
+        let setting = self.settings.get("search_path").unwrap_or_default();
+        let user = self.role_set().unwrap_or_else(|| self.user.clone());
+        search_path(&setting, &user, system.snapshot(), &self.actor(system))
     }
 }
 
@@ -125,7 +132,13 @@ pub type Current = Arc<dyn Fn() -> SystemTablesOf + Send + Sync>;
 
 /// The functions of `pg_catalog` for one session. They replace DataFusion's own of the same name.
 pub fn functions(system: Current, session: SessionFacts) -> Vec<Arc<ScalarUDF>> {
-    let system = &system;
+    let facts = session.clone();
+    let of_session: Current = Arc::new(move || {
+        let all = system();
+        let path = facts.path(&all);
+        all.on_path(path)
+    });
+    let system = &of_session;
     let mut all = about_session(system, session.clone());
     all.extend(about_relations(system));
     all.extend(about_names(system, &session));
@@ -145,13 +158,24 @@ fn about_session(system: &Current, session: SessionFacts) -> Vec<Arc<ScalarUDF>>
     }
     let user = session.user.clone();
     all.push(RowFunction::new("session_user", DataType::Utf8, move |_| text(user.clone())).shown_as("name").udf());
-    for (name, value) in [("current_database", DATABASE), ("current_catalog", DATABASE), ("current_schema", "public")] {
+    for (name, value) in [("current_database", DATABASE), ("current_catalog", DATABASE)] {
         all.push(RowFunction::new(name, DataType::Utf8, move |_| text(value.to_string())).shown_as("name").udf());
     }
+    let first = system.clone();
+    let current = move |_: Args<'_>| text(first().path().first().cloned());
+    all.push(RowFunction::new("current_schema", DataType::Utf8, current).shown_as("name").udf());
+    let of_path = system.clone();
     let list = DataType::List(Arc::new(Field::new_list_field(DataType::Utf8, true)));
     all.push(
-        RowFunction::new("current_schemas", list, |args| {
-            Ok(names(if args.bool(0) == Some(true) { &["pg_catalog", "public"] } else { &["public"] }))
+        RowFunction::new("current_schemas", list, move |args| {
+            let tables = of_path();
+            match args.bool(0) {
+                Some(true) => {
+                    let all: Vec<&str> = looked_for(tables.path()).filter(|name| *name != TEMPORARY_SCHEMA).collect();
+                    Ok(names(&all))
+                }
+                _ => Ok(names(&tables.path().iter().map(String::as_str).collect::<Vec<_>>())),
+            }
         })
         .shown_as("_name")
         .udf(),
@@ -245,7 +269,7 @@ fn of_inventory(
 }
 
 fn about_relations(system: &Current) -> Vec<Arc<ScalarUDF>> {
-    let visible = system.clone();
+    let (visible, defined) = (system.clone(), system.clone());
     vec![
         RowFunction::new("pg_table_is_visible", DataType::Boolean, move |args| {
             let oid = args.int(0);
@@ -253,17 +277,21 @@ fn about_relations(system: &Current) -> Vec<Arc<ScalarUDF>> {
                 let system = visible();
                 let inventory = system.inventory();
                 let relation = inventory.by_oid(oid).or_else(|| inventory.by_key(oid, INDEX));
-                relation.is_some_and(|r| r.is_visible())
+                relation.is_some_and(|r| inventory.is_visible(r, system.path()))
             }))
         })
         .udf(),
-        of_inventory(system, "pg_get_viewdef", |inventory, args| {
+        RowFunction::new("pg_get_viewdef", DataType::Utf8, move |args| {
+            let tables = defined();
+            let inventory = tables.inventory();
             let relation = match args.int(0) {
                 Some(oid) => inventory.by_oid(oid),
-                None => inventory.by_name(args.text(0)?),
+                None => args.text(0).and_then(|written| inventory.by_name(written, tables.path())),
             };
-            Some(format!("{};", relation?.query.as_ref()?.trim().trim_end_matches(';')))
-        }),
+            let query = relation.and_then(|relation| relation.query.as_ref());
+            text(query.map(|query| format!("{};", query.trim().trim_end_matches(';'))))
+        })
+        .udf(),
         of_inventory(system, "pg_get_indexdef", |inventory, args| {
             let relation = inventory.by_key(args.int(0)?, INDEX)?;
             match args.int(1).unwrap_or(0) {
@@ -281,6 +309,9 @@ fn about_relations(system: &Current) -> Vec<Arc<ScalarUDF>> {
         of_inventory(system, "obj_description", |inventory, args| {
             if args.text(1) == Some("pg_proc") {
                 return inventory.aggregate(args.int(0)?)?.comment.clone();
+            }
+            if args.text(1) == Some("pg_namespace") {
+                return inventory.schema(args.int(0)?)?.comment.clone();
             }
             if args.text(1).is_some_and(|catalog| catalog != "pg_class") {
                 return None;
@@ -311,7 +342,7 @@ fn about_names(system: &Current, session: &SessionFacts) -> Vec<Arc<ScalarUDF>> 
         all.push(
             RowFunction::new(oid_of, DataType::Int64, move |args| match args.text(0) {
                 None => int8(args.int(0)),
-                Some(written) => match reg.oid(written, tables().inventory(), &user) {
+                Some(written) => match reg.oid(written, &tables(), &user) {
                     Some(oid) => int8(oid),
                     None => Err(reg.missing(written).into()),
                 },
@@ -324,9 +355,9 @@ fn about_names(system: &Current, session: &SessionFacts) -> Vec<Arc<ScalarUDF>> 
             RowFunction::new(name_of, DataType::Utf8, move |args| match (args.text(0), args.int(0)) {
                 // A function's name is kept as text already.
                 (Some(written), None) if reg == Reg::Proc => text(written.to_string()),
-                (_, Some(oid)) => text(reg.name(oid, tables().inventory(), &user)),
-                (Some(written), None) => match reg.oid(written, tables().inventory(), &user) {
-                    Some(oid) => text(reg.name(oid, tables().inventory(), &user)),
+                (_, Some(oid)) => text(reg.name(oid, &tables(), &user)),
+                (Some(written), None) => match reg.oid(written, &tables(), &user) {
+                    Some(oid) => text(reg.name(oid, &tables(), &user)),
                     None => Err(reg.missing(written).into()),
                 },
                 (None, None) => text(None),
@@ -344,7 +375,7 @@ fn about_names(system: &Current, session: &SessionFacts) -> Vec<Arc<ScalarUDF>> 
         let (tables, user) = (system.clone(), session.user.clone());
         all.push(
             RowFunction::new(name, DataType::Int64, move |args| {
-                int8(args.text(0).and_then(|written| reg.oid(written, tables().inventory(), &user)))
+                int8(args.text(0).and_then(|written| reg.oid(written, &tables(), &user)))
             })
             .shown_as("oid")
             .udf(),

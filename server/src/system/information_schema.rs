@@ -5,8 +5,9 @@ use super::{
     columns::{Cell, Rows},
     inventory::{Column, DATABASE, OWNER_NAME, Relation},
 };
+use crate::rights::granted_by;
 use crate::wire::types::{element_oid, oid, type_name, typname};
-use tidemark_catalog::{ObjectId, Privileges};
+use tidemark_catalog::{Acl, ObjectId, Privileges};
 
 /// Fills `rows` with what `information_schema.<table>` has.
 pub fn fill(system: &SystemTablesOf, table: &str, rows: &mut Rows) {
@@ -14,11 +15,14 @@ pub fn fill(system: &SystemTablesOf, table: &str, rows: &mut Rows) {
     let keyed = || inventory.relations.iter().filter(|r| r.has_key());
     match table {
         "schemata" => {
-            for (_, name) in inventory.schemas() {
+            let access = &system.snapshot().access;
+            for schema in &inventory.schemas {
+                let owner = access.schema(granted_by(&schema.name)).map(Acl::owner);
+                let owner = owner.and_then(|owner| inventory.role_name(owner.0.into())).unwrap_or(OWNER_NAME);
                 rows.add([
                     ("catalog_name", DATABASE.into()),
-                    ("schema_name", name.into()),
-                    ("schema_owner", OWNER_NAME.into()),
+                    ("schema_name", (&schema.name).into()),
+                    ("schema_owner", owner.into()),
                 ]);
             }
         }
@@ -130,7 +134,7 @@ fn privileges(system: &SystemTablesOf, rows: &mut Rows) {
                     ("grantor", name(owner).into()),
                     ("grantee", name(grantee).into()),
                     ("table_catalog", DATABASE.into()),
-                    ("table_schema", "public".into()),
+                    ("table_schema", object.schema_name().into()),
                     ("table_name", (&object.name).into()),
                     ("privilege_type", privilege.into()),
                     ("is_grantable", yes(grantee == owner)),
@@ -143,7 +147,7 @@ fn privileges(system: &SystemTablesOf, rows: &mut Rows) {
 
 /// Only what a user made and is no view takes rows.
 fn insertable(r: &Relation) -> bool {
-    r.kind == "r" && matches!(r.schema_name(), "public" | "pg_temp")
+    r.kind == "r" && r.is_own()
 }
 
 fn table_type(r: &Relation) -> &'static str {

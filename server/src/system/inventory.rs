@@ -6,6 +6,7 @@
 //! ```text
 //! the object                     16384 …
 //! its history table              object + 1 << 30
+//! a schema's schema of history   schema + 1 << 30
 //! its primary key's index        object + 1 << 29
 //! its primary key's constraint   object + 1 << 28
 //! ```
@@ -20,8 +21,10 @@ use std::{
     collections::BTreeMap,
     sync::{Arc, LazyLock},
 };
-use tidemark_catalog::{Access, Acl, Body, Object, ObjectId, Privileges, Snapshot};
-use tidemark_planner::{bind, feature};
+use tidemark_catalog::{
+    Access, Acl, Body, Object, ObjectId, PUBLIC_SCHEMA, Privileges, Snapshot, TEMPORARY_SCHEMA, history_schema,
+};
+use tidemark_planner::{bind, feature, meaning::looked_for};
 
 pub const HISTORY: i64 = 1 << 30;
 pub const INDEX: i64 = 1 << 29;
@@ -38,8 +41,8 @@ pub const OWNER_NAME: &str = "tidemark";
 pub const DATABASE: &str = "tidemark";
 pub const DATABASE_OID: i64 = 16000;
 
-/// Schemas and their OIDs.
-pub const SCHEMAS: [(i64, &str); 5] = [
+/// The schemas that are always there, and their OIDs.
+const SCHEMAS: [(i64, &str); 5] = [
     (PG_CATALOG, "pg_catalog"),
     (PUBLIC, "public"),
     (INFORMATION_SCHEMA, "information_schema"),
@@ -50,8 +53,12 @@ pub const SCHEMAS: [(i64, &str); 5] = [
 /// Of a session's temporary tables; shown while it has some.
 pub const PG_TEMP: i64 = 16003;
 
-pub fn schema_name(oid: i64) -> Option<&'static str> {
-    SCHEMAS.iter().chain(&[(PG_TEMP, "pg_temp")]).find(|(o, _)| *o == oid).map(|(_, name)| *name)
+/// A schema as `pg_namespace` has it.
+#[derive(Debug)]
+pub struct Namespace {
+    pub oid: i64,
+    pub name: String,
+    pub comment: Option<String>,
 }
 
 /// The tables of the system's own schemas.
@@ -73,7 +80,9 @@ pub fn system_schema(schema: &str, table: &str) -> Option<SchemaRef> {
 pub struct Relation {
     pub oid: i64,
     pub name: String,
+    /// OID and name.
     pub schema: i64,
+    pub schema_name: String,
     /// `r` table, `v` view.
     pub kind: &'static str,
     pub columns: Vec<Column>,
@@ -109,20 +118,13 @@ impl Column {
 }
 
 impl Relation {
-    pub fn schema_name(&self) -> &'static str {
-        schema_name(self.schema).unwrap_or_default()
+    pub fn schema_name(&self) -> &str {
+        &self.schema_name
     }
 
-    /// Only what stands in `public` (and `pg_catalog`) needs no schema.
-    pub fn is_visible(&self) -> bool {
-        [PUBLIC, PG_CATALOG, PG_TEMP].contains(&self.schema)
-    }
-
-    pub fn shown_name(&self) -> String {
-        match self.is_visible() {
-            true => quote_ident(&self.name),
-            false => format!("{}.{}", self.schema_name(), quote_ident(&self.name)),
-        }
+    /// Whether a user made it: neither the server's own nor a history table.
+    pub fn is_own(&self) -> bool {
+        (i64::from(ObjectId::FIRST.0)..CONSTRAINT).contains(&self.oid)
     }
 
     pub fn has_key(&self) -> bool {
@@ -144,6 +146,8 @@ impl Relation {
 pub struct Inventory {
     /// The user's objects and their history tables by name, then the system's tables.
     pub relations: Vec<Relation>,
+    /// Every schema that there is for who asks.
+    pub schemas: Vec<Namespace>,
     /// The user's aggregates, by name: what `pg_proc` has.
     pub aggregates: Vec<Arc<Object>>,
     /// OID and name.
@@ -152,14 +156,18 @@ pub struct Inventory {
 
 impl Inventory {
     pub fn of(snapshot: &Snapshot) -> Inventory {
-        let mut relations: Vec<Relation> = snapshot.objects().map(|object| user_relation(object, snapshot)).collect();
-        relations.extend(snapshot.objects().filter_map(|object| history_relation(object, snapshot)));
-        for (schema, specs) in SYSTEM.iter() {
-            let schema = SCHEMAS.iter().find(|(_, name)| name == schema).map_or(PG_CATALOG, |(oid, _)| *oid);
+        let schemas = schemas(snapshot);
+        let oid_of = |name: &str| schemas.iter().find(|known| known.name == name).map_or(0, |known| known.oid);
+        let mut relations: Vec<Relation> =
+            snapshot.objects().map(|object| user_relation(object, snapshot, &oid_of)).collect();
+        relations.extend(snapshot.objects().filter_map(|object| history_relation(object, snapshot, &oid_of)));
+        for (schema_name, specs) in SYSTEM.iter() {
+            let schema = oid_of(schema_name);
             relations.extend(specs.iter().map(|spec| Relation {
                 oid: spec.oid,
                 name: spec.name.to_string(),
                 schema,
+                schema_name: schema_name.to_string(),
                 kind: if pg_catalog::is_view(schema, spec.name) { "v" } else { "r" },
                 columns: spec.schema.fields().iter().map(|field| Column::of(field)).collect(),
                 key: vec![],
@@ -171,7 +179,15 @@ impl Inventory {
             }));
         }
         let roles = snapshot.access.roles().map(|role| (role.id.0 as i64, role.name.clone())).collect();
-        Inventory { relations, aggregates: snapshot.aggregates().cloned().collect(), roles }
+        Inventory { relations, schemas, aggregates: snapshot.aggregates().cloned().collect(), roles }
+    }
+
+    pub fn schema(&self, oid: i64) -> Option<&Namespace> {
+        self.schemas.iter().find(|schema| schema.oid == oid)
+    }
+
+    pub fn schema_named(&self, name: &str) -> Option<&Namespace> {
+        self.schemas.iter().find(|schema| schema.name == name)
     }
 
     pub fn role_name(&self, oid: i64) -> Option<&str> {
@@ -183,30 +199,38 @@ impl Inventory {
         self.aggregates.iter().find(|object| object.id.0 as i64 == oid)
     }
 
-    /// Every schema that there is for who asks.
-    pub fn schemas(&self) -> impl Iterator<Item = (i64, &'static str)> {
-        let temporary = self.relations.iter().any(|r| r.schema == PG_TEMP);
-        SCHEMAS.into_iter().chain(temporary.then_some((PG_TEMP, "pg_temp")))
-    }
-
     pub fn by_oid(&self, oid: i64) -> Option<&Relation> {
         self.relations.iter().find(|r| r.oid == oid)
     }
 
-    /// By name as written: `x`, `public.x`, `"X"`. Without a schema it is looked for in `pg_catalog` and `public`.
-    pub fn by_name(&self, written: &str) -> Option<&Relation> {
+    /// By name as written: `x`, `schema.x`, `"X"`. Without a schema it is looked for along the path.
+    pub fn by_name(&self, written: &str, path: &[String]) -> Option<&Relation> {
         let parts = split_name(written);
+        let within =
+            |schema: &str, name: &str| self.relations.iter().find(|r| r.name == name && r.schema_name == schema);
         match parts.as_slice() {
-            [name] => self
-                .relations
-                .iter()
-                .filter(|r| r.is_visible() && r.name == *name)
-                .max_by_key(|r| r.schema != PG_CATALOG),
-            [schema, name] => self.relations.iter().find(|r| r.schema_name() == schema && r.name == *name),
-            [database, schema, name] if database == DATABASE => {
-                self.relations.iter().find(|r| r.schema_name() == schema && r.name == *name)
-            }
+            [name] => looked_for(path).find_map(|schema| within(schema, name)),
+            [schema, name] => within(schema, name),
+            [database, schema, name] if database == DATABASE => within(schema, name),
             _ => None,
+        }
+    }
+
+    /// Whether the name alone means this relation.
+    pub fn is_visible(&self, relation: &Relation, path: &[String]) -> bool {
+        let place = |schema: &str| looked_for(path).position(|known| known == schema);
+        let Some(own) = place(&relation.schema_name) else { return false };
+        let hides = |other: &&Relation| {
+            other.name == relation.name && place(&other.schema_name).is_some_and(|place| place < own)
+        };
+        !self.relations.iter().any(|other| hides(&other))
+    }
+
+    /// What a `regclass` shows: with its schema where the name alone means something else or nothing.
+    pub fn shown_name(&self, relation: &Relation, path: &[String]) -> String {
+        match self.is_visible(relation, path) {
+            true => quote_ident(&relation.name),
+            false => format!("{}.{}", quote_ident(&relation.schema_name), quote_ident(&relation.name)),
         }
     }
 
@@ -216,19 +240,45 @@ impl Inventory {
     }
 
     /// What a `regclass` shows: a relation or an index.
-    pub fn class_name(&self, oid: i64) -> Option<String> {
+    pub fn class_name(&self, oid: i64, path: &[String]) -> Option<String> {
         self.by_oid(oid)
-            .map(Relation::shown_name)
+            .map(|relation| self.shown_name(relation, path))
             .or_else(|| self.by_key(oid, INDEX).map(|r| quote_ident(&r.key_name())))
     }
 
-    pub fn class_oid(&self, written: &str) -> Option<i64> {
-        self.by_name(written).map(|r| r.oid).or_else(|| {
-            let parts = split_name(written);
-            let name = parts.last()?;
-            self.relations.iter().find(|r| r.has_key() && r.kind == "r" && r.key_name() == *name).map(|r| r.oid + INDEX)
+    pub fn class_oid(&self, written: &str, path: &[String]) -> Option<i64> {
+        self.by_name(written, path).map(|r| r.oid).or_else(|| {
+            let mut parts = split_name(written);
+            let (name, schema) = (parts.pop()?, parts.pop());
+            let is_meant = |r: &&Relation| match &schema {
+                Some(schema) => r.schema_name == *schema,
+                None => looked_for(path).any(|known| known == r.schema_name),
+            };
+            let keyed = self.relations.iter().filter(|r| r.has_key() && r.key_name() == name);
+            keyed.filter(is_meant).map(|r| r.oid + INDEX).next()
         })
     }
+}
+
+/// The server's own, the user's with their schemas of history, and that of temporary tables where there are some.
+fn schemas(snapshot: &Snapshot) -> Vec<Namespace> {
+    let public_comment = snapshot.schema(PUBLIC_SCHEMA).and_then(|schema| schema.comment.clone());
+    let mut all: Vec<Namespace> = SCHEMAS
+        .iter()
+        .map(|(oid, name)| {
+            let comment = if *name == PUBLIC_SCHEMA { public_comment.clone() } else { None };
+            Namespace { oid: *oid, name: name.to_string(), comment }
+        })
+        .collect();
+    for schema in snapshot.schemas().filter(|schema| schema.name != PUBLIC_SCHEMA) {
+        let oid = i64::from(schema.id.0);
+        all.push(Namespace { oid, name: schema.name.clone(), comment: schema.comment.clone() });
+        all.push(Namespace { oid: oid + HISTORY, name: history_schema(&schema.name), comment: None });
+    }
+    if snapshot.objects_in(TEMPORARY_SCHEMA).next().is_some() {
+        all.push(Namespace { oid: PG_TEMP, name: TEMPORARY_SCHEMA.to_string(), comment: None });
+    }
+    all
 }
 
 /// `{owner=arwdD/owner,grantee=r/owner}`, with everybody as the empty name.
@@ -249,7 +299,7 @@ pub fn acl_item(grantee: &str, letters: &str, grantor: &str) -> String {
     format!("{}={letters}/{}", name(grantee), name(grantor))
 }
 
-fn user_relation(object: &Arc<Object>, snapshot: &Snapshot) -> Relation {
+fn user_relation(object: &Arc<Object>, snapshot: &Snapshot, oid_of: &dyn Fn(&str) -> i64) -> Relation {
     let access = &snapshot.access;
     let columns =
         object.columns().iter().map(|c| Column { comment: c.comment.clone(), ..Column::of(&c.field()) }).collect();
@@ -264,7 +314,8 @@ fn user_relation(object: &Arc<Object>, snapshot: &Snapshot) -> Relation {
     Relation {
         oid: object.id.0 as i64,
         name: object.name.clone(),
-        schema: if snapshot.is_temporary(object.id) { PG_TEMP } else { PUBLIC },
+        schema: oid_of(object.schema_name()),
+        schema_name: object.schema_name().to_string(),
         kind,
         columns,
         key,
@@ -277,13 +328,15 @@ fn user_relation(object: &Arc<Object>, snapshot: &Snapshot) -> Relation {
 }
 
 /// A view whose definition does not plan has no history to show; the view itself still does.
-fn history_relation(object: &Arc<Object>, snapshot: &Snapshot) -> Option<Relation> {
+fn history_relation(object: &Arc<Object>, snapshot: &Snapshot, oid_of: &dyn Fn(&str) -> i64) -> Option<Relation> {
     object.feature_view()?;
     let plan = feature::plan_definition(object, snapshot).ok()?;
+    let schema_name = history_schema(object.schema_name());
     Some(Relation {
         oid: object.id.0 as i64 + HISTORY,
         name: object.name.clone(),
-        schema: HISTORY_SCHEMA,
+        schema: oid_of(&schema_name),
+        schema_name,
         kind: "r",
         columns: bind::history_schema(&plan).fields().iter().map(|field| Column::of(field)).collect(),
         key: vec![],
@@ -295,7 +348,7 @@ fn history_relation(object: &Arc<Object>, snapshot: &Snapshot) -> Option<Relatio
     })
 }
 
-/// The parts of a name as written: unquoted ones fold to lower case.
+/// The parts of a name as written: unquoted ones fold to lower case. Blanks may stand around a point, where ADBC writes them.
 pub fn split_name(written: &str) -> Vec<String> {
     let mut parts = vec![String::new()];
     let mut quoted = false;
@@ -310,6 +363,8 @@ pub fn split_name(written: &str) -> Vec<String> {
             '"' => quoted = !quoted,
             '.' if !quoted => parts.push(String::new()),
             c if quoted => part.push(c),
+            c if c.is_whitespace()
+                && (part.is_empty() || characters.clone().find(|next| !next.is_whitespace()) == Some('.')) => {}
             c => part.extend(c.to_lowercase()),
         }
     }
@@ -348,6 +403,8 @@ mod tests {
     fn names_split_as_postgresql_reads_them() {
         assert_eq!(split_name("Public.Flights"), ["public", "flights"]);
         assert_eq!(split_name("\"A.b\".\"c\"\"d\""), ["A.b", "c\"d"]);
+        assert_eq!(split_name(" \"public\" . \"A b\" "), ["public", "A b"]);
+        assert_eq!(split_name("a b"), ["a b"]);
         assert_eq!(quote_ident("flights"), "flights");
         assert_eq!(quote_ident("Flights"), "\"Flights\"");
     }

@@ -47,6 +47,7 @@ fn source(system: &SystemTablesOf, object: &Object, r: &Relation, rows: &mut Row
     let stats = system.stats().source(object.id).unwrap_or_default();
     rows.add([
         ("name", (&object.name).into()),
+        ("schema", object.schema_name().into()),
         ("kind", object.kind().to_string().into()),
         ("columns", r.columns.len().into()),
         ("event_time", r.event_time.map(|i| r.columns[i].name.clone()).into()),
@@ -74,6 +75,7 @@ fn source_pipeline(system: &SystemTablesOf, object: &Object, rows: &mut Rows) {
     let stats = system.stats().source(object.id).unwrap_or_default();
     rows.add([
         ("name", (&object.name).into()),
+        ("schema", object.schema_name().into()),
         ("kind", object.kind().to_string().into()),
         ("state", state(&stats.state).into()),
         ("positions", stats.positions.into()),
@@ -93,6 +95,7 @@ fn feature_view(system: &SystemTablesOf, object: &Object, v: &FeatureView, rows:
     };
     rows.add([
         ("name", (&object.name).into()),
+        ("schema", object.schema_name().into()),
         ("definition", (&v.sql).into()),
         ("version", v.version.into()),
         ("owner", v.owner.clone().into()),
@@ -128,6 +131,7 @@ fn features(system: &SystemTablesOf, object: &Object, v: &FeatureView, rows: &mu
         let written = |text: &String| if text.is_empty() { Cell::Null } else { text.into() };
         rows.add([
             ("view", (&object.name).into()),
+            ("schema", object.schema_name().into()),
             ("name", (&column.name).into()),
             ("type", column.ty.to_string().into()),
             ("aggregate", written(&f.aggregate)),
@@ -148,6 +152,7 @@ fn view_pipeline(system: &SystemTablesOf, object: &Object, rows: &mut Rows) {
     };
     rows.add([
         ("name", (&object.name).into()),
+        ("schema", object.schema_name().into()),
         ("kind", object.kind().to_string().into()),
         ("state", state(&stats.state).into()),
         ("positions", stats.positions.into()),
@@ -175,6 +180,7 @@ fn maintenance(system: &SystemTablesOf, object: &Object, rows: &mut Rows) {
     let survey = done.survey.map(|(_, survey)| survey);
     rows.add([
         ("view", (&object.name).into()),
+        ("schema", object.schema_name().into()),
         ("running", done.running.into()),
         ("optimized_at", done.rewritten.map(|(at_us, _)| at_us).into()),
         ("files_before", rewritten.map(|rewritten| rewritten.files_before).into()),
@@ -207,6 +213,7 @@ fn maintenance_runs(system: &SystemTablesOf, object: &Object, rows: &mut Rows) {
         }
         rows.add([
             ("view", (&object.name).into()),
+            ("schema", object.schema_name().into()),
             ("what", run.what.into()),
             ("unasked", run.by_itself.into()),
             ("started", run.started_us.into()),
@@ -229,6 +236,7 @@ fn training_set(object: &Object, set: &TrainingSet, rows: &mut Rows) {
     let record = &set.record;
     rows.add([
         ("name", (&object.name).into()),
+        ("schema", object.schema_name().into()),
         ("statement", (&set.sql).into()),
         ("rows", (record.rows as i64).into()),
         ("created", object.created_us.into()),

@@ -4,10 +4,11 @@ use super::{
     SystemTablesOf, activity,
     columns::{Cell, Rows},
     inventory::{
-        CONSTRAINT, DATABASE, DATABASE_OID, INDEX, INFORMATION_SCHEMA, OWNER, PG_CATALOG, PG_TEMP, PUBLIC, Relation,
-        TIDEMARK, acl, collation,
+        CONSTRAINT, DATABASE, DATABASE_OID, INDEX, INFORMATION_SCHEMA, OWNER, PG_CATALOG, PG_TEMP, Relation, TIDEMARK,
+        acl, collation,
     },
 };
+use crate::rights::granted_by;
 use crate::wire::types::{PgType, TYPES, TypeEntry, element_oid, oid, pg_type};
 use tidemark_catalog::{Acl, HIDDEN, Object, ObjectId, Privileges, Role, SqlType};
 
@@ -89,13 +90,14 @@ pub fn fill(system: &SystemTablesOf, table: &str, rows: &mut Rows) {
     let inventory = system.inventory();
     match table {
         "pg_namespace" => {
-            for (oid, name) in inventory.schemas() {
+            for schema in &inventory.schemas {
                 let access = &system.snapshot().access;
-                let granted = access.schema(name).map(|granted| acl(granted, Privileges::OF_SCHEMA, access));
+                let acl_of = access.schema(granted_by(&schema.name));
+                let granted = acl_of.map(|granted| acl(granted, Privileges::OF_SCHEMA, access));
                 rows.add([
-                    ("oid", oid.into()),
-                    ("nspname", name.into()),
-                    ("nspowner", access.schema(name).map_or(OWNER, |acl: &Acl| acl.owner().0 as i64).into()),
+                    ("oid", schema.oid.into()),
+                    ("nspname", (&schema.name).into()),
+                    ("nspowner", acl_of.map_or(OWNER, |acl: &Acl| acl.owner().0 as i64).into()),
                     ("nspacl", granted.into()),
                 ]);
             }
@@ -103,9 +105,8 @@ pub fn fill(system: &SystemTablesOf, table: &str, rows: &mut Rows) {
         "pg_class" => inventory.relations.iter().for_each(|r| class(r, rows)),
         "pg_attribute" => inventory.relations.iter().for_each(|r| attributes(r, rows)),
         "pg_type" => types(rows),
-        "pg_index" => inventory.relations.iter().filter(|r| r.has_key() && r.kind == "r").for_each(|r| index(r, rows)),
+        "pg_index" => inventory.relations.iter().filter(|r| r.has_key()).for_each(|r| index(r, rows)),
         "pg_constraint" => inventory.relations.iter().filter(|r| r.has_key()).for_each(|r| {
-            let index = if r.kind == "r" { r.oid + INDEX } else { 0 };
             rows.add([
                 ("oid", (r.oid + CONSTRAINT).into()),
                 ("conname", r.key_name().into()),
@@ -113,7 +114,8 @@ pub fn fill(system: &SystemTablesOf, table: &str, rows: &mut Rows) {
                 ("contype", "p".into()),
                 ("convalidated", true.into()),
                 ("conrelid", r.oid.into()),
-                ("conindid", index.into()),
+                // A feature view is looked up by its entity key: clients find a key by its index
+                ("conindid", (r.oid + INDEX).into()),
                 ("confupdtype", " ".into()),
                 ("confdeltype", " ".into()),
                 ("confmatchtype", " ".into()),
@@ -134,6 +136,16 @@ pub fn fill(system: &SystemTablesOf, table: &str, rows: &mut Rows) {
                             ("description", comment.into()),
                         ]);
                     }
+                }
+            }
+            for schema in &inventory.schemas {
+                if let Some(comment) = &schema.comment {
+                    rows.add([
+                        ("objoid", schema.oid.into()),
+                        ("classoid", PG_NAMESPACE.into()),
+                        ("objsubid", 0i64.into()),
+                        ("description", comment.into()),
+                    ]);
                 }
             }
             for object in &inventory.aggregates {
@@ -281,7 +293,7 @@ pub fn fill(system: &SystemTablesOf, table: &str, rows: &mut Rows) {
             }
         }
         "pg_indexes" => {
-            for r in inventory.relations.iter().filter(|r| r.has_key() && r.kind == "r") {
+            for r in inventory.relations.iter().filter(|r| r.has_key()) {
                 rows.add([
                     ("schemaname", r.schema_name().into()),
                     ("tablename", (&r.name).into()),
@@ -350,7 +362,7 @@ fn class(r: &Relation, rows: &mut Rows) {
         ("relnatts", r.columns.len().into()),
         ("relfilenode", if r.kind == "r" { r.oid } else { 0 }.into()),
         ("reltuples", Cell::Real(-1.0)),
-        ("relhasindex", (r.has_key() && r.kind == "r").into()),
+        ("relhasindex", r.has_key().into()),
         ("relhasrules", r.query.is_some().into()),
         ("relreplident", if r.kind == "r" && r.schema != PG_CATALOG { "d" } else { "n" }.into()),
         ("relacl", r.acl.clone().into()),
@@ -358,7 +370,7 @@ fn class(r: &Relation, rows: &mut Rows) {
         populated,
         owner,
     ]);
-    if r.has_key() && r.kind == "r" {
+    if r.has_key() {
         let [persistence, populated, owner] = persistent;
         rows.add([
             ("oid", (r.oid + INDEX).into()),
@@ -400,7 +412,7 @@ fn attributes(r: &Relation, rows: &mut Rows) {
     for (i, column) in r.columns.iter().enumerate() {
         add(r.oid, i + 1, &column.name, column.ty, column.not_null && r.kind == "r");
     }
-    if r.has_key() && r.kind == "r" {
+    if r.has_key() {
         for (i, position) in r.key.iter().enumerate() {
             let column = &r.columns[*position];
             add(r.oid + INDEX, i + 1, &column.name, column.ty, false);
@@ -453,11 +465,14 @@ fn index(r: &Relation, rows: &mut Rows) {
 pub fn index_definition(r: &Relation) -> String {
     let table = super::inventory::quote_ident(&r.name);
     let name = super::inventory::quote_ident(&r.key_name());
-    format!("CREATE UNIQUE INDEX {name} ON {}.{table} USING btree ({})", r.schema_name(), r.key_columns())
+    let schema = super::inventory::quote_ident(r.schema_name());
+    format!("CREATE UNIQUE INDEX {name} ON {schema}.{table} USING btree ({})", r.key_columns())
 }
 
 /// The OID of `pg_proc`, the class of an aggregate.
 pub const PG_PROC: i64 = 1255;
+/// That of `pg_namespace`, the class of a schema.
+const PG_NAMESPACE: i64 = 2615;
 
 /// An aggregate of the user's.
 fn procedure(system: &SystemTablesOf, object: &Object, rows: &mut Rows) {
@@ -468,7 +483,7 @@ fn procedure(system: &SystemTablesOf, object: &Object, rows: &mut Rows) {
     rows.add([
         ("oid", object.id.0.into()),
         ("proname", (&object.name).into()),
-        ("pronamespace", PUBLIC.into()),
+        ("pronamespace", system.inventory().schema_named(object.schema_name()).map_or(0, |schema| schema.oid).into()),
         ("proowner", (system.snapshot().access.owner(object.id).0 as i64).into()),
         ("prolang", 14i64.into()),
         ("procost", Cell::Real(1.0)),

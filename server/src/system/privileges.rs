@@ -7,7 +7,7 @@
 use super::{
     SessionFacts, SystemTablesOf,
     functions::Current,
-    inventory::{HISTORY, SCHEMAS, schema_name, split_name},
+    inventory::{HISTORY, split_name},
     row_function::{Args, RowFunction},
 };
 use crate::rights::Actor;
@@ -138,7 +138,7 @@ impl Asked<'_> {
                 let written = self.args.text(self.first).unwrap_or_default();
                 let missing =
                     || PlanError::new(sqlstate::UNDEFINED_TABLE, format!("relation \"{written}\" does not exist"));
-                Some(inventory.by_name(written).ok_or_else(missing)?)
+                Some(inventory.by_name(written, self.system.path()).ok_or_else(missing)?)
             }
         };
         let Some(relation) = relation else { return Ok(None) };
@@ -156,10 +156,10 @@ impl Asked<'_> {
 
     fn schema(&self) -> DfResult<Option<String>> {
         if let Some(oid) = self.number(self.first) {
-            return Ok(schema_name(oid).map(str::to_string));
+            return Ok(self.system.inventory().schema(oid).map(|schema| schema.name.clone()));
         }
         let name = split_name(self.args.text(self.first).unwrap_or_default()).pop().unwrap_or_default();
-        let is_known = SCHEMAS.iter().any(|(_, known)| *known == name);
+        let is_known = self.system.inventory().schema_named(&name).is_some();
         match is_known {
             true => Ok(Some(name)),
             false => Err(PlanError::new(sqlstate::INVALID_SCHEMA, format!("schema \"{name}\" does not exist")).into()),

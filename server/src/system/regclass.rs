@@ -2,7 +2,8 @@
 //! rewriting decides by the place of the cast which of the two is meant, and calls one of these functions.
 
 use super::{
-    inventory::{Inventory, SCHEMAS, quote_ident, schema_name, split_name},
+    SystemTablesOf,
+    inventory::{quote_ident, split_name},
     pg_catalog::ASKING,
 };
 use crate::wire::types::{by_name, type_name};
@@ -48,7 +49,8 @@ impl Reg {
     pub const ALL: [Reg; 5] = [Reg::Class, Reg::Type, Reg::Namespace, Reg::Role, Reg::Proc];
 
     /// The OID of a name as written; a number stands for itself.
-    pub fn oid(self, written: &str, inventory: &Inventory, user: &str) -> Option<i64> {
+    pub fn oid(self, written: &str, system: &SystemTablesOf, user: &str) -> Option<i64> {
+        let inventory = system.inventory();
         let written = written.trim();
         if let Ok(oid) = written.parse() {
             return Some(oid);
@@ -57,7 +59,7 @@ impl Reg {
             return Some(0);
         }
         match self {
-            Reg::Class => inventory.class_oid(written),
+            Reg::Class => inventory.class_oid(written, system.path()),
             Reg::Type => {
                 let name = written.strip_prefix("pg_catalog.").unwrap_or(written);
                 let folded = name.trim_matches('"').to_lowercase();
@@ -65,7 +67,7 @@ impl Reg {
             }
             Reg::Namespace => {
                 let name = split_name(written).pop()?;
-                SCHEMAS.iter().find(|(_, n)| *n == name).map(|(oid, _)| *oid)
+                inventory.schema_named(&name).map(|schema| schema.oid)
             }
             Reg::Role => {
                 let name = split_name(written).pop()?;
@@ -73,21 +75,30 @@ impl Reg {
                 known.or((name == user).then_some(ASKING))
             }
             Reg::Proc => {
-                let name = split_name(written.split('(').next()?).pop()?;
-                inventory.aggregates.iter().find(|object| object.name == name).map(|object| object.id.0 as i64)
+                let mut parts = split_name(written.split('(').next()?);
+                let (name, schema) = (parts.pop()?, parts.pop());
+                let within = |schema: &str| {
+                    inventory.aggregates.iter().find(|object| object.name == name && object.schema_name() == schema)
+                };
+                let found = match &schema {
+                    Some(schema) => within(schema),
+                    None => system.path().iter().find_map(|schema| within(schema)),
+                };
+                found.map(|object| object.id.0 as i64)
             }
         }
     }
 
     /// What an OID prints as.
-    pub fn name(self, oid: i64, inventory: &Inventory, user: &str) -> String {
+    pub fn name(self, oid: i64, system: &SystemTablesOf, user: &str) -> String {
+        let inventory = system.inventory();
         if oid == 0 {
             return "-".to_string();
         }
         let name = match self {
-            Reg::Class => inventory.class_name(oid),
+            Reg::Class => inventory.class_name(oid, system.path()),
             Reg::Type => u32::try_from(oid).ok().map(type_name).filter(|name| name != "???"),
-            Reg::Namespace => schema_name(oid).map(str::to_string),
+            Reg::Namespace => inventory.schema(oid).map(|schema| quote_ident(&schema.name)),
             Reg::Role => match inventory.role_name(oid) {
                 Some(name) => Some(quote_ident(name)),
                 None => (oid == ASKING).then(|| quote_ident(user)),

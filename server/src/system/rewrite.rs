@@ -18,9 +18,10 @@
 //! substring(x FROM 'a(.*)b')           the first group that the pattern finds
 //! pg_listening_channels()              the same, in FROM in a subquery
 //! c.tableoid                           the OID of that catalog table
+//! FROM t CROSS JOIN UNNEST(a) AS k     a SELECT that unnests (`lateral.rs`)
 //! ```
 
-use super::{compared, from_functions, functions, introspection, regclass::Reg, row_lists, tableoid, vacancy};
+use super::{compared, from_functions, functions, introspection, lateral, regclass::Reg, row_lists, tableoid, vacancy};
 use crate::wire::types::{by_name, oid};
 use sqlparser::ast::{
     AccessExpr, Array, ArrayElemTypeDef, BinaryOperator, CastKind, DataType, Expr, Function, FunctionArg,
@@ -87,8 +88,13 @@ pub fn declared_parameters(query: &Query) -> BTreeMap<usize, u32> {
                 && let Some(number) = parameter_number(expr)
             {
                 let name = data_type.to_string().to_lowercase().replace("pg_catalog.", "");
-                // A name to be looked up arrives as text: `'pg_class'`, not an OID.
-                let name = if matches!(target(data_type), Target::Reg(_)) { "text" } else { &name };
+                let name = match data_type {
+                    // A name to be looked up arrives as text: `'pg_class'`, not an OID.
+                    _ if matches!(target(data_type), Target::Reg(_)) => "text",
+                    // SQL's `char` is a text; the one byte that the catalog's columns have is `"char"`.
+                    DataType::Char(_) => "bpchar",
+                    _ => &name,
+                };
                 if let Some(ty) = by_name(name) {
                     self.0.entry(number).or_insert(ty.oid);
                 }
@@ -270,6 +276,7 @@ impl VisitorMut for Rewriting {
 
     fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<()> {
         tableoid::resolve(select);
+        lateral::write_out(select);
         // Nothing inside is ever evaluated, so what the planner cannot read may go.
         if vacancy::reads_nothing(select) {
             let _ = VisitMut::visit(&mut select.projection, &mut Blanking);

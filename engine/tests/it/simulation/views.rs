@@ -148,13 +148,21 @@ pub fn relations(clock: ClockMode) -> [Object; 3] {
         dead_letter_retention_us: None,
         options: BTreeMap::new(),
         includes: vec![],
+        layout: Default::default(),
         sql: String::new(),
     };
     let (no, ts) = (column("no", SqlType::Int8), column("ts", SqlType::TimestampTz));
     let (x, n) = (column("x", SqlType::Float8), column("n", SqlType::Int8));
     let events = vec![no.clone(), column("k", SqlType::Text), x.clone(), n, ts.clone()];
     let rows = vec![no, column("id", SqlType::Int8), column("grp", SqlType::Text), x, ts];
-    let object = |id, name: &str, body| Object { id, name: name.to_string(), created_us: 0, comment: None, body };
+    let object = |id, name: &str, body| Object {
+        id,
+        name: name.to_string(),
+        created_us: 0,
+        comment: None,
+        place: Default::default(),
+        body,
+    };
     [
         object(A, "a", Body::Source(relation(events.clone(), vec![]))),
         object(B, "b", Body::Source(relation(events, vec![]))),
@@ -202,5 +210,9 @@ fn shape(name: &'static str, options: &str, query: &str, snapshot: &Snapshot) ->
         history_start_us: None,
     };
     let body = Body::FeatureView(view);
-    Shape { name, plan, object: Object { id: A, name: name.to_string(), created_us: 0, comment: None, body } }
+    Shape {
+        name,
+        plan,
+        object: Object { id: A, name: name.to_string(), created_us: 0, comment: None, place: Default::default(), body },
+    }
 }

@@ -26,10 +26,18 @@ fn source(id: u32, name: &str) -> Object {
         dead_letter_retention_us: None,
         options: BTreeMap::new(),
         includes: vec![],
+        layout: Default::default(),
         sql: String::new(),
     };
     let id = ObjectId(ObjectId::FIRST.0 + id);
-    Object { id, name: name.to_string(), created_us: 0, comment: None, body: Body::Source(relation) }
+    Object {
+        id,
+        name: name.to_string(),
+        created_us: 0,
+        comment: None,
+        place: Default::default(),
+        body: Body::Source(relation),
+    }
 }
 
 /// The plan of a view `SELECT k, at, columns FROM …`, `rest` being what follows the columns.

@@ -28,7 +28,14 @@ fn view(id: u32, name: &str, key: Vec<usize>) -> Object {
         history_start_us: None,
         others: vec![],
     };
-    Object { id: ObjectId(id), name: name.into(), created_us: 0, comment: None, body: Body::FeatureView(view) }
+    Object {
+        id: ObjectId(id),
+        name: name.into(),
+        created_us: 0,
+        comment: None,
+        place: Default::default(),
+        body: Body::FeatureView(view),
+    }
 }
 
 fn snapshot() -> Snapshot {

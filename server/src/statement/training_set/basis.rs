@@ -54,7 +54,7 @@ impl Basis {
                 // The rows of another training set, in a log that is no object, never change.
                 ScanTarget::Relation(id) if snapshot.get_id(*id).is_some() => {
                     if let Some(source) = engine.source(*id) {
-                        let (from, to) = source.log.range().await?;
+                        let (from, to) = source.log().range().await?;
                         basis.logs.insert(*id, (from.get(0), to.get(0)));
                     }
                 }
@@ -90,7 +90,7 @@ impl Basis {
             basis.frontiers.extend(read.frontier_us.map(|frontier_us| (read.id, frontier_us)));
             let Some((from, to)) = read.log else { continue };
             if let Some(source) = engine.source(read.id) {
-                let first = source.log.range().await?.0.get(0);
+                let first = source.log().range().await?.0.get(0);
                 if first > from && from < to {
                     let why = format!("retention has removed rows of {kind} \"{of}\" that it was computed from");
                     return Err(not_as_recorded(name, &why));

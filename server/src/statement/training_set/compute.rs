@@ -33,6 +33,8 @@ pub struct Wanted<'a> {
     pub as_recorded: Option<&'a Record>,
     /// Whose rows they are to be, if not the session's: computed for somebody else, they show him nothing that he may not read.
     pub for_owner: Option<Arc<Rights>>,
+    /// Whose definition the query is: its names mean what they meant when that was made. `None`: it is about to be made.
+    pub within: Option<&'a Object>,
 }
 
 pub struct Computed {
@@ -42,7 +44,7 @@ pub struct Computed {
 }
 
 pub async fn compute(database: &Arc<Database>, session: &Session, wanted: Wanted<'_>) -> Result<Computed, PgError> {
-    let Wanted { name, query, complete, as_recorded, for_owner } = wanted;
+    let Wanted { name, query, complete, as_recorded, for_owner, within } = wanted;
     let owner = database.owner()?;
     let engine = &owner.engine;
     let time_zone = session.get("timezone").unwrap_or("UTC").to_string();
@@ -58,7 +60,11 @@ pub async fn compute(database: &Arc<Database>, session: &Session, wanted: Wanted
     let query = instants::written(query, &[], &session.format.time_zone)?;
     let (snapshot, plan) = loop {
         let snapshot = database.snapshot();
-        let plan = query::bind_at(database, session, &query, &[], at_us)?;
+        let seen = match within {
+            Some(object) => Arc::new(session.lasting(database).within(object)),
+            None => session.snapshot(database),
+        };
+        let plan = query::bind_over(database, session, &seen, &query, &[], at_us)?;
         // The definitions that are recorded are those that were bound.
         if database.snapshot().generation == snapshot.generation {
             break (snapshot, plan);
@@ -90,7 +96,7 @@ pub async fn compute(database: &Arc<Database>, session: &Session, wanted: Wanted
     if complete == Complete::Final {
         basis.check_final(&snapshot, &plan.plan)?;
     }
-    let mut state = session.state.clone();
+    let mut state = (*session.state).clone();
     let finality = Finality { frontiers: basis.frontiers.clone(), completes: complete == Complete::State };
     state.config_mut().set_extension(Arc::new(finality));
     let as_of_basis = |table: &TidemarkTable| -> Option<Arc<dyn TableProvider>> {
@@ -103,7 +109,9 @@ pub async fn compute(database: &Arc<Database>, session: &Session, wanted: Wanted
 
     let id = owner.catalog.lock().await.allocate_id().await?;
     let body = Body::Table(Relation::plain(columns.clone(), String::new()));
-    let table = Object { id, name: name.to_string(), created_us: database.clock.now_us(), comment: None, body };
+    let (name_of_rows, created_us) = (name.to_string(), database.clock.now_us());
+    let place = Default::default();
+    let table = Object { id, name: name_of_rows, created_us, comment: None, place, body };
     let rows = Rows { database: database.clone(), id, is_kept: false };
     engine.create_source(&table).await?;
     let all: Vec<usize> = (0..columns.len()).collect();
@@ -117,7 +125,7 @@ pub async fn compute(database: &Arc<Database>, session: &Session, wanted: Wanted
         }
     }
     // On disk before the catalog says so, whatever the fsync setting.
-    if let Some(log) = engine.source(id).map(|source| source.log.clone()) {
+    if let Some(log) = engine.source(id).map(|source| source.log()) {
         log.sync().await?;
     }
     let mut joins = vec![];

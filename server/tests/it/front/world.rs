@@ -47,7 +47,7 @@ impl World {
             for parsed in parse(sql).unwrap_or_default() {
                 if let Ok(Some((name, body))) = world.created(&parsed) {
                     let id = ObjectId(ObjectId::FIRST.0 + number as u32);
-                    let object = Object { id, name, created_us: 0, comment: None, body };
+                    let object = Object { id, name, created_us: 0, comment: None, place: Default::default(), body };
                     world = World::of(world.snapshot.apply(&[Change::Put(object)]));
                 }
             }
@@ -58,7 +58,7 @@ impl World {
     fn created(&self, parsed: &Parsed) -> PlanResult<Option<(String, Body)>> {
         let column = |name: String, ty: SqlType| Column { name, ty, not_null: false, comment: None };
         Ok(Some(match &parsed.statement {
-            Statement::CreateRelation(create) => (create.name.clone(), Body::Source(relation(create))),
+            Statement::CreateRelation(create) => (create.name.name.clone(), Body::Source(relation(create))),
             Statement::CreateView { name, query, query_text, .. } => {
                 let (plan, reads) = self.bind(query)?;
                 let fields = plan.schema().fields().iter();
@@ -67,7 +67,7 @@ impl World {
                 };
                 let columns = fields.filter_map(named).collect();
                 let view = View { sql: parsed.text.clone(), query: query_text.clone(), columns, reads };
-                (name.clone(), Body::View(view))
+                (name.name.clone(), Body::View(view))
             }
             Statement::CreateFeatureView(create) => {
                 let plan = self.feature_view(create)?;
@@ -93,11 +93,11 @@ impl World {
                     version: 1,
                     history_start_us: None,
                 };
-                (create.name.clone(), Body::FeatureView(view))
+                (create.name.name.clone(), Body::FeatureView(view))
             }
             Statement::CreateAggregate(create) => {
-                let aggregate = composed::define(create, &parsed.text, &self.snapshot, &self.state)?;
-                (create.name.clone(), Body::Aggregate(aggregate))
+                let (aggregate, _) = composed::define(create, &parsed.text, &self.snapshot, &self.state)?;
+                (create.name.name.clone(), Body::Aggregate(aggregate))
             }
             _ => return Ok(None),
         }))
@@ -134,21 +134,20 @@ impl World {
             Statement::CreateFeatureView(create) | Statement::ExplainFeatureView { create, .. } => {
                 let plan = self.feature_view(create)?;
                 for relation in plan.relations().into_iter().filter_map(|id| self.snapshot.get_id(id)) {
-                    retention::check_view(&create.name, &plan, relation)?;
+                    retention::check_view(&create.name.name, &plan, relation)?;
                 }
                 // What PostgreSQL has no counterpart of is refused, and nothing else.
-                match probes_sql(&plan, &create.name) {
+                match probes_sql(&plan, &create.name.name) {
                     Err(error) if error.sqlstate != FEATURE_NOT_SUPPORTED => return Err(error),
                     _ => {}
                 }
                 Ok(plan.outputs.len() + plan.slots.len() + plan.inputs.len())
             }
-            Statement::CreateAggregate(create) => {
-                composed::define(create, text, &self.snapshot, &self.state).map(|aggregate| aggregate.parameters.len())
-            }
+            Statement::CreateAggregate(create) => composed::define(create, text, &self.snapshot, &self.state)
+                .map(|(aggregate, _)| aggregate.parameters.len()),
             Statement::AdvanceWatermark { to, name, .. }
             | Statement::ResetTopic { to: ResetTo::Instant(to), name, .. } => {
-                self.binder().instant(to, 0, name).map(|_| 1)
+                self.binder().instant(to, 0, &name.to_string()).map(|_| 1)
             }
             Statement::Execute { parameters, .. } => {
                 parameters.iter().try_for_each(|parameter| self.binder().constant(parameter, 0).map(|_| ()))?;
@@ -175,7 +174,7 @@ impl World {
     }
 
     fn feature_view(&self, create: &CreateFeatureView) -> PlanResult<FeaturePlan> {
-        plan_feature_view(&create.name, &create.query, &create.options, &self.snapshot, "Europe/Zurich")
+        plan_feature_view(&create.name.name, &create.query, &create.options, &self.snapshot, "Europe/Zurich")
     }
 }
 
@@ -198,6 +197,7 @@ fn relation(create: &CreateRelation) -> Relation {
         dead_letter_retention_us: None,
         options: Default::default(),
         includes: vec![],
+        layout: Default::default(),
         sql: String::new(),
     }
 }

@@ -152,6 +152,8 @@ impl Drop for Endless {
 
 pub struct FakeSession {
     timeout: Option<Duration>,
+    /// How long the client may be idle, in a transaction and outside.
+    idle: Option<Duration>,
     events: Vec<SessionEvent>,
     hold: Hold,
 }
@@ -180,8 +182,8 @@ fn prepared(sql: &str) -> Result<Arc<FakePrepared>, PgError> {
         Some("series" | "endless" | "stall" | "failafter") => (vec![], Some(vec![int8("n")])),
         Some(
             "begin" | "start" | "commit" | "rollback" | "savepoint" | "release" | "rollbackto" | "deallocate" | "close"
-            | "set" | "notice" | "timeout" | "hang" | "copyin" | "copyout" | "copyendless" | "fail" | "discard"
-            | "nothing" | "panic" | "whole",
+            | "set" | "notice" | "timeout" | "idle" | "hang" | "copyin" | "copyout" | "copyendless" | "fail"
+            | "discard" | "nothing" | "panic" | "whole",
         ) => (vec![], None),
         Some(word) => {
             return Err(PgError::error("42601", format!("syntax error at or near \"{word}\"")).at(1));
@@ -327,7 +329,7 @@ impl Backend for Fake {
         }
         let hold = startup.hold.clone();
         self.startups.lock().push(startup);
-        Ok(FakeSession { timeout: None, events: Vec::new(), hold })
+        Ok(FakeSession { timeout: None, idle: None, events: Vec::new(), hold })
     }
 
     fn parameters(&self, _session: &mut FakeSession) -> Vec<(Cow<'static, str>, String)> {
@@ -535,6 +537,10 @@ impl Backend for Fake {
                 session.events.push(SessionEvent::Notice(PgError::notice(prepared.word(1))));
                 done("NOTICE")
             }
+            "idle" => {
+                session.idle = (prepared.word(1) == "on").then_some(TIMEOUT);
+                done("IDLE")
+            }
             "timeout" => {
                 session.timeout = (prepared.word(1) == "on").then_some(TIMEOUT);
                 done("SET")
@@ -579,6 +585,11 @@ impl Backend for Fake {
 
     fn statement_timeout(&self, session: &mut FakeSession) -> Option<Duration> {
         session.timeout
+    }
+
+    fn idle_timeout(&self, session: &mut FakeSession, in_transaction: bool) -> Option<Duration> {
+        // Twice as long outside.
+        session.idle.map(|idle| if in_transaction { idle } else { 2 * idle })
     }
 
     fn take_events(&self, session: &mut FakeSession) -> Vec<SessionEvent> {

@@ -481,6 +481,32 @@ async fn the_statement_timeout_covers_execution_streaming_and_copy() {
 }
 
 #[tokio::test]
+async fn a_client_that_is_idle_for_too_long_is_told_and_let_go() {
+    let world = world(Settings::default());
+    for (sql, after, sqlstate) in [("idle on", 2 * TIMEOUT, "57P05"), ("idle on; begin", TIMEOUT, "25P03")] {
+        let (mut raw, _) = Raw::connected(world.dial()).await;
+        raw.ask(&[query(sql)]).await;
+        // What comes in time is answered, and the time begins anew.
+        raw.ask(&[query("nothing")]).await;
+        settle().await;
+        world.clock.pass(after);
+        let replies = raw.rest().await;
+        assert_eq!(codes(&replies), [sqlstate], "{sql}");
+        assert_eq!(replies.last().and_then(|reply| reply.field('S')).as_deref(), Some("FATAL"));
+    }
+    // Only the time of where it is counts, and none in the middle of a batch.
+    let (mut raw, _) = Raw::connected(world.dial()).await;
+    raw.ask(&[query("idle on")]).await;
+    settle().await;
+    world.clock.pass(TIMEOUT);
+    raw.send(&[parse("", "nothing")]).await;
+    settle().await;
+    world.clock.pass(2 * TIMEOUT);
+    settle().await;
+    assert!(codes(&raw.ask(&[sync()]).await).is_empty());
+}
+
+#[tokio::test]
 async fn a_client_that_leaves_stops_its_statement() {
     let world = world(Settings::default());
     for (index, sql) in ["hang", "stall", "endless"].into_iter().enumerate() {

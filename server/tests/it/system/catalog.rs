@@ -41,13 +41,21 @@ fn relation(columns: Vec<Column>, primary_key: Vec<usize>, event_time: Option<us
         retention_us: None,
         dead_letter_retention_us: None,
         includes: vec![],
+        layout: Default::default(),
         options: BTreeMap::new(),
         sql: "CREATE …".into(),
     }
 }
 
 fn object(id: u32, name: &str, comment: Option<&str>, body: Body) -> Object {
-    Object { id: ObjectId(id), name: name.into(), created_us: 0, comment: comment.map(Into::into), body }
+    Object {
+        id: ObjectId(id),
+        name: name.into(),
+        created_us: 0,
+        comment: comment.map(Into::into),
+        place: Default::default(),
+        body,
+    }
 }
 
 /// A source, a table with a primary key, a feature view and a view.

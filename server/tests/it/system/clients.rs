@@ -133,6 +133,28 @@ async fn reflection_finds_tables_columns_and_keys() {
         .await,
         [["tailnum"]]
     );
+    // A feature view's entity key has an index, by which SQLAlchemy and pgjdbc look for keys. ADBC unnests beside the table.
+    assert_eq!(
+        rows(
+            "SELECT c.conname, a.attname FROM pg_constraint c JOIN pg_index i ON i.indexrelid = c.conindid
+             JOIN pg_attribute a ON a.attrelid = c.conrelid AND a.attnum = ANY (i.indkey)
+             WHERE c.conrelid = 'carrier_delays'::regclass AND i.indisprimary"
+        )
+        .await,
+        [["carrier_delays_pkey", "carrier"]]
+    );
+    assert_eq!(
+        rows(
+            "SELECT con.conname, array_agg(a.attname) AS columns FROM pg_catalog.pg_constraint AS con
+             CROSS JOIN UNNEST(conkey) AS conkeys INNER JOIN pg_catalog.pg_class AS c ON c.oid = con.conrelid
+             INNER JOIN pg_catalog.pg_attribute AS a ON a.attnum = conkeys AND c.oid = a.attrelid
+             WHERE con.contype IN ('c', 'u', 'p') AND c.relname = 'planes' GROUP BY conname"
+        )
+        .await,
+        [["planes_pkey", "[tailnum]"]]
+    );
+    // The name as ADBC writes it.
+    assert_eq!(one("SELECT '\"public\" . \"flights\"'::regclass").await, "flights");
     assert_eq!(
         rows("SELECT table_name FROM information_schema.views WHERE table_schema = 'public' ORDER BY 1").await.len(),
         2
@@ -157,12 +179,12 @@ async fn a_query_that_does_not_concern_the_catalog_is_left_alone() {
 #[test]
 fn parameters_have_the_types_that_casts_give_them() {
     let parsed = tidemark_planner::parse::parse(
-        "SELECT 1 WHERE 1 = ANY ($1::oid[]) AND $2::pg_catalog.text = '' AND $3 > 1 AND $4::regclass = 1",
+        "SELECT 1 WHERE 1 = ANY ($1::oid[]) AND $2::pg_catalog.text = '' AND $3 > 1 AND $4::regclass = 1 AND $5::CHAR = 't'",
     )
     .expect("it parses");
     let Some(tidemark_planner::Statement::Query(query)) = parsed.into_iter().next().map(|p| p.statement) else {
         panic!("it is a query")
     };
     let declared = tidemark_server::system::declared_parameters(&query);
-    assert_eq!(declared.into_iter().collect::<Vec<_>>(), [(1, 1028), (2, 25), (4, 25)]);
+    assert_eq!(declared.into_iter().collect::<Vec<_>>(), [(1, 1028), (2, 25), (4, 25), (5, 1042)]);
 }

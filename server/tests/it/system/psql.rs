@@ -32,7 +32,10 @@ async fn d_lists_sources_tables_and_views() {
     assert_eq!(like(LIST_VIEWS_IN, "public", "").await.len(), 2);
     assert_eq!(
         like(LIST_INDEXES_IN, "public", "").await,
-        rows![["public", "planes_pkey", "index", "tidemark", "planes"]]
+        rows![
+            ["public", "carrier_delays_pkey", "index", "tidemark", "carrier_delays"],
+            ["public", "planes_pkey", "index", "tidemark", "planes"]
+        ]
     );
 }
 
