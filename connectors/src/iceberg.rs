@@ -48,7 +48,8 @@ use std::{
 };
 use tidemark_catalog::ObjectId;
 use tidemark_engine::seam::{
-    Clock, CommitTag, Effort, Expiry, Folded, HistoryStore, HistoryTable, Removed, Rewritten, SeamError, SeamResult, Survey,
+    Clock, CommitTag, Effort, Expiry, Folded, HistoryStore, HistoryTable, Removed, Rewritten, SeamError, SeamResult,
+    Survey,
 };
 use tokio::sync::{Mutex, RwLock};
 use uuid::Uuid;
