@@ -14,8 +14,10 @@ use crate::{
     serving::{self, Serving},
     session::Session,
     sessions::Sessions,
+    settings::Settings,
     stats::EngineStats,
     system::{NoStats, Stats, SystemTablesOf},
+    upkeep,
     view_events::ViewEvents,
 };
 use ahash::AHashMap;
@@ -31,7 +33,10 @@ use std::{
     },
 };
 use tidemark_catalog::{CatalogStore, Change, NameRef, Object, ObjectId, ObjectKind, Snapshot, role};
-use tidemark_engine::{runtime::Engine, seam::Clock};
+use tidemark_engine::{
+    runtime::{Engine, Upkeep},
+    seam::Clock,
+};
 use tidemark_planner::{
     PlanError, Statement,
     error::missing_object,
@@ -104,6 +109,8 @@ pub struct Database {
     pub queries: Queries,
     pub meters: Meters,
     pub sessions: Arc<Sessions>,
+    /// How history is cared for.
+    pub upkeep: Upkeep,
     /// Tests only.
     pub points: Option<Arc<Points>>,
     /// Where server-side `COPY … TO 'file'` writes relative names.
@@ -132,6 +139,7 @@ impl Database {
             audit: Arc::default(),
             view_events: ViewEvents::default(),
             has_rules: false,
+            upkeep: upkeep::upkeep(&Settings::default()),
             base,
             queries,
             meters: Meters::default(),

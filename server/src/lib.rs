@@ -32,6 +32,7 @@ pub mod settings;
 mod statement;
 mod stats;
 pub mod system;
+mod upkeep;
 mod view_events;
 mod warehouse;
 pub mod wire;

@@ -15,6 +15,7 @@ mod contract_state;
 mod engine_faults;
 mod history_bucket;
 mod history_maintenance;
+mod history_pruning;
 mod history_rest;
 mod history_schemas;
 #[path = "../../../tests/http_proxy/mod.rs"]
