@@ -258,6 +258,16 @@ impl FeatureView {
         self.options.get("deprecated").map(String::as_str).filter(|instead| !instead.is_empty())
     }
 
+    /// Whether its history is partitioned by day, and not by month.
+    pub fn history_by_day(&self) -> bool {
+        self.options.get("history_partition").is_some_and(|partition| partition == "day")
+    }
+
+    /// Whether the server cares for the files of its history unasked, where it does so at all.
+    pub fn is_maintained(&self) -> bool {
+        self.options.get("maintenance").is_none_or(|maintenance| maintenance != "off")
+    }
+
     /// The sources and tables it reads, each once.
     pub fn relations(&self) -> impl Iterator<Item = ObjectId> {
         std::iter::once(self.relation).chain(self.others.iter().copied())

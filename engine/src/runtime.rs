@@ -35,7 +35,7 @@ pub use change::{Alone, Change, Turn};
 pub(crate) use columns::records_of;
 pub use failed::Failure;
 pub use letters::DeadLetter;
-pub use maintenance::Maintenance;
+pub use maintenance::{Care, Maintenance, Outcome, Run, Upkeep};
 pub use meters::{EngineMeters, SPANS_US, SourceMeters, ViewMeters};
 pub use plain::Plain;
 pub use reading::Reading;
@@ -49,8 +49,8 @@ use crate::{
     online::OnlineRow,
     progress::{Phase, Progress},
     seam::{
-        Clock, HistoryStore, HistoryTable, Keyspace, OnlineStore, OnlineValue, Put, PutVersion, SeamError, SeamResult,
-        Source, StateStore,
+        Clock, HistoryPartition, HistoryStore, HistoryTable, Keyspace, OnlineStore, OnlineValue, Put, PutVersion,
+        SeamError, SeamResult, Source, StateStore,
     },
     view::{Cold, Memory, OnlineRows, Shown, ViewState},
 };
@@ -66,7 +66,7 @@ use std::{
         atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering},
     },
 };
-use tidemark_catalog::{ClockMode, Object, ObjectId};
+use tidemark_catalog::{ClockMode, FeatureView, Object, ObjectId};
 
 /// Opens and removes the log of a source.
 pub trait Logs: Send + Sync {
@@ -314,6 +314,10 @@ impl Engine {
             time: index(&plan.outputs[plan.time_output()].name),
             schema,
             comments,
+            partition: match object.feature_view().is_some_and(FeatureView::history_by_day) {
+                true => HistoryPartition::Day,
+                false => HistoryPartition::Month,
+            },
         }
     }
 

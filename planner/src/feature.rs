@@ -193,7 +193,7 @@ pub use pane::Pane;
 pub(crate) use recognise::stored_type;
 pub use recognise::{plan_definition, plan_feature_view};
 pub use rewrite::{clock_function, is_now, rename_slots, slot_column};
-pub use written::{DEFAULT_OPTION, check_online};
+pub use written::{DEFAULT_OPTION, check_maintenance, check_online};
 
 impl Branch {
     pub fn joined(&self) -> &[Joined] {

@@ -15,8 +15,10 @@ use crate::{
     serving::{self, Serving},
     session::Session,
     sessions::Sessions,
+    settings::Settings,
     stats::EngineStats,
     system::{NoStats, Stats, SystemTablesOf},
+    upkeep,
     view_events::ViewEvents,
 };
 use ahash::AHashMap;
@@ -32,7 +34,10 @@ use std::{
     },
 };
 use tidemark_catalog::{CatalogStore, Change, NameRef, Object, ObjectId, ObjectKind, Snapshot, role};
-use tidemark_engine::{runtime::Engine, seam::Clock};
+use tidemark_engine::{
+    runtime::{Engine, Upkeep},
+    seam::Clock,
+};
 use tidemark_planner::{
     PlanError, Statement,
     error::missing_object,
@@ -107,6 +112,8 @@ pub struct Database {
     pub sessions: Arc<Sessions>,
     /// Long ones that run.
     pub statements: Arc<Statements>,
+    /// How history is cared for.
+    pub upkeep: Upkeep,
     /// Tests only.
     pub points: Option<Arc<Points>>,
     /// Where server-side `COPY … TO 'file'` writes relative names.
@@ -135,6 +142,7 @@ impl Database {
             audit: Arc::default(),
             view_events: ViewEvents::default(),
             has_rules: false,
+            upkeep: upkeep::upkeep(&Settings::default()),
             base,
             queries,
             meters: Meters::default(),

@@ -33,6 +33,7 @@ pub mod settings;
 mod statement;
 mod stats;
 pub mod system;
+mod upkeep;
 mod view_events;
 mod warehouse;
 pub mod wire;

@@ -11,7 +11,7 @@ use crate::{
     queries::Queries,
     serving::{self, Serving},
     settings::{Role, Settings},
-    statement,
+    statement, upkeep,
     view_events::FAILURES_POLL,
     warehouse::{self, Warehouse},
 };
@@ -373,6 +373,7 @@ fn over(settings: &Settings, behind: Behind, snapshot: Arc<Snapshot>, clock: Arc
     let queries = Queries::new(threads(settings)).context("cannot start the threads of queries")?;
     let mut database = Database::new(behind, clock, snapshot, builder.build(), queries, folder);
     database.has_rules = settings.hba.is_some();
+    database.upkeep = upkeep::upkeep(settings);
     Ok(database)
 }
 
@@ -390,7 +391,8 @@ async fn places(settings: &Settings, clock: Arc<dyn Clock>, snapshot: &Snapshot)
     Ok(places)
 }
 
-/// What happens without anybody asking: what was in memory before the start comes back, departures reach the online store, silent sources move on, checkpoints.
+/// What happens without anybody asking: what was in memory before the start comes back, departures reach the online store, silent sources
+/// move on, history is cared for, checkpoints.
 fn background(database: &Arc<Database>, settings: &Settings, stopping: watch::Receiver<bool>) {
     let warmed = database.clone();
     database.clock.spawn(
@@ -433,6 +435,7 @@ fn background(database: &Arc<Database>, settings: &Settings, stopping: watch::Re
             owner.engine.commit_history().await
         })
     });
+    upkeep::start(database, settings, stopping.clone());
     every(database, stopping, "checkpoint", settings.checkpoint_interval, |database| {
         Box::pin(async move {
             let Some(owner) = database.as_owner() else { return Ok(()) };

@@ -16,6 +16,7 @@ mod engine_faults;
 mod files_iceberg;
 mod history_bucket;
 mod history_maintenance;
+mod history_pruning;
 mod history_rest;
 mod history_schemas;
 #[path = "../../../tests/http_proxy/mod.rs"]

@@ -37,7 +37,8 @@ pub async fn optimize(
     running.progress.enter(Phase::Merging);
     // Merging computes for long: not on the threads that answer lookups.
     let engine = database.owner()?.engine.clone();
-    let done = database.queries.work(async move { engine.optimize_history(&view).await }).await??;
+    let target_bytes = database.upkeep.effort.target_bytes;
+    let done = database.queries.work(async move { engine.optimize_history(&view, target_bytes).await }).await??;
     if done.files_before == 0 {
         session.notice(format!("{name} has no small files to write together"));
     } else {

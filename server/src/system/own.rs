@@ -6,6 +6,7 @@ use super::{
 };
 use crate::progress::Entry as Statement;
 use tidemark_catalog::{Body, ClockMode, Column, FeatureView, Object, Relation, TrainingSet};
+use tidemark_engine::runtime::Outcome;
 use tidemark_planner::feature;
 
 /// Fills `rows` with what `tidemark.<table>` has; the dead letters are the engine's and do not come this way.
@@ -41,6 +42,7 @@ pub fn fill(system: &SystemTablesOf, table: &str, rows: &mut Rows) {
             (Body::FeatureView(_), "pipelines") => view_pipeline(system, object, rows),
             (Body::FeatureView(_) | Body::View(_) | Body::TrainingSet(_), "lineage") => lineage(system, object, rows),
             (Body::FeatureView(_), "maintenance") => maintenance(system, object, rows),
+            (Body::FeatureView(_), "maintenance_runs") => maintenance_runs(system, object, rows),
             (Body::TrainingSet(set), "training_sets") => training_set(object, set, rows),
             _ => {}
         }
@@ -206,6 +208,7 @@ fn maintenance(system: &SystemTablesOf, object: &Object, rows: &mut Rows) {
     let done = system.stats().view(object.id).unwrap_or_default().maintenance;
     let rewritten = done.rewritten.map(|(_, rewritten)| rewritten);
     let removed = done.removed.map(|(_, removed)| removed);
+    let survey = done.survey.map(|(_, survey)| survey);
     rows.add([
         ("view", (&object.name).into()),
         ("schema", object.schema_name().into()),
@@ -220,6 +223,13 @@ fn maintenance(system: &SystemTablesOf, object: &Object, rows: &mut Rows) {
         ("files_removed", removed.map(|removed| removed.files).into()),
         ("bytes_removed", removed.map(|removed| removed.bytes).into()),
         ("last_error", done.last_error.into()),
+        ("surveyed_at", done.survey.map(|(at_us, _)| at_us).into()),
+        ("files", survey.map(|survey| survey.files).into()),
+        ("bytes", survey.map(|survey| survey.bytes).into()),
+        ("small_files", survey.map(|survey| survey.small_files).into()),
+        ("manifests", survey.map(|survey| survey.manifests).into()),
+        ("snapshots", survey.map(|survey| survey.snapshots).into()),
+        ("old_snapshots", survey.map(|survey| survey.old_snapshots).into()),
     ]);
 }
 
@@ -243,6 +253,36 @@ fn progress(system: &SystemTablesOf, statement: &Statement, now_us: i64, rows: &
         ("started", statement.started_us.into()),
         ("rate", rate.into()),
     ]);
+}
+
+fn maintenance_runs(system: &SystemTablesOf, object: &Object, rows: &mut Rows) {
+    for run in system.stats().view(object.id).unwrap_or_default().maintenance.runs {
+        let (mut rewritten, mut folded, mut removed) = (None, None, None);
+        match run.outcome {
+            Outcome::None => {}
+            Outcome::Rewritten(done) => rewritten = Some(done),
+            Outcome::Folded(done) => folded = Some(done),
+            Outcome::Removed(done) => removed = Some(done),
+        }
+        rows.add([
+            ("view", (&object.name).into()),
+            ("schema", object.schema_name().into()),
+            ("what", run.what.into()),
+            ("unasked", run.by_itself.into()),
+            ("started", run.started_us.into()),
+            ("ended", run.ended_us.into()),
+            ("files_before", rewritten.map(|done| done.files_before).into()),
+            ("files_after", rewritten.map(|done| done.files_after).into()),
+            ("bytes_before", rewritten.map(|done| done.bytes_before).into()),
+            ("bytes_after", rewritten.map(|done| done.bytes_after).into()),
+            ("manifests_before", folded.map(|done| done.manifests_before).into()),
+            ("manifests_after", folded.map(|done| done.manifests_after).into()),
+            ("snapshots_removed", removed.map(|done| done.snapshots).into()),
+            ("files_removed", removed.map(|done| done.files).into()),
+            ("bytes_removed", removed.map(|done| done.bytes).into()),
+            ("error", run.error.into()),
+        ]);
+    }
 }
 
 fn training_set(object: &Object, set: &TrainingSet, rows: &mut Rows) {
