@@ -114,7 +114,7 @@ impl IcebergHistory {
         place: Place,
         clock: Arc<dyn Clock>,
     ) -> SeamResult<Self> {
-        let catalog = Catalog::Rest(RestCatalog::open(rest, &place, clock.clone()).await?);
+        let catalog = Catalog::Rest(Box::new(RestCatalog::open(rest, &place, clock.clone()).await?));
         Ok(IcebergHistory::at(place, catalog, Some(directory), clock))
     }
 

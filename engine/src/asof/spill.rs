@@ -461,6 +461,6 @@ mod tests {
     fn every_depth_deals_by_bits_of_its_own() {
         let hash = 0x0123_4567_89ab_cdef_u64;
         assert_eq!((0..=DEPTH_MAX).map(|depth| part_of(hash, depth)).collect::<Vec<_>>(), [15, 14, 13, 12, 11]);
-        assert!(DEPTH_MAX * PART_BITS + PART_BITS <= 64 - MARK_BITS);
+        const { assert!(DEPTH_MAX * PART_BITS + PART_BITS <= 64 - MARK_BITS) };
     }
 }

@@ -213,7 +213,7 @@ proptest! {
             }
         }
         for format in [CopyFormat::Text, CopyFormat::Csv, CopyFormat::Binary] {
-            let options = CopyOptions { format, delimiter: None, null: None, header: false, quote: None, escape: None };
+            let options = CopyOptions::of(format);
             let _ = read_copy(&options, &schema, zone, &bytes, &[3, 5]);
             let _ = read_copy(&options, &schema, zone, &[b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0", bytes.as_slice()].concat(), &[3]);
         }
