@@ -81,11 +81,11 @@ class Tidemark(Server):
         self.folder = folder / "tidemark"
         self.port = free_port()
         # Sizes are given in BENCH_… and Tidemark refuses settings it does not know.
-        environment = {k: v for k, v in os.environ.items() if not k.startswith("TIDEMARK_")}
+        self.environment = {k: v for k, v in os.environ.items() if not k.startswith("TIDEMARK_")}
         self.log = open(folder / "tidemark.log", "wb")
         listen = f"127.0.0.1:{self.port}"
-        command = [self.binary, "serve", "--listen", listen, "--data", str(self.folder), *options]
-        self.process = subprocess.Popen(command, stdout=self.log, stderr=self.log, env=environment)
+        self.command = [self.binary, "serve", "--listen", listen, "--data", str(self.folder), *options]
+        self.launch()
         while True:
             if self.process.poll() is not None:
                 raise SystemExit(f"tidemark did not start:\n{(folder / 'tidemark.log').read_text()[-2000:]}")
@@ -107,12 +107,21 @@ class Tidemark(Server):
         status = Path(f"/proc/{self.process.pid}/status").read_text()
         return int(re.search(r"VmHWM:\s+(\d+)", status).group(1)) / 1024
 
-    def stop(self):
+    def launch(self):
+        """Starts the process and waits for nothing."""
+        self.process = subprocess.Popen(self.command, stdout=self.log, stderr=self.log, env=self.environment)
+
+    def terminate(self):
+        """Ends it in order; its folder stays."""
         self.process.terminate()
         try:
             self.process.wait(60)
         except subprocess.TimeoutExpired:
             self.process.kill()
+            self.process.wait()
+
+    def stop(self):
+        self.terminate()
         self.log.close()
 
 

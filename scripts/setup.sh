@@ -21,6 +21,7 @@ has_java() { has javac && [ "$(javac -version 2>&1 | sed 's/[^0-9]*\([0-9]*\).*/
 has_jre() { has java && [ "$(java -version 2>&1 | sed -n 's/.*version "\([0-9]*\).*/\1/p')" -ge 17 ]; }
 # Debian 12's is too old for pgx, so where it is missing the tests of Go's clients say that they are skipped.
 has_go() { has go && [ "$(printf '%s\n' 1.25 "$(go env GOVERSION | sed 's/^go//')" | sort -V | head -n 1)" = 1.25 ]; }
+has_psqlodbc() { grep -qs '^\[PostgreSQL Unicode\]' /etc/odbcinst.ini; }
 has_python() { has python3 && python3 -c 'import sys; sys.exit(sys.version_info < tuple(map(int, sys.argv[1].split("."))))' "$1"; }
 # The pinned channel, where rustup is: it fetches it itself (and says so, unless RUSTUP_AUTO_INSTALL=0); else any as new.
 rust=$(sed -n 's/^channel = "\(.*\)"/\1/p' rust-toolchain.toml)
@@ -53,6 +54,7 @@ fi
 if [ "$mode" = demo-kafka ]; then needs+=("Java 17 or newer|has_jre|default-jre-headless"); fi
 if [ "$mode" = test ]; then
   needs+=("Java 17 or newer, with its compiler|has_java|default-jdk-headless" "Node|has node|nodejs" "npm|has npm|npm")
+  if [ -n "$long" ]; then needs+=("psqlODBC|has_psqlodbc|odbc-postgresql"); fi
 fi
 if [ "$mode" = bench ]; then
   needs+=("Java 17 or newer|has_java|default-jdk-headless" "Maven|has mvn|maven"
@@ -188,7 +190,11 @@ if [ "$mode" = test ]; then
   jars tests/wire/clients/java/.jars tests/wire/clients/java/pom.xml
   node_packages tests/wire/clients/node
   go_program tests/wire/clients/go clients
-  if [ -n "$long" ]; then python_environment .venv-clients-long tests/wire/clients/python/requirements-long.txt; fi
+  if [ -n "$long" ]; then
+    python_environment .venv-clients-long tests/wire/clients/python/requirements-long.txt
+    python_environment .venv-superset tests/wire/clients/python/requirements-superset.txt
+    python_environment .venv-dbt-adapter tests/wire/clients/python/requirements-dbt-adapter.txt
+  fi
 fi
 if [ "$mode" = bench ]; then
   python_environment .venv-bench benches/requirements.txt

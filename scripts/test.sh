@@ -145,7 +145,9 @@ pythons=("$TIDEMARK_PYTHON" "$TIDEMARK_LAKE_PYTHON" "$TIDEMARK_TEST_S3_PYTHON" "
   "$TIDEMARK_TEST_CLIENTS_PYTHON")
 if [ -n "$long" ]; then
   export TIDEMARK_TEST_CLIENTS_LONG_PYTHON=${TIDEMARK_TEST_CLIENTS_LONG_PYTHON:-$root/.venv-clients-long/bin/python}
-  pythons+=("$TIDEMARK_TEST_CLIENTS_LONG_PYTHON")
+  export TIDEMARK_TEST_SUPERSET_PYTHON=${TIDEMARK_TEST_SUPERSET_PYTHON:-$root/.venv-superset/bin/python}
+  export TIDEMARK_TEST_DBT_ADAPTER_PYTHON=${TIDEMARK_TEST_DBT_ADAPTER_PYTHON:-$root/.venv-dbt-adapter/bin/python}
+  pythons+=("$TIDEMARK_TEST_CLIENTS_LONG_PYTHON" "$TIDEMARK_TEST_SUPERSET_PYTHON" "$TIDEMARK_TEST_DBT_ADAPTER_PYTHON")
 fi
 # setup.sh has found no Go that is new enough, and has said so.
 if [ -e tests/wire/clients/go/.built/none ]; then export TIDEMARK_TEST_NO_GO=1; fi

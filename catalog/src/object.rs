@@ -1,6 +1,6 @@
 //! The definitions themselves. Everything here is plain data, serialised as JSON in the catalog store.
 
-use crate::{Layout, PUBLIC_SCHEMA, Place, QualifiedName, SqlType, TrainingSet};
+use crate::{Layout, PUBLIC_SCHEMA, Place, QualifiedName, SqlType, TEMPORARY_SCHEMA, TrainingSet};
 use arrow_schema::{Field, Schema, SchemaRef};
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, fmt, sync::Arc};
@@ -178,9 +178,16 @@ impl Relation {
         is_kafka.then(|| self.options.get("topic").map_or("", String::as_str))
     }
 
-    /// The Parquet files that the table is, as its `path` says; `None`: its rows are in a log. Such a table is only read.
+    /// Connectors of tables that are files which somebody else writes.
+    pub const FILES: [&str; 3] = ["parquet", "csv", "iceberg"];
+
+    pub fn connector(&self) -> Option<&str> {
+        self.options.get("connector").map(String::as_str)
+    }
+
+    /// Where the files are that the table is, as its `path` says; `None`: its rows are in a log. Such a table is only read.
     pub fn files(&self) -> Option<&str> {
-        let is_files = self.options.get("connector").is_some_and(|connector| connector == "parquet");
+        let is_files = self.connector().is_some_and(|connector| Relation::FILES.contains(&connector));
         is_files.then(|| self.options.get("path").map_or("", String::as_str))
     }
 
@@ -251,6 +258,16 @@ impl FeatureView {
         self.options.get("deprecated").map(String::as_str).filter(|instead| !instead.is_empty())
     }
 
+    /// Whether its history is partitioned by day, and not by month.
+    pub fn history_by_day(&self) -> bool {
+        self.options.get("history_partition").is_some_and(|partition| partition == "day")
+    }
+
+    /// Whether the server cares for the files of its history unasked, where it does so at all.
+    pub fn is_maintained(&self) -> bool {
+        self.options.get("maintenance").is_none_or(|maintenance| maintenance != "off")
+    }
+
     /// The sources and tables it reads, each once.
     pub fn relations(&self) -> impl Iterator<Item = ObjectId> {
         std::iter::once(self.relation).chain(self.others.iter().copied())
@@ -319,10 +336,10 @@ impl Object {
         QualifiedName::new(self.schema_name(), &self.name)
     }
 
-    /// As messages and people's lists have it: `name`, and of another schema than `public` `schema.name`.
+    /// As messages and people's lists have it: `name`, and of another schema than `public` (or a session's own) `schema.name`.
     pub fn shown_name(&self) -> String {
         match self.schema_name() {
-            PUBLIC_SCHEMA => self.name.clone(),
+            PUBLIC_SCHEMA | TEMPORARY_SCHEMA => self.name.clone(),
             schema => format!("{schema}.{}", self.name),
         }
     }

@@ -138,7 +138,8 @@ impl Snapshot {
     /// # Errors
     /// There is no such schema, or nothing is made there.
     pub fn place_of<'n>(&self, name: impl Into<NameRef<'n>>) -> Result<String, NoPlace> {
-        match (name.into().schema, self.path.as_ref()) {
+        let NameRef { schema, .. } = name.into();
+        match (schema, self.path.as_ref()) {
             (Some(schema), _) if is_read_only(schema) || schema == TEMPORARY_SCHEMA => {
                 Err(NoPlace::ReadOnly(schema.to_string()))
             }

@@ -226,3 +226,63 @@ async fn set_meta(connection: &mut SqliteConnection, name: &str, value: i64) -> 
         .await?;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Body, Place, View};
+
+    fn view(id: u32, place: Place) -> Object {
+        let body = Body::View(View { sql: String::new(), query: String::new(), columns: vec![], reads: vec![] });
+        Object { id: ObjectId(id), name: "v".to_string(), created_us: 0, comment: None, place, body }
+    }
+
+    #[tokio::test]
+    async fn schemas_and_what_is_in_them_are_there_again_and_the_file_says_that_it_has_some() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("catalog.db");
+        let mut store = CatalogStore::open(&path).await.unwrap();
+        assert_eq!(meta(&mut store.connection, "layout", 0).await.unwrap(), LAYOUT);
+        store.commit(&[Change::Put(view(20000, Place::default()))]).await.unwrap();
+        assert_eq!(meta(&mut store.connection, "layout", 0).await.unwrap(), LAYOUT);
+        let schema = Schema { id: ObjectId(20001), name: "marts".to_string(), created_us: 1, comment: None };
+        let elsewhere = view(20002, Place::of("marts"));
+        store.commit(&[Change::PutSchema(schema.clone()), Change::Put(elsewhere.clone())]).await.unwrap();
+        assert_eq!(meta(&mut store.connection, "layout", 0).await.unwrap(), LAYOUT_WITH_SCHEMAS);
+        drop(store);
+        let mut store = CatalogStore::open(&path).await.unwrap();
+        assert_eq!(store.snapshot().schema("marts").map(|found| found.as_ref()), Some(&schema));
+        assert_eq!(store.snapshot().get(("marts", "v")).map(|found| found.as_ref()), Some(&elsewhere));
+        assert_eq!(store.snapshot().get("v").map(|found| found.id), Some(ObjectId(20000)));
+        store.commit(&[Change::Drop(ObjectId(20002)), Change::DropSchema(ObjectId(20001))]).await.unwrap();
+        drop(store);
+        let store = CatalogStore::open(&path).await.unwrap();
+        assert!(store.snapshot().schema("marts").is_none() && store.snapshot().schema("public").is_some());
+        assert_eq!(store.snapshot().objects().count(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_file_of_before_there_were_schemas_is_opened_and_all_is_in_public() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("catalog.db");
+        let options = SqliteConnectOptions::new().filename(&path).create_if_missing(true);
+        let mut before = options.connect().await.unwrap();
+        sqlx::raw_sql(
+            r#"CREATE TABLE meta (name TEXT PRIMARY KEY, value INTEGER NOT NULL);
+               INSERT INTO meta VALUES ('layout', 1), ('generation', 7), ('next_id', 20001);
+               CREATE TABLE objects (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, definition TEXT NOT NULL);
+               INSERT INTO objects VALUES (20000, 'v', '{"id":20000,"name":"v","created_us":0,"comment":null,
+                 "body":{"View":{"sql":"","query":"","columns":[],"reads":[]}}}');"#,
+        )
+        .execute(&mut before)
+        .await
+        .unwrap();
+        drop(before);
+        let mut store = CatalogStore::open(&path).await.unwrap();
+        assert_eq!(
+            store.snapshot().get(("public", "v")).map(|found| found.as_ref()),
+            Some(&view(20000, Place::default()))
+        );
+        assert_eq!(store.allocate_id().await.unwrap(), ObjectId(20001));
+    }
+}

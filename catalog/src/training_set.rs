@@ -2,6 +2,7 @@
 
 use crate::{Body, Column, Object, ObjectId, ObjectKind, Relation};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct TrainingSet {
@@ -76,6 +77,9 @@ pub struct Read {
     pub frontier_us: Option<i64>,
     /// Of a source or table: the offset of the first row in its log, and that behind the last.
     pub log: Option<(u64, u64)>,
+    /// Of a feature view: what an outer join shows of features where the entity has no row, by the feature's name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub defaults: BTreeMap<String, String>,
 }
 
 /// What became of the labels of one `ASOF JOIN`.
@@ -111,6 +115,7 @@ mod tests {
             definition: String::new(),
             frontier_us,
             log: None,
+            defaults: BTreeMap::new(),
         };
         let record = |frontiers: &[Option<i64>]| Record {
             at_us: 0,

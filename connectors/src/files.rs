@@ -2,6 +2,15 @@
 //!
 //! Columns go by name. A file's column becomes ours only where that loses nothing; otherwise the file is refused, before a row
 //! of it is read. So every query reads the footers of all files first: some kilobytes each, which the scan needs anyway.
+//! Iceberg tables of somebody else's ([`IcebergTable`]) are read by the same rules for types.
+
+mod arrow_files;
+mod deletes;
+mod iceberg_scan;
+pub mod iceberg_table;
+
+pub use arrow_files::ArrowFiles;
+pub use iceberg_table::IcebergTable;
 
 use arrow::{
     compute::can_cast_types,
@@ -42,19 +51,19 @@ pub struct FilesError {
 }
 
 impl FilesError {
-    fn new(sqlstate: &'static str, message: String) -> FilesError {
+    pub fn new(sqlstate: &'static str, message: String) -> FilesError {
         FilesError { sqlstate, message, detail: None, hint: None }
     }
 
-    fn detail(self, detail: String) -> FilesError {
+    pub fn detail(self, detail: String) -> FilesError {
         FilesError { detail: Some(detail), ..self }
     }
 
-    fn hint(self, hint: impl Into<String>) -> FilesError {
+    pub fn hint(self, hint: impl Into<String>) -> FilesError {
         FilesError { hint: Some(hint.into()), ..self }
     }
 
-    fn unreadable(file: &Path, error: &io::Error) -> FilesError {
+    pub fn unreadable(file: &Path, error: &io::Error) -> FilesError {
         let message = format!("could not read \"{}\": {error}", file.display());
         match error.kind() {
             io::ErrorKind::NotFound => FilesError::new("58P01", message).hint("it is a path on the server's machine"),
@@ -67,7 +76,7 @@ type Result<T> = std::result::Result<T, FilesError>;
 
 /// The columns of the files at `path`, by those of the first, none NOT NULL; every other file must have them too.
 pub async fn infer(path: &Path) -> Result<Vec<Column>> {
-    let files = list(path).await?;
+    let files = list(path, "parquet").await?;
     let Some(first) = files.first() else { return Ok(vec![]) };
     let found = footer(first).await?.schema().clone();
     let mut columns: Vec<Column> = vec![];
@@ -89,21 +98,22 @@ pub async fn infer(path: &Path) -> Result<Vec<Column>> {
 
 /// Whether all files at `path` have these columns.
 pub async fn verify(path: &Path, columns: &[Column]) -> Result<()> {
-    for file in &list(path).await? {
+    for file in &list(path, "parquet").await? {
         check(file, footer(file).await?.schema(), columns)?;
     }
     Ok(())
 }
 
-/// The files of a path, in the order of their names: the file itself; those of a folder that end in `.parquet`; those whose
+/// The files of a path, in the order of their names: the file itself; those of a folder that end in `.extension`; those whose
 /// name matches, where the last part of the path has `*`. Names that begin with `.` or `_` are other programs' notes
 /// (`_SUCCESS`, half-written files) and are left out. Folders within are not looked into.
-async fn list(path: &Path) -> Result<Vec<PathBuf>> {
+pub async fn list(path: &Path, extension: &str) -> Result<Vec<PathBuf>> {
     let unreadable = |error: io::Error| FilesError::unreadable(path, &error);
     let last = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let all = format!("*.{extension}");
     let (folder, pattern) = match path.parent() {
         Some(folder) if last.contains('*') => (folder, last.as_str()),
-        _ if tokio::fs::metadata(path).await.map_err(unreadable)?.is_dir() => (path, "*.parquet"),
+        _ if tokio::fs::metadata(path).await.map_err(unreadable)?.is_dir() => (path, all.as_str()),
         _ => return Ok(vec![path.to_path_buf()]),
     };
     let mut entries = tokio::fs::read_dir(folder).await.map_err(unreadable)?;
@@ -120,9 +130,8 @@ async fn list(path: &Path) -> Result<Vec<PathBuf>> {
     }
     if files.is_empty() {
         let message = format!("there is no file \"{}\"", folder.join(pattern).display());
-        return Err(
-            FilesError::new("58P01", message).hint("a path on the server's machine: a file, a folder, or a*.parquet")
-        );
+        return Err(FilesError::new("58P01", message)
+            .hint(format!("a path on the server's machine: a file, a folder, or a*.{extension}")));
     }
     files.sort();
     Ok(files)
@@ -256,7 +265,7 @@ impl FilesTable {
 
     async fn files(&self) -> Result<Vec<PartitionedFile>> {
         let mut files = vec![];
-        for file in list(&self.path).await? {
+        for file in list(&self.path, "parquet").await? {
             let footer = footer(&file).await?;
             check(&file, footer.schema(), &self.columns)?;
             let unreadable = |error: io::Error| FilesError::unreadable(&file, &error);

@@ -4,7 +4,7 @@
 //! ```text
 //! <warehouse>/catalog.db                                   which metadata file is current, per table; always a local file
 //! <warehouse>/<schema>/<name>-<view>-<random>/metadata/…   metadata files, manifest lists, manifests
-//! <warehouse>/<schema>/<name>-<view>-<random>/data/…       Parquet, one folder per month
+//! <warehouse>/<schema>/<name>-<view>-<random>/data/…       Parquet, one folder per month or day
 //! ```
 //!
 //! A table's folder keeps its name when the table is renamed, and is never used again: a reader of a dropped table
@@ -14,17 +14,21 @@ mod bucket;
 mod catalog;
 mod commit;
 mod data_file;
+mod deletes;
 mod disk;
+mod fold;
 mod manifest;
 mod object_io;
 mod order;
 mod patient;
 mod place;
 mod provider;
+mod readers;
 mod rest;
 mod rewrite;
 mod schema;
 mod sqlite;
+mod survey;
 mod tag;
 mod times;
 mod vacuum;
@@ -43,12 +47,16 @@ use iceberg::{
 use manifest::Manifests;
 pub use place::Place;
 use provider::HistorySnapshot;
+use readers::Readers;
 use rest::RestCatalog;
 pub use rest::{Credential, RestSettings};
 use sqlite::CatalogFile;
 use std::{collections::BTreeSet, fs, io, path::Path, sync::Arc};
 use tidemark_catalog::ObjectId;
-use tidemark_engine::seam::{Clock, CommitTag, HistoryStore, HistoryTable, Removed, Rewritten, SeamError, SeamResult};
+use tidemark_engine::seam::{
+    Clock, CommitTag, Effort, Expiry, Folded, HistoryStore, HistoryTable, Removed, Rewritten, SeamError, SeamResult,
+    Survey,
+};
 use tokio::sync::{Mutex, RwLock};
 use uuid::Uuid;
 
@@ -63,6 +71,7 @@ pub struct IcebergHistory {
     /// Whose the tables are, where the catalog may have others'.
     directory: Option<String>,
     manifests: Manifests,
+    readers: Readers,
     clock: Arc<dyn Clock>,
     files_written: Option<Hook>,
     /// Held to read while steps are appended, and to write while a rewrite is committed or files are removed, so that
@@ -105,7 +114,7 @@ impl IcebergHistory {
         place: Place,
         clock: Arc<dyn Clock>,
     ) -> SeamResult<Self> {
-        let catalog = Catalog::Rest(RestCatalog::open(rest, &place, clock.clone()).await?);
+        let catalog = Catalog::Rest(Box::new(RestCatalog::open(rest, &place, clock.clone()).await?));
         Ok(IcebergHistory::at(place, catalog, Some(directory), clock))
     }
 
@@ -115,6 +124,7 @@ impl IcebergHistory {
             catalog,
             directory,
             manifests: Manifests::default(),
+            readers: Readers::default(),
             clock,
             committing: RwLock::default(),
             maintaining: Mutex::default(),
@@ -254,6 +264,7 @@ impl HistoryStore for IcebergHistory {
         self.catalog.remove(name).await?;
         if let Some((location, _)) = metadata.rsplit_once("/metadata/") {
             self.manifests.forget(location);
+            self.readers.forget(location);
             self.place.discard_table(location).await;
         }
         Ok(())
@@ -304,17 +315,27 @@ impl HistoryStore for IcebergHistory {
     }
 
     async fn provider(&self, table: &HistoryTable) -> SeamResult<Arc<dyn TableProvider>> {
+        let _opening = self.readers.open().await;
         let current = self.load(&table.name).await?;
         let files = self.manifests.files(&self.place, &current, table).await?;
-        Ok(Arc::new(HistorySnapshot::new(table.clone(), files, self.place.clone())))
+        let lease = self.readers.lease(current.metadata().location(), files);
+        Ok(Arc::new(HistorySnapshot::new(table.clone(), lease, self.place.clone())))
     }
 
-    async fn optimize(&self, table: &HistoryTable) -> SeamResult<Rewritten> {
-        rewrite::optimize(self, table).await
+    async fn survey(&self, table: &HistoryTable, effort: &Effort, old_us: i64) -> SeamResult<Survey> {
+        survey::survey(self, table, effort, old_us).await
     }
 
-    async fn vacuum(&self, table: &HistoryTable, older_than_us: i64) -> SeamResult<Removed> {
-        vacuum::vacuum(self, table, older_than_us).await
+    async fn compact(&self, table: &HistoryTable, effort: &Effort) -> SeamResult<Rewritten> {
+        rewrite::compact(self, table, effort).await
+    }
+
+    async fn fold_manifests(&self, table: &HistoryTable) -> SeamResult<Folded> {
+        fold::fold_manifests(self, table).await
+    }
+
+    async fn expire(&self, table: &HistoryTable, expiry: &Expiry) -> SeamResult<Removed> {
+        vacuum::expire(self, table, expiry).await
     }
 }
 

@@ -12,15 +12,28 @@
 //! matches                    8         17        17        30 has none of its own: the nearest before
 //! ```
 //!
+//! The labels are collected first; what they can use becomes a filter of the right side's scan. Several joins to one left side
+//! are one operator. Without memory for labels or winners both sides go to disk and are joined part by part.
+//!
 //! [`install`] teaches a session the statement, the rule and the operator. A [`Finality`] in its configuration says which values are
 //! final.
 
+mod counts;
 mod exec;
+mod files;
 mod known;
 mod labels;
+mod memory;
+mod merge;
+mod output;
+mod prune;
+mod run;
+mod shared;
+mod spill;
 mod winners;
 
-pub use exec::{AsofJoinExec, Matches};
+pub use counts::Matches;
+pub use exec::AsofJoinExec;
 pub use known::Finality;
 
 use async_trait::async_trait;
@@ -71,7 +84,7 @@ fn name(plan: &LogicalPlan) -> Option<String> {
     }
 }
 
-/// Makes an [`AsofJoinExec`] of an [`AsofNode`].
+/// Makes an [`AsofJoinExec`] of an [`AsofNode`], or one more right side of that below.
 #[derive(Debug, Default, Clone, Copy)]
 pub struct AsofExtensionPlanner;
 
@@ -94,9 +107,11 @@ impl ExtensionPlanner for AsofExtensionPlanner {
         let condition = exec::Condition {
             kind: node.kind,
             op: node.op,
-            left_keys: node.keys.iter().map(|(l, _)| on_left(l)).collect::<Result<_>>()?,
+            left: labels::LeftSide {
+                keys: node.keys.iter().map(|(l, _)| on_left(l)).collect::<Result<_>>()?,
+                time: on_left(&node.left_time)?,
+            },
             right_keys: node.keys.iter().map(|(_, r)| on_right(r)).collect::<Result<_>>()?,
-            left_time: on_left(&node.left_time)?,
             right_time: on_right(&node.right_time)?,
             ties: node.ties.iter().map(on_right).collect::<Result<_>>()?,
             tolerance: node.tolerance,
@@ -105,6 +120,6 @@ impl ExtensionPlanner for AsofExtensionPlanner {
             right: name(right_input).unwrap_or_default(),
             known: known::known(right_input, session_state.config().get_extension::<Finality>().as_deref()),
         };
-        Ok(Some(Arc::new(AsofJoinExec::try_new(left.clone(), right.clone(), condition)?)))
+        shared::join(left.clone(), right.clone(), condition).map(Some)
     }
 }

@@ -13,6 +13,7 @@ pub mod layout;
 pub mod meter;
 pub mod online;
 pub mod parallel;
+pub mod progress;
 pub mod provider;
 pub mod runtime;
 pub mod scan;

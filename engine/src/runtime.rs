@@ -35,7 +35,7 @@ pub use change::{Alone, Change, Turn};
 pub(crate) use columns::records_of;
 pub use failed::Failure;
 pub use letters::DeadLetter;
-pub use maintenance::Maintenance;
+pub use maintenance::{Care, Maintenance, Outcome, Run, Upkeep};
 pub use meters::{EngineMeters, SPANS_US, SourceMeters, ViewMeters};
 pub use plain::Plain;
 pub use reading::Reading;
@@ -47,9 +47,10 @@ use crate::{
     compiled::CompiledView,
     meter::span,
     online::OnlineRow,
+    progress::{Phase, Progress},
     seam::{
-        Clock, HistoryStore, HistoryTable, Keyspace, OnlineStore, OnlineValue, Put, PutVersion, SeamError, SeamResult,
-        Source, StateStore,
+        Clock, HistoryPartition, HistoryStore, HistoryTable, Keyspace, OnlineStore, OnlineValue, Put, PutVersion,
+        SeamError, SeamResult, Source, StateStore,
     },
     view::{Cold, Memory, OnlineRows, Shown, ViewState},
 };
@@ -65,7 +66,7 @@ use std::{
         atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering},
     },
 };
-use tidemark_catalog::{ClockMode, Object, ObjectId};
+use tidemark_catalog::{ClockMode, FeatureView, Object, ObjectId};
 
 /// Opens and removes the log of a source.
 pub trait Logs: Send + Sync {
@@ -313,6 +314,10 @@ impl Engine {
             time: index(&plan.outputs[plan.time_output()].name),
             schema,
             comments,
+            partition: match object.feature_view().is_some_and(FeatureView::history_by_day) {
+                true => HistoryPartition::Day,
+                false => HistoryPartition::Month,
+            },
         }
     }
 
@@ -320,8 +325,18 @@ impl Engine {
     /// has caught up. The history table exists afterwards. Returns the first instant of its history if a log had been
     /// shortened before: the catalog is to keep it.
     pub async fn create_view(&self, object: &Object, compiled: CompiledView) -> SeamResult<Option<i64>> {
+        self.create_view_watched(object, compiled, &Progress::default()).await
+    }
+
+    /// The same, and tells how many records of the logs have been applied.
+    pub async fn create_view_watched(
+        &self,
+        object: &Object,
+        compiled: CompiledView,
+        progress: &Progress,
+    ) -> SeamResult<Option<i64>> {
         let compiled = Arc::new(compiled);
-        if !stands_alone(object) && self.create_in_family(object, &compiled).await? {
+        if !stands_alone(object) && self.create_in_family(object, &compiled, progress).await? {
             return Ok(None);
         }
         let sources = self.readings(&object.name, &compiled.plan)?;
@@ -338,7 +353,8 @@ impl Engine {
         let mut view = ViewRuntime::new(object, Arc::new(state), sources, 1, None);
         view.history_start_us = history_start_us;
         let view = Arc::new(view);
-        if let Err(error) = self.build(&view).await {
+        progress.count(Phase::Replaying, None, self.seams.clock.now_us());
+        if let Err(error) = self.build(&view, progress).await {
             let name = view.history.read().name.clone();
             self.forget_view(object.id, &name).await?;
             return Err(error);
@@ -349,8 +365,8 @@ impl Engine {
         Ok(history_start_us)
     }
 
-    async fn build(&self, view: &ViewRuntime) -> SeamResult<()> {
-        let letters = view.replay(None).await?;
+    async fn build(&self, view: &ViewRuntime, progress: &Progress) -> SeamResult<()> {
+        let letters = view.replay(None, progress).await?;
         self.keep_letters(letters).await
     }
 

@@ -11,7 +11,9 @@ mod source;
 mod state;
 
 pub use clock::Clock;
-pub use history::{CommitTag, HistoryStore, HistoryTable, Removed, Rewritten};
+pub use history::{
+    CommitTag, Effort, Expiry, Folded, HistoryPartition, HistoryStore, HistoryTable, Removed, Rewritten, Survey,
+};
 pub use online::{OnlineStore, OnlineValue, Put, PutVersion, Traffic};
 pub use source::{
     AdmittedBatch, Origin, Positions, Reject, RejectReason, Removal, Run, Source, SourceBatch, Taken, Undecoded,

@@ -371,14 +371,14 @@ impl<'a> Binder<'a> {
 fn named(reference: &TableReference) -> PlanResult<(Option<&'static str>, NameRef<'_>)> {
     let marker = |part: &str| [ROWS_SCHEMA, status::SCHEMA].into_iter().find(|marker| *marker == part);
     match reference {
-        TableReference::Bare { table } => Ok((None, NameRef::from(table.as_ref()))),
+        TableReference::Bare { table } => Ok((None, NameRef { schema: None, name: table })),
         TableReference::Partial { schema, table } => Ok(match marker(schema) {
-            Some(marker) => (Some(marker), NameRef::from(table.as_ref())),
-            None => (None, NameRef::from((schema.as_ref(), table.as_ref()))),
+            Some(marker) => (Some(marker), NameRef { schema: None, name: table }),
+            None => (None, NameRef { schema: Some(schema), name: table }),
         }),
         TableReference::Full { catalog, schema, table } => {
-            let name = NameRef::from((schema.as_ref(), table.as_ref()));
-            match (marker(catalog), catalog.as_ref()) {
+            let name = NameRef { schema: Some(schema), name: table };
+            match (marker(catalog), &**catalog) {
                 (Some(marker), _) => Ok((Some(marker), name)),
                 (None, "tidemark") => Ok((None, name)),
                 (None, _) => Err(PlanError::unsupported(format!(

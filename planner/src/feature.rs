@@ -193,7 +193,7 @@ pub use pane::Pane;
 pub(crate) use recognise::stored_type;
 pub use recognise::{plan_definition, plan_feature_view};
 pub use rewrite::{clock_function, is_now, rename_slots, slot_column};
-pub use written::{DEFAULT_OPTION, check_online};
+pub use written::{DEFAULT_OPTION, check_maintenance, check_online};
 
 impl Branch {
     pub fn joined(&self) -> &[Joined] {
@@ -249,6 +249,12 @@ impl FeaturePlan {
         (0..self.key.len())
             .filter_map(|k| self.outputs.iter().position(|o| matches!(o.kind, OutputKind::Key(i) if i == k)))
             .collect()
+    }
+
+    /// Indices into `outputs` of what changes as time goes on, without an event.
+    pub fn continuous_outputs(&self) -> impl Iterator<Item = usize> {
+        let outputs = self.outputs.iter().enumerate();
+        outputs.filter(|(_, output)| matches!(output.kind, OutputKind::TimeContinuous { .. })).map(|(i, _)| i)
     }
 
     /// The columns that history keeps in place of the time-continuous features: name and slot.

@@ -10,6 +10,7 @@ mod lengths;
 mod now;
 mod panes;
 mod pattern;
+pub(crate) mod percentile_disc;
 mod round;
 pub mod rounded;
 pub mod series;

@@ -18,6 +18,7 @@ mod interval_text;
 mod joins;
 pub mod json_text;
 mod like;
+pub mod lineage;
 pub mod lookup;
 pub mod meaning;
 pub mod names;

@@ -8,7 +8,7 @@ use tidemark_catalog::{Place, SearchPath, Snapshot, TEMPORARY_SCHEMA, schema_of_
 
 /// The schemas where a name without one is looked for, in this order. The catalog's tables come first, where the path does not say
 /// otherwise.
-pub(crate) fn looked_for(path: &[String]) -> impl Iterator<Item = &str> {
+pub fn looked_for(path: &[String]) -> impl Iterator<Item = &str> {
     let catalog = (!path.iter().any(|schema| schema == "pg_catalog")).then_some("pg_catalog");
     [TEMPORARY_SCHEMA].into_iter().chain(catalog).chain(path.iter().map(String::as_str))
 }
@@ -60,4 +60,72 @@ fn schema_of(name: &str, snapshot: &Snapshot, system: &dyn SystemTables) -> Opti
         None => system.schema_of(schema, name).is_some() || snapshot.get((*schema, name)).is_some(),
     };
     looked_for(path).find(has).map(str::to_string)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Statement, bind::NoSystemTables, parse::parse};
+    use std::sync::Arc;
+    use tidemark_catalog::{Aggregate, Body, Object, ObjectId, Schema, SqlType, View};
+
+    fn snapshot(path: &[&str]) -> Snapshot {
+        let object = |id, schema: &str, name: &str, body| Object {
+            id: ObjectId(id),
+            name: name.to_string(),
+            created_us: 0,
+            comment: None,
+            place: Place::of(schema),
+            body,
+        };
+        let view = || Body::View(View { sql: String::new(), query: String::new(), columns: vec![], reads: vec![] });
+        let (sql, expression) = (String::new(), "sum(x)".to_string());
+        let rate = Aggregate { sql, expression, parameters: vec![], returns: SqlType::Int8, reads: vec![] };
+        let objects = [
+            object(1, "public", "a", view()),
+            object(2, "marts", "a", view()),
+            object(3, "public", "b", view()),
+            object(4, "marts", "rate", Body::Aggregate(rate)),
+        ];
+        let schema = Schema { id: ObjectId(10), name: "marts".to_string(), created_us: 0, comment: None };
+        let path = path.iter().map(|schema| schema.to_string()).collect();
+        Snapshot::new(1, objects).with_schemas([schema]).on(Arc::new(SearchPath::Schemas(path)))
+    }
+
+    fn place(sql: &str, path: &[&str]) -> Place {
+        let Some(Statement::Query(query)) = parse(sql).expect(sql).pop().map(|parsed| parsed.statement) else {
+            panic!("{sql} is no query")
+        };
+        of_query("public".to_string(), &query, &snapshot(path), &NoSystemTables)
+    }
+
+    #[test]
+    fn what_is_not_in_public_is_noted_where_no_schema_is_said() {
+        let sql = "SELECT rate(a.x), sum(x) FROM a JOIN b ON true JOIN public.a AS c ON true WHERE EXISTS (SELECT 1 FROM gone)";
+        let mut expected = Place::of("public");
+        assert_eq!(place(sql, &["public"]), expected);
+        expected.relations.note("a", "marts");
+        expected.aggregates.note("rate", "marts");
+        assert_eq!(place(sql, &["marts", "public"]), expected);
+        assert_eq!(place("SELECT marts.rate(x) FROM marts.a", &["marts"]), Place::of("public"));
+    }
+
+    #[test]
+    fn a_definition_that_is_looked_at_again_means_the_same() {
+        let first = place("SELECT rate(x) FROM a", &["marts", "public"]);
+        let again = snapshot(&["public"]).on(Arc::new(SearchPath::Definition(first.clone())));
+        let Some(Statement::Query(query)) =
+            parse("SELECT rate(x) FROM a").expect("it parses").pop().map(|parsed| parsed.statement)
+        else {
+            panic!("it is a query")
+        };
+        assert_eq!(of_query("public".to_string(), &query, &again, &NoSystemTables), first);
+    }
+
+    #[test]
+    fn the_catalog_comes_before_the_path_unless_the_path_has_it() {
+        let path = |names: &[&str]| names.iter().map(|name| name.to_string()).collect::<Vec<_>>();
+        assert_eq!(looked_for(&path(&["a", "b"])).collect::<Vec<_>>(), ["pg_temp", "pg_catalog", "a", "b"]);
+        assert_eq!(looked_for(&path(&["a", "pg_catalog"])).collect::<Vec<_>>(), ["pg_temp", "a", "pg_catalog"]);
+    }
 }

@@ -15,6 +15,7 @@ pub fn respell(ast: &mut impl VisitMut) {
         zone::call_timezone(expr);
         interval_text::spell_out(expr);
         functions::by_pattern::call_by_pattern(expr);
+        functions::percentile_disc::write_out(expr);
         json_text::call_json(expr);
         rate_of_all(expr);
         ControlFlow::<()>::Continue(())
@@ -65,6 +66,13 @@ mod tests {
             ("to_timestamp(a, '%d %m')", "to_timestamp(a, '%d %m')"),
             ("to_timestamp(a)", "to_timestamp(a)"),
             ("a::json -> 'b'", "json(a) -> 'b'"),
+            (
+                "percentile_disc(0.9) WITHIN GROUP (ORDER BY a DESC) FILTER (WHERE b)",
+                "CASE WHEN CAST(0.9 AS DOUBLE PRECISION) BETWEEN 0 AND 1 THEN array_element(array_agg(a ORDER BY a DESC) \
+                 FILTER (WHERE (a) IS NOT NULL AND (b)), CAST(greatest(ceil(CAST(0.9 AS DOUBLE PRECISION) * count(a) \
+                 FILTER (WHERE b)), 1) AS BIGINT)) END",
+            ),
+            ("percentile_disc(a, 0.9) OVER w", "percentile_disc(a, 0.9) OVER w"),
             ("rate(*) OVER w", "rate(1) OVER w"),
             ("count(*) OVER w", "count(*) OVER w"),
         ] {

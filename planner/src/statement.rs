@@ -242,10 +242,12 @@ pub enum Statement {
         view: QualifiedName,
         retain_us: Option<i64>,
     },
-    /// `COPY name [(columns)] FROM STDIN [WITH] (…)`, also the old option syntax that psql's \copy and pg_dump send
+    /// `COPY name [(columns)] FROM { STDIN | 'file' } [WITH] (…)`, also the old option syntax that psql's \copy and pg_dump send
     CopyFrom {
         table: QualifiedName,
         columns: Vec<String>,
+        /// Of the server; `None`: the client sends the rows.
+        file: Option<String>,
         options: CopyOptions,
     },
     /// `COPY { name [(columns)] | (query) } TO { STDOUT | 'file' } [WITH] (…)`
@@ -505,6 +507,19 @@ pub enum CopyFormat {
     Csv,
     Binary,
     Parquet,
+    /// Arrow's IPC: a file where it goes to or comes from one, else a stream.
+    Arrow,
+}
+
+/// How the columns of a Parquet file are compressed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum CopyCompression {
+    Uncompressed,
+    /// What every reader has.
+    #[default]
+    Snappy,
+    /// By a level, 1 to 22.
+    Zstd(i32),
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -515,4 +530,27 @@ pub struct CopyOptions {
     pub header: bool,
     pub quote: Option<u8>,
     pub escape: Option<u8>,
+    /// Of Parquet.
+    pub compression: CopyCompression,
+    /// Rows in a row group of a Parquet file.
+    pub row_group_rows: usize,
+}
+
+impl CopyOptions {
+    /// A format with its defaults.
+    pub fn of(format: CopyFormat) -> CopyOptions {
+        CopyOptions {
+            format,
+            delimiter: None,
+            null: None,
+            header: false,
+            quote: None,
+            escape: None,
+            compression: CopyCompression::default(),
+            row_group_rows: CopyOptions::ROW_GROUP_ROWS,
+        }
+    }
+
+    /// As DuckDB has it: enough to compress well, few enough to be put together in memory.
+    pub const ROW_GROUP_ROWS: usize = 122_880;
 }

@@ -22,7 +22,7 @@ pub enum ScanTarget {
     Steps(ObjectId),
     /// `history.<view>`: the committed steps, as in the Iceberg table.
     History(ObjectId),
-    /// A table that is files which somebody else writes (`connector = 'parquet'`).
+    /// A table that is files which somebody else writes (`connector = 'parquet'`, `'csv'`, `'iceberg'`).
     Files(ObjectId),
     /// A table of the schemas `tidemark`, `pg_catalog`, `information_schema`: `schema.name`.
     System(String),

@@ -233,8 +233,23 @@ impl pg::Backend for TidemarkBackend {
             Statement::Savepoint { name } => Some(Verb::Savepoint(name)),
             Statement::Release { name } => Some(Verb::Release(name)),
             Statement::RollbackTo { name } => Some(Verb::RollbackTo(name)),
+            Statement::Deallocate { name } => Some(Verb::Deallocate(name.as_deref())),
             Statement::Close { name } => Some(Verb::CloseCursor(name.as_deref())),
             _ => None,
+        }
+    }
+
+    fn named(&self, session: &mut Session, name: &str, prepared: &Arc<Prepared>) {
+        session.prepared.entry(name.to_owned()).or_insert_with(|| Arc::clone(prepared));
+    }
+
+    fn deallocate(&self, session: &mut Session, name: Option<&str>) -> bool {
+        match name {
+            Some(name) => session.prepared.remove(name).is_some(),
+            None => {
+                session.prepared.clear();
+                true
+            }
         }
     }
 

@@ -8,14 +8,17 @@ use crate::{
     pg::PgError,
     places::Places,
     prepared::Prepared,
+    progress::{Doing, Running, Statements},
     publisher::Publisher,
     queries::Queries,
     rights::Rights,
     serving::{self, Serving},
     session::Session,
     sessions::Sessions,
+    settings::Settings,
     stats::EngineStats,
     system::{NoStats, Stats, SystemTablesOf},
+    upkeep,
     view_events::ViewEvents,
 };
 use ahash::AHashMap;
@@ -31,7 +34,10 @@ use std::{
     },
 };
 use tidemark_catalog::{CatalogStore, Change, NameRef, Object, ObjectId, ObjectKind, Snapshot, role};
-use tidemark_engine::{runtime::Engine, seam::Clock};
+use tidemark_engine::{
+    runtime::{Engine, Upkeep},
+    seam::Clock,
+};
 use tidemark_planner::{
     PlanError, Statement,
     error::missing_object,
@@ -104,6 +110,10 @@ pub struct Database {
     pub queries: Queries,
     pub meters: Meters,
     pub sessions: Arc<Sessions>,
+    /// Long ones that run.
+    pub statements: Arc<Statements>,
+    /// How history is cared for.
+    pub upkeep: Upkeep,
     /// Tests only.
     pub points: Option<Arc<Points>>,
     /// Where server-side `COPY … TO 'file'` writes relative names.
@@ -132,10 +142,12 @@ impl Database {
             audit: Arc::default(),
             view_events: ViewEvents::default(),
             has_rules: false,
+            upkeep: upkeep::upkeep(&Settings::default()),
             base,
             queries,
             meters: Meters::default(),
             sessions: Arc::default(),
+            statements: Arc::default(),
             points: None,
             folder,
             cache: RwLock::default(),
@@ -274,19 +286,25 @@ impl Database {
             .for_session(&session.user, settings)
             .with_rights(session.rights.clone())
             .among(self.sessions.clone(), session.connection_id)
+            .beside(self.statements.clone(), self.clock.now_us())
             .with_cursors(session.cursors.all())
             .on_path(path)
     }
 
+    /// A long statement begins: `tidemark.progress` shows it until what is returned is dropped.
+    pub fn begin(&self, session: &Session, doing: Doing) -> Running {
+        self.statements.begin(session, doing, self.clock.now_us())
+    }
+
     /// A lookup prepared before under the same text on the same search path, if the catalog is still the one it was prepared for.
     pub fn cached(&self, path: Option<&str>, sql: &str) -> Option<Arc<Prepared>> {
-        self.cache.read().get(on(path, sql).as_ref()).cloned()
+        self.cache.read().get(&*on(path, sql)).cloned()
     }
 
     /// The lookup that a text is by its fingerprint, without reading more of it.
     pub fn recall(&self, path: Option<&str>, sql: &str) -> Option<Arc<Prepared>> {
         let fingerprint = Fingerprint::of(sql)?;
-        let known = self.templates.read().get(on_bytes(path, &fingerprint.template).as_ref()).cloned()??;
+        let known = self.templates.read().get(&*on_bytes(path, &fingerprint.template)).cloned()??;
         Some(Arc::new(match known.as_ref() {
             PreparedTemplate::Lookup { prepared, template } => prepared.with_keys(template.keys(&fingerprint), sql),
             PreparedTemplate::Service(prepared) => prepared.with_literals(fingerprint.values(), sql),
@@ -300,7 +318,7 @@ impl Database {
             return false;
         };
         let key = on_bytes(prepared.path.as_deref(), &fingerprint.template);
-        let key = key.as_ref();
+        let key = &*key;
         if let Some(known) = self.templates.read().get(key) {
             return known.is_some();
         }
@@ -319,7 +337,7 @@ impl Database {
     pub fn unknown_service(&self, path: Option<&str>, sql: &str) -> Option<String> {
         let fingerprint = Fingerprint::of(sql)?;
         let is_short = fingerprint.template.len() <= FINGERPRINT_BYTES_MAX;
-        let is_known = || self.templates.read().contains_key(on_bytes(path, &fingerprint.template).as_ref());
+        let is_known = || self.templates.read().contains_key(&*on_bytes(path, &fingerprint.template));
         if !is_short || fingerprint.has_list() || is_known() {
             return None;
         }
@@ -331,12 +349,12 @@ impl Database {
         if let Some(fingerprint) = Fingerprint::of(sql) {
             let learnt = parameterised.map(|prepared| Arc::new(PreparedTemplate::Service(prepared)));
             let key = on_bytes(prepared.path.as_deref(), &fingerprint.template);
-            self.insert(&self.templates, key.as_ref(), learnt, prepared.generation);
+            self.insert(&self.templates, &*key, learnt, prepared.generation);
         }
     }
 
     pub fn cache(&self, sql: &str, prepared: &Arc<Prepared>) {
-        self.insert(&self.cache, on(prepared.path.as_deref(), sql).as_ref(), prepared.clone(), prepared.generation);
+        self.insert(&self.cache, &*on(prepared.path.as_deref(), sql), prepared.clone(), prepared.generation);
     }
 
     fn insert<K, V>(&self, cache: &RwLock<AHashMap<Box<K>, V>>, key: &K, value: V, generation: u64)
@@ -378,7 +396,7 @@ pub fn find<'a, 'n>(
     kind: ObjectKind,
     name: impl Into<NameRef<'n>>,
 ) -> Result<&'a Arc<Object>, PlanError> {
-    let name = name.into();
+    let name: NameRef<'_> = name.into();
     if kind == ObjectKind::Aggregate {
         let missing = || {
             PlanError::new("42883", format!("aggregate \"{name}\" does not exist"))

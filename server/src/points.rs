@@ -27,8 +27,8 @@ use tidemark_catalog::ObjectId;
 use tidemark_engine::{
     runtime::{Logs, Seams},
     seam::{
-        CommitTag, HistoryStore, HistoryTable, Keyspace, OnlineStore, OnlineValue, Positions, Put, Removed, Rewritten,
-        SeamResult, Source, SourceBatch, StateStore, Traffic, WriteBatch,
+        CommitTag, Effort, Expiry, Folded, HistoryStore, HistoryTable, Keyspace, OnlineStore, OnlineValue, Positions,
+        Put, Removed, Rewritten, SeamResult, Source, SourceBatch, StateStore, Survey, Traffic, WriteBatch,
     },
 };
 
@@ -352,12 +352,20 @@ impl HistoryStore for AtHistory {
         self.history.last_tag(name).await
     }
 
-    async fn optimize(&self, table: &HistoryTable) -> SeamResult<Rewritten> {
-        self.history.optimize(table).await
+    async fn survey(&self, table: &HistoryTable, effort: &Effort, old_us: i64) -> SeamResult<Survey> {
+        self.history.survey(table, effort, old_us).await
     }
 
-    async fn vacuum(&self, table: &HistoryTable, older_than_us: i64) -> SeamResult<Removed> {
-        self.history.vacuum(table, older_than_us).await
+    async fn compact(&self, table: &HistoryTable, effort: &Effort) -> SeamResult<Rewritten> {
+        self.history.compact(table, effort).await
+    }
+
+    async fn fold_manifests(&self, table: &HistoryTable) -> SeamResult<Folded> {
+        self.history.fold_manifests(table).await
+    }
+
+    async fn expire(&self, table: &HistoryTable, expiry: &Expiry) -> SeamResult<Removed> {
+        self.history.expire(table, expiry).await
     }
 
     async fn provider(&self, table: &HistoryTable) -> SeamResult<Arc<dyn TableProvider>> {

@@ -11,7 +11,7 @@ use crate::{
     queries::Queries,
     serving::{self, Serving},
     settings::{Role, Settings},
-    statement,
+    statement, upkeep,
     view_events::FAILURES_POLL,
     warehouse::{self, Warehouse},
 };
@@ -343,9 +343,24 @@ fn threads(settings: &Settings) -> usize {
     threads.unwrap_or(1)
 }
 
+/// Where queries spill: empty, whatever a server that was killed has left there. The directory is ours by its lock.
+fn spill_folder(data: &Path) -> Result<PathBuf> {
+    let folder = data.join("spill");
+    match std::fs::remove_dir_all(&folder) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            return Err(error).with_context(|| format!("cannot empty {}", folder.display()));
+        }
+        _ => std::fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?,
+    }
+    Ok(folder)
+}
+
 /// What sessions share, over what answers behind it.
 fn over(settings: &Settings, behind: Behind, snapshot: Arc<Snapshot>, clock: Arc<dyn Clock>) -> Result<Database> {
-    let mut runtime = RuntimeEnvBuilder::new();
+    let mut runtime = RuntimeEnvBuilder::new().with_max_temp_directory_size(settings.query_disk.unwrap_or(u64::MAX));
+    if settings.role == Role::Owner {
+        runtime = runtime.with_temp_file_path(spill_folder(&settings.data)?);
+    }
     if let Some(bytes) = settings.query_memory {
         runtime = runtime.with_memory_pool(Arc::new(FairSpillPool::new(bytes as usize)));
     }
@@ -358,6 +373,7 @@ fn over(settings: &Settings, behind: Behind, snapshot: Arc<Snapshot>, clock: Arc
     let queries = Queries::new(threads(settings)).context("cannot start the threads of queries")?;
     let mut database = Database::new(behind, clock, snapshot, builder.build(), queries, folder);
     database.has_rules = settings.hba.is_some();
+    database.upkeep = upkeep::upkeep(settings);
     Ok(database)
 }
 
@@ -375,7 +391,8 @@ async fn places(settings: &Settings, clock: Arc<dyn Clock>, snapshot: &Snapshot)
     Ok(places)
 }
 
-/// What happens without anybody asking: what was in memory before the start comes back, departures reach the online store, silent sources move on, checkpoints.
+/// What happens without anybody asking: what was in memory before the start comes back, departures reach the online store, silent sources
+/// move on, history is cared for, checkpoints.
 fn background(database: &Arc<Database>, settings: &Settings, stopping: watch::Receiver<bool>) {
     let warmed = database.clone();
     database.clock.spawn(
@@ -418,6 +435,7 @@ fn background(database: &Arc<Database>, settings: &Settings, stopping: watch::Re
             owner.engine.commit_history().await
         })
     });
+    upkeep::start(database, settings, stopping.clone());
     every(database, stopping, "checkpoint", settings.checkpoint_interval, |database| {
         Box::pin(async move {
             let Some(owner) = database.as_owner() else { return Ok(()) };
@@ -480,4 +498,19 @@ fn every(
             }
         }),
     );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_killed_server_has_spilled_is_gone_at_the_next_start() {
+        let data = tempfile::tempdir().unwrap();
+        let folder = spill_folder(data.path()).unwrap();
+        std::fs::create_dir(folder.join("datafusion-x")).unwrap();
+        std::fs::write(folder.join("datafusion-x/1"), "rows").unwrap();
+        assert_eq!(spill_folder(data.path()).unwrap(), folder);
+        assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 0);
+    }
 }

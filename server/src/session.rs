@@ -117,6 +117,7 @@ pub const DEFAULTS: &[(&str, &str, bool)] = &[
     ("client_encoding", "UTF8", true),
     ("client_min_messages", "notice", false),
     ("datestyle", "ISO, MDY", true),
+    ("default_tablespace", "", false),
     ("default_transaction_isolation", "read committed", false),
     ("default_transaction_read_only", "off", true),
     ("enable_seqscan", "on", false),

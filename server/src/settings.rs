@@ -67,6 +67,14 @@ pub struct Settings {
     /// How often finished steps are appended to a view's history.
     pub commit_interval: Duration,
     pub checkpoint_interval: Duration,
+    /// Whether history is cared for unasked.
+    pub maintenance: bool,
+    pub maintenance_interval: Duration,
+    pub maintenance_files: usize,
+    pub maintenance_bytes: u64,
+    pub history_file_bytes: u64,
+    pub snapshot_retention: Duration,
+    pub orphan_age: Duration,
     pub online_tick: Duration,
     pub role: Role,
     /// How long a serving node uses what it has read; `None`: not at all.
@@ -79,6 +87,8 @@ pub struct Settings {
     pub worker_threads: Option<usize>,
     /// What the queries of all connections may hold in memory together; `None`: no limit.
     pub query_memory: Option<u64>,
+    /// What they may have on disk beyond that; `None`: no limit.
+    pub query_disk: Option<u64>,
     /// What the keys of all feature views may take in memory together.
     pub state_memory: u64,
     pub batch_rows: usize,
@@ -179,6 +189,13 @@ impl Default for Settings {
             log_max_bytes: None,
             commit_interval: Duration::ZERO,
             checkpoint_interval: Duration::ZERO,
+            maintenance: false,
+            maintenance_interval: Duration::ZERO,
+            maintenance_files: 0,
+            maintenance_bytes: 0,
+            history_file_bytes: 0,
+            snapshot_retention: Duration::ZERO,
+            orphan_age: Duration::ZERO,
             online_tick: Duration::ZERO,
             role: Role::Owner,
             serving_cache: None,
@@ -187,6 +204,7 @@ impl Default for Settings {
             online: None,
             worker_threads: None,
             query_memory: None,
+            query_disk: None,
             state_memory: 0,
             batch_rows: 0,
         };

@@ -7,7 +7,9 @@ mod authorize;
 pub mod change;
 mod comment;
 mod copy_from;
+mod copy_from_file;
 mod copy_to;
+mod copy_to_file;
 mod create_aggregate;
 mod create_feature_view;
 mod create_relation;
@@ -16,6 +18,7 @@ mod create_view;
 mod drop;
 mod explain;
 mod explain_json;
+mod file_columns;
 mod files_table;
 mod from_text;
 mod grant;
@@ -25,7 +28,6 @@ pub mod instants;
 pub mod lookup;
 mod maintain;
 pub mod merge;
-mod parquet_columns;
 mod prepare;
 pub mod query;
 mod refresh_online_store;
@@ -271,8 +273,11 @@ async fn run(
         Statement::RefreshOnlineStore { name } => refresh_online_store::execute(database, session, name).await,
         Statement::Optimize { view } => maintain::optimize(database, session, view).await,
         Statement::VacuumHistory { view, retain_us } => maintain::vacuum(database, session, view, *retain_us).await,
-        Statement::CopyFrom { table, columns, options } => {
+        Statement::CopyFrom { table, columns, file: None, options } => {
             copy_from::execute(database, session, table, columns, options)
+        }
+        Statement::CopyFrom { table, columns, file: Some(file), options } => {
+            copy_from_file::execute(database, session, (table, columns), file, options).await
         }
         Statement::CopyTo { source, target, options } => {
             copy_to::execute(database, session, source, target, options).await

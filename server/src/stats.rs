@@ -7,6 +7,7 @@ use crate::{
 use arrow::{
     array::{Array, ArrayRef, Int32Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray},
     compute::cast,
+    datatypes::SchemaRef,
 };
 use futures::future::BoxFuture;
 use serde_json::{Value, json};
@@ -99,6 +100,14 @@ impl Stats for EngineStats {
             state: String::new(),
             last_error: view.last_error.read().clone(),
         })
+    }
+
+    fn continuous(&self, id: ObjectId) -> Option<Vec<usize>> {
+        Some(self.engine.view(id)?.state.compiled.plan.continuous_outputs().collect())
+    }
+
+    fn history_schema(&self, id: ObjectId) -> Option<SchemaRef> {
+        Some(self.engine.view(id)?.state.compiled.history_schema.clone())
     }
 
     fn dead_letters(&self) -> BoxFuture<'_, SeamResult<Vec<RecordBatch>>> {

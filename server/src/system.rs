@@ -37,6 +37,7 @@ pub use sleep::pg_sleep;
 use crate::{
     audit::{Audit, Entry},
     pg::CursorFacts,
+    progress::{Entry as Statement, Statements},
     rights::Rights,
     sessions::{Open, Sessions},
 };
@@ -57,6 +58,7 @@ use datafusion::{
 };
 use futures::future::BoxFuture;
 use inventory::Inventory;
+use parking_lot::Mutex;
 use std::{
     collections::HashMap,
     sync::{Arc, OnceLock},
@@ -122,6 +124,14 @@ pub struct ViewStats {
 pub trait Stats: Send + Sync {
     fn source(&self, id: ObjectId) -> Option<SourceStats>;
     fn view(&self, id: ObjectId) -> Option<ViewStats>;
+    /// The columns of a feature view that change as time goes on, by position; `None`: the view does not run here.
+    fn continuous(&self, _: ObjectId) -> Option<Vec<usize>> {
+        None
+    }
+    /// The columns of a feature view's history; `None`: the view does not run here.
+    fn history_schema(&self, _: ObjectId) -> Option<SchemaRef> {
+        None
+    }
     /// All dead letters, with the columns of [`dead_letters_schema`].
     fn dead_letters(&self) -> BoxFuture<'_, SeamResult<Vec<RecordBatch>>>;
 }
@@ -160,11 +170,15 @@ pub struct SystemTablesOf {
     /// Where names without a schema are looked for.
     path: Arc<[String]>,
     inventory: Arc<OnceLock<Inventory>>,
+    /// Tables that are the same for all as long as the snapshot is, once somebody has read them. See [`of_snapshot`].
+    filled: Arc<Mutex<HashMap<String, RecordBatch>>>,
     audit: Option<Arc<Audit>>,
     /// Of who asks; `None`: a superuser.
     rights: Option<Arc<Rights>>,
     /// Who is connected, and by which connection it is asked; `None`: nobody is.
     sessions: Option<(Arc<Sessions>, i32)>,
+    /// Long statements that run, and the time, microseconds; `None`: there are none.
+    statements: Option<(Arc<Statements>, i64)>,
 }
 
 impl SystemTablesOf {
@@ -177,9 +191,11 @@ impl SystemTablesOf {
             cursors: Arc::default(),
             path: Arc::new([PUBLIC_SCHEMA.to_string()]),
             inventory: Arc::default(),
+            filled: Arc::default(),
             audit: None,
             rights: None,
             sessions: None,
+            statements: None,
         }
     }
 
@@ -195,6 +211,17 @@ impl SystemTablesOf {
     /// The same with the sessions that are open, asked by one of them.
     pub(crate) fn among(self, sessions: Arc<Sessions>, asked_by: i32) -> Self {
         SystemTablesOf { sessions: Some((sessions, asked_by)), ..self }
+    }
+
+    /// The same with the long statements that run now.
+    pub(crate) fn beside(self, statements: Arc<Statements>, now_us: i64) -> Self {
+        SystemTablesOf { statements: Some((statements, now_us)), ..self }
+    }
+
+    /// The long statements that run, each with the time.
+    pub(crate) fn statements(&self) -> Vec<(Statement, i64)> {
+        let all = self.statements.as_ref().map(|(statements, now_us)| (statements.all(), *now_us));
+        all.map(|(all, now_us)| all.into_iter().map(|one| (one, now_us)).collect()).unwrap_or_default()
     }
 
     pub(crate) fn sessions(&self) -> Vec<Open> {
@@ -229,6 +256,11 @@ impl SystemTablesOf {
         self.rights.as_ref().is_none_or(|rights| rights.actor.is(role))
     }
 
+    /// Whether who asks is shown what a session that logged in as this role does.
+    pub(crate) fn may_see(&self, session_of: ObjectId) -> bool {
+        self.has_role(session_of) || self.has_role(role::MONITOR)
+    }
+
     /// What was done to definitions and roles, for superusers and members of `pg_monitor`.
     pub(crate) fn audit(&self) -> Vec<Entry> {
         match (&self.audit, &self.rights) {
@@ -259,7 +291,7 @@ impl SystemTablesOf {
     }
 
     pub fn inventory(&self) -> &Inventory {
-        self.inventory.get_or_init(|| Inventory::of(&self.snapshot))
+        self.inventory.get_or_init(|| Inventory::of(&self.snapshot, &|id| self.stats.history_schema(id)))
     }
 
     /// The rows of `schema.table` as they are now; `None` where there is no such table.
@@ -274,13 +306,57 @@ impl SystemTablesOf {
                 rights: self.rights.clone(),
             })));
         }
-        let mut rows = Rows::of(&schema);
+        let rows = match of_snapshot(schema_name, table) {
+            true => self.filled_once(name, &schema)?,
+            false => self.fill(schema_name, table, &schema)?,
+        };
+        Ok(Some(Arc::new(MemTable::try_new(schema, vec![vec![rows]])?)))
+    }
+
+    fn filled_once(&self, name: &str, schema: &SchemaRef) -> DfResult<RecordBatch> {
+        if let Some(rows) = self.filled.lock().get(name) {
+            return Ok(rows.clone());
+        }
+        let (schema_name, table) = name.split_once('.').unwrap_or_default();
+        // Not under the lock: whoever comes meanwhile fills it too, with the same rows.
+        let rows = self.fill(schema_name, table, schema)?;
+        self.filled.lock().insert(name.to_owned(), rows.clone());
+        Ok(rows)
+    }
+
+    fn fill(&self, schema_name: &str, table: &str, schema: &SchemaRef) -> DfResult<RecordBatch> {
+        let mut rows = Rows::of(schema);
         match schema_name {
             "pg_catalog" => pg_catalog::fill(self, table, &mut rows),
             "information_schema" => information_schema::fill(self, table, &mut rows),
             _ => own::fill(self, table, &mut rows),
         }
-        Ok(Some(Arc::new(MemTable::try_new(schema, vec![vec![rows.finish()?]])?)))
+        rows.finish()
+    }
+}
+
+/// Whether a table's rows follow from what exists alone: neither from who asks, his settings and rights, nor from what runs. Those
+/// of columns have a row for each column of each object and of its history, and most questions of clients join them.
+fn of_snapshot(schema: &str, table: &str) -> bool {
+    match schema {
+        "pg_catalog" => matches!(
+            table,
+            "pg_class"
+                | "pg_attribute"
+                | "pg_type"
+                | "pg_index"
+                | "pg_constraint"
+                | "pg_description"
+                | "pg_rewrite"
+                | "pg_depend"
+        ),
+        "information_schema" => {
+            matches!(
+                table,
+                "tables" | "columns" | "views" | "table_constraints" | "key_column_usage" | "constraint_column_usage"
+            )
+        }
+        _ => false,
     }
 }
 

@@ -15,7 +15,18 @@ use std::{
 };
 
 /// Often enough that a kill meets them.
-const BACKGROUND: [&str; 4] = ["--commit-interval", "150ms", "--checkpoint-interval", "200ms"];
+const BACKGROUND: [&str; 10] = [
+    "--commit-interval",
+    "150ms",
+    "--checkpoint-interval",
+    "200ms",
+    "--maintenance-interval",
+    "100ms",
+    "--maintenance-files",
+    "2",
+    "--snapshot-retention",
+    "1s",
+];
 const ROUNDS: usize = 10;
 const ROUNDS_MIN: usize = 8;
 /// Every other server has room for hardly any key: the rest is on disk, as of a checkpoint or since.

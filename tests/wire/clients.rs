@@ -35,10 +35,18 @@ async fn python(variable: &str, script: &str) -> Result<()> {
     run(python, &["-W", "error", &script.display().to_string()]).await
 }
 
+/// As [`python`], of packages whose own deprecations are no errors.
+async fn unchecked_python(variable: &str, script: &str) -> Result<()> {
+    let Some(python) = crate::python::python(variable)? else { return Ok(()) };
+    run(python, &[&clients("python").join(script).display().to_string()]).await
+}
+
 /// Where the drivers of `clients/python/requirements.txt` are.
 const PYTHON: &str = "TIDEMARK_TEST_CLIENTS_PYTHON";
-/// Where those of `requirements-long.txt` are.
+/// Where those of the longer run are: of `requirements-long.txt`, `-superset.txt` and `-dbt-adapter.txt`.
 const PYTHON_LONG: &str = "TIDEMARK_TEST_CLIENTS_LONG_PYTHON";
+const PYTHON_SUPERSET: &str = "TIDEMARK_TEST_SUPERSET_PYTHON";
+const PYTHON_DBT_ADAPTER: &str = "TIDEMARK_TEST_DBT_ADAPTER_PYTHON";
 
 #[tokio::test]
 async fn psycopg_3_in_all_its_ways() -> Result<()> {
@@ -69,6 +77,40 @@ async fn adbc_reads_and_writes_arrow() -> Result<()> {
 #[ignore = "long: its packages are 700 MB"]
 async fn pandas_polars_connectorx_and_duckdb_read_frames() -> Result<()> {
     python(PYTHON_LONG, "frames.py").await
+}
+
+#[tokio::test]
+#[ignore = "long: with frames.py's packages"]
+async fn psqlodbc_by_declared_cursors_and_all_at_once() -> Result<()> {
+    python(PYTHON_LONG, "odbc.py").await
+}
+
+#[tokio::test]
+#[ignore = "long: with frames.py's packages"]
+async fn great_expectations_validates_a_feature_view_and_a_source() -> Result<()> {
+    unchecked_python(PYTHON_LONG, "great_expectations_.py").await
+}
+
+#[tokio::test]
+#[ignore = "long: it makes its own database first, in minutes"]
+async fn superset_has_datasets_charts_and_sql_lab() -> Result<()> {
+    unchecked_python(PYTHON_SUPERSET, "superset_.py").await
+}
+
+#[tokio::test]
+#[ignore = "long: a command of dbt takes seconds, and these are dozens"]
+async fn the_basic_tests_of_dbt_adapters() -> Result<()> {
+    let Some(python) = crate::python::python(PYTHON_DBT_ADAPTER)? else { return Ok(()) };
+    let folder = Folder::new()?;
+    let server = Server::start(&folder).await?;
+    let mut command = Command::new(python);
+    command.args(["-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir"]).arg(folder.path());
+    command.arg(clients("dbt_adapter/test_basic.py")).current_dir(folder.path()).kill_on_drop(true);
+    command.env("TIDEMARK_PORT", server.port.to_string()).env("DO_NOT_TRACK", "1").env("PYTHONDONTWRITEBYTECODE", "1");
+    let output = command.output().await.context("pytest")?;
+    let said = String::from_utf8_lossy(&output.stdout);
+    ensure!(output.status.success() && said.contains("11 passed"), "{said}{}", String::from_utf8_lossy(&output.stderr));
+    Ok(())
 }
 
 async fn node(script: &str) -> Result<()> {

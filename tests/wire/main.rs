@@ -7,6 +7,7 @@
 #[path = "../server/mod.rs"]
 mod server;
 
+mod arrow;
 mod binary;
 mod cancel;
 mod captures;
@@ -19,12 +20,14 @@ mod deprecated;
 mod fingerprint;
 mod hostile;
 mod idle;
+mod lake;
 mod locked;
 mod many;
 mod names;
 mod notify;
 mod parameters;
 mod process;
+mod progress;
 mod psql;
 mod python;
 mod soak;

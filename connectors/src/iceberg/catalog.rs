@@ -26,7 +26,7 @@ pub enum Catalog {
     /// We write the metadata files, and swap one for the next.
     File(CatalogFile),
     /// The server writes them, from updates.
-    Rest(RestCatalog),
+    Rest(Box<RestCatalog>),
 }
 
 /// What a table becomes by a commit.

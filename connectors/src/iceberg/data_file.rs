@@ -1,9 +1,11 @@
-//! Steps to Parquet: one file per month, sorted by (entity key, time).
+//! Steps to Parquet: one file per month or day, sorted by (entity key, time).
 
 use super::{disk, order::Ordered, schema};
 use arrow::{
     array::{ArrayRef, AsArray, RecordBatch},
+    compute::cast,
     datatypes::{DataType, Float32Type, Float64Type, Int32Type},
+    temporal_conversions::date32_to_datetime,
 };
 use iceberg::{
     spec::{DataFile, Literal, Struct, Transform},
@@ -23,12 +25,18 @@ use std::{collections::HashSet, ops::Range};
 use tidemark_engine::seam::{HistoryTable, SeamError, SeamResult};
 use uuid::Uuid;
 
+/// Rows per row group, which is what a writer holds in memory and what a Bloom filter is for: parquet's own number.
+const ROW_GROUP_ROWS: u64 = 1 << 20;
 /// Rows per data page: a lookup of one key reads one page per column, not a row group.
 const PAGE_ROWS: usize = 8192;
 /// A column's dictionary that grows beyond is given up, and the rest is written without one. Enough for what repeats
 /// (8,192 numbers); at the usual megabyte, a column of which every value is another costs twice as much to write and
 /// takes more room (docs/benchmarks.md, "What a step costs in a file").
 const DICTIONARY_BYTES: usize = 64 << 10;
+/// Of files with more rows than a page, key columns have a Bloom filter: where a file has few of the keys and they lie far
+/// apart, bounds say nothing and the filter says that a key is not there. One key in a hundred is looked for in vain: 10
+/// bits for each key, which at two steps a key is a hundredth of the file; parquet folds a filter that was made for more.
+const FALSE_POSITIVES: f64 = 0.01;
 /// Rows that are put together at a time, in order, before they are encoded: a batch of the engine's. Some ten milliseconds of
 /// work, after which others have their turn.
 const GATHERED_ROWS: usize = 1 << 14;
@@ -51,42 +59,47 @@ pub async fn write_steps(
         return Ok(Vec::new());
     }
     let with_nan: HashSet<String> = batches.iter().flat_map(columns_with_nan).collect();
-    let (rows, months) = ordered_by_month(history, batches)?;
+    let transform = schema::partition_transform(history, base.metadata())?;
+    let (rows, partitions) = ordered_by_partition(history, transform, batches)?;
     let what = format!("writing steps of history table \"{}\"", history.name);
-    let mut files = Vec::with_capacity(months.len());
-    for (number, (month, places)) in months.into_iter().enumerate() {
-        let location = new_location(base, month, commit, number);
+    let mut files = Vec::with_capacity(partitions.len());
+    for (number, (partition, places)) in partitions.into_iter().enumerate() {
+        let location = new_location(base, partition, commit, number);
         written.push(location.clone());
-        let mut writer = open_file(base, history, &location, &with_nan).await?;
+        let mut writer = open_file(base, history, &location, places.len() as u64, &with_nan).await?;
         for from in places.clone().step_by(GATHERED_ROWS) {
             let to = places.end.min(from + GATHERED_ROWS);
             let rows = rows.gather(from..to).map_err(SeamError::not_done)?;
             writer.write(&rows).await.map_err(|error| disk::failed(&what, &error))?;
             tokio::task::yield_now().await;
         }
-        files.extend(close_file(base, history, writer, month).await?);
+        files.extend(close_file(base, history, writer, partition).await?);
     }
     Ok(files)
 }
 
 /// Where the `number`th file of a commit goes.
-pub fn new_location(base: &Table, month: i32, commit: Uuid, number: usize) -> String {
-    format!("{}/data/{}/{commit}-{number:05}.parquet", base.metadata().location(), month_folder(month))
+pub fn new_location(base: &Table, partition: i32, commit: Uuid, number: usize) -> String {
+    let by_day =
+        base.metadata().default_partition_spec().fields().iter().any(|field| field.transform == Transform::Day);
+    let folder = if by_day { day_folder(partition) } else { month_folder(partition) };
+    format!("{}/data/{folder}/{commit}-{number:05}.parquet", base.metadata().location())
 }
 
-/// A file for rows of one month, as the table stores them, that come in order. `with_nan`: columns in which a row may
-/// have NaN.
+/// A file for so many rows of one partition, as the table stores them, that come in order. `with_nan`: columns in which a row
+/// may have NaN.
 pub async fn open_file(
     base: &Table,
     history: &HistoryTable,
     location: &str,
+    rows: u64,
     with_nan: &HashSet<String>,
 ) -> SeamResult<ParquetWriter> {
     let failed =
         |error: iceberg::Error| disk::failed(&format!("writing steps of history table \"{}\"", history.name), &error);
     let output = base.file_io().new_output(location).map_err(failed)?;
     let schema = base.metadata().current_schema().clone();
-    ParquetWriterBuilder::new(writer_properties(history, with_nan), schema).build(output).await.map_err(failed)
+    ParquetWriterBuilder::new(writer_properties(history, rows, with_nan), schema).build(output).await.map_err(failed)
 }
 
 /// Ends a file; what a manifest says of it.
@@ -94,14 +107,14 @@ pub async fn close_file(
     base: &Table,
     history: &HistoryTable,
     writer: ParquetWriter,
-    month: i32,
+    partition: i32,
 ) -> SeamResult<Vec<DataFile>> {
     let what = format!("writing steps of history table \"{}\"", history.name);
     let mut files = Vec::new();
     for mut file in writer.close().await.map_err(|error| disk::failed(&what, &error))? {
         // The crate's writers leave the sort order out; readers may trust the order only where it is named.
         let file = file
-            .partition(Struct::from_iter([Some(Literal::int(month))]))
+            .partition(Struct::from_iter([Some(Literal::int(partition))]))
             .partition_spec_id(base.metadata().default_partition_spec_id())
             .sort_order_id(schema::SORT_ORDER_ID as i32)
             .build();
@@ -116,11 +129,24 @@ fn month_folder(month: i32) -> String {
     format!("{:04}-{:02}", 1970 + month.div_euclid(12), month.rem_euclid(12) + 1)
 }
 
-/// A month, counted from January 1970, and its range of rows.
-type MonthRows = (i32, Range<usize>);
+/// `2013-01-31`.
+fn day_folder(day: i32) -> String {
+    match date32_to_datetime(day) {
+        Some(date) => date.format("%Y-%m-%d").to_string(),
+        // Beyond the calendar of the library, so beyond a timestamp too.
+        None => format!("day{day}"),
+    }
+}
 
-/// The rows ordered by (month, key, time), and each month with its places in that order.
-fn ordered_by_month(history: &HistoryTable, batches: Vec<RecordBatch>) -> SeamResult<(Ordered, Vec<MonthRows>)> {
+/// A month or day, counted from January 1970, and its range of rows.
+type PartitionRows = (i32, Range<usize>);
+
+/// The rows ordered by (partition, key, time), and each partition with its places in that order.
+fn ordered_by_partition(
+    history: &HistoryTable,
+    transform: Transform,
+    batches: Vec<RecordBatch>,
+) -> SeamResult<(Ordered, Vec<PartitionRows>)> {
     let column = |batch: &RecordBatch, index: usize| -> SeamResult<ArrayRef> {
         let name = history.schema.field(index).name();
         batch
@@ -128,29 +154,33 @@ fn ordered_by_month(history: &HistoryTable, batches: Vec<RecordBatch>) -> SeamRe
             .cloned()
             .ok_or_else(|| SeamError::NotDone(format!("history table \"{}\" lacks column \"{name}\"", history.name)))
     };
-    let month_of = create_transform_function(&Transform::Month).map_err(SeamError::not_done)?;
-    let month = |batch: &RecordBatch| month_of.transform(column(batch, history.time)?).map_err(SeamError::not_done);
-    let months: Vec<ArrayRef> = batches.iter().map(month).collect::<SeamResult<_>>()?;
+    let partition_of = create_transform_function(&transform).map_err(SeamError::not_done)?;
+    let partition = |batch: &RecordBatch| -> SeamResult<ArrayRef> {
+        let partition = partition_of.transform(column(batch, history.time)?).map_err(SeamError::not_done)?;
+        // A day comes as a date.
+        cast(&partition, &DataType::Int32).map_err(SeamError::not_done)
+    };
+    let partitions: Vec<ArrayRef> = batches.iter().map(partition).collect::<SeamResult<_>>()?;
     let mut by = Vec::with_capacity(batches.len());
-    for (batch, month) in batches.iter().zip(&months) {
-        let mut columns = vec![month.clone()];
+    for (batch, partition) in batches.iter().zip(&partitions) {
+        let mut columns = vec![partition.clone()];
         for index in history.key.iter().chain([&history.time]) {
             columns.push(column(batch, *index)?);
         }
         by.push(columns);
     }
     let rows = Ordered::new(batches, by).map_err(SeamError::not_done)?;
-    let months: Vec<_> = months.iter().map(|months| months.as_primitive::<Int32Type>()).collect();
-    let month_at = |place: usize| {
+    let partitions: Vec<_> = partitions.iter().map(|partition| partition.as_primitive::<Int32Type>()).collect();
+    let partition_at = |place: usize| {
         let (batch, row) = rows.at(place);
-        months[batch].value(row)
+        partitions[batch].value(row)
     };
-    let mut ranges: Vec<MonthRows> = Vec::new();
+    let mut ranges: Vec<PartitionRows> = Vec::new();
     let mut from = 0;
     while from < rows.len() {
-        let month = month_at(from);
-        let end = first_place(from, rows.len(), |place| month_at(place) > month);
-        ranges.push((month, from..end));
+        let partition = partition_at(from);
+        let end = first_place(from, rows.len(), |place| partition_at(place) > partition);
+        ranges.push((partition, from..end));
         from = end;
     }
     Ok((rows, ranges))
@@ -174,7 +204,7 @@ fn columns_with_nan(rows: &RecordBatch) -> HashSet<String> {
     columns.filter(|(_, column)| has_nan(column)).map(|(field, _)| field.name().clone()).collect()
 }
 
-fn writer_properties(history: &HistoryTable, with_nan: &HashSet<String>) -> WriterProperties {
+fn writer_properties(history: &HistoryTable, rows: u64, with_nan: &HashSet<String>) -> WriterProperties {
     let sorting = history.key.iter().chain([&history.time]);
     let sorting = sorting
         .map(|&column| SortingColumn { column_idx: column as i32, descending: false, nulls_first: true })
@@ -185,12 +215,18 @@ fn writer_properties(history: &HistoryTable, with_nan: &HashSet<String>) -> Writ
         // Scans look for pages by key and time; of other columns the bounds of a row group do.
         .set_statistics_enabled(EnabledStatistics::Chunk)
         .set_data_page_row_count_limit(PAGE_ROWS)
+        .set_max_row_group_row_count(Some(ROW_GROUP_ROWS as usize))
         .set_sorting_columns(Some(sorting))
         .set_created_by(concat!("tidemark ", env!("CARGO_PKG_VERSION")).to_string());
     for (index, field) in history.schema.fields().iter().enumerate() {
         let path = || ColumnPath::from(vec![field.name().clone()]);
         if index == history.time || history.key.contains(&index) {
             properties = properties.set_column_statistics_enabled(path(), EnabledStatistics::Page);
+        }
+        if history.key.contains(&index) && rows > PAGE_ROWS as u64 && is_filtered(field.data_type()) {
+            properties = properties
+                .set_column_bloom_filter_fpp(path(), FALSE_POSITIVES)
+                .set_column_bloom_filter_ndv(path(), rows.min(ROW_GROUP_ROWS));
         }
         match field.data_type() {
             // A key's times grow, and hardly one comes twice.
@@ -215,6 +251,11 @@ fn writer_properties(history: &HistoryTable, with_nan: &HashSet<String>) -> Writ
     properties.build()
 }
 
+/// Types of which a reader asks a Bloom filter.
+fn is_filtered(ty: &DataType) -> bool {
+    matches!(ty, DataType::Int32 | DataType::Int64 | DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View)
+}
+
 fn has_nan(column: &ArrayRef) -> bool {
     match column.data_type() {
         DataType::Float32 => column.as_primitive::<Float32Type>().iter().flatten().any(f32::is_nan),
@@ -225,13 +266,15 @@ fn has_nan(column: &ArrayRef) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::month_folder;
+    use super::{day_folder, month_folder};
 
     #[test]
-    fn a_month_has_a_folder_before_1970_too() {
+    fn months_and_days_have_folders_before_1970_too() {
         assert_eq!(month_folder(0), "1970-01");
         assert_eq!(month_folder(-1), "1969-12");
         assert_eq!(month_folder(516), "2013-01");
         assert_eq!(month_folder(527), "2013-12");
+        assert_eq!((day_folder(0).as_str(), day_folder(-1).as_str()), ("1970-01-01", "1969-12-31"));
+        assert_eq!(day_folder(15_706), "2013-01-01");
     }
 }

@@ -2,13 +2,16 @@
 //!
 //! Manifests never change, so each is read once; what a table no longer refers to is forgotten at its next scan.
 
-use super::{disk, place::Place, schema};
+use super::{deletes::Deletes, disk, place::Place, rewrite, schema};
 use datafusion::{
     common::{ColumnStatistics, Statistics, stats::Precision},
     scalar::ScalarValue,
 };
 use iceberg::{
-    spec::{DataContentType, DataFile, DataFileFormat, Datum, ManifestFile, PrimitiveLiteral, PrimitiveType},
+    spec::{
+        DataContentType, DataFile, DataFileFormat, Datum, ManifestContentType, ManifestFile, PrimitiveLiteral,
+        PrimitiveType,
+    },
     table::Table,
 };
 use object_store::path::Path;
@@ -17,15 +20,19 @@ use std::{collections::HashMap, sync::Arc};
 use tidemark_engine::seam::{HistoryTable, SeamError, SeamResult};
 
 /// One data file of a history table.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct StepFile {
     pub path: Path,
     pub bytes: u64,
+    /// The month or day, as in the manifest; `None` where another engine partitioned it otherwise.
+    pub partition: Option<i32>,
     /// Sorted by (key columns, time column).
     pub sorted: bool,
-    /// For key columns and the time column: bounds that hold, marked exact because pruning looks at no others. They
+    /// For the columns that files are pruned by: bounds that hold, marked exact because pruning looks at no others. They
     /// need not be values of the file.
     pub bounds: Arc<Statistics>,
+    /// Rows that another engine has deleted, counted from the file's first, in order.
+    pub deleted: Option<Arc<Vec<u64>>>,
 }
 
 type FilesByManifest = HashMap<String, Arc<Vec<Arc<StepFile>>>>;
@@ -34,6 +41,7 @@ type FilesByManifest = HashMap<String, Arc<Vec<Arc<StepFile>>>>;
 #[derive(Default)]
 pub struct Manifests {
     read: Mutex<HashMap<String, FilesByManifest>>,
+    deletes: Deletes,
 }
 
 impl Manifests {
@@ -48,7 +56,9 @@ impl Manifests {
         let mut known = self.read.lock().get(metadata.location()).cloned().unwrap_or_default();
         let mut current = FilesByManifest::new();
         let mut files = Vec::new();
-        for manifest in list.entries() {
+        let (deleting, adding): (Vec<_>, Vec<_>) =
+            list.entries().iter().partition(|manifest| manifest.content == ManifestContentType::Deletes);
+        for manifest in adding {
             let of_manifest = match known.remove(&manifest.manifest_path) {
                 Some(files) => files,
                 None => Arc::new(read(place, table, history, manifest).await?),
@@ -57,7 +67,10 @@ impl Manifests {
             current.insert(manifest.manifest_path.clone(), of_manifest);
         }
         self.read.lock().insert(metadata.location().to_string(), current);
-        Ok(files)
+        if deleting.is_empty() {
+            return Ok(files);
+        }
+        self.deletes.apply(place, table, history, &deleting, files).await
     }
 
     pub fn forget(&self, table_location: &str) {
@@ -83,8 +96,8 @@ async fn read(
 pub fn step_file(place: &Place, table: &Table, history: &HistoryTable, file: &DataFile) -> SeamResult<StepFile> {
     if file.content_type() != DataContentType::Data || file.file_format() != DataFileFormat::Parquet {
         return Err(SeamError::NotDone(format!(
-            "history table \"{}\" has a {:?} file in format {} that another engine wrote; only Parquet data files can \
-             be read (rewrite the table without delete files)",
+            "history table \"{}\" has a file of {:?} in format {} that another engine wrote; only Parquet data files can \
+             be read (let that engine write it as Parquet)",
             history.name,
             file.content_type(),
             file.file_format()
@@ -93,15 +106,24 @@ pub fn step_file(place: &Place, table: &Table, history: &HistoryTable, file: &Da
     Ok(StepFile {
         path: place.object(file.file_path())?,
         bytes: file.file_size_in_bytes(),
+        partition: rewrite::partition_of(file),
         sorted: file.sort_order_id().is_some_and(|order| i64::from(order) == schema::SORT_ORDER_ID),
         bounds: Arc::new(bounds(table, history, file)?),
+        deleted: None,
     })
+}
+
+/// By which files are pruned: key columns, the time column, and when a step was recorded; none of them is ever NULL.
+pub fn pruning_columns(history: &HistoryTable) -> Vec<usize> {
+    let recorded = history.schema.index_of("_recorded_at").ok();
+    let recorded = recorded.filter(|index| !history.schema.field(*index).is_nullable());
+    history.key.iter().copied().chain([history.time]).chain(recorded).collect()
 }
 
 fn bounds(table: &Table, history: &HistoryTable, file: &DataFile) -> SeamResult<Statistics> {
     let mut statistics = Statistics::new_unknown(&history.schema);
     statistics.num_rows = Precision::Exact(file.record_count() as usize);
-    for &column in history.key.iter().chain([&history.time]) {
+    for column in pruning_columns(history) {
         let field = history.schema.field(column);
         let id = schema::field_id(table.metadata().current_schema(), field.name())?;
         let bound = |bounds: &HashMap<i32, Datum>| {

@@ -4,11 +4,11 @@
 use super::{bucket::Bucket, disk};
 use bytes::Bytes;
 use datafusion::{
-    datasource::physical_plan::{ParquetSource, parquet::CachedParquetFileReaderFactory},
+    error::Result,
     execution::{object_store::ObjectStoreUrl, runtime_env::RuntimeEnv},
 };
 use iceberg::io::{FileIO, FileIOBuilder, LocalFsStorageFactory};
-use object_store::path::Path as ObjectPath;
+use object_store::{ObjectStore, path::Path as ObjectPath};
 use std::{
     collections::HashSet,
     fs, io,
@@ -36,6 +36,17 @@ pub struct Found {
     pub bytes: u64,
     /// When it was written, microseconds; `None` where nobody tells.
     pub modified_us: Option<i64>,
+}
+
+impl Found {
+    fn of(path: &Path, metadata: &fs::Metadata) -> Found {
+        let since = metadata.modified().ok().and_then(|modified| modified.duration_since(UNIX_EPOCH).ok());
+        Found {
+            location: disk::location(path),
+            bytes: metadata.len(),
+            modified_us: since.and_then(|since| i64::try_from(since.as_micros()).ok()),
+        }
+    }
 }
 
 impl Place {
@@ -188,6 +199,26 @@ impl Place {
         }
     }
 
+    /// Those of the files that are there, below the folder. In a bucket it is one listing: asking for each would be more
+    /// requests.
+    pub async fn found(&self, folder: &str, files: &HashSet<String>) -> SeamResult<Vec<Found>> {
+        match self {
+            Place::Folder(_) => {
+                let top = disk::local_path(folder);
+                let paths: HashSet<PathBuf> = files.iter().map(|file| disk::local_path(file)).collect();
+                let below = paths.iter().filter(|path| path.starts_with(&top));
+                // One that is not there is none.
+                Ok(below.filter_map(|path| Some(Found::of(path, &fs::metadata(path).ok()?))).collect())
+            }
+            Place::Bucket(bucket) => {
+                let objects: HashSet<ObjectPath> = files.iter().filter_map(|file| bucket.object(file).ok()).collect();
+                let mut found = self.list(folder).await?;
+                found.retain(|file| bucket.object(&file.location).is_ok_and(|object| objects.contains(&object)));
+                Ok(found)
+            }
+        }
+    }
+
     /// Where DataFusion finds a file.
     pub fn object(&self, location: &str) -> SeamResult<ObjectPath> {
         match self {
@@ -197,19 +228,28 @@ impl Place {
         }
     }
 
-    /// Lets DataFusion read the place's files, by the URL that comes back.
-    pub fn readable(&self, runtime: &RuntimeEnv, source: ParquetSource) -> (ObjectStoreUrl, ParquetSource) {
+    /// Lets DataFusion read the place's files, by the URL that comes back with the store of objects that it names.
+    pub fn readable(&self, runtime: &RuntimeEnv) -> Result<(ObjectStoreUrl, Arc<dyn ObjectStore>)> {
         match self {
-            Place::Folder(_) => (ObjectStoreUrl::local_filesystem(), source),
+            Place::Folder(_) => {
+                let url = ObjectStoreUrl::local_filesystem();
+                let store = runtime.object_store(&url)?;
+                Ok((url, store))
+            }
             Place::Bucket(bucket) => {
                 let url = bucket.registered_as().clone();
-                runtime.register_object_store(url.as_ref(), bucket.store().clone());
-                // Data files never change: a footer is read once, as long as the runtime keeps it.
-                let footers = runtime.cache_manager.get_file_metadata_cache();
-                let reader = CachedParquetFileReaderFactory::new(bucket.store().clone(), footers);
-                let source = source.with_metadata_size_hint(FOOTER_BYTES);
-                (url, source.with_parquet_file_reader_factory(Arc::new(reader)))
+                let store: Arc<dyn ObjectStore> = bucket.store().clone();
+                runtime.register_object_store(url.as_ref(), store.clone());
+                Ok((url, store))
             }
+        }
+    }
+
+    /// What is read of a file's end at first, where every request costs; `None`: as little as there may be.
+    pub fn footer_bytes(&self) -> Option<usize> {
+        match self {
+            Place::Folder(_) => None,
+            Place::Bucket(_) => Some(FOOTER_BYTES),
         }
     }
 }
@@ -233,12 +273,7 @@ fn files_below(folder: &Path, found: &mut Vec<Found>) -> SeamResult<()> {
         } else if kind.is_file() {
             // One that has gone meanwhile is none.
             let Ok(metadata) = entry.metadata() else { continue };
-            let since = metadata.modified().ok().and_then(|modified| modified.duration_since(UNIX_EPOCH).ok());
-            found.push(Found {
-                location: disk::location(&entry.path()),
-                bytes: metadata.len(),
-                modified_us: since.and_then(|since| i64::try_from(since.as_micros()).ok()),
-            });
+            found.push(Found::of(&entry.path(), &metadata));
         }
     }
     Ok(())

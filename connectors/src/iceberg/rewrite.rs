@@ -1,4 +1,4 @@
-//! `optimize`: the small files of a month become large ones, in the same order.
+//! `compact`: the small files of a partition (a month, or a day) become large ones, in the same order.
 //!
 //! The crate cannot rewrite (docs/decisions/0016): manifest, manifest list and snapshot are made here of its public
 //! parts, and become current by the same compare-and-set as an append. In order: data files, manifest, manifest list,
@@ -6,13 +6,12 @@
 //! The replaced files stay, held by a tag on the snapshot before, until `vacuum` finds them old enough.
 
 use super::{
-    IcebergHistory,
-    catalog::Next,
-    commit, data_file, disk,
+    IcebergHistory, catalog, commit, data_file, disk, fold,
     manifest::{self, StepFile},
     place::Place,
     provider::HistorySnapshot,
-    schema,
+    readers::Lease,
+    schema, survey,
 };
 use arrow::datatypes::DataType;
 use datafusion::{
@@ -25,8 +24,9 @@ use futures::StreamExt;
 use iceberg::{
     Error, ErrorKind, Result,
     spec::{
-        DataFile, Literal, MAIN_BRANCH, ManifestListWriter, ManifestWriterBuilder, Operation, PrimitiveLiteral,
-        Snapshot, SnapshotReference, SnapshotRetention, Summary, TableMetadataBuildResult,
+        DataFile, Literal, MAIN_BRANCH, ManifestContentType, ManifestFile, ManifestListWriter, Operation,
+        PrimitiveLiteral, Snapshot, SnapshotRef, SnapshotReference, SnapshotRetention, Summary,
+        TableMetadataBuildResult,
     },
     table::Table,
     writer::file_writer::FileWriter,
@@ -35,14 +35,9 @@ use std::{
     collections::{BTreeMap, HashMap, HashSet},
     sync::Arc,
 };
-use tidemark_engine::seam::{HistoryTable, Rewritten, SeamError, SeamResult};
+use tidemark_engine::seam::{Effort, HistoryTable, Rewritten, SeamError, SeamResult};
 use uuid::Uuid;
 
-/// Files grow to about this: large enough that a scan spends its time on rows and not on opening files, small enough to
-/// be written again.
-const TARGET_BYTES: u64 = 128 << 20;
-/// Files below this are written together. Half the target: two of them are at most one good file.
-const SMALL_BYTES: u64 = TARGET_BYTES / 2;
 /// Files merged at once: each is open, with a batch of its rows in memory.
 const MERGED_AT_ONCE: usize = 64;
 /// Another engine may commit between our reading of the table and our commit this often before we give up.
@@ -56,17 +51,18 @@ struct Live {
     steps: Arc<StepFile>,
 }
 
-/// Small files of one month that become one.
+/// Small files of one partition that become one.
 struct Bin {
-    month: i32,
+    partition: i32,
     files: Vec<Live>,
 }
 
-pub async fn optimize(store: &IcebergHistory, history: &HistoryTable) -> SeamResult<Rewritten> {
+pub async fn compact(store: &IcebergHistory, history: &HistoryTable, effort: &Effort) -> SeamResult<Rewritten> {
     let _maintaining = store.maintaining.lock().await;
     let mut done = Rewritten::default();
     let mut made: HashSet<String> = HashSet::new();
     let mut found: Option<HashSet<String>> = None;
+    let mut bytes_left = effort.bytes_max;
     // What a pass makes may still be small. Every pass leaves fewer of the files that the first one found, so it ends:
     // what is appended meanwhile waits for the next time.
     loop {
@@ -75,7 +71,7 @@ pub async fn optimize(store: &IcebergHistory, history: &HistoryTable) -> SeamRes
         let paths = || live.iter().map(|(_, live)| live.file.file_path().to_string()).collect();
         let first = found.get_or_insert_with(paths);
         live.retain(|(_, live)| first.contains(live.file.file_path()) || made.contains(live.file.file_path()));
-        let bins = bins(live);
+        let bins = within(bins(live, effort), &mut bytes_left);
         if bins.is_empty() {
             return Ok(done);
         }
@@ -107,7 +103,7 @@ pub async fn optimize(store: &IcebergHistory, history: &HistoryTable) -> SeamRes
     }
 }
 
-/// The live files with the month each belongs to; those that another engine partitioned otherwise are left alone.
+/// The live files with the partition each belongs to; those that another engine partitioned otherwise are left alone.
 async fn live_files(place: &Place, base: &Table, history: &HistoryTable) -> SeamResult<Vec<(i32, Live)>> {
     let failed = |error: Error| disk::failed(&format!("reading history table \"{}\"", history.name), &error);
     let metadata = base.metadata();
@@ -115,40 +111,64 @@ async fn live_files(place: &Place, base: &Table, history: &HistoryTable) -> Seam
     let list = base.manifest_list_reader(snapshot).load().await.map_err(failed)?;
     let mut live = Vec::new();
     for manifest in list.entries() {
+        if manifest.content == ManifestContentType::Deletes {
+            return Err(SeamError::NotDone(format!(
+                "history table \"{}\" has delete files of another engine: they are applied when it is read, and its files are \
+                 written together again when that engine has written its deletes into them",
+                history.name
+            )));
+        }
         let entries = manifest.load_manifest(base.file_io()).await.map_err(failed)?;
         for entry in entries.entries().iter().filter(|entry| entry.is_alive()) {
             let file = entry.data_file();
             // Whatever cannot be read is refused before anything is written.
             let steps = Arc::new(manifest::step_file(place, base, history, file)?);
-            let month = match file.partition().fields() {
-                [Some(Literal::Primitive(PrimitiveLiteral::Int(month)))] => *month,
-                _ => continue,
-            };
+            let Some(partition) = partition_of(file) else { continue };
             if manifest.partition_spec_id == metadata.default_partition_spec_id() {
-                live.push((month, Live { file: file.clone(), steps }));
+                live.push((partition, Live { file: file.clone(), steps }));
             }
         }
     }
     Ok(live)
 }
 
-/// Small files of the same month by twos and more, the smallest first.
-fn bins(live: Vec<(i32, Live)>) -> Vec<Bin> {
-    let mut months: BTreeMap<i32, Vec<Live>> = BTreeMap::new();
-    for (month, live) in live {
-        if live.file.file_size_in_bytes() < SMALL_BYTES {
-            months.entry(month).or_default().push(live);
+/// The month, or day, of a data file, counted from January 1970; `None` where it is partitioned otherwise.
+pub fn partition_of(file: &DataFile) -> Option<i32> {
+    match file.partition().fields() {
+        [Some(Literal::Primitive(PrimitiveLiteral::Int(partition)))] => Some(*partition),
+        _ => None,
+    }
+}
+
+/// As many of them as may be read and written, at least one where anything may.
+fn within(bins: Vec<Bin>, bytes_left: &mut u64) -> Vec<Bin> {
+    let is_within = |bin: &Bin| {
+        let may = *bytes_left > 0;
+        *bytes_left = bytes_left.saturating_sub(bin.files.iter().map(|live| live.file.file_size_in_bytes()).sum());
+        may
+    };
+    bins.into_iter().take_while(is_within).collect()
+}
+
+/// Small files of the same partition by twos and more, the smallest first.
+fn bins(live: Vec<(i32, Live)>, effort: &Effort) -> Vec<Bin> {
+    let mut partitions: BTreeMap<i32, Vec<Live>> = BTreeMap::new();
+    for (partition, live) in live {
+        if survey::is_small(effort, live.file.file_size_in_bytes()) {
+            partitions.entry(partition).or_default().push(live);
         }
     }
     let mut bins = Vec::new();
-    for (month, mut files) in months {
+    for (partition, mut files) in partitions {
         files.sort_by_key(|live| (live.file.file_size_in_bytes(), live.file.file_path().to_string()));
-        let mut bin = Bin { month, files: Vec::new() };
+        let sizes: Vec<u64> = files.iter().map(|live| live.file.file_size_in_bytes()).collect();
+        files.truncate(survey::together(effort, &sizes));
+        let mut bin = Bin { partition, files: Vec::new() };
         let mut bytes = 0;
         for live in files {
             let more = live.file.file_size_in_bytes();
-            if bin.files.len() == MERGED_AT_ONCE || bytes + more > TARGET_BYTES {
-                bins.push(std::mem::replace(&mut bin, Bin { month, files: Vec::new() }));
+            if bin.files.len() == MERGED_AT_ONCE || bytes + more > effort.target_bytes {
+                bins.push(std::mem::replace(&mut bin, Bin { partition, files: Vec::new() }));
                 bytes = 0;
             }
             bytes += more;
@@ -171,7 +191,7 @@ async fn replace(
 ) -> SeamResult<Vec<DataFile>> {
     let mut added = Vec::new();
     for (number, bin) in bins.iter().enumerate() {
-        let location = data_file::new_location(base, bin.month, id, number);
+        let location = data_file::new_location(base, bin.partition, id, number);
         written.push(location.clone());
         added.extend(merge(&store.place, base, history, bin, &location).await?);
     }
@@ -181,11 +201,27 @@ async fn replace(
     let _committing = store.committing.write().await;
     let replaced: HashSet<String> =
         bins.iter().flat_map(|bin| &bin.files).map(|live| live.file.file_path().to_string()).collect();
+    commit_on_top(store, history, Next::Replaced { replaced: &replaced, added: &added }, id).await?;
+    Ok(added)
+}
+
+/// What the next snapshot is.
+#[derive(Clone, Copy)]
+pub enum Next<'a> {
+    /// These files, by location, gone and those in their place.
+    Replaced { replaced: &'a HashSet<String>, added: &'a [DataFile] },
+    /// The same files in fewer manifests.
+    Folded,
+}
+
+/// Commits on top of what is current, however often another engine gets there first. Appends of this process are held off
+/// by the caller.
+pub async fn commit_on_top(store: &IcebergHistory, history: &HistoryTable, next: Next<'_>, id: Uuid) -> SeamResult<()> {
     let mut attempt = 1;
     loop {
         let base = store.load_own(history).await?;
-        match commit_replaced(store, history, &base, &replaced, &added, id, attempt).await {
-            Ok(()) => return Ok(added),
+        match commit_next(store, history, &base, next, id, attempt).await {
+            Ok(()) => return Ok(()),
             Err(error @ SeamError::Unknown(_)) => return Err(error),
             Err(error) => {
                 store.place.discard_commit(base.metadata().location(), id).await;
@@ -221,7 +257,8 @@ async fn merge(
         }
     }
     let mut rows = in_order(place, history, bin).await.map_err(failed)?;
-    let mut writer = data_file::open_file(base, history, location, &with_nan).await?;
+    let expected: u64 = bin.files.iter().map(|live| live.file.record_count()).sum();
+    let mut writer = data_file::open_file(base, history, location, expected, &with_nan).await?;
     let mut count = 0;
     while let Some(batch) = rows.next().await {
         let batch = batch.map_err(failed)?;
@@ -231,8 +268,7 @@ async fn merge(
             writer.write(&batch).await.map_err(|error| disk::failed(&what, &error))?;
         }
     }
-    let files = data_file::close_file(base, history, writer, bin.month).await?;
-    let expected: u64 = bin.files.iter().map(|live| live.file.record_count()).sum();
+    let files = data_file::close_file(base, history, writer, bin.partition).await?;
     if count != expected {
         return Err(SeamError::NotDone(format!(
             "{what}: its files have {count} rows and its manifests say {expected}; nothing was changed"
@@ -253,16 +289,17 @@ async fn in_order(
     let context = SessionContext::new_with_config(config);
     let columns = history.key.iter().chain([&history.time]).map(|&column| history.schema.field(column).name());
     let order = columns.map(|name| ident(name.as_str()).sort(true, false)).collect();
-    let table = context.read_table(Arc::new(HistorySnapshot::new(history.clone(), files, place.clone())))?;
+    // Maintenance alone removes files, and this is what it does just now.
+    let table = HistorySnapshot::new(history.clone(), Lease::of_own(files), place.clone());
+    let table = context.read_table(Arc::new(table))?;
     table.sort(order)?.execute_stream().await
 }
 
-async fn commit_replaced(
+async fn commit_next(
     store: &IcebergHistory,
     history: &HistoryTable,
     base: &Table,
-    replaced: &HashSet<String>,
-    added: &[DataFile],
+    next: Next<'_>,
     id: Uuid,
     attempt: usize,
 ) -> SeamResult<()> {
@@ -273,11 +310,11 @@ async fn commit_replaced(
     }
     let now_ms = store.clock.now_us() / 1000;
     let name = format!("{id}-{attempt}");
-    let staged = stage(base, replaced, added, &name, snapshot_id, now_ms).await.map_err(failed)?;
+    let staged = stage(base, next, &name, snapshot_id, now_ms).await.map_err(failed)?;
     store.place.settle(base.metadata().location(), &[], id).await?;
     let from = base.metadata_location_result().map_err(failed)?;
     let location = commit::next_location(from, &staged.metadata).map_err(failed)?;
-    let next = Next { metadata: staged.metadata, location, updates: staged.changes, ahead_ms: 0 };
+    let next = catalog::Next { metadata: staged.metadata, location, updates: staged.changes, ahead_ms: 0 };
     store.catalog.commit(&store.place, &history.name, base, &next).await?;
     commit::discard_expired(&store.catalog, &store.place, base, &next.metadata).await;
     Ok(())
@@ -287,25 +324,67 @@ fn random_snapshot_id(store: &IcebergHistory) -> i64 {
     (store.clock.random() >> 1) as i64
 }
 
-/// The metadata with the files replaced; its manifest and manifest list are written, with `name` in their names.
+fn moved() -> Error {
+    Error::new(ErrorKind::DataInvalid, "another engine replaced its files meanwhile: run it again")
+}
+
+/// The metadata with the next snapshot; its manifests and manifest list are written, with `name` in their names.
 async fn stage(
     base: &Table,
-    replaced: &HashSet<String>,
-    added: &[DataFile],
+    next: Next<'_>,
     name: &str,
     snapshot_id: i64,
     now_ms: i64,
 ) -> Result<TableMetadataBuildResult> {
-    let moved = || Error::new(ErrorKind::DataInvalid, "another engine replaced its files meanwhile: run it again");
     let metadata = base.metadata();
     let parent = metadata.current_snapshot().ok_or_else(moved)?;
     let folder = format!("{}/metadata", metadata.location());
     let sequence = metadata.next_sequence_number();
+    let (manifests, counts) = match next {
+        Next::Replaced { replaced, added } => {
+            let (manifests, found) = replacing(base, parent, replaced, added, (&folder, name, snapshot_id)).await?;
+            let bytes_added = added.iter().map(DataFile::file_size_in_bytes).sum();
+            (manifests, [(added.len() as u64, bytes_added), (replaced.len() as u64, found)])
+        }
+        Next::Folded => (fold::folded(base, parent, &folder, name, snapshot_id).await?, [(0, 0); 2]),
+    };
 
-    let output = base.file_io().new_output(format!("{folder}/{name}-m0.avro"))?;
-    let spec = metadata.default_partition_spec().as_ref().clone();
-    let schema = metadata.current_schema().clone();
-    let mut writer = ManifestWriterBuilder::new(output, Some(snapshot_id), schema, spec).build_v2_data();
+    let list_location = format!("{folder}/snap-{snapshot_id}-{name}.avro");
+    let output = base.file_io().new_output(&list_location)?.writer().await?;
+    let mut list = ManifestListWriter::v2(output, snapshot_id, Some(parent.snapshot_id()), sequence);
+    list.add_manifests(manifests.into_iter())?;
+    list.close().await?;
+
+    let summary = summary(&parent.summary().additional_properties, counts[0], counts[1]);
+    let snapshot = Snapshot::builder()
+        .with_snapshot_id(snapshot_id)
+        .with_parent_snapshot_id(Some(parent.snapshot_id()))
+        .with_sequence_number(sequence)
+        // Times of snapshots do not go back, whatever the clock does.
+        .with_timestamp_ms(now_ms.max(parent.timestamp_ms()).max(metadata.last_updated_ms()))
+        .with_manifest_list(list_location)
+        .with_summary(summary)
+        .with_schema_id(metadata.current_schema_id())
+        .build();
+    let from = base.metadata_location_result()?.to_string();
+    let mut builder = metadata.clone().into_builder(Some(from));
+    if matches!(next, Next::Replaced { .. }) {
+        let hold = SnapshotReference::new(parent.snapshot_id(), SnapshotRetention::Tag { max_ref_age_ms: None });
+        builder = builder.set_ref(&format!("{BEFORE_REWRITE}{}", parent.sequence_number()), hold)?;
+    }
+    builder.set_branch_snapshot(snapshot, MAIN_BRANCH)?.build()
+}
+
+/// The manifests with the files replaced, and the bytes of those that were; a new one is named by (folder, name, snapshot).
+async fn replacing(
+    base: &Table,
+    parent: &SnapshotRef,
+    replaced: &HashSet<String>,
+    added: &[DataFile],
+    (folder, name, snapshot_id): (&str, &str, i64),
+) -> Result<(Vec<ManifestFile>, u64)> {
+    let sequence = base.metadata().next_sequence_number();
+    let mut writer = fold::writer(base, folder, &format!("{name}-m0"), snapshot_id)?;
     for file in added {
         writer.add_file(file.clone(), sequence)?;
     }
@@ -313,6 +392,10 @@ async fn stage(
     let mut manifests = Vec::new();
     let mut found = HashMap::new();
     for manifest in list.entries() {
+        // Rows that were deleted since the files were read would come back with the files in their place.
+        if manifest.content == ManifestContentType::Deletes {
+            return Err(moved());
+        }
         let read = manifest.load_manifest(base.file_io()).await?;
         let live: Vec<_> = read.entries().iter().filter(|entry| entry.is_alive()).collect();
         if !live.iter().any(|entry| replaced.contains(entry.file_path())) {
@@ -338,32 +421,7 @@ async fn stage(
         return Err(moved());
     }
     manifests.push(writer.write_manifest_file().await?);
-
-    let list_location = format!("{folder}/snap-{snapshot_id}-{name}.avro");
-    let output = base.file_io().new_output(&list_location)?.writer().await?;
-    let mut list = ManifestListWriter::v2(output, snapshot_id, Some(parent.snapshot_id()), sequence);
-    list.add_manifests(manifests.into_iter())?;
-    list.close().await?;
-
-    let bytes_added = added.iter().map(DataFile::file_size_in_bytes).sum();
-    let bytes_removed = found.values().sum();
-    let before = &parent.summary().additional_properties;
-    let summary = summary(before, (added.len() as u64, bytes_added), (found.len() as u64, bytes_removed));
-    let snapshot = Snapshot::builder()
-        .with_snapshot_id(snapshot_id)
-        .with_parent_snapshot_id(Some(parent.snapshot_id()))
-        .with_sequence_number(sequence)
-        // Times of snapshots do not go back, whatever the clock does.
-        .with_timestamp_ms(now_ms.max(parent.timestamp_ms()).max(metadata.last_updated_ms()))
-        .with_manifest_list(list_location)
-        .with_summary(summary)
-        .with_schema_id(metadata.current_schema_id())
-        .build();
-    let hold = SnapshotReference::new(parent.snapshot_id(), SnapshotRetention::Tag { max_ref_age_ms: None });
-    let from = base.metadata_location_result()?.to_string();
-    let builder = metadata.clone().into_builder(Some(from));
-    let builder = builder.set_ref(&format!("{BEFORE_REWRITE}{}", parent.sequence_number()), hold)?;
-    builder.set_branch_snapshot(snapshot, MAIN_BRANCH)?.build()
+    Ok((manifests, found.into_values().sum()))
 }
 
 /// What the snapshot says of itself; each pair is files and bytes. Totals that the one before lacks are left out.

@@ -18,11 +18,11 @@ use iceberg::{
     arrow::schema_to_arrow_schema,
     spec::{
         ListType, NestedField, NestedFieldRef, NullOrder, PrimitiveType, Schema, SortDirection, SortField, SortOrder,
-        Transform, Type, UnboundPartitionField, UnboundPartitionSpec,
+        TableMetadata, Transform, Type, UnboundPartitionField, UnboundPartitionSpec,
     },
 };
 use std::sync::Arc;
-use tidemark_engine::seam::{HistoryTable, SeamError, SeamResult};
+use tidemark_engine::seam::{HistoryPartition, HistoryTable, SeamError, SeamResult};
 
 /// The id of the sort order (entity key, time) of every history table.
 pub const SORT_ORDER_ID: i64 = 1;
@@ -95,11 +95,14 @@ fn storage_note(field: &Field) -> &'static str {
     }
 }
 
-/// Months (UTC) of the time column.
+/// Months or days (UTC) of the time column.
 pub fn partition_spec(table: &HistoryTable, schema: &Schema) -> SeamResult<UnboundPartitionSpec> {
     let time = table.schema.field(table.time).name();
     // A partition field shares the name space of the columns.
-    let mut name = format!("{time}_month");
+    let (mut name, transform) = match table.partition {
+        HistoryPartition::Month => (format!("{time}_month"), Transform::Month),
+        HistoryPartition::Day => (format!("{time}_day"), Transform::Day),
+    };
     while schema.field_by_name(&name).is_some() {
         name.push('_');
     }
@@ -107,7 +110,7 @@ pub fn partition_spec(table: &HistoryTable, schema: &Schema) -> SeamResult<Unbou
         .source_id(field_id(schema, time)?)
         .field_id(FIRST_PARTITION_FIELD_ID)
         .name(name)
-        .transform(Transform::Month)
+        .transform(transform)
         .build();
     let spec = UnboundPartitionSpec::builder().add_partition_fields([field]).map_err(|error| refused(table, error))?;
     Ok(spec.build())
@@ -128,6 +131,22 @@ pub fn sort_order(table: &HistoryTable, schema: &Schema) -> SeamResult<SortOrder
         );
     }
     order.build(schema).map_err(|error| refused(table, error))
+}
+
+/// What the steps of a table are partitioned by: the time column's month, or its day.
+pub fn partition_transform(table: &HistoryTable, metadata: &TableMetadata) -> SeamResult<Transform> {
+    let time = field_id(metadata.current_schema(), table.schema.field(table.time).name())?;
+    match metadata.default_partition_spec().fields() {
+        [field] if field.source_id == time && matches!(field.transform, Transform::Month | Transform::Day) => {
+            Ok(field.transform)
+        }
+        _ => Err(SeamError::NotDone(format!(
+            "history table \"{}\" is not partitioned by month or day of \"{}\": another engine has changed that, and \
+             has to change it back",
+            table.name,
+            table.schema.field(table.time).name()
+        ))),
+    }
 }
 
 pub fn field_id(schema: &Schema, column: &str) -> SeamResult<i32> {

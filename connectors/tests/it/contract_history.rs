@@ -18,7 +18,7 @@ use std::{
 };
 use tidemark_catalog::{ObjectId, SqlType};
 use tidemark_connectors::iceberg::IcebergHistory;
-use tidemark_engine::seam::{CommitTag, HistoryStore, HistoryTable, Positions, SeamError};
+use tidemark_engine::seam::{CommitTag, HistoryPartition, HistoryStore, HistoryTable, Positions, SeamError};
 
 pub const HOUR: i64 = 3_600_000_000;
 pub const DAY: i64 = 24 * HOUR;
@@ -38,7 +38,8 @@ pub fn flights(name: &str, view: u32) -> HistoryTable {
     ];
     let comments = ["airport", "", "mean delay, minutes", "", "", "", ""].map(String::from).to_vec();
     let schema = Arc::new(Schema::new(fields));
-    HistoryTable { view: ObjectId(view), name: name.to_string(), schema, key: vec![0], time: 1, comments }
+    let partition = HistoryPartition::Month;
+    HistoryTable { view: ObjectId(view), name: name.to_string(), schema, key: vec![0], time: 1, comments, partition }
 }
 
 /// One step per (origin, instant); the delay is a function of both.
@@ -367,6 +368,7 @@ fn every_type() -> (HistoryTable, RecordBatch) {
         key: vec![0, 1],
         time: 2,
         schema: schema.clone(),
+        partition: HistoryPartition::Month,
     };
     // Four rows of values, then four of NULLs.
     let rows = 8;
@@ -631,13 +633,22 @@ async fn pyiceberg_and_duckdb_read_the_rows_that_we_read_and_join_them_alike() {
     let rows = scan(&store, &table).await;
     let origins = rows["origin"].as_string::<i32>();
     let expected: String = (0..180).map(|row| format!("{},{}\n", origins.value(row), printed(&rows, row))).collect();
+    let daily_expected = expected.clone();
     let header = "origin,ts,delay_1h,departures_1h,_op,_event_time,_recorded_at\n";
     assert_eq!(read(&["delays", "origin", "ts"]), header.to_string() + &expected);
-    // And the same when its files were written together, and what they were is gone.
+    // And the same when its manifests are one, and its files were written together, and what they were is gone.
+    assert_eq!(store.fold_manifests(&table).await.unwrap().manifests_after, 1);
+    assert_eq!(read(&["delays", "origin", "ts"]), header.to_string() + &expected);
     assert_eq!(store.optimize(&table).await.unwrap().files_after, 3);
     assert_eq!(read(&["delays", "origin", "ts"]), header.to_string() + &expected);
     assert!(store.vacuum(&table, i64::MAX).await.unwrap().files > 0);
     assert_eq!(read(&["delays", "origin", "ts"]), header.to_string() + &expected);
+
+    // By day it is the same rows.
+    let daily = HistoryTable { partition: HistoryPartition::Day, ..flights("daily", 16401) };
+    store.create(&daily).await.unwrap();
+    store.append(&daily, vec![rows.slice(0, 100), rows.slice(100, 80)], &tag(1, 1)).await.unwrap();
+    assert_eq!(read(&["daily", "origin", "ts"]), header.to_string() + &daily_expected);
 
     // The row that was current: a nested loop here, ASOF LEFT JOIN there.
     let asked: Vec<(&str, i64)> = (0..40)

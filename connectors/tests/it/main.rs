@@ -13,9 +13,12 @@ mod contract_redis;
 mod contract_source;
 mod contract_state;
 mod engine_faults;
+mod files_iceberg;
 mod history_bucket;
 mod history_maintenance;
+mod history_pruning;
 mod history_rest;
+mod history_schemas;
 #[path = "../../../tests/http_proxy/mod.rs"]
 mod http_proxy;
 #[path = "../../../tests/redis_server/mod.rs"]

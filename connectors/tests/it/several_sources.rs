@@ -228,7 +228,7 @@ impl World {
 
 /// Rows of three numbers and a minute.
 async fn ingest(engine: &Engine, id: ObjectId, rows: &[([i64; 3], i64)]) {
-    let schema = engine.source(id).expect("it runs").schema.clone();
+    let schema = engine.source(id).expect("it runs").schema();
     let ints = |i: usize| Arc::new(Int64Array::from_iter_values(rows.iter().map(|(ints, _)| ints[i]))) as ArrayRef;
     let times = rows.iter().map(|(_, minute)| START_US + minute * MINUTE_US);
     let times = Arc::new(TimestampMicrosecondArray::from_iter_values(times).with_timezone(UTC));

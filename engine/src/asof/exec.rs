@@ -1,45 +1,49 @@
-//! The physical operator.
+//! The physical operator: one left side, and as many right sides as are joined to it.
 //!
-//! Distribution: the left side comes as one partition and its order is the output's; the right side comes in as many
-//! partitions as it likes, each read by a task of its own (DataFusion's, aborted with the stream), all competing for
-//! the same slots. Which row wins does not depend on who came first, so neither does the result. There is no spill:
-//! beyond the memory pool's limit the join fails with the pool's error.
+//! Distribution: the left side comes as one partition and its order is the output's; every right side comes in as many
+//! partitions as it likes. The right sides are opened when the labels are known, with a filter of what these can use
+//! (`prune.rs`); how it runs is in `run.rs`.
 
+use super::counts::{Counts, Matches, suffix};
 use super::known::Known;
-use super::labels::{Labels, NONE, times};
-use super::winners::{Offer, Winners};
-use arrow::array::{AsArray, BooleanArray, RecordBatch, UInt32Array};
-use arrow::compute::{cast, take_record_batch};
-use arrow::datatypes::{DataType, Field, Fields, Schema, SchemaRef};
-use datafusion::common::runtime::JoinSet;
-use datafusion::common::{exec_datafusion_err, internal_err};
+use super::labels::LeftSide;
+use super::memory::Memory;
+use super::prune;
+use super::run::{self, Join, Run};
+use arrow::datatypes::{Field, Fields, Schema, SchemaRef};
+use datafusion::common::internal_err;
+use datafusion::config::ConfigOptions;
 use datafusion::error::Result;
-use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
+use datafusion::physical_expr::expressions::{DynamicFilterPhysicalExpr, lit};
 use datafusion::physical_expr::{Distribution, EquivalenceProperties, Partitioning};
 use datafusion::physical_plan::coop::cooperative;
 use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType, SchedulingType};
-use datafusion::physical_plan::metrics::{BaselineMetrics, Count, ExecutionPlanMetricsSet, MetricBuilder, MetricsSet};
+use datafusion::physical_plan::filter_pushdown::{
+    ChildFilterDescription, ChildPushdownResult, FilterDescription, FilterPushdownPhase, FilterPushdownPropagation,
+};
+use datafusion::physical_plan::metrics::{
+    BaselineMetrics, ExecutionPlanMetricsSet, MetricBuilder, MetricsSet, SpillMetrics,
+};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{
     DisplayAs, DisplayFormatType, ExecutionPlan, ExecutionPlanProperties, PhysicalExpr, PlanProperties,
 };
 use futures::{StreamExt, TryStreamExt};
-use parking_lot::Mutex;
+use std::any::Any;
 use std::fmt;
 use std::sync::Arc;
 use tidemark_planner::asof::{AsofKind, AsofOp, Tolerance};
 
 type Expr = Arc<dyn PhysicalExpr>;
 
-/// The join's condition over the columns of its two inputs; see `AsofNode` for the meaning.
+/// A join's condition over the columns of its two inputs; see `AsofNode` for the meaning.
 #[derive(Debug, Clone)]
 pub struct Condition {
     pub kind: AsofKind,
     pub op: AsofOp,
-    pub left_keys: Vec<Expr>,
+    pub left: LeftSide,
     pub right_keys: Vec<Expr>,
-    pub left_time: Expr,
     pub right_time: Expr,
     pub ties: Vec<Expr>,
     pub tolerance: Option<Tolerance>,
@@ -51,29 +55,40 @@ pub struct Condition {
     pub known: Option<Known>,
 }
 
-/// What has become of the labels so far.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Matches {
-    /// The relation on the right.
-    pub name: String,
-    pub matched: usize,
-    pub unmatched: usize,
-    /// At or above the frontier, where [`super::Finality`] says that there is one.
-    pub provisional: usize,
+/// One right side.
+#[derive(Debug, Clone)]
+pub struct Right {
+    pub plan: Arc<dyn ExecutionPlan>,
+    pub condition: Arc<Condition>,
+    /// What its scan was told to ask for, when the labels are known.
+    filter: Option<Arc<DynamicFilterPhysicalExpr>>,
+}
+
+impl Right {
+    pub fn new(plan: Arc<dyn ExecutionPlan>, condition: Condition) -> Right {
+        Right { plan, condition: Arc::new(condition), filter: None }
+    }
 }
 
 #[derive(Debug)]
 pub struct AsofJoinExec {
     left: Arc<dyn ExecutionPlan>,
-    right: Arc<dyn ExecutionPlan>,
-    condition: Arc<Condition>,
+    /// All but the last are LEFT joins: every label goes to each of them.
+    rights: Vec<Right>,
+    /// The columns after each of them.
+    schemas: Vec<SchemaRef>,
     properties: Arc<PlanProperties>,
     metrics: ExecutionPlanMetricsSet,
 }
 
 impl AsofJoinExec {
-    pub fn try_new(left: Arc<dyn ExecutionPlan>, right: Arc<dyn ExecutionPlan>, condition: Condition) -> Result<Self> {
-        let schema = output_schema(&left.schema(), &right.schema(), condition.kind);
+    pub fn try_new(left: Arc<dyn ExecutionPlan>, rights: Vec<Right>) -> Result<Self> {
+        let mut schemas: Vec<SchemaRef> = vec![];
+        for right in &rights {
+            let before = schemas.last().cloned().unwrap_or_else(|| left.schema());
+            schemas.push(output_schema(&before, &right.plan.schema(), right.condition.kind));
+        }
+        let Some(schema) = schemas.last().cloned() else { return internal_err!("an ASOF JOIN without a right side") };
         // The left columns come first and their rows stay in order.
         let orderings = left.equivalence_properties().oeq_class().iter().cloned();
         let equivalences = EquivalenceProperties::new_with_orderings(schema, orderings);
@@ -84,27 +99,41 @@ impl AsofJoinExec {
             Boundedness::Bounded,
         )
         .with_scheduling_type(SchedulingType::Cooperative);
-        Ok(AsofJoinExec {
-            left,
-            right,
-            condition: Arc::new(condition),
-            properties: Arc::new(properties),
-            metrics: ExecutionPlanMetricsSet::new(),
-        })
+        let (properties, metrics) = (Arc::new(properties), ExecutionPlanMetricsSet::new());
+        Ok(AsofJoinExec { left, rights, schemas, properties, metrics })
     }
-}
 
-impl AsofJoinExec {
-    /// Over all executions.
-    pub fn matches(&self) -> Matches {
+    pub fn left(&self) -> &Arc<dyn ExecutionPlan> {
+        &self.left
+    }
+
+    pub fn rights(&self) -> &[Right] {
+        &self.rights
+    }
+
+    /// Of each of its joins, the first of the query first; over all executions.
+    pub fn matches(&self) -> Vec<Matches> {
         let metrics = self.metrics.clone_inner();
-        let count = |name: &str| metrics.sum_by_name(name).map_or(0, |value| value.as_usize());
-        Matches {
-            name: self.condition.right.clone(),
-            matched: count("matched"),
-            unmatched: count("unmatched"),
-            provisional: count("provisional"),
-        }
+        let rights = self.rights.iter().enumerate();
+        rights.map(|(at, right)| Matches::of(&metrics, &right.condition, &self.suffix(at))).collect()
+    }
+
+    fn suffix(&self, at: usize) -> String {
+        suffix(at, self.rights.len(), &self.rights[at].condition)
+    }
+
+    fn joins(&self) -> impl Iterator<Item = Arc<Join>> {
+        self.rights.iter().enumerate().map(|(at, right)| {
+            let left = if at == 0 { self.left.schema() } else { self.schemas[at - 1].clone() };
+            Arc::new(Join {
+                plan: right.plan.clone(),
+                condition: right.condition.clone(),
+                filter: right.filter.clone(),
+                counts: Counts::new(&self.metrics, &right.condition, &right.plan.schema(), &self.suffix(at)),
+                left,
+                schema: self.schemas[at].clone(),
+            })
+        })
     }
 }
 
@@ -119,18 +148,26 @@ fn output_schema(left: &Schema, right: &Schema, kind: AsofKind) -> SchemaRef {
     Arc::new(Schema::new_with_metadata(fields, metadata))
 }
 
+/// Whether only so many rows of something are read: left out by a filter, they would make room for others.
+fn is_limited(plan: &Arc<dyn ExecutionPlan>) -> bool {
+    plan.fetch().is_some() || plan.children().into_iter().any(is_limited)
+}
+
 impl DisplayAs for AsofJoinExec {
     fn fmt_as(&self, _: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let c = &self.condition;
-        write!(f, "AsofJoinExec: {:?}", c.kind)?;
-        for (left, right) in c.left_keys.iter().zip(&c.right_keys) {
-            write!(f, ", {left} = {right}")?;
+        write!(f, "AsofJoinExec: ")?;
+        for (at, right) in self.rights.iter().enumerate() {
+            let c = &right.condition;
+            write!(f, "{}{:?}", if at == 0 { "" } else { "; " }, c.kind)?;
+            for (left, right) in c.left.keys.iter().zip(&c.right_keys) {
+                write!(f, ", {left} = {right}")?;
+            }
+            write!(f, ", {} {} {}", c.left.time, c.op, c.right_time)?;
+            if let Some(tolerance) = c.tolerance {
+                write!(f, ", within {}{}", if tolerance.strict { "<" } else { "<=" }, tolerance.span)?;
+            }
         }
-        write!(f, ", {} {} {}", c.left_time, c.op, c.right_time)?;
-        if let Some(tolerance) = c.tolerance {
-            write!(f, ", within {}{}", if tolerance.strict { "<" } else { "<=" }, tolerance.span)?;
-        }
-        Ok(())
+        write!(f, ", strategy=labels as state")
     }
 }
 
@@ -144,24 +181,72 @@ impl ExecutionPlan for AsofJoinExec {
     }
 
     fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
-        vec![&self.left, &self.right]
+        [&self.left].into_iter().chain(self.rights.iter().map(|right| &right.plan)).collect()
     }
 
     fn required_input_distribution(&self) -> Vec<Distribution> {
-        vec![Distribution::SinglePartition, Distribution::UnspecifiedDistribution]
+        let rights = self.rights.iter().map(|_| Distribution::UnspecifiedDistribution);
+        [Distribution::SinglePartition].into_iter().chain(rights).collect()
     }
 
     fn maintains_input_order(&self) -> Vec<bool> {
-        vec![true, false]
+        [true].into_iter().chain(self.rights.iter().map(|_| false)).collect()
     }
 
-    fn with_new_children(self: Arc<Self>, mut children: Vec<Arc<dyn ExecutionPlan>>) -> Result<Arc<dyn ExecutionPlan>> {
-        match (children.pop(), children.pop()) {
-            (Some(right), Some(left)) => {
-                Ok(Arc::new(AsofJoinExec::try_new(left, right, self.condition.as_ref().clone())?))
-            }
-            _ => internal_err!("an ASOF JOIN has two inputs"),
+    fn with_new_children(self: Arc<Self>, children: Vec<Arc<dyn ExecutionPlan>>) -> Result<Arc<dyn ExecutionPlan>> {
+        let mut children = children.into_iter();
+        let Some(left) = children.next() else { return internal_err!("an ASOF JOIN without a left side") };
+        if children.len() != self.rights.len() {
+            return internal_err!("an ASOF JOIN of {} right sides has {}", self.rights.len(), children.len());
         }
+        let rights = self.rights.iter().zip(children).map(|(right, plan)| Right { plan, ..right.clone() }).collect();
+        Ok(Arc::new(AsofJoinExec::try_new(left, rights)?))
+    }
+
+    /// Filters of others stay above: the optimizer of logical plans has put those below that may go there. Its own go to
+    /// the right sides.
+    fn gather_filters_for_pushdown(
+        &self,
+        phase: FilterPushdownPhase,
+        parent_filters: Vec<Expr>,
+        config: &ConfigOptions,
+    ) -> Result<FilterDescription> {
+        let none = || ChildFilterDescription::all_unsupported(&parent_filters);
+        let mut description = FilterDescription::new().with_child(none());
+        let asks = phase == FilterPushdownPhase::Post && config.optimizer.enable_join_dynamic_filter_pushdown;
+        for right in &self.rights {
+            let columns = prune::columns(&right.condition);
+            let child = match asks && !columns.is_empty() && !is_limited(&right.plan) {
+                true => none().with_self_filter(Arc::new(DynamicFilterPhysicalExpr::new(columns, lit(true)))),
+                false => none(),
+            };
+            description = description.with_child(child);
+        }
+        Ok(description)
+    }
+
+    fn handle_child_pushdown_result(
+        &self,
+        _: FilterPushdownPhase,
+        child_pushdown_result: ChildPushdownResult,
+        _: &ConfigOptions,
+    ) -> Result<FilterPushdownPropagation<Arc<dyn ExecutionPlan>>> {
+        let own = child_pushdown_result.self_filters.iter().skip(1);
+        let own: Vec<Option<Arc<DynamicFilterPhysicalExpr>>> = own
+            .map(|filters| {
+                let filter: Arc<dyn Any + Send + Sync> = filters.first()?.predicate.clone();
+                filter.downcast().ok()
+            })
+            .collect();
+        let result = FilterPushdownPropagation::if_all(child_pushdown_result);
+        if own.iter().all(Option::is_none) {
+            return Ok(result);
+        }
+        let rights = self.rights.iter().zip(own);
+        let rights =
+            rights.map(|(right, own)| Right { filter: own.or(right.filter.clone()), ..right.clone() }).collect();
+        let asks: Arc<dyn ExecutionPlan> = Arc::new(AsofJoinExec::try_new(self.left.clone(), rights)?);
+        Ok(result.with_updated_node(asks))
     }
 
     fn execute(&self, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
@@ -170,243 +255,23 @@ impl ExecutionPlan for AsofJoinExec {
             return internal_err!("an ASOF JOIN reads one left partition and writes one, found {inputs}");
         }
         let left = self.left.execute(0, context.clone())?;
-        let partitions = self.right.output_partitioning().partition_count();
-        let right = (0..partitions).map(|i| self.right.execute(i, context.clone())).collect::<Result<Vec<_>>>()?;
-        let pool = context.memory_pool();
-        let run = Run {
-            condition: self.condition.clone(),
-            schema: self.schema(),
+        let gauge = |name: &'static str| MetricBuilder::new(&self.metrics).gauge(name, 0);
+        let baseline = BaselineMetrics::new(&self.metrics, 0);
+        let run = Arc::new(Run {
             batch_size: context.session_config().batch_size().max(1),
-            labels_memory: MemoryConsumer::new("AsofJoinExec labels").register(pool),
-            winners_memory: MemoryConsumer::new("AsofJoinExec winners").register(pool),
-            metrics: BaselineMetrics::new(&self.metrics, 0),
-            counts: Counts::new(&self.metrics, &self.condition),
-        };
-        let stream = futures::stream::once(run.join(left, right)).try_flatten();
-        let stream = RecordBatchStreamAdapter::new(self.schema(), stream.boxed());
-        Ok(Box::pin(cooperative(stream)))
+            memory: Memory::register(context.memory_pool(), gauge("peak_memory")),
+            labels: gauge("labels"),
+            labels_memory: gauge("labels_memory"),
+            spills: SpillMetrics::new(&self.metrics, 0),
+            compute: baseline.elapsed_compute().clone(),
+            context,
+        });
+        let stream = futures::stream::once(run::join(run, left, self.joins().collect())).try_flatten();
+        let stream = stream.inspect_ok(move |batch| baseline.output_rows().add(batch.num_rows()));
+        Ok(Box::pin(cooperative(RecordBatchStreamAdapter::new(self.schema(), stream.boxed()))))
     }
 
     fn metrics(&self) -> Option<MetricsSet> {
         Some(self.metrics.clone_inner())
-    }
-}
-
-/// One execution.
-struct Run {
-    condition: Arc<Condition>,
-    schema: SchemaRef,
-    batch_size: usize,
-    labels_memory: MemoryReservation,
-    winners_memory: MemoryReservation,
-    metrics: BaselineMetrics,
-    counts: Counts,
-}
-
-/// What [`Matches`] says, while it runs.
-struct Counts {
-    matched: Count,
-    unmatched: Count,
-    provisional: Count,
-}
-
-impl Counts {
-    fn new(metrics: &ExecutionPlanMetricsSet, condition: &Condition) -> Counts {
-        let count = |name: &'static str| MetricBuilder::new(metrics).counter(name, 0);
-        Counts {
-            matched: count("matched"),
-            unmatched: count("unmatched"),
-            provisional: match condition.known.as_ref().and_then(|known| known.frontier_us) {
-                Some(_) => count("provisional"),
-                None => Count::new(),
-            },
-        }
-    }
-}
-
-impl Run {
-    /// Collects the labels, streams the right side past them, then gives the output batch by batch.
-    async fn join(
-        self,
-        left: SendableRecordBatchStream,
-        right: Vec<SendableRecordBatchStream>,
-    ) -> Result<futures::stream::BoxStream<'static, Result<RecordBatch>>> {
-        let Run { condition, schema, batch_size, labels_memory, winners_memory, metrics, counts } = self;
-        let labels = Arc::new(collect(left, &condition, &labels_memory).await?);
-        if let Some(known) = &condition.known {
-            counts.provisional.add(known.check(&labels)?);
-        }
-        let right_schema = match right.first() {
-            Some(stream) => stream.schema(),
-            None => return internal_err!("the right side of an ASOF JOIN has no partition"),
-        };
-        let winners = Winners::try_new(
-            condition.op,
-            labels.slots(),
-            right_schema,
-            condition.ties.clone(),
-            condition.tolerance.is_some(),
-            winners_memory,
-        )?;
-        let winners = match labels.slots() {
-            // No label can match: there is nothing to read for.
-            0 => winners,
-            _ => stream_past(right, &labels, &condition, winners).await?,
-        };
-        let sources = labels.spread(condition.op, |slot| winners.won(slot));
-        let output = Output { condition, schema, batch_size, labels, winners, sources, counts, _memory: labels_memory };
-        let cursor = Cursor { batch: 0, row: 0, before: 0 };
-        let stream =
-            futures::stream::try_unfold((output, cursor, metrics), |(output, mut cursor, metrics)| async move {
-                let timer = metrics.elapsed_compute().timer();
-                let next = output.next(&mut cursor)?;
-                timer.done();
-                Ok(next.map(|batch| {
-                    metrics.output_rows().add(batch.num_rows());
-                    (batch, (output, cursor, metrics))
-                }))
-            });
-        Ok(stream.boxed())
-    }
-}
-
-async fn collect(
-    mut left: SendableRecordBatchStream,
-    condition: &Condition,
-    reservation: &MemoryReservation,
-) -> Result<Labels> {
-    let schema = left.schema();
-    let mut batches = vec![];
-    while let Some(batch) = left.try_next().await? {
-        if batch.num_rows() > 0 {
-            reservation.try_grow(batch.get_array_memory_size())?;
-            batches.push(batch);
-        }
-    }
-    let types = condition.left_keys.iter().map(|key| key.data_type(&schema)).collect::<Result<_>>()?;
-    Labels::build(batches, &condition.left_keys, &condition.left_time, types, reservation)
-}
-
-#[allow(
-    clippy::disallowed_methods,
-    reason = "the readers live no longer than this call, and no answer depends on their order"
-)]
-async fn stream_past(
-    right: Vec<SendableRecordBatchStream>,
-    labels: &Arc<Labels>,
-    condition: &Arc<Condition>,
-    winners: Winners,
-) -> Result<Winners> {
-    let winners = Arc::new(Mutex::new(winners));
-    let mut tasks = JoinSet::new();
-    for stream in right {
-        let (labels, condition, winners) = (labels.clone(), condition.clone(), winners.clone());
-        tasks.spawn(async move { read(stream, &labels, &condition, &winners).await });
-    }
-    while let Some(done) = tasks.join_next().await {
-        done.map_err(|error| exec_datafusion_err!("a reader of an ASOF JOIN failed: {error}"))??;
-    }
-    match Arc::try_unwrap(winners) {
-        Ok(winners) => Ok(winners.into_inner()),
-        Err(_) => internal_err!("a reader of an ASOF JOIN is still running"),
-    }
-}
-
-/// Reads one right partition. The search for slots runs beside the other partitions', the competition one at a time.
-async fn read(
-    mut stream: SendableRecordBatchStream,
-    labels: &Labels,
-    condition: &Condition,
-    winners: &Mutex<Winners>,
-) -> Result<()> {
-    while let Some(batch) = stream.try_next().await? {
-        if batch.num_rows() == 0 {
-            continue;
-        }
-        let candidates = labels.find(&condition.right_keys, &condition.right_time, condition.op, &batch)?;
-        if candidates.rows.is_empty() {
-            continue;
-        }
-        let bases = match (condition.tolerance, &condition.base) {
-            (None, _) => None,
-            (Some(_), Some(base)) => Some(times(base, &batch)?),
-            (Some(_), None) => Some(candidates.times.clone()),
-        };
-        let deleted = condition.operation.as_ref().map(|operation| deletes(operation, &batch)).transpose()?;
-        winners.lock().offer(Offer { batch: &batch, candidates, bases, deleted })?;
-    }
-    Ok(())
-}
-
-/// The rows whose operation is `delete`.
-fn deletes(operation: &Expr, batch: &RecordBatch) -> Result<BooleanArray> {
-    let array = operation.evaluate(batch)?.into_array(batch.num_rows())?;
-    let array = cast(&array, &DataType::Utf8)?;
-    Ok(array.as_string::<i32>().iter().map(|op| Some(op == Some("delete"))).collect())
-}
-
-struct Output {
-    condition: Arc<Condition>,
-    schema: SchemaRef,
-    batch_size: usize,
-    labels: Arc<Labels>,
-    winners: Winners,
-    /// See [`Labels::spread`].
-    sources: Vec<u32>,
-    counts: Counts,
-    _memory: MemoryReservation,
-}
-
-/// The next left row: batch, row in it, rows before the batch.
-struct Cursor {
-    batch: usize,
-    row: usize,
-    before: usize,
-}
-
-impl Output {
-    fn next(&self, cursor: &mut Cursor) -> Result<Option<RecordBatch>> {
-        while let Some(left) = self.labels.batches.get(cursor.batch) {
-            let rows = (left.num_rows() - cursor.row).min(self.batch_size);
-            if rows == 0 {
-                *cursor = Cursor { batch: cursor.batch + 1, row: 0, before: cursor.before + left.num_rows() };
-                continue;
-            }
-            let from = cursor.before + cursor.row;
-            let matched: Vec<u32> = self.labels.row_slots[from..from + rows].iter().map(|&s| self.matched(s)).collect();
-            let left = left.slice(cursor.row, rows);
-            cursor.row += rows;
-            let unmatched = matched.iter().filter(|slot| **slot == NONE).count();
-            self.counts.unmatched.add(unmatched);
-            self.counts.matched.add(rows - unmatched);
-            let batch = self.batch(left, matched)?;
-            if batch.num_rows() > 0 {
-                return Ok(Some(batch));
-            }
-        }
-        Ok(None)
-    }
-
-    /// The slot whose winner matches the labels of `slot`.
-    fn matched(&self, slot: u32) -> u32 {
-        if slot == NONE {
-            return NONE;
-        }
-        let source = self.sources[slot as usize];
-        let time = self.labels.times[slot as usize];
-        if source != NONE && self.winners.matches(source, time, self.condition.tolerance) { source } else { NONE }
-    }
-
-    fn batch(&self, left: RecordBatch, mut matched: Vec<u32>) -> Result<RecordBatch> {
-        let mut left = left;
-        if self.condition.kind == AsofKind::Inner && matched.contains(&NONE) {
-            let kept = matched.iter().enumerate().filter(|(_, m)| **m != NONE).map(|(i, _)| i as u32);
-            left = take_record_batch(&left, &UInt32Array::from_iter_values(kept))?;
-            matched.retain(|&m| m != NONE);
-        }
-        let mut columns = left.columns().to_vec();
-        columns.extend(self.winners.gather(&matched)?);
-        let options = arrow::array::RecordBatchOptions::new().with_row_count(Some(matched.len()));
-        Ok(RecordBatch::try_new_with_options(self.schema.clone(), columns, &options)?)
     }
 }

@@ -4,7 +4,7 @@
 //! a feature view    … steps, final ───▶| F  steps from state, which may still change ───▶| now   nothing
 //! ```
 
-use super::labels::{Labels, NONE};
+use super::labels::{Index, NONE};
 use crate::provider::{log_scan::VersionsTable, steps::StepsTable};
 use crate::wording::instant;
 use datafusion::catalog::default_table_source::source_as_provider;
@@ -39,13 +39,26 @@ pub struct Known {
 }
 
 impl Known {
+    /// Counts labels that have a key and a time: the others match nothing at any time.
+    pub fn tally(&self) -> Tally {
+        let frontier_us = self.frontier_us.unwrap_or(i64::MAX);
+        Tally { until_us: self.until_us, frontier_us, future: Few::default(), provisional: Few::default() }
+    }
+
+    /// The labels of an index.
+    pub fn tally_of(&self, labels: &Index) -> Tally {
+        let mut tally = self.tally();
+        let slots = labels.row_slots.iter().filter(|slot| **slot != NONE);
+        slots.for_each(|slot| tally.add(labels.times[*slot as usize]));
+        tally
+    }
+
     /// Refuses labels that lie after it, as `FOR SYSTEM_TIME AS OF` refuses such an instant, and those at or above the
-    /// frontier where only final values are wanted. Labels that have a NULL in key or time match nothing at any time.
-    /// How many labels there are at or above the frontier.
-    pub fn check(&self, labels: &Labels) -> Result<usize> {
-        self.check_future(labels)?;
+    /// frontier where only final values are wanted. How many labels there are at or above the frontier.
+    pub fn check(&self, tally: &Tally) -> Result<usize> {
+        self.check_future(tally.future)?;
         let Some(frontier_us) = self.frontier_us else { return Ok(0) };
-        let (count, first_us) = at_times(labels, |us| us >= frontier_us);
+        let Few { count, first_us } = tally.provisional;
         if count == 0 || self.completes {
             return Ok(count);
         }
@@ -66,8 +79,7 @@ impl Known {
             .into())
     }
 
-    fn check_future(&self, labels: &Labels) -> Result<()> {
-        let (count, first_us) = at_times(labels, |us| us > self.until_us);
+    fn check_future(&self, Few { count, first_us }: Few) -> Result<()> {
         if count == 0 {
             return Ok(());
         }
@@ -88,11 +100,43 @@ impl Known {
     }
 }
 
-/// How many labels have such a time, and the least of their times.
-fn at_times(labels: &Labels, counts: impl Fn(i64) -> bool) -> (usize, i64) {
-    let slots = labels.row_slots.iter().copied().filter(|slot| *slot != NONE);
-    let times = slots.map(|slot| labels.times[slot as usize]).filter(|us| counts(*us));
-    times.fold((0, i64::MAX), |(count, first_us), us| (count + 1, first_us.min(us)))
+/// How many labels, and the least of their times.
+#[derive(Debug, Clone, Copy)]
+struct Few {
+    count: usize,
+    first_us: i64,
+}
+
+impl Default for Few {
+    fn default() -> Self {
+        Few { count: 0, first_us: i64::MAX }
+    }
+}
+
+impl Few {
+    fn add(&mut self, us: i64) {
+        *self = Few { count: self.count + 1, first_us: self.first_us.min(us) };
+    }
+}
+
+/// What [`Known::check`] must know of the labels.
+#[derive(Debug, Clone)]
+pub struct Tally {
+    until_us: i64,
+    frontier_us: i64,
+    future: Few,
+    provisional: Few,
+}
+
+impl Tally {
+    pub fn add(&mut self, us: i64) {
+        if us > self.until_us {
+            self.future.add(us);
+        }
+        if us >= self.frontier_us {
+            self.provisional.add(us);
+        }
+    }
 }
 
 /// Until when a right side that is the steps of a feature view, or the versions of a table, says what is. What an inner

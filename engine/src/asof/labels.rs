@@ -2,14 +2,14 @@
 //!
 //! Such a time is a *slot*, the unit that right rows compete for: all left rows of one key and time match the same row.
 
+use super::memory::{Claim, Memory};
 use ahash::RandomState;
 use arrow::array::{Array, ArrayRef, ArrowPrimitiveType, AsArray, Int64Array, PrimitiveArray, RecordBatch};
 use arrow::compute::cast;
-use arrow::datatypes::{DataType, Float16Type, Float32Type, Float64Type};
-use arrow::row::{RowConverter, Rows, SortField};
+use arrow::datatypes::{DataType, Float16Type, Float32Type, Float64Type, Schema};
+use arrow::row::{RowConverter, SortField};
 use datafusion::common::{exec_err, internal_err};
-use datafusion::error::Result;
-use datafusion::execution::memory_pool::MemoryReservation;
+use datafusion::error::{DataFusionError, Result};
 use datafusion::physical_plan::PhysicalExpr;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -17,9 +17,63 @@ use tidemark_planner::asof::AsofOp;
 
 /// No slot: the row has a NULL in its key or time, or no label can use it.
 pub const NONE: u32 = u32::MAX;
+/// Bytes of a row while it is sorted: its place among the sorted, and its slot.
+const SORTING_BYTES: usize = 16 + 4;
+/// Bytes of a key beside its own: the entry of the table, and the start of its slots.
+const GROUP_BYTES: usize = 48;
 
-pub struct Labels {
+/// Rows of the left side in memory.
+pub struct Rows {
     pub batches: Vec<RecordBatch>,
+    pub claim: Claim,
+}
+
+impl Rows {
+    pub fn new(memory: &Memory) -> Rows {
+        Rows { batches: vec![], claim: memory.claim() }
+    }
+
+    /// Errors: the pool's; the batch is not taken then.
+    pub fn push(&mut self, batch: RecordBatch) -> Result<(), (DataFusionError, RecordBatch)> {
+        match self.claim.try_grow(batch.get_array_memory_size()) {
+            Ok(()) => self.batches.push(batch),
+            Err(error) => return Err((error, batch)),
+        }
+        Ok(())
+    }
+
+    /// Takes them whatever the pool says.
+    pub fn insisted(batches: Vec<RecordBatch>, memory: &Memory) -> Result<Rows> {
+        let mut claim = memory.insisting().claim();
+        claim.try_grow(batches.iter().map(RecordBatch::get_array_memory_size).sum())?;
+        Ok(Rows { batches, claim })
+    }
+
+    pub fn count(&self) -> usize {
+        self.batches.iter().map(RecordBatch::num_rows).sum()
+    }
+}
+
+/// What is on the left of the equalities and of the inequality.
+#[derive(Debug, Clone)]
+pub struct LeftSide {
+    pub keys: Vec<Arc<dyn PhysicalExpr>>,
+    pub time: Arc<dyn PhysicalExpr>,
+}
+
+impl LeftSide {
+    pub fn is_same(&self, other: &LeftSide) -> bool {
+        let keys = self.keys.len() == other.keys.len() && self.keys.iter().zip(&other.keys).all(|(a, b)| a.eq(b));
+        keys && self.time.eq(&other.time)
+    }
+
+    pub fn key_types(&self, schema: &Schema) -> Result<Vec<DataType>> {
+        self.keys.iter().map(|key| key.data_type(schema)).collect()
+    }
+}
+
+/// The rows by key and time. Joins that have the same left side share one.
+pub struct Index {
     /// The slot of every row, batch after batch.
     pub row_slots: Vec<u32>,
     keys: Keys,
@@ -28,36 +82,34 @@ pub struct Labels {
     starts: Vec<u32>,
     /// Time of each slot, ascending within a group.
     pub times: Vec<i64>,
+    /// The least and the greatest time of all; `None` without a slot.
+    range: Option<(i64, i64)>,
+    _claim: Claim,
 }
 
-impl Labels {
-    pub fn build(
-        batches: Vec<RecordBatch>,
-        keys: &[Arc<dyn PhysicalExpr>],
-        time: &Arc<dyn PhysicalExpr>,
-        key_types: Vec<DataType>,
-        reservation: &MemoryReservation,
-    ) -> Result<Self> {
-        let rows: usize = batches.iter().map(RecordBatch::num_rows).sum();
-        if rows >= NONE as usize {
-            return exec_err!("the left side of an ASOF JOIN has {rows} rows, more than {NONE}");
+impl Index {
+    /// Errors: the pool's.
+    pub fn build(rows: &Rows, left: &LeftSide, key_types: Vec<DataType>, memory: &Memory) -> Result<Self> {
+        let count = rows.count();
+        if count >= NONE as usize {
+            return exec_err!("the left side of an ASOF JOIN has {count} rows, more than {NONE}");
         }
-        // Slot and place of each row, time of each slot, and as much again while sorting.
-        reservation.try_grow(rows * 48)?;
-        let converter = Keys::try_new(key_types)?;
+        let mut claim = memory.claim();
+        claim.try_grow(count * SORTING_BYTES)?;
+        let keys = Keys::try_new(key_types)?;
         let mut groups: HashMap<Box<[u8]>, u32, RandomState> = HashMap::with_hasher(hasher());
-        let mut places: Vec<(u32, i64, u32)> = Vec::with_capacity(rows);
+        let mut places: Vec<(u32, i64, u32)> = Vec::with_capacity(count);
         let mut row = 0u32;
-        let mut key_bytes = 0;
-        for batch in &batches {
-            let encoded = converter.encode(keys, time, batch)?;
+        for batch in &rows.batches {
+            let encoded = keys.encode(&left.keys, &left.time, batch)?;
+            let mut key_bytes = 0;
             for i in 0..batch.num_rows() {
                 if let Some((key, time)) = encoded.get(i) {
                     let group = match groups.get(key) {
                         Some(&group) => group,
                         None => {
                             let group = groups.len() as u32;
-                            key_bytes += key.len() + 48;
+                            key_bytes += key.len() + GROUP_BYTES;
                             groups.insert(key.into(), group);
                             group
                         }
@@ -66,34 +118,58 @@ impl Labels {
                 }
                 row += 1;
             }
+            claim.try_grow(key_bytes)?;
         }
-        reservation.try_grow(key_bytes)?;
         places.sort_unstable();
-        let mut labels = Labels {
-            batches,
-            row_slots: vec![NONE; rows],
-            keys: converter,
-            starts: Vec::with_capacity(groups.len() + 1),
-            groups,
-            times: vec![],
-        };
+        let mut row_slots = vec![NONE; count];
+        let mut starts = Vec::with_capacity(groups.len() + 1);
+        let mut times = vec![];
         let mut last = None;
         for (group, time, row) in places {
             if last != Some((group, time)) {
                 if last.is_none_or(|(g, _)| g != group) {
-                    labels.starts.push(labels.times.len() as u32);
+                    starts.push(times.len() as u32);
                 }
-                labels.times.push(time);
+                times.push(time);
                 last = Some((group, time));
             }
-            labels.row_slots[row as usize] = labels.times.len() as u32 - 1;
+            row_slots[row as usize] = times.len() as u32 - 1;
         }
-        labels.starts.push(labels.times.len() as u32);
-        Ok(labels)
+        starts.push(times.len() as u32);
+        // What was sorted is gone: slots of rows and times of slots stay.
+        claim.shrink(count * SORTING_BYTES);
+        claim.try_grow(count * 4 + times.capacity() * 8)?;
+        let range = times.iter().copied().min().zip(times.iter().copied().max());
+        Ok(Index { row_slots, keys, groups, starts, times, range, _claim: claim })
     }
 
     pub fn slots(&self) -> usize {
         self.times.len()
+    }
+
+    /// Distinct keys.
+    pub fn groups(&self) -> usize {
+        self.groups.len()
+    }
+
+    /// The least and the greatest time; `None` where no row has a slot.
+    pub fn range(&self) -> Option<(i64, i64)> {
+        self.range
+    }
+
+    /// One row of every key, ascending.
+    pub fn row_of_each_key(&self) -> Vec<usize> {
+        let mut wanted = vec![false; self.slots()];
+        for start in self.starts.iter().take(self.groups()) {
+            wanted[*start as usize] = true;
+        }
+        let mut rows = Vec::with_capacity(self.groups());
+        for (row, slot) in self.row_slots.iter().enumerate() {
+            if *slot != NONE && std::mem::take(&mut wanted[*slot as usize]) {
+                rows.push(row);
+            }
+        }
+        rows
     }
 
     /// The slot that each right row competes for: the nearest label that it may match.
@@ -106,9 +182,20 @@ impl Labels {
     ) -> Result<Candidates> {
         let encoded = self.keys.encode(keys, time, batch)?;
         let mut candidates = Candidates { rows: vec![], times: encoded.times.clone() };
+        let Some((first, last)) = self.range else { return Ok(candidates) };
+        // Rows of one key often come one after another.
+        let mut before: Option<(&[u8], Option<u32>)> = None;
         for i in 0..batch.num_rows() {
             let Some((key, time)) = encoded.get(i) else { continue };
-            let Some(&group) = self.groups.get(key) else { continue };
+            if if op.is_backward() { time > last } else { time < first } {
+                continue;
+            }
+            let group = match before {
+                Some((same, group)) if same == key => group,
+                _ => self.groups.get(key).copied(),
+            };
+            before = Some((key, group));
+            let Some(group) = group else { continue };
             let start = self.starts[group as usize] as usize;
             let timeline = &self.times[start..self.starts[group as usize + 1] as usize];
             let at = match op {
@@ -155,17 +242,17 @@ pub struct Candidates {
 }
 
 /// Fixed seeds: a plan does the same work in every run.
-fn hasher() -> RandomState {
+pub fn hasher() -> RandomState {
     RandomState::with_seeds(0x5bd1_e995, 0x9e37_79b9, 0x85eb_ca6b, 0xc2b2_ae35)
 }
 
-/// Key columns as comparable bytes.
-struct Keys {
+/// Key columns as comparable bytes: the same for equal keys, whichever side they are of.
+pub struct Keys {
     converter: Option<RowConverter>,
 }
 
 impl Keys {
-    fn try_new(types: Vec<DataType>) -> Result<Self> {
+    pub fn try_new(types: Vec<DataType>) -> Result<Self> {
         if types.is_empty() {
             return Ok(Keys { converter: None });
         }
@@ -173,7 +260,7 @@ impl Keys {
         Ok(Keys { converter: Some(converter) })
     }
 
-    fn encode(
+    pub fn encode(
         &self,
         keys: &[Arc<dyn PhysicalExpr>],
         time: &Arc<dyn PhysicalExpr>,
@@ -197,15 +284,15 @@ impl Keys {
     }
 }
 
-struct Encoded {
-    rows: Option<Rows>,
+pub struct Encoded {
+    rows: Option<arrow::row::Rows>,
     times: Int64Array,
     valid: Vec<bool>,
 }
 
 impl Encoded {
     /// Key and time of a row; `None` where one of them is NULL.
-    fn get(&self, row: usize) -> Option<(&[u8], i64)> {
+    pub fn get(&self, row: usize) -> Option<(&[u8], i64)> {
         if !self.valid[row] {
             return None;
         }
@@ -228,7 +315,7 @@ pub fn times(expr: &Arc<dyn PhysicalExpr>, batch: &RecordBatch) -> Result<Int64A
 }
 
 /// −0 is 0 and there is one NaN, as equality has it.
-fn normalised(array: ArrayRef) -> ArrayRef {
+pub fn normalised(array: ArrayRef) -> ArrayRef {
     fn each<T: ArrowPrimitiveType>(array: &ArrayRef, f: impl Fn(T::Native) -> T::Native) -> ArrayRef {
         let array: &PrimitiveArray<T> = array.as_primitive();
         Arc::new(array.unary::<_, T>(f))

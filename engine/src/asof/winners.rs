@@ -4,12 +4,12 @@
 //! compaction, which comes when garbage outweighs what lives. So memory stays proportional to the winners.
 
 use super::labels::{Candidates, NONE};
+use super::memory::Claim;
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch, UInt32Array, new_null_array};
 use arrow::compute::{concat_batches, interleave, take_record_batch};
 use arrow::datatypes::{DataType, SchemaRef};
 use arrow::row::{RowConverter, Rows, SortField};
 use datafusion::error::Result;
-use datafusion::execution::memory_pool::MemoryReservation;
 use datafusion::physical_plan::PhysicalExpr;
 use std::cmp::Ordering;
 use std::sync::Arc;
@@ -20,8 +20,8 @@ const GARBAGE_MIN: usize = 8192;
 /// Batches below `SMALL_ROWS` are merged once there are `SMALL_MAX`: each costs its arrays' overhead.
 const SMALL_ROWS: usize = 1024;
 const SMALL_MAX: usize = 64;
-/// Bytes per slot: time, base, place and mark.
-const SLOT_BYTES: usize = 8 + 8 + 8 + 1;
+/// Bytes per slot: time, place, mark, and whose winner is its match.
+const SLOT_BYTES: usize = 8 + 8 + 1 + 4;
 /// The place of a row that is in the batch being looked at.
 const INCOMING: u32 = u32::MAX - 1;
 
@@ -56,7 +56,7 @@ pub struct Winners {
     living: usize,
     rows: usize,
     small: usize,
-    reservation: MemoryReservation,
+    claim: Claim,
 }
 
 /// What a batch of right rows brings besides its columns.
@@ -76,9 +76,9 @@ impl Winners {
         schema: SchemaRef,
         ties: Vec<Arc<dyn PhysicalExpr>>,
         has_tolerance: bool,
-        reservation: MemoryReservation,
+        mut claim: Claim,
     ) -> Result<Self> {
-        reservation.try_grow(slots * (SLOT_BYTES + if has_tolerance { 16 } else { 0 }))?;
+        claim.try_grow(slots * (SLOT_BYTES + if has_tolerance { 16 } else { 0 }))?;
         let fields = ties.iter().map(|tie| Ok(SortField::new(tie.data_type(&schema)?))).collect::<Result<_>>()?;
         Ok(Winners {
             op,
@@ -93,11 +93,11 @@ impl Winners {
             living: 0,
             rows: 0,
             small: 0,
-            reservation,
+            claim,
         })
     }
 
-    /// Lets the rows of a batch compete.
+    /// Lets the rows of a batch compete. After an error it may only be taken apart: [`Winners::into_batches`].
     pub fn offer(&mut self, offer: Offer<'_>) -> Result<()> {
         let times = &offer.candidates.times;
         let mut incoming_ties = None;
@@ -157,7 +157,7 @@ impl Winners {
         let Some(held) = self.held[holder.batch as usize].as_mut() else { return Ok(false) };
         if held.ties.is_none() {
             let rows = tie_rows(&self.tie_rows, &self.ties, &held.batch)?;
-            self.reservation.try_grow(rows.size())?;
+            self.claim.try_grow(rows.size())?;
             held.bytes += rows.size();
             held.ties = Some(rows);
         }
@@ -172,8 +172,14 @@ impl Winners {
     }
 
     fn hold(&mut self, batch: RecordBatch, slots: Vec<u32>) -> Result<()> {
-        let bytes = batch.get_array_memory_size() + slots.len() * 4;
-        self.reservation.try_grow(bytes)?;
+        let bytes = bytes(&batch, &slots);
+        self.claim.try_grow(bytes)?;
+        self.place(batch, slots, bytes);
+        Ok(())
+    }
+
+    /// Takes a batch whose bytes are claimed.
+    fn place(&mut self, batch: RecordBatch, slots: Vec<u32>, bytes: usize) {
         let free = self.held.iter().position(Option::is_none);
         let at = free.unwrap_or(self.held.len());
         for (row, &slot) in slots.iter().enumerate() {
@@ -188,37 +194,33 @@ impl Winners {
             Some(at) => self.held[at] = Some(held),
             None => self.held.push(Some(held)),
         }
-        Ok(())
     }
 
-    /// Copies what lives out of batches that are mostly garbage or small.
+    /// Copies what lives out of batches that are mostly garbage or small. What it copies goes only when there is memory
+    /// for the copies: after an error everything is still held.
     fn compact(&mut self) -> Result<()> {
         if self.rows - self.living <= self.living + GARBAGE_MIN && self.small < SMALL_MAX {
             return Ok(());
         }
-        let (mut parts, mut slots, mut bytes) = (vec![], vec![], 0);
-        for at in 0..self.held.len() {
-            let stale = self.held[at]
-                .as_ref()
-                .is_some_and(|held| held.living * 2 <= held.slots.len() || held.slots.len() < SMALL_ROWS);
-            let Some(held) = self.held[at].take_if(|_| stale) else { continue };
-            self.rows -= held.slots.len();
-            self.living -= held.living;
-            self.small -= usize::from(held.slots.len() < SMALL_ROWS);
-            bytes += held.bytes;
+        let (mut parts, mut of, mut stale) = (vec![], vec![], vec![]);
+        for (at, held) in self.held.iter().enumerate() {
+            let Some(held) = held else { continue };
+            if held.living * 2 > held.slots.len() && held.slots.len() >= SMALL_ROWS {
+                continue;
+            }
+            stale.push(at);
             let living = held.slots.iter().enumerate().filter(|&(row, &slot)| {
                 let place = self.places[slot as usize];
                 place.batch == at as u32 && place.row == row as u32
             });
-            let (rows, of): (Vec<u32>, Vec<u32>) = living.map(|(row, &slot)| (row as u32, slot)).unzip();
+            let (rows, slots): (Vec<u32>, Vec<u32>) = living.map(|(row, &slot)| (row as u32, slot)).unzip();
             if !rows.is_empty() {
                 parts.push(take_record_batch(&held.batch, &UInt32Array::from(rows))?);
-                slots.push(of);
+                of.push(slots);
             }
         }
-        self.reservation.shrink(bytes);
         // In chunks of a batch's usual size: no array may outgrow its offsets.
-        let mut from = 0;
+        let (mut merged, mut from) = (vec![], 0);
         while from < parts.len() {
             let mut to = from;
             let mut rows = 0;
@@ -226,11 +228,29 @@ impl Winners {
                 rows += parts[to].num_rows();
                 to += 1;
             }
-            let merged = detached(concat_batches(&self.schema, &parts[from..to])?)?;
-            self.hold(merged, slots[from..to].concat())?;
+            let batch = detached(concat_batches(&self.schema, &parts[from..to])?)?;
+            let slots = of[from..to].concat();
+            let bytes = bytes(&batch, &slots);
+            self.claim.try_grow(bytes)?;
+            merged.push((batch, slots, bytes));
             from = to;
         }
+        for held in stale.into_iter().filter_map(|at| self.held[at].take()) {
+            self.rows -= held.slots.len();
+            self.living -= held.living;
+            self.small -= usize::from(held.slots.len() < SMALL_ROWS);
+            self.claim.shrink(held.bytes);
+        }
+        for (batch, slots, bytes) in merged {
+            self.place(batch, slots, bytes);
+        }
         Ok(())
+    }
+
+    /// All rows that are held, those that have lost among them: whatever has been offered and is not here has lost to a row
+    /// that is.
+    pub fn into_batches(self) -> (Vec<RecordBatch>, Claim) {
+        (self.held.into_iter().flatten().map(|held| held.batch).collect(), self.claim)
     }
 
     pub fn won(&self, slot: u32) -> bool {
@@ -280,6 +300,10 @@ impl Winners {
         }
         Ok(columns)
     }
+}
+
+fn bytes(batch: &RecordBatch, slots: &[u32]) -> usize {
+    batch.get_array_memory_size() + size_of_val(slots)
 }
 
 fn tie_rows(converter: &RowConverter, ties: &[Arc<dyn PhysicalExpr>], batch: &RecordBatch) -> Result<Rows> {

@@ -21,6 +21,7 @@ use super::{
 };
 use crate::{
     compiled::{CompiledView, internal},
+    progress::Progress,
     seam::{CommitTag, Keyspace, SeamError, SeamResult, WriteBatch},
     view::{Frozen, Host, Projection, ViewState},
 };
@@ -339,7 +340,7 @@ impl Engine {
         *runtime.members.write() = members.clone();
         let keeps = Arc::new(ViewRuntime::new(first, state, readings, 1, Some(runtime)));
         let mut locked = lock_all(&sources).await;
-        let letters = keeps.replay(Some(&positions)).await?;
+        let letters = keeps.replay(Some(&positions), &Progress::default()).await?;
         self.keep_letters(letters).await?;
         for (reading, inner) in keeps.sources.iter().zip(&mut locked) {
             keeps.advance(reading.source.id, inner.clocks().0, usize::MAX).map_err(SeamError::not_done)?;

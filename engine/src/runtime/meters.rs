@@ -97,6 +97,11 @@ pub struct ViewMeters {
     pub commit_failures: Counter,
     /// Steps that commits have appended.
     pub steps_committed: Counter,
+    /// What was done for the files of its history, asked for or not, and how often that failed.
+    pub maintenance_runs: Counter,
+    pub maintenance_failures: Counter,
+    /// Bytes of data files that were written again.
+    pub maintenance_bytes: Counter,
 }
 
 /// Of all feature views together.

@@ -13,6 +13,7 @@ use super::{DeadLetter, Engine, SourceRuntime, ViewRuntime, source::Inner};
 use crate::{
     current::CurrentRows,
     dimension::Dimension,
+    progress::Progress,
     seam::{Positions, SeamError, SeamResult, SourceBatch},
 };
 use datafusion::error::Result as DfResult;
@@ -192,21 +193,26 @@ impl ViewRuntime {
     }
 
     /// Applies everything from `from` (or the beginnings) to the ends of the logs. The caller holds the locks of all its sources.
-    pub(super) async fn replay(&self, from: Option<&Positions>) -> SeamResult<Vec<DeadLetter>> {
+    /// `progress` counts records.
+    pub(super) async fn replay(&self, from: Option<&Positions>, progress: &Progress) -> SeamResult<Vec<DeadLetter>> {
         let mut letters = vec![];
         let mut logs = vec![];
+        let mut records = 0;
         for (i, reading) in self.sources.iter().enumerate() {
-            let begin = reading.source.log().range().await?.0;
+            let (begin, end) = reading.source.log().range().await?;
             let from = from.map(|all| self.positions_in(i, all)).filter(|mine| !mine.0.is_empty());
-            logs.push(Replay { reading, from: from.unwrap_or(begin), current: None, is_over: false });
+            let from = from.unwrap_or(begin);
+            records += end.0.iter().map(|(at, end)| end.saturating_sub(from.get(*at))).sum::<u64>();
+            logs.push(Replay { reading, from, current: None, is_over: false });
         }
+        progress.expect(records);
         // The one that is furthest behind goes on: so few events wait in memory for the others.
         // Tables first: what events look up is there then.
         let rank = |log: &&mut Replay<'_>| {
             (log.reading.frontier_us.load(Ordering::Relaxed), !self.is_joined(log.reading.source.id))
         };
         while let Some(log) = logs.iter_mut().filter(|log| !log.is_over).min_by_key(rank) {
-            log.step(self, &mut letters).await?;
+            log.step(self, &mut letters, progress).await?;
             self.hand_over();
             // A long recovery must not keep the thread to itself: somebody may want to stop it.
             tokio::task::yield_now().await;
@@ -225,7 +231,7 @@ struct Replay<'a> {
 }
 
 impl Replay<'_> {
-    async fn step(&mut self, view: &ViewRuntime, letters: &mut Vec<DeadLetter>) -> SeamResult<()> {
+    async fn step(&mut self, view: &ViewRuntime, letters: &mut Vec<DeadLetter>, progress: &Progress) -> SeamResult<()> {
         let source = &self.reading.source;
         let batches = source.log().poll(&self.from, REPLAY_ROWS).await?;
         self.is_over = batches.is_empty();
@@ -234,6 +240,7 @@ impl Replay<'_> {
         }
         let (mut frontier_us, mut rows) = (i64::MIN, 0);
         for batch in batches {
+            let records = batch.end_offset().saturating_sub(self.from.get(batch.partition));
             self.from.set(batch.partition, batch.end_offset());
             let decision = batch.admission.clone().unwrap_or_default();
             frontier_us = frontier_us.max(decision.frontier_us);
@@ -242,6 +249,7 @@ impl Replay<'_> {
             let replaced = current.map(|current| current.take(&batch, &decision, true));
             let replaced = replaced.transpose().map_err(SeamError::not_done)?;
             letters.extend(source.put(view, &batch, replaced.as_ref()).map_err(SeamError::not_done)?);
+            progress.add(records);
         }
         if !self.is_over {
             view.advance(source.id, frontier_us, rows).map_err(SeamError::not_done)?;

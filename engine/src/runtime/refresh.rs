@@ -4,6 +4,7 @@
 use super::{Engine, Online, ViewRuntime};
 use crate::{
     meter::span,
+    progress::{Phase, Progress},
     seam::{SeamError, SeamResult},
     view::{Refresh, ViewState},
 };
@@ -35,9 +36,16 @@ impl Engine {
     /// # Errors
     /// The store does not take them, or the state cannot be read.
     pub async fn refresh_online(&self, id: ObjectId) -> SeamResult<Option<Refreshed>> {
+        self.refresh_online_watched(id, &Progress::default()).await
+    }
+
+    /// The same, and tells how many keys are put. Where the store has lost the view all are put as one, and counted at the end.
+    pub async fn refresh_online_watched(&self, id: ObjectId, progress: &Progress) -> SeamResult<Option<Refreshed>> {
         let Some(view) = self.view(id) else { return Ok(None) };
         let begun_us = self.seams.clock.now_us();
-        let mut put = self.put_again(&view).await;
+        let keys = view.state.count(|counters| &counters.keys);
+        progress.count(Phase::Putting, Some(keys), begun_us);
+        let mut put = self.put_again(&view, progress).await;
         if put.is_err() && view.has_lost_online() {
             put = self.fill_online(&view).await;
         }
@@ -48,7 +56,7 @@ impl Engine {
         Ok(Some(Refreshed { keys: put?, took_us: span(begun_us, self.seams.clock.now_us()) }))
     }
 
-    async fn put_again(&self, view: &ViewRuntime) -> SeamResult<u64> {
+    async fn put_again(&self, view: &ViewRuntime, progress: &Progress) -> SeamResult<u64> {
         view.doubt_online();
         {
             let _flushing = self.hold_puts(view).await;
@@ -64,6 +72,7 @@ impl Engine {
         let (mut keys, mut since_rest, mut rested_us) = (0, 0, clock.now_us());
         while let Some(put) = self.put_page(view, &mut refresh).await? {
             keys += put;
+            progress.add(put);
             since_rest += put;
             if since_rest >= REST_AFTER {
                 let rest_us = rest_us(since_rest, span(rested_us, clock.now_us()));

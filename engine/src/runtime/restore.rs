@@ -6,6 +6,7 @@ use super::{
 };
 use crate::{
     compiled::CompiledView,
+    progress::Progress,
     seam::{Keyspace, Positions, SeamError, SeamResult, WriteBatch},
     view::{Frozen, ViewState},
 };
@@ -139,7 +140,7 @@ impl Engine {
         if let Some((positions, open)) = &from {
             view.recover_joins(positions, open).await?;
         }
-        let letters = view.replay(from.as_ref().map(|(positions, _)| positions)).await?;
+        let letters = view.replay(from.as_ref().map(|(positions, _)| positions), &Progress::default()).await?;
         self.keep_letters(letters).await?;
         for (reading, inner) in view.sources.iter().zip(&mut locked) {
             // Its last record may stand before the checkpoint, a control record behind that of a source without views.

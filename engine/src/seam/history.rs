@@ -12,7 +12,7 @@ use tidemark_catalog::ObjectId;
 ///
 /// `schema`: key columns (NOT NULL), the time column (`timestamptz`, NOT NULL), feature columns, then `_op` (text, NOT
 /// NULL: `upsert`, `delete` or `carry`), `_event_time` (`timestamptz`) and `_recorded_at` (`timestamptz`, NOT NULL).
-/// Partitioned by month of the time column (UTC), sorted in every file by (key columns, time column).
+/// Partitioned by month or day of the time column (UTC), sorted in every file by (key columns, time column).
 #[derive(Debug, Clone)]
 pub struct HistoryTable {
     pub view: ObjectId,
@@ -25,6 +25,16 @@ pub struct HistoryTable {
     pub time: usize,
     /// One comment per column, or empty text.
     pub comments: Vec<String>,
+    /// For a table that is created; one that is there keeps what it has.
+    pub partition: HistoryPartition,
+}
+
+/// By what of its time a step finds its file.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum HistoryPartition {
+    #[default]
+    Month,
+    Day,
 }
 
 /// Set as table properties in the very commit that appends the steps (and repeated in its snapshot summary).
@@ -58,6 +68,59 @@ pub struct Removed {
     pub bytes: u64,
 }
 
+/// How far a rewrite of small files goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Effort {
+    /// Files grow to about this; what is below half of it is small.
+    pub target_bytes: u64,
+    /// Where fewer files of a partition (a month, or a day) would be written together, the partition is left alone.
+    pub files_min: usize,
+    /// A file is written again only together with files that are at least as large as it in all. So a row is written
+    /// again as often as its file can double before it is large, however often small ones are appended.
+    pub doubling: bool,
+    /// About this much is read and written at most; what is left waits for the next time.
+    pub bytes_max: u64,
+}
+
+impl Effort {
+    /// All that is small, at once.
+    pub const WHOLE: Effort = Effort { target_bytes: 128 << 20, files_min: 2, doubling: false, bytes_max: u64::MAX };
+}
+
+/// What of a table may go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Expiry {
+    /// Snapshots that were succeeded before this time (microseconds) are forgotten, and files that only they needed go.
+    pub snapshots_before_us: i64,
+    /// Files older than this that no snapshot leads to go too; `None`: they are not looked for, which needs a look at
+    /// every file. A writer that has not committed yet has such files.
+    pub orphans_before_us: Option<i64>,
+}
+
+/// What a table is like: what its care is decided by. Of the newest snapshot, where nothing else is said.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Survey {
+    pub files: u64,
+    pub bytes: u64,
+    /// Files that a rewrite of this effort would write together.
+    pub small_files: u64,
+    pub manifests: u64,
+    /// Manifests that would be written together.
+    pub small_manifests: u64,
+    pub snapshots: u64,
+    /// Snapshots that would be forgotten.
+    pub old_snapshots: u64,
+    /// When the oldest of those was succeeded, microseconds.
+    pub oldest_us: Option<i64>,
+}
+
+/// How many manifests there were, and are.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Folded {
+    pub manifests_before: u64,
+    pub manifests_after: u64,
+}
+
 #[async_trait]
 pub trait HistoryStore: Send + Sync {
     /// Sees to it that the view has a table of this name. One of this name that belongs to the view is left as it is, one
@@ -86,16 +149,39 @@ pub trait HistoryStore: Send + Sync {
     /// columns (reported as inexact filters).
     async fn provider(&self, table: &HistoryTable) -> SeamResult<Arc<dyn TableProvider>>;
 
+    /// What the table is like, for rewrites of this effort and an end of snapshots that were succeeded before that time.
+    /// A store without files has nothing to tell.
+    async fn survey(&self, _table: &HistoryTable, _effort: &Effort, _old_us: i64) -> SeamResult<Survey> {
+        Ok(Survey::default())
+    }
+
     /// Writes small files together into large ones, in the same order and with the same rows. The tag stays, and so do
-    /// the replaced files until `vacuum`. Safe to stop anywhere; appends go on beside it. A store without files has
-    /// nothing to do.
-    async fn optimize(&self, _table: &HistoryTable) -> SeamResult<Rewritten> {
+    /// the replaced files until they expire. Safe to stop anywhere; appends go on beside it, and where another engine has
+    /// changed the same files meanwhile nothing happens (`NotDone`). A store without files has nothing to do.
+    async fn compact(&self, _table: &HistoryTable, _effort: &Effort) -> SeamResult<Rewritten> {
         Ok(Rewritten::default())
+    }
+
+    /// Writes small manifests together. No data file and no row changes; as safe as `compact`.
+    async fn fold_manifests(&self, _table: &HistoryTable) -> SeamResult<Folded> {
+        Ok(Folded::default())
+    }
+
+    /// Forgets old snapshots and removes what nothing needs any more. The newest snapshot stays, and every file that a
+    /// scan of this process may still read.
+    async fn expire(&self, _table: &HistoryTable, _expiry: &Expiry) -> SeamResult<Removed> {
+        Ok(Removed::default())
+    }
+
+    /// All small files at once.
+    async fn optimize(&self, table: &HistoryTable) -> SeamResult<Rewritten> {
+        self.compact(table, &Effort::WHOLE).await
     }
 
     /// Forgets snapshots that were succeeded before `older_than_us` (microseconds), and removes files older than that
     /// which no snapshot that stays refers to: replaced files, and what a crash left. The newest snapshot stays.
-    async fn vacuum(&self, _table: &HistoryTable, _older_than_us: i64) -> SeamResult<Removed> {
-        Ok(Removed::default())
+    async fn vacuum(&self, table: &HistoryTable, older_than_us: i64) -> SeamResult<Removed> {
+        let expiry = Expiry { snapshots_before_us: older_than_us, orphans_before_us: Some(older_than_us) };
+        self.expire(table, &expiry).await
     }
 }

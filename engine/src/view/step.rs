@@ -136,13 +136,14 @@ pub fn by_key(chunks: &[Arc<Steps>]) -> Vec<Step<'_>> {
     // By address, which is a key's own while its steps hold it. One that left memory and came back has two.
     let mut numbers: HashMap<*const Value, u32, RandomState> = HashMap::default();
     let mut keys: Vec<&[Value]> = vec![];
-    let mut numbered = |step: &Step<'_>| {
-        *numbers.entry(step.key.as_ptr()).or_insert_with(|| {
-            keys.push(step.key);
+    let mut of_step = Vec::with_capacity(steps.len());
+    for Step { key, .. } in &steps {
+        let key: &[Value] = key;
+        of_step.push(*numbers.entry(key.as_ptr()).or_insert_with(|| {
+            keys.push(key);
             keys.len() as u32 - 1
-        })
-    };
-    let of_step: Vec<u32> = steps.iter().map(&mut numbered).collect();
+        }));
+    }
     let mut in_order: Vec<u32> = (0..keys.len() as u32).collect();
     in_order.sort_unstable_by_key(|number| keys[*number as usize]);
     let mut ranks = vec![0; keys.len()];

@@ -1,6 +1,8 @@
 //! `ASOF JOIN` from SQL text to rows.
 
+mod memory;
 mod plans;
+mod pruning;
 mod reference;
 mod refusals;
 mod service;

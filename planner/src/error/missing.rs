@@ -27,7 +27,7 @@ pub fn missing_object<'n>(
     name: impl Into<NameRef<'n>>,
     fits: impl Fn(&Object) -> bool,
 ) -> PlanError {
-    let name = name.into();
+    let name: NameRef<'_> = name.into();
     let others = || snapshot.objects().filter(|object| fits(object));
     let elsewhere = others().find(|object| name.schema.is_none() && object.name == name.name);
     if let Some(found) = elsewhere {

@@ -6,7 +6,8 @@ use datafusion::sql::sqlparser::ast::{self, Visit};
 use std::{collections::BTreeMap, ops::ControlFlow};
 
 /// The options a feature view takes.
-const OPTIONS: [&str; 7] = ["key", "ttl", "owner", "tags", "slide", "online", "deprecated"];
+const OPTIONS: [&str; 9] =
+    ["key", "ttl", "owner", "tags", "slide", "online", "deprecated", "history_partition", "maintenance"];
 
 /// `default.<feature> = 'literal'`
 pub const DEFAULT_OPTION: &str = "default.";
@@ -21,7 +22,26 @@ pub(super) fn check_options(name: &str, options: &BTreeMap<String, String>) -> P
             .hint(format!("options are {} and default.<feature>", OPTIONS.join(", "))));
         }
     }
+    for (option, words) in [("history_partition", ["month", "day"]), ("maintenance", ["on", "off"])] {
+        options.get(option).map_or(Ok(()), |value| check_word(name, option, value, words))?;
+    }
     options.get("online").map_or(Ok(()), |online| check_online(name, online))
+}
+
+/// Whether the server cares for the history of a view unasked.
+///
+/// # Errors
+/// The value is neither on nor off.
+pub fn check_maintenance(name: &str, maintenance: &str) -> PlanResult<()> {
+    check_word(name, "maintenance", maintenance, ["on", "off"])
+}
+
+fn check_word(name: &str, option: &str, value: &str, [one, other]: [&str; 2]) -> PlanResult<()> {
+    if value == one || value == other {
+        return Ok(());
+    }
+    let what = format!("{option} of feature view \"{name}\" is \"{value}\"");
+    Err(PlanError::new(sqlstate::INVALID_PARAMETER, what).hint(format!("it is '{one}' or '{other}'")))
 }
 
 /// Where the online values of a view may be; whether there is such a Redis is seen when it is asked.
@@ -156,7 +176,27 @@ pub(super) fn select_texts(query: &ast::Query) -> Option<Vec<String>> {
 
 #[cfg(test)]
 mod tests {
-    use super::check_online;
+    use super::{check_online, check_options};
+    use std::collections::BTreeMap;
+
+    #[test]
+    fn options_of_history_take_two_words_each() {
+        let checked = |option: &str, value: &str| {
+            check_options("v", &BTreeMap::from([(option.to_string(), value.to_string())]))
+                .map_err(|error| error.message)
+        };
+        for (option, value) in [
+            ("history_partition", "day"),
+            ("history_partition", "month"),
+            ("maintenance", "on"),
+            ("maintenance", "off"),
+        ] {
+            assert_eq!(checked(option, value), Ok(()));
+        }
+        let said = "history_partition of feature view \"v\" is \"week\"".to_string();
+        assert_eq!(checked("history_partition", "week"), Err(said));
+        assert!(checked("maintenance", "").is_err());
+    }
 
     #[test]
     fn online_is_a_word_or_a_redis_and_what_is_wrong_is_not_repeated() {

@@ -5,7 +5,7 @@ use super::{cursor::Cursor, name::qualified, view::switch};
 use crate::{
     PlanError, PlanResult,
     error::sqlstate,
-    statement::{CopyFormat, CopyOptions, CopySource, CopyTarget, Statement},
+    statement::{CopyCompression, CopyFormat, CopyOptions, CopySource, CopyTarget, Statement},
 };
 use datafusion::sql::sqlparser::tokenizer::Token;
 
@@ -33,20 +33,22 @@ pub(super) fn copy(c: &mut Cursor<'_>) -> PlanResult<Statement> {
     let table = qualified(path).map_err(|error| start.place(error))?;
     c.expect("FROM")?;
     let from = *c;
-    if !c.eat("STDIN") {
-        let what = if c.at("PROGRAM") { "a program" } else { "a file on the server" };
-        if c.at("PROGRAM") || c.at_string().is_some() {
-            return Err(from.place(
-                PlanError::unsupported(format!("COPY FROM {what} is not supported"))
-                    .hint("use COPY … FROM STDIN, in psql: \\copy name FROM 'file'"),
-            ));
-        }
-        return Err(c.unexpected());
-    }
-    let options = options(c, binary)?;
-    if options.format == CopyFormat::Parquet {
+    if c.at("PROGRAM") {
         return Err(from.place(
-            PlanError::unsupported("COPY FROM in format parquet is not supported").hint("use csv, text or binary"),
+            PlanError::unsupported("COPY FROM a program is not supported")
+                .hint("use COPY … FROM STDIN, in psql: \\copy name FROM PROGRAM '…'"),
+        ));
+    }
+    let file = match c.eat("STDIN") {
+        true => None,
+        false => Some(c.string()?),
+    };
+    let options = options(c, binary)?;
+    if let (None, Some(name)) = (&file, by_columns(options.format)) {
+        return Err(from.place(
+            PlanError::unsupported(format!("COPY FROM STDIN in format {name} is not supported")).hint(format!(
+                "COPY … FROM 'file' (FORMAT {name}) reads a file of the server; or use csv, text or binary"
+            )),
         ));
     }
     if c.at("WHERE") {
@@ -54,7 +56,16 @@ pub(super) fn copy(c: &mut Cursor<'_>) -> PlanResult<Statement> {
             PlanError::unsupported("COPY FROM … WHERE is not supported").hint("filter the rows where they are read"),
         ));
     }
-    Ok(Statement::CopyFrom { table, columns, options })
+    Ok(Statement::CopyFrom { table, columns, file, options })
+}
+
+/// The name of a format that has its rows by columns.
+fn by_columns(format: CopyFormat) -> Option<&'static str> {
+    match format {
+        CopyFormat::Parquet => Some("parquet"),
+        CopyFormat::Arrow => Some("arrow"),
+        CopyFormat::Text | CopyFormat::Csv | CopyFormat::Binary => None,
+    }
 }
 
 fn to(c: &mut Cursor<'_>, source: CopySource, binary: bool) -> PlanResult<Statement> {
@@ -105,6 +116,9 @@ struct Given {
     header: Option<bool>,
     quote: Option<String>,
     escape: Option<String>,
+    compression: Option<CopyCompression>,
+    compression_level: Option<i32>,
+    row_group_rows: Option<usize>,
 }
 
 fn options(c: &mut Cursor<'_>, binary: bool) -> PlanResult<CopyOptions> {
@@ -135,10 +149,11 @@ fn in_parentheses(c: &mut Cursor<'_>, given: &mut Given) -> PlanResult<()> {
                 "csv" => CopyFormat::Csv,
                 "binary" => CopyFormat::Binary,
                 "parquet" => CopyFormat::Parquet,
+                "arrow" => CopyFormat::Arrow,
                 other => {
                     return Err(start.place(
                         PlanError::new(sqlstate::INVALID_PARAMETER, format!("COPY format \"{other}\" not recognized"))
-                            .hint("the formats are text, csv, binary and, to a file, parquet"),
+                            .hint("the formats are text, csv, binary, arrow and, to a file, parquet"),
                     ));
                 }
             };
@@ -155,6 +170,18 @@ fn in_parentheses(c: &mut Cursor<'_>, given: &mut Given) -> PlanResult<()> {
         }
         "quote" => set(&start, &mut given.quote, c.option_value()?),
         "escape" => set(&start, &mut given.escape, c.option_value()?),
+        "compression" => {
+            let compression = compression(c).map_err(|error| start.place(error))?;
+            set(&start, &mut given.compression, compression)
+        }
+        "compression_level" => {
+            let level = whole(c, &start, "compression_level", 1..=22)?;
+            set(&start, &mut given.compression_level, level as i32)
+        }
+        "row_group_size" => {
+            let rows = whole(c, &start, "row_group_size", 1..=ROW_GROUP_ROWS_MAX)?;
+            set(&start, &mut given.row_group_rows, rows)
+        }
         "encoding" => encoding(c),
         "freeze" => switch(c).map(|_| ()),
         name @ ("force_quote" | "force_not_null" | "force_null") => {
@@ -191,6 +218,36 @@ fn in_words(c: &mut Cursor<'_>, given: &mut Given) -> PlanResult<bool> {
     Ok(true)
 }
 
+/// A row group is put together in memory.
+const ROW_GROUP_ROWS_MAX: usize = 10_000_000;
+
+fn compression(c: &mut Cursor<'_>) -> PlanResult<CopyCompression> {
+    match c.option_value()?.to_lowercase().as_str() {
+        "none" | "uncompressed" => Ok(CopyCompression::Uncompressed),
+        "snappy" => Ok(CopyCompression::Snappy),
+        "zstd" => Ok(CopyCompression::Zstd(3)),
+        other => Err(PlanError::unsupported(format!("COPY compression \"{other}\" is not supported"))
+            .hint("snappy, which it is by default, zstd, or none")),
+    }
+}
+
+fn whole(
+    c: &mut Cursor<'_>,
+    start: &Cursor<'_>,
+    option: &str,
+    range: std::ops::RangeInclusive<usize>,
+) -> PlanResult<usize> {
+    let value = c.option_value()?;
+    value.parse().ok().filter(|number| range.contains(number)).ok_or_else(|| {
+        let message = format!("invalid value for COPY option {option}: \"{value}\"");
+        start.place(PlanError::new(sqlstate::INVALID_PARAMETER, message).hint(format!(
+            "a whole number from {} to {}",
+            range.start(),
+            range.end()
+        )))
+    })
+}
+
 fn word_value(c: &mut Cursor<'_>) -> PlanResult<String> {
     c.eat("AS");
     c.string()
@@ -215,6 +272,7 @@ fn checked(given: Given) -> PlanResult<CopyOptions> {
     let has_text = is_csv || format == CopyFormat::Text;
     let name = match format {
         CopyFormat::Parquet => "PARQUET",
+        CopyFormat::Arrow => "ARROW",
         _ => "BINARY",
     };
     for (option, given) in [
@@ -231,6 +289,20 @@ fn checked(given: Given) -> PlanResult<CopyOptions> {
             return Err(PlanError::unsupported(format!("COPY {option} available only in CSV mode")));
         }
     }
+    for (option, given) in [
+        ("compression", given.compression.is_some()),
+        ("compression_level", given.compression_level.is_some()),
+        ("row_group_size", given.row_group_rows.is_some()),
+    ] {
+        if given && format != CopyFormat::Parquet {
+            return Err(PlanError::unsupported(format!("COPY {option} available only in PARQUET mode")));
+        }
+    }
+    let compression = match (given.compression.unwrap_or_default(), given.compression_level) {
+        (compression, None) => compression,
+        (CopyCompression::Zstd(_), Some(level)) => CopyCompression::Zstd(level),
+        _ => return Err(PlanError::unsupported("COPY compression_level available only with compression zstd")),
+    };
     let one_byte = |option: &str, value: Option<String>| match value.as_deref().map(str::as_bytes) {
         None => Ok(None),
         Some([byte]) if byte.is_ascii() => Ok(Some(*byte)),
@@ -259,5 +331,14 @@ fn checked(given: Given) -> PlanResult<CopyOptions> {
     {
         return Err(invalid("COPY delimiter must not appear in the NULL specification"));
     }
-    Ok(CopyOptions { format, delimiter, null: given.null, header: given.header.unwrap_or(false), quote, escape })
+    Ok(CopyOptions {
+        format,
+        delimiter,
+        null: given.null,
+        header: given.header.unwrap_or(false),
+        quote,
+        escape,
+        compression,
+        row_group_rows: given.row_group_rows.unwrap_or(CopyOptions::ROW_GROUP_ROWS),
+    })
 }

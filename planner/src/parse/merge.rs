@@ -279,17 +279,17 @@ impl VisitorMut for OfSource<'_> {
             Expr::Identifier(column) if self.depth == 0 => {
                 *expr = Expr::CompoundIdentifier(vec![Ident::with_quote('"', self.source), column.clone()]);
             }
-            Expr::CompoundIdentifier(parts) if self.depth == 0 => {
-                if parts.len() > 1 && fold(&parts[parts.len() - 2]) == self.target {
-                    let target = self.target;
-                    return ControlFlow::Break(
-                        PlanError::new("42P01", format!("invalid reference to FROM-clause entry for table \"{target}\""))
-                            .detail(format!(
-                                "There is an entry for table \"{target}\", but it cannot be referenced from this part of the query."
-                            ))
-                            .hint("behind WHEN NOT MATCHED there is no row of it"),
-                    );
-                }
+            Expr::CompoundIdentifier(parts)
+                if self.depth == 0 && parts.len() > 1 && fold(&parts[parts.len() - 2]) == self.target =>
+            {
+                let target = self.target;
+                return ControlFlow::Break(
+                    PlanError::new("42P01", format!("invalid reference to FROM-clause entry for table \"{target}\""))
+                        .detail(format!(
+                            "There is an entry for table \"{target}\", but it cannot be referenced from this part of the query."
+                        ))
+                        .hint("behind WHEN NOT MATCHED there is no row of it"),
+                );
             }
             _ => {}
         }

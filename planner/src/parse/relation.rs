@@ -8,7 +8,7 @@ use crate::{
 };
 use datafusion::sql::sqlparser::tokenizer::Token;
 use std::collections::BTreeMap;
-use tidemark_catalog::{Encode, Include, ObjectKind, QualifiedName, SqlType};
+use tidemark_catalog::{Encode, Include, ObjectKind, QualifiedName, Relation, SqlType};
 
 /// Behind `CREATE TEMPORARY TABLE`: as any other, with `ON COMMIT` before `AS` or at the end.
 pub(super) fn create_temporary(c: &mut Cursor<'_>) -> PlanResult<Statement> {
@@ -99,12 +99,12 @@ pub(super) fn create(c: &mut Cursor<'_>, kind: ObjectKind) -> PlanResult<Stateme
             break;
         }
     }
-    if !has_list && relation.options.get("connector").is_none_or(|connector| connector != "parquet") {
+    let is_files = |connector: &String| Relation::FILES.contains(&connector.as_str());
+    if !has_list && !relation.options.get("connector").is_some_and(is_files) {
         let message = format!("{kind} \"{}\" has no columns", relation.name);
-        return Err(start.place(
-            PlanError::new(sqlstate::INVALID_DEFINITION, message)
-                .hint("name them: ( name type, … ); only connector = 'parquet' finds them itself"),
-        ));
+        return Err(start.place(PlanError::new(sqlstate::INVALID_DEFINITION, message).hint(
+            "name them: ( name type, … ); only connector = 'parquet', 'csv' and 'iceberg' find them themselves",
+        )));
     }
     if relation.upsert && relation.primary_key.is_empty() {
         return Err(start.place(

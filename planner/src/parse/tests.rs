@@ -329,7 +329,7 @@ fn statements_about_objects_name_their_kind() {
 }
 
 fn copy_options(format: CopyFormat) -> CopyOptions {
-    CopyOptions { format, delimiter: None, null: None, header: false, quote: None, escape: None }
+    CopyOptions::of(format)
 }
 
 #[test]
@@ -355,16 +355,41 @@ fn copy_in_takes_options_in_parentheses_and_in_words() {
         ("COPY t FROM STDIN DELIMITER AS E'\\t' NULL 'NA' CSV QUOTE '''' ESCAPE AS '\\'", odd.clone()),
         ("COPY t FROM STDIN (FORMAT csv, DELIMITER E'\\t', NULL 'NA', QUOTE '''', ESCAPE '\\')", odd),
     ] {
-        check(sql, Statement::CopyFrom { table: "t".into(), columns: vec![], options });
+        check(sql, Statement::CopyFrom { table: "t".into(), columns: vec![], file: None, options });
     }
     check(
         "COPY \"t\" ( a,\"B\" ) FROM STDIN;",
         Statement::CopyFrom {
             table: "t".into(),
             columns: vec!["a".into(), "B".into()],
+            file: None,
             options: copy_options(CopyFormat::Text),
         },
     );
+}
+
+#[test]
+fn copy_takes_a_file_of_the_server_and_says_how_it_is_written() {
+    let from = |options| Statement::CopyFrom { table: "t".into(), columns: vec![], file: Some("f".into()), options };
+    check("COPY t FROM 'f' (FORMAT parquet)", from(copy_options(CopyFormat::Parquet)));
+    check("COPY t FROM 'f' (FORMAT arrow)", from(copy_options(CopyFormat::Arrow)));
+    check("COPY t FROM 'f' CSV", from(copy_options(CopyFormat::Csv)));
+    let to = |target, options| Statement::CopyTo {
+        source: CopySource::Table { name: "t".into(), columns: vec![] },
+        target,
+        options,
+    };
+    let file = || CopyTarget::File("f".into());
+    check("COPY t TO STDOUT (FORMAT arrow)", to(CopyTarget::Stdout, copy_options(CopyFormat::Arrow)));
+    for (options, compression, row_group_rows) in [
+        ("COMPRESSION zstd", CopyCompression::Zstd(3), CopyOptions::ROW_GROUP_ROWS),
+        ("COMPRESSION 'ZSTD', COMPRESSION_LEVEL 19, ROW_GROUP_SIZE 1000", CopyCompression::Zstd(19), 1000),
+        ("COMPRESSION none", CopyCompression::Uncompressed, CopyOptions::ROW_GROUP_ROWS),
+        ("ROW_GROUP_SIZE '500'", CopyCompression::Snappy, 500),
+    ] {
+        let parquet = CopyOptions { compression, row_group_rows, ..copy_options(CopyFormat::Parquet) };
+        check(&format!("COPY t TO 'f' (FORMAT parquet, {options})"), to(file(), parquet));
+    }
 }
 
 #[test]

@@ -12,7 +12,13 @@ pub fn warn_if_too_few(max_connections: usize) {
     let Some(files) = soft_limit(&limits) else { return };
     if files < max_connections.saturating_add(OTHER_FILES) {
         let hint = "raise the limit (ulimit -n, LimitNOFILE of a systemd unit) or lower max_connections";
-        tracing::warn!(open_files_max = files, max_connections, needed_beside = OTHER_FILES, hint, "few files may be open");
+        tracing::warn!(
+            open_files_max = files,
+            max_connections,
+            needed_beside = OTHER_FILES,
+            hint,
+            "few files may be open"
+        );
     }
 }
 
@@ -24,7 +30,8 @@ fn soft_limit(limits: &str) -> Option<usize> {
 
 #[test]
 fn the_limit_is_read_where_there_is_one() {
-    let limits = |soft: &str| format!("Limit  Soft Limit  Hard Limit  Units\nMax open files            {soft}   4096   files\n");
+    let limits =
+        |soft: &str| format!("Limit  Soft Limit  Hard Limit  Units\nMax open files            {soft}   4096   files\n");
     assert_eq!(soft_limit(&limits("1024")), Some(1024));
     assert_eq!(soft_limit(&limits("unlimited")), None);
     assert_eq!(soft_limit("Max processes 5 5 processes\n"), None);

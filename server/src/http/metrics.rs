@@ -255,6 +255,45 @@ fn views(out: &mut Exposition, views: &[View<'_>], now_us: i64) {
     let metric =
         ("tidemark_view_history_steps_total", "Steps appended to the history of the view since the server started.");
     of_views(out, views, Counter, metric, |view| Some(view.meters.steps_committed.get()));
+    files(out, views);
+}
+
+/// The files of history, and what is done for them.
+fn files(out: &mut Exposition, views: &[View<'_>]) {
+    use Kind::{Counter, Gauge};
+    let survey = |view: &ViewRuntime| view.maintenance.read().survey.map(|(_, survey)| survey);
+    let metric = (
+        "tidemark_view_history_files",
+        "Data files of the view's history when they were last looked at. None before the first look.",
+    );
+    of_views(out, views, Gauge, metric, |view| Some(survey(view)?.files));
+    let metric = (
+        "tidemark_view_history_manifests",
+        "Manifests of the view's history when they were last looked at. None before the first look.",
+    );
+    of_views(out, views, Gauge, metric, |view| Some(survey(view)?.manifests));
+    let metric = (
+        "tidemark_view_history_snapshots",
+        "Snapshots of the view's history when they were last looked at. None before the first look.",
+    );
+    of_views(out, views, Gauge, metric, |view| Some(survey(view)?.snapshots));
+    let metric = (
+        "tidemark_view_maintenance_runs_total",
+        "Things done for the files of the view's history since the server started, asked for or not; also those that \
+         failed.",
+    );
+    of_views(out, views, Counter, metric, |view| Some(view.meters.maintenance_runs.get()));
+    let metric = (
+        "tidemark_view_maintenance_failures_total",
+        "Times that the files of the view's history could not be looked at or cared for since the server started. It is \
+         tried again.",
+    );
+    of_views(out, views, Counter, metric, |view| Some(view.meters.maintenance_failures.get()));
+    let metric = (
+        "tidemark_view_maintenance_bytes_total",
+        "Bytes of data files of the view's history that were written again since the server started.",
+    );
+    of_views(out, views, Counter, metric, |view| Some(view.meters.maintenance_bytes.get()));
 }
 
 fn durability(out: &mut Exposition, engine: &Engine) {

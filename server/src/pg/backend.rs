@@ -144,6 +144,14 @@ pub trait Backend: Send + Sync + 'static {
     /// Statements the protocol carries out itself, because their meaning is the connection's state.
     fn verb<'a>(&self, prepared: &'a Self::Prepared) -> Option<Verb<'a>>;
 
+    /// A client has prepared a statement under a name, by which EXECUTE in SQL may call it.
+    fn named(&self, _session: &mut Self::Session, _name: &str, _prepared: &Arc<Self::Prepared>) {}
+
+    /// Forgets what was prepared under this name (`None`: all of it), by a client or in SQL. Whether there was any.
+    fn deallocate(&self, _session: &mut Self::Session, _name: Option<&str>) -> bool {
+        false
+    }
+
     /// Statements about cursors, which the protocol carries out too.
     fn cursor_verb<'a>(&self, _prepared: &'a Self::Prepared) -> Option<CursorVerb<'a, Self::Prepared>> {
         None

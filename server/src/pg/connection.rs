@@ -100,7 +100,8 @@ where
             let extended = matches!(kind, b'P' | b'B' | b'D' | b'E' | b'C' | b'H');
             self.in_batch |= extended;
             let done = match decode(kind, &body) {
-                Ok(Frontend::Terminate) => return Ok(()),
+                // It may have sent its statements and its goodbye at once: as with PostgreSQL they are answered.
+                Ok(Frontend::Terminate) => return self.send_due().await,
                 Ok(message) => self.handle(message, &body).await,
                 Err(error) => Err(error.into()),
             };
@@ -243,7 +244,9 @@ where
             Frontend::Execute { portal, rows_max } => self.execute(portal, rows_max).await?,
             Frontend::Close(target) => {
                 match target {
-                    Target::Statement(name) => self.statements.remove(name),
+                    Target::Statement(name) => {
+                        self.shared.backend.deallocate(&mut self.session, Some(name)) | self.statements.remove(name)
+                    }
                     Target::Portal(name) => self.portals.remove(name),
                 };
                 self.socket.output.extend_from_slice(reply::CLOSE_COMPLETE);
@@ -280,6 +283,9 @@ where
         let work = backend.prepare(&mut self.session, sql, parameter_oids);
         let prepared = self.watch.run(&mut self.socket, work).await??;
         self.transaction.admit(backend.verb(&prepared))?;
+        if !name.is_empty() {
+            backend.named(&mut self.session, name, &prepared);
+        }
         self.statements.insert(name, prepared);
         self.socket.output.extend_from_slice(reply::PARSE_COMPLETE);
         Ok(())

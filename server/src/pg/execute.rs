@@ -321,12 +321,15 @@ where
             Verb::Savepoint(name) => self.transaction.savepoint(name)?,
             Verb::Release(name) => self.transaction.release(name)?,
             Verb::RollbackTo(name) => self.transaction.rollback_to(name)?,
+            // One namespace for what clients prepare and what PREPARE does: psqlODBC prepares by Parse and deallocates in SQL.
             Verb::Deallocate(None) => {
+                self.shared.backend.deallocate(&mut self.session, None);
                 self.statements.clear();
                 return Ok("DEALLOCATE ALL");
             }
             Verb::Deallocate(Some(name)) => {
-                return if self.statements.remove(name) {
+                let was_known = self.shared.backend.deallocate(&mut self.session, Some(name));
+                return if self.statements.remove(name) | was_known {
                     Ok("DEALLOCATE")
                 } else {
                     Err(unknown_statement(name).into())

@@ -22,8 +22,11 @@ impl Session {
         self.found(database).0
     }
 
-    /// What is prepared on one path is not to be used on another: the schemas, in order. `None`: `public` alone.
+    /// What is prepared on one path is not to be used on another: the schemas, in order. `None`: `public` alone. Every lookup asks.
     pub fn path_key(&self, database: &Database) -> Option<Arc<str>> {
+        if let Some(known) = self.path.lock().as_ref().filter(|known| known.is_for(database.generation(), self)) {
+            return known.key.clone();
+        }
         self.found(database).1
     }
 
@@ -37,18 +40,11 @@ impl Session {
 
     fn found(&self, database: &Database) -> (Arc<Snapshot>, Option<Arc<str>>) {
         let all = database.snapshot();
-        let (setting, role) = (self.get("search_path").unwrap_or_default(), self.rights.actor.role);
-        let user = match self.get("role") {
-            None | Some("none") => self.user.as_str(),
-            Some(role) => role,
-        };
         let mut found = self.path.lock();
-        if let Some(known) = found.as_ref()
-            && (known.generation, known.role) == (all.generation, role)
-            && (known.setting.as_str(), known.user.as_str()) == (setting, user)
-        {
+        if let Some(known) = found.as_ref().filter(|known| known.is_for(all.generation, self)) {
             return (known.snapshot.clone(), known.key.clone());
         }
+        let (setting, user, role) = self.looks();
         let path = effective(setting, user, &all, &Actor::of(&all.access, role));
         let is_plain = path == [PUBLIC_SCHEMA];
         let key = (!is_plain).then(|| path.join(",").into());
@@ -57,6 +53,21 @@ impl Session {
         let (setting, user) = (setting.to_string(), user.to_string());
         let known = found.insert(Found { generation, role, setting, user, key, snapshot });
         (known.snapshot.clone(), known.key.clone())
+    }
+
+    /// What the path depends on beside the catalog: the setting, who `$user` is, and as whom it acts.
+    fn looks(&self) -> (&str, &str, ObjectId) {
+        let user = match self.get("role") {
+            None | Some("none") => self.user.as_str(),
+            Some(role) => role,
+        };
+        (self.get("search_path").unwrap_or_default(), user, self.rights.actor.role)
+    }
+}
+
+impl Found {
+    fn is_for(&self, generation: u64, session: &Session) -> bool {
+        self.generation == generation && (self.setting.as_str(), self.user.as_str(), self.role) == session.looks()
     }
 }
 

@@ -126,6 +126,27 @@ pub static SETTINGS: &[Setting] = settings! {
     "checkpoint-interval" checkpoint_interval = "10s", "DURATION", value::duration,
         "How often the state of the views is saved",
         "bounds how much of the log is replayed after a crash";
+    "maintenance" maintenance = "on", "on|off", value::on_off,
+        "Whether the files of history are cared for without being asked: small ones written together, old snapshots forgotten, what nothing needs removed",
+        "on: one view at a time, with rests four times as long as the work, so a fifth of one core at most; off: OPTIMIZE and VACUUM do it, or another engine that has the warehouse in its care";
+    "maintenance-interval" maintenance_interval = "1min", "DURATION", value::duration,
+        "How often the files of every view's history are looked at",
+        "a look reads the table's metadata, some milliseconds";
+    "maintenance-files" maintenance_files = "16", "N", value::count,
+        "From how many small files of a month on they are written together",
+        "with a commit every 5 s that is every 80 s; fewer means more rewriting, more means more files to open for every scan; a file is written again only with others that are as large together, so each row as often as its file doubles on its way to history_file_bytes";
+    "maintenance-bytes" maintenance_bytes = "1GB", "BYTES", value::bytes,
+        "About how much one rewrite of a view's files may read before it commits and the next view has its turn",
+        "half a minute of work; what a stop in the middle costs is done again";
+    "history-file-bytes" history_file_bytes = "128MB", "BYTES", value::bytes,
+        "The size up to which files of history are written together, also by OPTIMIZE; what is below half of it is small",
+        "a scan spends its time on rows and not on opening files, and a file can still be written again";
+    "snapshot-retention" snapshot_retention = "1h", "DURATION", value::duration,
+        "How long a snapshot of history, and the files that only it needs, stays after another has succeeded it",
+        "longer than a job of another engine reads one snapshot, which is the only one that has to fear for its files: queries of this server keep theirs; each rewrite holds a snapshot for so long, which is a kilobyte more in every commit";
+    "orphan-age" orphan_age = "24h", "DURATION", value::duration,
+        "How old a file that no snapshot leads to is before it is removed",
+        "longer than another engine writes before it commits: its files look the same until then";
     "online-tick" online_tick = "50ms", "DURATION", value::duration,
         "How often changed rows go to the online store",
         "changes to one key within a tick are written once; lookups do not wait for it, they are answered from memory";
@@ -152,7 +173,10 @@ pub static SETTINGS: &[Setting] = settings! {
         "none: what the disk has; at the limit INSERT and COPY are refused, nothing is dropped";
     "query-memory" query_memory = "2GB", "BYTES", |text| value::optional(text, value::bytes),
         "What the queries of all connections may hold in memory together",
-        "beyond it sorts and aggregations spill to disk and what cannot is refused, instead of the machine killing the server";
+        "beyond it sorts, aggregations and ASOF JOINs spill to disk and what cannot is refused, instead of the machine killing the server";
+    "query-disk" query_disk = "100GB", "BYTES", |text| value::optional(text, value::bytes),
+        "What the queries of all connections may have spilled to disk at one time, in the folder spill of the data directory",
+        "a join of some hundred million rows fits, and one query cannot fill the disk that the log needs; none: what the disk has";
     "state-memory" state_memory = "4GB", "BYTES", value::bytes,
         "What the keys of all feature views may take in memory together",
         "beyond it keys that nobody has asked for lately are read from disk when they are needed again; what one batch brings and keys that the online store has not seen may come on top";

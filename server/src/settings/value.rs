@@ -62,6 +62,14 @@ pub fn role(text: &str) -> Parsed<Role> {
     }
 }
 
+pub fn on_off(text: &str) -> Parsed<bool> {
+    match text.trim() {
+        "on" => Ok(true),
+        "off" => Ok(false),
+        _ => Err("on or off"),
+    }
+}
+
 pub fn ssl(text: &str) -> Parsed<Ssl> {
     match text.trim() {
         "off" => Ok(Ssl::Off),

@@ -4,7 +4,9 @@
 use crate::{pg::PgError, rights::Rights, session::Session};
 use datafusion::sql::sqlparser::ast;
 use std::{collections::BTreeMap, ops::ControlFlow, sync::Arc};
-use tidemark_catalog::{Object, ObjectId, ObjectKind, PUBLIC_SCHEMA, Privileges, QualifiedName, Snapshot, role};
+use tidemark_catalog::{
+    Object, ObjectId, ObjectKind, PUBLIC_SCHEMA, Privileges, QualifiedName, Relation, Snapshot, role,
+};
 use tidemark_planner::{
     Statement,
     lookup::object_named,
@@ -86,7 +88,10 @@ pub fn authorize(session: &Session, snapshot: &Snapshot, statement: &Statement) 
             .iter()
             .filter_map(|name| snapshot.get(name))
             .try_for_each(|object| rights.check(Privileges::TRUNCATE, object)),
-        Statement::CopyFrom { table, .. } => {
+        Statement::CopyFrom { table, file, .. } => {
+            if file.is_some() {
+                rights.check_member(role::READ_SERVER_FILES, "read a file of the server")?;
+            }
             snapshot.get(table).map_or(Ok(()), |object| rights.check(Privileges::INSERT, object))
         }
         Statement::CopyTo { target, .. } => match target {
@@ -161,7 +166,7 @@ fn options(rights: &Rights, options: &BTreeMap<String, String>) -> Result<(), Pg
             rights.check_member(role::CONNECTOR, "name brokers or online stores to connect to")?;
         }
         let file = match option.as_str() {
-            "connector" => value == "parquet",
+            "connector" => Relation::FILES.contains(&value.as_str()),
             "online" => value.contains("ca="),
             other => other.ends_with(".location"),
         };

@@ -183,7 +183,11 @@ fn once(found: Vec<RecordBatch>) -> Result<Vec<RecordBatch>, PgError> {
 }
 
 /// Tables become empty one after the other, in the order in which they are named.
-pub async fn truncate(database: &Arc<Database>, session: &mut Session, tables: &[String]) -> Result<Outcome, PgError> {
+pub async fn truncate(
+    database: &Arc<Database>,
+    session: &mut Session,
+    tables: &[QualifiedName],
+) -> Result<Outcome, PgError> {
     let snapshot = session.snapshot(database);
     let objects = tables.iter().map(|name| target(&snapshot, name, "TRUNCATE")).collect::<Result<Vec<_>, _>>()?;
     for object in objects {

@@ -1,4 +1,4 @@
-//! `COPY t FROM STDIN`.
+//! `COPY t FROM STDIN`, and how rows of a COPY go in, also those of a file.
 //!
 //! Into a table all rows go in together. Into a source they go in by chunks as they arrive: it is a stream, lookups move
 //! while it is loaded, and memory stays bounded; an error then says how many rows are already in. So does what goes
@@ -8,6 +8,7 @@ use super::insert::{column_map, fit, rejected, target};
 use crate::{
     database::Database,
     pg::{Copied, CopyInSink, CopyLayout, Hold, Outcome, PgError},
+    progress::{Doing, Running},
     session::Session,
     wire::{CopyDecoder, SessionZone},
 };
@@ -16,11 +17,14 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use std::sync::Arc;
 use tidemark_catalog::{Object, ObjectKind, QualifiedName, Relation};
-use tidemark_engine::runtime::{Conflict, IngestReport};
+use tidemark_engine::{
+    progress::Phase,
+    runtime::{Conflict, IngestReport},
+};
 use tidemark_planner::statement::{CopyFormat, CopyOptions};
 
 /// Rows decoded into one batch.
-const BATCH_ROWS: usize = 8192;
+pub const BATCH_ROWS: usize = 8192;
 /// Rows of a source appended together: a smaller COPY is atomic, and one sync of the log serves this many.
 const CHUNK_ROWS: usize = 65_536;
 
@@ -35,25 +39,13 @@ pub fn execute(
     let object = target(&snapshot, table)?.clone();
     let map = column_map(&object, columns)?;
     let decoder = CopyDecoder::new(&table.name, options, object.schema(), &map, session.format.time_zone, BATCH_ROWS)?;
-    let is_topic = object.relation().and_then(Relation::topic).is_some();
     let layout = CopyLayout { binary: options.format == CopyFormat::Binary, columns: map.len() as i16 };
-    let sink = Sink {
-        database: database.clone(),
-        given: map,
-        zone: session.format.time_zone,
-        streams: object.kind() == ObjectKind::Source || is_topic,
-        is_topic,
-        object,
-        decoder,
-        waiting: vec![],
-        waiting_rows: 0,
-        report: IngestReport::default(),
-        hold: session.hold.clone(),
-    };
+    let sink = Sink { decoder, intake: Intake::new(database, session, object, map, "PIPE") };
     Ok(Outcome::CopyIn { sink: Box::new(sink), layout })
 }
 
-struct Sink {
+/// Rows on their way into a source or table, wherever they come from.
+pub struct Intake {
     database: Arc<Database>,
     object: Arc<Object>,
     /// The columns that it gives, as places among the table's.
@@ -61,19 +53,61 @@ struct Sink {
     zone: SessionZone,
     streams: bool,
     is_topic: bool,
-    decoder: CopyDecoder,
     waiting: Vec<RecordBatch>,
     waiting_rows: usize,
     report: IngestReport,
     hold: Hold,
+    running: Running,
 }
 
-impl Sink {
-    fn take(&mut self, batches: Vec<RecordBatch>) -> Result<(), PgError> {
+impl Intake {
+    /// `given`: the columns that come, as places among the relation's; `copies`: as [`Doing::copies`].
+    pub fn new(
+        database: &Arc<Database>,
+        session: &Session,
+        object: Arc<Object>,
+        given: Vec<usize>,
+        copies: &'static str,
+    ) -> Intake {
+        let doing = Doing::new("COPY FROM", &object.shown_name(), Some("rows"));
+        let doing = Doing { copies: Some(copies), table: Some(object.id), ..doing };
+        let running = database.begin(session, doing);
+        running.count_rows(Phase::Reading, database.clock.now_us());
+        let is_topic = object.relation().and_then(Relation::topic).is_some();
+        Intake {
+            database: database.clone(),
+            given,
+            zone: session.format.time_zone,
+            streams: object.kind() == ObjectKind::Source || is_topic,
+            is_topic,
+            object,
+            waiting: vec![],
+            waiting_rows: 0,
+            report: IngestReport::default(),
+            hold: session.hold.clone(),
+            running,
+        }
+    }
+
+    /// What a decoder gives has all columns of the relation.
+    pub fn given(&self, decoded: Vec<RecordBatch>) -> Result<Vec<RecordBatch>, PgError> {
+        Ok(decoded.iter().map(|batch| batch.project(&self.given)).collect::<Result<Vec<_>, _>>()?)
+    }
+
+    /// Rows of the columns that are given, in their order. Of a source they go in when enough have come.
+    pub async fn take(&mut self, batches: Vec<RecordBatch>) -> Result<(), PgError> {
+        self.keep(batches).map_err(|e| self.so_far(e))?;
+        if self.streams && self.waiting_rows >= CHUNK_ROWS {
+            self.ingest().await.map_err(|e| self.so_far(e))?;
+        }
+        Ok(())
+    }
+
+    fn keep(&mut self, batches: Vec<RecordBatch>) -> Result<(), PgError> {
         for batch in batches {
             self.waiting_rows += batch.num_rows();
-            let given = batch.project(&self.given)?;
-            self.waiting.push(fit(&self.object, &self.given, &given, &self.zone)?);
+            self.running.add(batch.num_rows());
+            self.waiting.push(fit(&self.object, &self.given, &batch, &self.zone)?);
         }
         Ok(())
     }
@@ -97,35 +131,43 @@ impl Sink {
     }
 
     /// An error after some chunks are in says so.
-    fn so_far(&self, error: PgError) -> PgError {
+    pub fn so_far(&self, error: PgError) -> PgError {
         match self.report.rows {
             0 => error,
             rows => error.detail(format!("{rows} rows before it are in \"{}\" already", self.object.name)),
         }
     }
-}
 
-#[async_trait]
-impl CopyInSink for Sink {
-    async fn data(&mut self, data: Bytes) -> Result<(), PgError> {
-        let batches = self.decoder.feed(&data).map_err(|e| self.so_far(e.into()))?;
-        self.take(batches).map_err(|e| self.so_far(e))?;
-        if self.streams && self.waiting_rows >= CHUNK_ROWS {
-            self.ingest().await.map_err(|e| self.so_far(e))?;
-        }
-        Ok(())
-    }
-
-    async fn finish(mut self: Box<Self>) -> Result<Copied, PgError> {
-        let batches = self.decoder.finish().map_err(|e| self.so_far(e.into()))?;
-        self.take(batches).map_err(|e| self.so_far(e))?;
+    /// All have come.
+    pub async fn finish(mut self) -> Result<Copied, PgError> {
         self.ingest().await.map_err(|e| self.so_far(e))?;
         // Once, when all is in: a file of a million late rows is one notice.
         let notice = rejected(&self.object, &self.report).map(PgError::notice);
         Ok(Copied { tag: format!("COPY {}", self.report.rows), notice })
     }
+}
+
+struct Sink {
+    decoder: CopyDecoder,
+    intake: Intake,
+}
+
+#[async_trait]
+impl CopyInSink for Sink {
+    async fn data(&mut self, data: Bytes) -> Result<(), PgError> {
+        let batches = self.decoder.feed(&data).map_err(|e| self.intake.so_far(e.into()))?;
+        let given = self.intake.given(batches)?;
+        self.intake.take(given).await
+    }
+
+    async fn finish(mut self: Box<Self>) -> Result<Copied, PgError> {
+        let batches = self.decoder.finish().map_err(|e| self.intake.so_far(e.into()))?;
+        let given = self.intake.given(batches)?;
+        self.intake.take(given).await?;
+        self.intake.finish().await
+    }
 
     async fn fail(self: Box<Self>, reason: &str) {
-        tracing::debug!(table = %self.object.name, reason, "COPY given up");
+        tracing::debug!(table = %self.intake.object.name, reason, "COPY given up");
     }
 }

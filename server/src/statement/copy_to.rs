@@ -1,25 +1,24 @@
-//! `COPY { t | (query) } TO { STDOUT | 'file' }`: text, CSV, binary; Parquet into a file of the server.
+//! `COPY { t | (query) } TO { STDOUT | 'file' }`: text, CSV, binary, Arrow; Parquet into a file of the server.
 
-use super::{parquet_columns::ParquetColumns, query};
+use super::{
+    copy_to_file::{self, Rows},
+    file_columns::FileColumns,
+    query,
+};
 use crate::{
     database::Database,
-    errors::file_error,
     pg::{CopyChunk, CopyLayout, Outcome, PgError},
+    progress::{Doing, Running},
     serving::refusal,
     session::Session,
     wire::CopyEncoder,
 };
-use arrow::datatypes::SchemaRef;
-use bytes::BytesMut;
+use arrow::{datatypes::SchemaRef, ipc::writer::StreamWriter, record_batch::RecordBatch};
+use bytes::{BufMut, BytesMut};
 use datafusion::physical_plan::SendableRecordBatchStream;
 use futures::{StreamExt, TryStreamExt, stream};
-use parquet::{arrow::ArrowWriter, basic::Compression, file::properties::WriterProperties};
-use std::{
-    fs::File,
-    io::{BufWriter, Write},
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::sync::Arc;
+use tidemark_engine::progress::Phase;
 use tidemark_planner::{
     Statement,
     statement::{CopyFormat, CopyOptions, CopySource, CopyTarget},
@@ -35,14 +34,32 @@ pub async fn execute(
     if let (CopyTarget::File(_), Some(_)) = (target, database.serving()) {
         return Err(refusal("0A000", "COPY TO a file"));
     }
+    // Before the query is planned: a copy of `tidemark.progress` has itself.
+    let running = database.begin(session, doing(database, session, source, target));
     let (schema, batches) = rows(database, session, source).await?;
+    running.count_rows(Phase::Writing, database.clock.now_us());
     match target {
-        CopyTarget::Stdout => to_client(session, schema, batches, options),
+        CopyTarget::Stdout => to_client(session, schema, batches, options, running),
         CopyTarget::File(name) => {
-            let rows = to_file(database, session, &schema, batches, options, name).await?;
+            let rows = Rows { schema, batches };
+            let rows = copy_to_file::write(database, session, rows, options, name, &running).await?;
             Ok(Outcome::Done { tag: format!("COPY {rows}").into() })
         }
     }
+}
+
+fn doing(database: &Database, session: &Session, source: &CopySource, target: &CopyTarget) -> Doing {
+    let object = match source {
+        CopySource::Table { name, .. } => Some(name),
+        CopySource::Query { .. } => None,
+    };
+    let kind = match target {
+        CopyTarget::Stdout => "PIPE",
+        CopyTarget::File(_) => "FILE",
+    };
+    let table = object.and_then(|name| session.snapshot(database).get(name).map(|table| table.id));
+    let object = object.map(ToString::to_string);
+    Doing { statement: "COPY TO", object, unit: Some("rows"), copies: Some(kind), table }
 }
 
 async fn rows(
@@ -75,7 +92,11 @@ fn to_client(
     schema: SchemaRef,
     batches: SendableRecordBatchStream,
     options: &CopyOptions,
+    running: Running,
 ) -> Result<Outcome, PgError> {
+    if options.format == CopyFormat::Arrow {
+        return arrow_to_client(&schema, batches, running);
+    }
     if options.format == CopyFormat::Parquet {
         return Err(PgError::error("0A000", "COPY TO STDOUT cannot send Parquet")
             .hint("COPY … TO 'file.parquet' (FORMAT parquet) writes it on the server"));
@@ -88,6 +109,7 @@ fn to_client(
     let body = batches.map_err(PgError::from).map_ok(Some).chain(stream::iter([Ok(None)])).and_then(move |batch| {
         let mut messages = BytesMut::new();
         let rows = batch.as_ref().map_or(0, |batch| batch.num_rows());
+        running.add(rows);
         match batch {
             Some(batch) => encoder.encode_messages(&batch, 0..rows, &mut messages),
             None => encoder.trailer_message(&mut messages),
@@ -98,73 +120,41 @@ fn to_client(
     Ok(Outcome::CopyOut { stream: stream.boxed(), layout })
 }
 
-async fn to_file(
-    database: &Database,
-    session: &Session,
+/// As a stream of Arrow's IPC: the schema, a message for each batch, the end. What the client is sent is that stream, cut anywhere.
+fn arrow_to_client(
     schema: &SchemaRef,
-    mut batches: SendableRecordBatchStream,
-    options: &CopyOptions,
-    name: &str,
-) -> Result<u64, PgError> {
-    let path = database.folder.join(name);
-    let failed = |what: &str, error: &(dyn std::error::Error + 'static)| {
-        file_error(format!("could not {what} file \"{}\": {error}", path.display()), error)
+    batches: SendableRecordBatchStream,
+    running: Running,
+) -> Result<Outcome, PgError> {
+    let columns = FileColumns::arrow(schema);
+    // It has written the schema already.
+    let mut writer = StreamWriter::try_new(vec![], &columns.schema)?;
+    let layout = CopyLayout { binary: true, columns: columns.schema.fields().len() as i16 };
+    let mut send = move |batch: Option<RecordBatch>| -> Result<CopyChunk, PgError> {
+        let rows = batch.as_ref().map_or(0, RecordBatch::num_rows);
+        match batch {
+            Some(batch) => writer.write(&columns.batch(&batch)?)?,
+            None => writer.finish()?,
+        }
+        running.add(rows);
+        let bytes = std::mem::take(writer.get_mut());
+        Ok(CopyChunk { messages: copy_data(&bytes), rows: rows as u64 })
     };
-    // Written beside and moved into place, so that a reader never sees half a file.
-    let part = Partial::new(&path).map_err(|e| failed("create", &e))?;
-    let file = part.open().map_err(|e| failed("create", &e))?;
-    let mut rows = 0;
-    if options.format == CopyFormat::Parquet {
-        let columns = ParquetColumns::of(schema)?;
-        let properties = WriterProperties::builder().set_compression(Compression::SNAPPY).build();
-        let mut writer =
-            ArrowWriter::try_new(file, columns.schema.clone(), Some(properties)).map_err(|e| failed("write", &e))?;
-        while let Some(batch) = batches.try_next().await? {
-            rows += batch.num_rows() as u64;
-            writer.write(&columns.batch(&batch)?).map_err(|e| failed("write", &e))?;
-        }
-        writer.close().map_err(|e| failed("write", &e))?;
-    } else {
-        let mut encoder = CopyEncoder::new(schema, options, &session.format)?;
-        let mut file = BufWriter::new(file);
-        let mut bytes = BytesMut::new();
-        encoder.header(&mut bytes);
-        while let Some(batch) = batches.try_next().await? {
-            rows += batch.num_rows() as u64;
-            encoder.encode(&batch, 0..batch.num_rows(), &mut bytes);
-            file.write_all(&bytes).map_err(|e| failed("write", &e))?;
-            bytes.clear();
-        }
-        encoder.trailer(&mut bytes);
-        file.write_all(&bytes).and_then(|_| file.flush()).map_err(|e| failed("write", &e))?;
-    }
-    part.finish(&path).map_err(|e| failed("write", &e))?;
-    Ok(rows)
+    let all = batches.map_err(PgError::from).map_ok(Some).chain(stream::iter([Ok(None)]));
+    let stream = all.and_then(move |batch| std::future::ready(send(batch)));
+    Ok(Outcome::CopyOut { stream: stream.boxed(), layout })
 }
 
-/// A file under a temporary name that goes away unless it is finished.
-struct Partial(PathBuf);
+/// Bytes in one CopyData message.
+const COPY_DATA_BYTES: usize = 64 * 1024;
 
-impl Partial {
-    fn new(path: &Path) -> std::io::Result<Partial> {
-        let name = path.file_name().ok_or_else(|| std::io::Error::other("the name is a folder's"))?;
-        let mut part = name.to_os_string();
-        part.push(".part");
-        Ok(Partial(path.with_file_name(part)))
+/// CopyData messages (`d`, length, bytes).
+fn copy_data(bytes: &[u8]) -> BytesMut {
+    let mut messages = BytesMut::with_capacity(bytes.len() + 5 * (bytes.len() / COPY_DATA_BYTES + 1));
+    for piece in bytes.chunks(COPY_DATA_BYTES) {
+        messages.put_u8(b'd');
+        messages.put_i32(4 + piece.len() as i32);
+        messages.put_slice(piece);
     }
-
-    fn open(&self) -> std::io::Result<File> {
-        File::create(&self.0)
-    }
-
-    fn finish(&self, path: &Path) -> std::io::Result<()> {
-        std::fs::rename(&self.0, path)
-    }
-}
-
-impl Drop for Partial {
-    fn drop(&mut self) {
-        // After `finish` there is nothing of that name.
-        let _ = std::fs::remove_file(&self.0);
-    }
+    messages
 }

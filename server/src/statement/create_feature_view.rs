@@ -8,11 +8,12 @@ use crate::{
     database::Database,
     pg::{Outcome, PgError},
     places::Refused,
+    progress::Doing,
     session::Session,
 };
 use std::sync::Arc;
 use tidemark_catalog::{Body, Column, Feature, FeatureView, Object, ObjectId, Place, QualifiedName, Snapshot, SqlType};
-use tidemark_engine::compiled::CompiledView;
+use tidemark_engine::{compiled::CompiledView, progress::Phase};
 use tidemark_planner::{
     bind::NoSystemTables,
     feature::{FeaturePlan, OutputKind, Slot, plan_feature_view, retention},
@@ -27,6 +28,7 @@ pub async fn execute(
     create: &CreateFeatureView,
     sql: &str,
 ) -> Result<Outcome, PgError> {
+    let running = database.begin(session, Doing::new("CREATE FEATURE VIEW", &create.name.to_string(), Some("records")));
     let mut catalog = database.owner()?.catalog.lock().await;
     let snapshot = session.lasting(database);
     secret::check_options(session, &snapshot, &create.options)?;
@@ -46,7 +48,8 @@ pub async fn execute(
     let compiled = CompiledView::new(&object, plan)?;
     let owner = database.owner()?;
     owner.places.begin(id, online.map(String::as_str))?;
-    let history_start_us = owner.engine.create_view(&object, compiled).await?;
+    let history_start_us = owner.engine.create_view_watched(&object, compiled, &running.progress).await?;
+    running.progress.enter(Phase::Finishing);
     if let Body::FeatureView(view) = &mut object.body {
         view.history_start_us = history_start_us;
     }

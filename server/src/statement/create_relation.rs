@@ -95,7 +95,7 @@ pub async fn execute(
 /// What `DEFAULT` says of columns.
 fn set_defaults(session: &Session, create: &CreateRelation, relation: &mut Relation) -> Result<(), PgError> {
     if !create.defaults.is_empty() && (relation.files().is_some() || relation.topic().is_some()) {
-        let message = format!("columns of {} "{}" cannot have a default", create.kind, create.name);
+        let message = format!("columns of {} \"{}\" cannot have a default", create.kind, create.name);
         return Err(PgError::error("0A000", message).hint("its rows are made by others: a missing field is NULL"));
     }
     for (column, text) in &create.defaults {
@@ -274,8 +274,7 @@ pub fn apply_options(
             "retention" => relation.retention_us = Some(duration()?),
             "dead_letter_retention" => relation.dead_letter_retention_us = Some(duration()?),
             "connector" if value == "embedded" => {}
-            "connector" if value == "parquet" && kind == ObjectKind::Table => {}
-            "path" if relation.files().is_some() => {}
+            "connector" if Relation::FILES.contains(&value.as_str()) && kind == ObjectKind::Table => {}
             "connector" if value == "kafka" && (kind == ObjectKind::Source || relation.upsert) => {}
             "connector" if value == "kafka" => {
                 let message = format!("{kind} \"{name}\" is fed by Kafka only with a PRIMARY KEY and FORMAT UPSERT");
@@ -289,10 +288,12 @@ pub fn apply_options(
                     format!("{kind} \"{name}\": connector '{value}' is not available"),
                 )
                 .hint(
-                    "'kafka' is, and for tables 'parquet'; or leave the connector out: INSERT and COPY feed the \
+                    "'kafka' is, and for tables 'parquet', 'csv' and 'iceberg'; or leave the connector out: INSERT and COPY feed the \
                      embedded durable log",
                 ));
             }
+            // What files may have, `files_table::complete` knows.
+            _ if relation.files().is_some() => {}
             other => {
                 let ours: &[&str] = if is_kafka { &kafka::OPTIONS } else { &[] };
                 return Err(PgError::error("22023", format!("{kind} \"{name}\" has no option \"{other}\""))

@@ -8,6 +8,7 @@ use super::{
 use crate::{
     database::Database,
     pg::{Outcome, PgError},
+    progress::Doing,
     session::Session,
 };
 use arrow::datatypes::Schema;
@@ -15,7 +16,7 @@ use datafusion::sql::sqlparser::ast;
 use futures::TryStreamExt;
 use std::sync::Arc;
 use tidemark_catalog::{Body, Column, Object, QualifiedName, Relation, SqlType};
-use tidemark_engine::runtime::Conflict;
+use tidemark_engine::{progress::Phase, runtime::Conflict};
 use tidemark_planner::words::type_name;
 
 /// What is to be made; `temporary`: whether it ends with its transaction, if it is the session's own.
@@ -36,6 +37,7 @@ pub async fn execute(
     if let Some(existing) = existing(session)? {
         return exists(session, &existing, if_not_exists, "CREATE TABLE AS");
     }
+    let running = database.begin(session, Doing::new("CREATE TABLE AS", &name.to_string(), Some("rows")));
     let (schema, mut batches) = query::run(database, session, query, &[], &[]).await?;
     let columns = columns(&schema)?;
     let mut catalog = Some(database.owner()?.catalog.lock().await);
@@ -59,11 +61,13 @@ pub async fn execute(
         session.begin_temporary(object.clone(), ends_with_transaction);
     }
     let all: Vec<usize> = (0..object.columns().len()).collect();
+    running.count_rows(Phase::Computing, database.clock.now_us());
     // Filled before it is in the catalog: whoever sees the table sees all of it.
     let filled: Result<usize, PgError> = async {
         let mut rows = 0;
         while let Some(batch) = batches.try_next().await? {
             if batch.num_rows() > 0 {
+                running.add(batch.num_rows());
                 let batch = fit(&object, &all, &batch, &session.format.time_zone)?;
                 rows += database.owner()?.engine.ingest(object.id, vec![batch], Conflict::Error).await?.rows;
             }

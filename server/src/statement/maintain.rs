@@ -6,10 +6,12 @@
 use crate::{
     database::{Database, find},
     pg::{Outcome, PgError},
+    progress::Doing,
     session::Session,
 };
 use std::sync::Arc;
 use tidemark_catalog::{Object, ObjectKind, QualifiedName, history_schema};
+use tidemark_engine::progress::Phase;
 
 /// What has been replaced stays a day where nobody says otherwise: longer than a query or another engine's job is likely
 /// to read one snapshot.
@@ -31,9 +33,12 @@ pub async fn optimize(
 ) -> Result<Outcome, PgError> {
     let view = view(database, session, name)?;
     let name = history_name(&view);
+    let running = database.begin(session, Doing::new("OPTIMIZE", &name, None));
+    running.progress.enter(Phase::Merging);
     // Merging computes for long: not on the threads that answer lookups.
     let engine = database.owner()?.engine.clone();
-    let done = database.queries.work(async move { engine.optimize_history(&view).await }).await??;
+    let target_bytes = database.upkeep.effort.target_bytes;
+    let done = database.queries.work(async move { engine.optimize_history(&view, target_bytes).await }).await??;
     if done.files_before == 0 {
         session.notice(format!("{name} has no small files to write together"));
     } else {
@@ -53,6 +58,8 @@ pub async fn vacuum(
 ) -> Result<Outcome, PgError> {
     let view = view(database, session, name)?;
     let name = history_name(&view);
+    let running = database.begin(session, Doing::new("VACUUM", &name, None));
+    running.progress.enter(Phase::Removing);
     let older_than_us = database.clock.now_us().saturating_sub(retain_us.unwrap_or(RETAIN_US));
     let engine = database.owner()?.engine.clone();
     let gone = database.queries.work(async move { engine.vacuum_history(&view, older_than_us).await }).await??;

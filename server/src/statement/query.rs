@@ -163,7 +163,7 @@ pub(super) async fn physical_over(
         }
         let found = match &table.target {
             ScanTarget::System(name) => system.provider(name)?,
-            ScanTarget::Files(id) => files_table::provider(database, *id),
+            ScanTarget::Files(id) => files_table::provider(database, *id)?,
             _ => None,
         };
         found.ok_or_else(|| DataFusionError::Plan(format!("relation \"{}\" does not exist", table.name)))

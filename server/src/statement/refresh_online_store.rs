@@ -3,6 +3,7 @@
 use crate::{
     database::{Database, find},
     pg::{Outcome, PgError},
+    progress::Doing,
     session::Session,
 };
 use std::sync::Arc;
@@ -17,7 +18,9 @@ pub async fn execute(
     name: &QualifiedName,
 ) -> Result<Outcome, PgError> {
     let id = find(&session.lasting(database), ObjectKind::FeatureView, name)?.id;
-    let refreshed = database.owner()?.engine.refresh_online(id).await.map_err(|error| {
+    let running = database.begin(session, Doing::new("REFRESH ONLINE STORE", &name.to_string(), Some("keys")));
+    let engine = &database.owner()?.engine;
+    let refreshed = engine.refresh_online_watched(id, &running.progress).await.map_err(|error| {
         let message = format!("the online store has not taken all rows of feature view \"{name}\" again: {error}");
         PgError::error("58030", message)
             .hint("what changes is put by itself when the store answers; then run the statement again for the rest")

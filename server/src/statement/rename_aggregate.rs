@@ -57,7 +57,7 @@ fn calling(object: &Object, from: &Object, to: &str, snapshot: &Snapshot) -> Pla
     let is_meant = |name: &QualifiedName| within.aggregate(name).is_some_and(|called| called.id == from.id);
     const SELECT: &str = "SELECT ";
     let of_expression = |expression: &str| {
-        calling_by_name(&format!("{SELECT}{expression}"), &is_meant, to).map(|query| query[SELECT.len()..].to_string())
+        calling_by_name(&format!("{SELECT}{expression}"), is_meant, to).map(|query| query[SELECT.len()..].to_string())
     };
     let mut object = object.clone();
     if let Some(schema) = object.place.aggregates.0.remove(&from.name) {
@@ -66,18 +66,18 @@ fn calling(object: &Object, from: &Object, to: &str, snapshot: &Snapshot) -> Pla
     match &mut object.body {
         Body::Source(_) | Body::Table(_) | Body::TrainingSet(_) => {}
         Body::FeatureView(view) => {
-            view.sql = calling_by_name(&view.sql, &is_meant, to)?;
-            view.query = calling_by_name(&view.query, &is_meant, to)?;
+            view.sql = calling_by_name(&view.sql, is_meant, to)?;
+            view.query = calling_by_name(&view.query, is_meant, to)?;
             for feature in &mut view.features {
                 feature.expression = of_expression(&feature.expression)?;
             }
         }
         Body::View(view) => {
-            view.sql = calling_by_name(&view.sql, &is_meant, to)?;
-            view.query = calling_by_name(&view.query, &is_meant, to)?;
+            view.sql = calling_by_name(&view.sql, is_meant, to)?;
+            view.query = calling_by_name(&view.query, is_meant, to)?;
         }
         Body::Aggregate(aggregate) => {
-            aggregate.sql = calling_by_name(&aggregate.sql, &is_meant, to)?;
+            aggregate.sql = calling_by_name(&aggregate.sql, is_meant, to)?;
             aggregate.expression = of_expression(&aggregate.expression)?;
         }
     }

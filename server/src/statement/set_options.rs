@@ -11,7 +11,7 @@ use crate::{
 use std::{collections::BTreeMap, sync::Arc};
 use tidemark_catalog::{Body, Change, Object, ObjectKind, QualifiedName, Relation, Snapshot};
 use tidemark_connectors::kafka;
-use tidemark_planner::feature::{check_online, retention};
+use tidemark_planner::feature::{check_maintenance, check_online, retention};
 
 pub async fn execute(
     database: &Arc<Database>,
@@ -114,6 +114,14 @@ fn change(
                         view.tags = value.split(',').map(|t| t.trim().to_string()).filter(|t| !t.is_empty()).collect();
                     }
                     "online" => check_online(name, value)?,
+                    "maintenance" => check_maintenance(name, value)?,
+                    "history_partition" => {
+                        return Err(PgError::error(
+                            "0A000",
+                            format!("history_partition of feature view \"{name}\" cannot be changed"),
+                        )
+                        .hint("its files are partitioned already: create the view under a new name"));
+                    }
                     "ttl" | "key" | "slide" => {
                         return Err(PgError::error(
                             "0A000",
@@ -126,7 +134,7 @@ fn change(
                             "22023",
                             format!("feature view \"{name}\" has no option \"{other}\""),
                         )
-                        .hint("owner, tags, online, deprecated and default.<feature> can be set"));
+                        .hint("owner, tags, online, deprecated, maintenance and default.<feature> can be set"));
                     }
                 }
                 view.options.insert(option.clone(), value.clone());

@@ -58,6 +58,7 @@ pub async fn reassign(
     let to = role::named(session, &snapshot.access, to)?.clone();
     check_can_become(session, to.id, &to.name)?;
     let mut changes = vec![];
+    let (mut access, mut owns_schemas) = (snapshot.access.as_ref().clone(), false);
     for name in from {
         let from = role::named(session, &snapshot.access, name)?.clone();
         if from.is_predefined() {
@@ -66,16 +67,16 @@ pub async fn reassign(
                 .hint("ALTER … OWNER TO gives one object to another role"));
         }
         check_can_become(session, from.id, &from.name)?;
-        let mut access = snapshot.access.as_ref().clone();
-        let schemas: Vec<String> = access.schemas_owned_by(from.id).map(str::to_string).collect();
-        if !schemas.is_empty() {
-            schemas.iter().for_each(|schema| access.own_schema(schema, to.id));
-            // Before what changes a part of it.
-            changes.insert(0, Change::Access(access));
-        }
+        let schemas: Vec<String> = snapshot.access.schemas_owned_by(from.id).map(str::to_string).collect();
+        schemas.iter().for_each(|schema| access.own_schema(schema, to.id));
+        owns_schemas |= !schemas.is_empty();
         changes.extend(snapshot.access.owned_by(from.id).map(|object| Change::Own(object, to.id)));
         let secrets = snapshot.secrets().filter(|secret| secret.owner == from.id);
         changes.extend(secrets.map(|secret| Change::PutSecret(Secret { owner: to.id, ..secret.as_ref().clone() })));
+    }
+    if owns_schemas {
+        // Before what changes a part of it.
+        changes.insert(0, Change::Access(access));
     }
     database.commit(&mut catalog, &changes).await?;
     done("REASSIGN OWNED")

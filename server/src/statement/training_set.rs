@@ -19,12 +19,14 @@ use super::{
 use crate::{
     database::{Database, find},
     pg::{Outcome, PgError},
+    progress::Doing,
     session::Session,
 };
 use compute::{Wanted, compute};
 use datafusion::sql::sqlparser::ast;
 use std::sync::Arc;
 use tidemark_catalog::{Body, Change, Column, Complete, Object, ObjectKind, Place, QualifiedName, Record, TrainingSet};
+use tidemark_engine::progress::Phase;
 use tidemark_planner::{Statement, meaning, parse::parse, statement::CreateTrainingSet};
 
 pub async fn create(
@@ -39,8 +41,12 @@ pub async fn create(
         return exists(session, &existing, create.if_not_exists, TAG);
     }
     let complete = complete(create)?;
-    let wanted = Wanted { name, query: &create.query, complete, as_recorded: None, for_owner: None, within: None };
+    let running = database.begin(session, Doing::new(TAG, name, Some("rows")));
+    let progress = &running.progress;
+    let wanted =
+        Wanted { name, query: &create.query, complete, as_recorded: None, for_owner: None, within: None, progress };
     let computed = compute(database, session, wanted).await?;
+    progress.enter(Phase::Finishing);
     let _held = session.hold.hold();
     let mut catalog = database.owner()?.catalog.lock().await;
     if let Some(existing) = named(database, session, &create.name, None)? {
@@ -87,8 +93,12 @@ pub async fn refresh(
     let snapshot = database.snapshot();
     let owner = snapshot.access.owner(object.id);
     let for_owner = (owner != session.rights.actor.role).then(|| database.rights(&snapshot, owner));
-    let wanted = Wanted { name, query: &query, complete: set.complete, as_recorded, for_owner, within: Some(&object) };
+    let running = database.begin(session, Doing::new("REFRESH TRAINING SET", name, Some("rows")));
+    let progress = &running.progress;
+    let within = Some(object.as_ref());
+    let wanted = Wanted { name, query: &query, complete: set.complete, as_recorded, for_owner, within, progress };
     let computed = compute(database, session, wanted).await?;
+    progress.enter(Phase::Finishing);
     let _held = session.hold.hold();
     let owner = database.owner()?;
     let mut catalog = owner.catalog.lock().await;

@@ -170,7 +170,7 @@ mod tests {
     fn an_item_is_one_privilege_for_each_letter() {
         let inventory = Inventory {
             roles: vec![(10, "tidemark".into()), (20, "A=n".into())],
-            ..Inventory::of(&Snapshot::default())
+            ..Inventory::of(&Snapshot::default(), &|_| None)
         };
         let granted = |grantee, privilege, is_grantable| Granted { grantor: 10, grantee, privilege, is_grantable };
         assert_eq!(

@@ -8,7 +8,7 @@ use super::{
     inventory::{DATABASE, DATABASE_OID, HISTORY, PG_CATALOG, Relation},
 };
 use crate::{sessions::Open, system::Settings};
-use tidemark_catalog::{ObjectId, role};
+use tidemark_catalog::ObjectId;
 
 /// Fills `rows` with what `pg_catalog.<table>` has.
 pub fn fill(system: &SystemTablesOf, table: &str, rows: &mut Rows) {
@@ -36,6 +36,7 @@ pub fn fill(system: &SystemTablesOf, table: &str, rows: &mut Rows) {
         // Nothing is archived.
         "pg_stat_archiver" => rows.add([("archived_count", 0i64.into()), ("failed_count", 0i64.into())]),
         "pg_stat_all_tables" => tables(system, |_| true, rows),
+        "pg_stat_progress_copy" => copies(system, rows),
         "pg_stat_user_tables" => tables(system, |r| r.is_own() || r.oid >= HISTORY, rows),
         _ => {}
     }
@@ -43,7 +44,7 @@ pub fn fill(system: &SystemTablesOf, table: &str, rows: &mut Rows) {
 
 /// Only the session that asks is known to be running something; of others' the query is not shown to who is not their role.
 fn activity(system: &SystemTablesOf, session: &Open, rows: &mut Rows) {
-    let may_see = system.has_role(session.role) || system.has_role(role::MONITOR);
+    let may_see = system.may_see(session.role);
     let asks = system.asked_by() == Some(session.connection_id);
     let peer = session.peer.filter(|_| may_see);
     rows.add([
@@ -59,6 +60,24 @@ fn activity(system: &SystemTablesOf, session: &Open, rows: &mut Rows) {
         ("state", asks.then_some("active").into()),
         ("backend_type", "client backend".into()),
     ]);
+}
+
+/// A COPY that runs; of others' only that it does.
+fn copies(system: &SystemTablesOf, rows: &mut Rows) {
+    for (statement, _) in system.statements() {
+        let Some(kind) = statement.doing.copies else { continue };
+        let may_see = system.may_see(statement.role);
+        let table = statement.doing.table.map_or(0, |table| i64::from(table.0));
+        rows.add([
+            ("pid", statement.connection_id.into()),
+            ("datid", DATABASE_OID.into()),
+            ("datname", DATABASE.into()),
+            ("relid", may_see.then_some(table).into()),
+            ("command", may_see.then_some(statement.doing.statement).into()),
+            ("type", may_see.then_some(kind).into()),
+            ("tuples_processed", statement.progress.read().done.filter(|_| may_see).into()),
+        ]);
+    }
 }
 
 fn tables(system: &SystemTablesOf, wanted: fn(&Relation) -> bool, rows: &mut Rows) {

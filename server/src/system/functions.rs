@@ -20,6 +20,9 @@ use std::{collections::BTreeSet, sync::Arc, sync::LazyLock};
 use tidemark_catalog::{ObjectId, Snapshot, TEMPORARY_SCHEMA, UTC};
 use tidemark_planner::{PlanError, PlanResult, error::sqlstate, meaning::looked_for};
 
+/// Where nothing is set.
+const DEFAULT_PATH: &str = "\"$user\", public";
+
 /// A session's settings, as `current_setting` and `set_config` reach them.
 pub trait Settings: Send + Sync {
     /// The value of a setting by its lower-case name; `None` where there is no such setting.
@@ -59,7 +62,7 @@ impl SessionFacts {
 
     /// Where it looks for names without a schema.
     fn path(&self, system: &SystemTablesOf) -> Vec<String> {
-        let setting = self.settings.get("search_path").unwrap_or_default();
+        let setting = self.settings.get("search_path").unwrap_or_else(|| DEFAULT_PATH.to_string());
         let user = self.role_set().unwrap_or_else(|| self.user.clone());
         search_path(&setting, &user, system.snapshot(), &self.actor(system))
     }

@@ -18,7 +18,7 @@ use super::{
 use crate::wire::types::{PgType, oid, pg_type_of_field};
 use arrow::datatypes::{Field, SchemaRef};
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
     sync::{Arc, LazyLock},
 };
 use tidemark_catalog::{
@@ -39,7 +39,8 @@ pub const HISTORY_SCHEMA: i64 = 16002;
 pub const OWNER: i64 = 10;
 pub const OWNER_NAME: &str = "tidemark";
 pub const DATABASE: &str = "tidemark";
-pub const DATABASE_OID: i64 = 16000;
+/// Above PostgreSQL's own, which end at 16383: pgAdmin lists no database below.
+pub const DATABASE_OID: i64 = 16384;
 
 /// The schemas that are always there, and their OIDs.
 const SCHEMAS: [(i64, &str); 5] = [
@@ -152,15 +153,21 @@ pub struct Inventory {
     pub aggregates: Vec<Arc<Object>>,
     /// OID and name.
     pub roles: Vec<(i64, String)>,
+    /// Places in `relations`: every row of `pg_class` is asked whether its name alone means it.
+    pub(super) named: HashMap<String, Vec<usize>>,
+    /// Of each OID its place in `relations`: functions of clients' queries look one up for every row.
+    pub(super) places: HashMap<i64, usize>,
 }
 
 impl Inventory {
-    pub fn of(snapshot: &Snapshot) -> Inventory {
+    /// `running` gives the columns of a feature view's history without planning its definition again, if the view runs here:
+    /// after every change of the catalog this is worked out anew, for every view.
+    pub fn of(snapshot: &Snapshot, running: &dyn Fn(ObjectId) -> Option<SchemaRef>) -> Inventory {
         let schemas = schemas(snapshot);
         let oid_of = |name: &str| schemas.iter().find(|known| known.name == name).map_or(0, |known| known.oid);
         let mut relations: Vec<Relation> =
             snapshot.objects().map(|object| user_relation(object, snapshot, &oid_of)).collect();
-        relations.extend(snapshot.objects().filter_map(|object| history_relation(object, snapshot, &oid_of)));
+        relations.extend(snapshot.objects().filter_map(|object| history_relation(object, snapshot, running, &oid_of)));
         for (schema_name, specs) in SYSTEM.iter() {
             let schema = oid_of(schema_name);
             relations.extend(specs.iter().map(|spec| Relation {
@@ -179,7 +186,18 @@ impl Inventory {
             }));
         }
         let roles = snapshot.access.roles().map(|role| (role.id.0 as i64, role.name.clone())).collect();
-        Inventory { relations, schemas, aggregates: snapshot.aggregates().cloned().collect(), roles }
+        let mut named: HashMap<String, Vec<usize>> = HashMap::new();
+        for (at, relation) in relations.iter().enumerate() {
+            named.entry(relation.name.clone()).or_default().push(at);
+        }
+        // Backwards: of two the first counts.
+        let places = relations.iter().enumerate().rev().map(|(place, relation)| (relation.oid, place)).collect();
+        Inventory { relations, schemas, aggregates: snapshot.aggregates().cloned().collect(), roles, named, places }
+    }
+
+    /// The relations of that name, in every schema.
+    fn named(&self, name: &str) -> impl Iterator<Item = &Relation> {
+        self.named.get(name).into_iter().flatten().filter_map(|at| self.relations.get(*at))
     }
 
     pub fn schema(&self, oid: i64) -> Option<&Namespace> {
@@ -200,14 +218,13 @@ impl Inventory {
     }
 
     pub fn by_oid(&self, oid: i64) -> Option<&Relation> {
-        self.relations.iter().find(|r| r.oid == oid)
+        self.places.get(&oid).and_then(|place| self.relations.get(*place))
     }
 
     /// By name as written: `x`, `schema.x`, `"X"`. Without a schema it is looked for along the path.
     pub fn by_name(&self, written: &str, path: &[String]) -> Option<&Relation> {
         let parts = split_name(written);
-        let within =
-            |schema: &str, name: &str| self.relations.iter().find(|r| r.name == name && r.schema_name == schema);
+        let within = |schema: &str, name: &str| self.named(name).find(|r| r.schema_name == schema);
         match parts.as_slice() {
             [name] => looked_for(path).find_map(|schema| within(schema, name)),
             [schema, name] => within(schema, name),
@@ -220,10 +237,7 @@ impl Inventory {
     pub fn is_visible(&self, relation: &Relation, path: &[String]) -> bool {
         let place = |schema: &str| looked_for(path).position(|known| known == schema);
         let Some(own) = place(&relation.schema_name) else { return false };
-        let hides = |other: &&Relation| {
-            other.name == relation.name && place(&other.schema_name).is_some_and(|place| place < own)
-        };
-        !self.relations.iter().any(|other| hides(&other))
+        !self.named(&relation.name).any(|other| place(&other.schema_name).is_some_and(|place| place < own))
     }
 
     /// What a `regclass` shows: with its schema where the name alone means something else or nothing.
@@ -328,9 +342,17 @@ fn user_relation(object: &Arc<Object>, snapshot: &Snapshot, oid_of: &dyn Fn(&str
 }
 
 /// A view whose definition does not plan has no history to show; the view itself still does.
-fn history_relation(object: &Arc<Object>, snapshot: &Snapshot, oid_of: &dyn Fn(&str) -> i64) -> Option<Relation> {
+fn history_relation(
+    object: &Arc<Object>,
+    snapshot: &Snapshot,
+    running: &dyn Fn(ObjectId) -> Option<SchemaRef>,
+    oid_of: &dyn Fn(&str) -> i64,
+) -> Option<Relation> {
     object.feature_view()?;
-    let plan = feature::plan_definition(object, snapshot).ok()?;
+    let columns = match running(object.id) {
+        Some(columns) => columns,
+        None => bind::history_schema(&feature::plan_definition(object, snapshot).ok()?),
+    };
     let schema_name = history_schema(object.schema_name());
     Some(Relation {
         oid: object.id.0 as i64 + HISTORY,
@@ -338,7 +360,7 @@ fn history_relation(object: &Arc<Object>, snapshot: &Snapshot, oid_of: &dyn Fn(&
         schema: oid_of(&schema_name),
         schema_name,
         kind: "r",
-        columns: bind::history_schema(&plan).fields().iter().map(|field| Column::of(field)).collect(),
+        columns: columns.fields().iter().map(|field| Column::of(field)).collect(),
         key: vec![],
         comment: Some(format!("every step of feature view {} below its frontier", object.name)),
         query: None,

@@ -4,8 +4,10 @@ use super::{
     SystemTablesOf,
     columns::{Cell, Rows},
 };
+use crate::progress::Entry as Statement;
 use tidemark_catalog::{Body, ClockMode, Column, FeatureView, Object, Relation, TrainingSet};
-use tidemark_planner::feature::{self, OutputKind};
+use tidemark_engine::runtime::Outcome;
+use tidemark_planner::feature;
 
 /// Fills `rows` with what `tidemark.<table>` has; the dead letters are the engine's and do not come this way.
 pub fn fill(system: &SystemTablesOf, table: &str, rows: &mut Rows) {
@@ -25,6 +27,10 @@ pub fn fill(system: &SystemTablesOf, table: &str, rows: &mut Rows) {
         }
         return;
     }
+    if table == "progress" {
+        system.statements().iter().for_each(|(statement, now_us)| progress(system, statement, *now_us, rows));
+        return;
+    }
     for object in system.snapshot().objects() {
         match (&object.body, table) {
             // Nothing flows through a table that is files.
@@ -34,7 +40,9 @@ pub fn fill(system: &SystemTablesOf, table: &str, rows: &mut Rows) {
             (Body::FeatureView(v), "feature_views") => feature_view(system, object, v, rows),
             (Body::FeatureView(v), "features") => features(system, object, v, rows),
             (Body::FeatureView(_), "pipelines") => view_pipeline(system, object, rows),
+            (Body::FeatureView(_) | Body::View(_) | Body::TrainingSet(_), "lineage") => lineage(system, object, rows),
             (Body::FeatureView(_), "maintenance") => maintenance(system, object, rows),
+            (Body::FeatureView(_), "maintenance_runs") => maintenance_runs(system, object, rows),
             (Body::TrainingSet(set), "training_sets") => training_set(object, set, rows),
             _ => {}
         }
@@ -115,15 +123,8 @@ fn feature_view(system: &SystemTablesOf, object: &Object, v: &FeatureView, rows:
 }
 
 fn features(system: &SystemTablesOf, object: &Object, v: &FeatureView, rows: &mut Rows) {
-    let continuous: Vec<String> = match feature::plan_definition(object, system.snapshot()) {
-        Ok(plan) => plan
-            .outputs
-            .iter()
-            .filter(|o| matches!(o.kind, OutputKind::TimeContinuous { .. }))
-            .map(|o| o.name.clone())
-            .collect(),
-        Err(_) => vec![],
-    };
+    // The view that runs has its plan. Planning each of a thousand for one list takes seconds.
+    let continuous = system.stats().continuous(object.id).unwrap_or_else(|| planned(system, object));
     for f in &v.features {
         let Some(column) = v.columns.get(f.column) else { continue };
         let written = |text: &String| if text.is_empty() { Cell::Null } else { text.into() };
@@ -135,9 +136,41 @@ fn features(system: &SystemTablesOf, object: &Object, v: &FeatureView, rows: &mu
             ("aggregate", written(&f.aggregate)),
             ("window", written(&f.window)),
             ("expression", (&f.expression).into()),
-            ("time_continuous", continuous.contains(&column.name).into()),
+            ("time_continuous", continuous.contains(&f.column).into()),
             ("comment", column.comment.clone().into()),
             ("default_value", f.default.clone().into()),
+        ]);
+    }
+}
+
+/// The columns that change as time goes on, of a view that does not run.
+fn planned(system: &SystemTablesOf, object: &Object) -> Vec<usize> {
+    let plan = feature::plan_definition(object, system.snapshot());
+    plan.map(|plan| plan.continuous_outputs().collect()).unwrap_or_default()
+}
+
+/// Of a feature view the views in between are told beside.
+fn lineage(system: &SystemTablesOf, object: &Object, rows: &mut Rows) {
+    let snapshot = system.snapshot();
+    let named = |id| snapshot.get_id(id).map(|object| object.shown_name());
+    let through: Vec<String> = match object.feature_view() {
+        Some(view) => view.through.iter().filter_map(|id| named(*id)).collect(),
+        None => vec![],
+    };
+    for edge in tidemark_planner::lineage::of(object, snapshot) {
+        let Some(from) = snapshot.get_id(edge.from) else { continue };
+        let column = edge.column.and_then(|at| object.columns().get(at)).map(|column| &column.name);
+        rows.add([
+            ("object", (&object.name).into()),
+            ("kind", object.kind().to_string().into()),
+            ("column", column.into()),
+            ("role", edge.role.name().into()),
+            ("from_object", (&from.name).into()),
+            ("from_kind", from.kind().to_string().into()),
+            ("from_column", edge.from_column.into()),
+            ("through", through.clone().into()),
+            ("schema", object.schema_name().into()),
+            ("from_schema", from.schema_name().into()),
         ]);
     }
 }
@@ -175,6 +208,7 @@ fn maintenance(system: &SystemTablesOf, object: &Object, rows: &mut Rows) {
     let done = system.stats().view(object.id).unwrap_or_default().maintenance;
     let rewritten = done.rewritten.map(|(_, rewritten)| rewritten);
     let removed = done.removed.map(|(_, removed)| removed);
+    let survey = done.survey.map(|(_, survey)| survey);
     rows.add([
         ("view", (&object.name).into()),
         ("schema", object.schema_name().into()),
@@ -189,7 +223,66 @@ fn maintenance(system: &SystemTablesOf, object: &Object, rows: &mut Rows) {
         ("files_removed", removed.map(|removed| removed.files).into()),
         ("bytes_removed", removed.map(|removed| removed.bytes).into()),
         ("last_error", done.last_error.into()),
+        ("surveyed_at", done.survey.map(|(at_us, _)| at_us).into()),
+        ("files", survey.map(|survey| survey.files).into()),
+        ("bytes", survey.map(|survey| survey.bytes).into()),
+        ("small_files", survey.map(|survey| survey.small_files).into()),
+        ("manifests", survey.map(|survey| survey.manifests).into()),
+        ("snapshots", survey.map(|survey| survey.snapshots).into()),
+        ("old_snapshots", survey.map(|survey| survey.old_snapshots).into()),
     ]);
+}
+
+/// Of others' statements it is only told that there is one.
+fn progress(system: &SystemTablesOf, statement: &Statement, now_us: i64, rows: &mut Rows) {
+    if !system.may_see(statement.role) {
+        rows.add([("pid", statement.connection_id.into())]);
+        return;
+    }
+    let (doing, seen) = (&statement.doing, statement.progress.read());
+    let seconds = now_us.saturating_sub(seen.since_us) as f64 / 1e6;
+    let rate = seen.done.filter(|_| seconds > 0.0).map(|done| done as f64 / seconds);
+    rows.add([
+        ("pid", statement.connection_id.into()),
+        ("statement", doing.statement.into()),
+        ("object", doing.object.clone().into()),
+        ("phase", seen.phase.name().into()),
+        ("done", seen.done.into()),
+        ("total", seen.total.into()),
+        ("unit", doing.unit.into()),
+        ("started", statement.started_us.into()),
+        ("rate", rate.into()),
+    ]);
+}
+
+fn maintenance_runs(system: &SystemTablesOf, object: &Object, rows: &mut Rows) {
+    for run in system.stats().view(object.id).unwrap_or_default().maintenance.runs {
+        let (mut rewritten, mut folded, mut removed) = (None, None, None);
+        match run.outcome {
+            Outcome::None => {}
+            Outcome::Rewritten(done) => rewritten = Some(done),
+            Outcome::Folded(done) => folded = Some(done),
+            Outcome::Removed(done) => removed = Some(done),
+        }
+        rows.add([
+            ("view", (&object.name).into()),
+            ("schema", object.schema_name().into()),
+            ("what", run.what.into()),
+            ("unasked", run.by_itself.into()),
+            ("started", run.started_us.into()),
+            ("ended", run.ended_us.into()),
+            ("files_before", rewritten.map(|done| done.files_before).into()),
+            ("files_after", rewritten.map(|done| done.files_after).into()),
+            ("bytes_before", rewritten.map(|done| done.bytes_before).into()),
+            ("bytes_after", rewritten.map(|done| done.bytes_after).into()),
+            ("manifests_before", folded.map(|done| done.manifests_before).into()),
+            ("manifests_after", folded.map(|done| done.manifests_after).into()),
+            ("snapshots_removed", removed.map(|done| done.snapshots).into()),
+            ("files_removed", removed.map(|done| done.files).into()),
+            ("bytes_removed", removed.map(|done| done.bytes).into()),
+            ("error", run.error.into()),
+        ]);
+    }
 }
 
 fn training_set(object: &Object, set: &TrainingSet, rows: &mut Rows) {

@@ -37,7 +37,7 @@ pub fn is_view(schema: i64, table: &str) -> bool {
     table.starts_with("pg_stat_") || schema == INFORMATION_SCHEMA || schema == TIDEMARK || VIEWS.contains(&table)
 }
 
-const FILLED: [&str; 38] = [
+const FILLED: [&str; 39] = [
     "pg_namespace",
     "pg_class",
     "pg_attribute",
@@ -75,6 +75,7 @@ const FILLED: [&str; 38] = [
     "pg_stat_archiver",
     "pg_stat_all_tables",
     "pg_stat_user_tables",
+    "pg_stat_progress_copy",
     "pg_cursors",
 ];
 

@@ -17,6 +17,8 @@
 //! x = ANY (ARRAY(SELECT …))            x IN (SELECT …)
 //! substring(x FROM 'a(.*)b')           the first group that the pattern finds
 //! pg_listening_channels()              the same, in FROM in a subquery
+//! i.indkey[0]                          i.indkey[(0) + 1]: PostgreSQL's vectors begin at 0
+//! 'pg_…' = ANY (ARRAY(WITH RECURSIVE … pg_auth_members …))    false: no role is predefined
 //! c.tableoid                           the OID of that catalog table
 //! FROM t CROSS JOIN UNNEST(a) AS k     a SELECT that unnests (`lateral.rs`)
 //! ```
@@ -305,6 +307,10 @@ impl VisitorMut for Rewriting {
     }
 
     fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
+        if asks_for_predefined_role(expr) {
+            *expr = false_value();
+            return ControlFlow::Continue(());
+        }
         if let Expr::AnyOp { left, compare_op: BinaryOperator::Eq, right, .. } = expr
             && let Expr::Function(array) = right.as_mut()
             && matches!(array.args, FunctionArguments::Subquery(_))
@@ -319,6 +325,17 @@ impl VisitorMut for Rewriting {
         rewrite_expr(expr);
         ControlFlow::Continue(())
     }
+}
+
+/// `'pg_signal_backend' = ANY (ARRAY(WITH RECURSIVE … pg_auth_members …))`: whether a role has one of PostgreSQL's predefined
+/// ones, found by a walk that starts at a row outside. There are none here. pgAdmin asks it when it connects.
+fn asks_for_predefined_role(expr: &Expr) -> bool {
+    let Expr::AnyOp { left, compare_op: BinaryOperator::Eq, right, .. } = expr else { return false };
+    let (Expr::Value(name), Expr::Function(array)) = (left.as_ref(), right.as_ref()) else { return false };
+    let FunctionArguments::Subquery(roles) = &array.args else { return false };
+    let is_predefined = matches!(&name.value, Value::SingleQuotedString(name) if name.starts_with("pg_"));
+    let walks = roles.with.as_ref().is_some_and(|with| with.recursive);
+    is_predefined && walks && roles.to_string().contains("pg_auth_members")
 }
 
 /// Takes the subqueries out of a SELECT that has no rows.
@@ -343,7 +360,28 @@ fn is_text(expr: &Expr) -> bool {
     matches!(expr, Expr::Value(value) if matches!(value.value, Value::SingleQuotedString(_)))
 }
 
+/// The columns of `int2vector` and `oidvector`, whose subscripts begin at 0; those of a list at 1.
+const VECTORS: [&str; 5] = ["indkey", "indclass", "indoption", "indcollation", "proargtypes"];
+
+/// `i.indkey[0]`, the first: psqlODBC finds the columns of a primary key so.
+fn count_from_one(expr: &mut Expr) {
+    let Expr::CompoundFieldAccess { root, access_chain } = expr else { return };
+    let Some((AccessExpr::Subscript(Subscript::Index { index }), before)) = access_chain.split_last_mut() else {
+        return;
+    };
+    let vector = match before.last() {
+        Some(AccessExpr::Dot(Expr::Identifier(field))) => Some(field),
+        Some(_) => None,
+        None => column(root),
+    };
+    if vector.is_some_and(|vector| VECTORS.contains(&vector.value.to_lowercase().as_str())) {
+        let (written, one) = (Expr::Nested(Box::new(take(index))), Expr::value(Value::Number("1".to_string(), false)));
+        *index = Expr::BinaryOp { left: Box::new(written), op: BinaryOperator::Plus, right: Box::new(one) };
+    }
+}
+
 fn rewrite_expr(expr: &mut Expr) {
+    count_from_one(expr);
     match expr {
         Expr::Identifier(ident) if is_value_word(ident) => {
             let name = ident.value.to_lowercase();

@@ -143,8 +143,8 @@ impl CopySettings {
             CopyFormat::Text => (Style::Text, b'\t', "\\N"),
             CopyFormat::Csv => (Style::Csv { quote, escape: options.escape.unwrap_or(quote) }, b',', ""),
             CopyFormat::Binary => (Style::Binary, b'\t', ""),
-            CopyFormat::Parquet => {
-                return Err(WireError::new("0A000", "COPY in format parquet is not supported here")
+            CopyFormat::Parquet | CopyFormat::Arrow => {
+                return Err(WireError::new("0A000", "COPY in this format is not supported here")
                     .with_hint("use format text, csv or binary"));
             }
         };

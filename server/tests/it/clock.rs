@@ -7,5 +7,6 @@ mod online;
 mod retention;
 mod system;
 mod training;
+mod upkeep;
 mod warehouse;
 pub mod world;

@@ -55,6 +55,25 @@ async fn busy() -> World {
 }
 
 #[tokio::test]
+async fn care_for_the_files_of_history_is_counted() {
+    let world = busy().await;
+    let of_view = |seen: &Exposition, name: &str| seen.value(name, &[("view", "spend")]);
+    let before = scrape(&world).await;
+    assert_eq!(of_view(&before, "tidemark_view_maintenance_runs_total"), 0.0);
+    // Nobody has looked at the files yet, and nobody does by himself here.
+    assert!(before.family("tidemark_view_history_files").series.is_empty());
+    for sql in
+        ["CHECKPOINT", "INSERT INTO clicks VALUES (1, 1, now())", "OPTIMIZE history.spend", "VACUUM history.spend"]
+    {
+        world.run(sql).await;
+    }
+    let seen = scrape(&world).await;
+    assert_eq!(of_view(&seen, "tidemark_view_maintenance_runs_total"), 2.0);
+    assert_eq!(of_view(&seen, "tidemark_view_maintenance_failures_total"), 0.0);
+    assert_eq!(of_view(&seen, "tidemark_view_maintenance_bytes_total"), 0.0);
+}
+
+#[tokio::test]
 async fn rows_and_dead_letters_are_counted_by_source_and_reason() {
     let world = busy().await;
     let seen = scrape(&world).await;

@@ -3,6 +3,7 @@
 use super::{FamilyRuntime, host};
 use crate::{
     compiled::{CompiledView, internal},
+    progress::{Phase, Progress},
     runtime::{
         Engine, Reading, ViewRuntime,
         extent::shortened_us,
@@ -35,6 +36,7 @@ impl Engine {
         &self,
         object: &Object,
         compiled: &Arc<CompiledView>,
+        progress: &Progress,
     ) -> SeamResult<bool> {
         if self.kept_with(&compiled.plan).is_empty() {
             return Ok(false);
@@ -54,7 +56,8 @@ impl Engine {
         self.forget_keys(family_id).await?;
         let table = founding.newcomer.history.read().clone();
         self.seams.history.create(&table).await?;
-        let agrees = self.found(&founding).await;
+        progress.count(Phase::Replaying, None, self.seams.clock.now_us());
+        let agrees = self.found(&founding, progress).await;
         // What is on its way to the online store arrives first. Nobody who holds one of these waits for a source, nor for us.
         // Whoever comes to flush them, or the family, waits until it is all of them.
         let mut flushing = Vec::with_capacity(founding.kin.len() + 1);
@@ -120,9 +123,9 @@ impl Engine {
     }
 
     /// Applies the log to it. `false`: what has come out is not what its kin have.
-    async fn found(&self, founding: &Founding) -> SeamResult<bool> {
+    async fn found(&self, founding: &Founding, progress: &Progress) -> SeamResult<bool> {
         let Founding { keeps, kin, .. } = founding;
-        let letters = keeps.replay(None).await?;
+        let letters = keeps.replay(None, progress).await?;
         for reading in &keeps.sources {
             // A control record may have come before there was a view.
             let frontier_us = reading.source.frontier_us();

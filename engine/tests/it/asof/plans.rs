@@ -2,6 +2,7 @@
 
 use super::world::{World, parse};
 use arrow::datatypes::{DataType, Field, Schema, TimeUnit};
+use datafusion::physical_plan::displayable;
 use std::sync::Arc;
 
 fn world() -> World {
@@ -119,4 +120,52 @@ fn only_needed_columns_are_read_but_ties_need_all_of_the_right() {
         !plan.contains("fetch=3\n      TableScan") && !plan.contains("TableScan: l projection=[k, ts, a], fetch"),
         "{plan}"
     );
+}
+
+#[tokio::test]
+async fn left_joins_to_columns_of_one_spine_are_one_operator() {
+    let world = world();
+    let first = "l ASOF LEFT JOIN r ON l.k = r.k AND l.ts >= r.ts";
+    // query, and the right sides of each operator, the outermost first
+    let cases: [(String, &[usize]); 7] = [
+        (format!("SELECT * FROM {first} ASOF LEFT JOIN s ON l.k = s.k AND l.ts > s.ts"), &[2]),
+        (format!("SELECT * FROM {first} ASOF JOIN s ON l.a = s.k AND l.ts >= s.ts"), &[2]),
+        (
+            format!(
+                "SELECT l.a, r.a + 1, s.b, t.a FROM {first} ASOF LEFT JOIN s ON l.k = s.k AND l.ts >= s.ts \
+                 ASOF LEFT JOIN r t ON l.k = t.k AND l.ts >= t.ts"
+            ),
+            &[3],
+        ),
+        (
+            format!(
+                "SELECT x.* FROM (SELECT l.ts AS at, l.k AS key, r.a + 1 AS n FROM {first}) x \
+                 ASOF LEFT JOIN s ON x.key = s.k AND x.at >= s.ts"
+            ),
+            &[2],
+        ),
+        // An INNER join before drops labels; a key or time of another relation is none of the spine.
+        (
+            "SELECT * FROM l ASOF JOIN r ON l.k = r.k AND l.ts >= r.ts ASOF LEFT JOIN s ON l.k = s.k AND l.ts >= s.ts"
+                .into(),
+            &[1, 1],
+        ),
+        (format!("SELECT * FROM {first} ASOF LEFT JOIN s ON r.a = s.k AND l.ts >= s.ts"), &[1, 1]),
+        (
+            format!(
+                "SELECT * FROM (SELECT l.k, l.ts, l.a + 1 AS a FROM {first}) l ASOF LEFT JOIN s ON l.a = s.k AND l.ts >= s.ts"
+            ),
+            &[1, 1],
+        ),
+    ];
+    for (sql, expected) in cases {
+        let plan = world.physical(&sql).await.unwrap_or_else(|e| panic!("{sql}: {e}"));
+        let text = displayable(plan.as_ref()).indent(false).to_string();
+        let found: Vec<usize> = text
+            .lines()
+            .filter_map(|line| line.trim().strip_prefix("AsofJoinExec: "))
+            .map(|joins| joins.split("; ").count())
+            .collect();
+        assert_eq!(found, expected, "{sql}\n{text}");
+    }
 }

@@ -4,10 +4,12 @@ use arrow::array::{Array, ArrayRef, RecordBatch};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, SchemaRef};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
-use datafusion::catalog::MemTable;
+use datafusion::catalog::{MemTable, TableProvider};
 use datafusion::common::TableReference;
 use datafusion::config::ConfigOptions;
 use datafusion::error::{DataFusionError, Result};
+use datafusion::execution::memory_pool::{MemoryPool, MemoryReservation};
+use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
 use datafusion::logical_expr::planner::{ContextProvider, ExprPlanner, RelationPlanner};
 use datafusion::logical_expr::{AggregateUDF, HigherOrderUDF, LogicalPlan, ScalarUDF, TableSource, WindowUDF};
@@ -19,7 +21,9 @@ use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
 use datafusion::sql::sqlparser::parser::Parser;
 use datafusion::sql::sqlparser::tokenizer::Tokenizer;
 use std::collections::HashMap;
+use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use tidemark_engine::asof::install;
 use tidemark_engine::scan::bind_scans;
 use tidemark_planner::PlanError;
@@ -29,7 +33,7 @@ use tidemark_planner::table::{ScanTarget, StepsTable, TidemarkTable};
 pub struct World {
     pub state: SessionState,
     tables: HashMap<String, Arc<TidemarkTable>>,
-    data: HashMap<ScanTarget, Arc<MemTable>>,
+    data: HashMap<ScanTarget, Arc<dyn TableProvider>>,
 }
 
 pub fn parse(sql: &str) -> Result<Box<ast::Query>> {
@@ -50,22 +54,45 @@ impl World {
         World { state, tables: HashMap::new(), data: HashMap::new() }
     }
 
+    /// Where all `ASOF JOIN`s of a query get so much memory together, and the rest of the query all that it wants.
+    pub fn with_asof_memory(partitions: usize, batch_size: usize, bytes: usize) -> Self {
+        let pool = Arc::new(AsofPool { bytes, asof: AtomicUsize::new(0), all: AtomicUsize::new(0) });
+        let runtime = RuntimeEnvBuilder::new().with_memory_pool(pool).build_arc().unwrap();
+        let config = SessionConfig::new().with_target_partitions(partitions).with_batch_size(batch_size);
+        let builder = SessionStateBuilder::new().with_default_features().with_config(config);
+        let state = install(builder.with_runtime_env(runtime)).build();
+        World { state, tables: HashMap::new(), data: HashMap::new() }
+    }
+
+    /// Waits until what a query held is given back: memory, and files on disk. Readers of files end a little later than
+    /// the stream that they were for.
+    pub async fn is_clean(&self) -> bool {
+        let runtime = self.state.runtime_env();
+        for _ in 0..100_000 {
+            let files = runtime.disk_manager.spilling_progress();
+            if runtime.memory_pool.reserved() == 0 && files.current_bytes == 0 && files.active_files_count == 0 {
+                return true;
+            }
+            tokio::task::yield_now().await;
+        }
+        false
+    }
+
     fn memory(schema: SchemaRef, partitions: Vec<Vec<RecordBatch>>) -> Arc<MemTable> {
         Arc::new(MemTable::try_new(schema, partitions).unwrap())
     }
 
     /// A plain relation.
     pub fn table(&mut self, name: &str, schema: SchemaRef, partitions: Vec<Vec<RecordBatch>>) -> &mut Self {
+        self.provided(name, schema.clone(), Self::memory(schema, partitions))
+    }
+
+    /// A plain relation that somebody else reads.
+    pub fn provided(&mut self, name: &str, schema: SchemaRef, provider: Arc<dyn TableProvider>) -> &mut Self {
         let target = ScanTarget::System(name.to_string());
-        let table = TidemarkTable {
-            target: target.clone(),
-            name: name.into(),
-            schema: schema.clone(),
-            steps: None,
-            defaults: vec![],
-        };
+        let table = TidemarkTable { target: target.clone(), name: name.into(), schema, steps: None, defaults: vec![] };
         self.tables.insert(name.into(), Arc::new(table));
-        self.data.insert(target, Self::memory(schema, partitions));
+        self.data.insert(target, provider);
         self
     }
 
@@ -175,5 +202,57 @@ impl ContextProvider for World {
 
     fn udwf_names(&self) -> Vec<String> {
         vec![]
+    }
+}
+
+/// A limit for `ASOF JOIN`s only.
+#[derive(Debug)]
+struct AsofPool {
+    bytes: usize,
+    asof: AtomicUsize,
+    all: AtomicUsize,
+}
+
+impl AsofPool {
+    fn is_asof(reservation: &MemoryReservation) -> bool {
+        reservation.consumer().name() == "AsofJoinExec"
+    }
+}
+
+impl fmt::Display for AsofPool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "AsofPool({})", self.bytes)
+    }
+}
+
+impl MemoryPool for AsofPool {
+    fn name(&self) -> &str {
+        "AsofPool"
+    }
+
+    fn grow(&self, reservation: &MemoryReservation, additional: usize) {
+        self.all.fetch_add(additional, Ordering::SeqCst);
+        if Self::is_asof(reservation) {
+            self.asof.fetch_add(additional, Ordering::SeqCst);
+        }
+    }
+
+    fn shrink(&self, reservation: &MemoryReservation, shrink: usize) {
+        self.all.fetch_sub(shrink, Ordering::SeqCst);
+        if Self::is_asof(reservation) {
+            self.asof.fetch_sub(shrink, Ordering::SeqCst);
+        }
+    }
+
+    fn try_grow(&self, reservation: &MemoryReservation, additional: usize) -> Result<()> {
+        if Self::is_asof(reservation) && self.asof.load(Ordering::SeqCst) + additional > self.bytes {
+            return Err(DataFusionError::ResourcesExhausted(format!("more than {} bytes", self.bytes)));
+        }
+        self.grow(reservation, additional);
+        Ok(())
+    }
+
+    fn reserved(&self) -> usize {
+        self.all.load(Ordering::SeqCst)
     }
 }

@@ -16,6 +16,7 @@ use tidemark_catalog::{Object, ObjectId, Snapshot};
 use tidemark_engine::{
     compiled::{CompiledView, Row},
     online::OnlineRow,
+    progress::Progress,
     runtime::{DeadLetter, Engine, Seams, ViewRuntime},
     seam::{Clock, RejectReason},
     value::{Value, encode_row, values_of},
@@ -57,7 +58,10 @@ impl Reference {
         let snapshot = Snapshot::new(1, relations.iter().cloned());
         let engine = Engine::start(seams, &snapshot).await.expect("nothing fails");
         for (object, compiled) in views {
-            engine.create_view(&object, compiled).await.expect("nothing fails");
+            let progress = Progress::default();
+            engine.create_view_watched(&object, compiled, &progress).await.expect("nothing fails");
+            let seen = progress.read();
+            assert!(seen.total.is_some() && seen.done == seen.total, "{}: {seen:?}", object.name);
         }
         Reference { engine, now_us }
     }

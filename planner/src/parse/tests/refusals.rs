@@ -67,7 +67,15 @@ fn what_is_refused_says_so() {
     );
     never("CREATE SOURCE t (a int) FORMAT DEBEZIUM ENCODE JSON", "FORMAT DEBEZIUM is not supported", "DEBEZIUM");
     never("CREATE TABLE t AS SELECT 1 WITH NO DATA", "CREATE TABLE AS … WITH NO DATA is not supported", "WITH");
-    never("COPY t FROM 'f'", "COPY FROM a file on the server is not supported", "'f'");
+    never("COPY t FROM PROGRAM 'f'", "COPY FROM a program is not supported", "PROGRAM");
+    never("COPY t FROM STDIN (FORMAT parquet)", "COPY FROM STDIN in format parquet is not supported", "STDIN");
+    never("COPY t FROM STDIN (FORMAT arrow)", "COPY FROM STDIN in format arrow is not supported", "STDIN");
+    never("COPY t TO 'f' (COMPRESSION zstd)", "COPY compression available only in PARQUET mode", "(");
+    never(
+        "COPY t TO 'f' (FORMAT parquet, COMPRESSION brotli)",
+        "COPY compression \"brotli\" is not supported",
+        "COMPRESSION",
+    );
     never("COPY t TO STDOUT (FORMAT parquet)", "COPY TO STDOUT in format parquet is not supported", "STDOUT");
     never("COPY t FROM STDIN (DELIMITER 'ab')", "COPY delimiter must be a single one-byte character", "(");
     never(

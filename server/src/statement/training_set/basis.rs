@@ -4,7 +4,7 @@
 use crate::pg::PgError;
 use datafusion::{common::tree_node::TreeNodeRecursion, logical_expr::LogicalPlan};
 use std::{collections::BTreeMap, sync::Arc};
-use tidemark_catalog::{Object, ObjectId, Read, Record, Snapshot};
+use tidemark_catalog::{Feature, Object, ObjectId, Read, Record, Snapshot};
 use tidemark_engine::{runtime::Engine, wording::instant};
 use tidemark_planner::{
     asof::AsofNode,
@@ -86,6 +86,10 @@ impl Basis {
             if object.sql() != read.definition {
                 let why = format!("{kind} \"{of}\" is defined otherwise now");
                 return Err(not_as_recorded(name, &why).detail(format!("then: {}", read.definition)));
+            }
+            if defaults(object) != read.defaults {
+                let why = format!("features of {kind} \"{of}\" have other defaults now");
+                return Err(not_as_recorded(name, &why).detail(format!("then: {}", shown(&read.defaults))));
             }
             basis.frontiers.extend(read.frontier_us.map(|frontier_us| (read.id, frontier_us)));
             let Some((from, to)) = read.log else { continue };
@@ -171,7 +175,25 @@ impl Basis {
             definition: object.sql().to_string(),
             frontier_us: self.frontiers.get(&object.id).copied(),
             log: self.logs.get(&object.id).copied(),
+            defaults: defaults(object),
         }
+    }
+}
+
+/// What an outer join shows of a view's features where the entity has no row.
+fn defaults(object: &Object) -> BTreeMap<String, String> {
+    let features = object.feature_view().map_or(&[][..], |view| &view.features);
+    let default = |feature: &Feature| {
+        let column = object.columns().get(feature.column)?;
+        Some((column.name.clone(), feature.default.clone()?))
+    };
+    features.iter().filter_map(default).collect()
+}
+
+fn shown(defaults: &BTreeMap<String, String>) -> String {
+    match defaults.is_empty() {
+        true => "none".to_string(),
+        false => defaults.iter().map(|(feature, value)| format!("{feature} = {value}")).collect::<Vec<_>>().join(", "),
     }
 }
 

@@ -17,6 +17,7 @@ use std::{any::Any, sync::Arc};
 use tidemark_catalog::{Body, Column, Complete, Joined, Object, ObjectId, Record, Relation};
 use tidemark_engine::{
     asof::{AsofJoinExec, Finality},
+    progress::{Phase, Progress},
     provider::log_between,
     runtime::Conflict,
 };
@@ -35,6 +36,8 @@ pub struct Wanted<'a> {
     pub for_owner: Option<Arc<Rights>>,
     /// Whose definition the query is: its names mean what they meant when that was made. `None`: it is about to be made.
     pub within: Option<&'a Object>,
+    /// Counts rows.
+    pub progress: &'a Progress,
 }
 
 pub struct Computed {
@@ -44,7 +47,7 @@ pub struct Computed {
 }
 
 pub async fn compute(database: &Arc<Database>, session: &Session, wanted: Wanted<'_>) -> Result<Computed, PgError> {
-    let Wanted { name, query, complete, as_recorded, for_owner, within } = wanted;
+    let Wanted { name, query, complete, as_recorded, for_owner, within, progress } = wanted;
     let owner = database.owner()?;
     let engine = &owner.engine;
     let time_zone = session.get("timezone").unwrap_or("UTC").to_string();
@@ -116,11 +119,13 @@ pub async fn compute(database: &Arc<Database>, session: &Session, wanted: Wanted
     engine.create_source(&table).await?;
     let all: Vec<usize> = (0..columns.len()).collect();
     let (mut count, mut digest) = (0, Digest::default());
+    progress.count(Phase::Computing, None, database.clock.now_us());
     let mut batches = database.queries.run(plan.clone(), state.task_ctx())?;
     while let Some(batch) = batches.try_next().await? {
         if batch.num_rows() > 0 {
             let batch = fit(&table, &all, &batch, &session.format.time_zone)?;
             digest.add(&batch)?;
+            progress.add(batch.num_rows() as u64);
             count += engine.ingest(id, vec![batch], Conflict::Error).await?.rows as u64;
         }
     }
@@ -158,13 +163,12 @@ fn others(name: &str, before: &Record, now: &Record) -> PgError {
 fn joined(plan: &Arc<dyn ExecutionPlan>, joins: &mut Vec<Joined>) {
     plan.children().into_iter().for_each(|child| joined(child, joins));
     if let Some(join) = (plan.as_ref() as &dyn Any).downcast_ref::<AsofJoinExec>() {
-        let matches = join.matches();
-        joins.push(Joined {
+        joins.extend(join.matches().into_iter().map(|matches| Joined {
             name: matches.name,
             matched: matches.matched as u64,
             unmatched: matches.unmatched as u64,
             provisional: matches.provisional as u64,
-        });
+        }));
     }
 }
 

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use tidemark_planner::statement::{CopyFormat, CopyOptions};
 
 fn options(format: CopyFormat) -> CopyOptions {
-    CopyOptions { format, delimiter: None, null: None, header: false, quote: None, escape: None }
+    CopyOptions::of(format)
 }
 
 fn text() -> CopyOptions {
@@ -197,6 +197,7 @@ fn impossible_options_are_refused() {
     assert_eq!(refused(CopyOptions { delimiter: Some(b'a'), ..text() }), Some("22023"));
     assert_eq!(refused(CopyOptions { null: Some("a,b".into()), ..csv() }), Some("22023"));
     assert_eq!(refused(options(CopyFormat::Parquet)), Some("0A000"));
+    assert_eq!(refused(options(CopyFormat::Arrow)), Some("0A000"));
 }
 
 fn recorded_batch() -> RecordBatch {

@@ -98,29 +98,15 @@ fn seeds() -> impl Strategy<Value = (Vec<Option<i64>>, Vec<Option<String>>)> {
 fn copy_options() -> impl Strategy<Value = CopyOptions> {
     let csv = (any::<bool>(), prop_oneof![Just(b'"'), Just(b'\'')], prop_oneof![Just(b'"'), Just(b'\\'), Just(b'\'')]);
     prop_oneof![
-        Just(CopyOptions {
-            format: CopyFormat::Text,
-            delimiter: None,
-            null: None,
-            header: false,
-            quote: None,
-            escape: None
-        }),
-        Just(CopyOptions {
-            format: CopyFormat::Binary,
-            delimiter: None,
-            null: None,
-            header: false,
-            quote: None,
-            escape: None
-        }),
+        Just(CopyOptions::of(CopyFormat::Text)),
+        Just(CopyOptions::of(CopyFormat::Binary)),
         csv.prop_map(|(header, quote, escape)| CopyOptions {
-            format: CopyFormat::Csv,
             delimiter: Some(if header { b';' } else { b',' }),
             null: header.then(|| "NA".to_owned()),
             header,
             quote: Some(quote),
             escape: Some(escape),
+            ..CopyOptions::of(CopyFormat::Csv)
         }),
     ]
 }
@@ -227,7 +213,7 @@ proptest! {
             }
         }
         for format in [CopyFormat::Text, CopyFormat::Csv, CopyFormat::Binary] {
-            let options = CopyOptions { format, delimiter: None, null: None, header: false, quote: None, escape: None };
+            let options = CopyOptions::of(format);
             let _ = read_copy(&options, &schema, zone, &bytes, &[3, 5]);
             let _ = read_copy(&options, &schema, zone, &[b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0", bytes.as_slice()].concat(), &[3]);
         }

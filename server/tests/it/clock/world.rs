@@ -91,6 +91,8 @@ impl World {
         let mut settings = Settings {
             listen: "127.0.0.1:0".parse().expect("an address"),
             http: Http::Off,
+            // A test that is about it turns it on.
+            maintenance: false,
             data: folder.path().join("data"),
             ..Settings::default()
         };
@@ -135,6 +137,22 @@ impl World {
     /// Where it answers HTTP, if it was told to.
     pub fn http(&self) -> SocketAddr {
         self.running().0.http.expect("it answers HTTP")
+    }
+
+    /// The files of Parquet that histories have on the disk.
+    pub fn history_files(&self) -> usize {
+        let mut folders = vec![self.settings.data.join("warehouse")];
+        let mut files = 0;
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(folder).expect("a folder") {
+                let path = entry.expect("an entry").path();
+                match path.is_dir() {
+                    true => folders.push(path),
+                    false => files += usize::from(path.extension().is_some_and(|ending| ending == "parquet")),
+                }
+            }
+        }
+        files
     }
 
     pub fn client(&self) -> &Client {

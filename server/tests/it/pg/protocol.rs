@@ -723,3 +723,13 @@ async fn a_port_in_use_and_an_open_address_are_refused_with_the_way_out() {
     let error = listen("0.0.0.0:5433".parse().unwrap()).await.unwrap_err();
     assert!(matches!(error, ListenError::NotLoopback { .. }));
 }
+
+#[tokio::test]
+async fn what_was_answered_is_sent_before_a_client_that_has_said_goodbye_is_let_go() {
+    let world = world(Settings::default());
+    let (mut raw, _) = Raw::connected(world.dial()).await;
+    raw.send(&[query("series 2"), message(b'X', b"")]).await;
+    let replies = raw.rest().await;
+    assert!(kinds(&replies).ends_with("CZ"), "{replies:?}");
+    assert_eq!(values(&replies).len(), 2);
+}

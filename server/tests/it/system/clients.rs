@@ -153,6 +153,29 @@ async fn reflection_finds_tables_columns_and_keys() {
         .await,
         [["planes_pkey", "[tailnum]"]]
     );
+    // Vectors begin at 0: psqlODBC's primary keys, shortened.
+    assert_eq!(
+        rows(
+            "select ta.attname, ia.attnum, ic.relname from pg_catalog.pg_attribute ta, pg_catalog.pg_attribute ia, pg_catalog.pg_class tc,
+             pg_catalog.pg_index i, pg_catalog.pg_class ic where tc.relname = 'planes' AND tc.oid = i.indrelid AND i.indisprimary = 't'
+             AND ia.attrelid = i.indexrelid AND ta.attrelid = i.indrelid AND ta.attnum = i.indkey[ia.attnum-1]
+             AND (NOT ta.attisdropped) AND ic.oid = i.indexrelid order by ia.attnum"
+        )
+        .await,
+        [["tailnum", "1", "planes_pkey"]]
+    );
+    assert_eq!(one("SELECT indkey[0] FROM pg_index WHERE indrelid = 'planes'::regclass").await, "1");
+    // pgAdmin's first question, shortened.
+    assert_eq!(
+        one("SELECT 'pg_signal_backend' = ANY(ARRAY(WITH RECURSIVE cte AS (
+                SELECT pg_roles.oid, pg_roles.rolname FROM pg_catalog.pg_roles WHERE pg_roles.oid = roles.oid
+                UNION ALL SELECT m.roleid, pgr.rolname FROM cte cte_1 JOIN pg_catalog.pg_auth_members m ON m.member = cte_1.oid
+                JOIN pg_catalog.pg_roles pgr ON pgr.oid = m.roleid) SELECT rolname FROM cte))
+             FROM pg_catalog.pg_roles AS roles WHERE rolname = current_user")
+        .await,
+        "false"
+    );
+    assert_eq!(one("SELECT oid > 16383 FROM pg_database").await, "true");
     // The name as ADBC writes it.
     assert_eq!(one("SELECT '\"public\" . \"flights\"'::regclass").await, "flights");
     assert_eq!(

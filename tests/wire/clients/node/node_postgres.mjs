@@ -32,6 +32,10 @@ for (let n = 0; n < 3; n++) {
   })
   assert.deepEqual(row.day, new Date(2026, 1, 28))
 }
+// What a client has prepared SQL may call and forget
+assert.equal((await client.query('EXECUTE everything (1)')).rows[0].id, '1')
+await client.query('DEALLOCATE everything')
+await refused('26000', client.query('EXECUTE everything (1)'))
 await client.query('INSERT INTO everything (id) VALUES ($1)', [2])
 const empty = (await client.query('SELECT * FROM everything WHERE id = 2')).rows[0]
 assert.deepEqual(Object.values(empty).filter((value) => value !== null), ['2'])

@@ -1,6 +1,6 @@
-//! Batches as Parquet files hold them.
+//! Batches as files of columns hold them: Parquet, and Arrow's IPC.
 //!
-//! Parquet's own INTERVAL has milliseconds, ours microseconds, and PyArrow reads it as twelve bytes. So an interval is
+//! Arrow has our types as they are. Parquet's own INTERVAL has milliseconds, ours microseconds, and PyArrow reads it as twelve bytes. So an interval is
 //! written as the text that it is shown as, which DuckDB, PostgreSQL and pandas read back exactly, as in history's tables.
 
 use crate::{pg::PgError, wire::show_interval};
@@ -12,14 +12,23 @@ use std::{collections::BTreeSet, sync::Arc};
 use tidemark_planner::words::type_name;
 
 /// How the columns of a query become those of a file.
-pub struct ParquetColumns {
+pub struct FileColumns {
     pub schema: SchemaRef,
 }
 
-impl ParquetColumns {
+impl FileColumns {
+    /// Of an Arrow file or stream: names may be there twice, as in a result.
+    pub fn arrow(shown: &Schema) -> FileColumns {
+        let fields = shown.fields().iter();
+        let fields = fields.map(|field| Field::new(field.name(), field.data_type().clone(), field.is_nullable()));
+        FileColumns { schema: Arc::new(Schema::new(fields.collect::<Vec<_>>())) }
+    }
+
+    /// Of a Parquet file.
+    ///
     /// # Errors
     /// 42701 for names that are there twice, 0A000 for types that a file cannot hold.
-    pub fn of(shown: &Schema) -> Result<ParquetColumns, PgError> {
+    pub fn parquet(shown: &Schema) -> Result<FileColumns, PgError> {
         let mut names = BTreeSet::new();
         let mut fields = vec![];
         for field in shown.fields() {
@@ -39,7 +48,7 @@ impl ParquetColumns {
             };
             fields.push(Field::new(field.name(), ty, field.is_nullable()));
         }
-        Ok(ParquetColumns { schema: Arc::new(Schema::new(fields)) })
+        Ok(FileColumns { schema: Arc::new(Schema::new(fields)) })
     }
 
     pub fn batch(&self, batch: &RecordBatch) -> Result<RecordBatch, PgError> {

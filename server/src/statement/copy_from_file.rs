@@ -1,0 +1,103 @@
+//! `COPY t FROM 'file'`: rows out of a file of the server, the backfill of a source from what others have kept.
+//!
+//! Text, CSV and binary are read as they are from a client. Parquet and Arrow have columns with names and types: they go by name,
+//! where nothing is lost, as in a table of such files; several files in the order of their names. Of any file only some batches are in
+//! memory, but a table takes all of its rows together, and they wait.
+
+use super::{
+    copy_from::{BATCH_ROWS, Intake},
+    insert::{column_map, target},
+};
+use crate::{
+    database::Database,
+    pg::{Outcome, PgError, SessionEvent},
+    session::Session,
+    wire::CopyDecoder,
+};
+use datafusion::{catalog::TableProvider, execution::SessionState, physical_plan::SendableRecordBatchStream};
+use futures::TryStreamExt;
+use std::{path::Path, sync::Arc};
+use tidemark_catalog::{Column, QualifiedName};
+use tidemark_connectors::files::{ArrowFiles, FilesError, FilesTable};
+use tidemark_planner::statement::{CopyFormat, CopyOptions};
+use tokio::io::AsyncReadExt;
+
+/// Read at a time.
+const READ_BYTES: u64 = 256 * 1024;
+
+pub async fn execute(
+    database: &Arc<Database>,
+    session: &mut Session,
+    (table, columns): (&QualifiedName, &[String]),
+    file: &str,
+    options: &CopyOptions,
+) -> Result<Outcome, PgError> {
+    let snapshot = session.snapshot(database);
+    let object = target(&snapshot, table)?.clone();
+    let map = column_map(&object, columns)?;
+    let path = database.folder.join(file);
+    let mut intake = Intake::new(database, session, object.clone(), map.clone(), "FILE");
+    match options.format {
+        CopyFormat::Text | CopyFormat::Csv | CopyFormat::Binary => {
+            let zone = session.format.time_zone;
+            let mut decoder = CopyDecoder::new(&table.name, options, object.schema(), &map, zone, BATCH_ROWS)?;
+            let unreadable = |error: std::io::Error| PgError::from(FilesError::unreadable(&path, &error));
+            let mut file = tokio::fs::File::open(&path).await.map_err(unreadable)?;
+            let mut bytes = vec![];
+            loop {
+                bytes.clear();
+                if (&mut file).take(READ_BYTES).read_to_end(&mut bytes).await.map_err(unreadable)? == 0 {
+                    break;
+                }
+                let batches = decoder.feed(&bytes).map_err(|e| intake.so_far(e.into()))?;
+                let given = intake.given(batches)?;
+                intake.take(given).await?;
+            }
+            let batches = decoder.finish().map_err(|e| intake.so_far(e.into()))?;
+            let given = intake.given(batches)?;
+            intake.take(given).await?;
+        }
+        CopyFormat::Parquet | CopyFormat::Arrow => {
+            let wanted: Vec<Column> = map
+                .iter()
+                // What is missing in a row is said of the relation, as by INSERT.
+                .map(|at| Column { not_null: false, ..object.columns()[*at].clone() })
+                .collect();
+            let mut batches = scan(database, session, &path, wanted, options.format).await.map_err(uncastable)?;
+            while let Some(batch) = batches.try_next().await.map_err(|e| uncastable(intake.so_far(e.into())))? {
+                intake.take(vec![batch]).await?;
+            }
+        }
+    }
+    let copied = intake.finish().await?;
+    session.events.extend(copied.notice.map(SessionEvent::Notice));
+    Ok(Outcome::Done { tag: copied.tag.into() })
+}
+
+/// The rows of the files, one file after the other: whether an event is late depends on what came before it.
+async fn scan(
+    database: &Database,
+    session: &Session,
+    path: &Path,
+    columns: Vec<Column>,
+    format: CopyFormat,
+) -> Result<SendableRecordBatchStream, PgError> {
+    let files: Arc<dyn TableProvider> = match format {
+        CopyFormat::Arrow => Arc::new(ArrowFiles::new(path.to_path_buf(), columns)),
+        _ => Arc::new(FilesTable::new(path.to_path_buf(), columns)),
+    };
+    let mut state: SessionState = session.state.clone();
+    state.config_mut().options_mut().execution.target_partitions = 1;
+    let plan = files.scan(&state, None, &[], None).await?;
+    Ok(database.queries.run(plan, state.task_ctx())?)
+}
+
+/// A statement has no place for a cast.
+fn uncastable(error: PgError) -> PgError {
+    match error.sqlstate {
+        "42804" => {
+            error.hint("CREATE TABLE f WITH (connector = 'parquet', path = '…'), and INSERT INTO … SELECT with a cast")
+        }
+        _ => error,
+    }
+}
