@@ -151,6 +151,8 @@ if [ -n "$long" ]; then
 fi
 # setup.sh has found no Go that is new enough, and has said so.
 if [ -e tests/wire/clients/go/.built/none ]; then export TIDEMARK_TEST_NO_GO=1; fi
+# Or the registry of its packages did not answer.
+if [ ! -e tests/wire/clients/node/node_modules ]; then export TIDEMARK_TEST_NO_NODE=1; fi
 for python in "${pythons[@]}"; do
   [ -x "$python" ] || { echo "$python is missing; scripts/setup.sh test${long:+-long} makes it" >&2; exit 1; }
 done

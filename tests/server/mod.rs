@@ -202,7 +202,8 @@ pub fn skipped(why: &str) -> Result<()> {
     // It has said itself what this machine does not allow.
     let allowed = (why.contains("TIDEMARK_SMALL_DISK") && is_set("TIDEMARK_TEST_NO_DISK"))
         || (why.contains("TIDEMARK_TEST_CAPTURES") && is_set("TIDEMARK_TEST_NO_CAPTURES"))
-        || (why.contains("go/.built") && is_set("TIDEMARK_TEST_NO_GO"));
+        || (why.contains("go/.built") && is_set("TIDEMARK_TEST_NO_GO"))
+        || (why.contains("node_modules") && is_set("TIDEMARK_TEST_NO_NODE"));
     if is_set("TIDEMARK_TEST_NO_SKIP") && !allowed {
         bail!("this test would be skipped: {why}");
     }
