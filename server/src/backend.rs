@@ -173,6 +173,8 @@ impl pg::Backend for TidemarkBackend {
     }
 
     async fn prepare_piece(&self, session: &mut Session, piece: Parsed) -> Result<Arc<Prepared>, PgError> {
+        // Names are looked for as the role that it is by now.
+        session.refresh(&self.database);
         let prepared = Arc::new(Prepared::new(&self.database, session, piece, &[], true).await?);
         if prepared.lookup.is_some()
             && let Some(parsed) = &prepared.parsed
@@ -188,6 +190,7 @@ impl pg::Backend for TidemarkBackend {
     }
 
     fn recall(&self, session: &mut Session, sql: &str) -> Option<Arc<Prepared>> {
+        session.refresh(&self.database);
         self.database.recall(session.path_key(&self.database).as_deref(), sql)
     }
 
@@ -197,6 +200,7 @@ impl pg::Backend for TidemarkBackend {
 
     async fn prepare(&self, session: &mut Session, sql: &str, declared: &[u32]) -> Result<Arc<Prepared>, PgError> {
         let plain = declared.iter().all(|oid| *oid == 0);
+        session.refresh(&self.database);
         let path = session.path_key(&self.database);
         let path = path.as_deref();
         let known = || self.database.cached(path, sql).or_else(|| self.database.recall(path, sql));
@@ -306,6 +310,7 @@ impl pg::Backend for TidemarkBackend {
         bound: &Bound,
         out: &mut BytesMut,
     ) -> Option<Result<Completed, PgError>> {
+        session.refresh(&self.database);
         if (prepared.service.is_some() || prepared.lookup.is_some())
             && prepared.path != session.path_key(&self.database)
         {
@@ -313,7 +318,6 @@ impl pg::Backend for TidemarkBackend {
             return None;
         }
         if let Some(service) = &prepared.service {
-            session.refresh(&self.database);
             let answer = statement::service_lookup::execute(&self.database, session, prepared, service, bound, out);
             session.queried_in_transaction |= answer.is_some();
             if matches!(answer, Some(Ok(_))) {
@@ -322,7 +326,6 @@ impl pg::Backend for TidemarkBackend {
             return answer;
         }
         let lookup = prepared.lookup.as_ref()?;
-        session.refresh(&self.database);
         // Where it may not, the query says so.
         if !session.rights.may_read(lookup.shape.view) {
             return None;
@@ -341,11 +344,11 @@ impl pg::Backend for TidemarkBackend {
         prepared: &Arc<Prepared>,
         bound: &Bound,
     ) -> Result<Outcome, PgError> {
+        session.refresh(&self.database);
         if let (Some(serving), Some(lookup)) = (self.database.serving(), &prepared.lookup)
             && prepared.path == session.path_key(&self.database)
         {
             session.queried_in_transaction = true;
-            session.refresh(&self.database);
             if session.rights.may_read(lookup.shape.view)
                 && let Some(answered) = self.served(serving, prepared, lookup, bound).answer(session).await?
             {

@@ -41,7 +41,8 @@ pub struct LogTable {
 
 impl LogTable {
     pub fn new(source: Arc<SourceRuntime>) -> Self {
-        LogTable { schema: source.schema(), log: source.log(), source, placed: false, range: None }
+        let (schema, log) = source.shape();
+        LogTable { schema, log, source, placed: false, range: None }
     }
 
     /// The same with the rows' places, for statements that change them.
@@ -87,7 +88,18 @@ impl TableProvider for LogTable {
             (_, false) => self.source.current_rows(),
         };
         if let Some(rows) = rows {
-            let exec = MemorySourceConfig::try_new_exec(&[vec![rows?]], self.schema(), projection.cloned())?;
+            let rows = rows?;
+            // Nothing else compares them, and a projection goes by places.
+            let found = rows.schema();
+            let mut columns = self.schema.fields().iter().zip(found.fields());
+            let is_same = self.schema.fields().len() == found.fields().len()
+                && columns.all(|(a, b)| a.name() == b.name() && a.data_type() == b.data_type());
+            if !is_same {
+                let name = self.source.name.read();
+                let message = format!("the columns of \"{name}\" were changed while the statement ran");
+                return Err(DataFusionError::Execution(message));
+            }
+            let exec = MemorySourceConfig::try_new_exec(&[vec![rows]], self.schema(), projection.cloned())?;
             return Ok(exec);
         }
         // A scan reads what was there when it began.

@@ -23,6 +23,11 @@ impl SourceRuntime {
         self.shape.read().1.clone()
     }
 
+    /// Both, of one moment.
+    pub fn shape(&self) -> (SchemaRef, Arc<dyn Source>) {
+        self.shape.read().clone()
+    }
+
     /// Its columns have changed (`ALTER … COLUMN`). The caller has it alone. Views that read it go on with the columns that they
     /// know, which are the first ones.
     pub(super) async fn lay_out(&self, relation: Relation) -> SeamResult<()> {

@@ -766,9 +766,11 @@ impl SourceRuntime {
     /// The rows of the table as they were at a position of the log.
     pub(crate) async fn current_rows_at(&self, position: &Positions) -> SeamResult<CurrentRows> {
         let mut current = CurrentRows::new(&self.relation.read().primary_key);
-        let mut from = self.log().range().await?.0;
+        // One log for all of it: its columns may change meanwhile.
+        let log = self.log();
+        let mut from = log.range().await?.0;
         loop {
-            let batches = self.log().poll(&from, REPLAY_ROWS).await?;
+            let batches = log.poll(&from, REPLAY_ROWS).await?;
             if batches.is_empty() {
                 return Ok(current);
             }

@@ -3,7 +3,9 @@
 use super::Session;
 use crate::{database::Database, rights::Actor};
 use std::sync::Arc;
-use tidemark_catalog::{ObjectId, PUBLIC_SCHEMA, Privileges, SYSTEM_SCHEMAS, SearchPath, Snapshot, schema_of_history};
+use tidemark_catalog::{
+    ObjectId, PUBLIC_SCHEMA, Privileges, SYSTEM_SCHEMAS, SearchPath, Snapshot, is_read_only, schema_of_history,
+};
 
 /// What was found last, and for what.
 pub(super) struct Found {
@@ -75,7 +77,12 @@ impl Found {
 pub fn effective(setting: &str, user: &str, snapshot: &Snapshot, actor: &Actor) -> Vec<String> {
     let mut path: Vec<String> = vec![];
     for name in names(setting) {
-        let name = if name == "$user" { user.to_string() } else { name };
+        let name = match name.as_str() {
+            // Who is called as one of the server's schemas has not asked for that.
+            "$user" if is_read_only(user) => continue,
+            "$user" => user.to_string(),
+            _ => name,
+        };
         let of = schema_of_history(&name).unwrap_or(&name);
         let is_own = snapshot.schema(of).is_some();
         let may_use = is_own && actor.in_schema(&snapshot.access, of).contains(Privileges::USAGE);
@@ -134,5 +141,8 @@ mod tests {
         let all = "\"$user\", gone, marts, history_marts, public, marts, pg_catalog";
         assert_eq!(of(role::OWNER, all), ["ann", "marts", "history_marts", "public", "pg_catalog"]);
         assert_eq!(of(ObjectId(20000), all), ["ann", "public", "pg_catalog"]);
+        // The superuser is called as a schema of the server's.
+        let default = "\"$user\", public";
+        assert_eq!(effective(default, "tidemark", &snapshot, &Actor::of(&snapshot.access, role::OWNER)), ["public"]);
     }
 }

@@ -70,6 +70,18 @@ pub fn parameter_types(
     Ok(types)
 }
 
+/// For who has the table alone by now, and has found places among its columns before.
+///
+/// # Errors
+/// 40001: `ALTER TABLE` came in between.
+pub fn check_unaltered(database: &Database, session: &Session, object: &Object) -> Result<(), PgError> {
+    let now = session.snapshot(database);
+    match now.get_id(object.id).is_some_and(|now| now.columns() != object.columns()) {
+        true => Err(runtime::IngestError::Altered(object.shown_name()).into()),
+        false => Ok(()),
+    }
+}
+
 /// The query with what `DEFAULT` stands for.
 pub fn with_defaults(object: &Object, change: &Change) -> Result<Box<ast::Query>, PgError> {
     let mut query = change.query.clone();
@@ -113,6 +125,7 @@ pub async fn execute(
     }
     let engine = &database.owner()?.engine;
     let alone = engine.alone(object.id).await?;
+    check_unaltered(database, session, &object)?;
     let (schema, stream) = query::run(database, session, &find, &types, &parameters).await?;
     let width = object.columns().len();
     for (column, field) in sets.iter().zip(schema.fields().iter().skip(1 + width)) {

@@ -84,6 +84,7 @@ pub async fn execute(
     }
     let engine = &database.owner()?.engine;
     let alone = engine.alone(object.id).await?;
+    change::check_unaltered(database, session, &object)?;
     let (schema, stream) = query::run(database, session, &find, &types, &parameters).await?;
     // The place, the row, the clause; then the values.
     let width = object.columns().len();
