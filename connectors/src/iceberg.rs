@@ -51,7 +51,12 @@ use readers::Readers;
 use rest::RestCatalog;
 pub use rest::{Credential, RestSettings};
 use sqlite::CatalogFile;
-use std::{collections::BTreeSet, fs, io, path::Path, sync::Arc};
+use std::{
+    collections::{BTreeSet, HashSet},
+    fs, io,
+    path::Path,
+    sync::Arc,
+};
 use tidemark_catalog::ObjectId;
 use tidemark_engine::seam::{
     Clock, CommitTag, Effort, Expiry, Folded, HistoryStore, HistoryTable, Removed, Rewritten, SeamError, SeamResult,
@@ -74,11 +79,44 @@ pub struct IcebergHistory {
     readers: Readers,
     clock: Arc<dyn Clock>,
     files_written: Option<Hook>,
+    /// Locations of tables with a commit under way, or of whose last commit nobody knows whether it happened or still will:
+    /// its files may be named any moment, until a commit after it has happened.
+    unsettled: Unsettled,
     /// Held to read while steps are appended, and to write while a rewrite is committed or files are removed, so that
     /// neither finds the table moved and has to begin again. Another process is met by the compare-and-set alone.
     committing: RwLock<()>,
     /// One table is maintained at a time: what a rewrite has not yet committed, no vacuum here may take for an orphan.
     maintaining: Mutex<()>,
+}
+
+#[derive(Default)]
+struct Unsettled(parking_lot::Mutex<HashSet<String>>);
+
+impl Unsettled {
+    /// A commit begins. Whether one before may still happen.
+    fn begin(&self, table_location: &str) -> bool {
+        !self.0.lock().insert(table_location.to_string())
+    }
+
+    /// It has ended. Whoever is dropped before this has left a commit that may still happen.
+    fn end(&self, table_location: &str, before: bool, outcome: &SeamResult<()>) {
+        let is_settled = match outcome {
+            Ok(()) => true,
+            Err(SeamError::Unknown(_)) => false,
+            Err(_) => !before,
+        };
+        if is_settled {
+            self.0.lock().remove(table_location);
+        }
+    }
+
+    fn has(&self, table_location: &str) -> bool {
+        self.0.lock().contains(table_location)
+    }
+
+    fn forget(&self, table_location: &str) {
+        self.0.lock().remove(table_location);
+    }
 }
 
 /// Something that is done on the way.
@@ -129,6 +167,7 @@ impl IcebergHistory {
             committing: RwLock::default(),
             maintaining: Mutex::default(),
             files_written: None,
+            unsettled: Unsettled::default(),
         }
     }
 
@@ -174,7 +213,7 @@ impl IcebergHistory {
     /// The name of the view's table, whatever it is called.
     async fn owned_by(&self, view: ObjectId) -> SeamResult<Option<String>> {
         for name in self.catalog.made_for(view).await? {
-            let table = self.catalog.load(&name).await?;
+            let table = self.catalog.load_of(&name, self.directory.as_deref()).await?;
             if table.is_some_and(|table| self.is_of(&table, view)) {
                 return Ok(Some(name));
             }
@@ -265,6 +304,7 @@ impl HistoryStore for IcebergHistory {
         if let Some((location, _)) = metadata.rsplit_once("/metadata/") {
             self.manifests.forget(location);
             self.readers.forget(location);
+            self.unsettled.forget(location);
             self.place.discard_table(location).await;
         }
         Ok(())
@@ -272,7 +312,7 @@ impl HistoryStore for IcebergHistory {
 
     async fn retain(&self, views: &BTreeSet<ObjectId>) -> SeamResult<()> {
         for name in self.catalog.made_for_others(views).await? {
-            let Some(table) = self.catalog.load(&name).await? else { continue };
+            let Some(table) = self.catalog.load_of(&name, self.directory.as_deref()).await? else { continue };
             let view = tag::owner(table.metadata().properties());
             if self.is_ours(&table) && view.is_some_and(|view| !views.contains(&view)) {
                 tracing::warn!(table = name, "a crash cut the DROP of this history table's view short: it goes now");
@@ -301,7 +341,11 @@ impl HistoryStore for IcebergHistory {
                 hook();
             }
             let change = Change { id, files, properties: tag::to_properties(tag)? };
-            commit::commit(&self.catalog, &self.place, &table.name, &base, change).await
+            let location = base.metadata().location();
+            let before = self.unsettled.begin(location);
+            let committed = commit::commit(&self.catalog, &self.place, &table.name, &base, change).await;
+            self.unsettled.end(location, before, &committed);
+            committed
         }
         .await;
         if matches!(appended, Err(SeamError::NotDone(_) | SeamError::Full(_))) {

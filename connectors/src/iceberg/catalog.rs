@@ -59,6 +59,14 @@ impl Catalog {
         }
     }
 
+    /// The same, if this data directory made it, where the catalog may have others' tables: those need not be readable.
+    pub async fn load_of(&self, name: &str, directory: Option<&str>) -> SeamResult<Option<Table>> {
+        match (self, directory) {
+            (Catalog::Rest(rest), Some(directory)) => rest.load_of(name, directory).await,
+            _ => self.load(name).await,
+        }
+    }
+
     /// A table whose metadata at `location` is, or will be, this.
     pub fn table(&self, ident: TableIdent, location: String, metadata: TableMetadata) -> iceberg::Result<Table> {
         match self {

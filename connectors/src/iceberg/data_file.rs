@@ -8,7 +8,7 @@ use arrow::{
     temporal_conversions::date32_to_datetime,
 };
 use iceberg::{
-    spec::{DataFile, Literal, Struct, Transform},
+    spec::{DataFile, Datum, Literal, Struct, Transform},
     table::Table,
     transform::create_transform_function,
     writer::file_writer::{FileWriter, FileWriterBuilder, ParquetWriter, ParquetWriterBuilder},
@@ -21,12 +21,17 @@ use parquet::{
     },
     schema::types::ColumnPath,
 };
-use std::{collections::HashSet, ops::Range};
+use std::{
+    collections::{HashMap, HashSet},
+    ops::Range,
+};
 use tidemark_engine::seam::{HistoryTable, SeamError, SeamResult};
 use uuid::Uuid;
 
 /// Rows per row group, which is what a writer holds in memory and what a Bloom filter is for: parquet's own number.
 const ROW_GROUP_ROWS: u64 = 1 << 20;
+/// Bounds of a row group that are longer are cut short: parquet's own number.
+const BOUND_BYTES: usize = 64;
 /// Rows per data page: a lookup of one key reads one page per column, not a row group.
 const PAGE_ROWS: usize = 8192;
 /// A column's dictionary that grows beyond is given up, and the rest is written without one. Enough for what repeats
@@ -67,13 +72,15 @@ pub async fn write_steps(
         let location = new_location(base, partition, commit, number);
         written.push(location.clone());
         let mut writer = open_file(base, history, &location, places.len() as u64, &with_nan).await?;
+        let mut with_long = HashSet::new();
         for from in places.clone().step_by(GATHERED_ROWS) {
             let to = places.end.min(from + GATHERED_ROWS);
             let rows = rows.gather(from..to).map_err(SeamError::not_done)?;
+            note_long(&rows, places.len() as u64, &mut with_long);
             writer.write(&rows).await.map_err(|error| disk::failed(&what, &error))?;
             tokio::task::yield_now().await;
         }
-        files.extend(close_file(base, history, writer, partition).await?);
+        files.extend(close_file(base, history, writer, partition, &with_long).await?);
     }
     Ok(files)
 }
@@ -102,23 +109,55 @@ pub async fn open_file(
     ParquetWriterBuilder::new(writer_properties(history, rows, with_nan), schema).build(output).await.map_err(failed)
 }
 
-/// Ends a file; what a manifest says of it.
+/// Adds the columns in which these rows, of a file of so many, have a text or bytes that a row group's bounds would cut short.
+/// The crate makes a file's bounds of the row groups whose bounds are whole and leaves out the others: of a file of one row
+/// group it then says nothing, of several something wrong.
+pub fn note_long(rows: &RecordBatch, rows_of_file: u64, with_long: &mut HashSet<String>) {
+    if rows_of_file <= ROW_GROUP_ROWS {
+        return;
+    }
+    let is_long = |column: &ArrayRef| match column.data_type() {
+        DataType::Utf8 => column.as_string::<i32>().iter().flatten().any(|text| text.len() > BOUND_BYTES),
+        DataType::LargeUtf8 => column.as_string::<i64>().iter().flatten().any(|text| text.len() > BOUND_BYTES),
+        DataType::Binary => column.as_binary::<i32>().iter().flatten().any(|bytes| bytes.len() > BOUND_BYTES),
+        DataType::LargeBinary => column.as_binary::<i64>().iter().flatten().any(|bytes| bytes.len() > BOUND_BYTES),
+        _ => false,
+    };
+    for (field, column) in rows.schema().fields().iter().zip(rows.columns()) {
+        if !with_long.contains(field.name()) && is_long(column) {
+            with_long.insert(field.name().clone());
+        }
+    }
+}
+
+/// Ends a file; what a manifest says of it. `with_long`: columns of which it can say no bounds (`note_long`).
 pub async fn close_file(
     base: &Table,
     history: &HistoryTable,
     writer: ParquetWriter,
     partition: i32,
+    with_long: &HashSet<String>,
 ) -> SeamResult<Vec<DataFile>> {
+    let columns = base.metadata().current_schema();
+    let unbounded: HashSet<i32> = with_long.iter().filter_map(|column| columns.field_id_by_name(column)).collect();
+    let bounded = |bounds: &HashMap<i32, Datum>| -> HashMap<i32, Datum> {
+        let bounds = bounds.iter().filter(|(id, _)| !unbounded.contains(id));
+        bounds.map(|(id, bound)| (*id, bound.clone())).collect()
+    };
     let what = format!("writing steps of history table \"{}\"", history.name);
     let mut files = Vec::new();
     for mut file in writer.close().await.map_err(|error| disk::failed(&what, &error))? {
         // The crate's writers leave the sort order out; readers may trust the order only where it is named.
-        let file = file
-            .partition(Struct::from_iter([Some(Literal::int(partition))]))
+        file.partition(Struct::from_iter([Some(Literal::int(partition))]))
             .partition_spec_id(base.metadata().default_partition_spec_id())
-            .sort_order_id(schema::SORT_ORDER_ID as i32)
-            .build();
-        files.push(file.map_err(|error| SeamError::NotDone(format!("{what}: {error}")))?);
+            .sort_order_id(schema::SORT_ORDER_ID as i32);
+        let failed = |error: &dyn std::fmt::Display| SeamError::NotDone(format!("{what}: {error}"));
+        let mut built = file.build().map_err(|error| failed(&error))?;
+        if !unbounded.is_empty() {
+            file.lower_bounds(bounded(built.lower_bounds())).upper_bounds(bounded(built.upper_bounds()));
+            built = file.build().map_err(|error| failed(&error))?;
+        }
+        files.push(built);
     }
     Ok(files)
 }

@@ -3,6 +3,7 @@
 //! Manifests never change, so each is read once; what a table no longer refers to is forgotten at its next scan.
 
 use super::{deletes::Deletes, disk, place::Place, rewrite, schema};
+use arrow::datatypes::DataType;
 use datafusion::{
     common::{ColumnStatistics, Statistics, stats::Precision},
     scalar::ScalarValue,
@@ -127,6 +128,10 @@ fn bounds(table: &Table, history: &HistoryTable, file: &DataFile) -> SeamResult<
         let field = history.schema.field(column);
         let id = schema::field_id(table.metadata().current_schema(), field.name())?;
         let bound = |bounds: &HashMap<i32, Datum>| {
+            // Stored as text, which has another order.
+            if matches!(field.data_type(), DataType::Interval(_)) {
+                return None;
+            }
             let value = scalar(bounds.get(&id)?)?.cast_to(field.data_type()).ok()?;
             Some(Precision::Exact(value))
         };

@@ -118,7 +118,9 @@ impl Place {
             disk::sync_file(&file)?;
         }
         let top = disk::local_path(table);
-        let folders: HashSet<&Path> = files.iter().filter_map(|file| file.parent()).collect();
+        let metadata: Vec<PathBuf> = metadata.iter().map(|file| disk::local_path(file)).collect();
+        // Of the metadata's folder too: behind REST nobody else here writes there.
+        let folders: HashSet<&Path> = files.iter().chain(&metadata).filter_map(|file| file.parent()).collect();
         for folder in folders {
             disk::sync_folders(folder, &top)?;
         }

@@ -56,7 +56,9 @@ impl HistorySnapshot {
         let columns = manifest::pruning_columns(&self.history);
         let is_known = |name: &str| {
             columns.iter().map(|&column| self.history.schema.field(column)).any(|field| {
-                field.name() == name && !matches!(field.data_type(), DataType::Float32 | DataType::Float64)
+                // Intervals are stored as text, which has another order.
+                let other = matches!(field.data_type(), DataType::Float32 | DataType::Float64 | DataType::Interval(_));
+                field.name() == name && !other
             })
         };
         !filter.is_volatile() && filter.column_refs().iter().all(|column| is_known(&column.name))
@@ -68,8 +70,8 @@ impl HistorySnapshot {
         let options = SortOptions { descending: false, nulls_first: false };
         let sort = |&index: &usize| {
             let field = self.history.schema.field(index);
-            let float = matches!(field.data_type(), DataType::Float32 | DataType::Float64);
-            (!float).then(|| PhysicalSortExpr::new(Arc::new(Column::new(field.name(), index)), options))
+            let other = matches!(field.data_type(), DataType::Float32 | DataType::Float64 | DataType::Interval(_));
+            (!other).then(|| PhysicalSortExpr::new(Arc::new(Column::new(field.name(), index)), options))
         };
         LexOrdering::new(columns.map(sort).collect::<Option<Vec<_>>>()?)
     }

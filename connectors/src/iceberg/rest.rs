@@ -11,6 +11,7 @@ mod http;
 use super::{
     catalog::{parts, placed},
     place::Place,
+    tag,
 };
 use http::Http;
 use iceberg::{
@@ -122,11 +123,29 @@ impl RestCatalog {
     /// The table as it is now; `None` where there is no such table.
     pub async fn load(&self, name: &str) -> SeamResult<Option<Table>> {
         let what = format!("reading history table \"{name}\"");
+        match self.http.get(&what, &self.path(name), "").await? {
+            Some(loaded) => self.loaded(&what, name, loaded).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// The table, if this data directory made it: what others have made may be of a kind that cannot be read here.
+    pub async fn load_of(&self, name: &str, directory: &str) -> SeamResult<Option<Table>> {
+        let what = format!("reading history table \"{name}\"");
         let Some(loaded) = self.http.get(&what, &self.path(name), "").await? else { return Ok(None) };
+        let properties = loaded.pointer("/metadata/properties");
+        let made_by = properties.and_then(|properties| properties.get(tag::DIRECTORY)).and_then(Value::as_str);
+        match made_by == Some(directory) {
+            true => self.loaded(&what, name, loaded).map(Some),
+            false => Ok(None),
+        }
+    }
+
+    fn loaded(&self, what: &str, name: &str, loaded: Value) -> SeamResult<Table> {
         let failed = |error: &dyn std::fmt::Display| SeamError::NotDone(format!("{what}: {error}"));
         let loaded: Loaded = serde_json::from_value(loaded).map_err(|error| failed(&error))?;
         let location = loaded.metadata_location.ok_or_else(|| failed(&"the catalog names no metadata file"))?;
-        self.table(self.ident(name), location, loaded.metadata).map(Some).map_err(|error| failed(&error))
+        self.table(self.ident(name), location, loaded.metadata).map_err(|error| failed(&error))
     }
 
     pub fn table(&self, ident: TableIdent, location: String, metadata: TableMetadata) -> iceberg::Result<Table> {
@@ -218,6 +237,8 @@ impl RestCatalog {
             "updates": updates,
         });
         if let Some(updates) = body.get_mut("updates").and_then(Value::as_array_mut) {
+            // Servers on Iceberg's library from before 1.9 take one snapshot at a time.
+            *updates = std::mem::take(updates).into_iter().flat_map(one_snapshot_each).collect();
             for update in updates {
                 if let Some(time) = update.pointer_mut("/snapshot/timestamp-ms")
                     && let Some(ms) = time.as_i64()
@@ -255,5 +276,16 @@ impl RestCatalog {
             }
             Err(refused) => Err(refused.error),
         }
+    }
+}
+
+/// An update that removes several snapshots, as one for each.
+fn one_snapshot_each(update: Value) -> Vec<Value> {
+    let removes = update.get("action").and_then(Value::as_str) == Some("remove-snapshots");
+    match update.get("snapshot-ids").and_then(Value::as_array) {
+        Some(ids) if removes && ids.len() > 1 => {
+            ids.iter().map(|id| json!({ "action": "remove-snapshots", "snapshot-ids": [id] })).collect()
+        }
+        _ => vec![update],
     }
 }

@@ -220,7 +220,10 @@ pub async fn commit_on_top(store: &IcebergHistory, history: &HistoryTable, next:
     let mut attempt = 1;
     loop {
         let base = store.load_own(history).await?;
-        match commit_next(store, history, &base, next, id, attempt).await {
+        let before = store.unsettled.begin(base.metadata().location());
+        let committed = commit_next(store, history, &base, next, id, attempt).await;
+        store.unsettled.end(base.metadata().location(), before, &committed);
+        match committed {
             Ok(()) => return Ok(()),
             Err(error @ SeamError::Unknown(_)) => return Err(error),
             Err(error) => {
@@ -259,16 +262,17 @@ async fn merge(
     let mut rows = in_order(place, history, bin).await.map_err(failed)?;
     let expected: u64 = bin.files.iter().map(|live| live.file.record_count()).sum();
     let mut writer = data_file::open_file(base, history, location, expected, &with_nan).await?;
-    let mut count = 0;
+    let (mut count, mut with_long) = (0, HashSet::new());
     while let Some(batch) = rows.next().await {
         let batch = batch.map_err(failed)?;
         if batch.num_rows() > 0 {
             count += batch.num_rows() as u64;
             let batch = schema::to_storage(&batch, table_schema)?;
+            data_file::note_long(&batch, expected, &mut with_long);
             writer.write(&batch).await.map_err(|error| disk::failed(&what, &error))?;
         }
     }
-    let files = data_file::close_file(base, history, writer, bin.partition).await?;
+    let files = data_file::close_file(base, history, writer, bin.partition, &with_long).await?;
     if count != expected {
         return Err(SeamError::NotDone(format!(
             "{what}: its files have {count} rows and its manifests say {expected}; nothing was changed"

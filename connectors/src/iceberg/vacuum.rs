@@ -61,7 +61,17 @@ pub async fn expire(store: &IcebergHistory, history: &HistoryTable, expiry: &Exp
         old.extend(files.filter(|file| file.modified_us.is_some_and(|modified| modified < older_than_us)));
     }
     // Whoever was appending when these were found has committed now, or will not.
-    drop(store.committing.write().await);
+    let committing = store.committing.write().await;
+    let is_unsettled = store.unsettled.has(table.metadata().location());
+    drop(committing);
+    if is_unsettled {
+        // A commit of which nobody knows may still arrive, and names files that look like orphans.
+        tracing::info!(
+            history = history.name,
+            "orphans are not looked for until the next commit: one may still arrive"
+        );
+        return Ok(removed);
+    }
     remove(store, history, top, old, &mut removed).await?;
     Ok(removed)
 }

@@ -65,7 +65,10 @@ pub async fn claim(data: &Path, url: &str, settings: &BucketSettings, clock: &Ar
         }
     }
     let claim = format!("{:016x}", clock.random());
-    claims.truncate(1);
+    // The one that is in the bucket, so that this start may be cut short as often as it will.
+    claims.retain(|known| {
+        before.as_ref().is_some_and(|claim| claim.text.split_once(' ').is_some_and(|(_, is)| is == known))
+    });
     claims.push(claim.clone());
     let keeping = || format!("cannot keep the claim of warehouse {location}");
     keep(data, "CLAIM", &claims.join("\n")).with_context(keeping)?;

@@ -88,6 +88,10 @@ fn parse(url: &str, credential: Option<&str>) -> Result<RestSettings> {
             Some(("prefix", text)) if text.chars().all(|letter| letter.is_ascii_alphanumeric() || letter == '_') => {
                 settings.prefix = text.to_string();
             }
+            // It is shown in errors.
+            Some(("oauth2", url)) if url.contains('@') => {
+                bail!("--history-catalog: oauth2 has no user in it: id:secret is --history-catalog-credential")
+            }
             Some(("oauth2", url)) if url.starts_with("http") => settings.oauth2 = Some(url.to_string()),
             Some(("scope", scope)) => settings.scope = Some(scope.to_string()),
             _ => bail!("--history-catalog: {part:?} {expected}"),
