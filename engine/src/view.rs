@@ -267,6 +267,8 @@ impl ViewState {
                     let (time, frontier) = (instant(time_us), instant(frontier_us));
                     let error = format!("event time {time} lies {below} below the frontier {frontier}");
                     failures.push(RowFailure { row, reason: RejectReason::Late, error });
+                    // A key that has nothing else is looked at then, and goes.
+                    shard.due_sooner(id, frontier_us);
                 }
                 shard.mark_stale(id);
             }

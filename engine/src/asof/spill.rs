@@ -127,7 +127,9 @@ pub async fn join(
                 filter.update(prune::filter_times(seen.range, &join.condition, &join.plan.schema())?)?;
             }
             let (batches, claim) = (vec![], spill.run.memory.claim());
-            RightSource { batches, claim, streams: join.open(&spill.run)? }
+            // No label that can match: there is nothing to read for.
+            let streams = if seen.range.is_some() { join.open(&spill.run)? } else { vec![] };
+            RightSource { batches, claim, streams }
         }
     };
     let right = spill.deal_right(right, Arc::new(seen)).await?;

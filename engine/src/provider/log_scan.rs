@@ -95,9 +95,7 @@ impl TableProvider for LogTable {
             let is_same = self.schema.fields().len() == found.fields().len()
                 && columns.all(|(a, b)| a.name() == b.name() && a.data_type() == b.data_type());
             if !is_same {
-                let name = self.source.name.read();
-                let message = format!("the columns of \"{name}\" were changed while the statement ran");
-                return Err(DataFusionError::Execution(message));
+                return Err(altered(&self.source));
             }
             let exec = MemorySourceConfig::try_new_exec(&[vec![rows]], self.schema(), projection.cloned())?;
             return Ok(exec);
@@ -112,6 +110,12 @@ impl TableProvider for LogTable {
         let table = StreamingTable::try_new(self.schema(), vec![Arc::new(stream)])?;
         table.scan(state, projection, filters, limit).await
     }
+}
+
+/// The rows there are have not the columns that the query was planned for.
+fn altered(source: &SourceRuntime) -> DataFusionError {
+    let message = format!("the columns of \"{}\" were changed while the statement ran", source.name.read());
+    tidemark_planner::PlanError::new("40001", message).hint("run it again").into()
 }
 
 /// Rows with their places before them.
@@ -191,19 +195,27 @@ impl VersionsTable {
 
     /// All versions; of several at one instant of one key, the last.
     async fn versions(&self) -> DfResult<RecordBatch> {
-        let (mut from, _) = self.source.log().range().await.map_err(seam)?;
+        // Of one layout throughout: the columns may be changed meanwhile.
+        let log = self.source.log();
+        let (mut from, _) = log.range().await.map_err(seam)?;
         let (primary_key, event_time) = {
             let relation = self.source.relation.read();
             (relation.primary_key.clone(), relation.event_time.unwrap_or(0))
         };
+        // Behind the table's columns stand `_op` and `_event_time`.
+        let n = self.schema.fields().len().saturating_sub(2);
         let mut latest: BTreeMap<(Vec<u8>, i64), Version> = BTreeMap::new();
         loop {
-            let (batches, next) = self.source.records(&from).await.map_err(seam)?;
+            let (batches, next) = records_of(log.as_ref(), &from).await.map_err(seam)?;
             if next == from {
                 break;
             }
             from = next;
             for batch in batches {
+                let is_altered = batch.rows.num_columns() != n || primary_key.iter().any(|i| *i >= n);
+                if is_altered && batch.rows.num_rows() > 0 {
+                    return Err(altered(&self.source));
+                }
                 let decision = batch.admission.unwrap_or_default();
                 let columns =
                     batch.rows.columns().iter().map(crate::value::values_of).collect::<Result<Vec<_>, _>>()?;
@@ -220,8 +232,6 @@ impl VersionsTable {
         }
         let times: Vec<i64> = latest.keys().map(|(_, at)| *at).collect();
         let rows: Vec<_> = latest.into_values().collect();
-        // Behind the table's columns stand `_op` and `_event_time`.
-        let n = self.schema.fields().len().saturating_sub(2);
         let mut columns = (0..n)
             .map(|i| match i == event_time {
                 true => {

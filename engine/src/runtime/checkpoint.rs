@@ -129,9 +129,9 @@ impl Saving {
         Ok(batch)
     }
 
-    async fn saved(mut self) -> SeamResult<()> {
+    fn set_saved(&mut self) {
         self.is_saved = true;
-        self.view.state.set_saved(&self.frozen).await
+        self.view.state.set_saved();
     }
 
     /// Nobody can tell whether it was saved. To take it for lost would take its keys out of what a start may go by: the view stands
@@ -300,19 +300,24 @@ impl Engine {
             self.meters.checkpoint_bytes.add(bytes as u64);
         }
         let mut all = Ok(());
-        for saving in saving {
+        let mut done = vec![];
+        // All of them before anything is waited for: a statement that is cancelled then must not take them for lost.
+        for mut saving in saving {
             match self.is_saved(&saved, &saving) {
                 Ok(true) => {
-                    let view = saving.view.clone();
-                    checkpointed.push(view.state.id);
-                    let settled = saving.saved().await;
-                    all = all.and(settled);
-                    let forgotten = self.forget_replaced(&view).await;
-                    all = all.and(forgotten);
+                    saving.set_saved();
+                    checkpointed.push(saving.view.state.id);
+                    done.push(saving);
                 }
                 Ok(false) => {}
                 Err(error) => saving.give_up(&error, self.seams.clock.now_us()),
             }
+        }
+        for saving in done {
+            let settled = saving.view.state.settle(&saving.frozen).await;
+            all = all.and(settled);
+            let forgotten = self.forget_replaced(&saving.view).await;
+            all = all.and(forgotten);
         }
         saved.and(all)
     }

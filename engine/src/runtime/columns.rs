@@ -1,6 +1,6 @@
 //! The columns of a source or table and its log with those, and how `ALTER … COLUMN` changes them while it is at work.
 
-use super::{IngestError, SourceRuntime, reading::REPLAY_ROWS};
+use super::{IngestError, SourceRuntime};
 use crate::{
     layout::{laid_out, moved},
     seam::{Positions, SeamError, SeamResult, Source, SourceBatch},
@@ -11,6 +11,9 @@ use arrow::{
 };
 use std::sync::Arc;
 use tidemark_catalog::Relation;
+
+/// Rows that a query reads from a log at a time. Fewer than a view's replay: many queries do so at once, and rows may be wide.
+const SCAN_ROWS: usize = 8192;
 
 impl SourceRuntime {
     /// Its columns.
@@ -60,7 +63,7 @@ impl SourceRuntime {
         }
     }
 
-    /// What the log has from a position on, at most about [`REPLAY_ROWS`], and where that ends.
+    /// What the log has from a position on, at most about [`SCAN_ROWS`], and where that ends.
     pub async fn records(&self, from: &Positions) -> SeamResult<(Vec<SourceBatch>, Positions)> {
         records_of(self.log().as_ref(), from).await
     }
@@ -69,7 +72,7 @@ impl SourceRuntime {
 /// The same of a log that the caller has.
 pub(crate) async fn records_of(log: &dyn Source, from: &Positions) -> SeamResult<(Vec<SourceBatch>, Positions)> {
     let mut next = from.clone();
-    let batches = log.poll(from, REPLAY_ROWS).await?;
+    let batches = log.poll(from, SCAN_ROWS).await?;
     for batch in &batches {
         next.set(batch.partition, batch.end_offset());
     }

@@ -104,12 +104,16 @@ impl ViewState {
         Ok(write)
     }
 
-    /// The write is committed. What it has spilled moves to its place: where that fails or is given up half way, it goes on
-    /// before the next checkpoint ([`Self::prepare`]).
-    pub async fn set_saved(&self, frozen: &Frozen) -> SeamResult<()> {
+    /// The write is committed. Not to be separated from the commit: a view that is not told would take for lost what a start goes by.
+    pub fn set_saved(&self) {
         for shard in &self.shards {
             shard.lock().set_saved();
         }
+    }
+
+    /// After [`Self::set_saved`]: what the checkpoint has spilled moves to its place. Where that fails or is given up half way, it
+    /// goes on before the next checkpoint ([`Self::prepare`]).
+    pub async fn settle(&self, frozen: &Frozen) -> SeamResult<()> {
         let Some(cold) = &self.cold else { return Ok(()) };
         let (saved, mut after) = (self.saved(), None);
         while cold.settle_page(saved, &mut after)? {

@@ -348,6 +348,10 @@ impl Shard {
                 continue;
             }
             let due_us = entry.state.next_instant(walk).unwrap_or(NEVER);
+            if due_us == NEVER && entry.state.is_over(walk) {
+                // Its events were taken out. It is due so that it goes, which nothing in the store would tell.
+                continue;
+            }
             // One whose events history has not finished changes for the online store at other instants than the index knows.
             let settled = entry.is_online(due_us) && due_us > online_us;
             if due_us >= frontier_us && (settled || forced) {

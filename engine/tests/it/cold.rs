@@ -324,7 +324,8 @@ impl World {
         let counts = written.is_ok() || counts == Some(frozen.generation.to_be_bytes().to_vec());
         match counts {
             true => {
-                self.subject.set_saved(&frozen).await.expect("settled");
+                self.subject.set_saved();
+                self.subject.settle(&frozen).await.expect("settled");
                 self.saved = Some((frozen, upto));
             }
             false => self.subject.set_lost().expect("cleared up"),

@@ -170,7 +170,12 @@ impl Partial {
 
     fn finish(&self, file: File, path: &Path) -> std::io::Result<()> {
         file.sync_all()?;
-        std::fs::rename(&self.0, path)
+        std::fs::rename(&self.0, path)?;
+        // Its name is only then as durable as what it has.
+        match path.parent() {
+            Some(folder) if !folder.as_os_str().is_empty() => File::open(folder)?.sync_all(),
+            _ => Ok(()),
+        }
     }
 }
 
