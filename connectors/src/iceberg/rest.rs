@@ -188,6 +188,9 @@ impl RestCatalog {
             let next = page.next_page_token.take().filter(|token| !token.is_empty());
             pages.push(page);
             match next {
+                Some(next) if next == token => {
+                    return Err(SeamError::NotDone(format!("{what}: the catalog gives one page again and again")));
+                }
                 Some(next) => token = next,
                 None => return Ok(pages),
             }
