@@ -25,10 +25,10 @@ mod known;
 mod labels;
 mod memory;
 mod merge;
+mod one_spine;
 mod output;
 mod prune;
 mod run;
-mod shared;
 mod spill;
 mod winners;
 
@@ -120,6 +120,6 @@ impl ExtensionPlanner for AsofExtensionPlanner {
             right: name(right_input).unwrap_or_default(),
             known: known::known(right_input, session_state.config().get_extension::<Finality>().as_deref()),
         };
-        shared::join(left.clone(), right.clone(), condition).map(Some)
+        one_spine::join(left.clone(), right.clone(), condition).map(Some)
     }
 }

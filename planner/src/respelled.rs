@@ -69,7 +69,7 @@ mod tests {
             (
                 "percentile_disc(0.9) WITHIN GROUP (ORDER BY a DESC) FILTER (WHERE b)",
                 "CASE WHEN CAST(0.9 AS DOUBLE PRECISION) BETWEEN 0 AND 1 THEN array_element(array_agg(a ORDER BY a DESC) \
-                 FILTER (WHERE (a) IS NOT NULL AND (b)), CAST(greatest(ceil(CAST(0.9 AS DOUBLE PRECISION) * count(a) \
+                 FILTER (WHERE (a) IS NOT NULL AND (b)), CAST(greatest(CEIL(CAST(0.9 AS DOUBLE PRECISION) * count(a) \
                  FILTER (WHERE b)), 1) AS BIGINT)) END",
             ),
             ("percentile_disc(a, 0.9) OVER w", "percentile_disc(a, 0.9) OVER w"),

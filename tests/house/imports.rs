@@ -129,6 +129,10 @@ fn sources_do_not_say_what_their_crate_must_not_know() {
                     if *word == "std::thread" && file.ends_with("engine/src/parallel.rs") {
                         continue;
                     }
+                    // And the one that reads a query's temporary files, which DataFusion's disk manager makes and removes.
+                    if *word == "std::fs" && file.ends_with("engine/src/asof/files.rs") {
+                        continue;
+                    }
                     assert!(!has_word(line, word), "{}:{number} names {word}; {name} must not", shown(&file));
                 }
             }

