@@ -264,17 +264,17 @@ fn bounds(file: &DataFile, ids: &[i32], constants: &[Option<ScalarValue>], schem
         if let Some(value) = &constants[at] {
             let nulls = if value.is_null() { rows } else { 0 };
             known.null_count = Precision::Exact(nulls);
-            if !value.is_null() {
-                known.min_value = Precision::Exact(value.clone());
-                known.max_value = Precision::Exact(value.clone());
-            }
+            known.min_value = Precision::Exact(value.clone());
+            known.max_value = Precision::Exact(value.clone());
             continue;
         }
+        // Of the column's type also where nothing is known: DataFusion makes one array of all files' bounds, or none.
+        let unknown = || ScalarValue::try_from(field.data_type()).map(Precision::Exact).unwrap_or_default();
         let nulls = file.null_value_counts().get(id).and_then(|nulls| usize::try_from(*nulls).ok());
         *known = ColumnStatistics {
             null_count: nulls.map(Precision::Exact).unwrap_or_default(),
-            min_value: bound(file.lower_bounds()).unwrap_or_default(),
-            max_value: bound(file.upper_bounds()).unwrap_or_default(),
+            min_value: bound(file.lower_bounds()).unwrap_or_else(unknown),
+            max_value: bound(file.upper_bounds()).unwrap_or_else(unknown),
             ..ColumnStatistics::new_unknown()
         };
     }

@@ -135,10 +135,12 @@ fn bounds(table: &Table, history: &HistoryTable, file: &DataFile) -> SeamResult<
             let value = scalar(bounds.get(&id)?)?.cast_to(field.data_type()).ok()?;
             Some(Precision::Exact(value))
         };
+        // Of the column's type also where nothing is known: DataFusion makes one array of all files' bounds, or none.
+        let unknown = || ScalarValue::try_from(field.data_type()).map(Precision::Exact).unwrap_or_default();
         statistics.column_statistics[column] = ColumnStatistics {
             null_count: Precision::Exact(0),
-            min_value: bound(file.lower_bounds()).unwrap_or_default(),
-            max_value: bound(file.upper_bounds()).unwrap_or_default(),
+            min_value: bound(file.lower_bounds()).unwrap_or_else(unknown),
+            max_value: bound(file.upper_bounds()).unwrap_or_else(unknown),
             ..ColumnStatistics::new_unknown()
         };
     }

@@ -18,6 +18,8 @@
 
   {%- set existing = tidemark.definition_of(target, 'feature_views') -%}
   {% if existing is not none and mark in existing and not should_full_refresh() %}
+    {# Begins the transaction that is committed below: nothing else may. #}
+    {% call statement('begun') %}select 1{% endcall %}
     {% call noop_statement('main', 'UNCHANGED') %}{% endcall %}
   {% else %}
     {% do run_query('drop feature view if exists ' ~ made ~ ' cascade') %}

@@ -30,6 +30,8 @@
       ) {{ rest }}
     {%- endcall %}
   {% elif mark in existing %}
+    {# Begins the transaction that is committed below: nothing else may. #}
+    {% call statement('begun') %}select 1{% endcall %}
     {% call noop_statement('main', 'UNCHANGED') %}{% endcall %}
   {% else %}
     {% do exceptions.raise_compiler_error(
