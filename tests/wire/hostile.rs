@@ -15,7 +15,7 @@ use conversation::conversation;
 use std::io::ErrorKind;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, tcp::OwnedWriteHalf};
 use tokio_postgres::Client;
 
 const CONVERSATIONS: u64 = 2_000;
@@ -55,7 +55,7 @@ async fn converse(port: u16, sent: &[u8], byte_by_byte: bool, expected: Option<&
     let conversation = async {
         tokio::pin!(writing);
         let mut answered = Answered { bytes: Vec::new(), was_reset: false };
-        let (mut half, mut is_late) = (None, false);
+        let (mut half, mut is_late) = (None::<OwnedWriteHalf>, false);
         let late = tokio::time::sleep(PATIENCE / 2);
         tokio::pin!(late);
         let mut has_left = false;
