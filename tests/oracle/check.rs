@@ -128,6 +128,7 @@ async fn stream(
         let instants: Vec<i64> = every(probes, AS_OF_INSTANTS).map(|probe| probe.t_us).collect();
         let as_of: Vec<Vec<Probe>> = instants.iter().map(|t_us| at(*t_us, probes)).collect();
         let questions = [&probes[..], &at_end[..], &at_last[..], &as_of.concat()[..]].concat();
+        coverage.probes += questions.len();
         let expected = postgres.expected(source, view, &questions).await?;
         if expected.len() != questions.len() {
             bail!("PostgreSQL gives {} answers to {} questions", expected.len(), questions.len());
