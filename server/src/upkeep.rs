@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   every maintenance_interval, for each view:   survey ▶ due? ▶ compact ▶ fold manifests ▶ expire ▶ remove orphans
-//!                                                                        └ after each a rest, four times as long
+//!                                                                        └ after each a rest, four times as long, an interval at most
 //! ```
 //!
 //! What fails (another engine was there first, a full disk) is noted and tried again with the next survey. What computes
@@ -40,7 +40,7 @@ pub fn start(database: &Arc<Database>, settings: &Settings, stopping: watch::Rec
     }
     let interval = settings.maintenance_interval;
     let alive = database.meters.tasks.begin("upkeep");
-    let mut turns = Turns { database: database.clone(), stopping, failing: BTreeSet::new() };
+    let mut turns = Turns { database: database.clone(), interval, stopping, failing: BTreeSet::new() };
     database.clock.spawn(
         "upkeep",
         Box::pin(async move {
@@ -54,6 +54,7 @@ pub fn start(database: &Arc<Database>, settings: &Settings, stopping: watch::Rec
 /// In what follows `None` says that the server stops.
 struct Turns {
     database: Arc<Database>,
+    interval: Duration,
     stopping: watch::Receiver<bool>,
     /// Views of which a failure has been logged: once for each trouble, not once for each round.
     failing: BTreeSet<String>,
@@ -112,7 +113,8 @@ impl Turns {
             let done = self.work(async move { engine.care_for_history(&cared, care, &upkeep).await }).await?;
             outcome = outcome.and(done.map(|_| ()));
             let took = self.database.clock.now_us().saturating_sub(begun_us).unsigned_abs();
-            self.rest(Duration::from_micros(took) * REST).await?;
+            // Never longer than between two rounds: the clock may have been set.
+            self.rest((Duration::from_micros(took) * REST).min(self.interval)).await?;
         }
         Some(outcome)
     }
