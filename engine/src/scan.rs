@@ -1,5 +1,6 @@
 //! From descriptions to data: puts a provider in the place of every [`TidemarkTable`] of a plan.
 
+use crate::runtime::IngestError;
 use datafusion::catalog::TableProvider;
 use datafusion::catalog::default_table_source::provider_as_source;
 use datafusion::common::tree_node::Transformed;
@@ -38,8 +39,6 @@ fn check(table: &TidemarkTable, provider: &dyn TableProvider) -> Result<()> {
     if same {
         return Ok(());
     }
-    Err(DataFusionError::Internal(format!(
-        "the provider of \"{}\" has columns {found:?} where {promised:?} were planned",
-        table.name
-    )))
+    // `ALTER TABLE` has come in between: the catalog has its columns first, then its log.
+    Err(DataFusionError::External(Box::new(IngestError::Altered(table.name.clone()))))
 }

@@ -99,6 +99,9 @@ impl From<DataFusionError> for PgError {
             if let Some(error) = inner.downcast_ref::<PgError>() {
                 return error.clone();
             }
+            if let Some(IngestError::Altered(name)) = inner.downcast_ref::<IngestError>() {
+                return IngestError::Altered(name.clone()).into();
+            }
             if let Some(files) = inner.downcast_ref::<FilesError>() {
                 return files.clone().into();
             }
@@ -122,5 +125,18 @@ impl From<DataFusionError> for PgError {
 impl From<arrow::error::ArrowError> for PgError {
     fn from(error: arrow::error::ArrowError) -> Self {
         DataFusionError::from(error).into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_query_that_meets_other_columns_is_to_be_run_again() {
+        let met = DataFusionError::External(Box::new(IngestError::Altered("t".to_string())));
+        let error = PgError::from(met.context("planning"));
+        assert_eq!((error.sqlstate, error.hint.as_deref()), ("40001", Some("run it again")));
+        assert_eq!(error.message, "the columns of \"t\" were changed while the statement ran");
     }
 }
