@@ -130,11 +130,11 @@ impl Acl {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Access {
-    roles: BTreeMap<ObjectId, Role>,
+    pub(crate) roles: BTreeMap<ObjectId, Role>,
     /// Of objects with an owner other than [`role::OWNER`], or with grants.
-    acls: BTreeMap<ObjectId, Acl>,
+    pub(crate) acls: BTreeMap<ObjectId, Acl>,
     /// By the schema's name.
-    schemas: BTreeMap<String, Acl>,
+    pub(crate) schemas: BTreeMap<String, Acl>,
     /// What salts of roles that are not there are made of, so that they are the same after a restart, as others' are.
     pub mock: u64,
 }

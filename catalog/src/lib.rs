@@ -5,6 +5,7 @@
 //! through the [`CatalogStore`], which is durable before the new snapshot becomes visible.
 
 mod access;
+mod journal;
 mod layout;
 mod name;
 mod object;
@@ -17,6 +18,7 @@ mod training_set;
 mod types;
 
 pub use access::{Access, Acl, PUBLIC, Privileges};
+pub use journal::BlockId;
 pub use layout::{Layout, Stored};
 pub use name::{
     Meanings, NameRef, NoPlace, PUBLIC_SCHEMA, Place, QualifiedName, SYSTEM_SCHEMAS, SearchPath, TEMPORARY_SCHEMA,
@@ -30,6 +32,6 @@ pub use role::Role;
 pub use schema::{BadSchemaName, Schema};
 pub use secret::{HIDDEN, Secret, is_secret, secret_named, secret_reference, without_credentials};
 pub use snapshot::{Change, NoSecret, Snapshot};
-pub use store::{CatalogError, CatalogStore};
+pub use store::{CatalogError, CatalogStore, TakenBack};
 pub use training_set::{Complete, Joined, Read, Record, TrainingSet};
 pub use types::{SqlType, UTC};

@@ -3,12 +3,19 @@
 //!
 //! A commit is one SQLite transaction with `synchronous = FULL`; when it returns, the change survives a power cut.
 
-use crate::{Access, Change, Object, ObjectId, ObjectKind, PUBLIC_SCHEMA, Schema, Secret, Snapshot};
+use crate::{
+    Access, BlockId, Change, Object, ObjectId, ObjectKind, PUBLIC_SCHEMA, Schema, Secret, Snapshot,
+    journal::{self, Before, Block},
+};
 use sqlx::{
     ConnectOptions, Row, SqliteConnection,
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous},
 };
-use std::{path::Path, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+    sync::Arc,
+};
 
 #[derive(Debug, thiserror::Error)]
 pub enum CatalogError {
@@ -16,6 +23,9 @@ pub enum CatalogError {
     Store(#[from] sqlx::Error),
     #[error("catalog object \"{name}\" cannot be read: {source}")]
     Definition { name: String, source: serde_json::Error },
+    /// Nothing has happened.
+    #[error("{what} is being changed by another transaction")]
+    Held { what: String, by: BlockId },
 }
 
 impl CatalogError {
@@ -38,10 +48,59 @@ const LAYOUT: i64 = 1;
 /// That of a file which has had schemas: a server that knows none would take what is in them for objects of `public`.
 const LAYOUT_WITH_SCHEMAS: i64 = 2;
 
+/// Under which the generation is kept that the journal belongs to. A server of a version that knows no journal leaves it behind:
+/// then what it says was there before is not to be brought back over what came since.
+const JOURNAL: &str = "journal";
+
 pub struct CatalogStore {
     connection: SqliteConnection,
     snapshot: Snapshot,
     next_id: u32,
+    /// The transaction blocks that are open and have changed something.
+    blocks: BTreeMap<BlockId, Block>,
+    /// The number of the next entry of the journal.
+    next_entry: i64,
+    recovered: Option<TakenBack>,
+}
+
+/// What is taken back of a block.
+pub struct TakenBack {
+    pub before: Snapshot,
+    pub after: Snapshot,
+    /// The objects that are, or were, other than they are now.
+    pub objects: BTreeSet<ObjectId>,
+    /// Those of them that are in neither snapshot: made and dropped in what was taken back.
+    pub dropped: Vec<Object>,
+}
+
+impl TakenBack {
+    fn of<'a>(before: Snapshot, after: Snapshot, entries: impl Iterator<Item = &'a Before> + Clone) -> TakenBack {
+        let dropped = journal::dropped(&after, entries.clone()).into_iter();
+        let dropped = dropped.filter(|object| before.get_id(object.id).is_none()).collect();
+        let object = |entry: &Before| match entry {
+            Before::Object(id, _) => Some(*id),
+            _ => None,
+        };
+        TakenBack { objects: entries.filter_map(object).collect(), before, after, dropped }
+    }
+
+    /// What there was and is no more.
+    pub fn gone(&self) -> impl Iterator<Item = &Object> {
+        let made = self.objects.iter().filter(move |id| self.after.get_id(**id).is_none());
+        made.filter_map(move |id| self.before.get_id(*id)).map(|object| &**object).chain(&self.dropped)
+    }
+}
+
+/// What a commit does to the journal.
+enum Note {
+    Nothing,
+    /// What a block has changed, each under the number of its first.
+    Add(i64, BlockId, Vec<Before>),
+    /// Definitions that are to be brought back otherwise from now on.
+    Replace(Vec<(i64, Before)>),
+    /// What a block has changed, from this number on.
+    Remove(BlockId, i64),
+    Empty,
 }
 
 impl CatalogStore {
@@ -60,7 +119,9 @@ impl CatalogStore {
              CREATE TABLE IF NOT EXISTS objects (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, definition TEXT NOT NULL);
              CREATE TABLE IF NOT EXISTS access (id INTEGER PRIMARY KEY CHECK (id = 0), definition TEXT NOT NULL);
              CREATE TABLE IF NOT EXISTS schemas (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, definition TEXT NOT NULL);
-             CREATE TABLE IF NOT EXISTS secrets (name TEXT PRIMARY KEY, definition TEXT NOT NULL);",
+             CREATE TABLE IF NOT EXISTS secrets (name TEXT PRIMARY KEY, definition TEXT NOT NULL);
+             CREATE TABLE IF NOT EXISTS journal (entry INTEGER PRIMARY KEY, session INTEGER NOT NULL, number INTEGER NOT NULL,
+               definition TEXT NOT NULL);",
         )
         .execute(&mut connection)
         .await?;
@@ -93,7 +154,36 @@ impl CatalogStore {
         }
         let snapshot = Snapshot::new(generation as u64, objects).with_schemas(schemas);
         let snapshot = snapshot.with_access(access).with_secrets(secrets);
-        Ok(CatalogStore { connection, snapshot, next_id: next_id as u32 })
+        let (blocks, next_id) = (BTreeMap::new(), next_id as u32);
+        let mut store = CatalogStore { connection, snapshot, next_id, blocks, next_entry: 1, recovered: None };
+        store.recover().await?;
+        Ok(store)
+    }
+
+    /// Takes back what blocks have changed that a crash has kept from their end.
+    async fn recover(&mut self) -> Result<(), CatalogError> {
+        let mut entries: Vec<Before> = vec![];
+        for row in sqlx::query("SELECT definition FROM journal ORDER BY entry").fetch_all(&mut self.connection).await? {
+            entries.push(read("what a transaction has changed", row.get(0))?);
+        }
+        if entries.is_empty() {
+            return Ok(());
+        }
+        let belongs_to = meta(&mut self.connection, JOURNAL, 0).await?;
+        if belongs_to as u64 != self.snapshot.generation {
+            sqlx::query("DELETE FROM journal").execute(&mut self.connection).await?;
+            return Ok(());
+        }
+        // Of several blocks too: no two have changed the same.
+        let before = self.snapshot.clone();
+        let after = self.make(&journal::undo(&before, &entries), Note::Empty).await?;
+        self.recovered = Some(TakenBack::of(before, after, entries.iter()));
+        Ok(())
+    }
+
+    /// What was taken back when the catalog was opened, of transactions that a crash has kept from their end.
+    pub fn recovered(&self) -> Option<&TakenBack> {
+        self.recovered.as_ref()
     }
 
     pub fn snapshot(&self) -> &Snapshot {
@@ -110,7 +200,119 @@ impl CatalogStore {
     }
 
     /// Makes `changes` durable, all or none, and returns the snapshot that has them.
+    ///
+    /// # Errors
+    /// One is of something that an open transaction block has changed.
     pub async fn commit(&mut self, changes: &[Change]) -> Result<Snapshot, CatalogError> {
+        self.check_held(None, changes)?;
+        self.make(changes, Note::Nothing).await
+    }
+
+    /// The same, of a transaction block: [`CatalogStore::take_back`] brings back what was before.
+    ///
+    /// # Errors
+    /// As [`CatalogStore::commit`].
+    pub async fn commit_in(&mut self, block: BlockId, changes: &[Change]) -> Result<Snapshot, CatalogError> {
+        self.check_held(Some(block), changes)?;
+        let next = self.snapshot.apply(changes);
+        let entries = journal::entries(&self.snapshot, &next, changes);
+        let held = journal::touched(&self.snapshot, &next, changes);
+        let first = self.next_entry;
+        let next = self.make(changes, Note::Add(first, block, entries.clone())).await?;
+        self.next_entry += entries.len() as i64;
+        let known = self.blocks.entry(block).or_default();
+        known.entries.extend((first..).zip(entries));
+        known.held.add(held);
+        Ok(next)
+    }
+
+    /// The same, for good, whatever becomes of the block: what it brings back of an object that it has changed before is
+    /// `rebased(as it was, as it is now)`, and has this change.
+    ///
+    /// # Errors
+    /// As [`CatalogStore::commit`]; what `rebased` says.
+    pub async fn commit_for_good<E: From<CatalogError>>(
+        &mut self,
+        block: BlockId,
+        changes: &[Change],
+        rebased: fn(&Object, &Object) -> Result<Object, E>,
+    ) -> Result<Snapshot, E> {
+        self.check_held(Some(block), changes)?;
+        let mut replaced = vec![];
+        for (number, entry) in self.blocks.get(&block).into_iter().flat_map(|block| &block.entries) {
+            let now = changes.iter().find_map(|change| match (change, entry) {
+                (Change::Put(now), Before::Object(id, Some(was))) if now.id == *id => Some((now, was)),
+                _ => None,
+            });
+            if let Some((now, was)) = now {
+                replaced.push((*number, Before::Object(now.id, Some(Box::new(rebased(was, now)?)))));
+            }
+        }
+        let next = self.make(changes, Note::Replace(replaced.clone())).await?;
+        let mut replaced: BTreeMap<i64, Before> = replaced.into_iter().collect();
+        for (number, entry) in self.blocks.get_mut(&block).into_iter().flat_map(|block| &mut block.entries) {
+            if let Some(other) = replaced.remove(&*number) {
+                *entry = other;
+            }
+        }
+        Ok(next)
+    }
+
+    /// So many things has the block changed since it began, each as often as it did.
+    pub fn entries_of(&self, block: BlockId) -> usize {
+        self.blocks.get(&block).map_or(0, |block| block.entries.len())
+    }
+
+    /// The block is over, and what it has changed stays. Returns what it has dropped: nothing brings it back any more.
+    ///
+    /// # Errors
+    /// It is not over.
+    pub async fn end(&mut self, block: BlockId) -> Result<Vec<Object>, CatalogError> {
+        if self.blocks.contains_key(&block) {
+            Note::Remove(block, 0).write(&mut self.connection).await?;
+        }
+        let ended = self.blocks.remove(&block).unwrap_or_default();
+        Ok(journal::dropped(&self.snapshot, ended.entries.iter().map(|(_, entry)| entry)))
+    }
+
+    /// Takes back all that the block has changed after its first `kept` entries; with none kept it is over.
+    ///
+    /// # Errors
+    /// Nothing has happened; the next start takes it back.
+    pub async fn take_back(&mut self, block: BlockId, kept: usize) -> Result<TakenBack, CatalogError> {
+        let before = self.snapshot.clone();
+        let known = self.blocks.get(&block).map(|block| block.entries.as_slice()).unwrap_or_default();
+        let going = &known[kept.min(known.len())..];
+        let Some((first, _)) = going.first() else {
+            return Ok(TakenBack::of(before.clone(), before, [].iter()));
+        };
+        let first = *first;
+        let entries: Vec<Before> = going.iter().map(|(_, entry)| entry.clone()).collect();
+        let after = self.make(&journal::undo(&before, &entries), Note::Remove(block, first)).await?;
+        match self.blocks.get_mut(&block) {
+            Some(block) if kept > 0 => block.entries.truncate(kept),
+            _ => {
+                self.blocks.remove(&block);
+            }
+        }
+        Ok(TakenBack::of(before, after, entries.iter()))
+    }
+
+    /// Refuses changes of what other blocks have changed: what they bring back would undo these.
+    fn check_held(&self, by: Option<BlockId>, changes: &[Change]) -> Result<(), CatalogError> {
+        let mut others = self.blocks.iter().filter(|(block, _)| Some(**block) != by).peekable();
+        if others.peek().is_none() {
+            return Ok(());
+        }
+        let next = &self.snapshot.apply(changes);
+        let touched = journal::touched(&self.snapshot, next, changes);
+        match others.find_map(|(block, known)| Some((*block, touched.conflict(&known.held)?))) {
+            Some((by, key)) => Err(CatalogError::Held { what: journal::shown(key, &self.snapshot, next), by }),
+            None => Ok(()),
+        }
+    }
+
+    async fn make(&mut self, changes: &[Change], note: Note) -> Result<Snapshot, CatalogError> {
         use sqlx::Connection;
         let next = self.snapshot.apply(changes);
         let mut tx = self.connection.begin().await?;
@@ -171,10 +373,53 @@ impl CatalogStore {
                 .execute(&mut *tx)
                 .await?;
         }
+        note.write(&mut tx).await?;
+        set_meta(&mut tx, JOURNAL, next.generation as i64).await?;
         set_meta(&mut tx, "generation", next.generation as i64).await?;
         tx.commit().await?;
         self.snapshot = next.clone();
         Ok(next)
+    }
+}
+
+impl Note {
+    async fn write(&self, connection: &mut SqliteConnection) -> Result<(), CatalogError> {
+        const WHAT: &str = "what a transaction has changed";
+        match self {
+            Note::Nothing => {}
+            Note::Add(first, block, entries) => {
+                for (number, entry) in (*first..).zip(entries) {
+                    sqlx::query("INSERT INTO journal (entry, session, number, definition) VALUES (?, ?, ?, ?)")
+                        .bind(number)
+                        .bind(block.session)
+                        .bind(i64::from(block.number))
+                        .bind(written(WHAT, entry)?)
+                        .execute(&mut *connection)
+                        .await?;
+                }
+            }
+            Note::Replace(entries) => {
+                for (number, entry) in entries {
+                    sqlx::query("UPDATE journal SET definition = ? WHERE entry = ?")
+                        .bind(written(WHAT, entry)?)
+                        .bind(*number)
+                        .execute(&mut *connection)
+                        .await?;
+                }
+            }
+            Note::Remove(block, from) => {
+                sqlx::query("DELETE FROM journal WHERE session = ? AND number = ? AND entry >= ?")
+                    .bind(block.session)
+                    .bind(i64::from(block.number))
+                    .bind(*from)
+                    .execute(&mut *connection)
+                    .await?;
+            }
+            Note::Empty => {
+                sqlx::query("DELETE FROM journal").execute(&mut *connection).await?;
+            }
+        }
+        Ok(())
     }
 }
 
@@ -259,6 +504,125 @@ mod tests {
         let store = CatalogStore::open(&path).await.unwrap();
         assert!(store.snapshot().schema("marts").is_none() && store.snapshot().schema("public").is_some());
         assert_eq!(store.snapshot().objects().count(), 1);
+    }
+
+    fn named(id: u32, name: &str) -> Object {
+        Object { name: name.to_string(), ..view(id, Place::default()) }
+    }
+
+    fn names(snapshot: &Snapshot) -> Vec<(u32, &str)> {
+        snapshot.objects().map(|object| (object.id.0, object.name.as_str())).collect()
+    }
+
+    const BLOCK: BlockId = BlockId { session: 7, number: 1 };
+
+    /// `a` and `b`; in a block their names were swapped by way of a third, one was dropped and another made.
+    async fn in_a_block(path: &Path) -> CatalogStore {
+        let mut store = CatalogStore::open(path).await.unwrap();
+        store.commit(&[Change::Put(named(1, "a")), Change::Put(named(2, "b"))]).await.unwrap();
+        for (id, name) in [(1, "old"), (2, "a"), (1, "b")] {
+            store.commit_in(BLOCK, &[Change::Put(named(id, name))]).await.unwrap();
+        }
+        store.commit_in(BLOCK, &[Change::Drop(ObjectId(2))]).await.unwrap();
+        store.commit_in(BLOCK, &[Change::Put(named(3, "c"))]).await.unwrap();
+        assert_eq!(names(store.snapshot()), [(1, "b"), (3, "c")]);
+        store
+    }
+
+    #[tokio::test]
+    async fn a_block_that_a_crash_has_kept_from_its_end_is_taken_back_at_the_next_start() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("catalog.db");
+        let mut store = in_a_block(&path).await;
+        // Another's change meanwhile stays.
+        store.commit(&[Change::Put(named(4, "d"))]).await.unwrap();
+        drop(store);
+        let store = CatalogStore::open(&path).await.unwrap();
+        assert_eq!(names(store.snapshot()), [(1, "a"), (2, "b"), (4, "d")]);
+        let back = store.recovered().unwrap();
+        assert_eq!(back.objects, [1, 2, 3].map(ObjectId).into());
+        assert_eq!(back.gone().map(|object| object.id.0).collect::<Vec<_>>(), [3]);
+        drop(store);
+        let store = CatalogStore::open(&path).await.unwrap();
+        assert_eq!((names(store.snapshot()).len(), store.recovered().is_none()), (3, true));
+    }
+
+    #[tokio::test]
+    async fn a_block_that_has_come_to_its_end_stays_and_says_what_it_has_dropped() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("catalog.db");
+        let mut store = in_a_block(&path).await;
+        let dropped = store.end(BLOCK).await.unwrap();
+        assert_eq!(dropped, [named(2, "a")]);
+        drop(store);
+        let store = CatalogStore::open(&path).await.unwrap();
+        assert_eq!(names(store.snapshot()), [(1, "b"), (3, "c")]);
+    }
+
+    #[tokio::test]
+    async fn what_came_after_a_savepoint_is_taken_back_and_what_came_before_it_at_the_end() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("catalog.db");
+        let mut store = in_a_block(&path).await;
+        assert_eq!(store.entries_of(BLOCK), 5);
+        let back = store.take_back(BLOCK, 2).await.unwrap();
+        assert_eq!(names(&back.after), [(2, "a"), (1, "old")]);
+        assert_eq!(back.objects, [1, 2, 3].map(ObjectId).into());
+        assert!(back.dropped.is_empty());
+        // Made and dropped.
+        store.commit_in(BLOCK, &[Change::Put(named(5, "e"))]).await.unwrap();
+        store.commit_in(BLOCK, &[Change::Drop(ObjectId(5))]).await.unwrap();
+        drop(store);
+        let store = CatalogStore::open(&path).await.unwrap();
+        assert_eq!(names(store.snapshot()), [(1, "a"), (2, "b")]);
+        drop(store);
+        let mut store = in_a_block(&folder.path().join("other.db")).await;
+        store.commit_in(BLOCK, &[Change::Drop(ObjectId(3))]).await.unwrap();
+        let back = store.take_back(BLOCK, 0).await.unwrap();
+        assert_eq!(names(&back.after), [(1, "a"), (2, "b")]);
+        assert_eq!(back.dropped, [named(3, "c")]);
+        assert_eq!(store.entries_of(BLOCK), 0);
+    }
+
+    #[tokio::test]
+    async fn what_a_block_has_changed_is_refused_to_others_until_its_end() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut store = in_a_block(&folder.path().join("catalog.db")).await;
+        let other = BlockId { session: 8, number: 1 };
+        let refused = store.commit_in(other, &[Change::Put(named(9, "a"))]).await.unwrap_err();
+        assert_eq!(refused.to_string(), "the name \"a\" is being changed by another transaction");
+        let refused = store.commit(&[Change::Drop(ObjectId(1))]).await.unwrap_err();
+        assert!(matches!(refused, CatalogError::Held { by: BLOCK, .. }), "{refused}");
+        assert_eq!(refused.to_string(), "view \"b\" is being changed by another transaction");
+        store.commit_in(other, &[Change::Put(named(9, "z"))]).await.unwrap();
+        store.end(BLOCK).await.unwrap();
+        store.commit(&[Change::Drop(ObjectId(1))]).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn what_is_done_for_good_in_a_block_is_in_what_the_block_brings_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("catalog.db");
+        let mut store = in_a_block(&path).await;
+        let now = Object { comment: Some("for good".to_string()), ..named(1, "b") };
+        let rebased = |was: &Object, now: &Object| Ok(Object { name: was.name.clone(), ..now.clone() });
+        store.commit_for_good::<CatalogError>(BLOCK, &[Change::Put(now)], rebased).await.unwrap();
+        drop(store);
+        let store = CatalogStore::open(&path).await.unwrap();
+        let back = store.snapshot().get("a").unwrap();
+        assert_eq!((back.id, back.comment.as_deref()), (ObjectId(1), Some("for good")));
+    }
+
+    #[tokio::test]
+    async fn a_journal_that_a_server_without_one_has_left_behind_is_not_believed() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("catalog.db");
+        let mut store = in_a_block(&path).await;
+        let generation = store.snapshot().generation as i64 + 1;
+        set_meta(&mut store.connection, "generation", generation).await.unwrap();
+        drop(store);
+        let store = CatalogStore::open(&path).await.unwrap();
+        assert_eq!(names(store.snapshot()), [(1, "b"), (3, "c")]);
     }
 
     #[tokio::test]
