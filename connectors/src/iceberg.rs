@@ -238,6 +238,12 @@ impl IcebergHistory {
     }
 }
 
+/// Where the table of this view is out of the way of another that is to have its name.
+fn aside(name: &str, view: ObjectId) -> String {
+    let (namespace, _) = parts(name);
+    catalog::placed((namespace.to_string(), format!("dropped_{}", view.0)))
+}
+
 #[async_trait]
 impl HistoryStore for IcebergHistory {
     async fn create(&self, table: &HistoryTable) -> SeamResult<()> {
@@ -252,7 +258,12 @@ impl HistoryStore for IcebergHistory {
                     table.name
                 )));
             }
-            self.drop(&table.name).await?;
+            match tag::owner(existing.metadata().properties()) {
+                // Its view may be there all the same, under a name that a crash has kept it from: then it finds it by itself. Else
+                // [`HistoryStore::retain`] removes it.
+                Some(owner) => self.catalog.rename(&table.name, &aside(&table.name, owner)).await?,
+                None => self.drop(&table.name).await?,
+            }
         }
         if let Some(other) = self.owned_by(table.view).await? {
             tracing::warn!(

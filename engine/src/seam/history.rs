@@ -124,7 +124,8 @@ pub struct Folded {
 #[async_trait]
 pub trait HistoryStore: Send + Sync {
     /// Sees to it that the view has a table of this name. One of this name that belongs to the view is left as it is, one
-    /// that belongs to another view (left by a crash in the middle of a drop) is replaced; a table of the view under
+    /// that belongs to another view (left by a crash in the middle of a drop, or of names that were exchanged) makes way, and is that
+    /// view's under another name until [`HistoryStore::retain`]; a table of the view under
     /// another name (a crash in the middle of a rename) is renamed. Only then an empty one is created.
     async fn create(&self, table: &HistoryTable) -> SeamResult<()>;
 
