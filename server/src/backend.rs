@@ -1,6 +1,7 @@
 //! The [`pg::Backend`]: sessions, statements prepared and executed. Each statement has a file of its own in `statement/`.
 
 use crate::{
+    blocks,
     database::Database,
     door::Door,
     outbox::Outbox,
@@ -368,21 +369,28 @@ impl pg::Backend for TidemarkBackend {
         match event {
             TxEvent::Begin { .. } => session.begin_transaction(),
             TxEvent::Mode { read_only } => session.begin_mode(read_only)?,
+            TxEvent::Savepoint { depth } => session.begin_savepoint(depth),
+            TxEvent::RollbackTo { depth } => {
+                let mark = session.savepoint(depth);
+                blocks::roll_back(&self.database, session, mark).await?;
+            }
             TxEvent::Commit => {
+                let kept = blocks::commit(&self.database, session).await;
                 session.end_transaction();
-                session.outbox.commit();
+                match kept.is_ok() {
+                    true => session.outbox.commit(),
+                    false => session.outbox.roll_back(),
+                }
                 session.end_temporary(&self.database).await?;
+                kept?;
             }
             TxEvent::Rollback => {
-                if std::mem::take(&mut session.changed_in_transaction) {
-                    session.events.push(SessionEvent::Notice(PgError::warning(
-                        "0A000",
-                        "changes made in this transaction stay: each statement was durable when it returned",
-                    )));
-                }
+                let beginning = session.block.beginning();
+                let undone = blocks::roll_back(&self.database, session, beginning).await;
                 session.end_transaction();
                 session.outbox.roll_back();
                 session.end_temporary(&self.database).await?;
+                undone?;
             }
         }
         Ok(())

@@ -3,6 +3,7 @@
 use crate::points::{Point, Points};
 use crate::{
     audit::Audit,
+    blocks,
     feeds::Feeds,
     meters::Meters,
     pg::PgError,
@@ -182,17 +183,48 @@ impl Database {
         if owner != role::OWNER {
             changes.push(Change::Own(id, owner));
         }
-        self.commit(catalog, &changes).await
+        self.commit(catalog, session, &changes).await
     }
 
-    /// Makes the changes durable, then visible.
-    pub async fn commit(&self, catalog: &mut CatalogStore, changes: &[Change]) -> Result<(), PgError> {
-        let next = catalog.commit(changes).await?;
+    /// Makes the changes durable, then visible. In a transaction block they are noted, and ROLLBACK takes them back.
+    pub async fn commit(
+        &self,
+        catalog: &mut CatalogStore,
+        session: &Session,
+        changes: &[Change],
+    ) -> Result<(), PgError> {
+        let next = match session.block_id() {
+            Some(block) => {
+                let next = catalog.commit_in(block, changes).await?;
+                session.block.note_entries(catalog.entries_of(block));
+                next
+            }
+            None => catalog.commit(changes).await?,
+        };
+        self.committed(next);
+        Ok(())
+    }
+
+    /// The same for changes that ROLLBACK does not take back, because what is stored has changed with them.
+    pub async fn commit_for_good(
+        &self,
+        catalog: &mut CatalogStore,
+        session: &Session,
+        changes: &[Change],
+    ) -> Result<(), PgError> {
+        let next = match session.block_id() {
+            Some(block) => catalog.commit_for_good(block, changes, blocks::rebased).await?,
+            None => catalog.commit(changes).await?,
+        };
+        self.committed(next);
+        Ok(())
+    }
+
+    fn committed(&self, next: Snapshot) {
         if let Some(points) = &self.points {
             points.pass(Point::CatalogCommitted);
         }
         self.show(Arc::new(next));
-        Ok(())
     }
 
     /// From here on sessions see this snapshot.

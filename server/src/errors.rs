@@ -59,6 +59,13 @@ impl From<NoPlace> for PgError {
 
 impl From<CatalogError> for PgError {
     fn from(error: CatalogError) -> Self {
+        if let CatalogError::Held { by, .. } = &error {
+            let detail =
+                format!("session {} has changed it, or needs it as it is, and its transaction is open", by.session);
+            return PgError::error("55006", error.to_string())
+                .detail(detail)
+                .hint("run it again when that transaction has ended; pg_stat_activity has the session");
+        }
         match error.is_disk_full() {
             true => disk_full(error.to_string()),
             false => PgError::error("58000", error.to_string()),

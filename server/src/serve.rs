@@ -24,7 +24,7 @@ use std::{
     sync::Arc,
     time::Duration,
 };
-use tidemark_catalog::{Access, CatalogStore, Change, ObjectId, Role as CatalogRole, Snapshot};
+use tidemark_catalog::{Access, CatalogStore, Change, Object, ObjectId, Role as CatalogRole, Snapshot};
 use tidemark_connectors::{
     clock::SystemClock,
     iceberg::{Bucket, BucketSettings, IcebergHistory, Place},
@@ -291,11 +291,30 @@ async fn open(
         None => seams,
     };
     let engine = Arc::new(Engine::start(seams, catalog.snapshot()).await.context("recovery failed")?);
+    if let Some(back) = catalog.recovered() {
+        let objects = back.objects.len();
+        tracing::info!(
+            objects,
+            "what transactions had changed that were open when the server ended is as it was before"
+        );
+        // Nothing else knows of a log that no checkpoint has met.
+        for log in back.gone().filter_map(log_of).collect::<Vec<_>>() {
+            engine.drop_source(log).await.context("cannot remove what a transaction had made")?;
+        }
+    }
     let snapshot = Arc::new(catalog.snapshot().clone());
     let owner = Owner::new(engine, clock.clone(), catalog, places);
     let mut database = over(settings, Behind::Owner(owner), snapshot, clock)?;
     database.points = points;
     Ok(database)
+}
+
+/// The log that an object has.
+fn log_of(object: &Object) -> Option<ObjectId> {
+    match (object.relation(), object.training_set()) {
+        (Some(relation), _) => relation.files().is_none().then_some(object.id),
+        (None, set) => set.map(|set| set.rows),
+    }
 }
 
 /// The superuser of the settings has a password, and there is something to make salts of for those that are not there.

@@ -1,5 +1,6 @@
 //! What one connection has set, and what it is told beside its results.
 
+mod block;
 mod path;
 mod state;
 mod temporary;
@@ -14,6 +15,7 @@ use crate::{
     sessions::Place,
     wire::{SessionFormat, SessionZone},
 };
+pub use block::{Block, Mark, Stay};
 use parking_lot::Mutex;
 pub use path::effective as search_path;
 pub use state::State;
@@ -53,8 +55,7 @@ pub struct Session {
     pub in_transaction: bool,
     /// A query has run in this transaction: from then on a read-only one stays so.
     pub queried_in_transaction: bool,
-    /// Something that ROLLBACK cannot undo was done in this transaction.
-    pub changed_in_transaction: bool,
+    pub block: Block,
     /// What functions read and ask for (`current_setting`, `set_config`).
     pub shared: Arc<SharedSettings>,
     /// To finish what must not be left half done.
@@ -219,7 +220,7 @@ impl Session {
             events: vec![],
             in_transaction: false,
             queried_in_transaction: false,
-            changed_in_transaction: false,
+            block: Block::default(),
             shared,
             hold,
             temporary: Temporary::default(),

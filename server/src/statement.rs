@@ -15,7 +15,7 @@ mod create_feature_view;
 mod create_relation;
 mod create_table_as;
 mod create_view;
-mod drop;
+pub mod drop;
 mod explain;
 mod explain_json;
 mod file_columns;
@@ -31,7 +31,7 @@ pub mod merge;
 mod prepare;
 pub mod query;
 mod refresh_online_store;
-mod rename;
+pub mod rename;
 mod rename_aggregate;
 mod reset_topic;
 mod resume;
@@ -55,7 +55,7 @@ use crate::{
     pg::{Bound, EncodeRows, Outcome, PgError, RowsTag},
     prepared::Prepared,
     serving,
-    session::Session,
+    session::{Session, Stay},
     wire::{FieldFormat, RowEncoder, decode_param},
 };
 use arrow::{
@@ -85,6 +85,10 @@ pub async fn execute(
     let role = session.rights.clone();
     let outcome = run(database, session, prepared, bound).await;
     let error = outcome.as_ref().err();
+    // A COPY may fail behind rows that it has put in.
+    if session.in_transaction && (error.is_none() || matches!(parsed.statement, Statement::CopyFrom { .. })) {
+        note_stays(database, session, &parsed.statement);
+    }
     if audit::is_audited(&parsed.statement) || error.is_some_and(|error| error.sqlstate == "42501") {
         let event = changes(&parsed.statement).unwrap_or("STATEMENT".into());
         let by = Subject { user: &session.user, role: &role.name, peer: session.peer };
@@ -109,7 +113,6 @@ async fn run(
     authorize::authorize(session, &session.snapshot(database), &parsed.statement)?;
     if let Some(command) = changes(&parsed.statement) {
         session.may_change(&command)?;
-        session.changed_in_transaction |= session.in_transaction;
     }
     session.queried_in_transaction |=
         !matches!(parsed.statement, Statement::Set { .. } | Statement::ShowSetting { .. });
@@ -334,6 +337,30 @@ async fn run(
         | Statement::Declare { .. }
         | Statement::Fetch { .. }
         | Statement::Close { .. } => Ok(Outcome::Empty),
+    }
+}
+
+/// Notes what ROLLBACK does not take back of a statement.
+fn note_stays(database: &Database, session: &mut Session, statement: &Statement) {
+    let (what, names) = match statement {
+        Statement::Insert(insert) => ("INSERT INTO", std::slice::from_ref(&insert.table)),
+        Statement::Change(change) if change.sets.is_none() => ("DELETE FROM", std::slice::from_ref(&change.table)),
+        Statement::Change(change) => ("UPDATE", std::slice::from_ref(&change.table)),
+        Statement::Merge(merge) => ("MERGE INTO", std::slice::from_ref(&merge.table)),
+        Statement::Truncate { tables } => ("TRUNCATE", tables.as_slice()),
+        Statement::CopyFrom { table, .. } => ("COPY INTO", std::slice::from_ref(table)),
+        Statement::AlterColumns { name, .. } => ("ALTER the columns of", std::slice::from_ref(name)),
+        Statement::RefreshTrainingSet { name, .. } => ("REFRESH TRAINING SET", std::slice::from_ref(name)),
+        Statement::AdvanceWatermark { name, .. } => ("ADVANCE WATERMARK of", std::slice::from_ref(name)),
+        Statement::ResetTopic { name, .. } => ("RESET of", std::slice::from_ref(name)),
+        Statement::Resume { name, .. } => ("RESUME of", std::slice::from_ref(name)),
+        _ => return,
+    };
+    let snapshot = session.snapshot(database);
+    for name in names {
+        if let Some(object) = snapshot.get(name) {
+            session.block.note_stay(Stay { object: object.id, what: format!("{what} {name}") });
+        }
     }
 }
 

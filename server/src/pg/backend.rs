@@ -203,8 +203,8 @@ pub trait Backend: Send + Sync + 'static {
         bound: &Bound,
     ) -> Result<Outcome, PgError>;
 
-    /// A transaction began or ended, or got its mode. A failed block ends in `Rollback`, whatever the client said. Nothing
-    /// interrupts this. Savepoints are only names so far: rolling back to one ends the failed state, closes the cursors declared since and undoes nothing else.
+    /// A transaction began or ended, got its mode, or a savepoint. A failed block ends in `Rollback`, whatever the client said.
+    /// Nothing interrupts this. Rolling back to a savepoint has ended the failed state and closed the cursors declared since.
     async fn transaction(&self, _session: &mut Self::Session, _event: TxEvent) -> Result<(), PgError> {
         Ok(())
     }
@@ -290,6 +290,14 @@ pub enum TxEvent {
     },
     Commit,
     Rollback,
+    /// There are so many savepoints now: what the last of them is to bring back is as things are.
+    Savepoint {
+        depth: usize,
+    },
+    /// Back to the last of so many, which stays.
+    RollbackTo {
+        depth: usize,
+    },
 }
 
 /// Told by [`Backend::take_events`].

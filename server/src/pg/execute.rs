@@ -353,7 +353,7 @@ where
             reply::error_or_notice(&mut self.socket.output, &warning);
         }
         if let Some(event) = event {
-            if event != (TxEvent::Begin { implicit: false }) {
+            if matches!(event, TxEvent::Commit | TxEvent::Rollback) {
                 self.portals.end(event == TxEvent::Commit);
             }
             let backend = self.backend();

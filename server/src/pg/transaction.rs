@@ -108,7 +108,7 @@ impl Transaction {
             return Err(PgError::error(sqlstate::CONFIGURATION_LIMIT_EXCEEDED, message));
         }
         self.savepoints.push(name.to_owned());
-        Ok(step(None, "SAVEPOINT"))
+        Ok(step(Some(TxEvent::Savepoint { depth: self.savepoints.len() }), "SAVEPOINT"))
     }
 
     pub fn release(&mut self, name: &str) -> Result<Step, PgError> {
@@ -123,7 +123,7 @@ impl Transaction {
         let index = self.find(name)?;
         self.savepoints.truncate(index + 1);
         self.status = TxStatus::Open;
-        Ok(step(None, "ROLLBACK"))
+        Ok(step(Some(TxEvent::RollbackTo { depth: index + 1 }), "ROLLBACK"))
     }
 
     fn in_block(&self, statement: &str) -> Result<(), PgError> {
@@ -165,10 +165,11 @@ mod tests {
         assert_eq!(transaction.savepoint("a").unwrap_err().sqlstate, "25P01");
         transaction.begin();
         transaction.savepoint("a").unwrap();
-        transaction.savepoint("b").unwrap();
+        assert_eq!(transaction.savepoint("b").unwrap().event, Some(TxEvent::Savepoint { depth: 2 }));
         transaction.fail();
         assert_eq!(transaction.rollback_to("c").unwrap_err().sqlstate, "3B001");
-        transaction.rollback_to("a").unwrap();
+        let step = transaction.rollback_to("a").unwrap();
+        assert_eq!(step.event, Some(TxEvent::RollbackTo { depth: 1 }));
         assert_eq!(transaction.status, TxStatus::Open);
         assert_eq!(transaction.release("b").unwrap_err().sqlstate, "3B001");
         transaction.release("a").unwrap();

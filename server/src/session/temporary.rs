@@ -18,6 +18,8 @@ pub(super) struct Temporary {
     tables: Vec<Table>,
     /// Counts what was made and dropped.
     version: u64,
+    /// Counts what was made.
+    made: u64,
     /// The picture that was made last.
     shown: Mutex<Option<Arc<Snapshot>>>,
 }
@@ -26,6 +28,8 @@ struct Table {
     object: Arc<Object>,
     owner: ObjectId,
     ends_with_transaction: bool,
+    /// Which of all that the session has made.
+    number: u64,
     /// It has all of its rows. One whose statement was given up never has.
     is_filled: bool,
 }
@@ -108,7 +112,9 @@ impl Session {
     /// The table's log is there, and is the session's to remove; it is seen once it is filled.
     pub fn begin_temporary(&mut self, object: Object, ends_with_transaction: bool) {
         let owner = self.rights.actor.role;
-        self.temporary.tables.push(Table { object: Arc::new(object), owner, ends_with_transaction, is_filled: false });
+        self.temporary.made += 1;
+        let (object, number) = (Arc::new(object), self.temporary.made);
+        self.temporary.tables.push(Table { object, owner, ends_with_transaction, number, is_filled: false });
     }
 
     /// From here on the session sees it.
@@ -117,6 +123,16 @@ impl Session {
             table.is_filled = true;
         }
         self.temporary_changed(database);
+    }
+
+    /// So many tables has the session made, ever.
+    pub fn temporary_made(&self) -> u64 {
+        self.temporary.made
+    }
+
+    /// A transaction is taken back: those that were made after the first so many go with it.
+    pub async fn drop_temporary_since(&mut self, database: &Database, made: u64) -> Result<(), PgError> {
+        self.drop_temporary_if(database, |table| table.number > made).await
     }
 
     /// The session sees it no longer; `false`: there was none.

@@ -21,6 +21,7 @@ pub(super) fn is_of_transaction(name: &str) -> bool {
 impl Session {
     pub fn begin_transaction(&mut self) {
         self.in_transaction = true;
+        self.begin_block();
         self.queried_in_transaction = false;
         self.store_defaults();
     }
@@ -33,7 +34,6 @@ impl Session {
     /// The end of a transaction undoes `SET LOCAL`.
     pub fn end_transaction(&mut self) {
         self.in_transaction = false;
-        self.changed_in_transaction = false;
         for (name, value) in std::mem::take(&mut self.local).into_iter().rev() {
             self.store(&name, value);
         }

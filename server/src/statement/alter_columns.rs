@@ -66,7 +66,7 @@ pub async fn execute(
     new.sql = definition(kind, written_name(before.schema_name(), &before.name), new);
     let relation = new.clone();
     check_readers(database, session, &snapshot, &after, changes)?;
-    database.commit(&mut catalog, &[Change::Put(after)]).await?;
+    database.commit_for_good(&mut catalog, session, &[Change::Put(after)]).await?;
     engine.alter_columns(alone, relation).await?;
     Ok(Outcome::Done { tag: tag.into() })
 }

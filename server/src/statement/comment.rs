@@ -41,6 +41,6 @@ pub async fn execute(
             found.comment = text;
         }
     }
-    database.commit(&mut catalog, &[Change::Put(changed)]).await?;
+    database.commit(&mut catalog, session, &[Change::Put(changed)]).await?;
     done("COMMENT")
 }

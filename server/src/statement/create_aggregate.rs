@@ -47,7 +47,7 @@ pub async fn execute(
     if is_new && owner != role::OWNER {
         changes.push(Change::Own(id, owner));
     }
-    database.commit(&mut catalog, &changes).await?;
+    database.commit(&mut catalog, session, &changes).await?;
     done("CREATE AGGREGATE")
 }
 

@@ -38,7 +38,7 @@ pub async fn execute(
         session.notice(format!("drop cascades to {} \"{}\"", reader.kind(), reader.shown_name()));
     }
     if asked > 0 {
-        commit(database, &mut catalog, &doomed, vec![]).await?;
+        commit(database, session, &mut catalog, &doomed, vec![]).await?;
     }
     for object in own {
         session.drop_temporary(database, object.id).await?;
@@ -62,28 +62,49 @@ pub fn with_readers(snapshot: &Snapshot, doomed: &mut Vec<Arc<Object>>) -> Vec<(
     added
 }
 
-/// Drops these objects, and makes the other changes with them, as one.
+/// Drops these objects, and makes the other changes with them, as one. In a transaction block what they have stays until its end.
 pub async fn commit(
     database: &Arc<Database>,
+    session: &Session,
     catalog: &mut CatalogStore,
     doomed: &[Arc<Object>],
     mut changes: Vec<Change>,
 ) -> Result<(), PgError> {
     changes.splice(0..0, doomed.iter().map(|d| Change::Drop(d.id)));
     // The catalog first: what is not in it is cleaned up at the next start if a crash comes between.
-    database.commit(catalog, &changes).await?;
+    database.commit(catalog, session, &changes).await?;
+    if session.block_id().is_none() {
+        let doomed: Vec<&Object> = doomed.iter().map(|object| &**object).collect();
+        return remove(database, &doomed).await;
+    }
+    for object in doomed.iter().filter(|object| object.feature_view().is_some()) {
+        // Another may be made under its name before the transaction ends.
+        database.owner()?.engine.rename_view(object.id, &aside(object)).await?;
+    }
+    Ok(())
+}
+
+/// What the history table of a view is called that was dropped in a transaction which is still open.
+pub fn aside(view: &Object) -> String {
+    Object { name: format!("dropped_{}", view.id.0), ..view.clone() }.history_name()
+}
+
+/// Removes what objects have that are in the catalog no more: each behind what it reads.
+pub async fn remove(database: &Database, doomed: &[&Object]) -> Result<(), PgError> {
     // Views before what they read.
-    let (views, others): (Vec<_>, Vec<_>) = doomed.iter().rev().partition(|object| object.feature_view().is_some());
+    let (views, others): (Vec<&Object>, Vec<&Object>) =
+        doomed.iter().rev().copied().partition(|object| object.feature_view().is_some());
+    let owner = database.owner()?;
     for object in views.into_iter().chain(others) {
         match &object.body {
-            Body::FeatureView(_) => database.owner()?.engine.drop_view(object.id).await?,
+            Body::FeatureView(_) => owner.engine.drop_view(object.id).await?,
             // The files are not ours.
             Body::Table(relation) if relation.files().is_some() => {}
             Body::Source(_) | Body::Table(_) => {
-                database.owner()?.feeds.stop(object.id).await;
-                database.owner()?.engine.drop_source(object.id).await?;
+                owner.feeds.stop(object.id).await;
+                owner.engine.drop_source(object.id).await?;
             }
-            Body::TrainingSet(set) => database.owner()?.engine.drop_source(set.rows).await?,
+            Body::TrainingSet(set) => owner.engine.drop_source(set.rows).await?,
             Body::View(_) | Body::Aggregate(_) => {}
         }
     }

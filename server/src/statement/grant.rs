@@ -57,7 +57,7 @@ pub async fn privileges(database: &Arc<Database>, session: &mut Session, grant: 
             }
         }
     }
-    role::commit(database, &mut catalog, &snapshot, access).await?;
+    role::commit(database, session, &mut catalog, &snapshot, access).await?;
     done(if grant.is_revoke { "REVOKE" } else { "GRANT" })
 }
 
@@ -126,6 +126,6 @@ pub async fn roles(database: &Arc<Database>, session: &mut Session, grant: &Gran
             access.put_role(changed);
         }
     }
-    role::commit(database, &mut catalog, &snapshot, access).await?;
+    role::commit(database, session, &mut catalog, &snapshot, access).await?;
     done(if grant.is_revoke { "REVOKE ROLE" } else { "GRANT ROLE" })
 }

@@ -7,8 +7,8 @@ use crate::{
     session::Session,
 };
 use std::sync::Arc;
-use tidemark_catalog::{Body, Change, NameRef, ObjectKind, PUBLIC_SCHEMA, QualifiedName};
-use tidemark_planner::parse::under_name;
+use tidemark_catalog::{Body, Change, NameRef, Object, ObjectKind, PUBLIC_SCHEMA, QualifiedName};
+use tidemark_planner::{PlanResult, parse::under_name};
 
 pub async fn execute(
     database: &Arc<Database>,
@@ -52,21 +52,12 @@ pub async fn execute(
     }
     let mut renamed = object.as_ref().clone();
     renamed.name = to.name.clone();
-    // What SHOW CREATE shows creates the object as it is called now.
-    let schema = renamed.place.schema.clone();
-    let written = written_name(&schema, &to.name);
-    match &mut renamed.body {
-        Body::Source(relation) | Body::Table(relation) => relation.sql = under_name(&relation.sql, written)?,
-        Body::FeatureView(view) => view.sql = under_name(&view.sql, written)?,
-        Body::View(view) => view.sql = under_name(&view.sql, written)?,
-        Body::Aggregate(aggregate) => aggregate.sql = under_name(&aggregate.sql, written)?,
-        Body::TrainingSet(set) => set.sql = under_name(&set.sql, written)?,
-    }
+    write_name(&mut renamed)?;
     if kind == ObjectKind::FeatureView {
         database.owner()?.engine.rename_view(object.id, &renamed.history_name()).await?;
     }
     let shown = renamed.shown_name();
-    if let Err(error) = database.commit(&mut catalog, &[Change::Put(renamed)]).await {
+    if let Err(error) = database.commit(&mut catalog, session, &[Change::Put(renamed)]).await {
         if kind == ObjectKind::FeatureView {
             database.owner()?.engine.rename_view(object.id, &object.history_name()).await?;
         }
@@ -77,6 +68,23 @@ pub async fn execute(
         *source.name.write() = shown;
     }
     Ok(Outcome::Done { tag: tag.into() })
+}
+
+/// What SHOW CREATE shows creates the object as it is called now.
+///
+/// # Errors
+/// Its definition cannot be read.
+pub fn write_name(object: &mut Object) -> PlanResult<()> {
+    let (schema, name) = (object.place.schema.clone(), object.name.clone());
+    let written = written_name(&schema, &name);
+    match &mut object.body {
+        Body::Source(relation) | Body::Table(relation) => relation.sql = under_name(&relation.sql, written)?,
+        Body::FeatureView(view) => view.sql = under_name(&view.sql, written)?,
+        Body::View(view) => view.sql = under_name(&view.sql, written)?,
+        Body::Aggregate(aggregate) => aggregate.sql = under_name(&aggregate.sql, written)?,
+        Body::TrainingSet(set) => set.sql = under_name(&set.sql, written)?,
+    }
+    Ok(())
 }
 
 /// The name as the definition of an object has it: with its schema where that is not `public`.

@@ -47,7 +47,7 @@ pub async fn execute(
     }
     // The new name may be one of the system, which no call would come from.
     define_again(&renamed, &snapshot.apply(&changes), &session.state)?;
-    database.commit(&mut catalog, &changes).await?;
+    database.commit(&mut catalog, session, &changes).await?;
     super::done(TAG)
 }
 

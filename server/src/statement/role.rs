@@ -44,7 +44,7 @@ pub async fn create(
             add(&mut access, member, id, admin, grantor)?;
         }
     }
-    commit(database, &mut catalog, &snapshot, access).await?;
+    commit(database, session, &mut catalog, &snapshot, access).await?;
     done("CREATE ROLE")
 }
 
@@ -70,7 +70,7 @@ pub async fn alter(
     }
     apply(database, session, &mut role, options)?;
     access.put_role(role);
-    commit(database, &mut catalog, &snapshot, access).await?;
+    commit(database, session, &mut catalog, &snapshot, access).await?;
     done("ALTER ROLE")
 }
 
@@ -98,7 +98,7 @@ pub async fn rename(
     }
     role.name = to.to_string();
     access.put_role(role);
-    commit(database, &mut catalog, &snapshot, access).await?;
+    commit(database, session, &mut catalog, &snapshot, access).await?;
     done("ALTER ROLE")
 }
 
@@ -131,13 +131,14 @@ pub async fn drop(
         check_owns_nothing(&snapshot, &role)?;
         access.drop_role(role.id);
     }
-    commit(database, &mut catalog, &snapshot, access).await?;
+    commit(database, session, &mut catalog, &snapshot, access).await?;
     done("DROP ROLE")
 }
 
 /// Makes it so.
 pub async fn commit(
     database: &Database,
+    session: &Session,
     catalog: &mut tidemark_catalog::CatalogStore,
     before: &Snapshot,
     mut access: Access,
@@ -157,7 +158,7 @@ pub async fn commit(
     if access.mock == 0 && access.has_password() {
         access.mock = database.clock.random();
     }
-    database.commit(catalog, &[Change::Access(access)]).await
+    database.commit(catalog, session, &[Change::Access(access)]).await
 }
 
 /// The role of that name.

@@ -1,6 +1,6 @@
 //! `CREATE`, `ALTER` and `DROP SCHEMA`, `COMMENT ON SCHEMA`.
 
-use super::{done, drop, grant::no_schema, rename::written_name, role, set_owner::check_can_become};
+use super::{done, drop, grant::no_schema, rename::write_name, role, set_owner::check_can_become};
 use crate::{
     database::Database,
     pg::{Outcome, PgError},
@@ -8,9 +8,9 @@ use crate::{
 };
 use std::sync::Arc;
 use tidemark_catalog::{
-    BadSchemaName, Body, Change, Object, PUBLIC_SCHEMA, SYSTEM_SCHEMAS, Schema, Snapshot, schema_of_history,
+    BadSchemaName, Change, Object, PUBLIC_SCHEMA, SYSTEM_SCHEMAS, Schema, Snapshot, schema_of_history,
 };
-use tidemark_planner::{parse::under_name, statement::RoleName};
+use tidemark_planner::statement::RoleName;
 
 pub async fn create(
     database: &Arc<Database>,
@@ -49,7 +49,7 @@ pub async fn create(
     access.add_schema(&name, owner);
     let id = catalog.allocate_id().await?;
     let schema = Schema { id, name, created_us: database.clock.now_us(), comment: None };
-    database.commit(&mut catalog, &[Change::PutSchema(schema), Change::Access(access)]).await?;
+    database.commit(&mut catalog, session, &[Change::PutSchema(schema), Change::Access(access)]).await?;
     done(TAG)
 }
 
@@ -126,7 +126,7 @@ pub async fn drop(
     let mut changes: Vec<Change> = schemas.iter().map(|schema| Change::DropSchema(schema.id)).collect();
     if !changes.is_empty() {
         changes.push(Change::Access(access));
-        drop::commit(database, &mut catalog, &doomed, changes).await?;
+        drop::commit(database, session, &mut catalog, &doomed, changes).await?;
     }
     done("DROP SCHEMA")
 }
@@ -207,14 +207,7 @@ pub async fn rename(database: &Arc<Database>, session: &mut Session, name: &str,
         object.place.schema = to.to_string();
         object.place.relations.rename_schema(name, to);
         object.place.aggregates.rename_schema(name, to);
-        let written = written_name(to, &object.name);
-        match &mut object.body {
-            Body::Source(relation) | Body::Table(relation) => relation.sql = under_name(&relation.sql, written)?,
-            Body::FeatureView(view) => view.sql = under_name(&view.sql, written)?,
-            Body::View(view) => view.sql = under_name(&view.sql, written)?,
-            Body::Aggregate(aggregate) => aggregate.sql = under_name(&aggregate.sql, written)?,
-            Body::TrainingSet(set) => set.sql = under_name(&set.sql, written)?,
-        }
+        write_name(&mut object)?;
         moved.push(object);
     }
     changes.extend(moved.iter().cloned().map(Change::Put));
@@ -224,7 +217,7 @@ pub async fn rename(database: &Arc<Database>, session: &mut Session, name: &str,
         for (object, _) in views() {
             owner.engine.rename_view(object.id, &object.history_name()).await?;
         }
-        database.commit(&mut catalog, &changes).await
+        database.commit(&mut catalog, session, &changes).await
     };
     if let Err(error) = renamed.await {
         for (_, before) in views() {
@@ -256,7 +249,7 @@ pub async fn set_owner(
     check_can_become(session, to.id, &to.name)?;
     let mut access = snapshot.access.as_ref().clone();
     access.own_schema(name, to.id);
-    database.commit(&mut catalog, &[Change::Access(access)]).await?;
+    database.commit(&mut catalog, session, &[Change::Access(access)]).await?;
     done("ALTER SCHEMA")
 }
 
@@ -272,6 +265,6 @@ pub async fn comment(
     let schema = find(&snapshot, name)?;
     session.rights.check_schema_owner(name)?;
     let changed = Schema { comment: text, ..schema.as_ref().clone() };
-    database.commit(&mut catalog, &[Change::PutSchema(changed)]).await?;
+    database.commit(&mut catalog, session, &[Change::PutSchema(changed)]).await?;
     done("COMMENT")
 }

@@ -37,7 +37,7 @@ pub async fn create(
         created_us: database.clock.now_us(),
         value: value.0.clone(),
     };
-    database.commit(&mut catalog, &[Change::PutSecret(secret)]).await?;
+    database.commit(&mut catalog, session, &[Change::PutSecret(secret)]).await?;
     done("CREATE SECRET")
 }
 
@@ -54,7 +54,7 @@ pub async fn alter(
     let secret = find(&database.snapshot(), name)?;
     check_owner(session, &secret)?;
     let changed = Secret { value: value.0.clone(), ..secret.as_ref().clone() };
-    database.commit(&mut catalog, &[Change::PutSecret(changed)]).await?;
+    database.commit(&mut catalog, session, &[Change::PutSecret(changed)]).await?;
     let snapshot = database.snapshot();
     for object in snapshot.users_of_secret(name) {
         owner.feeds.stop(object.id).await;
@@ -97,7 +97,7 @@ pub async fn drop(
         }
         changes.push(Change::DropSecret(name.clone()));
     }
-    database.commit(&mut catalog, &changes).await?;
+    database.commit(&mut catalog, session, &changes).await?;
     done("DROP SECRET")
 }
 

@@ -35,7 +35,7 @@ pub async fn execute(
     if let Body::FeatureView(view) = &mut changed.body {
         set(view, &name.name, column, value, &session.format.time_zone)?;
     }
-    database.commit(&mut catalog, &[Change::Put(changed)]).await?;
+    database.commit(&mut catalog, session, &[Change::Put(changed)]).await?;
     done("ALTER FEATURE VIEW")
 }
 

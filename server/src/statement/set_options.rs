@@ -55,7 +55,7 @@ pub async fn execute(
             None => break (catalog, changed),
         }
     };
-    database.commit(&mut catalog, &[Change::Put(changed.clone())]).await?;
+    database.commit(&mut catalog, session, &[Change::Put(changed.clone())]).await?;
     if let Some(online) = online {
         // Beside the work: it is filled there first, then removed from where it was.
         owner.engine.move_online(changed.id, || owner.places.choose(changed.id, Some(online.as_str()))).await?;

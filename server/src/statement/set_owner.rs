@@ -34,7 +34,7 @@ pub async fn execute(
     let to = role::named(session, &snapshot.access, to)?.clone();
     // Else somebody could give his view to one who may read more, and have it read for him.
     check_can_become(session, to.id, &to.name)?;
-    database.commit(&mut catalog, &[Change::Own(object.id, to.id)]).await?;
+    database.commit(&mut catalog, session, &[Change::Own(object.id, to.id)]).await?;
     Ok(Outcome::Done { tag: tag.into() })
 }
 
@@ -78,6 +78,6 @@ pub async fn reassign(
         // Before what changes a part of it.
         changes.insert(0, Change::Access(access));
     }
-    database.commit(&mut catalog, &changes).await?;
+    database.commit(&mut catalog, session, &changes).await?;
     done("REASSIGN OWNED")
 }

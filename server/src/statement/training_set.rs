@@ -123,7 +123,7 @@ pub async fn refresh(
     if let Body::TrainingSet(set) = &mut changed.body {
         (set.columns, set.rows, set.record) = (columns, computed.rows.id, computed.record);
     }
-    database.commit(&mut catalog, &[Change::Put(changed)]).await?;
+    database.commit_for_good(&mut catalog, session, &[Change::Put(changed)]).await?;
     computed.rows.keep();
     if let Err(error) = owner.engine.drop_source(set.rows).await {
         tracing::warn!(set = name, %error, "rows of a training set that were replaced are left behind");

@@ -1,0 +1,171 @@
+//! The end of a transaction block, and the way back to a savepoint. What statements change of the catalog takes effect at once and
+//! is noted in its journal (`catalog/src/journal.rs`); what they drop keeps its storage.
+//!
+//! ```text
+//! COMMIT      the journal forgets the block   ──▶   storage of what was dropped goes
+//! ROLLBACK    the catalog is as it was        ──▶   storage of what was made goes; names and options are as they were
+//! ```
+//!
+//! A crash between the two halves leaves what every start mends: storage that is in no catalog, and history tables under other names.
+
+use crate::{
+    database::{Database, Owner},
+    pg::{PgError, SessionEvent},
+    session::{Mark, Session},
+    statement::{drop as removal, rename::write_name},
+};
+use std::sync::Arc;
+use tidemark_catalog::{Object, Relation, TakenBack};
+
+/// What has been changed stays.
+///
+/// # Errors
+/// It was taken back instead.
+pub async fn commit(database: &Arc<Database>, session: &mut Session) -> Result<(), PgError> {
+    let Some(block) = session.block_id().filter(|_| session.block.entries() > 0) else { return Ok(()) };
+    let mut catalog = database.owner()?.catalog.lock().await;
+    let ended = catalog.end(block).await;
+    let dropped = match ended {
+        Ok(dropped) => dropped,
+        Err(error) => {
+            drop(catalog);
+            let beginning = session.block.beginning();
+            roll_back(database, session, beginning).await?;
+            let error = PgError::from(error);
+            return Err(match error.detail {
+                Some(_) => error,
+                None => error.detail("the transaction was rolled back instead"),
+            });
+        }
+    };
+    let dropped: Vec<&Object> = dropped.iter().collect();
+    let removed = removal::remove(database, &dropped).await;
+    drop(catalog);
+    warn_of_remains(session, removed);
+    Ok(())
+}
+
+/// What has been changed since then is as it was; the client is told what is not.
+///
+/// # Errors
+/// It is not: the next start makes it so.
+pub async fn roll_back(database: &Arc<Database>, session: &mut Session, to: Mark) -> Result<(), PgError> {
+    if let Some(block) = session.block_id().filter(|_| session.block.entries() > to.entries) {
+        let owner = database.owner()?;
+        let mut catalog = owner.catalog.lock().await;
+        let back = catalog.take_back(block, to.entries).await.map_err(|error| {
+            PgError::from(error)
+                .detail("what the transaction has changed of the catalog stays until the next start takes it back")
+        })?;
+        session.block.note_entries(to.entries);
+        database.show(Arc::new(back.after.clone()));
+        let settled = settle(database, owner, &back).await;
+        drop(catalog);
+        warn_of_remains(session, settled);
+    }
+    session.drop_temporary_since(database, to.temporary).await?;
+    warn_of_stays(database, session, to);
+    Ok(())
+}
+
+/// Storage and runtime follow the catalog.
+async fn settle(database: &Database, owner: &Owner, back: &TakenBack) -> Result<(), PgError> {
+    let engine = &owner.engine;
+    let TakenBack { before, after, objects, .. } = back;
+    let gone: Vec<&Object> = back.gone().collect();
+    removal::remove(database, &gone).await?;
+    let there = objects.iter().filter_map(|id| Some((before.get_id(*id), after.get_id(*id)?)));
+    let there: Vec<(Option<&Arc<Object>>, &Arc<Object>)> = there.collect();
+    // History tables may have exchanged their names: all are out of the way before any has its own again.
+    let is_renamed = |was: Option<&Arc<Object>>, is: &Object| {
+        is.feature_view().is_some() && was.is_none_or(|was| was.history_name() != is.history_name())
+    };
+    for (was, is) in &there {
+        if was.is_some() && is_renamed(*was, is) {
+            engine.rename_view(is.id, &removal::aside(is)).await?;
+        }
+    }
+    for (was, is) in &there {
+        if is_renamed(*was, is) {
+            engine.rename_view(is.id, &is.history_name()).await?;
+        }
+    }
+    for (was, is) in &there {
+        let log = is.training_set().map_or(is.id, |set| set.rows);
+        if let Some(source) = engine.source(log) {
+            *source.name.write() = is.shown_name();
+            if let Some(relation) = is.relation() {
+                source.reconfigure(relation.clone()).await;
+            }
+        }
+        let Some(was) = was else { continue };
+        let online = |object: &Object| object.feature_view().and_then(|view| view.options.get("online").cloned());
+        if online(was) != online(is) {
+            engine.move_online(is.id, || owner.places.choose(is.id, online(is).as_deref())).await?;
+        }
+        let options = |object: &Object| object.relation().map(|relation| relation.options.clone());
+        if is.relation().and_then(Relation::topic).is_some() && options(was) != options(is) {
+            owner.feeds.stop(is.id).await;
+            owner.feeds.start(is)?;
+        }
+    }
+    // What is connected by a secret connects anew.
+    let altered = after.secrets().filter(|secret| before.secret(&secret.name) != Some(*secret));
+    for secret in altered.collect::<Vec<_>>() {
+        for object in after.users_of_secret(&secret.name) {
+            owner.feeds.stop(object.id).await;
+            owner.feeds.start(object)?;
+        }
+    }
+    Ok(())
+}
+
+/// The catalog is as it is to be; what could not follow it does at the next start.
+fn warn_of_remains(session: &mut Session, done: Result<(), PgError>) {
+    if let Err(error) = done {
+        tracing::warn!(
+            error = error.message,
+            "the end of a transaction left something behind; the next start mends it"
+        );
+        let message = format!("the transaction has ended, but left something behind: {}", error.message);
+        let warning = PgError::warning(error.sqlstate, message).hint("the next start of the server mends it");
+        session.events.push(SessionEvent::Notice(warning));
+    }
+}
+
+/// So many are named; a client that wants to know more has its own statements.
+const NAMED_MAX: usize = 10;
+
+fn warn_of_stays(database: &Database, session: &mut Session, to: Mark) {
+    if session.block.stays_since(to).is_empty() {
+        return;
+    }
+    let snapshot = session.snapshot(database);
+    // What was done to a table that the transaction has made went with it.
+    let stays = session.block.stays_since(to).iter().filter(|stay| snapshot.get_id(stay.object).is_some());
+    let stays: Vec<&str> = stays.map(|stay| stay.what.as_str()).collect();
+    if stays.is_empty() {
+        return;
+    }
+    let mut named = stays[..stays.len().min(NAMED_MAX)].join(", ");
+    if stays.len() > NAMED_MAX {
+        named += &format!(" and {} more", stays.len() - NAMED_MAX);
+    }
+    let message = "changes made in this transaction stay: each statement was durable when it returned";
+    let warning = PgError::warning("0A000", message)
+        .detail(format!("{named}: not taken back"))
+        .hint("what CREATE, DROP, RENAME, COMMENT, GRANT and options have changed is as it was before");
+    session.events.push(SessionEvent::Notice(warning));
+}
+
+/// What a block that is taken back makes of an object after a change that stays: all that the change has made of it, under the name
+/// and in the place that it had.
+///
+/// # Errors
+/// Its definition cannot be read.
+pub fn rebased(was: &Object, now: &Object) -> Result<Object, PgError> {
+    let (name, comment, place) = (was.name.clone(), was.comment.clone(), was.place.clone());
+    let mut object = Object { name, comment, place, ..now.clone() };
+    write_name(&mut object)?;
+    Ok(object)
+}
