@@ -21,5 +21,6 @@ mod limits;
 mod reference;
 mod rename;
 mod retention;
+mod transaction;
 mod verify;
 mod writers;
