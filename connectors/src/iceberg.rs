@@ -18,6 +18,7 @@ mod deletes;
 mod disk;
 mod fold;
 mod manifest;
+mod object;
 mod object_io;
 mod order;
 mod patient;
@@ -31,6 +32,7 @@ mod sqlite;
 mod survey;
 mod tag;
 mod times;
+mod upload;
 mod vacuum;
 
 use arrow::record_batch::RecordBatch;
@@ -45,6 +47,7 @@ use iceberg::{
     table::Table,
 };
 use manifest::Manifests;
+pub use object::{BucketObject, ObjectReader, ObjectWriter};
 pub use place::Place;
 use provider::HistorySnapshot;
 use readers::Readers;

@@ -3,6 +3,7 @@
 use crate::points::{Point, Points};
 use crate::{
     audit::Audit,
+    buckets::Buckets,
     feeds::Feeds,
     meters::Meters,
     pg::PgError,
@@ -118,6 +119,8 @@ pub struct Database {
     pub points: Option<Arc<Points>>,
     /// Where server-side `COPY … TO 'file'` writes relative names.
     pub folder: PathBuf,
+    /// What COPY finds in buckets.
+    pub buckets: Buckets,
     cache: RwLock<AHashMap<Box<str>, Arc<Prepared>>>,
     templates: RwLock<Templates>,
     /// The system tables over the current snapshot: what they have worked out stays with them.
@@ -150,6 +153,7 @@ impl Database {
             statements: Arc::default(),
             points: None,
             folder,
+            buckets: Buckets::default(),
             cache: RwLock::default(),
             templates: RwLock::default(),
             system: RwLock::default(),

@@ -2,6 +2,7 @@
 
 mod audit;
 mod backend;
+mod buckets;
 pub mod channels;
 pub mod cli;
 pub mod client;

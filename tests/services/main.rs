@@ -18,6 +18,7 @@ mod s3_server;
 mod server;
 
 mod clickstream;
+mod copy_bucket;
 mod kafka_secure;
 mod kafka_statements;
 mod kafka_tables;
