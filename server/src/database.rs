@@ -5,6 +5,7 @@ use crate::{
     audit::Audit,
     buckets::Buckets,
     feeds::Feeds,
+    lake::Lake,
     meters::Meters,
     pg::PgError,
     places::Places,
@@ -75,13 +76,16 @@ pub struct Owner {
     pub catalog: tokio::sync::Mutex<CatalogStore>,
     /// Where the online store is one that serving nodes read.
     pub publisher: Option<Publisher>,
+    /// The tables of training sets.
+    pub lake: Lake,
 }
 
 impl Owner {
     pub fn new(engine: Arc<Engine>, clock: Arc<dyn Clock>, catalog: CatalogStore, places: Arc<Places>) -> Owner {
         let feeds = Arc::new(Feeds::new(engine.clone(), clock, Arc::new(catalog.snapshot().clone())));
         let publisher = places.own_redis().map(Publisher::new);
-        Owner { engine, feeds, places, catalog: tokio::sync::Mutex::new(catalog), publisher }
+        let (catalog, lake) = (tokio::sync::Mutex::new(catalog), Lake::default());
+        Owner { engine, feeds, places, catalog, publisher, lake }
     }
 }
 

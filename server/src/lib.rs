@@ -13,6 +13,7 @@ mod errors;
 mod feeds;
 mod http;
 pub mod in_process;
+mod lake;
 pub mod logging;
 mod meters;
 mod online;

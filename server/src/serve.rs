@@ -5,6 +5,7 @@ use crate::{
     database::{Behind, Database, Owner},
     door::{self, Door},
     http::{self, Phase, Subject},
+    lake,
     online, pg,
     places::{DEFAULT, Places, Refused},
     points::{AbortAt, Point, Points},
@@ -442,6 +443,8 @@ fn background(database: &Arc<Database>, settings: &Settings, stopping: watch::Re
         })
     });
     upkeep::start(database, settings, stopping.clone());
+    lake::start(database);
+    every(database, stopping.clone(), "training sets", lake::AGAIN, |database| Box::pin(lake::again(database)));
     every(database, stopping, "checkpoint", settings.checkpoint_interval, |database| {
         Box::pin(async move {
             let Some(owner) = database.as_owner() else { return Ok(()) };

@@ -32,6 +32,7 @@ mod redis_copies;
 mod redis_of_views;
 mod schedules;
 mod serving;
+mod training_tables;
 
 use anyhow::{Context, Result, ensure};
 use broker::Broker;

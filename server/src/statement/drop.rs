@@ -2,6 +2,7 @@
 
 use crate::{
     database::{Database, find},
+    lake,
     pg::{Outcome, PgError},
     session::Session,
 };
@@ -83,7 +84,10 @@ pub async fn commit(
                 database.owner()?.feeds.stop(object.id).await;
                 database.owner()?.engine.drop_source(object.id).await?;
             }
-            Body::TrainingSet(set) => database.owner()?.engine.drop_source(set.rows).await?,
+            Body::TrainingSet(set) => {
+                lake::forget(database, object).await;
+                database.owner()?.engine.drop_source(set.rows).await?;
+            }
             Body::View(_) | Body::Aggregate(_) => {}
         }
     }
