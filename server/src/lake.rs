@@ -20,6 +20,7 @@ use tidemark_engine::{
     seam::{KeptTable, SeamError, SeamResult},
     wording::instant,
 };
+use tokio::sync::watch;
 
 /// How often a table is tried again that could not be made what it should be. An outage is seldom over sooner, and each costs a
 /// request of a warehouse that is away.
@@ -172,14 +173,20 @@ async fn rows(
     database.queries.run(plan, state.task_ctx())
 }
 
-/// Until the server stops: first those of the start, at once.
-pub fn start(database: &Arc<Database>) {
+/// At once, and until the server stops: a table that is left in the middle is looked at by the next start.
+pub fn start(database: &Arc<Database>, mut stopping: watch::Receiver<bool>) {
     begin(database);
-    let first = database.clone();
-    let now = async move {
-        if let Err(error) = again(&first).await {
-            tracing::warn!(%error, "the table of a training set is behind; it is tried again");
+    let database = database.clone();
+    let clock = database.clock.clone();
+    let first = async move {
+        tokio::select! {
+            _ = stopping.wait_for(|stop| *stop) => {}
+            settled = again(&database) => {
+                if let Err(error) = settled {
+                    tracing::warn!(%error, "the table of a training set is behind; it is tried again");
+                }
+            }
         }
     };
-    database.clock.spawn("training sets", Box::pin(now));
+    clock.spawn("training sets", Box::pin(first));
 }

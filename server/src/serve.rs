@@ -5,8 +5,7 @@ use crate::{
     database::{Behind, Database, Owner},
     door::{self, Door},
     http::{self, Phase, Subject},
-    lake,
-    online, pg,
+    lake, online, pg,
     places::{DEFAULT, Places, Refused},
     points::{AbortAt, Point, Points},
     queries::Queries,
@@ -115,9 +114,7 @@ async fn start_with(settings: &Settings, clock: Arc<dyn Clock>, points: Option<A
         clock.spawn("http", Box::pin(http::serve(listener, clock.clone(), seen)));
     }
     let warehouse = match settings.role {
-        Role::Owner => {
-            Some(Warehouse::claim(data, settings.warehouse.as_deref(), &s3(settings), &clock).await?)
-        }
+        Role::Owner => Some(Warehouse::claim(data, settings.warehouse.as_deref(), &s3(settings), &clock).await?),
         Role::Serving => None,
     };
     let database = Arc::new(match serving {
@@ -443,7 +440,7 @@ fn background(database: &Arc<Database>, settings: &Settings, stopping: watch::Re
         })
     });
     upkeep::start(database, settings, stopping.clone());
-    lake::start(database);
+    lake::start(database, stopping.clone());
     every(database, stopping.clone(), "training sets", lake::AGAIN, |database| Box::pin(lake::again(database)));
     every(database, stopping, "checkpoint", settings.checkpoint_interval, |database| {
         Box::pin(async move {
