@@ -15,6 +15,18 @@ pub struct TrainingSet {
     /// The log that has its rows, under an id of its own: another one after every REFRESH.
     pub rows: ObjectId,
     pub record: Record,
+    /// Other engines find the rows in the warehouse too, in a table that is called as the set is.
+    #[serde(default = "yes", skip_serializing_if = "is_yes")]
+    pub has_table: bool,
+}
+
+/// Sets of before there were such tables have one too.
+fn yes() -> bool {
+    true
+}
+
+fn is_yes(has_table: &bool) -> bool {
+    *has_table
 }
 
 /// Of what instants values may be taken.
@@ -80,6 +92,10 @@ pub struct Read {
     /// Of a feature view: what an outer join shows of features where the entity has no row, by the feature's name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub defaults: BTreeMap<String, String>,
+    /// Of a feature view: the newest Iceberg snapshot of its history then. Steps below the frontier that were not committed yet are in
+    /// a later one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub history_snapshot: Option<i64>,
 }
 
 /// What became of the labels of one `ASOF JOIN`.
@@ -116,6 +132,7 @@ mod tests {
             frontier_us,
             log: None,
             defaults: BTreeMap::new(),
+            history_snapshot: None,
         };
         let record = |frontiers: &[Option<i64>]| Record {
             at_us: 0,

@@ -17,7 +17,9 @@ mod data_file;
 mod deletes;
 mod disk;
 mod fold;
+mod kept;
 mod manifest;
+mod object;
 mod object_io;
 mod order;
 mod patient;
@@ -31,6 +33,7 @@ mod sqlite;
 mod survey;
 mod tag;
 mod times;
+mod upload;
 mod vacuum;
 
 use arrow::record_batch::RecordBatch;
@@ -38,13 +41,14 @@ use async_trait::async_trait;
 pub use bucket::{Bucket, BucketSettings, Claim, Keys};
 use catalog::{Catalog, parts};
 use commit::Change;
-use datafusion::catalog::TableProvider;
+use datafusion::{catalog::TableProvider, physical_plan::SendableRecordBatchStream};
 use iceberg::{
     TableCreation,
     spec::{FormatVersion, TableMetadataBuilder},
     table::Table,
 };
 use manifest::Manifests;
+pub use object::{BucketObject, ObjectReader, ObjectWriter};
 pub use place::Place;
 use provider::HistorySnapshot;
 use readers::Readers;
@@ -59,8 +63,8 @@ use std::{
 };
 use tidemark_catalog::ObjectId;
 use tidemark_engine::seam::{
-    Clock, CommitTag, Effort, Expiry, Folded, HistoryStore, HistoryTable, Removed, Rewritten, SeamError, SeamResult,
-    Survey,
+    Clock, CommitTag, Effort, Expiry, Folded, HistoryStore, HistoryTable, KeptTable, Removed, Rewritten, SeamError,
+    SeamResult, Survey,
 };
 use tokio::sync::{Mutex, RwLock};
 use uuid::Uuid;
@@ -321,12 +325,12 @@ impl HistoryStore for IcebergHistory {
         Ok(())
     }
 
-    async fn retain(&self, views: &BTreeSet<ObjectId>) -> SeamResult<()> {
-        for name in self.catalog.made_for_others(views).await? {
+    async fn retain(&self, owners: &BTreeSet<ObjectId>) -> SeamResult<()> {
+        for name in self.catalog.made_for_others(owners).await? {
             let Some(table) = self.catalog.load_of(&name, self.directory.as_deref()).await? else { continue };
-            let view = tag::owner(table.metadata().properties());
-            if self.is_ours(&table) && view.is_some_and(|view| !views.contains(&view)) {
-                tracing::warn!(table = name, "a crash cut the DROP of this history table's view short: it goes now");
+            let owner = tag::owner(table.metadata().properties());
+            if self.is_ours(&table) && owner.is_some_and(|owner| !owners.contains(&owner)) {
+                tracing::warn!(table = name, "a crash cut the DROP of what this table is of short: it goes now");
                 self.drop(&name).await?;
             }
         }
@@ -375,6 +379,22 @@ impl HistoryStore for IcebergHistory {
         let files = self.manifests.files(&self.place, &current, table).await?;
         let lease = self.readers.lease(current.metadata().location(), files);
         Ok(Arc::new(HistorySnapshot::new(table.clone(), lease, self.place.clone())))
+    }
+
+    async fn snapshot_id(&self, name: &str) -> SeamResult<Option<i64>> {
+        Ok(self.load(name).await?.metadata().current_snapshot_id())
+    }
+
+    async fn is_kept(&self, table: &KeptTable) -> SeamResult<bool> {
+        kept::is_kept(self, table).await
+    }
+
+    async fn keep(&self, table: &KeptTable, rows: SendableRecordBatchStream) -> SeamResult<()> {
+        kept::keep(self, table, rows).await
+    }
+
+    async fn forget(&self, id: ObjectId, name: &str) -> SeamResult<()> {
+        kept::forget(self, id, name).await
     }
 
     async fn survey(&self, table: &HistoryTable, effort: &Effort, old_us: i64) -> SeamResult<Survey> {

@@ -12,7 +12,8 @@ mod state;
 
 pub use clock::Clock;
 pub use history::{
-    CommitTag, Effort, Expiry, Folded, HistoryPartition, HistoryStore, HistoryTable, Removed, Rewritten, Survey,
+    CommitTag, Effort, Expiry, Folded, HistoryPartition, HistoryStore, HistoryTable, KeptTable, Removed, Rewritten,
+    Survey,
 };
 pub use online::{OnlineStore, OnlineValue, Put, PutVersion, Traffic};
 pub use source::{

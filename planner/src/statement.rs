@@ -497,7 +497,7 @@ pub enum CopySource {
 #[derive(Debug, Clone, PartialEq)]
 pub enum CopyTarget {
     Stdout,
-    /// A file on the server.
+    /// A file on the server, or an object, `s3://bucket/path`.
     File(String),
 }
 

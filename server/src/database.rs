@@ -4,7 +4,9 @@ use crate::points::{Point, Points};
 use crate::{
     audit::Audit,
     blocks,
+    buckets::Buckets,
     feeds::Feeds,
+    lake::Lake,
     meters::Meters,
     pg::PgError,
     places::Places,
@@ -75,13 +77,16 @@ pub struct Owner {
     pub catalog: tokio::sync::Mutex<CatalogStore>,
     /// Where the online store is one that serving nodes read.
     pub publisher: Option<Publisher>,
+    /// The tables of training sets.
+    pub lake: Lake,
 }
 
 impl Owner {
     pub fn new(engine: Arc<Engine>, clock: Arc<dyn Clock>, catalog: CatalogStore, places: Arc<Places>) -> Owner {
         let feeds = Arc::new(Feeds::new(engine.clone(), clock, Arc::new(catalog.snapshot().clone())));
         let publisher = places.own_redis().map(Publisher::new);
-        Owner { engine, feeds, places, catalog: tokio::sync::Mutex::new(catalog), publisher }
+        let (catalog, lake) = (tokio::sync::Mutex::new(catalog), Lake::default());
+        Owner { engine, feeds, places, catalog, publisher, lake }
     }
 }
 
@@ -119,6 +124,8 @@ pub struct Database {
     pub points: Option<Arc<Points>>,
     /// Where server-side `COPY … TO 'file'` writes relative names.
     pub folder: PathBuf,
+    /// What COPY finds in buckets.
+    pub buckets: Buckets,
     cache: RwLock<AHashMap<Box<str>, Arc<Prepared>>>,
     templates: RwLock<Templates>,
     /// The system tables over the current snapshot: what they have worked out stays with them.
@@ -151,6 +158,7 @@ impl Database {
             statements: Arc::default(),
             points: None,
             folder,
+            buckets: Buckets::default(),
             cache: RwLock::default(),
             templates: RwLock::default(),
             system: RwLock::default(),

@@ -31,6 +31,25 @@ pub fn file_error(message: String, error: &(dyn std::error::Error + 'static)) ->
     }
 }
 
+/// An error of an object in a bucket. The store's words begin with where it is, and end with what can be done.
+pub fn object_error(what: &str, url: &str, error: &SeamError) -> PgError {
+    let (SeamError::Full(text) | SeamError::NotDone(text) | SeamError::Unknown(text)) = error;
+    let text = text.strip_prefix(&format!("{url}: ")).unwrap_or(text);
+    let (text, hint) = match text.split_once(" (HINT: ") {
+        Some((text, hint)) => (text, hint.strip_suffix(')').unwrap_or(hint)),
+        None => (text, ""),
+    };
+    let message = format!("could not {what} \"{url}\": {text}");
+    match (error, hint) {
+        (SeamError::Full(_), _) => PgError::error("53100", message).hint("make room there, or name another place"),
+        (SeamError::Unknown(_), "") => {
+            PgError::error("58030", message).hint("the object is there whole, or what was there before is: copy again")
+        }
+        (_, "") => PgError::error("58030", message),
+        (_, hint) => PgError::error("58030", message).hint(hint),
+    }
+}
+
 fn is_disk_full(error: &(dyn std::error::Error + 'static)) -> bool {
     use std::io::ErrorKind::{QuotaExceeded, StorageFull};
     std::iter::successors(Some(error), |error| error.source()).any(|error| {

@@ -3,6 +3,7 @@
 mod audit;
 mod backend;
 mod blocks;
+mod buckets;
 pub mod channels;
 pub mod cli;
 pub mod client;
@@ -13,6 +14,7 @@ mod errors;
 mod feeds;
 mod http;
 pub mod in_process;
+mod lake;
 pub mod logging;
 mod meters;
 mod online;

@@ -15,7 +15,7 @@ use arrow::{
 };
 use async_trait::async_trait;
 use bytes::Bytes;
-use datafusion::catalog::TableProvider;
+use datafusion::{catalog::TableProvider, physical_plan::SendableRecordBatchStream};
 use std::{
     collections::BTreeSet,
     sync::{
@@ -27,8 +27,8 @@ use tidemark_catalog::ObjectId;
 use tidemark_engine::{
     runtime::{Logs, Seams},
     seam::{
-        CommitTag, Effort, Expiry, Folded, HistoryStore, HistoryTable, Keyspace, OnlineStore, OnlineValue, Positions,
-        Put, Removed, Rewritten, SeamResult, Source, SourceBatch, StateStore, Survey, Traffic, WriteBatch,
+        CommitTag, Effort, Expiry, Folded, HistoryStore, HistoryTable, KeptTable, Keyspace, OnlineStore, OnlineValue,
+        Positions, Put, Removed, Rewritten, SeamResult, Source, SourceBatch, StateStore, Survey, Traffic, WriteBatch,
     },
 };
 
@@ -334,8 +334,24 @@ impl HistoryStore for AtHistory {
         self.history.as_ref().drop(name).await
     }
 
-    async fn retain(&self, views: &BTreeSet<ObjectId>) -> SeamResult<()> {
-        self.history.retain(views).await
+    async fn retain(&self, owners: &BTreeSet<ObjectId>) -> SeamResult<()> {
+        self.history.retain(owners).await
+    }
+
+    async fn snapshot_id(&self, name: &str) -> SeamResult<Option<i64>> {
+        self.history.snapshot_id(name).await
+    }
+
+    async fn is_kept(&self, table: &KeptTable) -> SeamResult<bool> {
+        self.history.is_kept(table).await
+    }
+
+    async fn keep(&self, table: &KeptTable, rows: SendableRecordBatchStream) -> SeamResult<()> {
+        self.history.keep(table, rows).await
+    }
+
+    async fn forget(&self, id: ObjectId, name: &str) -> SeamResult<()> {
+        self.history.forget(id, name).await
     }
 
     async fn rename(&self, from: &str, to: &str) -> SeamResult<()> {

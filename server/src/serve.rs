@@ -5,7 +5,7 @@ use crate::{
     database::{Behind, Database, Owner},
     door::{self, Door},
     http::{self, Phase, Subject},
-    online, pg,
+    lake, online, pg,
     places::{DEFAULT, Places, Refused},
     points::{AbortAt, Point, Points},
     queries::Queries,
@@ -114,11 +114,7 @@ async fn start_with(settings: &Settings, clock: Arc<dyn Clock>, points: Option<A
         clock.spawn("http", Box::pin(http::serve(listener, clock.clone(), seen)));
     }
     let warehouse = match settings.role {
-        Role::Owner => {
-            let (endpoint, region) = (settings.s3_endpoint.clone(), settings.s3_region.clone());
-            let s3 = BucketSettings { endpoint, region, keys: None };
-            Some(Warehouse::claim(data, settings.warehouse.as_deref(), &s3, &clock).await?)
-        }
+        Role::Owner => Some(Warehouse::claim(data, settings.warehouse.as_deref(), &s3(settings), &clock).await?),
         Role::Serving => None,
     };
     let database = Arc::new(match serving {
@@ -254,6 +250,7 @@ async fn open(
         segment_bytes: settings.log_segment_bytes,
         max_bytes: settings.log_max_bytes,
     };
+    let warehouse = bucket.as_ref().map(Bucket::location);
     // Some 200 bytes each.
     const STEPS_WAITING_MAX: usize = 4 << 20;
     let (url, credential) = (settings.history_catalog.as_deref(), settings.history_catalog_credential.as_deref());
@@ -306,6 +303,7 @@ async fn open(
     let owner = Owner::new(engine, clock.clone(), catalog, places);
     let mut database = over(settings, Behind::Owner(owner), snapshot, clock)?;
     database.points = points;
+    database.buckets.warehouse = warehouse;
     Ok(database)
 }
 
@@ -393,7 +391,13 @@ fn over(settings: &Settings, behind: Behind, snapshot: Arc<Snapshot>, clock: Arc
     let mut database = Database::new(behind, clock, snapshot, builder.build(), queries, folder);
     database.has_rules = settings.hba.is_some();
     database.upkeep = upkeep::upkeep(settings);
+    database.buckets.settings = s3(settings);
     Ok(database)
+}
+
+/// How buckets are reached: that of history, and those that COPY names.
+fn s3(settings: &Settings) -> BucketSettings {
+    BucketSettings { endpoint: settings.s3_endpoint.clone(), region: settings.s3_region.clone(), keys: None }
 }
 
 /// The online stores. The server's own need not answer yet.
@@ -455,6 +459,8 @@ fn background(database: &Arc<Database>, settings: &Settings, stopping: watch::Re
         })
     });
     upkeep::start(database, settings, stopping.clone());
+    lake::start(database, stopping.clone());
+    every(database, stopping.clone(), "training sets", lake::AGAIN, |database| Box::pin(lake::again(database)));
     every(database, stopping, "checkpoint", settings.checkpoint_interval, |database| {
         Box::pin(async move {
             let Some(owner) = database.as_owner() else { return Ok(()) };

@@ -3,7 +3,8 @@
 
 use crate::{
     comes,
-    http_proxy::{Fault, Proxy},
+    http_proxy::{Fault, Proxy, forward},
+    refused,
     rest_catalog::RestCatalog,
     run,
     s3_server::S3Server,
@@ -81,6 +82,18 @@ async fn history_in_a_bucket_outlives_its_server_and_goes_on() -> Result<()> {
     let joined = "SELECT f.n FROM labels l ASOF LEFT JOIN counted f ON l.u = f.u AND l.ts >= f.at ORDER BY l.u";
     let joined = rows(&client, joined).await?;
     ensure!(joined == [[Some("2".to_string())], [Some("3".to_string())]], "the rows as of the labels: {joined:?}");
+    // What is kept of it is beside history, for other engines; nothing else goes there.
+    run(
+        &client,
+        "CREATE TRAINING SET trained AS
+             SELECT l.u, f.n FROM labels l ASOF LEFT JOIN counted f ON l.u = f.u AND l.ts >= f.at",
+    )
+    .await?;
+    let key = url.trim_start_matches("s3://lake/");
+    let list = format!("GET /lake?list-type=2&prefix={key}/public/trained- HTTP/1.1\r\nHost: 127.0.0.1\r\n");
+    let list = String::from_utf8_lossy(&forward(s3.port(), &list, b"").await?).to_string();
+    ensure!(list.contains("/data/") && list.contains("-00000.parquet</Key>") && list.contains("/snap-"), "{list}");
+    refused(&client, &format!("COPY labels TO '{url}/labels.csv' (FORMAT csv)"), "is in the warehouse").await?;
     // No secret is shown.
     for shown in rows(&client, "SHOW ALL").await? {
         ensure!(!shown.iter().flatten().any(|text| text.contains("testsecret")), "{shown:?}");

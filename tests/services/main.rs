@@ -18,6 +18,7 @@ mod s3_server;
 mod server;
 
 mod clickstream;
+mod copy_bucket;
 mod kafka_secure;
 mod kafka_statements;
 mod kafka_tables;
@@ -31,6 +32,7 @@ mod redis_copies;
 mod redis_of_views;
 mod schedules;
 mod serving;
+mod training_tables;
 
 use anyhow::{Context, Result, ensure};
 use broker::Broker;

@@ -106,6 +106,37 @@ async fn the_history_tells_foreign_readers_how_to_compute_what_goes_on_with_time
     Ok(())
 }
 
+/// What a model was trained on, read by the engines of those who train it.
+#[tokio::test]
+async fn a_training_set_is_a_table_that_pyiceberg_and_duckdb_read_whole_after_every_refresh() -> Result<()> {
+    let Some(python) = python("TIDEMARK_LAKE_PYTHON")? else { return Ok(()) };
+    let folder = Folder::new()?;
+    let server = Server::start(&folder).await?;
+    let client = server.connect().await?;
+    client
+        .batch_execute(
+            "CREATE TABLE labels (id BIGINT NOT NULL, ts TIMESTAMPTZ, tags TEXT[], price NUMERIC(8,2), waited INTERVAL, small SMALLINT);
+             INSERT INTO labels VALUES (1, '2026-03-02 10:00:00.5+00', '{a,NULL}', 1.50, '1 month 2 days 3.5 seconds', -7), (2, NULL, NULL, NULL, NULL, NULL);
+             CREATE TRAINING SET train AS SELECT * FROM labels",
+        )
+        .await?;
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/python/read_history.py");
+    let read = async || -> Result<String> {
+        let mut command = tokio::process::Command::new(&python);
+        command.arg(script).arg(folder.data().join("warehouse")).args(["train", "id", "ts"]);
+        let output = command.kill_on_drop(true).output().await?;
+        ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        Ok(String::from_utf8(output.stdout)?)
+    };
+    let mut expected = "id,ts,tags,price,waited,small\n".to_string();
+    expected += "1,2026-03-02 10:00:00.500000+00,\"{a,NULL}\",1.50,1 mons 2 days 3.500000000 secs,-7\n2,,,,,\n";
+    ensure!(read().await? == expected, "{}", read().await?);
+    client.batch_execute("INSERT INTO labels (id) VALUES (3); REFRESH TRAINING SET train").await?;
+    expected += "3,,,,,\n";
+    ensure!(read().await? == expected, "{}", read().await?);
+    Ok(())
+}
+
 /// A file of PyArrow's, with types that we do not have ourselves.
 const LAKE: &str = r#"
 import sys

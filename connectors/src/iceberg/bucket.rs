@@ -75,41 +75,10 @@ impl Bucket {
     /// `NotDone`: the URL or a setting is not understood.
     pub fn open(url: &str, settings: &BucketSettings, clock: Arc<dyn Clock>) -> SeamResult<Bucket> {
         let (name, prefix) = parse(url)?;
-        let mut builder = AmazonS3Builder::from_env().with_bucket_name(&name);
-        if let Some(endpoint) = &settings.endpoint {
-            builder = builder.with_endpoint(endpoint);
-        }
-        if let Some(region) = &settings.region {
-            builder = builder.with_region(region);
-        }
-        if let Some(keys) = &settings.keys {
-            builder = builder.with_access_key_id(&keys.id).with_secret_access_key(&keys.secret);
-        }
-        let endpoint = builder.get_config_value(&AmazonS3ConfigKey::Endpoint);
-        if let Some(endpoint) = &endpoint {
-            let is_url = endpoint.starts_with("https://") || endpoint.starts_with("http://");
-            if !is_url || endpoint.contains('@') {
-                return Err(SeamError::NotDone(format!(
-                    "the endpoint for {url} is not an address such as https://host:9000, without a user: correct \
-                     --s3-endpoint or AWS_ENDPOINT_URL"
-                )));
-            }
-            // Who writes http means it; keys are not sent, requests are signed with them.
-            builder = builder.with_allow_http(endpoint.starts_with("http://"));
-        }
-        let client = |key| AmazonS3ConfigKey::Client(key);
-        let builder = builder
-            .with_config(client(ClientConfigKey::ConnectTimeout), CONNECT_TIMEOUT)
-            .with_config(client(ClientConfigKey::Timeout), REQUEST_TIMEOUT)
-            // Requests are repeated by `Patient`, on the clock of the server.
-            .with_retry(RetryConfig { max_retries: 0, ..RetryConfig::default() });
-        let s3 = builder
-            .build()
-            .map_err(|error| SeamError::NotDone(format!("cannot use {url}: {error}; see the variables AWS_*")))?;
+        let store = client(&name, url, settings, clock)?;
         // A scheme of its own: other readers of the process may know the bucket under other credentials.
         let registered = ObjectStoreUrl::parse(format!("history+s3://{name}"))
             .map_err(|error| SeamError::NotDone(format!("cannot use {url}: {error}")))?;
-        let store = Patient::new(s3, name.clone(), endpoint, clock);
         Ok(Bucket { store: Arc::new(store), name, prefix, url: registered, claimed: Arc::default() })
     }
 
@@ -256,6 +225,45 @@ impl Bucket {
     }
 }
 
+/// A client of the bucket of this name, which `url` names for people. Asks nobody yet.
+///
+/// # Errors
+/// `NotDone`: a setting is not understood.
+pub(super) fn client(name: &str, url: &str, settings: &BucketSettings, clock: Arc<dyn Clock>) -> SeamResult<Patient> {
+    let mut builder = AmazonS3Builder::from_env().with_bucket_name(name);
+    if let Some(endpoint) = &settings.endpoint {
+        builder = builder.with_endpoint(endpoint);
+    }
+    if let Some(region) = &settings.region {
+        builder = builder.with_region(region);
+    }
+    if let Some(keys) = &settings.keys {
+        builder = builder.with_access_key_id(&keys.id).with_secret_access_key(&keys.secret);
+    }
+    let endpoint = builder.get_config_value(&AmazonS3ConfigKey::Endpoint);
+    if let Some(endpoint) = &endpoint {
+        let is_url = endpoint.starts_with("https://") || endpoint.starts_with("http://");
+        if !is_url || endpoint.contains('@') {
+            return Err(SeamError::NotDone(format!(
+                "the endpoint for {url} is not an address such as https://host:9000, without a user: correct \
+                 --s3-endpoint or AWS_ENDPOINT_URL"
+            )));
+        }
+        // Who writes http means it; keys are not sent, requests are signed with them.
+        builder = builder.with_allow_http(endpoint.starts_with("http://"));
+    }
+    let option = |key| AmazonS3ConfigKey::Client(key);
+    let builder = builder
+        .with_config(option(ClientConfigKey::ConnectTimeout), CONNECT_TIMEOUT)
+        .with_config(option(ClientConfigKey::Timeout), REQUEST_TIMEOUT)
+        // Requests are repeated by `Patient`, on the clock of the server.
+        .with_retry(RetryConfig { max_retries: 0, ..RetryConfig::default() });
+    let s3 = builder
+        .build()
+        .map_err(|error| SeamError::NotDone(format!("cannot use {url}: {error}; see the variables AWS_*")))?;
+    Ok(Patient::new(s3, name.to_string(), endpoint, clock))
+}
+
 /// An error of the store, whose text has said already where and why; certainly not done, as nothing names the object.
 pub(super) fn failed(what: &str, error: &Error) -> SeamError {
     let text = format!("{what}: {error}");
@@ -263,6 +271,14 @@ pub(super) fn failed(what: &str, error: &Error) -> SeamError {
         true => SeamError::Full(text),
         false => SeamError::NotDone(text),
     }
+}
+
+/// What names of buckets are.
+pub(super) const NAMES: &str = "the name of a bucket has 3 to 63 small letters, digits, dots and hyphens";
+
+pub(super) fn is_name(name: &str) -> bool {
+    let fits = |letter: char| letter.is_ascii_lowercase() || letter.is_ascii_digit() || ".-".contains(letter);
+    (3..=63).contains(&name.len()) && name.chars().all(fits)
 }
 
 /// Bucket and prefix of `s3://bucket/prefix`.
@@ -273,9 +289,8 @@ fn parse(url: &str) -> SeamResult<(String, String)> {
     };
     let (name, prefix) = rest.split_once('/').unwrap_or((rest, ""));
     let prefix = prefix.trim_end_matches('/');
-    let of_name = |letter: char| letter.is_ascii_lowercase() || letter.is_ascii_digit() || ".-".contains(letter);
-    if !(3..=63).contains(&name.len()) || !name.chars().all(of_name) {
-        return refused("the name of a bucket has 3 to 63 small letters, digits, dots and hyphens");
+    if !is_name(name) {
+        return refused(NAMES);
     }
     let of_prefix = |letter: char| letter.is_ascii_alphanumeric() || "._-/".contains(letter);
     let odd_part = |part: &str| part.is_empty() || part == "." || part == "..";

@@ -3,22 +3,18 @@
 //! The crate wants a storage that can be serialized, for engines that send their scans elsewhere. Ours stays in this
 //! process, and so do its credentials: that is refused.
 
-use super::bucket::Bucket;
+use super::{bucket::Bucket, upload::Upload};
 use async_trait::async_trait;
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures::{StreamExt, stream::BoxStream};
 use iceberg::{
     Error, ErrorKind, Result,
     io::{FileMetadata, FileRead, FileWrite, InputFile, OutputFile, Storage, StorageConfig, StorageFactory},
 };
-use object_store::{ObjectStoreExt, multipart::PartId, path::Path};
+use object_store::{ObjectStoreExt, path::Path};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::{ops::Range, sync::Arc};
 use tidemark_engine::seam::SeamError;
-
-/// A file goes up in parts of this size, one at a time: as much is in memory, and the 10,000 parts of an upload are 80 GB.
-/// Smaller files, and most appends are, go up at once. S3's least is 5 MiB.
-const PART_BYTES: usize = 8 << 20;
 
 #[derive(Debug, Clone)]
 pub struct ObjectIo {
@@ -88,14 +84,7 @@ impl Storage for ObjectIo {
     }
 
     async fn writer(&self, path: &str) -> Result<Box<dyn FileWrite>> {
-        Ok(Box::new(Writer {
-            bucket: self.bucket.clone(),
-            path: self.path(path)?,
-            waiting: BytesMut::new(),
-            sent: 0,
-            upload: None,
-            closed: false,
-        }))
+        Ok(Box::new(Writer(Upload::new(self.bucket.store().clone(), self.path(path)?))))
     }
 
     async fn delete(&self, path: &str) -> Result<()> {
@@ -137,77 +126,15 @@ impl FileRead for Reader {
 }
 
 /// A file that is being written: there when it is closed, and not before.
-struct Writer {
-    bucket: Bucket,
-    path: Path,
-    waiting: BytesMut,
-    /// Bytes in parts.
-    sent: u64,
-    upload: Option<(String, Vec<PartId>)>,
-    closed: bool,
-}
-
-impl Writer {
-    async fn send(&mut self, part: Bytes) -> object_store::Result<()> {
-        let store = self.bucket.store().clone();
-        if self.upload.is_none() {
-            self.upload = Some((store.begin_parts(&self.path).await?, Vec::new()));
-        }
-        if let Some((upload, parts)) = &mut self.upload {
-            self.sent += part.len() as u64;
-            let id = store.put_part(&self.path, upload, parts.len(), part).await?;
-            parts.push(id);
-        }
-        Ok(())
-    }
-}
+struct Writer(Upload);
 
 #[async_trait]
 impl FileWrite for Writer {
     async fn write(&mut self, bytes: Bytes) -> Result<()> {
-        if self.closed {
-            return Err(Error::new(ErrorKind::Unexpected, "a file that was closed is written to"));
-        }
-        self.waiting.extend_from_slice(&bytes);
-        while self.waiting.len() >= PART_BYTES {
-            let part = self.waiting.split_to(PART_BYTES).freeze();
-            self.send(part).await.map_err(failed)?;
-        }
-        Ok(())
+        self.0.write(&bytes).await.map_err(failed)
     }
 
     async fn close(&mut self) -> Result<()> {
-        if self.closed {
-            return Err(Error::new(ErrorKind::Unexpected, "a file is closed twice"));
-        }
-        let rest = self.waiting.split().freeze();
-        if self.upload.is_none() {
-            self.bucket.store().put(&self.path, rest.into()).await.map_err(failed)?;
-        } else {
-            if !rest.is_empty() {
-                self.send(rest).await.map_err(failed)?;
-            }
-            if let Some((upload, parts)) = &self.upload {
-                self.bucket.store().end_parts(&self.path, upload, parts, self.sent).await.map_err(failed)?;
-            }
-        }
-        self.closed = true;
-        Ok(())
-    }
-}
-
-impl Drop for Writer {
-    /// Parts that are no file cost money until they are given up.
-    fn drop(&mut self) {
-        if let Some((upload, _)) = self.upload.take().filter(|_| !self.closed) {
-            let (store, path) = (self.bucket.store().clone(), self.path.clone());
-            let clock = store.clock().clone();
-            let abort = async move {
-                if let Err(error) = store.abort_parts(&path, &upload).await {
-                    tracing::warn!(object = %path, %error, "could not give up an upload in parts");
-                }
-            };
-            clock.spawn("abort-upload", Box::pin(abort));
-        }
+        self.0.close().await.map_err(failed)
     }
 }

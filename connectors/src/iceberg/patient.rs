@@ -106,14 +106,31 @@ impl Patient {
         self.patiently(path, || self.s3.put_part(path, upload, number, bytes.clone().into())).await
     }
 
+    /// What is at a path, before something takes its place.
+    pub async fn before(&self, path: &Path) -> Before {
+        match self.head(path).await {
+            Ok(found) => Before::Object(Box::new(found)),
+            Err(Error::NotFound { .. }) => Before::Nothing,
+            // Who may only write is not told what is there.
+            Err(_) => Before::Unknown,
+        }
+    }
+
     /// Makes the parts, of so many bytes in all, an object.
-    pub async fn end_parts(&self, path: &Path, upload: &String, parts: &[PartId], bytes: u64) -> Result<()> {
+    pub async fn end_parts(
+        &self,
+        path: &Path,
+        upload: &String,
+        parts: &[PartId],
+        bytes: u64,
+        before: &Before,
+    ) -> Result<()> {
         let ended = self.patiently(path, || self.s3.complete_multipart(path, upload, parts.to_vec())).await;
         match ended {
             Ok(_) => Ok(()),
             // The upload is not known any more where an earlier try has ended it and its answer was lost.
             Err(error @ Error::NotFound { .. }) => match self.head(path).await {
-                Ok(found) if found.size == bytes => Ok(()),
+                Ok(found) if found.size == bytes && before.is_not(&found) => Ok(()),
                 _ => Err(error),
             },
             Err(error) => Err(error),
@@ -186,6 +203,26 @@ impl ObjectStore for Patient {
 
     async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
         self.patiently(from, || self.s3.copy_opts(from, to, options.clone())).await
+    }
+}
+
+/// What an object takes the place of.
+#[derive(Debug)]
+pub enum Before {
+    /// Of a name that nobody else uses, that is so too.
+    Nothing,
+    Object(Box<ObjectMeta>),
+    Unknown,
+}
+
+impl Before {
+    /// Whether what was found has certainly taken its place.
+    fn is_not(&self, found: &ObjectMeta) -> bool {
+        match self {
+            Before::Nothing => true,
+            Before::Object(before) => (&before.e_tag, before.last_modified) != (&found.e_tag, found.last_modified),
+            Before::Unknown => false,
+        }
     }
 }
 

@@ -324,7 +324,7 @@ async fn commit_next(
     Ok(())
 }
 
-fn random_snapshot_id(store: &IcebergHistory) -> i64 {
+pub fn random_snapshot_id(store: &IcebergHistory) -> i64 {
     (store.clock.random() >> 1) as i64
 }
 

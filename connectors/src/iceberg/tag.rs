@@ -8,6 +8,12 @@ use tidemark_engine::seam::{CommitTag, Positions, SeamError, SeamResult};
 
 /// The feature view that a table belongs to.
 pub const VIEW: &str = "tidemark.view";
+/// The training set that a table belongs to.
+pub const TRAINING_SET: &str = "tidemark.training-set";
+/// Which computation of the training set its rows are of.
+pub const COMPUTATION: &str = "tidemark.computation";
+/// The columns of a training set's table, as they were declared.
+pub const COLUMNS: &str = "tidemark.columns";
 /// The data directory that a table belongs to, in a catalog that several may share.
 pub const DIRECTORY: &str = "tidemark.directory";
 /// The frontier for people, ISO 8601.
@@ -49,9 +55,14 @@ pub fn from_properties(table: &str, properties: &HashMap<String, String>) -> Sea
     }))
 }
 
-/// The view that a table with these properties belongs to.
+/// The view or training set that a table with these properties belongs to.
 pub fn owner(properties: &HashMap<String, String>) -> Option<ObjectId> {
-    properties.get(VIEW)?.parse().ok().map(ObjectId)
+    properties.get(VIEW).or_else(|| properties.get(TRAINING_SET))?.parse().ok().map(ObjectId)
+}
+
+/// Whether its rows can be written again: they are in the log of a training set.
+pub fn is_of_training_set(properties: &HashMap<String, String>) -> bool {
+    properties.contains_key(TRAINING_SET) && !properties.contains_key(VIEW)
 }
 
 fn text<'a>(table: &str, properties: &'a HashMap<String, String>, name: &str) -> SeamResult<&'a str> {

@@ -21,6 +21,7 @@ mod history_rest;
 mod history_schemas;
 #[path = "../../../tests/http_proxy/mod.rs"]
 mod http_proxy;
+mod kept_tables;
 #[path = "../../../tests/redis_server/mod.rs"]
 mod redis_server;
 mod redis_serving;

@@ -187,8 +187,10 @@ impl Engine {
     /// Removes what a crash between the catalog's commit and the clean-up of a drop has left.
     /// `claimed`: the families that have a view.
     async fn forget_orphans(&self, snapshot: &Snapshot, claimed: &BTreeSet<ObjectId>) -> SeamResult<()> {
-        let views = snapshot.objects().filter(|object| object.feature_view().is_some()).map(|object| object.id);
-        self.seams.history.retain(&views.collect()).await?;
+        let has_table =
+            |object: &Object| object.feature_view().is_some() || object.training_set().is_some_and(|set| set.has_table);
+        let owners = snapshot.objects().filter(|object| has_table(object)).map(|object| object.id);
+        self.seams.history.retain(&owners.collect()).await?;
         let logs: BTreeSet<ObjectId> = snapshot.logs().map(|object| object.id).collect();
         let mut after: Option<Vec<u8>> = None;
         loop {

@@ -1,11 +1,14 @@
-//! The history store: one table of steps per feature view, readable by any engine.
+//! The history store: one table of steps per feature view, readable by any engine; and tables beside them that are replaced as a whole.
 
 use super::{Positions, SeamResult};
 use arrow::{datatypes::SchemaRef, record_batch::RecordBatch};
 use async_trait::async_trait;
-use datafusion::catalog::TableProvider;
+use datafusion::{catalog::TableProvider, physical_plan::SendableRecordBatchStream};
 use serde::{Deserialize, Serialize};
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 use tidemark_catalog::ObjectId;
 
 /// What a history table looks like.
@@ -27,6 +30,22 @@ pub struct HistoryTable {
     pub comments: Vec<String>,
     /// For a table that is created; one that is there keeps what it has.
     pub partition: HistoryPartition,
+}
+
+/// A table that is replaced as a whole: the rows of a training set, for other engines.
+#[derive(Debug, Clone)]
+pub struct KeptTable {
+    /// The training set.
+    pub id: ObjectId,
+    /// As of a [`HistoryTable`].
+    pub name: String,
+    pub schema: SchemaRef,
+    /// One comment per column, or empty text; of a table that is made.
+    pub comments: Vec<String>,
+    /// Which computation its rows are of.
+    pub computation: ObjectId,
+    /// Set as table properties in the very commit that replaces the rows, and repeated in its snapshot's summary.
+    pub properties: BTreeMap<String, String>,
 }
 
 /// By what of its time a step finds its file.
@@ -132,9 +151,9 @@ pub trait HistoryStore: Send + Sync {
     /// Removes the table and its files. Removing a table that is not there is no error.
     async fn drop(&self, name: &str) -> SeamResult<()>;
 
-    /// Removes the tables of views that are not among these, which a crash in the middle of a drop has left. Tables of no
-    /// view at all stay.
-    async fn retain(&self, views: &BTreeSet<ObjectId>) -> SeamResult<()>;
+    /// Removes the tables of views and training sets that are not among these, which a crash in the middle of a drop has left.
+    /// Tables of neither stay.
+    async fn retain(&self, owners: &BTreeSet<ObjectId>) -> SeamResult<()>;
 
     async fn rename(&self, from: &str, to: &str) -> SeamResult<()>;
 
@@ -149,6 +168,29 @@ pub trait HistoryStore: Send + Sync {
     /// A scan of the table as of its newest commit. The provider prunes by comparisons on the time column and on key
     /// columns (reported as inexact filters).
     async fn provider(&self, table: &HistoryTable) -> SeamResult<Arc<dyn TableProvider>>;
+
+    /// The newest snapshot of a table; `None`: it has none yet, or the store has no such thing.
+    async fn snapshot_id(&self, _name: &str) -> SeamResult<Option<i64>> {
+        Ok(None)
+    }
+
+    /// Whether the table is there under its name, with these columns and the rows of this computation. One of the same training set
+    /// under another name gets its name first. A store that keeps no such tables has nothing to do.
+    async fn is_kept(&self, _table: &KeptTable) -> SeamResult<bool> {
+        Ok(true)
+    }
+
+    /// Makes these the rows of the table, in one commit with its properties; a reader sees those before or these. It is created where it is
+    /// not there, and made anew where its columns are others. After an error its rows are those before, and after
+    /// `Unknown` perhaps these: `is_kept` tells. Safe to stop anywhere.
+    async fn keep(&self, _table: &KeptTable, _rows: SendableRecordBatchStream) -> SeamResult<()> {
+        Ok(())
+    }
+
+    /// Removes the table of this name, if it is this training set's.
+    async fn forget(&self, _id: ObjectId, _name: &str) -> SeamResult<()> {
+        Ok(())
+    }
 
     /// What the table is like, for rewrites of this effort and an end of snapshots that were succeeded before that time.
     /// A store without files has nothing to tell.

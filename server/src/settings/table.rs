@@ -85,10 +85,10 @@ pub static SETTINGS: &[Setting] = settings! {
         "Where the Iceberg tables of the history are, instead of in the data directory: another directory, or s3://bucket/prefix, which takes credentials from the environment that every S3 client reads (AWS_ACCESS_KEY_ID and so on)",
         "none: DATA/warehouse, so that one directory has everything; it is chosen at the first start and stays, because Iceberg's metadata has absolute paths";
     "s3-endpoint" s3_endpoint = "none", "URL", |text| value::optional(text, value::text),
-        "The server of the bucket of --warehouse, such as http://127.0.0.1:9000, where it is not Amazon's",
+        "The server of the bucket of --warehouse, and of the objects that COPY names, such as http://127.0.0.1:9000, where it is not Amazon's",
         "none: AWS_ENDPOINT_URL, or Amazon S3; buckets are a part of the path unless AWS_VIRTUAL_HOSTED_STYLE_REQUEST is true";
     "s3-region" s3_region = "none", "REGION", |text| value::optional(text, value::text),
-        "The region of the bucket of --warehouse",
+        "The region of the bucket of --warehouse, and of those that COPY names",
         "none: AWS_REGION or AWS_DEFAULT_REGION, or us-east-1, which is what other servers than Amazon's take";
     "history-catalog" history_catalog = "none", "URL", |text| value::optional(text, value::text),
         "An Iceberg REST catalog for the tables of the history: rest+http://host:port/path or rest+https://…, with ?warehouse= its name for a warehouse, &prefix= before the names of its namespaces, which are those of schemas, &oauth2= where tokens are given out (the catalog's own /v1/oauth/tokens), &scope= (catalog)",

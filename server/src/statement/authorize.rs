@@ -89,13 +89,23 @@ pub fn authorize(session: &Session, snapshot: &Snapshot, statement: &Statement) 
             .filter_map(|name| snapshot.get(name))
             .try_for_each(|object| rights.check(Privileges::TRUNCATE, object)),
         Statement::CopyFrom { table, file, .. } => {
-            if file.is_some() {
-                rights.check_member(role::READ_SERVER_FILES, "read a file of the server")?;
+            if let Some(name) = file {
+                let what = match is_url(name) {
+                    true => "read an object with the server's keys",
+                    false => "read a file of the server",
+                };
+                rights.check_member(role::READ_SERVER_FILES, what)?;
             }
             snapshot.get(table).map_or(Ok(()), |object| rights.check(Privileges::INSERT, object))
         }
         Statement::CopyTo { target, .. } => match target {
-            CopyTarget::File(_) => rights.check_member(role::WRITE_SERVER_FILES, "write a file of the server"),
+            CopyTarget::File(name) => {
+                let what = match is_url(name) {
+                    true => "write an object with the server's keys",
+                    false => "write a file of the server",
+                };
+                rights.check_member(role::WRITE_SERVER_FILES, what)
+            }
             CopyTarget::Stdout => Ok(()),
         },
         Statement::CreateRelation(create) => {
@@ -143,6 +153,10 @@ pub fn authorize(session: &Session, snapshot: &Snapshot, statement: &Statement) 
         #[allow(unreachable_patterns)]
         _ => rights.check_superuser("run this statement"),
     }
+}
+
+fn is_url(name: &str) -> bool {
+    name.contains("://")
 }
 
 fn into(rights: &Rights, snapshot: &Snapshot, insert: &Insert) -> Result<(), PgError> {

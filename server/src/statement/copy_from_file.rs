@@ -1,4 +1,5 @@
-//! `COPY t FROM 'file'`: rows out of a file of the server, the backfill of a source from what others have kept.
+//! `COPY t FROM 'file'`: rows out of a file of the server or an object of a bucket, the backfill of a source from what others have
+//! kept.
 //!
 //! Text, CSV and binary are read as they are from a client. Parquet and Arrow have columns with names and types: they go by name,
 //! where nothing is lost, as in a table of such files; several files in the order of their names. Of any file only some batches are in
@@ -6,6 +7,7 @@
 
 use super::{
     copy_from::{BATCH_ROWS, Intake},
+    copy_source::{Local, Pieces},
     insert::{column_map, target},
 };
 use crate::{
@@ -18,12 +20,8 @@ use datafusion::{catalog::TableProvider, execution::SessionState, physical_plan:
 use futures::TryStreamExt;
 use std::{path::Path, sync::Arc};
 use tidemark_catalog::{Column, QualifiedName};
-use tidemark_connectors::files::{ArrowFiles, FilesError, FilesTable};
+use tidemark_connectors::files::{ArrowFiles, FilesTable};
 use tidemark_planner::statement::{CopyFormat, CopyOptions};
-use tokio::io::AsyncReadExt;
-
-/// Read at a time.
-const READ_BYTES: u64 = 256 * 1024;
 
 pub async fn execute(
     database: &Arc<Database>,
@@ -35,21 +33,14 @@ pub async fn execute(
     let snapshot = session.snapshot(database);
     let object = target(&snapshot, table)?.clone();
     let map = column_map(&object, columns)?;
-    let path = database.folder.join(file);
     let mut intake = Intake::new(database, session, object.clone(), map.clone(), "FILE");
     match options.format {
         CopyFormat::Text | CopyFormat::Csv | CopyFormat::Binary => {
             let zone = session.format.time_zone;
             let mut decoder = CopyDecoder::new(&table.name, options, object.schema(), &map, zone, BATCH_ROWS)?;
-            let unreadable = |error: std::io::Error| PgError::from(FilesError::unreadable(&path, &error));
-            let mut file = tokio::fs::File::open(&path).await.map_err(unreadable)?;
-            let mut bytes = vec![];
-            loop {
-                bytes.clear();
-                if (&mut file).take(READ_BYTES).read_to_end(&mut bytes).await.map_err(unreadable)? == 0 {
-                    break;
-                }
-                let batches = decoder.feed(&bytes).map_err(|e| intake.so_far(e.into()))?;
+            let mut pieces = Pieces::open(database, file).await?;
+            while let Some(piece) = pieces.piece().await? {
+                let batches = decoder.feed(&piece).map_err(|e| intake.so_far(e.into()))?;
                 let given = intake.given(batches)?;
                 intake.take(given).await?;
             }
@@ -63,8 +54,10 @@ pub async fn execute(
                 // What is missing in a row is said of the relation, as by INSERT.
                 .map(|at| Column { not_null: false, ..object.columns()[*at].clone() })
                 .collect();
-            let mut batches = scan(database, session, &path, wanted, options.format).await.map_err(uncastable)?;
-            while let Some(batch) = batches.try_next().await.map_err(|e| uncastable(intake.so_far(e.into())))? {
+            let local = Local::of(database, session, file).await?;
+            let refused = |error: PgError| local.named(uncastable(error));
+            let mut batches = scan(database, session, &local.path, wanted, options.format).await.map_err(refused)?;
+            while let Some(batch) = batches.try_next().await.map_err(|e| refused(intake.so_far(e.into())))? {
                 intake.take(vec![batch]).await?;
             }
         }

@@ -1,11 +1,8 @@
-//! `COPY { t | (query) } TO { STDOUT | 'file' }`: text, CSV, binary, Arrow; Parquet into a file of the server.
+//! `COPY { t | (query) } TO { STDOUT | 'file' | 's3://bucket/path' }`: text, CSV, binary, Arrow; Parquet not to the client.
 
-use super::{
-    copy_to_file::{self, Rows},
-    file_columns::FileColumns,
-    query,
-};
+use super::{copy_formats::Rows, copy_to_file, copy_to_object, file_columns::FileColumns, query};
 use crate::{
+    buckets,
     database::Database,
     pg::{CopyChunk, CopyLayout, Outcome, PgError},
     progress::{Doing, Running},
@@ -34,6 +31,10 @@ pub async fn execute(
     if let (CopyTarget::File(_), Some(_)) = (target, database.serving()) {
         return Err(refusal("0A000", "COPY TO a file"));
     }
+    let is_object = match target {
+        CopyTarget::File(name) => buckets::is_object(name)?,
+        CopyTarget::Stdout => false,
+    };
     // Before the query is planned: a copy of `tidemark.progress` has itself.
     let running = database.begin(session, doing(database, session, source, target));
     let (schema, batches) = rows(database, session, source).await?;
@@ -42,7 +43,10 @@ pub async fn execute(
         CopyTarget::Stdout => to_client(session, schema, batches, options, running),
         CopyTarget::File(name) => {
             let rows = Rows { schema, batches };
-            let rows = copy_to_file::write(database, session, rows, options, name, &running).await?;
+            let rows = match is_object {
+                true => copy_to_object::write(database, session, rows, options, name, &running).await?,
+                false => copy_to_file::write(database, session, rows, options, name, &running).await?,
+            };
             Ok(Outcome::Done { tag: format!("COPY {rows}").into() })
         }
     }
@@ -98,8 +102,9 @@ fn to_client(
         return arrow_to_client(&schema, batches, running);
     }
     if options.format == CopyFormat::Parquet {
-        return Err(PgError::error("0A000", "COPY TO STDOUT cannot send Parquet")
-            .hint("COPY … TO 'file.parquet' (FORMAT parquet) writes it on the server"));
+        return Err(PgError::error("0A000", "COPY TO STDOUT cannot send Parquet").hint(
+            "COPY … TO 'file.parquet' or 's3://bucket/file.parquet' (FORMAT parquet) writes it from the server",
+        ));
     }
     let mut encoder = CopyEncoder::new(&schema, options, &session.format)?;
     let layout = CopyLayout { binary: encoder.is_binary(), columns: encoder.column_count() as i16 };

@@ -2,6 +2,7 @@
 
 use crate::{
     database::{Database, find},
+    lake,
     pg::{Outcome, PgError},
     session::Session,
 };
@@ -104,7 +105,10 @@ pub async fn remove(database: &Database, doomed: &[&Object]) -> Result<(), PgErr
                 owner.feeds.stop(object.id).await;
                 owner.engine.drop_source(object.id).await?;
             }
-            Body::TrainingSet(set) => owner.engine.drop_source(set.rows).await?,
+            Body::TrainingSet(set) => {
+                lake::forget(database, object).await;
+                owner.engine.drop_source(set.rows).await?;
+            }
             Body::View(_) | Body::Aggregate(_) => {}
         }
     }

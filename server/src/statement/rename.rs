@@ -3,6 +3,7 @@
 
 use crate::{
     database::{Database, find},
+    lake,
     pg::{Outcome, PgError},
     session::Session,
 };
@@ -57,7 +58,7 @@ pub async fn execute(
         database.owner()?.engine.rename_view(object.id, &renamed.history_name()).await?;
     }
     let shown = renamed.shown_name();
-    if let Err(error) = database.commit(&mut catalog, session, &[Change::Put(renamed)]).await {
+    if let Err(error) = database.commit(&mut catalog, session, &[Change::Put(renamed.clone())]).await {
         if kind == ObjectKind::FeatureView {
             database.owner()?.engine.rename_view(object.id, &object.history_name()).await?;
         }
@@ -66,6 +67,10 @@ pub async fn execute(
     let log = object.training_set().map_or(object.id, |set| set.rows);
     if let Some(source) = database.owner()?.engine.source(log) {
         *source.name.write() = shown;
+    }
+    drop(catalog);
+    if renamed.training_set().is_some() {
+        lake::settle(database, session, &renamed).await;
     }
     Ok(Outcome::Done { tag: tag.into() })
 }

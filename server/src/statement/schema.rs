@@ -3,6 +3,7 @@
 use super::{done, drop, grant::no_schema, rename::write_name, role, set_owner::check_can_become};
 use crate::{
     database::Database,
+    lake,
     pg::{Outcome, PgError},
     session::Session,
 };
@@ -230,6 +231,10 @@ pub async fn rename(database: &Arc<Database>, session: &mut Session, name: &str,
         if let Some(source) = owner.engine.source(log) {
             *source.name.write() = object.shown_name();
         }
+    }
+    std::mem::drop(catalog);
+    for object in moved.iter().filter(|object| object.training_set().is_some()) {
+        lake::settle(database, session, object).await;
     }
     done("ALTER SCHEMA")
 }

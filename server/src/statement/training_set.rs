@@ -6,7 +6,7 @@
 //!   rows go into a log of their own    ──▶    the set points to that log; the one before goes
 //! ```
 //!
-//! So whoever reads a set sees the rows of one computation, whole.
+//! So whoever reads a set sees the rows of one computation, whole. Then its table in the warehouse gets them too (`lake.rs`).
 
 mod basis;
 mod compute;
@@ -18,6 +18,7 @@ use super::{
 };
 use crate::{
     database::{Database, find},
+    lake,
     pg::{Outcome, PgError},
     progress::Doing,
     session::Session,
@@ -40,7 +41,7 @@ pub async fn create(
     if let Some(existing) = named(database, session, &create.name, None)? {
         return exists(session, &existing, create.if_not_exists, TAG);
     }
-    let complete = complete(create)?;
+    let (complete, has_table) = (complete(create)?, has_table(create)?);
     let running = database.begin(session, Doing::new(TAG, name, Some("rows")));
     let progress = &running.progress;
     let wanted =
@@ -64,6 +65,7 @@ pub async fn create(
         complete,
         rows: computed.rows.id,
         record: computed.record,
+        has_table,
     };
     let object = Object {
         id: catalog.allocate_id().await?,
@@ -73,8 +75,10 @@ pub async fn create(
         place,
         body: Body::TrainingSet(set),
     };
-    database.create(&mut catalog, session, object).await?;
+    database.create(&mut catalog, session, object.clone()).await?;
     computed.rows.keep();
+    drop(catalog);
+    lake::settle(database, session, &object).await;
     Ok(Outcome::Done { tag: tag.into() })
 }
 
@@ -123,19 +127,21 @@ pub async fn refresh(
     if let Body::TrainingSet(set) = &mut changed.body {
         (set.columns, set.rows, set.record) = (columns, computed.rows.id, computed.record);
     }
-    database.commit_for_good(&mut catalog, session, &[Change::Put(changed)]).await?;
+    database.commit_for_good(&mut catalog, session, &[Change::Put(changed.clone())]).await?;
     computed.rows.keep();
     if let Err(error) = owner.engine.drop_source(set.rows).await {
         tracing::warn!(set = name, %error, "rows of a training set that were replaced are left behind");
     }
+    drop(catalog);
+    lake::settle(database, session, &changed).await;
     done("REFRESH TRAINING SET")
 }
 
 fn complete(create: &CreateTrainingSet) -> Result<Complete, PgError> {
     let name = &create.name;
-    if let Some(option) = create.options.keys().find(|option| *option != "complete") {
+    if let Some(option) = create.options.keys().find(|option| !["complete", "iceberg"].contains(&option.as_str())) {
         return Err(PgError::error("22023", format!("training set \"{name}\" has no option \"{option}\""))
-            .hint("the only option is complete: 'final' or 'state'"));
+            .hint("options are complete: 'final' or 'state', and iceberg: true or false"));
     }
     match create.options.get("complete").map(String::as_str) {
         None | Some("final") => Ok(Complete::Final),
@@ -145,6 +151,19 @@ fn complete(create: &CreateTrainingSet) -> Result<Complete, PgError> {
             format!("option \"complete\" of training set \"{name}\" is 'final' or 'state', not '{other}'"),
         )
         .hint("'final' refuses labels at or above a frontier, 'state' gives them what is known now")),
+    }
+}
+
+/// Whether the warehouse is to have its rows too.
+fn has_table(create: &CreateTrainingSet) -> Result<bool, PgError> {
+    match create.options.get("iceberg").map(|said| said.to_lowercase()).as_deref() {
+        None | Some("true" | "on") => Ok(true),
+        Some("false" | "off") => Ok(false),
+        Some(other) => Err(PgError::error(
+            "22023",
+            format!("option \"iceberg\" of training set \"{}\" is true or false, not '{other}'", create.name),
+        )
+        .hint("true, the default, keeps the rows in an Iceberg table of the warehouse too, for other engines")),
     }
 }
 

@@ -17,6 +17,8 @@ pub struct Basis {
     pub frontiers: BTreeMap<ObjectId, i64>,
     /// Of sources and tables whose rows are read: the first offset, and that behind the last.
     pub logs: BTreeMap<ObjectId, (u64, u64)>,
+    /// Of feature views, the newest snapshot of their history.
+    pub snapshots: BTreeMap<ObjectId, i64>,
 }
 
 /// The tables that a plan scans, also in its subqueries.
@@ -65,6 +67,11 @@ impl Basis {
                     let of_source = || engine.source(*id).map(|source| source.frontier_us());
                     let frontier = engine.view(*id).map(|view| view.state.frontier_us()).or_else(of_source);
                     basis.frontiers.extend(frontier.map(|frontier_us| (*id, frontier_us)));
+                    if let Some(view) = engine.view(*id).filter(|_| !basis.snapshots.contains_key(id)) {
+                        let name = view.history.read().name.clone();
+                        let snapshot_id = engine.seams.history.snapshot_id(&name).await?;
+                        basis.snapshots.extend(snapshot_id.map(|snapshot_id| (*id, snapshot_id)));
+                    }
                 }
                 _ => {}
             }
@@ -176,6 +183,7 @@ impl Basis {
             frontier_us: self.frontiers.get(&object.id).copied(),
             log: self.logs.get(&object.id).copied(),
             defaults: defaults(object),
+            history_snapshot: self.snapshots.get(&object.id).copied(),
         }
     }
 }
