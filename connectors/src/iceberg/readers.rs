@@ -117,7 +117,7 @@ mod tests {
     fn file(name: &str) -> Arc<StepFile> {
         let bounds = Arc::new(Statistics::new_unknown(&arrow::datatypes::Schema::empty()));
         let path = Path::from(format!("a/b/{name}"));
-        Arc::new(StepFile { path, bytes: 1, partition: None, sorted: true, bounds, deleted: None })
+        Arc::new(StepFile { path, bytes: 1, partition: None, spec: 0, sorted: true, bounds, deleted: None })
     }
 
     #[test]
