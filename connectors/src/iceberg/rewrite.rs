@@ -58,7 +58,8 @@ struct Bin {
 }
 
 pub async fn compact(store: &IcebergHistory, history: &HistoryTable, effort: &Effort) -> SeamResult<Rewritten> {
-    let _maintaining = store.maintaining.lock().await;
+    let locks = store.locks.of(history.view);
+    let _maintaining = locks.maintaining.lock().await;
     let mut done = Rewritten::default();
     let mut made: HashSet<String> = HashSet::new();
     let mut found: Option<HashSet<String>> = None;
@@ -197,7 +198,8 @@ async fn replace(
     let files: Vec<String> = added.iter().map(|file| file.file_path().to_string()).collect();
     store.place.settle(base.metadata().location(), &files, id).await?;
 
-    let _committing = store.committing.write().await;
+    let locks = store.locks.of(history.view);
+    let _committing = locks.committing.write().await;
     let replaced: HashSet<String> =
         bins.iter().flat_map(|bin| &bin.files).map(|live| live.file.file_path().to_string()).collect();
     let spec = base.metadata().default_partition_spec_id();
