@@ -8,6 +8,7 @@ use super::{
     regclass::Reg,
     row_function::{Args, RowFunction},
     row_lists,
+    tableoid::FROZEN,
 };
 use crate::{outbox::Outbox, pg::Bell, rights::Actor, session::search_path, wire::types::type_name};
 use arrow::datatypes::{DataType, Field, TimeUnit};
@@ -464,6 +465,14 @@ fn constants() -> Vec<Arc<ScalarUDF>> {
             let (Some(pattern), Some(escape)) = (args.text(0), args.text(1)) else { return text(None) };
             text(like_escape(pattern, escape))
         })
+        .udf(),
+        RowFunction::new(FROZEN, DataType::Int64, |_| int8(2)).shown_as("xid").udf(),
+        // Nobody waits for another's lock.
+        RowFunction::new(
+            "pg_blocking_pids",
+            DataType::List(Arc::new(Field::new_list_field(DataType::Int32, true))),
+            |_| Ok(ScalarValue::List(ScalarValue::new_list_nullable(&[], &DataType::Int32))),
+        )
         .udf(),
         RowFunction::new("pg_relation_is_updatable", DataType::Int32, |_| Ok(ScalarValue::Int32(Some(0)))).udf(),
     ];

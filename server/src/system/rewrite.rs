@@ -19,7 +19,7 @@
 //! pg_listening_channels()              the same, in FROM in a subquery
 //! i.indkey[0]                          i.indkey[(0) + 1]: PostgreSQL's vectors begin at 0
 //! 'pg_…' = ANY (ARRAY(WITH RECURSIVE … pg_auth_members …))    false: no role is predefined
-//! c.tableoid                           the OID of that catalog table
+//! c.tableoid, c.xmin                   the OID of that catalog table, and 2
 //! FROM t CROSS JOIN UNNEST(a) AS k     a SELECT that unnests (`lateral.rs`)
 //! ```
 
@@ -184,7 +184,7 @@ fn bracketed(inner: DataType) -> DataType {
     DataType::Array(ArrayElemTypeDef::SquareBracket(Box::new(inner), None))
 }
 
-fn call(name: &str, args: Vec<Expr>, clauses: Vec<FunctionArgumentClause>) -> Expr {
+pub fn call(name: &str, args: Vec<Expr>, clauses: Vec<FunctionArgumentClause>) -> Expr {
     Expr::Function(Function {
         name: ObjectName::from(vec![Ident::new(name)]),
         uses_odbc_syntax: false,
@@ -245,7 +245,7 @@ fn shown_columns(select: &mut Select) {
             *expr = call(reg.functions().1, vec![take(inner)], vec![]);
         }
         if let SelectItem::UnnamedExpr(expr) = item
-            && column(expr).is_none_or(|ident| is_value_word(ident) || tableoid::is_tableoid(ident))
+            && column(expr).is_none_or(|ident| is_value_word(ident) || tableoid::is_hidden(ident))
         {
             *item = SelectItem::ExprWithAlias { expr: take(expr), alias: Ident::with_quote('"', name) };
         }
