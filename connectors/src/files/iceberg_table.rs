@@ -379,7 +379,8 @@ impl TableProvider for IcebergTable {
         let deleted = deleted.of(&files).await.map_err(failed)?;
         let names = loaded.names().map_err(failed)?;
         let store = state.runtime_env().object_store(ObjectStoreUrl::local_filesystem())?;
-        let table = iceberg_scan::Wanted { columns: &self.columns, schema: &self.schema, ids: &ids, names: &names, store };
+        let table =
+            iceberg_scan::Wanted { columns: &self.columns, schema: &self.schema, ids: &ids, names: &names, store };
         let projection = projection.cloned().unwrap_or_else(|| (0..self.columns.len()).collect());
         let partitions = state.config().target_partitions();
         let groups = table.groups(&files, &deleted).await.map_err(failed)?;

@@ -237,7 +237,8 @@ impl RestCatalog {
             },
         ];
         if updates.iter().any(|update| matches!(update, TableUpdate::RemoveSnapshots { .. })) {
-            let known = serde_json::to_value(metadata).map_err(|error| SeamError::NotDone(format!("{what}: {error}")))?;
+            let known =
+                serde_json::to_value(metadata).map_err(|error| SeamError::NotDone(format!("{what}: {error}")))?;
             let known = held::references(&known);
             let now = self.http.get(&what, &self.path(name), "").await?;
             if now.as_ref().and_then(|loaded| loaded.get("metadata")).map(held::references).as_ref() != Some(&known) {

@@ -135,7 +135,8 @@ async fn a_tag_that_is_set_while_snapshots_are_being_forgotten_keeps_its_snapsho
     let (reads, elsewhere) = (AtomicUsize::new(0), address.clone());
     proxy.set(move |_, line| {
         if line.starts_with("GET") && reads.fetch_add(1, Ordering::Relaxed) == 1 {
-            let update = json!({ "action": "set-snapshot-ref", "ref-name": "audit", "type": "tag", "snapshot-id": first });
+            let update =
+                json!({ "action": "set-snapshot-ref", "ref-name": "audit", "type": "tag", "snapshot-id": first });
             let body = json!({ "requirements": [], "updates": [update] }).to_string();
             let set = request("POST", elsewhere.clone(), body);
             let done = tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(set));

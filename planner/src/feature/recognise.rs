@@ -60,10 +60,7 @@ pub fn bound_definition(object: &Object, snapshot: &Snapshot) -> PlanResult<Logi
     })
 }
 
-fn with_definition<T>(
-    object: &Object,
-    then: impl FnOnce(&FeatureView, &ast::Query) -> PlanResult<T>,
-) -> PlanResult<T> {
+fn with_definition<T>(object: &Object, then: impl FnOnce(&FeatureView, &ast::Query) -> PlanResult<T>) -> PlanResult<T> {
     let internal = |what: &str| {
         PlanError::new(sqlstate::INTERNAL, format!("feature view \"{}\" cannot be planned again: {what}", object.name))
     };

@@ -221,7 +221,8 @@ fn check_readers(
         match meaning_of(database, session, &next, reader, now_us) {
             Ok(after) if before.as_ref().is_ok_and(|before| *before == after) => {}
             Ok(after) if before.as_ref().is_ok_and(|before| before.columns == after.columns) => {
-                let detail = "it would say something else: it joins by NATURAL, or finds a name in a subquery's own table then";
+                let detail =
+                    "it would say something else: it joins by NATURAL, or finds a name in a subquery's own table then";
                 return refused(detail.to_string());
             }
             Ok(_) => return refused("it would have other columns: it says * somewhere".to_string()),
