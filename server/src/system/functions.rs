@@ -7,7 +7,7 @@ use super::{
     privileges,
     regclass::Reg,
     row_function::{Args, RowFunction},
-    row_lists,
+    row_json, row_lists,
     tableoid::FROZEN,
 };
 use crate::{outbox::Outbox, pg::Bell, rights::Actor, session::search_path, wire::types::type_name};
@@ -150,6 +150,7 @@ pub fn functions(system: Current, session: SessionFacts) -> Vec<Arc<ScalarUDF>> 
     all.extend(privileges::functions(system, &session));
     all.extend(acl::functions(system));
     all.extend(row_lists::functions());
+    all.push(row_json::function());
     all
 }
 

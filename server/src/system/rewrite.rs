@@ -23,7 +23,9 @@
 //! FROM t CROSS JOIN UNNEST(a) AS k     a SELECT that unnests (`lateral.rs`)
 //! ```
 
-use super::{compared, from_functions, functions, introspection, lateral, regclass::Reg, row_lists, tableoid, vacancy};
+use super::{
+    compared, from_functions, functions, introspection, lateral, regclass::Reg, row_json, row_lists, tableoid, vacancy,
+};
 use crate::wire::types::{by_name, oid};
 use sqlparser::ast::{
     AccessExpr, Array, ArrayElemTypeDef, BinaryOperator, CastKind, DataType, Expr, Function, FunctionArg,
@@ -50,6 +52,7 @@ pub fn concerns(query: &Query) -> bool {
             let concerned = match expr {
                 Expr::Function(f) => {
                     qualifier_is_system(&f.name)
+                        || row_json::is_called(f)
                         || functions::NAMES.contains(&vacancy::last_part(&f.name))
                         || vacancy::last_part(&f.name) == CHANNELS
                         || matches!(f.args, FunctionArguments::Subquery(_))
@@ -279,6 +282,7 @@ impl VisitorMut for Rewriting {
     fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<()> {
         tableoid::resolve(select);
         lateral::write_out(select);
+        row_json::write_out(select);
         // Nothing inside is ever evaluated, so what the planner cannot read may go.
         if vacancy::reads_nothing(select) {
             let _ = VisitMut::visit(&mut select.projection, &mut Blanking);
