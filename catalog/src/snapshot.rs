@@ -27,6 +27,8 @@ pub struct Snapshot {
     secrets: Arc<BTreeMap<String, Arc<Secret>>>,
     /// Of the session that has this picture.
     temporary: Arc<BTreeSet<ObjectId>>,
+    /// Schemas that whoever has this picture may not use.
+    closed: Arc<BTreeSet<String>>,
 }
 
 /// What a schema has, by name.
@@ -58,6 +60,7 @@ impl Default for Snapshot {
             access: Arc::default(),
             secrets: Arc::default(),
             temporary: Arc::default(),
+            closed: Arc::default(),
         }
     }
 }
@@ -113,6 +116,16 @@ impl Snapshot {
     /// The same catalog, with names looked for along another path.
     pub fn on(&self, path: Arc<SearchPath>) -> Snapshot {
         Snapshot { path, ..self.clone() }
+    }
+
+    /// The same for somebody who may not use these schemas: what is in them can be named as before, and is not suggested.
+    pub fn without_use_of(&self, closed: BTreeSet<String>) -> Snapshot {
+        Snapshot { closed: Arc::new(closed), ..self.clone() }
+    }
+
+    /// The schemas that whoever has this picture may not use.
+    pub fn closed(&self) -> &BTreeSet<String> {
+        &self.closed
     }
 
     /// The same as this object's definition sees it: its names mean what they meant when it was made.

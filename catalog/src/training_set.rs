@@ -72,8 +72,16 @@ impl Record {
 
     /// The feature views that it reads, by name.
     pub fn views(&self) -> Vec<String> {
-        let views = self.reads.iter().filter(|read| read.kind == ObjectKind::FeatureView.to_string());
-        views.map(|read| read.name.clone()).collect()
+        self.feature_views().map(|read| read.name.clone()).collect()
+    }
+
+    /// Of these the ones of which it does not say what defaults their features had.
+    pub fn views_of_unknown_defaults(&self) -> Vec<&str> {
+        self.feature_views().filter(|read| read.defaults.is_none()).map(|read| read.name.as_str()).collect()
+    }
+
+    fn feature_views(&self) -> impl Iterator<Item = &Read> {
+        self.reads.iter().filter(|read| read.kind == ObjectKind::FeatureView.to_string())
     }
 }
 
@@ -89,9 +97,10 @@ pub struct Read {
     pub frontier_us: Option<i64>,
     /// Of a source or table: the offset of the first row in its log, and that behind the last.
     pub log: Option<(u64, u64)>,
-    /// Of a feature view: what an outer join shows of features where the entity has no row, by the feature's name.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub defaults: BTreeMap<String, String>,
+    /// Of a feature view: what an outer join shows of features where the entity has no row, by the feature's name. `None`: the
+    /// record is from before that was in it, or had none and is from before that was told apart.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub defaults: Option<BTreeMap<String, String>>,
     /// Of a feature view: the newest Iceberg snapshot of its history then. Steps below the frontier that were not committed yet are in
     /// a later one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -131,7 +140,7 @@ mod tests {
             definition: String::new(),
             frontier_us,
             log: None,
-            defaults: BTreeMap::new(),
+            defaults: None,
             history_snapshot: None,
         };
         let record = |frontiers: &[Option<i64>]| Record {
@@ -144,5 +153,19 @@ mod tests {
         };
         assert_eq!(record(&[None, Some(7), Some(5)]).frontier_us(), Some(5));
         assert_eq!(record(&[None]).frontier_us(), None);
+    }
+
+    #[test]
+    fn a_record_from_before_defaults_were_in_it_says_of_none_that_it_knows_them() {
+        let old = r#"{"id":16384,"name":"v","kind":"feature view","definition":"","frontier_us":null,"log":null}"#;
+        let old: Read = serde_json::from_str(old).expect("a record");
+        let new = Read { name: "w".into(), defaults: Some(BTreeMap::new()), ..old.clone() };
+        let again: Read = serde_json::from_str(&serde_json::to_string(&new).expect("JSON")).expect("a record");
+        assert_eq!(again, new);
+        let source = Read { kind: "source".into(), ..old.clone() };
+        let (time_zone, digest) = (String::new(), String::new());
+        let record = Record { at_us: 0, time_zone, rows: 0, digest, reads: vec![old, new, source], joins: vec![] };
+        assert_eq!(record.views(), ["v", "w"]);
+        assert_eq!(record.views_of_unknown_defaults(), ["v"]);
     }
 }

@@ -6,6 +6,7 @@
 
 mod arrow_files;
 mod deletes;
+mod floats;
 mod iceberg_scan;
 pub mod iceberg_table;
 
@@ -19,10 +20,10 @@ use arrow::{
 use async_trait::async_trait;
 use datafusion::{
     catalog::{Session, TableProvider},
-    common::{DFSchema, Statistics, config::TableParquetOptions, stats::Precision},
+    common::{DFSchema, Statistics, stats::Precision},
     datasource::{
         listing::PartitionedFile,
-        physical_plan::{FileGroup, FileScanConfigBuilder, ParquetSource},
+        physical_plan::{FileGroup, FileScanConfigBuilder},
         source::DataSourceExec,
     },
     error::{DataFusionError, Result as DfResult},
@@ -253,13 +254,11 @@ impl FilesTable {
         FilesTable { path, columns, schema }
     }
 
-    /// Whether a scan of these columns may leave out row groups and pages by their bounds: not where a filter, which the
-    /// optimizer may hand down later, can be over floats. Bounds leave out NaN, which SQL orders above every number.
-    fn can_prune(&self, projection: Option<&Vec<usize>>) -> bool {
-        let is_float = |at: usize| matches!(self.schema.field(at).data_type(), DataType::Float32 | DataType::Float64);
+    fn reads_floats(&self, projection: Option<&Vec<usize>>) -> bool {
+        let is_float = |at: usize| floats::is_float(self.schema.field(at).data_type());
         match projection {
-            Some(columns) => !columns.iter().any(|at| is_float(*at)),
-            None => !(0..self.schema.fields().len()).any(is_float),
+            Some(columns) => columns.iter().any(|at| is_float(*at)),
+            None => (0..self.schema.fields().len()).any(is_float),
         }
     }
 
@@ -308,14 +307,9 @@ impl TableProvider for FilesTable {
         limit: Option<usize>,
     ) -> DfResult<Arc<dyn ExecutionPlan>> {
         let files = self.files().await.map_err(|error| DataFusionError::External(Box::new(error)))?;
-        let mut source = ParquetSource::new(self.schema.clone());
-        if !self.can_prune(projection) {
-            let mut options = TableParquetOptions::default();
-            options.global.pruning = false;
-            options.global.enable_page_index = false;
-            options.global.bloom_filter_on_read = false;
-            source = source.with_table_parquet_options(options);
-        } else if let Some(filter) = conjunction(filters.iter().cloned()) {
+        let store = state.runtime_env().object_store(ObjectStoreUrl::local_filesystem())?;
+        let mut source = floats::source(self.schema.clone(), self.reads_floats(projection), store);
+        if let Some(filter) = conjunction(filters.iter().cloned()) {
             let schema = DFSchema::try_from(self.schema.clone())?;
             source = source.with_predicate(state.create_physical_expr(filter, &schema)?);
         }

@@ -18,6 +18,7 @@ mod deletes;
 mod disk;
 mod fold;
 mod kept;
+mod locks;
 mod manifest;
 mod object;
 mod object_io;
@@ -47,6 +48,7 @@ use iceberg::{
     spec::{FormatVersion, TableMetadataBuilder},
     table::Table,
 };
+use locks::Locks;
 use manifest::Manifests;
 pub use object::{BucketObject, ObjectReader, ObjectWriter};
 pub use place::Place;
@@ -66,7 +68,6 @@ use tidemark_engine::seam::{
     Clock, CommitTag, Effort, Expiry, Folded, HistoryStore, HistoryTable, KeptTable, Removed, Rewritten, SeamError,
     SeamResult, Survey,
 };
-use tokio::sync::{Mutex, RwLock};
 use uuid::Uuid;
 
 /// Old metadata files kept beside the current one, for readers that have just looked up its name.
@@ -86,11 +87,7 @@ pub struct IcebergHistory {
     /// Locations of tables with a commit under way, or of whose last commit nobody knows whether it happened or still will:
     /// its files may be named any moment, until a commit after it has happened.
     unsettled: Unsettled,
-    /// Held to read while steps are appended, and to write while a rewrite is committed or files are removed, so that
-    /// neither finds the table moved and has to begin again. Another process is met by the compare-and-set alone.
-    committing: RwLock<()>,
-    /// One table is maintained at a time: what a rewrite has not yet committed, no vacuum here may take for an orphan.
-    maintaining: Mutex<()>,
+    locks: Locks,
 }
 
 #[derive(Default)]
@@ -168,10 +165,9 @@ impl IcebergHistory {
             manifests: Manifests::default(),
             readers: Readers::default(),
             clock,
-            committing: RwLock::default(),
-            maintaining: Mutex::default(),
             files_written: None,
             unsettled: Unsettled::default(),
+            locks: Locks::default(),
         }
     }
 
@@ -345,7 +341,8 @@ impl HistoryStore for IcebergHistory {
     }
 
     async fn append(&self, table: &HistoryTable, steps: Vec<RecordBatch>, tag: &CommitTag) -> SeamResult<()> {
-        let _committing = self.committing.read().await;
+        let locks = self.locks.of(table.view);
+        let _committing = locks.committing.read().await;
         let base = self.load_own(table).await?;
         check_may_follow(&table.name, tag::from_properties(&table.name, base.metadata().properties())?, tag)?;
         let id = self.random_id();
@@ -374,7 +371,8 @@ impl HistoryStore for IcebergHistory {
     }
 
     async fn provider(&self, table: &HistoryTable) -> SeamResult<Arc<dyn TableProvider>> {
-        let _opening = self.readers.open().await;
+        let locks = self.locks.of(table.view);
+        let _opening = locks.opening.read().await;
         let current = self.load(&table.name).await?;
         let files = self.manifests.files(&self.place, &current, table).await?;
         let lease = self.readers.lease(current.metadata().location(), files);

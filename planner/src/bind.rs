@@ -292,8 +292,9 @@ impl<'a> Binder<'a> {
 
     fn missing_history(&self, name: &str) -> PlanError {
         let views = self.snapshot.objects().filter(|object| is_feature_view(object));
-        let others: Vec<String> =
-            views.map(|view| format!("{}.{}", history_of(view.schema_name()), view.name)).collect();
+        let placed = views.map(|view| (history_of(view.schema_name()), view));
+        let open = placed.filter(|(schema, _)| !self.snapshot.closed().contains(schema.as_str()));
+        let others: Vec<String> = open.map(|(schema, view)| format!("{schema}.{}", view.name)).collect();
         missing("relation", name, others.iter().map(String::as_str))
     }
 

@@ -191,7 +191,7 @@ mod written;
 pub use aggregate::{Aggregate, FREQUENT_MAX, ITEMS_MAX, Parameter, Takes, VECTOR_MAX};
 pub use pane::Pane;
 pub(crate) use recognise::stored_type;
-pub use recognise::{plan_definition, plan_feature_view};
+pub use recognise::{bound_definition, plan_definition, plan_feature_view};
 pub use rewrite::{clock_function, is_now, rename_slots, slot_column};
 pub use written::{DEFAULT_OPTION, check_maintenance, check_online};
 

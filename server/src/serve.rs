@@ -20,6 +20,7 @@ use arrow::datatypes::SchemaRef;
 use datafusion::execution::{memory_pool::FairSpillPool, runtime_env::RuntimeEnvBuilder};
 use std::{
     net::SocketAddr,
+    os::unix::fs::{DirBuilderExt, MetadataExt},
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -360,14 +361,23 @@ fn threads(settings: &Settings) -> usize {
     threads.unwrap_or(1)
 }
 
-/// Where queries spill: empty, whatever a server that was killed has left there. The directory is ours by its lock.
+/// Where queries spill: empty, whatever a server that was killed has left there. The directory is ours by its lock. Where
+/// `spill` is a link to another disk, it is a folder of this data directory there: what else is there may be anybody's, and
+/// other servers may be led there too.
 fn spill_folder(data: &Path) -> Result<PathBuf> {
-    let folder = data.join("spill");
+    let mut folder = data.join("spill");
+    if folder.is_symlink() {
+        let followed = || format!("cannot follow the link {}: is the disk that it leads to mounted?", folder.display());
+        let disk = folder.canonicalize().with_context(followed)?;
+        let of = std::fs::metadata(data).with_context(|| format!("cannot look at {}", data.display()))?;
+        folder = disk.join(format!("tidemark-{:x}-{:x}", of.dev(), of.ino()));
+    }
+    let make = || std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder);
     match std::fs::remove_dir_all(&folder) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
             return Err(error).with_context(|| format!("cannot empty {}", folder.display()));
         }
-        _ => std::fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?,
+        _ => make().with_context(|| format!("cannot make {}", folder.display()))?,
     }
     Ok(folder)
 }
@@ -537,5 +547,33 @@ mod tests {
         std::fs::write(folder.join("datafusion-x/1"), "rows").unwrap();
         assert_eq!(spill_folder(data.path()).unwrap(), folder);
         assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_link_to_another_disk_is_followed_and_what_others_have_there_stays() {
+        let disk = tempfile::tempdir().unwrap();
+        std::fs::write(disk.path().join("of others"), "").unwrap();
+        let linked = || {
+            let data = tempfile::tempdir().unwrap();
+            std::os::unix::fs::symlink(disk.path(), data.path().join("spill")).unwrap();
+            let folder = spill_folder(data.path()).unwrap();
+            (data, folder)
+        };
+        let ((data, folder), (_data, other)) = (linked(), linked());
+        assert!(folder != other && folder.parent() == Some(disk.path().canonicalize().unwrap().as_path()));
+        for left in [&folder, &other] {
+            std::fs::write(left.join("left"), "rows").unwrap();
+        }
+        assert_eq!(spill_folder(data.path()).unwrap(), folder);
+        assert!(data.path().join("spill").is_symlink());
+        assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 0);
+        assert_eq!((other.join("left").exists(), disk.path().join("of others").exists()), (true, true));
+
+        let gone = disk.path().join("not mounted");
+        std::fs::remove_file(data.path().join("spill")).unwrap();
+        std::os::unix::fs::symlink(&gone, data.path().join("spill")).unwrap();
+        let refused = spill_folder(data.path()).unwrap_err().to_string();
+        assert!(refused.contains("is the disk that it leads to mounted?"), "{refused}");
+        assert!(!gone.exists());
     }
 }

@@ -25,6 +25,7 @@ mod privileges;
 mod regclass;
 mod rewrite;
 mod row_function;
+mod row_json;
 mod row_lists;
 mod sleep;
 mod tableoid;

@@ -6,7 +6,7 @@
 use super::{
     FilesError, Result,
     deletes::{Positions, access},
-    footer, holds,
+    floats, footer, holds,
     iceberg_table::local,
     no_counterpart, sql_type,
 };
@@ -15,7 +15,7 @@ use datafusion::{
     common::{Statistics, config::TableParquetOptions},
     datasource::{
         listing::PartitionedFile,
-        physical_plan::{FileGroup, FileScanConfigBuilder, ParquetSource},
+        physical_plan::{FileGroup, FileScanConfigBuilder},
         source::DataSourceExec,
     },
     error::Result as DfResult,
@@ -27,6 +27,7 @@ use datafusion::{
     physical_plan::{ExecutionPlan, empty::EmptyExec, projection::ProjectionExec, union::UnionExec},
     scalar::ScalarValue,
 };
+use object_store::ObjectStore;
 use parquet::{arrow::arrow_reader::ArrowReaderMetadata, schema::types::Type};
 use std::{collections::HashMap, io, path::Path, sync::Arc};
 use tidemark_catalog::Column;
@@ -69,6 +70,8 @@ pub(super) struct Wanted<'a> {
     pub ids: &'a [i32],
     /// What files without field ids call their columns, by field id.
     pub names: &'a HashMap<i32, Vec<String>>,
+    /// The local disk.
+    pub store: Arc<dyn ObjectStore>,
 }
 
 impl Wanted<'_> {
@@ -169,11 +172,10 @@ impl Wanted<'_> {
             });
         }
         let read: Vec<usize> = projection.iter().filter_map(|at| places[*at]).collect();
-        let has_floats = read.iter().any(|at| matches!(fields[*at].data_type(), DataType::Float32 | DataType::Float64));
-        let mut source = ParquetSource::new(Arc::new(Schema::new(fields)));
-        // Bounds leave out NaN, which SQL orders above every number. And where rows are left out, nothing may choose row groups by what
-        // is known of all their rows.
-        if has_floats || group.has_deletes {
+        let reads_floats = read.iter().any(|at| floats::is_float(fields[*at].data_type()));
+        let mut source = floats::source(Arc::new(Schema::new(fields)), reads_floats, self.store.clone());
+        // Where rows are left out, nothing may choose row groups by what is known of all their rows.
+        if group.has_deletes {
             let mut options = TableParquetOptions::default();
             options.global.pruning = false;
             options.global.enable_page_index = false;

@@ -11,14 +11,16 @@
 use super::{
     FilesError, Result, check, column,
     deletes::Deleted,
+    floats,
     iceberg_scan::{self, LakeFile},
 };
-use arrow::datatypes::{DataType, Schema, SchemaRef};
+use arrow::datatypes::{Schema, SchemaRef};
 use async_trait::async_trait;
 use datafusion::{
     catalog::{Session, TableProvider},
     common::{ColumnStatistics, DFSchema, Statistics, pruning::PrunableStatistics, stats::Precision},
     error::{DataFusionError, Result as DfResult},
+    execution::object_store::ObjectStoreUrl,
     logical_expr::{Expr, TableProviderFilterPushDown, TableType, utils::conjunction},
     physical_optimizer::pruning::PruningPredicate,
     physical_plan::ExecutionPlan,
@@ -321,7 +323,7 @@ impl IcebergTable {
 
     fn is_float(&self, name: &str) -> bool {
         let field = self.schema.field_with_name(name);
-        field.is_ok_and(|field| matches!(field.data_type(), DataType::Float32 | DataType::Float64))
+        field.is_ok_and(|field| floats::is_float(field.data_type()))
     }
 
     /// The files that may have rows of interest. Pruning is an optimization: where it cannot be done every file is read.
@@ -376,7 +378,9 @@ impl TableProvider for IcebergTable {
         let files = self.pruned(state, filters, files)?;
         let deleted = deleted.of(&files).await.map_err(failed)?;
         let names = loaded.names().map_err(failed)?;
-        let table = iceberg_scan::Wanted { columns: &self.columns, schema: &self.schema, ids: &ids, names: &names };
+        let store = state.runtime_env().object_store(ObjectStoreUrl::local_filesystem())?;
+        let table =
+            iceberg_scan::Wanted { columns: &self.columns, schema: &self.schema, ids: &ids, names: &names, store };
         let projection = projection.cloned().unwrap_or_else(|| (0..self.columns.len()).collect());
         let partitions = state.config().target_partitions();
         let groups = table.groups(&files, &deleted).await.map_err(failed)?;

@@ -25,9 +25,10 @@ pub fn is_small(metadata: &TableMetadata, manifest: &ManifestFile) -> bool {
 }
 
 pub async fn fold_manifests(store: &IcebergHistory, history: &HistoryTable) -> SeamResult<Folded> {
-    let _maintaining = store.maintaining.lock().await;
+    let locks = store.locks.of(history.view);
+    let _maintaining = locks.maintaining.lock().await;
     let before = manifests(&store.load_own(history).await?, history).await?;
-    let _committing = store.committing.write().await;
+    let _committing = locks.committing.write().await;
     let id = store.random_id();
     rewrite::commit_on_top(store, history, rewrite::Next::Folded, id).await?;
     let after = manifests(&store.load_own(history).await?, history).await?;

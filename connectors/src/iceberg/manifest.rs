@@ -27,6 +27,8 @@ pub struct StepFile {
     pub bytes: u64,
     /// The month or day, as in the manifest; `None` where another engine partitioned it otherwise.
     pub partition: Option<i32>,
+    /// Which of the table's partition specs the manifest is of. A number of one spec says nothing in another.
+    pub spec: i32,
     /// Sorted by (key columns, time column).
     pub sorted: bool,
     /// For the columns that files are pruned by: bounds that hold, marked exact because pruning looks at no others. They
@@ -85,16 +87,23 @@ async fn read(
     history: &HistoryTable,
     manifest: &ManifestFile,
 ) -> SeamResult<Vec<Arc<StepFile>>> {
+    let spec = manifest.partition_spec_id;
     let manifest = manifest
         .load_manifest(table.file_io())
         .await
         .map_err(|error| disk::failed(&format!("reading history table \"{}\"", history.name), &error))?;
     let live = manifest.entries().iter().filter(|entry| entry.is_alive());
-    live.map(|entry| step_file(place, table, history, entry.data_file()).map(Arc::new)).collect()
+    live.map(|entry| step_file(place, table, history, spec, entry.data_file()).map(Arc::new)).collect()
 }
 
-/// The file, if it is one that can be read.
-pub fn step_file(place: &Place, table: &Table, history: &HistoryTable, file: &DataFile) -> SeamResult<StepFile> {
+/// The file, if it is one that can be read; `spec`: of its manifest.
+pub fn step_file(
+    place: &Place,
+    table: &Table,
+    history: &HistoryTable,
+    spec: i32,
+    file: &DataFile,
+) -> SeamResult<StepFile> {
     if file.content_type() != DataContentType::Data || file.file_format() != DataFileFormat::Parquet {
         return Err(SeamError::NotDone(format!(
             "history table \"{}\" has a file of {:?} in format {} that another engine wrote; only Parquet data files can \
@@ -108,6 +117,7 @@ pub fn step_file(place: &Place, table: &Table, history: &HistoryTable, file: &Da
         path: place.object(file.file_path())?,
         bytes: file.file_size_in_bytes(),
         partition: rewrite::partition_of(file),
+        spec,
         sorted: file.sort_order_id().is_some_and(|order| i64::from(order) == schema::SORT_ORDER_ID),
         bounds: Arc::new(bounds(table, history, file)?),
         deleted: None,

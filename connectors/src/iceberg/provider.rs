@@ -247,7 +247,7 @@ mod tests {
             bounds.column_statistics[3] = between(at(n), at(n));
             let path = Path::from(format!("warehouse/{n}.parquet"));
             let bounds = Arc::new(bounds);
-            Arc::new(StepFile { path, bytes: 1000, partition: Some(0), sorted: true, bounds, deleted: None })
+            Arc::new(StepFile { path, bytes: 1000, partition: Some(0), spec: 0, sorted: true, bounds, deleted: None })
         };
         let (view, name, comments) = (ObjectId(1), "h".to_string(), vec![]);
         let files = (0..count).map(file).collect();

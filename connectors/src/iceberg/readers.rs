@@ -20,7 +20,6 @@ use std::{
     collections::{HashMap, HashSet},
     sync::{Arc, Weak},
 };
-use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 /// The files that a scan may read.
 #[derive(Debug, Default)]
@@ -43,22 +42,9 @@ impl Lease {
 #[derive(Default)]
 pub struct Readers {
     leases: Mutex<HashMap<String, Vec<Weak<Lease>>>>,
-    /// Held to read from the moment that a table's metadata is read until its lease is there, and to write while it is
-    /// looked for leases on files that go.
-    opening: RwLock<()>,
 }
 
 impl Readers {
-    /// To be held until the lease is there.
-    pub async fn open(&self) -> RwLockReadGuard<'_, ()> {
-        self.opening.read().await
-    }
-
-    /// To be held while leases are looked for: who opens later finds only what the table leads to.
-    pub async fn shut(&self) -> RwLockWriteGuard<'_, ()> {
-        self.opening.write().await
-    }
-
     pub fn lease(&self, table_location: &str, files: Vec<Arc<StepFile>>) -> Arc<Lease> {
         let lease = Arc::new(Lease { files });
         let mut leases = self.leases.lock();
@@ -117,7 +103,7 @@ mod tests {
     fn file(name: &str) -> Arc<StepFile> {
         let bounds = Arc::new(Statistics::new_unknown(&arrow::datatypes::Schema::empty()));
         let path = Path::from(format!("a/b/{name}"));
-        Arc::new(StepFile { path, bytes: 1, partition: None, sorted: true, bounds, deleted: None })
+        Arc::new(StepFile { path, bytes: 1, partition: None, spec: 0, sorted: true, bounds, deleted: None })
     }
 
     #[test]

@@ -6,6 +6,7 @@
 //! without steps, and requires that the snapshot it was made from is still the newest: whoever checked its epoch before
 //! another's commit fails. A commit of which nobody knows whether it happened fails likewise, should it arrive late.
 
+mod held;
 mod http;
 
 use super::{
@@ -222,18 +223,31 @@ impl RestCatalog {
         }
     }
 
-    /// Applies the updates to the table, if it is still the one of `base` and nobody has added a snapshot. `ahead_ms`: by how
+    /// Applies the updates to the table, if it is still the one of `base`, nobody has added a snapshot, and, where some are
+    /// removed, nobody has begun to hold one (`held.rs`). `ahead_ms`: by how
     /// much later than they say new snapshots are (`times.rs`).
     pub async fn commit(&self, name: &str, base: &Table, updates: &[TableUpdate], ahead_ms: i64) -> SeamResult<()> {
         let what = format!("committing to history table \"{name}\"");
         let metadata = base.metadata();
-        let requirements = [
+        let mut requirements = vec![
             TableRequirement::UuidMatch { uuid: metadata.uuid() },
             TableRequirement::RefSnapshotIdMatch {
                 r#ref: MAIN_BRANCH.to_string(),
                 snapshot_id: metadata.current_snapshot_id(),
             },
         ];
+        if updates.iter().any(|update| matches!(update, TableUpdate::RemoveSnapshots { .. })) {
+            let known =
+                serde_json::to_value(metadata).map_err(|error| SeamError::NotDone(format!("{what}: {error}")))?;
+            let known = held::references(&known);
+            let now = self.http.get(&what, &self.path(name), "").await?;
+            if now.as_ref().and_then(|loaded| loaded.get("metadata")).map(held::references).as_ref() != Some(&known) {
+                return Err(SeamError::NotDone(format!(
+                    "{what}: another engine has set or removed a tag or branch meanwhile; no snapshot was forgotten"
+                )));
+            }
+            requirements.extend(held::requirements(known));
+        }
         let mut body = json!({
             "identifier": self.ident(name),
             "requirements": requirements,

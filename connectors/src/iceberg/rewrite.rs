@@ -58,7 +58,8 @@ struct Bin {
 }
 
 pub async fn compact(store: &IcebergHistory, history: &HistoryTable, effort: &Effort) -> SeamResult<Rewritten> {
-    let _maintaining = store.maintaining.lock().await;
+    let locks = store.locks.of(history.view);
+    let _maintaining = locks.maintaining.lock().await;
     let mut done = Rewritten::default();
     let mut made: HashSet<String> = HashSet::new();
     let mut found: Option<HashSet<String>> = None;
@@ -122,9 +123,8 @@ async fn live_files(place: &Place, base: &Table, history: &HistoryTable) -> Seam
         for entry in entries.entries().iter().filter(|entry| entry.is_alive()) {
             let file = entry.data_file();
             // Whatever cannot be read is refused before anything is written.
-            let steps = Arc::new(manifest::step_file(place, base, history, file)?);
-            let Some(partition) = partition_of(file) else { continue };
-            if manifest.partition_spec_id == metadata.default_partition_spec_id() {
+            let steps = Arc::new(manifest::step_file(place, base, history, manifest.partition_spec_id, file)?);
+            if let Some(partition) = survey::partition(&steps, metadata) {
                 live.push((partition, Live { file: file.clone(), steps }));
             }
         }
@@ -198,18 +198,20 @@ async fn replace(
     let files: Vec<String> = added.iter().map(|file| file.file_path().to_string()).collect();
     store.place.settle(base.metadata().location(), &files, id).await?;
 
-    let _committing = store.committing.write().await;
+    let locks = store.locks.of(history.view);
+    let _committing = locks.committing.write().await;
     let replaced: HashSet<String> =
         bins.iter().flat_map(|bin| &bin.files).map(|live| live.file.file_path().to_string()).collect();
-    commit_on_top(store, history, Next::Replaced { replaced: &replaced, added: &added }, id).await?;
+    let spec = base.metadata().default_partition_spec_id();
+    commit_on_top(store, history, Next::Replaced { replaced: &replaced, added: &added, spec }, id).await?;
     Ok(added)
 }
 
 /// What the next snapshot is.
 #[derive(Clone, Copy)]
 pub enum Next<'a> {
-    /// These files, by location, gone and those in their place.
-    Replaced { replaced: &'a HashSet<String>, added: &'a [DataFile] },
+    /// These files, by location, gone and those in their place; all of them of this partition spec.
+    Replaced { replaced: &'a HashSet<String>, added: &'a [DataFile], spec: i32 },
     /// The same files in fewer manifests.
     Folded,
 }
@@ -345,7 +347,11 @@ async fn stage(
     let folder = format!("{}/metadata", metadata.location());
     let sequence = metadata.next_sequence_number();
     let (manifests, counts) = match next {
-        Next::Replaced { replaced, added } => {
+        Next::Replaced { replaced, added, spec } => {
+            // Their partitions would be taken for values of the new spec.
+            if metadata.default_partition_spec_id() != spec {
+                return Err(moved());
+            }
             let (manifests, found) = replacing(base, parent, replaced, added, (&folder, name, snapshot_id)).await?;
             let bytes_added = added.iter().map(DataFile::file_size_in_bytes).sum();
             (manifests, [(added.len() as u64, bytes_added), (replaced.len() as u64, found)])

@@ -1,8 +1,11 @@
 //! What a table's files are like, and which of them a rewrite writes together: the same rule for both, so that what is
 //! counted is what is done.
 
-use super::{IcebergHistory, disk, fold, vacuum};
-use iceberg::{Error, spec::ManifestContentType};
+use super::{IcebergHistory, disk, fold, manifest::StepFile, vacuum};
+use iceberg::{
+    Error,
+    spec::{ManifestContentType, TableMetadata},
+};
 use std::collections::BTreeMap;
 use tidemark_engine::seam::{Effort, HistoryTable, SeamResult, Survey};
 
@@ -32,7 +35,7 @@ pub async fn survey(
     for file in store.manifests.files(&store.place, &table, history).await? {
         survey.files += 1;
         survey.bytes += file.bytes;
-        if let Some(partition) = file.partition.filter(|_| is_small(effort, file.bytes)) {
+        if let Some(partition) = partition(&file, metadata).filter(|_| is_small(effort, file.bytes)) {
             partitions.entry(partition).or_default().push(file.bytes);
         }
     }
@@ -41,6 +44,12 @@ pub async fn survey(
         survey.small_files += together(effort, &sizes) as u64;
     }
     Ok(survey)
+}
+
+/// The month or day of a file that may be written together with others of it; `None` for one of another partition spec, foreign
+/// or older, which is read and otherwise left alone.
+pub fn partition(file: &StepFile, metadata: &TableMetadata) -> Option<i32> {
+    file.partition.filter(|_| file.spec == metadata.default_partition_spec_id())
 }
 
 /// Whether a file of so many bytes is written together with others at all.

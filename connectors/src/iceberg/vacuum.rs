@@ -26,7 +26,8 @@ use std::collections::{HashMap, HashSet};
 use tidemark_engine::seam::{Expiry, HistoryTable, Removed, SeamError, SeamResult};
 
 pub async fn expire(store: &IcebergHistory, history: &HistoryTable, expiry: &Expiry) -> SeamResult<Removed> {
-    let _maintaining = store.maintaining.lock().await;
+    let locks = store.locks.of(history.view);
+    let _maintaining = locks.maintaining.lock().await;
     let mut removed = Removed::default();
     if let Some((base, forgotten)) = forget(store, history, expiry.snapshots_before_us).await? {
         removed.snapshots = forgotten.len() as u64;
@@ -61,7 +62,7 @@ pub async fn expire(store: &IcebergHistory, history: &HistoryTable, expiry: &Exp
         old.extend(files.filter(|file| file.modified_us.is_some_and(|modified| modified < older_than_us)));
     }
     // Whoever was appending when these were found has committed now, or will not.
-    let committing = store.committing.write().await;
+    let committing = locks.committing.write().await;
     let is_unsettled = store.unsettled.has(table.metadata().location());
     drop(committing);
     if is_unsettled {
@@ -106,7 +107,8 @@ async fn remove(
     // What another server with a copy of the catalog has written is in no metadata that is known here.
     store.place.still_ours().await?;
     // From here on nobody begins to read what the table does not lead to: it is not current any more.
-    let shut = store.readers.shut().await;
+    let locks = store.locks.of(history.view);
+    let shut = locks.opening.write().await;
     let leased = store.readers.leased(table.metadata().location());
     drop(shut);
     let mut doomed = Vec::new();
@@ -160,7 +162,8 @@ async fn forget(
     older_than_us: i64,
 ) -> SeamResult<Option<(Table, Vec<SnapshotRef>)>> {
     let failed = |error: Error| disk::failed(&format!("vacuuming history table \"{}\"", history.name), &error);
-    let _committing = store.committing.write().await;
+    let locks = store.locks.of(history.view);
+    let _committing = locks.committing.write().await;
     let base = store.load_own(history).await?;
     let metadata = base.metadata();
     let old: Vec<i64> = old_snapshots(history, metadata, older_than_us)?.iter().map(|old| old.id).collect();

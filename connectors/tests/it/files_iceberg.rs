@@ -2,10 +2,16 @@
 //! table is written here, entry by entry.
 
 use arrow::{
-    array::{Int64Array, RecordBatch, StringArray},
+    array::{ArrayRef, Float64Array, Int64Array, RecordBatch, StringArray},
     datatypes::{DataType, Field, Schema as ArrowSchema},
+    util::pretty::pretty_format_batches,
 };
-use datafusion::{arrow::array::AsArray, arrow::datatypes::Int64Type, error::DataFusionError, prelude::SessionContext};
+use datafusion::{
+    arrow::{array::AsArray, datatypes::Int64Type},
+    catalog::TableProvider,
+    error::DataFusionError,
+    prelude::{SessionConfig, SessionContext},
+};
 use iceberg::{
     TableCreation,
     io::{FileIO, FileIOBuilder, LocalFsStorageFactory},
@@ -21,7 +27,7 @@ use parquet::{
 };
 use std::{collections::HashMap, fs::File, path::Path, sync::Arc};
 use tidemark_catalog::{Column, SqlType};
-use tidemark_connectors::files::{FilesError, IcebergTable, iceberg_table};
+use tidemark_connectors::files::{FilesError, FilesTable, IcebergTable, iceberg_table};
 
 fn field(name: &str, ty: DataType, id: i32) -> Field {
     let id = HashMap::from([(PARQUET_FIELD_ID_META_KEY.to_string(), id.to_string())]);
@@ -64,9 +70,19 @@ fn deletes(path: &Path, gone: &[(&DataFile, i64)]) -> DataFile {
 
 /// The metadata of a table of these files, each with the number of its commit.
 async fn table(io: &FileIO, folder: &Path, data: &[(DataFile, i64)], deleted: &[(DataFile, i64)]) -> TableMetadata {
-    let location = format!("file://{}", folder.display());
     let id = NestedField::optional(1, "id", Type::Primitive(PrimitiveType::Long));
-    let schema = Schema::builder().with_fields([Arc::new(id)]).build().unwrap();
+    table_of(vec![id], io, folder, data, deleted).await
+}
+
+async fn table_of(
+    fields: Vec<NestedField>,
+    io: &FileIO,
+    folder: &Path,
+    data: &[(DataFile, i64)],
+    deleted: &[(DataFile, i64)],
+) -> TableMetadata {
+    let location = format!("file://{}", folder.display());
+    let schema = Schema::builder().with_fields(fields.into_iter().map(Arc::new)).build().unwrap();
     let creation = TableCreation::builder().name("t".to_string()).location(location.clone()).schema(schema).build();
     let builder = TableMetadataBuilder::from_table_creation(creation).unwrap();
     let metadata = builder.build().unwrap().metadata;
@@ -149,4 +165,44 @@ async fn rows_that_were_taken_back_by_position_are_left_out_in_files_that_were_t
     let error = error.downcast_ref::<FilesError>().expect("an error of files");
     assert_eq!(error.sqlstate, "0A000");
     assert!(error.message.contains("equality deletes"), "{error}");
+}
+
+async fn rows_of(context: &SessionContext, sql: &str) -> Vec<RecordBatch> {
+    context.sql(sql).await.unwrap().collect().await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn row_groups_are_left_out_by_other_columns_where_floats_are_read_and_never_by_floats() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path().canonicalize().unwrap();
+    std::fs::create_dir_all(folder.join("metadata")).unwrap();
+    let io = FileIOBuilder::new(Arc::new(LocalFsStorageFactory)).build();
+    // Three row groups; the second has NaN, of which its bounds do not tell.
+    let schema = ArrowSchema::new(vec![field("id", DataType::Int64, 1), field("x", DataType::Float64, 2)]);
+    let xs = (0..12).map(|n| if n == 5 { f64::NAN } else { f64::from(n) });
+    let columns: Vec<ArrayRef> =
+        vec![Arc::new(Int64Array::from_iter_values(0..12)), Arc::new(Float64Array::from_iter_values(xs))];
+    let batch = RecordBatch::try_new(Arc::new(schema), columns).unwrap();
+    let file = write(&folder.join("a.parquet"), batch, DataContentType::Data);
+    let fields = [("id", PrimitiveType::Long), ("x", PrimitiveType::Double)].into_iter().zip(1..);
+    let fields = fields.map(|((name, ty), id)| NestedField::optional(id, name, Type::Primitive(ty))).collect();
+    keep(&folder, "v1.metadata.json", &table_of(fields, &io, &folder, &[(file, 1)], &[]).await);
+
+    let context = SessionContext::new_with_config(SessionConfig::new().with_target_partitions(1));
+    for (name, path) in [("lake", folder.clone()), ("files", folder.join("a.parquet"))] {
+        let columns = [("id", SqlType::Int8), ("x", SqlType::Float8)];
+        let columns = columns.map(|(name, ty)| Column { name: name.to_string(), ty, not_null: false, comment: None });
+        let table: Arc<dyn TableProvider> = match name {
+            "lake" => Arc::new(IcebergTable::new(path, columns.to_vec())),
+            _ => Arc::new(FilesTable::new(path, columns.to_vec())),
+        };
+        context.register_table(name, table).unwrap();
+        let explained = rows_of(&context, &format!("EXPLAIN ANALYZE SELECT x FROM {name} WHERE id >= 8")).await;
+        let explained = pretty_format_batches(&explained).unwrap().to_string();
+        assert!(explained.contains("row_groups_pruned_statistics=3 total → 1 matched"), "{explained}");
+        let above = rows_of(&context, &format!("SELECT id FROM {name} WHERE x > 100 AND id < 8")).await;
+        let above: Vec<i64> =
+            above.iter().flat_map(|batch| batch.column(0).as_primitive::<Int64Type>().values().to_vec()).collect();
+        assert_eq!(above, [5], "NaN is above every number");
+    }
 }

@@ -1,12 +1,23 @@
 //! `optimize` and `vacuum` of Iceberg history: the same rows and tag in fewer files, and nothing gone that is needed.
 
-use crate::contract_history::{
-    DAY, HOUR, NEW_YEAR, assert_same_rows, context, files_below, files_planned, flights, open, scan, steps, tag,
+use crate::{
+    contract_history::{
+        DAY, HOUR, NEW_YEAR, assert_same_rows, context, files_below, files_planned, flights, open, scan, steps, tag,
+    },
+    test_clock::TestClock,
 };
 use arrow::array::RecordBatch;
 use futures::StreamExt;
 use proptest::prelude::*;
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+use tidemark_connectors::iceberg::IcebergHistory;
 use tidemark_engine::seam::{
     CommitTag, Effort, Expiry, HistoryPartition, HistoryStore, HistoryTable, Removed, Rewritten, SeamError,
 };
@@ -335,6 +346,39 @@ async fn two_processes_that_care_for_one_table_lose_and_double_nothing() {
     let rows: Vec<_> = (0..32).map(|hour| ("JFK", NEW_YEAR + hour * HOUR)).collect();
     assert_same_rows(&scan(&stores[0], &table).await, &steps(&table, &rows));
     assert_eq!(stores[1].last_tag("delays").await.unwrap(), Some(tag(1, 32)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_whose_commit_takes_long_holds_up_no_other() {
+    let folder = tempfile::tempdir().unwrap();
+    let (slow, other) = (flights("slow", 16400), flights("other", 16401));
+    let whole: Arc<OnceLock<Arc<dyn HistoryStore>>> = Arc::default();
+    let (inside, beside, begun) = (whole.clone(), other.clone(), AtomicBool::new(false));
+    // In the middle of a commit of the one, all that can be done with the other.
+    let hook = move || {
+        let Some(store) = inside.get() else { return };
+        if begun.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let work = async {
+            append_hours(store, &beside, 8..9).await;
+            assert_eq!(store.optimize(&beside).await.unwrap().files_before, 9);
+            store.fold_manifests(&beside).await.unwrap();
+            assert!(store.vacuum(&beside, i64::MAX).await.unwrap().files >= 9);
+            assert_eq!(scan(store, &beside).await.num_rows(), 9);
+        };
+        let work = tokio::time::timeout(Duration::from_secs(120), work);
+        let done = tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(work));
+        done.expect("it waits for another table's commit");
+    };
+    let store = IcebergHistory::open(folder.path(), TestClock::seeded(1)).await.unwrap();
+    let store: Arc<dyn HistoryStore> = Arc::new(store.with_files_written(Box::new(hook)));
+    store.create(&slow).await.unwrap();
+    store.create(&other).await.unwrap();
+    append_hours(&store, &other, 0..8).await;
+    assert!(whole.set(store.clone()).is_ok());
+    append_hours(&store, &slow, 0..1).await;
+    assert_eq!((scan(&store, &slow).await.num_rows(), files_planned(&store, &other, "true").await), (1, 1));
 }
 
 /// What may happen to a table, in any order.

@@ -13,12 +13,13 @@ use crate::{
     test_clock::TestClock,
 };
 use arrow::array::AsArray;
+use serde_json::{Value, json};
 use std::sync::{
     Arc,
     atomic::{AtomicU64, AtomicUsize, Ordering},
 };
 use tidemark_connectors::iceberg::{Bucket, Credential, IcebergHistory, Place, RestSettings};
-use tidemark_engine::seam::{HistoryStore, Removed, SeamError};
+use tidemark_engine::seam::{Expiry, HistoryStore, Removed, SeamError};
 use tokio::{io::AsyncWriteExt, net::TcpListener};
 
 fn catalog() -> Option<Arc<RestCatalog>> {
@@ -91,6 +92,101 @@ async fn behind_rest_files_are_written_together_and_removed_and_a_drop_leaves_no
 
     store.as_ref().drop("delays").await.unwrap();
     assert!(bucket(&url, catalog.s3.endpoint()).is_empty().await.unwrap());
+}
+
+/// As another engine: a request to the catalog, or to the bucket's server, and the body of its answer where it did.
+async fn request(method: &str, url: String, body: String) -> Option<String> {
+    let method = reqwest::Method::from_bytes(method.as_bytes()).unwrap();
+    let request = reqwest::Client::new().request(method, url).header("content-type", "application/json").body(body);
+    let answer = request.send().await.unwrap();
+    match answer.status().is_success() {
+        true => Some(answer.text().await.unwrap()),
+        false => None,
+    }
+}
+
+/// What the catalog says of a table.
+async fn told(table: &str) -> Value {
+    let told = request("GET", table.to_string(), String::new()).await.expect("the table");
+    serde_json::from_str(&told).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tag_that_is_set_while_snapshots_are_being_forgotten_keeps_its_snapshot() {
+    let Some(catalog) = catalog() else { return };
+    let proxy = Proxy::before(catalog.port(), |_, _| None).await.unwrap();
+    let (rest, url) = (settings(proxy.endpoint()), catalog.s3.prefix());
+    let store = open(&rest, &url, catalog.s3.endpoint(), "one", 1).await;
+    let table = flights("delays", 16400);
+    store.create(&table).await.unwrap();
+    for sequence in 1..=3 {
+        let rows = vec![steps(&table, &[("JFK", NEW_YEAR + sequence as i64 * HOUR)])];
+        store.append(&table, rows, &tag(1, sequence)).await.unwrap();
+    }
+    let address = format!("{}/v1/namespaces/{}public/tables/delays", catalog.endpoint(), rest.prefix);
+    let first = told(&address).await["metadata"]["snapshots"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .min_by_key(|snapshot| snapshot["sequence-number"].as_i64())
+        .and_then(|snapshot| snapshot["snapshot-id"].as_i64())
+        .unwrap();
+    // After the table was read to be changed, and before it is.
+    let (reads, elsewhere) = (AtomicUsize::new(0), address.clone());
+    proxy.set(move |_, line| {
+        if line.starts_with("GET") && reads.fetch_add(1, Ordering::Relaxed) == 1 {
+            let update =
+                json!({ "action": "set-snapshot-ref", "ref-name": "audit", "type": "tag", "snapshot-id": first });
+            let body = json!({ "requirements": [], "updates": [update] }).to_string();
+            let set = request("POST", elsewhere.clone(), body);
+            let done = tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(set));
+            assert!(done.is_some(), "no tag was set");
+        }
+        None
+    });
+    let refused = store.vacuum(&table, i64::MAX).await.unwrap_err();
+    assert!(matches!(&refused, SeamError::NotDone(text) if text.contains("tag or branch")), "{refused:?}");
+    proxy.set(|_, _| None);
+    // The next time it is known.
+    assert_eq!(store.vacuum(&table, i64::MAX).await.unwrap().snapshots, 1);
+    let metadata = told(&address).await["metadata"].take();
+    assert_eq!(metadata["refs"]["audit"]["snapshot-id"], json!(first));
+    let kept = metadata["snapshots"].as_array().unwrap().iter();
+    let kept: Vec<_> = kept.filter(|snapshot| snapshot["snapshot-id"] == json!(first)).collect();
+    let list = kept[0]["manifest-list"].as_str().unwrap().replace("s3://", "/");
+    let list = request("GET", format!("{}{list}", catalog.s3.endpoint()), String::new()).await;
+    assert!(list.is_some(), "what the tag leads to stays");
+    assert_eq!(scan(&store, &table).await.num_rows(), 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn metadata_files_of_the_catalog_stay_while_it_names_them_and_are_orphans_afterwards() {
+    let Some(catalog) = catalog() else { return };
+    let (rest, url) = (settings(catalog.endpoint()), catalog.s3.prefix());
+    let store = open(&rest, &url, catalog.s3.endpoint(), "one", 1).await;
+    let table = flights("delays", 16400);
+    store.create(&table).await.unwrap();
+    for sequence in 1..=3 {
+        let rows = vec![steps(&table, &[("JFK", NEW_YEAR + sequence as i64 * HOUR)])];
+        store.append(&table, rows, &tag(1, sequence)).await.unwrap();
+    }
+    let address = format!("{}/v1/namespaces/{}public/tables/delays", catalog.endpoint(), rest.prefix);
+    let told = told(&address).await;
+    let at = |location: &str| format!("{}{}", catalog.s3.endpoint(), location.replace("s3://", "/"));
+    let current = told["metadata-location"].as_str().unwrap();
+    // As an expiry leaves one that the catalog names no more.
+    let left = format!("{}/00000-left.metadata.json", current.rsplit_once('/').unwrap().0);
+    request("PUT", at(&left), "{}".to_string()).await.expect("a file");
+    let orphans = |before_us| Expiry { snapshots_before_us: 0, orphans_before_us: Some(before_us) };
+    assert_eq!(store.expire(&table, &orphans(0)).await.unwrap(), Removed::default(), "none is old");
+    assert_eq!(store.expire(&table, &orphans(i64::MAX)).await.unwrap().files, 1);
+    assert!(request("GET", at(&left), String::new()).await.is_none());
+    let log = told["metadata"]["metadata-log"].as_array().unwrap().iter();
+    let named: Vec<&str> = log.map(|log| log["metadata-file"].as_str().unwrap()).chain([current]).collect();
+    assert!(named.len() > 3, "{named:?}");
+    for file in named {
+        assert!(request("GET", at(file), String::new()).await.is_some(), "{file} is named, and gone");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

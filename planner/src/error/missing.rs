@@ -20,7 +20,8 @@ pub fn missing<'a>(kind: &str, name: &str, others: impl Iterator<Item = &'a str>
     }
 }
 
-/// The same among the names of the catalog; of one that is there in a schema where it was not looked for, where.
+/// The same among the names of the catalog that are in schemas which may be used; of one that is there in a schema where it was
+/// not looked for, where.
 pub fn missing_object<'n>(
     snapshot: &Snapshot,
     kind: &str,
@@ -28,7 +29,9 @@ pub fn missing_object<'n>(
     fits: impl Fn(&Object) -> bool,
 ) -> PlanError {
     let name: NameRef<'_> = name.into();
-    let others = || snapshot.objects().filter(|object| fits(object));
+    // Who may not use a schema is not told what is in it.
+    let is_open = |object: &Object| !snapshot.closed().contains(object.schema_name());
+    let others = || snapshot.objects().filter(|object| fits(object) && is_open(object));
     let elsewhere = others().find(|object| name.schema.is_none() && object.name == name.name);
     if let Some(found) = elsewhere {
         let found = found.full_name();

@@ -37,22 +37,37 @@ use datafusion::{
     sql::sqlparser::ast,
 };
 use std::collections::{BTreeMap, HashMap};
-use tidemark_catalog::{Object, ObjectId, Snapshot};
+use tidemark_catalog::{FeatureView, Object, ObjectId, Snapshot};
 
 /// 20,000 days: sums of it and of any event time stay within 64 bits.
 const DURATION_MAX_US: i64 = 20_000 * 86_400_000_000;
 
 /// The plan of a feature view that is in the catalog.
 pub fn plan_definition(object: &Object, snapshot: &Snapshot) -> PlanResult<FeaturePlan> {
+    with_definition(object, |view, query| {
+        plan_feature_view(&object.name, query, &view.options, &snapshot.within(object), &view.time_zone)
+    })
+}
+
+/// The query of a definition, bound and not taken apart.
+///
+/// # Errors
+/// Binding errors as for any query.
+pub fn bound_definition(object: &Object, snapshot: &Snapshot) -> PlanResult<LogicalPlan> {
+    with_definition(object, |view, query| {
+        let (within, state) = (snapshot.within(object), functions::planning_state(&view.time_zone));
+        Ok(Binder::new(&within, &state, &NoSystemTables, 0).defining().query(query, &[])?.plan)
+    })
+}
+
+fn with_definition<T>(object: &Object, then: impl FnOnce(&FeatureView, &ast::Query) -> PlanResult<T>) -> PlanResult<T> {
     let internal = |what: &str| {
         PlanError::new(sqlstate::INTERNAL, format!("feature view \"{}\" cannot be planned again: {what}", object.name))
     };
     let view = object.feature_view().ok_or_else(|| internal("it is no feature view"))?;
     let parsed = crate::parse::parse(&view.query)?;
     match parsed.first().map(|p| &p.statement) {
-        Some(Statement::Query(query)) => {
-            plan_feature_view(&object.name, query, &view.options, &snapshot.within(object), &view.time_zone)
-        }
+        Some(Statement::Query(query)) => then(view, query),
         _ => Err(internal("its text is not a query")),
     }
 }

@@ -238,7 +238,7 @@ where
     }
 
     /// Runs a statement up to its first row. `None`: it returned none and is complete.
-    async fn start(&mut self, prepared: &Arc<B::Prepared>, bound: &Bound) -> Result<Option<Running>, Fault> {
+    pub(super) async fn start(&mut self, prepared: &Arc<B::Prepared>, bound: &Bound) -> Result<Option<Running>, Fault> {
         if let Some(busy) = &mut self.busy {
             busy.runs = true;
         }
@@ -376,7 +376,7 @@ fn rows_per_chunk(rows: usize, bytes: usize) -> usize {
 }
 
 /// Bytes of the first `rows` DataRow messages of `messages`, or of all if there are fewer.
-fn messages_length(messages: &[u8], rows: u64) -> usize {
+pub(super) fn messages_length(messages: &[u8], rows: u64) -> usize {
     let mut length = 0;
     let mut row = 0;
     while row < rows

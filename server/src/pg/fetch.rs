@@ -3,11 +3,11 @@
 
 use super::backend::{Backend, Bound, Completed, RowsTag};
 use super::connection::{Connection, check_width};
-use super::cursor::{Cursor, CursorFacts, CursorVerb, Declaration, Fetch, Way, unknown_cursor};
+use super::cursor::{Cursor, CursorFacts, CursorVerb, Declaration, Fetch, Reach, Way, unknown_cursor};
 use super::error::{PgError, sqlstate};
-use super::execute::Pumped;
+use super::execute::{Pumped, messages_length};
 use super::format::{Format, Formats};
-use super::portal::{Portal, Progress, Running};
+use super::portal::{Portal, Progress, Running, not_fetched};
 use super::reply::{self, TxStatus};
 use super::watch::Fault;
 use futures::StreamExt;
@@ -60,6 +60,11 @@ where
 
     /// A simple query's FETCH: all of it at once, in the cursor's own format.
     pub(super) async fn fetch_at_once(&mut self, fetch: Fetch<'_>) -> Result<(), Fault> {
+        if fetch.moves && self.portals.is_bound(fetch.cursor) {
+            let rows = self.move_bound(fetch).await?;
+            self.fetched(fetch, rows);
+            return Ok(());
+        }
         let (portal, cursor) = self.portals.cursor(fetch.cursor)?;
         let way = cursor.way(fetch.reach, fetch.moves)?;
         let formats = Formats::All(if cursor.is_binary { Format::Binary } else { Format::Text });
@@ -86,6 +91,12 @@ where
         self.begin_statement().await?;
         let (backend, prepared) = (self.backend(), Arc::clone(&portal.prepared));
         let Some(CursorVerb::Fetch(fetch)) = backend.cursor_verb(&prepared) else { return Ok(false) };
+        if fetch.moves && self.portals.is_bound(fetch.cursor) {
+            let rows = self.move_bound(fetch).await?;
+            self.fetched(fetch, rows);
+            portal.progress = Progress::Finished(None);
+            return Ok(false);
+        }
         let (_, cursor) = self.portals.cursor(fetch.cursor)?;
         let (way, sent) = match before {
             Some((sent, left)) => (Way { skip: 0, take: left, counted: 0 }, sent),
@@ -103,6 +114,57 @@ where
             portal.progress = Progress::Finished((!fetch.moves).then_some(FETCH));
         }
         Ok(false)
+    }
+
+    /// MOVE of a portal that Bind has made, as asyncpg's `Cursor.forward()` sends it; how many rows went by. Its query starts
+    /// here if it has not.
+    async fn move_bound(&mut self, fetch: Fetch<'_>) -> Result<u64, Fault> {
+        let Reach::Next(rows) = fetch.reach else { return Err(not_fetched(fetch.cursor).into()) };
+        let (backend, prepared) = (self.backend(), Arc::clone(&self.portals.get(fetch.cursor)?.prepared));
+        let is_query = backend.verb(&prepared).is_none()
+            && backend.cursor_verb(&prepared).is_none()
+            && backend.columns(&mut self.session, &prepared).is_some();
+        if !is_query {
+            return Err(not_fetched(fetch.cursor).into());
+        }
+        // One that fails is not put back.
+        let (name, mut portal) = self.portals.take(fetch.cursor)?;
+        if matches!(portal.progress, Progress::Ready) {
+            portal.progress = self.first_row(&prepared, &portal.bound).await?;
+        }
+        let passed = match &mut portal.progress {
+            Progress::Running(Running::Messages { messages, left }) => {
+                let count = left.rows.min(rows);
+                drop(messages.split_to(messages_length(messages, count)));
+                left.rows -= count;
+                let tag = left.tag;
+                if count < rows {
+                    portal.progress = Progress::Finished(Some(tag));
+                }
+                count
+            }
+            _ => self.pass(&mut portal, rows).await?,
+        };
+        self.portals.put(name, portal);
+        Ok(passed)
+    }
+
+    /// A query before its first row, nothing of it sent.
+    async fn first_row(&mut self, prepared: &Arc<B::Prepared>, bound: &Bound) -> Result<Progress, Fault> {
+        let (backend, start) = (self.backend(), self.socket.output.len());
+        match backend.execute_now(&mut self.session, prepared, bound, &mut self.socket.output) {
+            Some(Ok(left)) => {
+                let messages = self.socket.output.split_off(start);
+                return Ok(Progress::Running(Running::Messages { messages, left }));
+            }
+            Some(Err(error)) => {
+                self.socket.output.truncate(start);
+                return Err(error.into());
+            }
+            None => {}
+        }
+        let running = self.start(prepared, bound).await?;
+        Ok(running.map_or(Progress::Finished(None), Progress::Running))
     }
 
     fn fetched(&mut self, fetch: Fetch<'_>, rows: u64) {

@@ -187,12 +187,13 @@ impl<P> Portals<P> {
     /// A cursor to read from.
     pub fn cursor(&self, name: &str) -> Result<(&Portal<P>, &Cursor), PgError> {
         let Some(portal) = self.named.get(name) else { return Err(unknown_cursor(name)) };
-        let cursor = portal.cursor.as_ref().ok_or_else(|| {
-            let message = format!("portal \"{name}\" cannot be fetched from");
-            PgError::error(sqlstate::OBJECT_NOT_IN_PREREQUISITE_STATE, message)
-                .hint("it was made by Bind and is read by Execute; FETCH reads what DECLARE has made")
-        })?;
+        let cursor = portal.cursor.as_ref().ok_or_else(|| not_fetched(name))?;
         Ok((portal, cursor))
+    }
+
+    /// Whether it is one that Bind has made.
+    pub fn is_bound(&self, name: &str) -> bool {
+        self.named.get(name).is_some_and(|portal| portal.cursor.is_none())
     }
 
     /// The transaction ended, and every portal with it but the cursors that are held: those of this transaction too if it
@@ -227,6 +228,15 @@ impl<P> Portals<P> {
         self.end(false);
         self.named.clear();
     }
+}
+
+/// Of a portal that is no cursor.
+pub(super) fn not_fetched(name: &str) -> PgError {
+    let message = format!("portal \"{name}\" cannot be fetched from");
+    PgError::error(sqlstate::OBJECT_NOT_IN_PREREQUISITE_STATE, message).hint(
+        "it was made by Bind and is read by Execute: MOVE FORWARD passes rows of its query, and FETCH reads what DECLARE \
+         has made",
+    )
 }
 
 pub(super) fn unknown_portal(name: &str) -> PgError {

@@ -2,9 +2,10 @@
 
 use super::Session;
 use crate::{database::Database, rights::Actor};
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 use tidemark_catalog::{
-    ObjectId, PUBLIC_SCHEMA, Privileges, SYSTEM_SCHEMAS, SearchPath, Snapshot, is_read_only, schema_of_history,
+    ObjectId, PUBLIC_SCHEMA, Privileges, SYSTEM_SCHEMAS, SearchPath, Snapshot, history_schema, is_read_only,
+    schema_of_history,
 };
 
 /// What was found last, and for what.
@@ -47,11 +48,15 @@ impl Session {
             return (known.snapshot.clone(), known.key.clone());
         }
         let (setting, user, role) = self.looks();
-        let path = effective(setting, user, &all, &Actor::of(&all.access, role));
+        let actor = Actor::of(&all.access, role);
+        let (path, closed) = (effective(setting, user, &all, &actor), closed(&all, &actor));
         let is_plain = path == [PUBLIC_SCHEMA];
         let key = (!is_plain).then(|| path.join(",").into());
         let generation = all.generation;
-        let snapshot = if is_plain { all } else { Arc::new(all.on(Arc::new(SearchPath::Schemas(path)))) };
+        let snapshot = match is_plain && closed.is_empty() {
+            true => all,
+            false => Arc::new(all.on(Arc::new(SearchPath::Schemas(path))).without_use_of(closed)),
+        };
         let (setting, user) = (setting.to_string(), user.to_string());
         let known = found.insert(Found { generation, role, setting, user, key, snapshot });
         (known.snapshot.clone(), known.key.clone())
@@ -91,6 +96,12 @@ pub fn effective(setting: &str, user: &str, snapshot: &Snapshot, actor: &Actor) 
         }
     }
     path
+}
+
+/// The schemas that there are, those of history too, and that the role may not use.
+fn closed(snapshot: &Snapshot, actor: &Actor) -> BTreeSet<String> {
+    let all = snapshot.schemas().flat_map(|schema| [schema.name.clone(), history_schema(&schema.name)]);
+    all.filter(|schema| !actor.in_schema(&snapshot.access, schema).contains(Privileges::USAGE)).collect()
 }
 
 /// The names of a list, as PostgreSQL reads one: those without quotes fold to lower case.
@@ -141,6 +152,10 @@ mod tests {
         let all = "\"$user\", gone, marts, history_marts, public, marts, pg_catalog";
         assert_eq!(of(role::OWNER, all), ["ann", "marts", "history_marts", "public", "pg_catalog"]);
         assert_eq!(of(ObjectId(20000), all), ["ann", "public", "pg_catalog"]);
+        let closed_to = |role: ObjectId| closed(&snapshot, &Actor::of(&snapshot.access, role));
+        assert!(closed_to(role::OWNER).is_empty());
+        let for_ann = closed_to(ObjectId(20000));
+        assert!(for_ann.contains("marts") && for_ann.contains("history_marts") && !for_ann.contains("ann"));
         // The superuser is called as a schema of the server's.
         let default = "\"$user\", public";
         assert_eq!(effective(default, "tidemark", &snapshot, &Actor::of(&snapshot.access, role::OWNER)), ["public"]);

@@ -43,7 +43,10 @@ impl Session {
             return all;
         }
         let mut shown = temporary.shown.lock();
-        match shown.as_ref().filter(|shown| shown.generation == all.generation && shown.path() == all.path()) {
+        let is_same = |shown: &&Arc<Snapshot>| {
+            shown.generation == all.generation && shown.path() == all.path() && shown.closed() == all.closed()
+        };
+        match shown.as_ref().filter(is_same) {
             Some(shown) => shown.clone(),
             None => {
                 let own = temporary.tables.iter().filter(|table| table.is_filled);

@@ -9,6 +9,7 @@ use crate::{
     wire::SessionZone,
 };
 use arrow::datatypes::DataType;
+use datafusion::logical_expr::LogicalPlan;
 use std::{collections::BTreeSet, sync::Arc};
 use tidemark_catalog::{
     Body, Change, Column, Object, ObjectId, ObjectKind, QualifiedName, Relation, Snapshot, SqlType, TEMPORARY_SCHEMA,
@@ -16,7 +17,7 @@ use tidemark_catalog::{
 use tidemark_planner::{
     Statement,
     bind::Binder,
-    feature::plan_definition,
+    feature::{bound_definition, plan_definition},
     parse::{definition, parse},
     statement::{ColumnChange, ColumnDef},
 };
@@ -199,6 +200,7 @@ fn check_readers(
         let readers = next.readers(id).map(|reader| reader.id);
         waiting.extend(readers.filter(|reader| found.insert(*reader)).collect::<Vec<_>>());
     }
+    let now_us = database.clock.now_us();
     let drops = changes.iter().any(|change| matches!(change, ColumnChange::Drop { .. }));
     for reader in found.into_iter().filter_map(|id| next.get_id(id)) {
         let (kind, name) = (after.kind(), &after.name);
@@ -215,8 +217,14 @@ fn check_readers(
         if drops && reader.feature_view().is_some() {
             return refused("a feature view reads the columns by their places, which DROP COLUMN changes".to_string());
         }
-        match columns_of(database, session, &next, reader) {
-            Ok(columns) if columns_of(database, session, snapshot, reader).is_ok_and(|before| before == columns) => {}
+        let before = meaning_of(database, session, snapshot, reader, now_us);
+        match meaning_of(database, session, &next, reader, now_us) {
+            Ok(after) if before.as_ref().is_ok_and(|before| *before == after) => {}
+            Ok(after) if before.as_ref().is_ok_and(|before| before.columns == after.columns) => {
+                let detail =
+                    "it would say something else: it joins by NATURAL, or finds a name in a subquery's own table then";
+                return refused(detail.to_string());
+            }
             Ok(_) => return refused("it would have other columns: it says * somewhere".to_string()),
             Err(error) => return refused(error.message),
         }
@@ -224,19 +232,30 @@ fn check_readers(
     Ok(())
 }
 
-/// The columns that a view's text has over a catalog: names and types.
-fn columns_of(
+/// What a view's text says over a catalog.
+#[derive(Default, PartialEq)]
+struct Meaning {
+    /// Names and types.
+    columns: Vec<(String, Option<SqlType>)>,
+    /// In text, as optimised: of what it scans no more than it reads.
+    plan: String,
+}
+
+fn meaning_of(
     database: &Database,
     session: &Session,
     catalog: &Snapshot,
     reader: &Object,
-) -> Result<Vec<(String, Option<SqlType>)>, PgError> {
+    now_us: i64,
+) -> Result<Meaning, PgError> {
     let Some(view) = reader.view() else {
         if reader.feature_view().is_none() {
-            return Ok(vec![]);
+            return Ok(Meaning::default());
         }
         let plan = plan_definition(reader, catalog)?;
-        return Ok(plan.outputs.iter().map(|output| (output.name.clone(), SqlType::from_arrow(&output.ty))).collect());
+        let outputs = plan.outputs.iter();
+        let columns = outputs.map(|output| (output.name.clone(), SqlType::from_arrow(&output.ty))).collect();
+        return Ok(Meaning { columns, plan: shown(session, &bound_definition(reader, catalog)?) });
     };
     let parsed = parse(&view.query)?;
     let Some(Statement::Query(query)) = parsed.first().map(|parsed| &parsed.statement) else {
@@ -244,8 +263,41 @@ fn columns_of(
     };
     let system = database.system(session);
     let within = catalog.within(reader);
-    let bound = Binder::new(&within, &session.state, &system, database.clock.now_us()).query(query, &[])?;
+    let bound = Binder::new(&within, &session.state, &system, now_us).keeping_now().query(query, &[])?;
     let plan = session.state.analyzer().execute_and_check(bound.plan, session.state.config_options(), |_, _| {})?;
     let fields = plan.schema().fields().iter();
-    Ok(fields.map(|field| (field.name().clone(), SqlType::from_arrow(field.data_type()))).collect())
+    let columns = fields.map(|field| (field.name().clone(), SqlType::from_arrow(field.data_type()))).collect();
+    Ok(Meaning { columns, plan: shown(session, &plan) })
+}
+
+/// A plan in text. Where a shape cannot be optimised, as it was bound: then a column that nobody reads may show.
+fn shown(session: &Session, plan: &LogicalPlan) -> String {
+    let optimised = session.state.optimize(plan).ok();
+    without_numbers(&optimised.as_ref().unwrap_or(plan).display_indent().to_string())
+}
+
+/// Names that the optimiser makes are numbered through, from one plan to the next.
+fn without_numbers(plan: &str) -> String {
+    let mut text = plan.to_string();
+    for mark in ["_sq_", "__common_expr_"] {
+        let mut parts = text.split(mark);
+        let first = parts.next().unwrap_or_default().to_string();
+        let unnumbered = |part: &str| part.trim_start_matches(|letter: char| letter.is_ascii_digit()).to_string();
+        text = std::iter::once(first).chain(parts.map(unnumbered)).collect::<Vec<_>>().join(mark);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::without_numbers;
+
+    #[test]
+    fn plans_differ_by_what_they_read_and_not_by_how_many_came_before() {
+        let plan = |n: u32| format!("Join: __correlated_sq_{n}.a = t_{n}.a, __common_expr_{n}9 + __scalar_sq_1.x1");
+        let expected = "Join: __correlated_sq_.a = t_7.a, __common_expr_ + __scalar_sq_.x1";
+        assert_eq!(without_numbers(&plan(7)), expected);
+        assert_ne!(without_numbers(&plan(8)), expected);
+        assert_eq!(without_numbers("Filter: t.a"), "Filter: t.a");
+    }
 }

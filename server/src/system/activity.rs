@@ -36,8 +36,10 @@ pub fn fill(system: &SystemTablesOf, table: &str, rows: &mut Rows) {
         // Nothing is archived.
         "pg_stat_archiver" => rows.add([("archived_count", 0i64.into()), ("failed_count", 0i64.into())]),
         "pg_stat_all_tables" => tables(system, |_| true, rows),
+        "pg_statio_all_tables" => blocks(system, |_| true, rows),
+        "pg_statio_user_tables" => blocks(system, is_of_users, rows),
         "pg_stat_progress_copy" => copies(system, rows),
-        "pg_stat_user_tables" => tables(system, |r| r.is_own() || r.oid >= HISTORY, rows),
+        "pg_stat_user_tables" => tables(system, is_of_users, rows),
         _ => {}
     }
 }
@@ -77,6 +79,17 @@ fn copies(system: &SystemTablesOf, rows: &mut Rows) {
             ("type", may_see.then_some(kind).into()),
             ("tuples_processed", statement.progress.read().done.filter(|_| may_see).into()),
         ]);
+    }
+}
+
+fn is_of_users(relation: &Relation) -> bool {
+    relation.is_own() || relation.oid >= HISTORY
+}
+
+/// Blocks are not counted: there are no pages of rows.
+fn blocks(system: &SystemTablesOf, wanted: fn(&Relation) -> bool, rows: &mut Rows) {
+    for r in system.inventory().relations.iter().filter(|r| r.kind == "r" && wanted(r)) {
+        rows.add([("relid", r.oid.into()), ("schemaname", r.schema_name().into()), ("relname", (&r.name).into())]);
     }
 }
 

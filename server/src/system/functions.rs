@@ -7,7 +7,8 @@ use super::{
     privileges,
     regclass::Reg,
     row_function::{Args, RowFunction},
-    row_lists,
+    row_json, row_lists,
+    tableoid::FROZEN,
 };
 use crate::{outbox::Outbox, pg::Bell, rights::Actor, session::search_path, wire::types::type_name};
 use arrow::datatypes::{DataType, Field, TimeUnit};
@@ -149,6 +150,7 @@ pub fn functions(system: Current, session: SessionFacts) -> Vec<Arc<ScalarUDF>> 
     all.extend(privileges::functions(system, &session));
     all.extend(acl::functions(system));
     all.extend(row_lists::functions());
+    all.push(row_json::function());
     all
 }
 
@@ -464,6 +466,14 @@ fn constants() -> Vec<Arc<ScalarUDF>> {
             let (Some(pattern), Some(escape)) = (args.text(0), args.text(1)) else { return text(None) };
             text(like_escape(pattern, escape))
         })
+        .udf(),
+        RowFunction::new(FROZEN, DataType::Int64, |_| int8(2)).shown_as("xid").udf(),
+        // Nobody waits for another's lock.
+        RowFunction::new(
+            "pg_blocking_pids",
+            DataType::List(Arc::new(Field::new_list_field(DataType::Int32, true))),
+            |_| Ok(ScalarValue::List(ScalarValue::new_list_nullable(&[], &DataType::Int32))),
+        )
         .udf(),
         RowFunction::new("pg_relation_is_updatable", DataType::Int32, |_| Ok(ScalarValue::Int32(Some(0)))).udf(),
     ];

@@ -34,10 +34,11 @@ pub fn is_view(schema: i64, table: &str) -> bool {
         "pg_publication_tables",
         "pg_seclabels",
     ];
-    table.starts_with("pg_stat_") || schema == INFORMATION_SCHEMA || schema == TIDEMARK || VIEWS.contains(&table)
+    let is_counted = table.starts_with("pg_stat_") || table.starts_with("pg_statio_");
+    is_counted || schema == INFORMATION_SCHEMA || schema == TIDEMARK || VIEWS.contains(&table)
 }
 
-const FILLED: [&str; 39] = [
+const FILLED: [&str; 41] = [
     "pg_namespace",
     "pg_class",
     "pg_attribute",
@@ -75,6 +76,8 @@ const FILLED: [&str; 39] = [
     "pg_stat_archiver",
     "pg_stat_all_tables",
     "pg_stat_user_tables",
+    "pg_statio_all_tables",
+    "pg_statio_user_tables",
     "pg_stat_progress_copy",
     "pg_cursors",
 ];

@@ -19,11 +19,13 @@
 //! pg_listening_channels()              the same, in FROM in a subquery
 //! i.indkey[0]                          i.indkey[(0) + 1]: PostgreSQL's vectors begin at 0
 //! 'pg_…' = ANY (ARRAY(WITH RECURSIVE … pg_auth_members …))    false: no role is predefined
-//! c.tableoid                           the OID of that catalog table
+//! c.tableoid, c.xmin                   the OID of that catalog table, and 2
 //! FROM t CROSS JOIN UNNEST(a) AS k     a SELECT that unnests (`lateral.rs`)
 //! ```
 
-use super::{compared, from_functions, functions, introspection, lateral, regclass::Reg, row_lists, tableoid, vacancy};
+use super::{
+    compared, from_functions, functions, introspection, lateral, regclass::Reg, row_json, row_lists, tableoid, vacancy,
+};
 use crate::wire::types::{by_name, oid};
 use sqlparser::ast::{
     AccessExpr, Array, ArrayElemTypeDef, BinaryOperator, CastKind, DataType, Expr, Function, FunctionArg,
@@ -50,6 +52,7 @@ pub fn concerns(query: &Query) -> bool {
             let concerned = match expr {
                 Expr::Function(f) => {
                     qualifier_is_system(&f.name)
+                        || row_json::is_called(f)
                         || functions::NAMES.contains(&vacancy::last_part(&f.name))
                         || vacancy::last_part(&f.name) == CHANNELS
                         || matches!(f.args, FunctionArguments::Subquery(_))
@@ -184,7 +187,7 @@ fn bracketed(inner: DataType) -> DataType {
     DataType::Array(ArrayElemTypeDef::SquareBracket(Box::new(inner), None))
 }
 
-fn call(name: &str, args: Vec<Expr>, clauses: Vec<FunctionArgumentClause>) -> Expr {
+pub fn call(name: &str, args: Vec<Expr>, clauses: Vec<FunctionArgumentClause>) -> Expr {
     Expr::Function(Function {
         name: ObjectName::from(vec![Ident::new(name)]),
         uses_odbc_syntax: false,
@@ -245,7 +248,7 @@ fn shown_columns(select: &mut Select) {
             *expr = call(reg.functions().1, vec![take(inner)], vec![]);
         }
         if let SelectItem::UnnamedExpr(expr) = item
-            && column(expr).is_none_or(|ident| is_value_word(ident) || tableoid::is_tableoid(ident))
+            && column(expr).is_none_or(|ident| is_value_word(ident) || tableoid::is_hidden(ident))
         {
             *item = SelectItem::ExprWithAlias { expr: take(expr), alias: Ident::with_quote('"', name) };
         }
@@ -279,6 +282,7 @@ impl VisitorMut for Rewriting {
     fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<()> {
         tableoid::resolve(select);
         lateral::write_out(select);
+        row_json::write_out(select);
         // Nothing inside is ever evaluated, so what the planner cannot read may go.
         if vacancy::reads_nothing(select) {
             let _ = VisitMut::visit(&mut select.projection, &mut Blanking);

@@ -1,15 +1,27 @@
-//! `c.tableoid`: the hidden column that says which table a row is from. Of a catalog table that is a constant.
+//! The hidden columns of catalog tables: `c.tableoid` says which table a row is from, `c.xmin` which transaction has written it.
+//! Both are constants: there are no numbers of transactions, and rows that everybody sees have one of their own in PostgreSQL.
 
-use super::{inventory::SYSTEM, vacancy::last_part};
+use super::{inventory::SYSTEM, rewrite::call, vacancy::last_part};
 use sqlparser::ast::{Expr, Ident, Select, TableFactor, TableWithJoins, Value, VisitMut, VisitorMut};
 use std::ops::ControlFlow;
 
-/// Whether an expression is the hidden column, so that it has a name to keep.
-pub fn is_tableoid(ident: &Ident) -> bool {
+/// The function that gives PostgreSQL's `FrozenTransactionId`, so that it has the type of one.
+pub const FROZEN: &str = "frozen$xid";
+
+/// Whether an expression is a hidden column, so that it has a name to keep.
+pub fn is_hidden(ident: &Ident) -> bool {
+    is_tableoid(ident) || is_xmin(ident)
+}
+
+fn is_tableoid(ident: &Ident) -> bool {
     ident.value.eq_ignore_ascii_case("tableoid")
 }
 
-/// Puts the OIDs of the catalog tables in FROM in the place of their `tableoid`, also where a subquery refers to it.
+fn is_xmin(ident: &Ident) -> bool {
+    ident.value.eq_ignore_ascii_case("xmin")
+}
+
+/// Puts the constants of the catalog tables in FROM in the places of their hidden columns, also where a subquery refers to them.
 pub fn resolve(select: &mut Select) {
     let mut tables = vec![];
     select.from.iter().for_each(|joined| gather(joined, &mut tables));
@@ -30,7 +42,8 @@ fn gather(joined: &TableWithJoins, tables: &mut Vec<(String, i64)>) {
             TableFactor::Table { name, alias, args: None, .. } => {
                 let table = last_part(name);
                 let spec = SYSTEM.get("pg_catalog").and_then(|specs| specs.iter().find(|spec| spec.name == table));
-                if let Some(spec) = spec {
+                // One table has a column of its own that is called so.
+                if let Some(spec) = spec.filter(|spec| spec.schema.field_with_name("xmin").is_err()) {
                     let shown = alias.as_ref().map_or(table, |alias| alias.name.value.to_lowercase());
                     tables.push((shown, spec.oid));
                 }
@@ -49,16 +62,22 @@ impl VisitorMut for Resolving {
     type Break = ();
 
     fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
-        let oid = match expr {
-            Expr::Identifier(ident) if is_tableoid(ident) => self.tables.first().map(|(_, oid)| *oid),
-            Expr::CompoundIdentifier(parts) if parts.last().is_some_and(is_tableoid) => {
+        let (found, column) = match expr {
+            Expr::Identifier(ident) if is_hidden(ident) => (self.tables.first(), &*ident),
+            Expr::CompoundIdentifier(parts) => {
+                let Some(column) = parts.last().filter(|column| is_hidden(column)) else {
+                    return ControlFlow::Continue(());
+                };
                 let table = parts.iter().rev().nth(1).map(|ident| ident.value.to_lowercase()).unwrap_or_default();
-                self.tables.iter().find(|(shown, _)| *shown == table).map(|(_, oid)| *oid)
+                (self.tables.iter().find(|(shown, _)| *shown == table), column)
             }
-            _ => None,
+            _ => return ControlFlow::Continue(()),
         };
-        if let Some(oid) = oid {
-            *expr = Expr::Value(Value::Number(oid.to_string(), false).into());
+        if let Some((_, oid)) = found {
+            *expr = match is_xmin(column) {
+                true => call(FROZEN, vec![], vec![]),
+                false => Expr::Value(Value::Number(oid.to_string(), false).into()),
+            };
         }
         ControlFlow::Continue(())
     }

@@ -1,4 +1,4 @@
-//! As another engine that deletes rows beside their files, and what becomes of its table here.
+//! As another engine that deletes rows beside their files or partitions a table anew, and what becomes of its table here.
 
 use super::super::{IcebergHistory, catalog::Next, commit, disk};
 use arrow::{
@@ -9,7 +9,7 @@ use datafusion::prelude::SessionContext;
 use futures::future::BoxFuture;
 use iceberg::spec::{
     DataContentType, DataFileBuilder, DataFileFormat, MAIN_BRANCH, ManifestListWriter, ManifestWriterBuilder,
-    Operation, Snapshot, Summary,
+    Operation, Snapshot, Summary, TableMetadataBuilder, Transform, UnboundPartitionField, UnboundPartitionSpec,
 };
 use parquet::arrow::ArrowWriter;
 use std::{
@@ -22,7 +22,7 @@ use std::{
 use tempfile::TempDir;
 use tidemark_catalog::{ObjectId, SqlType};
 use tidemark_engine::seam::{
-    Clock, CommitTag, Effort, HistoryPartition, HistoryStore, HistoryTable, Positions, SeamError,
+    Clock, CommitTag, Effort, HistoryPartition, HistoryStore, HistoryTable, Positions, Rewritten, SeamError,
 };
 
 /// It stands still, and its chance is a counter.
@@ -146,6 +146,21 @@ async fn delete(store: &IcebergHistory, table: &HistoryTable, content: DataConte
     store.catalog.commit(&store.place, &table.name, &base, &next).await.expect("a commit");
 }
 
+/// A commit that changes the metadata alone.
+async fn change(
+    store: &IcebergHistory,
+    table: &HistoryTable,
+    change: impl FnOnce(TableMetadataBuilder) -> iceberg::Result<TableMetadataBuilder>,
+) {
+    let base = store.load(&table.name).await.expect("the table");
+    let from = base.metadata_location_result().expect("a location");
+    let builder = base.metadata().clone().into_builder(Some(from.to_string()));
+    let built = change(builder).and_then(TableMetadataBuilder::build).expect("metadata");
+    let location = commit::next_location(from, &built.metadata).expect("a location");
+    let next = Next { metadata: built.metadata, location, updates: built.changes, ahead_ms: 0 };
+    store.catalog.commit(&store.place, &table.name, &base, &next).await.expect("a commit");
+}
+
 async fn keys(store: &IcebergHistory, table: &HistoryTable, rest: &str) -> Vec<i64> {
     let context = SessionContext::new();
     context.register_table("h", store.provider(table).await.expect("a provider")).expect("registered");
@@ -193,4 +208,32 @@ async fn rows_deleted_by_value_are_refused_with_a_way_out() {
         text.contains("EqualityDeletes") && text.contains("only position deletes in Parquet can be applied"),
         "{text}"
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn files_of_another_partition_spec_are_neither_counted_nor_written_together_with_those_of_this_one() {
+    let (_folder, store, table) = hundred().await;
+    for commit in 1..4 {
+        append(&store, &table, commit * 100..commit * 100 + 10, commit as u64 + 1).await;
+    }
+    assert_eq!(store.survey(&table, &Effort::WHOLE, 0).await.expect("a survey").small_files, 4);
+    // Days instead of months: the same number is another time.
+    let time = store.load("h").await.expect("the table").metadata().current_schema().field_id_by_name("ts");
+    let field = UnboundPartitionField::builder()
+        .source_id(time.expect("a column"))
+        .name("ts_by_day".to_string())
+        .transform(Transform::Day)
+        .build();
+    let spec = UnboundPartitionSpec::builder().add_partition_fields([field]).expect("a spec").build();
+    change(&store, &table, |builder| builder.add_default_partition_spec(spec)).await;
+    let survey = store.survey(&table, &Effort::WHOLE, 0).await.expect("a survey");
+    assert_eq!((survey.files, survey.small_files, survey.small_manifests), (4, 0, 0), "{survey:?}");
+    assert_eq!(store.optimize(&table).await.expect("optimized"), Rewritten::default());
+    // What is appended from here on is of days, and is cared for.
+    append(&store, &table, 400..410, 5).await;
+    append(&store, &table, 410..420, 6).await;
+    assert_eq!(store.survey(&table, &Effort::WHOLE, 0).await.expect("a survey").small_files, 2);
+    assert_eq!(store.optimize(&table).await.expect("optimized").files_before, 2);
+    let expected: Vec<i64> = (0..110).chain(200..210).chain(300..310).chain(400..420).collect();
+    assert_eq!(keys(&store, &table, "ORDER BY k").await, expected);
 }

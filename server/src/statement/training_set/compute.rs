@@ -155,8 +155,16 @@ fn others(name: &str, before: &Record, now: &Record) -> PgError {
         }
         n => format!("{n} values of labels at or above a frontier were completed from state, and have changed since"),
     };
-    not_as_recorded(name, "the rows are others than those recorded")
-        .detail(format!("{} rows were recorded, {} are there now; {why}", before.rows, now.rows))
+    let error = not_as_recorded(name, "the rows are others than those recorded")
+        .detail(format!("{} rows were recorded, {} are there now; {why}", before.rows, now.rows));
+    match before.views_of_unknown_defaults().as_slice() {
+        [] => error,
+        views => error.hint(format!(
+            "its record does not say what defaults the features of {} had: if others than now, ALTER FEATURE VIEW … ALTER \
+             COLUMN … SET DEFAULT as they were, and again; or REFRESH TRAINING SET {name} computes it by what there is now",
+            views.join(", ")
+        )),
+    }
 }
 
 /// The `ASOF JOIN`s of a plan that has run, the innermost first.
@@ -198,5 +206,36 @@ impl Drop for Rows {
             }
         };
         self.database.clock.spawn("rows of a training set", Box::pin(remove));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeMap;
+    use tidemark_catalog::Read;
+
+    #[test]
+    fn a_record_that_does_not_say_what_defaults_there_were_says_what_to_do() {
+        let read = |defaults| Read {
+            id: ObjectId::FIRST,
+            name: "spending".into(),
+            kind: "feature view".into(),
+            definition: String::new(),
+            frontier_us: None,
+            log: None,
+            defaults,
+        };
+        let record = |defaults| Record {
+            at_us: 0,
+            time_zone: "UTC".into(),
+            rows: 1,
+            digest: String::new(),
+            reads: vec![read(defaults)],
+            joins: vec![],
+        };
+        let hint = |before: Record| others("t", &before, &before).hint.unwrap_or_default();
+        assert!(hint(record(None)).starts_with("its record does not say what defaults the features of spending had"));
+        assert!(hint(record(Some(BTreeMap::new()))).starts_with("its rows stay as they are"));
     }
 }

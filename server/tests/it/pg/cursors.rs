@@ -90,6 +90,35 @@ async fn a_fetch_is_suspended_at_the_clients_limit_of_rows() {
     assert_eq!(codes(&raw.ask(&[query("fetch 1 c")]).await), ["34000"]);
 }
 
+/// As asyncpg's `Cursor.forward()` does it, before the first row and later.
+#[tokio::test]
+async fn rows_of_a_portal_that_bind_has_made_can_be_passed() {
+    let world = world(Settings::default());
+    let (mut raw, _) = Raw::connected(world.dial()).await;
+    raw.ask(&[query("begin")]).await;
+    raw.ask(&[parse("s", "series 10"), bind("p", "s", &[]), sync()]).await;
+    let moved = raw.ask(&[query("move 3 p")]).await;
+    assert_eq!((kinds(&moved), tags(&moved)), ("CZ".into(), vec!["MOVE 3".to_owned()]));
+    let next = raw.ask(&[execute("p", 2), sync()]).await;
+    assert_eq!((kinds(&next), values(&next)), ("DDsZ".into(), vec!["4".to_owned(), "5".to_owned()]));
+    // In the extended protocol too.
+    let moved = raw.ask(&[parse("", "move 2 p"), bind("", "", &[]), execute("", 0), sync()]).await;
+    assert_eq!((kinds(&moved), tags(&moved)), ("12CZ".into(), vec!["MOVE 2".to_owned()]));
+    assert_eq!(values(&raw.ask(&[execute("p", 1), sync()]).await), ["8"]);
+    assert_eq!(tags(&raw.ask(&[query("move all p; move 1 p")]).await), ["MOVE 2", "MOVE 0"]);
+    assert_eq!(kinds(&raw.ask(&[execute("p", 0), sync()]).await), "CZ");
+    // Rows that were answered at once.
+    raw.ask(&[parse("l", "raw 5"), bind("r", "l", &[]), sync()]).await;
+    assert_eq!(tags(&raw.ask(&[query("move 4 r")]).await), ["MOVE 4"]);
+    assert_eq!(kinds(&raw.ask(&[execute("r", 0), sync()]).await), "DCZ");
+    // What has no rows is no cursor, nor is there a way back.
+    raw.ask(&[parse("n", "nothing"), bind("q", "n", &[]), sync()]).await;
+    assert_eq!(codes(&raw.ask(&[query("move 1 q")]).await), ["55000"]);
+    raw.ask(&[query("rollback; begin")]).await;
+    raw.ask(&[bind("p", "s", &[]), sync()]).await;
+    assert_eq!(codes(&raw.ask(&[query("move back p")]).await), ["55000"]);
+}
+
 #[tokio::test]
 async fn a_binary_cursor_is_binary_in_a_simple_query() {
     let world = world(Settings::default());
