@@ -11,6 +11,7 @@ use crate::{
     progress::{Doing, Running, Statements},
     publisher::Publisher,
     queries::Queries,
+    restore::Restore,
     rights::Rights,
     serving::{self, Serving},
     session::Session,
@@ -74,13 +75,16 @@ pub struct Owner {
     pub catalog: tokio::sync::Mutex<CatalogStore>,
     /// Where the online store is one that serving nodes read.
     pub publisher: Option<Publisher>,
+    /// How far the start is.
+    pub restore: Restore,
 }
 
 impl Owner {
     pub fn new(engine: Arc<Engine>, clock: Arc<dyn Clock>, catalog: CatalogStore, places: Arc<Places>) -> Owner {
         let feeds = Arc::new(Feeds::new(engine.clone(), clock, Arc::new(catalog.snapshot().clone())));
         let publisher = places.own_redis().map(Publisher::new);
-        Owner { engine, feeds, places, catalog: tokio::sync::Mutex::new(catalog), publisher }
+        let (catalog, restore) = (tokio::sync::Mutex::new(catalog), Restore::default());
+        Owner { engine, feeds, places, catalog, publisher, restore }
     }
 }
 
