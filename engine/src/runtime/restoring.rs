@@ -44,7 +44,9 @@ impl Drop for UnderWay<'_> {
     fn drop(&mut self) {
         let mut left = self.of.left.lock();
         if self.is_back {
-            left.views.retain(|id| !self.views.contains(id));
+            for id in &self.views {
+                left.views.remove(id);
+            }
         } else {
             left.is_given_up = true;
         }
