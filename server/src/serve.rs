@@ -295,25 +295,24 @@ async fn open(
     };
     // Some 200 bytes each.
     const STEPS_WAITING_MAX: usize = 4 << 20;
-    let (url, credential) = (settings.history_catalog.as_deref(), settings.history_catalog_credential.as_deref());
-    let mut history = match (warehouse::catalog(data, folder, url, credential)?, bucket) {
-        (None, None) => IcebergHistory::open(folder, clock.clone()).await?,
-        (None, Some(bucket)) => IcebergHistory::open_bucket(folder, bucket, clock.clone()).await?,
-        (Some(rest), bucket) => {
-            let place = match bucket {
-                Some(bucket) => Place::Bucket(bucket),
-                None => Place::folder(folder)?,
-            };
-            let directory = redis::owner(data, clock.as_ref())?;
-            let history = IcebergHistory::open_rest(&rest, directory, place, clock.clone()).await?;
-            warehouse::begun(data, &rest)?;
-            history
-        }
+    // Each of the two stores on fjall reads its journal and syncs it, on one thread: side by side.
+    let (opened, state) = tokio::sync::oneshot::channel();
+    let state_folder = data.join("state");
+    let opening = async move {
+        let _ = opened.send(FjallState::open(&state_folder));
     };
+    clock.spawn("state store", Box::pin(opening));
+    let others = async {
+        let history = open_history(settings, data, folder, bucket, &clock).await?;
+        Ok::<_, anyhow::Error>((history, places(settings, clock.clone(), catalog.snapshot()).await?))
+    };
+    // Both to their end, also where one fails: who starts again is to find neither open.
+    let (others, state) = tokio::join!(others, state);
+    let ((mut history, places), state) = (others?, state.context("the state store was not opened")??);
     if let Some(points) = points.clone() {
         history = history.with_files_written(Box::new(move || points.pass(Point::HistoryFilesWritten)));
     }
-    let places = Arc::new(places(settings, clock.clone(), catalog.snapshot()).await?);
+    let places = Arc::new(places);
     let seams = Seams {
         steps_waiting_max: STEPS_WAITING_MAX,
         threads: threads(settings),
@@ -321,7 +320,7 @@ async fn open(
         memory: Arc::new(Memory::new(settings.state_memory)),
         clock: clock.clone(),
         logs: Arc::new(EmbeddedLogs { folder: data.join("log"), settings: log }),
-        state: Arc::new(FjallState::open(&data.join("state"))?),
+        state: Arc::new(state),
         online: places.clone(),
         history: Arc::new(history),
     };
@@ -335,6 +334,30 @@ async fn open(
     let mut database = over(settings, Behind::Owner(owner), snapshot, clock)?;
     database.points = points;
     Ok(database)
+}
+
+async fn open_history(
+    settings: &Settings,
+    data: &Path,
+    folder: &Path,
+    bucket: Option<Bucket>,
+    clock: &Arc<dyn Clock>,
+) -> Result<IcebergHistory> {
+    let (url, credential) = (settings.history_catalog.as_deref(), settings.history_catalog_credential.as_deref());
+    Ok(match (warehouse::catalog(data, folder, url, credential)?, bucket) {
+        (None, None) => IcebergHistory::open(folder, clock.clone()).await?,
+        (None, Some(bucket)) => IcebergHistory::open_bucket(folder, bucket, clock.clone()).await?,
+        (Some(rest), bucket) => {
+            let place = match bucket {
+                Some(bucket) => Place::Bucket(bucket),
+                None => Place::folder(folder)?,
+            };
+            let directory = redis::owner(data, clock.as_ref())?;
+            let history = IcebergHistory::open_rest(&rest, directory, place, clock.clone()).await?;
+            warehouse::begun(data, &rest)?;
+            history
+        }
+    })
 }
 
 /// The superuser of the settings has a password, and there is something to make salts of for those that are not there.
