@@ -110,6 +110,11 @@ pub fn start(
             let panicked = State::Ended("recovery failed: a task of it panicked, and the log says where".into());
             let mut over = Over { database: database.clone(), state: panicked };
             let ended = tokio::select! {
+                // First: what is under way is given up then, too.
+                biased;
+                _ = stopping.wait_for(|stop| *stop) => {
+                    State::Ended("the server stops before its feature views are back".into())
+                }
                 restored = all(&database) => match restored {
                     Ok(()) => {
                         then(&database);
@@ -117,9 +122,6 @@ pub fn start(
                     }
                     Err(error) => State::Ended(format!("recovery failed: {error}").into()),
                 },
-                _ = stopping.wait_for(|stop| *stop) => {
-                    State::Ended("the server stops before its feature views are back".into())
-                }
             };
             over.state = ended;
         }),
