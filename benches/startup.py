@@ -1,7 +1,7 @@
 """From the start of the process to the first answered lookup: with nothing in it, and with a thousand feature views over a source of
 some events, stopped in order before; beside PostgreSQL with as many views, from `pg_ctl start` on.
 
-A client connects and asks as soon as the port is open; clients that come during recovery wait for it, and that counts.
+A client connects and asks as soon as the port is open; a lookup waits until its own view is back, and that counts.
 """
 
 import struct

@@ -370,6 +370,17 @@ impl HistoryStore for IcebergHistory {
         tag::from_properties(name, self.load(name).await?.metadata().properties())
     }
 
+    /// Nearly always the table is there: its metadata are read once.
+    async fn take_up(&self, table: &HistoryTable) -> SeamResult<Option<CommitTag>> {
+        if let Some(existing) = self.catalog.load(&table.name).await?
+            && self.is_of(&existing, table.view)
+        {
+            return tag::from_properties(&table.name, existing.metadata().properties());
+        }
+        self.create(table).await?;
+        self.last_tag(&table.name).await
+    }
+
     async fn provider(&self, table: &HistoryTable) -> SeamResult<Arc<dyn TableProvider>> {
         let locks = self.locks.of(table.view);
         let _opening = locks.opening.read().await;

@@ -27,6 +27,7 @@ mod plain;
 mod reading;
 mod refresh;
 mod restore;
+mod restoring;
 mod source;
 mod topic;
 
@@ -59,6 +60,7 @@ use family::FamilyRuntime;
 use futures::future::join_all;
 use parking_lot::RwLock;
 use refresh::Unput;
+use restoring::Restoring;
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{
@@ -107,6 +109,8 @@ pub struct Engine {
     last_family: AtomicU32,
     /// Views that could not be started.
     not_started: RwLock<BTreeMap<ObjectId, Failure>>,
+    /// Views that are not back yet since the start; they are in none of the above.
+    restoring: Restoring,
     /// Grows with every start; fences writers of earlier starts.
     epoch: u64,
     puts: AtomicU64,
@@ -366,7 +370,7 @@ impl Engine {
     }
 
     async fn build(&self, view: &ViewRuntime, progress: &Progress) -> SeamResult<()> {
-        let letters = view.replay(None, progress).await?;
+        let (letters, _) = view.replay(None, progress).await?;
         self.keep_letters(letters).await
     }
 

@@ -30,7 +30,10 @@ use datafusion::{
     prelude::SessionConfig,
     sql::sqlparser::ast,
 };
-use std::sync::Arc;
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex},
+};
 
 /// Settings every session starts from; a session's own time zone is set on top.
 pub fn session_config() -> SessionConfig {
@@ -101,6 +104,26 @@ pub fn planning_state(time_zone: &str) -> SessionState {
     let mut builder = state_builder(config);
     builder.aggregate_functions().get_or_insert_default().extend(declared::in_feature_views().map(Arc::new));
     builder.build()
+}
+
+/// Time zones whose planning state is kept. Definitions have one or two; those of further zones are built each time.
+const ZONES_KEPT_MAX: usize = 16;
+
+/// [`planning_state`], built once for each time zone: it registers some hundreds of functions, and a start plans every definition again.
+pub(crate) fn kept_planning_state(time_zone: &str) -> Arc<SessionState> {
+    static KEPT: Mutex<BTreeMap<String, Arc<SessionState>>> = Mutex::new(BTreeMap::new());
+    if let Ok(kept) = KEPT.lock()
+        && let Some(state) = kept.get(time_zone)
+    {
+        return state.clone();
+    }
+    let state = Arc::new(planning_state(time_zone));
+    if let Ok(mut kept) = KEPT.lock()
+        && kept.len() < ZONES_KEPT_MAX
+    {
+        kept.insert(time_zone.to_string(), state.clone());
+    }
+    state
 }
 
 /// SQL types whose DataFusion default is not ours: timestamps are microseconds.

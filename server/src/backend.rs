@@ -13,7 +13,7 @@ use crate::{
     serving::Serving,
     session::{Session, State},
     sessions::Open,
-    statement::{self, served_lookup::ServedLookup},
+    statement::{self, served_lookup::ServedLookup, service_lookup::PreparedService},
     system::{SessionFacts, functions, pg_sleep},
 };
 use arrow::datatypes::Schema;
@@ -84,6 +84,17 @@ impl TidemarkBackend {
             learnt.service.is_some() && learnt.parameter_oids.len() == literals && learnt.shows_as(prepared)
         });
         self.database.learn_service(prepared, sql, learnt);
+    }
+
+    /// Waits for the views of a lookup that are not back since the start; `false`: it was answered, or not, from all of them.
+    async fn wait_for_views(&self, prepared: &Prepared) -> Result<bool, PgError> {
+        if self.database.is_restored() {
+            return Ok(false);
+        }
+        let mut views: Vec<ObjectId> = prepared.lookup.iter().map(|lookup| lookup.shape.view).collect();
+        views.extend(prepared.service.iter().flat_map(PreparedService::views));
+        self.database.views_restored(&views).await?;
+        Ok(!views.is_empty())
     }
 
     fn served<'a>(
@@ -346,6 +357,12 @@ impl pg::Backend for TidemarkBackend {
         bound: &Bound,
     ) -> Result<Outcome, PgError> {
         session.refresh(&self.database);
+        if self.wait_for_views(prepared).await? {
+            let mut messages = BytesMut::new();
+            if let Some(answered) = self.execute_now(session, prepared, bound, &mut messages) {
+                return Ok(Outcome::RawRows { messages, completed: answered? });
+            }
+        }
         if let (Some(serving), Some(lookup)) = (self.database.serving(), &prepared.lookup)
             && prepared.path == session.path_key(&self.database)
         {

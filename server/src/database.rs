@@ -14,6 +14,7 @@ use crate::{
     progress::{Doing, Running, Statements},
     publisher::Publisher,
     queries::Queries,
+    restore::Restore,
     rights::Rights,
     serving::{self, Serving},
     session::Session,
@@ -79,6 +80,8 @@ pub struct Owner {
     pub publisher: Option<Publisher>,
     /// The tables of training sets.
     pub lake: Lake,
+    /// How far the start is.
+    pub restore: Restore,
 }
 
 impl Owner {
@@ -86,7 +89,7 @@ impl Owner {
         let feeds = Arc::new(Feeds::new(engine.clone(), clock, Arc::new(catalog.snapshot().clone())));
         let publisher = places.own_redis().map(Publisher::new);
         let (catalog, lake) = (tokio::sync::Mutex::new(catalog), Lake::default());
-        Owner { engine, feeds, places, catalog, publisher, lake }
+        Owner { engine, feeds, places, catalog, publisher, lake, restore: Restore::default() }
     }
 }
 

@@ -26,6 +26,7 @@ mod prepared;
 mod progress;
 mod publisher;
 mod queries;
+mod restore;
 mod rights;
 pub mod scram;
 pub mod serve;

@@ -9,6 +9,7 @@ use crate::{
     places::{DEFAULT, Places, Refused},
     points::{AbortAt, Point, Points},
     queries::Queries,
+    restore,
     serving::{self, Serving},
     settings::{Role, Settings},
     statement, upkeep,
@@ -77,26 +78,36 @@ impl Logs for EmbeddedLogs {
     }
 }
 
-/// Opens the data directory, recovers, and listens. Returns when clients can connect.
-///
-/// Dropping the future on the way closes what is open, the lock last: as after a crash the next start recovers from the
-/// same log and checkpoint. Recovery yields after every batch, so whoever waits for a signal beside it gets a turn.
+/// Opens the data directory and listens, and recovers. Returns when all feature views are back.
 pub async fn start(settings: &Settings) -> Result<Running> {
-    start_to_abort(settings, None).await
-}
-
-/// The same for tests of crashes: the process ends where they say.
-pub async fn start_to_abort(settings: &Settings, abort_at: Option<AbortAt>) -> Result<Running> {
-    let clock = Arc::new(SystemClock::new(tokio::runtime::Handle::current()));
-    start_with(settings, clock, abort_at.map(Points::new)).await
+    let running = begin(settings, None).await?;
+    running.restored().await?;
+    Ok(running)
 }
 
 /// The same on a clock of the caller's: a test moves time by hand.
 pub async fn start_on(settings: &Settings, clock: Arc<dyn Clock>) -> Result<Running> {
-    start_with(settings, clock, None).await
+    let running = begin_on(settings, clock).await?;
+    running.restored().await?;
+    Ok(running)
 }
 
-async fn start_with(settings: &Settings, clock: Arc<dyn Clock>, points: Option<Arc<Points>>) -> Result<Running> {
+/// Opens the data directory and listens. Returns when clients can connect; the feature views come back beside them
+/// ([`Running::restored`]). `abort_at` is for tests of crashes: the process ends where they say.
+///
+/// Dropping the future on the way closes what is open, the lock last: as after a crash the next start recovers from the
+/// same log and checkpoint. The logs are read batch by batch, so whoever waits for a signal beside it gets a turn.
+pub async fn begin(settings: &Settings, abort_at: Option<AbortAt>) -> Result<Running> {
+    let clock = Arc::new(SystemClock::new(tokio::runtime::Handle::current()));
+    begin_with(settings, clock, abort_at.map(Points::new)).await
+}
+
+/// The same on a clock of the caller's.
+pub async fn begin_on(settings: &Settings, clock: Arc<dyn Clock>) -> Result<Running> {
+    begin_with(settings, clock, None).await
+}
+
+async fn begin_with(settings: &Settings, clock: Arc<dyn Clock>, points: Option<Arc<Points>>) -> Result<Running> {
     let data = &settings.data;
     // Before anything is opened: what cannot be encrypted or guarded as it was said is not served.
     let (tls, door) = (door::tls(settings)?, Door::new(settings));
@@ -147,38 +158,62 @@ async fn start_with(settings: &Settings, clock: Arc<dyn Clock>, points: Option<A
     let server = pg::Server::new(backend, clock.clone(), limits);
     let (stop, stopping) = watch::channel(false);
     let (finished, stopped) = tokio::sync::oneshot::channel();
-    match database.behind() {
-        Behind::Owner(owner) => {
-            owner.feeds.start_all(&database.snapshot());
-            background(&database, settings, stopping.clone());
-        }
-        Behind::Serving(_) => {
-            every(&database, stopping.clone(), "catalog", serving::CATALOG_POLL, |database| Box::pin(follow(database)))
-        }
-    }
     let last = database.clone();
     let max_connections = settings.max_connections;
     let subject = Subject { database: database.clone(), server: server.clone(), max_connections, started_us };
     let alive = database.meters.tasks.begin("server");
-    phase.send_replace(Phase::Serving(subject.clone()));
+    let phase = Arc::new(phase);
+    let (at_end, told, mut until) = (subject.clone(), phase.clone(), stopping.clone());
     clock.spawn(
         "server",
         Box::pin(async move {
-            let mut stopping = stopping;
             let shutdown = async {
-                let _ = stopping.wait_for(|stop| *stop).await;
+                let _ = until.wait_for(|stop| *stop).await;
                 // While statements finish nobody new is to be sent here.
-                phase.send_replace(Phase::Stopping(subject));
+                told.send_replace(Phase::Stopping(at_end));
             };
             server.serve(listener, shutdown).await;
             let _ = finished.send(finish(&last).await);
             alive.leave();
         }),
     );
+    match database.behind() {
+        Behind::Owner(_) => {
+            let (settings, beside) = (settings.clone(), stopping.clone());
+            // One thread is left to who connects and asks.
+            let tasks = threads(&settings).saturating_sub(1).max(1);
+            restore::start(&database, tasks, stopping, move |database| {
+                if let Some(owner) = database.as_owner() {
+                    owner.feeds.start_all(&database.snapshot());
+                }
+                background(database, &settings, beside);
+                phase.send_if_modified(|phase| begin_serving(phase, subject));
+            });
+        }
+        Behind::Serving(_) => {
+            every(&database, stopping, "catalog", serving::CATALOG_POLL, |database| Box::pin(follow(database)));
+            phase.send_if_modified(|phase| begin_serving(phase, subject));
+        }
+    }
     Ok(Running { address, http, database, stop, stopped, _lock: lock, _warehouse: warehouse })
 }
 
+/// Unless it stops already.
+fn begin_serving(phase: &mut Phase, subject: Subject) -> bool {
+    let begins = matches!(phase, Phase::Recovering);
+    if begins {
+        *phase = Phase::Serving(subject);
+    }
+    begins
+}
+
 impl Running {
+    /// Returns when all feature views are back, and what happens by itself has begun.
+    pub async fn restored(&self) -> Result<()> {
+        let restored = self.database.all_restored().await;
+        restored.map_err(|error| anyhow::anyhow!("{}", error.message))
+    }
+
     /// Stops accepting, lets statements finish, checkpoints. An error: that failed, and the next start takes longer.
     pub async fn shutdown(self) -> Result<()> {
         self.stop.send_replace(true);
@@ -194,6 +229,10 @@ const LAST_FLUSH: Duration = Duration::from_secs(10);
 /// Everybody has left: what is in memory becomes durable.
 async fn finish(database: &Database) -> SeamResult<()> {
     let Some(owner) = database.as_owner() else { return Ok(()) };
+    // A start that was broken off has changed nothing, and the next one begins it again.
+    if owner.restore.over().await.is_err() {
+        return Ok(());
+    }
     owner.feeds.stop_all().await;
     let level = online::finish(database);
     tokio::select! {
@@ -254,25 +293,24 @@ async fn open(
     let warehouse = bucket.as_ref().map(Bucket::location);
     // Some 200 bytes each.
     const STEPS_WAITING_MAX: usize = 4 << 20;
-    let (url, credential) = (settings.history_catalog.as_deref(), settings.history_catalog_credential.as_deref());
-    let mut history = match (warehouse::catalog(data, folder, url, credential)?, bucket) {
-        (None, None) => IcebergHistory::open(folder, clock.clone()).await?,
-        (None, Some(bucket)) => IcebergHistory::open_bucket(folder, bucket, clock.clone()).await?,
-        (Some(rest), bucket) => {
-            let place = match bucket {
-                Some(bucket) => Place::Bucket(bucket),
-                None => Place::folder(folder)?,
-            };
-            let directory = redis::owner(data, clock.as_ref())?;
-            let history = IcebergHistory::open_rest(&rest, directory, place, clock.clone()).await?;
-            warehouse::begun(data, &rest)?;
-            history
-        }
+    // Each of the two stores on fjall reads its journal and syncs it, on one thread: side by side.
+    let (opened, state) = tokio::sync::oneshot::channel();
+    let state_folder = data.join("state");
+    let opening = async move {
+        let _ = opened.send(FjallState::open(&state_folder));
     };
+    clock.spawn("state store", Box::pin(opening));
+    let others = async {
+        let history = open_history(settings, data, folder, bucket, &clock).await?;
+        Ok::<_, anyhow::Error>((history, places(settings, clock.clone(), catalog.snapshot()).await?))
+    };
+    // Both to their end, also where one fails: who starts again is to find neither open.
+    let (others, state) = tokio::join!(others, state);
+    let ((mut history, places), state) = (others?, state.context("the state store was not opened")??);
     if let Some(points) = points.clone() {
         history = history.with_files_written(Box::new(move || points.pass(Point::HistoryFilesWritten)));
     }
-    let places = Arc::new(places(settings, clock.clone(), catalog.snapshot()).await?);
+    let places = Arc::new(places);
     let seams = Seams {
         steps_waiting_max: STEPS_WAITING_MAX,
         threads: threads(settings),
@@ -280,7 +318,7 @@ async fn open(
         memory: Arc::new(Memory::new(settings.state_memory)),
         clock: clock.clone(),
         logs: Arc::new(EmbeddedLogs { folder: data.join("log"), settings: log }),
-        state: Arc::new(FjallState::open(&data.join("state"))?),
+        state: Arc::new(state),
         online: places.clone(),
         history: Arc::new(history),
     };
@@ -288,7 +326,7 @@ async fn open(
         Some(points) => points.around(seams),
         None => seams,
     };
-    let engine = Arc::new(Engine::start(seams, catalog.snapshot()).await.context("recovery failed")?);
+    let engine = Arc::new(Engine::begin(seams, catalog.snapshot()).await.context("recovery failed")?);
     if let Some(back) = catalog.recovered() {
         let objects = back.objects.len();
         tracing::info!(
@@ -306,6 +344,30 @@ async fn open(
     database.points = points;
     database.buckets.warehouse = warehouse;
     Ok(database)
+}
+
+async fn open_history(
+    settings: &Settings,
+    data: &Path,
+    folder: &Path,
+    bucket: Option<Bucket>,
+    clock: &Arc<dyn Clock>,
+) -> Result<IcebergHistory> {
+    let (url, credential) = (settings.history_catalog.as_deref(), settings.history_catalog_credential.as_deref());
+    Ok(match (warehouse::catalog(data, folder, url, credential)?, bucket) {
+        (None, None) => IcebergHistory::open(folder, clock.clone()).await?,
+        (None, Some(bucket)) => IcebergHistory::open_bucket(folder, bucket, clock.clone()).await?,
+        (Some(rest), bucket) => {
+            let place = match bucket {
+                Some(bucket) => Place::Bucket(bucket),
+                None => Place::folder(folder)?,
+            };
+            let directory = redis::owner(data, clock.as_ref())?;
+            let history = IcebergHistory::open_rest(&rest, directory, place, clock.clone()).await?;
+            warehouse::begun(data, &rest)?;
+            history
+        }
+    })
 }
 
 /// The log that an object has.

@@ -114,6 +114,9 @@ async fn run(
         session.check_hidden(database)?;
     }
     authorize::authorize(session, &session.snapshot(database), &parsed.statement)?;
+    if !goes_before_recovery(&parsed.statement) {
+        database.all_restored().await?;
+    }
     if let Some(command) = changes(&parsed.statement) {
         session.may_change(&command)?;
     }
@@ -411,6 +414,25 @@ fn changes(statement: &Statement) -> Option<Cow<'static, str>> {
         Statement::VacuumHistory { .. } => Some("VACUUM".into()),
         _ => None,
     }
+}
+
+/// Whether it needs no feature view, or waits for those that it reads by itself. The others wait until all are back from a start.
+fn goes_before_recovery(statement: &Statement) -> bool {
+    matches!(
+        statement,
+        Statement::Query(_)
+            | Statement::Prepare { .. }
+            | Statement::Execute { .. }
+            | Statement::Deallocate { .. }
+            | Statement::Set { .. }
+            | Statement::Reset { .. }
+            | Statement::ShowSetting { .. }
+            | Statement::Listen { .. }
+            | Statement::Unlisten { .. }
+            | Statement::Notify { .. }
+            | Statement::Discard { .. }
+            | Statement::Nothing { .. }
+    )
 }
 
 /// Refuses what a serving node cannot do. What it cannot read is refused where it would be read.

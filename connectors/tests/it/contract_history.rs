@@ -137,9 +137,10 @@ where
     not_done(store.rename("airport_delays", "other").await.unwrap_err(), "does not exist");
     store.as_ref().drop("airport_delays").await.unwrap();
 
-    // An empty one.
+    // An empty one; taken up by a start it is the same.
     store.create(&table).await.unwrap();
     assert_eq!(store.last_tag("airport_delays").await.unwrap(), None);
+    assert_eq!(store.take_up(&table).await.unwrap(), None);
     assert_eq!(scan(&store, &table).await.num_rows(), 0);
 
     // Steps in any order and in several batches are all there, once, as given.
@@ -193,6 +194,7 @@ where
     store.create(&table).await.unwrap();
     let other = reopen().await;
     assert_eq!(other.last_tag("airport_delays").await.unwrap(), Some(tag(7, 5)));
+    assert_eq!(other.take_up(&table).await.unwrap(), Some(tag(7, 5)));
     other.append(&table, late, &tag(8, 6)).await.unwrap();
     not_done(store.append(&table, vec![], &tag(7, 7)).await.unwrap_err(), "fenced");
     assert_eq!(scan(&store, &table).await.num_rows(), 7);
@@ -224,10 +226,12 @@ where
     not_done(reopened.last_tag("delays by airport").await.unwrap_err(), "does not exist");
     reopened.append(&table, vec![], &tag(9, 8)).await.unwrap();
     reopened.rename("airport_delays", "delays by airport").await.unwrap();
+    assert_eq!(reopened.take_up(&table).await.unwrap(), Some(tag(9, 8)));
+    reopened.rename("airport_delays", "delays by airport").await.unwrap();
 
     // A table of the same name that belongs to another view is replaced.
     let replaced = flights("delays by airport", 16999);
-    store.create(&replaced).await.unwrap();
+    assert_eq!(store.take_up(&replaced).await.unwrap(), None);
     assert_eq!(store.last_tag("delays by airport").await.unwrap(), None);
     assert_eq!(scan(&store, &replaced).await.num_rows(), 0);
     // That view finds it again, with all of its rows: names may have been exchanged when a crash came.

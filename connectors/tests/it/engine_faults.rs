@@ -314,7 +314,7 @@ fn column(name: &str, ty: SqlType) -> Column {
     Column { name: name.to_string(), ty, not_null: false, comment: None }
 }
 
-fn clicks() -> Object {
+pub fn clicks() -> Object {
     let relation = Relation {
         columns: vec![column("user_id", SqlType::Int8), column("at", SqlType::TimestampTz)],
         primary_key: vec![],
@@ -342,7 +342,7 @@ fn clicks() -> Object {
     }
 }
 
-fn per_user() -> Object {
+pub fn per_user() -> Object {
     let view = FeatureView {
         sql: String::new(),
         query: "SELECT user_id, at, count(*) OVER (PARTITION BY user_id ORDER BY at) AS n FROM clicks".to_string(),
@@ -379,7 +379,7 @@ fn batch(rows: &[(Option<i64>, i64)]) -> RecordBatch {
     RecordBatch::try_new(clicks().schema(), columns).expect("rows of the source")
 }
 
-async fn ingest(engine: &Engine, rows: &[(Option<i64>, i64)]) -> Result<IngestReport, IngestError> {
+pub async fn ingest(engine: &Engine, rows: &[(Option<i64>, i64)]) -> Result<IngestReport, IngestError> {
     engine.ingest(CLICKS, vec![batch(rows)], Conflict::Error).await
 }
 

@@ -27,6 +27,7 @@ mod redis_server;
 mod redis_serving;
 #[path = "../../../tests/rest_catalog/mod.rs"]
 mod rest_catalog;
+mod restoring;
 #[path = "../../../tests/s3_server/mod.rs"]
 mod s3_server;
 mod several_sources;

@@ -51,8 +51,8 @@ impl Engine {
     /// Whether some view needs more of its source's log than any that runs.
     pub(super) fn has_failed_on(&self, source: ObjectId) -> bool {
         let on_it = |view: &ViewRuntime| view.reads(source) && view.has_failed();
-        // Of one that could not be started nobody knows what it reads.
-        !self.not_started.read().is_empty() || self.views.read().values().any(|view| on_it(view))
+        // Of one that could not be started, or not yet, nobody knows what it reads.
+        !self.is_restored() || !self.not_started.read().is_empty() || self.views.read().values().any(|view| on_it(view))
     }
 
     /// What the view reads, and how: its definition planned again.

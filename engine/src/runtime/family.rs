@@ -16,12 +16,10 @@ mod online;
 use super::{
     Engine, Failure, ViewRuntime,
     checkpoint::put,
-    reading::{lock_all, sources_of},
     restore::{STATE_FORMAT, ViewProgress, read},
 };
 use crate::{
     compiled::{CompiledView, internal},
-    progress::Progress,
     seam::{CommitTag, Keyspace, SeamError, SeamResult, WriteBatch},
     view::{Frozen, Host, Projection, ViewState},
 };
@@ -66,6 +64,12 @@ struct Record {
     shape: Shape,
     /// [`FamilyRuntime::replaces`].
     replaces: Vec<ObjectId>,
+}
+
+/// What is started together: the views of a family that has a checkpoint, else one view.
+pub(super) struct Group {
+    family: Option<(ObjectId, Record)>,
+    pub(super) views: Vec<ObjectId>,
 }
 
 /// What stands in place of the progress of a view that is kept with others: no format, so nothing reads it. That it is there
@@ -205,10 +209,17 @@ impl Engine {
         Ok(())
     }
 
-    /// Starts views, those together that were kept together; one that cannot be started does not keep the others from it. Returns
-    /// the families that have a view.
-    pub(super) async fn start_views(&self, views: &[&Object], snapshot: &Snapshot) -> SeamResult<BTreeSet<ObjectId>> {
-        let mut alone = views.to_vec();
+    /// Starts views, those together that were kept together; one that cannot be started does not keep the others from it.
+    async fn start_views(&self, views: &[&Object], snapshot: &Snapshot) -> SeamResult<()> {
+        for group in self.groups(views)?.0 {
+            self.start_group(group, snapshot).await;
+        }
+        Ok(())
+    }
+
+    /// What is to be started together of these views; and the families that have a view.
+    pub(super) fn groups(&self, views: &[&Object]) -> SeamResult<(Vec<Group>, BTreeSet<ObjectId>)> {
+        let (mut alone, mut groups) = (views.to_vec(), vec![]);
         let (records, mut claimed) = self.records()?;
         // The one that was founded last first: what an earlier one says of its views is of before.
         for (id, record) in records.into_iter().rev() {
@@ -221,22 +232,37 @@ impl Engine {
                 if let Some(object) = alone.iter().find(|object| (object.id, object.created_us) == *member)
                     && self.is_elsewhere(object.id)?
                 {
-                    members.push(*object);
+                    members.push(object.id);
                 }
             }
             if members.is_empty() {
                 continue;
             }
             claimed.insert(id);
-            alone.retain(|object| members.iter().all(|member| member.id != object.id));
-            if let Err(error) = self.start_family(id, record, &members, snapshot).await {
-                members.iter().for_each(|member| self.cannot_start(member, &error));
+            alone.retain(|object| !members.contains(&object.id));
+            groups.push(Group { family: Some((id, record)), views: members });
+        }
+        groups.extend(alone.into_iter().map(|object| Group { family: None, views: vec![object.id] }));
+        Ok((groups, claimed))
+    }
+
+    /// Starts a group. What cannot be started has failed, and that is noted.
+    pub(super) async fn start_group(&self, group: Group, snapshot: &Snapshot) {
+        let Group { family, views } = group;
+        let objects: Vec<&Object> =
+            views.iter().filter_map(|id| snapshot.get_id(*id).map(|object| &**object)).collect();
+        match family {
+            Some((id, record)) => {
+                if let Err(error) = self.start_family(id, record, &objects, snapshot).await {
+                    objects.iter().for_each(|member| self.cannot_start(member, &error));
+                }
+            }
+            None => {
+                for object in objects {
+                    self.start_or_fail(object, snapshot).await;
+                }
             }
         }
-        for object in alone {
-            self.start_or_fail(object, snapshot).await;
-        }
-        Ok(claimed)
     }
 
     /// The families that checkpoints have left, but for those that others have replaced. Those of another format, of which
@@ -314,15 +340,13 @@ impl Engine {
         let mut tags = vec![];
         for (object, compiled) in objects.iter().zip(&compiled) {
             let table = Self::history_table(object, compiled);
-            self.seams.history.create(&table).await?;
-            tags.push(self.seams.history.last_tag(&table.name).await?);
+            tags.push(self.seams.history.take_up(&table).await?);
         }
         let committed_us = |tag: &Option<CommitTag>| tag.as_ref().map_or(i64::MIN, |tag| tag.frontier_us);
         let least_us = tags.iter().map(committed_us).min().unwrap_or(i64::MIN);
         let wrong = |error| SeamError::not_done(internal(&first.name, error));
         let keeps = Arc::new(CompiledView::of_family(first, family.plan.clone()).map_err(wrong)?);
         let readings = self.readings(&first.name, &keeps.plan)?;
-        let sources = sources_of(&readings);
         let state = ViewState::new(id, keeps, least_us, self.seams.threads, Some(self.cold(id)), vec![]);
         let ViewProgress { positions, frontier_us, events, keys, generation, stale, behind, .. } = progress;
         state.recover(Frozen { generation, frontier_us, keys, events, stale, behind }).await?;
@@ -339,14 +363,7 @@ impl Engine {
         let runtime = FamilyRuntime::new(family.shape, false, replaces);
         *runtime.members.write() = members.clone();
         let keeps = Arc::new(ViewRuntime::new(first, state, readings, 1, Some(runtime)));
-        let mut locked = lock_all(&sources).await;
-        let letters = keeps.replay(Some(&positions), &Progress::default()).await?;
-        self.keep_letters(letters).await?;
-        for (reading, inner) in keeps.sources.iter().zip(&mut locked) {
-            keeps.advance(reading.source.id, inner.clocks().0, usize::MAX).map_err(SeamError::not_done)?;
-            inner.views.push(keeps.clone());
-        }
-        drop(locked);
+        self.join_sources(&keeps, Some(&positions)).await?;
         self.families.write().insert(id, keeps);
         self.views.write().extend(members.into_iter().map(|view| (view.state.id, view)));
         Ok(())

@@ -88,6 +88,23 @@ impl Engine {
         groups.iter_mut().for_each(|group| group.sort_by_key(|source| source.id));
         groups
     }
+
+    /// Brings a view that was restored to the ends of its sources' logs, and from there on the sources know it. They are held
+    /// still for the last of it only: others have the same logs to read, and where a view is started again, rows come in.
+    pub(super) async fn join_sources(&self, view: &Arc<ViewRuntime>, from: Option<&Positions>) -> SeamResult<()> {
+        let (letters, reached) = view.replay(from, &Progress::default()).await?;
+        self.keep_letters(letters).await?;
+        let sources = sources_of(&view.sources);
+        let mut locked = lock_all(&sources).await;
+        let (letters, _) = view.replay(Some(&reached), &Progress::default()).await?;
+        self.keep_letters(letters).await?;
+        for (reading, inner) in view.sources.iter().zip(&mut locked) {
+            // Its last record may stand before the checkpoint, a control record behind that of a source without views.
+            view.advance(reading.source.id, inner.clocks().0, usize::MAX).map_err(SeamError::not_done)?;
+            inner.views.push(view.clone());
+        }
+        Ok(())
+    }
 }
 
 impl ViewRuntime {
@@ -192,9 +209,13 @@ impl ViewRuntime {
         Positions(mine.map(|(at, offset)| (at & ((1 << PARTITION_BITS) - 1), *offset)).collect())
     }
 
-    /// Applies everything from `from` (or the beginnings) to the ends of the logs. The caller holds the locks of all its sources.
-    /// `progress` counts records.
-    pub(super) async fn replay(&self, from: Option<&Positions>, progress: &Progress) -> SeamResult<Vec<DeadLetter>> {
+    /// Applies everything from `from` (or the beginnings) to the ends of the logs, and tells where those were. They are the ends
+    /// that they stay where the caller holds the locks of all its sources. `progress` counts records.
+    pub(super) async fn replay(
+        &self,
+        from: Option<&Positions>,
+        progress: &Progress,
+    ) -> SeamResult<(Vec<DeadLetter>, Positions)> {
         let mut letters = vec![];
         let mut logs = vec![];
         let mut records = 0;
@@ -217,7 +238,13 @@ impl ViewRuntime {
             // A long recovery must not keep the thread to itself: somebody may want to stop it.
             tokio::task::yield_now().await;
         }
-        Ok(letters)
+        let mut reached = Positions::default();
+        for (i, log) in logs.iter().enumerate() {
+            for (partition, offset) in &log.from.0 {
+                reached.set((i as u32) << PARTITION_BITS | *partition, *offset);
+            }
+        }
+        Ok((letters, reached))
     }
 }
 

@@ -1,12 +1,8 @@
 //! Coming back: state from the last checkpoint, then the log from where that stood.
 
-use super::{
-    Engine, EngineMeters, Reading, Seams, SourceRuntime, ViewRuntime,
-    reading::{lock_all, sources_of, tables},
-};
+use super::{Engine, EngineMeters, Reading, Seams, SourceRuntime, ViewRuntime, reading::tables, restoring::Restoring};
 use crate::{
     compiled::CompiledView,
-    progress::Progress,
     seam::{Keyspace, Positions, SeamError, SeamResult, WriteBatch},
     view::{Frozen, ViewState},
 };
@@ -76,6 +72,16 @@ const PAGE: usize = 4096;
 impl Engine {
     /// Starts everything the catalog has. When it returns, recovery is complete: positions have reached the log ends.
     pub async fn start(seams: Seams, snapshot: &Snapshot) -> SeamResult<Engine> {
+        let engine = Engine::begin(seams, snapshot).await?;
+        engine.restore_waiting(snapshot).await;
+        engine.finish_restoring(snapshot).await?;
+        Ok(engine)
+    }
+
+    /// Starts the sources and tables. The views of the catalog are not there yet: [`Engine::restore_waiting`] brings them, in any
+    /// order by [`Engine::restore_first`], and then comes [`Engine::finish_restoring`]. Before that nothing is created, dropped or
+    /// altered; rows may come in, and what comes back later has them.
+    pub async fn begin(seams: Seams, snapshot: &Snapshot) -> SeamResult<Engine> {
         let before = match read(&seams, EPOCH)? {
             Some(bytes) => postcard::from_bytes::<u64>(&bytes).map_err(SeamError::not_done)?,
             None => 0,
@@ -91,6 +97,7 @@ impl Engine {
             families: RwLock::new(BTreeMap::new()),
             last_family: AtomicU32::new(0),
             not_started: RwLock::new(BTreeMap::new()),
+            restoring: Restoring::default(),
             epoch,
             puts: AtomicU64::new(0),
             dropped_online: parking_lot::Mutex::default(),
@@ -104,8 +111,8 @@ impl Engine {
         }
         let objects = snapshot.objects().map(|object| &**object);
         let views: Vec<&Object> = objects.filter(|object| object.feature_view().is_some()).collect();
-        let claimed = engine.start_views(&views, snapshot).await?;
-        engine.forget_orphans(snapshot, &claimed).await?;
+        let (groups, claimed) = engine.groups(&views)?;
+        engine.restoring.begin(groups, claimed);
         Ok(engine)
     }
 
@@ -114,8 +121,7 @@ impl Engine {
     pub(super) async fn restore_view(&self, object: &Object, compiled: CompiledView, from_log: bool) -> SeamResult<()> {
         let sources = self.readings(&object.name, &compiled.plan)?;
         let table = Self::history_table(object, &compiled);
-        self.seams.history.create(&table).await?;
-        let tag = self.seams.history.last_tag(&table.name).await?;
+        let tag = self.seams.history.take_up(&table).await?;
         let progress = match from_log {
             true => self.begin_anew(object, &sources, "cannot be read").await?,
             false => self.view_progress(object, &sources).await?,
@@ -135,19 +141,10 @@ impl Engine {
         }
         let sequence = tag.map_or(1, |t| t.sequence + 1);
         let view = Arc::new(ViewRuntime::new(object, Arc::new(state), sources, sequence, None));
-        let read = sources_of(&view.sources);
-        let mut locked = lock_all(&read).await;
         if let Some((positions, open)) = &from {
             view.recover_joins(positions, open).await?;
         }
-        let letters = view.replay(from.as_ref().map(|(positions, _)| positions), &Progress::default()).await?;
-        self.keep_letters(letters).await?;
-        for (reading, inner) in view.sources.iter().zip(&mut locked) {
-            // Its last record may stand before the checkpoint, a control record behind that of a source without views.
-            view.advance(reading.source.id, inner.clocks().0, usize::MAX).map_err(SeamError::not_done)?;
-            inner.views.push(view.clone());
-        }
-        drop(locked);
+        self.join_sources(&view, from.as_ref().map(|(positions, _)| positions)).await?;
         self.views.write().insert(object.id, view);
         Ok(())
     }
@@ -186,7 +183,7 @@ impl Engine {
 
     /// Removes what a crash between the catalog's commit and the clean-up of a drop has left.
     /// `claimed`: the families that have a view.
-    async fn forget_orphans(&self, snapshot: &Snapshot, claimed: &BTreeSet<ObjectId>) -> SeamResult<()> {
+    pub(super) async fn forget_orphans(&self, snapshot: &Snapshot, claimed: &BTreeSet<ObjectId>) -> SeamResult<()> {
         let has_table =
             |object: &Object| object.feature_view().is_some() || object.training_set().is_some_and(|set| set.has_table);
         let owners = snapshot.objects().filter(|object| has_table(object)).map(|object| object.id);

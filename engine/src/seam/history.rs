@@ -165,6 +165,13 @@ pub trait HistoryStore: Send + Sync {
     /// The tag of the newest commit; `None` before the first.
     async fn last_tag(&self, name: &str) -> SeamResult<Option<CommitTag>>;
 
+    /// [`HistoryStore::create`], then [`HistoryStore::last_tag`]: what a start asks of every view, so a store that can tell both by
+    /// one look at the table does.
+    async fn take_up(&self, table: &HistoryTable) -> SeamResult<Option<CommitTag>> {
+        self.create(table).await?;
+        self.last_tag(&table.name).await
+    }
+
     /// A scan of the table as of its newest commit. The provider prunes by comparisons on the time column and on key
     /// columns (reported as inexact filters).
     async fn provider(&self, table: &HistoryTable) -> SeamResult<Arc<dyn TableProvider>>;

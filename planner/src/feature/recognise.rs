@@ -87,7 +87,7 @@ pub fn plan_feature_view(
     check_options(name, options)?;
     check_syntax(name, query)?;
     composed::check_over(name, query, snapshot)?;
-    let state = functions::planning_state(time_zone);
+    let state = functions::kept_planning_state(time_zone);
     let bound = Binder::new(snapshot, &state, &NoSystemTables, 0).defining().query(query, &[])?;
     let options = &with_options_of_inner(name, options, &bound.reads, snapshot, time_zone)?;
     if bound.reads.iter().any(|id| snapshot.get_id(*id).is_some_and(|object| object.feature_view().is_some())) {

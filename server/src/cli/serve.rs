@@ -7,6 +7,9 @@ use crate::settings::{Role, Settings};
 use std::process::ExitCode;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+/// Before the feature views are back.
+const BROKEN_OFF: &str = "stopped during recovery; the next start begins it again";
+
 pub async fn serve(settings: Settings, abort_at: Option<AbortAt>) -> anyhow::Result<ExitCode> {
     // Before anything is opened: recovery may take minutes, and a supervisor may change its mind meanwhile.
     let mut stop = StopSignal::listen()?;
@@ -15,9 +18,9 @@ pub async fn serve(settings: Settings, abort_at: Option<AbortAt>) -> anyhow::Res
     }
     open_files::warn_if_too_few(settings.max_connections);
     let running = tokio::select! {
-        started = server::start_to_abort(&settings, abort_at) => started?,
+        begun = server::begin(&settings, abort_at) => begun?,
         () = stop.received() => {
-            tracing::info!("stopped during recovery; the next start begins it again");
+            tracing::info!("{BROKEN_OFF}");
             return Ok(ExitCode::SUCCESS);
         }
     };
@@ -27,6 +30,14 @@ pub async fn serve(settings: Settings, abort_at: Option<AbortAt>) -> anyhow::Res
     }
     if let Some(http) = running.http {
         tracing::info!(address = %http, "answering /metrics, /healthz and /readyz");
+    }
+    tokio::select! {
+        restored = running.restored() => restored?,
+        () = stop.received() => {
+            running.shutdown().await?;
+            tracing::info!("{BROKEN_OFF}");
+            return Ok(ExitCode::SUCCESS);
+        }
     }
     stop.received().await;
     tracing::info!("stopping");

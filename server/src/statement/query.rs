@@ -144,6 +144,7 @@ pub(super) async fn physical_over(
     instead: &(dyn Fn(&TidemarkTable) -> Option<Arc<dyn TableProvider>> + Send + Sync),
 ) -> Result<Arc<dyn ExecutionPlan>, PgError> {
     session.rights.check_read(&names)?;
+    database.read_restored(&plan, &reads).await?;
     session.warn_of_deprecated(reads);
     let plan = match parameters.is_empty() {
         true => plan,

@@ -9,5 +9,6 @@ mod clock;
 mod front;
 mod metrics;
 mod pg;
+mod restore;
 mod settings;
 mod system;

@@ -2,7 +2,7 @@
 
 mod exposition;
 mod files;
-mod http;
+pub mod http;
 mod lint;
 mod promtool;
 
