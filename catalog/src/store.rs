@@ -3,7 +3,7 @@
 //!
 //! A commit is one SQLite transaction with `synchronous = FULL`; when it returns, the change survives a power cut.
 
-use crate::{Access, Change, Object, ObjectId, ObjectKind, PUBLIC_SCHEMA, Schema, Secret, Snapshot};
+use crate::{Access, Change, IsSystem, Object, ObjectId, ObjectKind, PUBLIC_SCHEMA, Schema, Secret, Snapshot};
 use sqlx::{
     ConnectOptions, Row, SqliteConnection,
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous},
@@ -94,6 +94,11 @@ impl CatalogStore {
         let snapshot = Snapshot::new(generation as u64, objects).with_schemas(schemas);
         let snapshot = snapshot.with_access(access).with_secrets(secrets);
         Ok(CatalogStore { connection, snapshot, next_id: next_id as u32 })
+    }
+
+    /// Names are looked for beside these tables of the server's own, in this snapshot and in all that follow it.
+    pub fn beside(self, is_system: IsSystem) -> CatalogStore {
+        CatalogStore { snapshot: self.snapshot.with_system(is_system), ..self }
     }
 
     pub fn snapshot(&self) -> &Snapshot {

@@ -21,6 +21,7 @@ use crate::{
     publisher::Document,
     session::SharedSettings,
     settings::{Settings, Stale},
+    system::inventory::is_system,
 };
 use anyhow::Context;
 use bytes::Bytes;
@@ -165,7 +166,8 @@ impl Serving {
         let snapshot = Arc::new(
             Snapshot::new(generation, document.objects)
                 .with_schemas(document.schemas)
-                .with_access(document.access.completed()),
+                .with_access(document.access.completed())
+                .with_system(is_system),
         );
         let views = {
             let before = self.views.read();
