@@ -338,7 +338,7 @@ impl<'a> Binder<'a> {
         if with_status {
             let name = status::STATUS_COLUMN.to_string();
             schema = table::with_status(&schema);
-            defaults.push((name.clone(), lit(status::MISSING)));
+            defaults.push((name.clone(), defaults::of_status()));
             // A step that is found says that there is a row.
             steps.continuous.push(ContinuousColumn { name, ty: DataType::Utf8, expr: lit(status::PRESENT) });
         }
