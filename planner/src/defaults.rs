@@ -180,7 +180,7 @@ fn marked(side: Arc<LogicalPlan>, found: &str) -> Result<LogicalPlan> {
     Ok(LogicalPlan::Projection(Projection::try_new(columns, side)?))
 }
 
-fn is_marked(side: &LogicalPlan) -> bool {
+pub(crate) fn is_marked(side: &LogicalPlan) -> bool {
     side.schema().fields().last().is_some_and(|field| FOUND.contains(&field.name().as_str()))
 }
 
