@@ -398,7 +398,8 @@ fn clients(out: &mut Exposition, subject: &Subject) {
     });
     let help = "Keys that lookups did not get within tidemark.lookup_deadline: they were answered without, or refused.";
     out.family(Kind::Counter, "tidemark_lookups_late_total", help, |family| {
-        family.sample(&[], meters.lookups_late.get());
+        let of_redis = subject.database.serving().map_or(0, |serving| serving.meters.late.get());
+        family.sample(&[], meters.lookups_late.get() + of_redis);
     });
     let help = "How long every other statement took, from its start to its last row sent, in seconds; also those that \
                 failed. BEGIN, COMMIT and their like do not count.";
