@@ -194,12 +194,7 @@ impl Serving {
     /// # Errors
     /// Redis does not answer or does not have the view; a row is stale and that is to be an error; the view has failed at its
     /// owner, or cannot be planned here.
-    pub async fn read(
-        &self,
-        view: &Served,
-        keys: Vec<Vec<Value>>,
-        until_us: Option<i64>,
-    ) -> Result<Reading, PgError> {
+    pub async fn read(&self, view: &Served, keys: Vec<Vec<Value>>, until_us: Option<i64>) -> Result<Reading, PgError> {
         view.compiled()?;
         self.check(view)?;
         let begun_us = self.clock.now_us();

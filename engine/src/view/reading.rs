@@ -95,12 +95,7 @@ impl ViewState {
         shard.asked_for(id).map(|entry| self.look_at(&mut entry.state, at_us, make)).transpose()
     }
 
-    fn find_row(
-        &self,
-        encoded: &[u8],
-        at_us: i64,
-        make: impl FnOnce(&Arc<[Value]>, &Held) -> Row,
-    ) -> DfResult<Looked> {
+    fn find_row(&self, encoded: &[u8], at_us: i64, make: impl FnOnce(&Arc<[Value]>, &Held) -> Row) -> DfResult<Looked> {
         let hash = hash(encoded);
         let mut shard = self.shards[shard_of(hash)].lock();
         let (id, was_cold) = match shard.find(hash, encoded) {

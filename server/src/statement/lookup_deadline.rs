@@ -168,9 +168,7 @@ pub async fn answer(
     let mut finding = Finding::Come(come);
     let mut messages = BytesMut::new();
     let answered = match (&prepared.lookup, &prepared.service) {
-        (Some(lookup), _) => {
-            lookup::execute(database, session, prepared, lookup, bound, &mut finding, &mut messages)
-        }
+        (Some(lookup), _) => lookup::execute(database, session, prepared, lookup, bound, &mut finding, &mut messages),
         (None, Some(service)) => {
             service_lookup::execute(database, session, prepared, service, bound, &mut finding, &mut messages)
         }
