@@ -21,6 +21,10 @@ use std::{
     sync::{Arc, atomic::Ordering},
 };
 
+/// How often a reader that does not wait tries to get at a shard: some microseconds, for which other readers hold it, but not the
+/// milliseconds of a large batch.
+const LOCK_ATTEMPTS: usize = 100;
+
 /// What is known of a key at an instant.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Looked {
@@ -87,7 +91,14 @@ impl ViewState {
         make: impl FnOnce(&Arc<[Value]>, &Held) -> Row,
     ) -> DfResult<Option<Looked>> {
         let hash = hash(encoded);
-        let Some(mut shard) = self.shards[shard_of(hash)].try_lock() else { return Ok(None) };
+        let of_key = &self.shards[shard_of(hash)];
+        let attempt = |attempt: usize| {
+            if attempt > 0 {
+                std::hint::spin_loop();
+            }
+            of_key.try_lock()
+        };
+        let Some(mut shard) = (0..LOCK_ATTEMPTS).find_map(attempt) else { return Ok(None) };
         let Some(id) = shard.find(hash, encoded) else {
             let may_be_cold = self.cold.as_ref().is_some_and(Cold::has_any) && !shard.is_over(encoded);
             return Ok((!may_be_cold).then_some(Looked::Missing));
