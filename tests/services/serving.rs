@@ -351,6 +351,10 @@ async fn gone(redis: &RedisServer, folder: &Folder, nowhere: &Folder, strict: &F
     ensure!(counted.context("it is not counted")?.parse::<u64>()? >= 2, "{seen}");
     ensure!(seen.lines().any(|line| line.starts_with("tidemark_serving_behind_seconds ")), "{seen}");
     ensure!(seen.contains("\ntidemark_serving_in_trouble 0\n") && seen.contains("\ntidemark_ready 1\n"), "{seen}");
+    // A node that would rather have nothing. It starts though there is no owner just now.
+    let arguments = ["--role", "serving", "--online", &url, "--serving-stale", "error", "--serving-cache", "none"];
+    let refusing = Server::start_with(strict, &arguments).await?;
+    refused(&refusing.connect().await?, question, "55000: 1 row of feature view \"quick\" is stale").await?;
     // A Redis that does not answer for a while: who has a deadline is told in time, and of which entities nothing is known.
     redis.cli(&["client", "pause", "2000", "all"])?;
     run(&served, "SET tidemark.lookup_deadline = '20ms'").await?;
@@ -361,10 +365,6 @@ async fn gone(redis: &RedisServer, folder: &Folder, nowhere: &Folder, strict: &F
     let answered = rows(&served, each).await?;
     ensure!(answered == [[Some("9".to_string()), None, Some("late".to_string())]], "{answered:?}");
     run(&served, "RESET tidemark.lookup_deadline").await?;
-    // A node that would rather have nothing. It starts though there is no owner just now.
-    let arguments = ["--role", "serving", "--online", &url, "--serving-stale", "error", "--serving-cache", "none"];
-    let refusing = Server::start_with(strict, &arguments).await?;
-    refused(&refusing.connect().await?, question, "55000: 1 row of feature view \"quick\" is stale").await?;
 
     // Redis loses everything: that a key has a row is not known any more, and not that it has none.
     redis.cli(&["flushall"])?;

@@ -44,6 +44,7 @@ pub fn execute(
     };
     let now_us = view.now_us(begun_us);
     let (shape, compiled) = (&lookup.shape, &view.state.compiled);
+    let start = out.len();
     let answer = match shape.columns.iter().all(|i| compiled.stored(*i).is_some()) {
         true => rows(&view, &keys, now_us, finding, |row| {
             let cell = |i: usize| cell(row, compiled.stored(shape.columns[i])?);
@@ -64,7 +65,11 @@ pub fn execute(
             observe(database, prepared, begun_us);
             Some(Ok(Completed { rows, tag: RowsTag::SELECT }))
         }
-        Ok(None) => finding.refusal(&compiled.name).map(Err),
+        Ok(None) => {
+            // The rows before it: whoever answers next begins anew.
+            out.truncate(start);
+            finding.refusal(&compiled.name).map(Err)
+        }
         Err(error) => Some(Err(error)),
     }
 }
