@@ -22,7 +22,7 @@ pub use journal::BlockId;
 pub use layout::{Layout, Stored};
 pub use name::{
     Meanings, NameRef, NoPlace, PUBLIC_SCHEMA, Place, QualifiedName, SYSTEM_SCHEMAS, SearchPath, TEMPORARY_SCHEMA,
-    history_schema, is_read_only, schema_of_history,
+    history_schema, is_read_only, looked_for, schema_of_history,
 };
 pub use object::{
     Aggregate, Body, ClockMode, Column, Encode, ErrorPolicy, Feature, FeatureView, Include, Object, ObjectId,
@@ -31,7 +31,7 @@ pub use object::{
 pub use role::Role;
 pub use schema::{BadSchemaName, Schema};
 pub use secret::{HIDDEN, Secret, is_secret, secret_named, secret_reference, without_credentials};
-pub use snapshot::{Change, NoSecret, Snapshot};
+pub use snapshot::{Change, IsSystem, NoSecret, Snapshot};
 pub use store::{CatalogError, CatalogStore, TakenBack};
 pub use training_set::{Complete, Joined, Read, Record, TrainingSet};
 pub use types::{SqlType, UTC};

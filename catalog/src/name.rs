@@ -31,6 +31,13 @@ pub fn is_read_only(schema: &str) -> bool {
     SYSTEM_SCHEMAS.contains(&schema) || schema_of_history(schema).is_some()
 }
 
+/// The schemas where a name without one is looked for along a session's path, in this order. The catalog's tables come first, where
+/// the path does not say otherwise.
+pub fn looked_for(path: &[String]) -> impl Iterator<Item = &str> {
+    let catalog = (!path.iter().any(|schema| schema == "pg_catalog")).then_some("pg_catalog");
+    [TEMPORARY_SCHEMA].into_iter().chain(catalog).chain(path.iter().map(String::as_str))
+}
+
 /// A name as a statement has it: with a schema, or to be looked for.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct QualifiedName {
@@ -218,6 +225,13 @@ mod tests {
         assert_eq!(schema_of_history("public"), None);
         // That of `public` has one name only.
         assert_eq!(schema_of_history("history_public"), None);
+    }
+
+    #[test]
+    fn the_catalog_comes_before_the_path_unless_the_path_has_it() {
+        let path = |names: &[&str]| names.iter().map(|name| name.to_string()).collect::<Vec<_>>();
+        assert_eq!(looked_for(&path(&["a", "b"])).collect::<Vec<_>>(), ["pg_temp", "pg_catalog", "a", "b"]);
+        assert_eq!(looked_for(&path(&["a", "pg_catalog"])).collect::<Vec<_>>(), ["pg_temp", "a", "pg_catalog"]);
     }
 
     #[test]

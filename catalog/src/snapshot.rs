@@ -2,7 +2,7 @@
 
 use crate::{
     Access, FeatureView, NameRef, NoPlace, Object, ObjectId, ObjectKind, PUBLIC_SCHEMA, Relation, Schema, SearchPath,
-    Secret, TEMPORARY_SCHEMA, is_read_only, schema_of_history, secret_named,
+    Secret, TEMPORARY_SCHEMA, is_read_only, looked_for, schema_of_history, secret_named,
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -29,6 +29,16 @@ pub struct Snapshot {
     temporary: Arc<BTreeSet<ObjectId>>,
     /// Schemas that whoever has this picture may not use.
     closed: Arc<BTreeSet<String>>,
+    /// Whether the server has a table of its own in that schema under that name, which is no object.
+    is_system: IsSystem,
+}
+
+/// Of a schema and a name: whether that is a table of the server's own.
+pub type IsSystem = fn(&str, &str) -> bool;
+
+/// Where nobody has said which tables the server has.
+fn nothing(_schema: &str, _name: &str) -> bool {
+    false
 }
 
 /// What a schema has, by name.
@@ -61,6 +71,7 @@ impl Default for Snapshot {
             secrets: Arc::default(),
             temporary: Arc::default(),
             closed: Arc::default(),
+            is_system: nothing,
         }
     }
 }
@@ -111,6 +122,27 @@ impl Snapshot {
             self.put_schema(schema);
         }
         self
+    }
+
+    /// The same beside these tables of the server's own: a name without a schema means them where they come first, and is then
+    /// no object's.
+    pub fn with_system(mut self, is_system: IsSystem) -> Snapshot {
+        self.is_system = is_system;
+        self
+    }
+
+    /// Whether the name means a table of the server's own.
+    pub fn is_system<'n>(&self, name: impl Into<NameRef<'n>>) -> bool {
+        let NameRef { schema, name } = name.into();
+        match (schema, self.path.as_ref()) {
+            (Some(schema), _) => (self.is_system)(schema, name),
+            (None, SearchPath::Definition(place)) => {
+                place.relations.0.get(name).is_some_and(|schema| (self.is_system)(schema, name))
+            }
+            (None, SearchPath::Schemas(path)) => {
+                self.get(name).is_none() && looked_for(path).any(|schema| (self.is_system)(schema, name))
+            }
+        }
     }
 
     /// The same catalog, with names looked for along another path.
@@ -224,7 +256,8 @@ impl Snapshot {
         Arc::make_mut(&mut self.schemas).retain(|_, known| known.id != id);
     }
 
-    /// The relation of that name: in its schema, else the first along the path. Temporary tables come before all others.
+    /// The relation of that name: in its schema, else the first along the path. Temporary tables come before all others, then the
+    /// server's own, as in a query.
     pub fn get<'n>(&self, name: impl Into<NameRef<'n>>) -> Option<&Arc<Object>> {
         let NameRef { schema, name } = name.into();
         let within = |schema: &str| self.by_id.get(self.names.get(schema)?.relations.get(name)?);
@@ -234,16 +267,13 @@ impl Snapshot {
         match self.path.as_ref() {
             SearchPath::Definition(place) => within(place.relations.0.get(name).map_or(PUBLIC_SCHEMA, String::as_str)),
             SearchPath::Schemas(path) => {
-                if let Some(own) = within(TEMPORARY_SCHEMA) {
-                    return Some(own);
-                }
-                for schema in path {
+                for schema in looked_for(path) {
                     if let Some(found) = within(schema) {
                         return Some(found);
                     }
                     // There the name is that of its history.
                     let of = schema_of_history(schema).and_then(&within);
-                    if of.is_some_and(|object| object.feature_view().is_some()) {
+                    if of.is_some_and(|object| object.feature_view().is_some()) || (self.is_system)(schema, name) {
                         return None;
                     }
                 }
@@ -404,6 +434,30 @@ mod tests {
         let qualified = QualifiedName::new("marts", "a");
         assert_eq!((id(&on(&[]), &qualified), id(&on(&[]), ("public", "a"))), (Some(2), Some(1)));
         assert_eq!(id(&snapshot(), ("nothing", "a")), None);
+    }
+
+    #[test]
+    fn a_table_of_the_servers_own_hides_what_comes_behind_it() {
+        let objects = [view(1, Place::of("public"), "pg_class"), view(2, Place::of("public"), "sources")];
+        let system = |schema: &str, name: &str| {
+            matches!((schema, name), ("pg_catalog", "pg_class") | ("tidemark", "sources"))
+        };
+        let all = Snapshot::new(1, objects).with_system(system);
+        let on = |path: &[&str]| {
+            all.on(Arc::new(SearchPath::Schemas(path.iter().map(|schema| schema.to_string()).collect())))
+        };
+        assert_eq!((id(&all, "pg_class"), id(&all, "sources")), (None, Some(2)));
+        assert!(all.is_system("pg_class") && !all.is_system("sources") && all.is_system(("tidemark", "sources")));
+        // The path says otherwise.
+        let after = on(&["public", "pg_catalog"]);
+        assert_eq!((id(&after, "pg_class"), after.is_system("pg_class")), (Some(1), false));
+        assert_eq!(id(&on(&["tidemark", "public"]), "sources"), None);
+        assert_eq!(id(&all, ("public", "pg_class")), Some(1));
+        // A temporary table comes before all.
+        let temporary = all.with_temporary([(Arc::new(view(3, Place::of("pg_temp"), "pg_class")), ObjectId(1))]);
+        assert_eq!(id(&temporary, "pg_class"), Some(3));
+        // After a commit too.
+        assert_eq!(id(&all.apply(&[]), "pg_class"), None);
     }
 
     #[test]

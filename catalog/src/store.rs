@@ -4,7 +4,7 @@
 //! A commit is one SQLite transaction with `synchronous = FULL`; when it returns, the change survives a power cut.
 
 use crate::{
-    Access, BlockId, Change, Object, ObjectId, ObjectKind, PUBLIC_SCHEMA, Schema, Secret, Snapshot,
+    Access, BlockId, Change, IsSystem, Object, ObjectId, ObjectKind, PUBLIC_SCHEMA, Schema, Secret, Snapshot,
     journal::{self, Before, Block},
 };
 use sqlx::{
@@ -184,6 +184,11 @@ impl CatalogStore {
     /// What was taken back when the catalog was opened, of transactions that a crash has kept from their end.
     pub fn recovered(&self) -> Option<&TakenBack> {
         self.recovered.as_ref()
+    }
+
+    /// Names are looked for beside these tables of the server's own, in this snapshot and in all that follow it.
+    pub fn beside(self, is_system: IsSystem) -> CatalogStore {
+        CatalogStore { snapshot: self.snapshot.with_system(is_system), ..self }
     }
 
     pub fn snapshot(&self) -> &Snapshot {

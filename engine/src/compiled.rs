@@ -18,7 +18,10 @@ use crate::{
     view::Step,
 };
 use arrow::{
-    array::{Array, ArrayRef, AsArray, RecordBatch, RecordBatchOptions, StringArray, TimestampMicrosecondArray},
+    array::{
+        Array, ArrayRef, AsArray, BooleanArray, RecordBatch, RecordBatchOptions, StringArray, TimestampMicrosecondArray,
+        new_null_array,
+    },
     compute::{cast, concat},
     datatypes::{DataType, Field, FieldRef, Float32Type, Float64Type, Schema, SchemaRef},
 };
@@ -39,7 +42,7 @@ use tidemark_planner::{
     PlanError, PlanResult,
     bind::{history_schema, stored_fields},
     feature::{Branch, FeaturePlan, Joined, NOW_COLUMN, OutputKind},
-    table::with_status,
+    table::{with_found, with_status},
 };
 
 pub struct CompiledView {
@@ -383,6 +386,36 @@ impl CompiledView {
         columns.extend([Arc::new(events.with_timezone(UTC)) as ArrayRef, Arc::new(status)]);
         let options = RecordBatchOptions::new().with_row_count(Some(rows.len()));
         Ok(RecordBatch::try_new_with_options(with_status(&self.visible_schema), columns, &options)?)
+    }
+
+    /// The same, and behind these rows entities that have none: of each there are its key and why. A last column says which are rows
+    /// ([`with_found`]).
+    pub fn visible_with_absent(
+        &self,
+        rows: &[&Row],
+        at_us: i64,
+        status: impl Fn(usize) -> &'static str,
+        absent: &[(Arc<[Value]>, &'static str)],
+    ) -> DfResult<RecordBatch> {
+        let visible = self.visible_with_status(rows, at_us, status)?;
+        let keys = self.plan.key_outputs();
+        let mut columns = Vec::with_capacity(visible.num_columns() + 1);
+        for (i, column) in visible.columns().iter().enumerate() {
+            let ty = column.data_type();
+            let more: ArrayRef = match keys.iter().position(|key| *key == i) {
+                Some(at) => array_of(ty, absent.iter().map(|(key, _)| &key[at]))?,
+                None if i + 1 == visible.num_columns() => {
+                    Arc::new(StringArray::from_iter_values(absent.iter().map(|(_, why)| *why)))
+                }
+                None => new_null_array(ty, absent.len()),
+            };
+            columns.push(concat(&[column.as_ref(), more.as_ref()])?);
+        }
+        let count = rows.len() + absent.len();
+        let is_there: BooleanArray = (0..count).map(|row| (row < rows.len()).then_some(true)).collect();
+        columns.push(Arc::new(is_there));
+        let options = RecordBatchOptions::new().with_row_count(Some(count));
+        Ok(RecordBatch::try_new_with_options(with_found(&visible.schema()), columns, &options)?)
     }
 
     /// Rows of a batch in the steps schema (as history or [`CompiledView::steps`] gives them), with `_op`.

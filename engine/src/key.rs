@@ -187,6 +187,11 @@ impl KeyState {
         self.online.as_deref().unwrap_or(&self.done).next_instant(walk, &self.ring)
     }
 
+    /// Whether readers, where they were last, saw no row because the TTL is over: not because nothing had come, or was deleted.
+    pub fn is_expired(&self, walk: &Walk) -> bool {
+        self.online.as_deref().unwrap_or(&self.done).is_expired(walk, &self.ring)
+    }
+
     /// Absent, with nothing to come: the key can be forgotten.
     pub fn is_over(&self, walk: &Walk) -> bool {
         let Position { present, partner, .. } = self.done.position;

@@ -21,6 +21,7 @@ pub use cold::Cold;
 pub use family::{Host, Projection};
 pub use joins::Joins;
 pub use memory::Memory;
+pub use reading::{AllLooked, Looked};
 pub use refresh::Refresh;
 pub use saving::Frozen;
 pub use shard::{Encoded, SavedKey};

@@ -8,7 +8,6 @@ use crate::{
     error::{missing, missing_object, sqlstate},
     feature::{self, FeaturePlan, NOW_COLUMN, OutputKind},
     functions::{clock, series::generate_series},
-    meaning,
     names::{self, GENERATE_SERIES},
     respelled::respell,
     status,
@@ -43,7 +42,7 @@ use datafusion::{
 use std::{borrow::Cow, sync::Arc};
 use tidemark_catalog::{
     Body, FeatureView, NameRef, Object, ObjectId, PUBLIC_SCHEMA, SearchPath, Snapshot, history_schema as history_of,
-    schema_of_history,
+    looked_for, schema_of_history,
 };
 
 /// The tables of the schemas `tidemark`, `pg_catalog` and `information_schema`, as far as binding needs them.
@@ -260,7 +259,7 @@ impl<'a> Binder<'a> {
             }
             SearchPath::Schemas(path) => {
                 let mut found = None;
-                for schema in meaning::looked_for(path) {
+                for schema in looked_for(path) {
                     found = self.in_schema(schema, name.name)?;
                     if found.is_some() {
                         break;
@@ -340,7 +339,7 @@ impl<'a> Binder<'a> {
         if with_status {
             let name = status::STATUS_COLUMN.to_string();
             schema = table::with_status(&schema);
-            defaults.push((name.clone(), lit(status::MISSING)));
+            defaults.push((name.clone(), defaults::of_status()));
             // A step that is found says that there is a row.
             steps.continuous.push(ContinuousColumn { name, ty: DataType::Utf8, expr: lit(status::PRESENT) });
         }

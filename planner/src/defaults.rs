@@ -16,7 +16,11 @@
 //!       users
 //! ```
 
-use crate::{PlanResult, table::TidemarkTable};
+use crate::{
+    PlanResult,
+    status::MISSING,
+    table::{STATUS_COLUMN, TidemarkTable},
+};
 use arrow::datatypes::IntervalMonthDayNano;
 use arrow_schema::DataType;
 use datafusion::{
@@ -41,6 +45,15 @@ pub(crate) fn of(view: &FeatureView) -> PlanResult<Vec<(String, Expr)>> {
     let with_default = view.features.iter().filter_map(|feature| Some((feature, feature.default.as_deref()?)));
     let defaults = with_default.filter_map(|(feature, text)| Some((view.columns.get(feature.column)?, text)));
     defaults.map(|(column, text)| Ok((column.name.clone(), read(text, &column.ty.arrow())?))).collect()
+}
+
+/// That of `_status`. Known from those of features by its name.
+pub(crate) fn of_status() -> Expr {
+    lit(MISSING).alias(STATUS_COLUMN)
+}
+
+fn is_status(default: &Expr) -> bool {
+    matches!(default, Expr::Alias(alias) if alias.name == STATUS_COLUMN)
 }
 
 /// A default as it is kept, as a value of its column's type. It says the same in every time zone, but for arrays of times.
@@ -118,7 +131,7 @@ fn over_join(join: Join) -> Result<Transformed<LogicalPlan>> {
             *side = Arc::new(marked(side.clone(), found)?);
             let is_found = Expr::Column(Column::new_unqualified(found)).is_not_null();
             for (default, column) in of_side.into_iter().zip(side.schema().iter().map(Column::from)) {
-                let filled = default.map(|default| or(is_found.clone(), Expr::Column(column), default));
+                let filled = default.map(|default| filled(is_found.clone(), Expr::Column(column), default));
                 defaults.push(filled.transpose()?);
             }
         } else {
@@ -141,7 +154,24 @@ fn over_join(join: Join) -> Result<Transformed<LogicalPlan>> {
 
 /// The value where `found` holds, else the default.
 pub(crate) fn or(found: Expr, value: Expr, default: Expr) -> Result<Expr> {
-    when(found, value).otherwise(default)
+    when(found, value).otherwise(default.unalias())
+}
+
+/// The same above an outer join. A status may be there where no row is, and then says why.
+fn filled(found: Expr, value: Expr, default: Expr) -> Result<Expr> {
+    if !is_status(&default) {
+        return or(found, value, default);
+    }
+    let why = or(value.clone().is_not_null(), value.clone(), default)?;
+    when(found, value).otherwise(why)
+}
+
+/// The default that [`filled`] was given.
+fn unfilled(otherwise: &Expr) -> Expr {
+    match otherwise {
+        Expr::Case(Case { else_expr: Some(missing), .. }) => missing.as_ref().clone().alias(STATUS_COLUMN),
+        default => default.clone(),
+    }
 }
 
 fn marked(side: Arc<LogicalPlan>, found: &str) -> Result<LogicalPlan> {
@@ -150,7 +180,7 @@ fn marked(side: Arc<LogicalPlan>, found: &str) -> Result<LogicalPlan> {
     Ok(LogicalPlan::Projection(Projection::try_new(columns, side)?))
 }
 
-fn is_marked(side: &LogicalPlan) -> bool {
+pub(crate) fn is_marked(side: &LogicalPlan) -> bool {
     side.schema().fields().last().is_some_and(|field| FOUND.contains(&field.name().as_str()))
 }
 
@@ -190,7 +220,7 @@ fn of_expression(expr: &Expr, schema: &DFSchema, below: &[Option<Expr>]) -> Opti
             let [(found, _)] = when_then_expr.as_slice() else { return None };
             let Expr::IsNotNull(found) = found.as_ref() else { return None };
             let is_ours = found.try_as_col().is_some_and(|column| FOUND.contains(&column.name.as_str()));
-            is_ours.then(|| default.as_ref().clone())
+            is_ours.then(|| unfilled(default))
         }
         _ => None,
     }

@@ -3,6 +3,7 @@
 //! `parse` turns text into [`Statement`]s; `feature` recognises the shape of a feature view; `query` binds ordinary
 //! queries with DataFusion's SQL planner; `asof` teaches it `ASOF JOIN`; `lookup` recognises point lookups at parse.
 
+pub mod absent;
 mod any_parameter;
 pub mod asof;
 pub mod bind;

@@ -4,14 +4,7 @@
 use crate::{bind::SystemTables, composed, names::folded};
 use datafusion::sql::sqlparser::ast::{self, Expr, visit_expressions, visit_relations};
 use std::ops::ControlFlow;
-use tidemark_catalog::{Place, SearchPath, Snapshot, TEMPORARY_SCHEMA, schema_of_history};
-
-/// The schemas where a name without one is looked for, in this order. The catalog's tables come first, where the path does not say
-/// otherwise.
-pub fn looked_for(path: &[String]) -> impl Iterator<Item = &str> {
-    let catalog = (!path.iter().any(|schema| schema == "pg_catalog")).then_some("pg_catalog");
-    [TEMPORARY_SCHEMA].into_iter().chain(catalog).chain(path.iter().map(String::as_str))
-}
+use tidemark_catalog::{Place, SearchPath, Snapshot, looked_for, schema_of_history};
 
 /// Of a query that is kept in `schema`. A name that the query gives itself, by WITH, hides the relation here as it does there.
 pub fn of_query(schema: String, query: &ast::Query, snapshot: &Snapshot, system: &dyn SystemTables) -> Place {
@@ -120,12 +113,5 @@ mod tests {
             panic!("it is a query")
         };
         assert_eq!(of_query("public".to_string(), &query, &again, &NoSystemTables), first);
-    }
-
-    #[test]
-    fn the_catalog_comes_before_the_path_unless_the_path_has_it() {
-        let path = |names: &[&str]| names.iter().map(|name| name.to_string()).collect::<Vec<_>>();
-        assert_eq!(looked_for(&path(&["a", "b"])).collect::<Vec<_>>(), ["pg_temp", "pg_catalog", "a", "b"]);
-        assert_eq!(looked_for(&path(&["a", "pg_catalog"])).collect::<Vec<_>>(), ["pg_temp", "a", "pg_catalog"]);
     }
 }

@@ -25,6 +25,10 @@ pub const SCHEMA: &str = "with status\0";
 pub const PRESENT: &str = "present";
 pub const MISSING: &str = "missing";
 pub const STALE: &str = "stale";
+/// Of one that had a row until the view's TTL was over, as long as that is known.
+pub const EXPIRED: &str = "expired";
+/// Of one whose row, if there is one, was not to be had within `tidemark.lookup_deadline`.
+pub const LATE: &str = "late";
 
 /// Makes the query read its feature views with both columns if it names one of these.
 ///

@@ -73,6 +73,8 @@ pub const OP_COLUMN: &str = "_op";
 pub const EVENT_TIME_COLUMN: &str = "_event_time";
 /// Whether the key has a row; see `status`.
 pub const STATUS_COLUMN: &str = "_status";
+/// True of a row that is there, NULL of an entity that has none. Nobody can write such a name.
+pub const FOUND_COLUMN: &str = "is there\0";
 /// When the row was written (`timestamptz`); only in `history.<view>`.
 pub const RECORDED_AT_COLUMN: &str = "_recorded_at";
 
@@ -104,7 +106,19 @@ pub fn with_status(schema: &Schema) -> SchemaRef {
 
 /// Whether it has these. No feature view has a column of its own that is called so.
 pub fn has_status(schema: &Schema) -> bool {
-    schema.fields().last().is_some_and(|field| field.name() == STATUS_COLUMN)
+    schema.fields().iter().rev().take(2).any(|field| field.name() == STATUS_COLUMN)
+}
+
+/// The same, and whether the row is there: entities that have none are among the rows then. See `absent`.
+pub fn with_found(schema: &Schema) -> SchemaRef {
+    let fields = schema.fields().iter().map(|field| field.as_ref().clone().with_nullable(true));
+    let found = Field::new(FOUND_COLUMN, DataType::Boolean, true);
+    Arc::new(Schema::new(fields.chain([found]).collect::<Vec<Field>>()))
+}
+
+/// Whether it has that.
+pub fn has_found(schema: &Schema) -> bool {
+    schema.fields().last().is_some_and(|field| field.name() == FOUND_COLUMN)
 }
 
 impl TidemarkTable {

@@ -13,7 +13,12 @@ use crate::{
     serving::Serving,
     session::{Session, State},
     sessions::Open,
-    statement::{self, served_lookup::ServedLookup, service_lookup::PreparedService},
+    statement::{
+        self,
+        lookup_deadline::{self, Finding},
+        served_lookup::ServedLookup,
+        service_lookup::{self, PreparedService},
+    },
     system::{SessionFacts, functions, pg_sleep},
 };
 use arrow::datatypes::Schema;
@@ -330,7 +335,8 @@ impl pg::Backend for TidemarkBackend {
             return None;
         }
         if let Some(service) = &prepared.service {
-            let answer = statement::service_lookup::execute(&self.database, session, prepared, service, bound, out);
+            let mut finding = Finding::of(session);
+            let answer = service_lookup::execute(&self.database, session, prepared, service, bound, &mut finding, out);
             session.queried_in_transaction |= answer.is_some();
             if matches!(answer, Some(Ok(_))) {
                 session.warn_of_deprecated(service.views());
@@ -345,7 +351,10 @@ impl pg::Backend for TidemarkBackend {
         session.queried_in_transaction = true;
         session.warn_of_deprecated([lookup.shape.view]);
         match self.database.serving() {
-            None => statement::lookup::execute(&self.database, session, prepared, lookup, bound, out),
+            None => {
+                let mut finding = Finding::of(session);
+                statement::lookup::execute(&self.database, session, prepared, lookup, bound, &mut finding, out)
+            }
             Some(serving) => self.served(serving, prepared, lookup, bound).answer_now(session, out),
         }
     }
@@ -372,6 +381,9 @@ impl pg::Backend for TidemarkBackend {
             {
                 return Ok(answered);
             }
+        }
+        if let Some(answered) = lookup_deadline::answer(&self.database, session, prepared, bound).await? {
+            return Ok(answered);
         }
         match &prepared.unparsed {
             None => statement::execute(&self.database, session, prepared, bound).await,

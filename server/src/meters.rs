@@ -3,7 +3,7 @@
 
 use parking_lot::Mutex;
 use std::{collections::BTreeSet, sync::Arc};
-use tidemark_engine::meter::Histogram;
+use tidemark_engine::meter::{Counter, Histogram};
 
 /// Microseconds. A lookup takes some; beyond a millisecond it waited for a disk or for a batch that was being applied.
 const LOOKUPS_US: &[u64] =
@@ -32,12 +32,18 @@ impl LookupPath {
 #[derive(Debug)]
 pub struct Meters {
     lookups_us: [Histogram; LookupPath::ALL.len()],
+    /// Keys that lookups did not get by their deadline.
+    pub lookups_late: Counter,
     pub tasks: Tasks,
 }
 
 impl Default for Meters {
     fn default() -> Self {
-        Meters { lookups_us: LookupPath::ALL.map(|_| Histogram::sharded(LOOKUPS_US)), tasks: Tasks::default() }
+        Meters {
+            lookups_us: LookupPath::ALL.map(|_| Histogram::sharded(LOOKUPS_US)),
+            lookups_late: Counter::default(),
+            tasks: Tasks::default(),
+        }
     }
 }
 

@@ -12,7 +12,9 @@ use crate::{
     restore,
     serving::{self, Serving},
     settings::{Role, Settings},
-    statement, upkeep,
+    statement,
+    system::inventory::is_system,
+    upkeep,
     view_events::FAILURES_POLL,
     warehouse::{self, Warehouse},
 };
@@ -282,7 +284,8 @@ async fn open(
     points: Option<Arc<Points>>,
     door: &Door,
 ) -> Result<Database> {
-    let mut catalog = CatalogStore::open(&data.join("catalog.db")).await.context("cannot open the catalog")?;
+    let catalog = CatalogStore::open(&data.join("catalog.db")).await.context("cannot open the catalog")?;
+    let mut catalog = catalog.beside(is_system);
     admit_superuser(settings, &mut catalog, clock.as_ref()).await?;
     door.check(settings.listen, &catalog.snapshot().access)?;
     let log = LogSettings {

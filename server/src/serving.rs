@@ -21,6 +21,7 @@ use crate::{
     publisher::Document,
     session::SharedSettings,
     settings::{Settings, Stale},
+    system::inventory::is_system,
 };
 use anyhow::Context;
 use bytes::Bytes;
@@ -76,6 +77,8 @@ struct Seen {
 pub struct ServingMeters {
     pub from_cache: Counter,
     pub from_redis: Counter,
+    /// Those that Redis had not answered by their lookup's deadline.
+    pub late: Counter,
 }
 
 /// What was found of some keys.
@@ -84,6 +87,10 @@ pub struct Reading {
     pub rows: Vec<Row>,
     /// Of these, whether it does not hold any more.
     pub stale: Vec<bool>,
+    /// The keys of a view with a TTL that had a row and have none any more, as far as Redis has kept that.
+    pub expired: Vec<Vec<Value>>,
+    /// The keys that Redis has not answered in time.
+    pub late: Vec<Vec<Value>>,
     /// The instant of the answer, microseconds.
     pub now_us: i64,
     /// What the client is to be told beside it.
@@ -165,7 +172,8 @@ impl Serving {
         let snapshot = Arc::new(
             Snapshot::new(generation, document.objects)
                 .with_schemas(document.schemas)
-                .with_access(document.access.completed()),
+                .with_access(document.access.completed())
+                .with_system(is_system),
         );
         let views = {
             let before = self.views.read();
@@ -180,12 +188,13 @@ impl Serving {
         Ok(Some(snapshot))
     }
 
-    /// The rows of some keys, each given once: of the cache, and of Redis in one go.
+    /// The rows of some keys, each given once: of the cache, and of Redis in one go, for which it waits until an instant of the
+    /// clock, if there is one.
     ///
     /// # Errors
     /// Redis does not answer or does not have the view; a row is stale and that is to be an error; the view has failed at its
     /// owner, or cannot be planned here.
-    pub async fn read(&self, view: &Served, keys: Vec<Vec<Value>>) -> Result<Reading, PgError> {
+    pub async fn read(&self, view: &Served, keys: Vec<Vec<Value>>, until_us: Option<i64>) -> Result<Reading, PgError> {
         view.compiled()?;
         self.check(view)?;
         let begun_us = self.clock.now_us();
@@ -193,7 +202,14 @@ impl Serving {
         let cached = |key: &Bytes| self.cache.get(view.id, key, begun_us, view.follows_clock);
         let mut found: Vec<Option<Kept>> = asked.iter().map(cached).collect();
         let missing: Vec<usize> = (0..asked.len()).filter(|at| found[*at].is_none()).collect();
-        let read = self.ask(view, &asked, &missing).await?;
+        let Some(read) = self.ask_until(view, &asked, &missing, until_us).await? else {
+            self.meters.late.add(missing.len() as u64);
+            self.meters.from_cache.add((asked.len() - missing.len()) as u64);
+            let late = missing.iter().map(|at| keys[*at].clone()).collect();
+            let (keys, found): (Vec<_>, Vec<_>) =
+                keys.into_iter().zip(found).filter_map(|(key, kept)| Some((key, kept?))).unzip();
+            return Ok(Reading { late, ..self.reading(view, &keys, &found)? });
+        };
         for (at, kept) in missing.iter().zip(read) {
             found[*at] = Some(kept);
         }
@@ -202,8 +218,9 @@ impl Serving {
         let now_us = self.now_us(view, &found);
         let ended = |at: &usize| missing.binary_search(at).is_err() && found[*at].is_over(now_us);
         let ended: Vec<usize> = (0..asked.len()).filter(ended).collect();
-        let read = self.ask(view, &asked, &ended).await?;
-        for (at, kept) in ended.iter().zip(read) {
+        // Where that is not answered in time they are stale.
+        let read = self.ask_until(view, &asked, &ended, until_us).await?;
+        for (at, kept) in ended.iter().zip(read.into_iter().flatten()) {
             found[*at] = kept;
         }
         self.meters.from_cache.add((asked.len() - missing.len() - ended.len()) as u64);
@@ -230,7 +247,10 @@ impl Serving {
         let now_us = self.now_us(view, found);
         let rows = keys.iter().zip(found).filter_map(|(key, kept)| Some(row(key, kept.row.as_deref()?)));
         let stale = found.iter().filter(|kept| kept.row.is_some()).map(|kept| kept.is_over(now_us)).collect();
-        Ok(Reading { rows: rows.collect(), stale, now_us, warning: self.judge(view, found, now_us)? })
+        let has_ttl = view.compiled()?.plan.ttl_us.is_some();
+        let expired = keys.iter().zip(found).filter(|(_, kept)| has_ttl && kept.ended).map(|(key, _)| key.clone());
+        let (rows, expired, warning) = (rows.collect(), expired.collect(), self.judge(view, found, now_us)?);
+        Ok(Reading { rows, stale, expired, late: vec![], now_us, warning })
     }
 
     /// Refuses to answer from a Redis that is further behind its owner than a session allows by `tidemark.max_staleness`, which
@@ -262,6 +282,26 @@ impl Serving {
             .hint(format!("where its owner is, mend what the message names, then ALTER FEATURE VIEW {name} RESUME")))
     }
 
+    /// The same as [`Serving::ask`]; `None`: Redis has not answered by then.
+    async fn ask_until(
+        &self,
+        view: &Served,
+        keys: &[Bytes],
+        places: &[usize],
+        until_us: Option<i64>,
+    ) -> Result<Option<Vec<Kept>>, PgError> {
+        let Some(until_us) = until_us.filter(|_| !places.is_empty()) else {
+            return self.ask(view, keys, places).await.map(Some);
+        };
+        let left_us = until_us.saturating_sub(self.clock.now_us()).max(0).unsigned_abs();
+        let until = self.clock.sleep(Duration::from_micros(left_us));
+        tokio::select! {
+            biased;
+            read = self.ask(view, keys, places) => read.map(Some),
+            () = until => Ok(None),
+        }
+    }
+
     /// What Redis has of those of the keys that stand at these places.
     async fn ask(&self, view: &Served, keys: &[Bytes], places: &[usize]) -> Result<Vec<Kept>, PgError> {
         if places.is_empty() {
@@ -284,8 +324,9 @@ impl Serving {
         };
         let mut kept = Vec::with_capacity(values.len());
         for (key, value) in keys.iter().zip(values) {
+            let ended = value.as_ref().is_some_and(|value| value.row.is_none());
             let row = value.and_then(|OnlineValue { row, .. }| row).map(|row| view.decode(&row)).transpose()?;
-            let entry = Kept { row: row.map(Arc::new), read_us, now_us };
+            let entry = Kept { row: row.map(Arc::new), ended, read_us, now_us };
             // What is stale already is asked for again: its successor is on its way.
             if !entry.is_over(self.now_us(view, std::slice::from_ref(&entry))) {
                 self.cache.put(view.id, key, entry.clone());

@@ -47,6 +47,8 @@ pub struct Session {
     /// Values to put back when the transaction ends (`SET LOCAL`).
     local: Vec<(String, String)>,
     pub format: SessionFormat,
+    /// [`LOOKUP_DEADLINE`], which every lookup asks for; `None`: there is none.
+    pub lookup_deadline_us: Option<i64>,
     /// The base state in this session's time zone, with the functions that know the session.
     pub state: State,
     /// SQL-level `PREPARE`.
@@ -108,6 +110,14 @@ impl crate::system::Settings for SharedSettings {
 /// How far behind its owner what a serving node answers may be, as a duration; empty: as far as it is.
 pub const MAX_STALENESS: &str = "tidemark.max_staleness";
 
+/// How long a lookup waits for what memory does not have at once, as a duration, or `off`: as long as it takes.
+pub const LOOKUP_DEADLINE: &str = "tidemark.lookup_deadline";
+
+/// The deadline that a value of [`LOOKUP_DEADLINE`] says, microseconds.
+pub fn lookup_deadline_us(value: &str) -> Option<i64> {
+    duration_us(value).ok().filter(|us| *us > 0)
+}
+
 /// The settings a session has: name, default, whether the client is told of changes (PostgreSQL's GUC_REPORT).
 /// Unknown names are refused, so that `SHOW` never lies.
 pub const DEFAULTS: &[(&str, &str, bool)] = &[
@@ -153,6 +163,7 @@ pub const DEFAULTS: &[(&str, &str, bool)] = &[
     ("synchronize_seqscans", "on", false),
     ("synchronous_commit", "on", false),
     ("timezone", "UTC", true),
+    (LOOKUP_DEADLINE, "off", false),
     (MAX_STALENESS, "", false),
     ("tidemark_version", env!("CARGO_PKG_VERSION"), true),
     ("transaction_isolation", "read committed", false),
@@ -215,6 +226,7 @@ impl Session {
             settings,
             local: vec![],
             format: SessionFormat::default(),
+            lookup_deadline_us: None,
             state,
             prepared: HashMap::new(),
             events: vec![],
@@ -358,6 +370,9 @@ impl Session {
         if name == "role" {
             self.acts_as_another = true;
         }
+        if name == LOOKUP_DEADLINE {
+            self.lookup_deadline_us = lookup_deadline_us(&value);
+        }
         if name == "extra_float_digits" {
             self.format.extra_float_digits = value.parse().unwrap_or(1);
         }
@@ -428,16 +443,14 @@ impl Session {
                 None => Err(PgError::error("22023", format!("parameter \"{name}\" requires a Boolean value"))),
             },
             MAX_STALENESS if value.is_empty() => Ok(value),
-            MAX_STALENESS => match duration_us(&value) {
+            LOOKUP_DEADLINE if matches!(value.as_str(), "" | "0" | "off") => Ok("off".into()),
+            LOOKUP_DEADLINE | MAX_STALENESS => match duration_us(&value) {
                 Ok(_) => Ok(value),
                 Err(error) => Err(PgError { detail: Some(error.message), hint: error.hint, ..invalid() }),
             },
-            "tidemark.lookup_deadline" => Err(PgError::error("0A000", "tidemark.lookup_deadline is not available")
-                .detail("a lookup that is answered from memory does not wait")
-                .hint("statement_timeout ends what takes longer; on a serving node that is waiting for Redis")),
             other if other.starts_with("tidemark.") => {
                 Err(PgError::error("42704", format!("unrecognized configuration parameter \"{other}\""))
-                    .hint("names with a dot are a program's own, but for tidemark.max_staleness"))
+                    .hint("names with a dot are a program's own; ours are lookup_deadline and max_staleness"))
             }
             _ => Ok(value),
         }

@@ -29,6 +29,7 @@ mod index;
 pub mod insert;
 pub mod instants;
 pub mod lookup;
+pub mod lookup_deadline;
 mod maintain;
 pub mod merge;
 mod prepare;

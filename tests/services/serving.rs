@@ -355,6 +355,16 @@ async fn gone(redis: &RedisServer, folder: &Folder, nowhere: &Folder, strict: &F
     let arguments = ["--role", "serving", "--online", &url, "--serving-stale", "error", "--serving-cache", "none"];
     let refusing = Server::start_with(strict, &arguments).await?;
     refused(&refusing.connect().await?, question, "55000: 1 row of feature view \"quick\" is stale").await?;
+    // A Redis that does not answer for a while: who has a deadline is told in time, and of which entities nothing is known.
+    redis.cli(&["client", "pause", "2000", "all"])?;
+    run(&served, "SET tidemark.lookup_deadline = '20ms'").await?;
+    let late = "57014: feature view \"quick\" has not answered within tidemark.lookup_deadline";
+    refused(&served, "SELECT n FROM quick WHERE user_id = 9", late).await?;
+    let each = "SELECT k.user_id, q.n, q._status FROM (SELECT 9::bigint AS user_id) k
+                LEFT JOIN quick q ON q.user_id = k.user_id";
+    let answered = rows(&served, each).await?;
+    ensure!(answered == [[Some("9".to_string()), None, Some("late".to_string())]], "{answered:?}");
+    run(&served, "RESET tidemark.lookup_deadline").await?;
 
     // Redis loses everything: that a key has a row is not known any more, and not that it has none.
     redis.cli(&["flushall"])?;

@@ -188,6 +188,19 @@ impl Cursor {
         }
     }
 
+    /// Whether it is absent because its TTL is over.
+    pub(super) fn is_expired(&self, walk: &Walk, ring: &Ring) -> bool {
+        let Position { next, life, present, upto_us, .. } = self.position;
+        if walk.ttl_us.is_none() || present || next == 0 {
+            return false;
+        }
+        match walk.versions {
+            true => ring.latest_version(&walk.layout, next, upto_us.saturating_sub(1)).is_some(),
+            // A deletion is an event of the life that it ends.
+            false => walk.pane.is_some() || life == next,
+        }
+    }
+
     /// Whether readers see the key: it is there, and in an inner join the table has its row.
     fn is_shown(&self, walk: &Walk, ring: &Ring) -> bool {
         self.position.present && (!walk.needs_partner || ring.partner.is_there(self.position.partner))

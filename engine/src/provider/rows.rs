@@ -1,11 +1,12 @@
 //! Rows of a feature view at one instant: now, or `FOR SYSTEM_TIME AS OF`.
 
-use super::{seam, wanted_key};
+use super::{seam, wanted_key, wanted_values};
 use crate::{
     compiled::Row,
     key::month_start,
     runtime::{Engine, ViewRuntime},
     value::{Value, encode_row},
+    view::{AllLooked, Looked},
 };
 use arrow::datatypes::{Schema, SchemaRef};
 use async_trait::async_trait;
@@ -20,8 +21,8 @@ use datafusion::{
 use std::{collections::HashMap, fmt, sync::Arc};
 use tidemark_catalog::UTC;
 use tidemark_planner::{
-    status::PRESENT,
-    table::{has_status, with_status},
+    status::{EXPIRED, PRESENT},
+    table::{has_found, has_status, with_found, with_status},
 };
 
 pub struct RowsTable {
@@ -30,20 +31,43 @@ pub struct RowsTable {
     /// Set for `AS OF`: history is needed.
     past: Option<Arc<Engine>>,
     with_status: bool,
+    /// Of entities that have no row, too. Of the present only.
+    with_absent: bool,
+}
+
+/// Rows, and of the entities that have none those of which it is known why.
+#[derive(Default)]
+struct Found {
+    rows: Vec<Row>,
+    absent: Vec<(Arc<[Value]>, &'static str)>,
 }
 
 impl RowsTable {
     pub fn current(view: Arc<ViewRuntime>, at_us: i64) -> Self {
-        RowsTable { view, at_us, past: None, with_status: false }
+        RowsTable { view, at_us, past: None, with_status: false, with_absent: false }
     }
 
     pub fn as_of(engine: Arc<Engine>, view: Arc<ViewRuntime>, at_us: i64) -> Self {
-        RowsTable { view, at_us, past: Some(engine), with_status: false }
+        RowsTable { view, at_us, past: Some(engine), with_status: false, with_absent: false }
     }
 
     /// With the columns that this schema has.
     pub fn showing(self, schema: &Schema) -> Self {
-        RowsTable { with_status: has_status(schema), ..self }
+        RowsTable { with_status: has_status(schema), with_absent: has_found(schema), ..self }
+    }
+
+    /// What is known of the present: of this entity, or of all.
+    fn found(&self, key: Option<Vec<Value>>) -> DfResult<Found> {
+        let state = &self.view.state;
+        let Some(key) = key else {
+            let AllLooked { rows, expired } = state.look_at_all(self.at_us)?;
+            return Ok(Found { rows, absent: expired.into_iter().map(|key| (key, EXPIRED)).collect() });
+        };
+        Ok(match state.look(&encode_row(&key), self.at_us)? {
+            Looked::Row(row) => Found { rows: vec![row], absent: vec![] },
+            Looked::Expired => Found { rows: vec![], absent: vec![(key.into(), EXPIRED)] },
+            Looked::Missing => Found::default(),
+        })
     }
 
     async fn rows(&self, state: &dyn Session, key: Option<&[u8]>, key_filters: &[Expr]) -> DfResult<Vec<Row>> {
@@ -133,7 +157,11 @@ impl fmt::Debug for RowsTable {
 impl TableProvider for RowsTable {
     fn schema(&self) -> SchemaRef {
         let schema = &self.view.state.compiled.visible_schema;
-        if self.with_status { with_status(schema) } else { schema.clone() }
+        match (self.with_absent, self.with_status) {
+            (true, _) => with_found(&with_status(schema)),
+            (false, true) => with_status(schema),
+            (false, false) => schema.clone(),
+        }
     }
 
     fn table_type(&self) -> TableType {
@@ -151,6 +179,13 @@ impl TableProvider for RowsTable {
         filters: &[Expr],
         _: Option<usize>,
     ) -> DfResult<Arc<dyn ExecutionPlan>> {
+        if self.with_absent {
+            let compiled = &self.view.state.compiled;
+            let Found { rows, absent } = self.found(wanted_values(compiled, filters))?;
+            let rows: Vec<&Row> = rows.iter().collect();
+            let batch = compiled.visible_with_absent(&rows, self.at_us, |_| PRESENT, &absent)?;
+            return Ok(MemorySourceConfig::try_new_exec(&[vec![batch]], self.schema(), projection.cloned())?);
+        }
         let key = wanted_key(&self.view, filters);
         // Filters on the key hold for history's columns too, by the same names.
         let key_filters = if key.is_some() { self.key_filters(filters) } else { vec![] };

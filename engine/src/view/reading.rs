@@ -21,66 +21,159 @@ use std::{
     sync::{Arc, atomic::Ordering},
 };
 
+/// How often a reader that does not wait tries to get at a shard: some microseconds, for which other readers hold it, but not the
+/// milliseconds of a large batch.
+const LOCK_ATTEMPTS: usize = 100;
+
+/// What is known of a key at an instant.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Looked {
+    Row(Row),
+    /// It had one, and the view's TTL is over. That is known until the frontier comes by; then the key is forgotten.
+    Expired,
+    /// Nobody has seen it, or nothing is known of it any more.
+    Missing,
+}
+
+impl Looked {
+    pub fn row(self) -> Option<Row> {
+        match self {
+            Looked::Row(row) => Some(row),
+            Looked::Expired | Looked::Missing => None,
+        }
+    }
+}
+
+/// What is known of all keys.
+#[derive(Debug, Default)]
+pub struct AllLooked {
+    pub rows: Vec<Row>,
+    /// The keys of those that are [`Looked::Expired`].
+    pub expired: Vec<Arc<[Value]>>,
+}
+
+impl AllLooked {
+    fn add(&mut self, key: &Arc<[Value]>, looked: Looked) {
+        match looked {
+            Looked::Row(row) => self.rows.push(row),
+            Looked::Expired => self.expired.push(key.clone()),
+            Looked::Missing => {}
+        }
+    }
+}
+
 impl ViewState {
     /// `V(key, at)` for an instant at or after the frontier.
     pub fn lookup(&self, encoded: &[u8], at_us: i64) -> DfResult<Option<Row>> {
+        Ok(self.look(encoded, at_us)?.row())
+    }
+
+    /// The same, and where there is no row what is known of that.
+    pub fn look(&self, encoded: &[u8], at_us: i64) -> DfResult<Looked> {
         self.where_kept(|host| match host {
             Some(host) => host.state.find_row(encoded, at_us, |key, held| host.projection.row(key, held)),
             None => self.find_row(encoded, at_us, row),
         })
     }
 
-    fn find_row(
+    /// The same from memory, without waiting for anybody; `None`: the key may be in the state store, or its shard is at work.
+    pub fn look_in_memory(&self, encoded: &[u8], at_us: i64) -> DfResult<Option<Looked>> {
+        self.where_kept(|host| match host {
+            Some(host) => host.state.find_in_memory(encoded, at_us, |key, held| host.projection.row(key, held)),
+            None => self.find_in_memory(encoded, at_us, row),
+        })
+    }
+
+    fn find_in_memory(
         &self,
         encoded: &[u8],
         at_us: i64,
         make: impl FnOnce(&Arc<[Value]>, &Held) -> Row,
-    ) -> DfResult<Option<Row>> {
+    ) -> DfResult<Option<Looked>> {
+        let hash = hash(encoded);
+        let of_key = &self.shards[shard_of(hash)];
+        let attempt = |attempt: usize| {
+            if attempt > 0 {
+                std::hint::spin_loop();
+            }
+            of_key.try_lock()
+        };
+        let Some(mut shard) = (0..LOCK_ATTEMPTS).find_map(attempt) else { return Ok(None) };
+        let Some(id) = shard.find(hash, encoded) else {
+            let may_be_cold = self.cold.as_ref().is_some_and(Cold::has_any) && !shard.is_over(encoded);
+            return Ok((!may_be_cold).then_some(Looked::Missing));
+        };
+        shard.asked_for(id).map(|entry| self.look_at(&mut entry.state, at_us, make)).transpose()
+    }
+
+    fn find_row(&self, encoded: &[u8], at_us: i64, make: impl FnOnce(&Arc<[Value]>, &Held) -> Row) -> DfResult<Looked> {
         let hash = hash(encoded);
         let mut shard = self.shards[shard_of(hash)].lock();
         let (id, was_cold) = match shard.find(hash, encoded) {
             Some(id) => (Some(id), false),
             None => (self.find_or_load(&mut shard, hash, encoded).map_err(seam)?, true),
         };
-        let Some(entry) = id.and_then(|id| shard.asked_for(id)) else { return Ok(None) };
-        let row = self.read_as(&mut entry.state, at_us, make);
+        let Some(entry) = id.and_then(|id| shard.asked_for(id)) else { return Ok(Looked::Missing) };
+        let looked = self.look_at(&mut entry.state, at_us, make);
         if was_cold {
             self.relieve(&mut shard).map_err(seam)?;
         }
-        row
+        looked
+    }
+
+    fn look_at(
+        &self,
+        state: &mut KeyState,
+        at_us: i64,
+        make: impl FnOnce(&Arc<[Value]>, &Held) -> Row,
+    ) -> DfResult<Looked> {
+        Ok(match self.read_as(state, at_us, make)? {
+            Some(row) => Looked::Row(row),
+            None if state.is_expired(&self.compiled.walk) => Looked::Expired,
+            None => Looked::Missing,
+        })
     }
 
     /// `V(k, at)` for every key present, at or after the frontier. Keys that are not in memory do not come into it for that.
     pub fn rows(&self, at_us: i64) -> DfResult<Vec<Row>> {
+        Ok(self.look_at_all(at_us)?.rows)
+    }
+
+    /// The same, and the keys whose TTL is over.
+    pub fn look_at_all(&self, at_us: i64) -> DfResult<AllLooked> {
         self.where_kept(|host| match host {
-            Some(host) => host.state.all_rows(at_us, |key, held| host.projection.row(key, held)),
-            None => self.all_rows(at_us, row),
+            Some(host) => host.state.all_looked(at_us, |key, held| host.projection.row(key, held)),
+            None => self.all_looked(at_us, row),
         })
     }
 
-    fn all_rows(&self, at_us: i64, make: impl Fn(&Arc<[Value]>, &Held) -> Row) -> DfResult<Vec<Row>> {
+    fn all_looked(&self, at_us: i64, make: impl Fn(&Arc<[Value]>, &Held) -> Row) -> DfResult<AllLooked> {
         let has_cold = self.cold.as_ref().is_some_and(Cold::has_any);
-        let mut rows = vec![];
+        let mut all = AllLooked::default();
         let mut seen: HashSet<Encoded> = HashSet::new();
         for shard in &self.shards {
             for entry in shard.lock().entries_mut() {
-                rows.extend(self.read_as(&mut entry.state, at_us, &make)?);
+                let looked = self.look_at(&mut entry.state, at_us, &make)?;
+                all.add(&entry.state.key, looked);
                 if has_cold {
                     seen.insert(entry.encoded.clone());
                 }
             }
         }
-        let Some(cold) = self.cold.as_ref().filter(|cold| cold.has_any()) else { return Ok(rows) };
+        let Some(cold) = self.cold.as_ref().filter(|cold| cold.has_any()) else { return Ok(all) };
         let mut keys = cold.keys(self.generation());
         loop {
             let page = cold.next_keys(&mut keys, || self.generation()).map_err(seam)?;
             if page.is_empty() {
-                return Ok(rows);
+                return Ok(all);
             }
             for key in page {
                 if !seen.contains(&*key) {
                     let key: Encoded = key.into();
-                    rows.extend(self.with_cold(&key, |state| self.read_as(state, at_us, &make))?.flatten());
+                    let read = |state: &mut KeyState| Ok((state.key.clone(), self.look_at(state, at_us, &make)?));
+                    if let Some((values, looked)) = self.with_cold(&key, read)? {
+                        all.add(&values, looked);
+                    }
                     seen.insert(key);
                 }
             }

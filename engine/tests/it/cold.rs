@@ -18,7 +18,7 @@ use tidemark_engine::{
     compiled::{BatchRows, CompiledView},
     seam::{Keyspace, StateStore},
     value::{Value, encode_row},
-    view::{Cold, Encoded, Frozen, Memory, Shown, ViewState},
+    view::{AllLooked, Cold, Encoded, Frozen, Looked, Memory, Shown, ViewState},
 };
 use tidemark_planner::{Statement, feature::plan_feature_view, parse::parse};
 
@@ -241,16 +241,23 @@ impl World {
     fn lookup(&self, key: i64, tenths: i64) {
         let at_us = self.frontier_us + tenths * SECOND / 10;
         let key = encode_row(&[Value::Int(key)]);
-        let [expected, found] = [&self.reference, &self.subject].map(|view| view.lookup(&key, at_us).expect("a row"));
+        let views = [&self.reference, &self.subject];
+        let in_memory = views.map(|view| view.look_in_memory(&key, at_us).expect("an answer"));
+        let [expected, found] = views.map(|view| view.look(&key, at_us).expect("an answer"));
         assert_eq!(found, expected, "at {at_us}");
+        // Who has all keys in memory knows from there; who has not says nothing, or the same.
+        let [all, some] = in_memory;
+        assert_eq!(all.as_ref(), Some(&expected), "at {at_us}");
+        assert!(some.as_ref().is_none_or(|some| *some == expected), "{some:?} at {at_us}");
     }
 
     fn all(&self, tenths: i64) {
         let at_us = self.frontier_us + tenths * SECOND / 10;
         let [expected, found] = [&self.reference, &self.subject].map(|view| {
-            let mut rows = view.rows(at_us).expect("rows");
+            let AllLooked { mut rows, mut expired } = view.look_at_all(at_us).expect("rows");
             rows.sort_by(|a, b| a.key.cmp(&b.key));
-            rows
+            expired.sort();
+            (rows, expired)
         });
         assert_eq!(found, expected, "at {at_us}");
         let provisional = |view: &ViewState, key: Option<&[u8]>| {
@@ -421,7 +428,39 @@ fn with_no_room_keys_do_leave_memory() {
     let (keys, _) = world.subject.in_memory();
     assert!(keys < KEYS as u64 / 2, "{keys} keys are in memory");
     assert!(world.store.entries(Keyspace::Spilled) > 0);
+    // Of those memory says nothing, and the store is not asked.
+    let key = |key: i64| encode_row(&[Value::Int(key)]);
+    let in_memory = |of: i64| world.subject.look_in_memory(&key(of), world.frontier_us).expect("an answer");
+    let cold: Vec<i64> = (0..KEYS).filter(|of| in_memory(*of).is_none()).collect();
+    assert_eq!(cold.len() as u64, KEYS as u64 - keys);
+    // Once somebody has waited for it, it says the same, or it has left again.
+    let found = world.subject.look(&key(cold[0]), world.frontier_us).expect("an answer");
+    assert_eq!(in_memory(cold[0]).unwrap_or_else(|| found.clone()), found);
+    assert!(matches!(found, Looked::Row(_)));
     world.end();
+}
+
+#[test]
+fn a_key_whose_ttl_is_over_is_known_until_the_frontier_comes_by() {
+    let look = |world: &World, key: i64, seconds: i64| {
+        let (key, at_us) = (encode_row(&[Value::Int(key)]), world.frontier_us + seconds * SECOND);
+        [&world.reference, &world.subject].map(|view| view.look(&key, at_us).expect("an answer"))
+    };
+    for query in VIEWS {
+        let mut world = World::new(query, TTLS[1]);
+        world.apply(&[(1, 10, 1.0)]);
+        assert_eq!(look(&world, 1, 0), [Looked::Missing, Looked::Missing], "before its event: {query}");
+        assert!(look(&world, 1, 46).iter().all(|looked| matches!(looked, Looked::Row(_))), "{query}");
+        // Of windows that end the TTL counts from the end.
+        assert_eq!(look(&world, 1, 60), [Looked::Expired, Looked::Expired], "{query}");
+        assert_eq!(look(&world, 2, 60), [Looked::Missing, Looked::Missing], "{query}");
+        // A later event, and it has a row again.
+        world.apply(&[(1, 610, 1.0)]);
+        assert_eq!(look(&world, 1, 60), [Looked::Expired, Looked::Expired], "{query}");
+        assert!(look(&world, 1, 75).iter().all(|looked| matches!(looked, Looked::Row(_))), "{query}");
+        world.finish(2_000);
+        assert_eq!(look(&world, 1, 0), [Looked::Missing, Looked::Missing], "forgotten: {query}");
+    }
 }
 
 #[test]

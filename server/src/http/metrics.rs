@@ -396,6 +396,11 @@ fn clients(out: &mut Exposition, subject: &Subject) {
             family.histogram(&[("path", path.as_str())], &meters.lookups_us(path).read(), SECOND_US);
         }
     });
+    let help = "Keys that lookups did not get within tidemark.lookup_deadline: they were answered without, or refused.";
+    out.family(Kind::Counter, "tidemark_lookups_late_total", help, |family| {
+        let of_redis = subject.database.serving().map_or(0, |serving| serving.meters.late.get());
+        family.sample(&[], meters.lookups_late.get() + of_redis);
+    });
     let help = "How long every other statement took, from its start to its last row sent, in seconds; also those that \
                 failed. BEGIN, COMMIT and their like do not count.";
     out.family(Kind::Histogram, "tidemark_statement_duration_seconds", help, |family| {

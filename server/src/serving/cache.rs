@@ -15,6 +15,8 @@ const SHARDS: usize = 16;
 pub struct Kept {
     /// `None`: it has no row.
     pub row: Option<Arc<OnlineRow>>,
+    /// It had one: its owner has put that it has none any more.
+    pub ended: bool,
     /// By this node's clock, before it was asked for; microseconds.
     pub read_us: i64,
     /// The view's now as its owner said it then.
@@ -93,7 +95,7 @@ mod tests {
 
     fn kept(read_us: i64, until_us: Option<i64>) -> Kept {
         let row = OnlineRow { until_us, instant_us: 0, event_us: 0, outputs: vec![] };
-        Kept { row: Some(Arc::new(row)), read_us, now_us: None }
+        Kept { row: Some(Arc::new(row)), ended: false, read_us, now_us: None }
     }
 
     #[test]
@@ -108,7 +110,7 @@ mod tests {
         assert!(is_used(VIEW, 50_000, false), "the events' clock has not said so");
         assert!(!is_used(VIEW, 101_000, false), "it is too old");
         assert!(!is_used(ObjectId(16_385), 1_000, true), "of another view");
-        let none = Kept { row: None, read_us: 200_000, now_us: None };
+        let none = Kept { row: None, ended: false, read_us: 200_000, now_us: None };
         cache.put(VIEW, &key, none);
         assert!(cache.get(VIEW, &key, 200_001, true).is_some_and(|kept| kept.row.is_none()));
     }

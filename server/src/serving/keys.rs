@@ -82,8 +82,16 @@ fn conditions(plan: &LogicalPlan, column: &Column) -> DfResult<Vec<Expr>> {
             let at = projection.schema.maybe_index_of_column(column);
             match at.and_then(|at| projection.expr.get(at)).map(|expr| expr.clone().unalias()) {
                 Some(Expr::Column(inner)) => below(projection.input.as_ref(), &inner),
+                // The same in every row.
+                Some(literal @ Expr::Literal(..)) => Ok(vec![Expr::Column(column.clone()).eq(literal)]),
                 _ => Ok(vec![]),
             }
+        }
+        LogicalPlan::Values(values) => {
+            let Some(at) = values.schema.maybe_index_of_column(column) else { return Ok(vec![]) };
+            let literal = |row: &Vec<Expr>| row.get(at).filter(|item| matches!(item, Expr::Literal(..))).cloned();
+            let literals = values.values.iter().map(literal).collect::<Option<Vec<_>>>();
+            Ok(literals.map(|literals| Expr::Column(column.clone()).in_list(literals, false)).into_iter().collect())
         }
         LogicalPlan::Join(join) => {
             let (left, right) = match join.join_type {
@@ -127,6 +135,20 @@ mod tests {
         let plan = left.join(right, join_type, keys, None).and_then(LogicalPlanBuilder::build).expect("a join");
         let plan = spread(plan).expect("a plan");
         plan.display_indent().to_string().lines().map(|line| line.trim().to_string()).collect()
+    }
+
+    #[test]
+    fn keys_that_are_rows_of_their_own_are_conditions_too() {
+        let values = LogicalPlanBuilder::values(vec![vec![lit(1_i64)], vec![lit(2_i64)]]).expect("values");
+        let one = LogicalPlanBuilder::empty(true).project([lit(1_i64).alias("column1")]).expect("a row");
+        for (keys, expected) in [(values, "Filter: b.k IN ([Int64(1), Int64(2)])"), (one, "Filter: b.k = Int64(1)")] {
+            let left = keys.alias("l").expect("a left side");
+            let right = scan("b").build().expect("a right side");
+            let on = (vec![Column::from("l.column1")], vec![Column::from("b.k")]);
+            let plan = left.join(right, JoinType::Left, on, None).and_then(LogicalPlanBuilder::build).expect("a join");
+            let plan = spread(plan).expect("a plan").display_indent().to_string();
+            assert!(plan.lines().any(|line| line.trim() == expected), "{plan}");
+        }
     }
 
     #[test]

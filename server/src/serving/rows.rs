@@ -4,7 +4,8 @@
 use super::{Served, Serving, external, refusal};
 use crate::{
     pg::PgError,
-    session::{MAX_STALENESS, SharedSettings},
+    session::{LOOKUP_DEADLINE, MAX_STALENESS, SharedSettings, lookup_deadline_us},
+    statement::lookup_deadline,
     system::Settings as _,
 };
 use ahash::AHashSet;
@@ -25,8 +26,8 @@ use tidemark_engine::{
     value::Value,
 };
 use tidemark_planner::{
-    status::{PRESENT, STALE},
-    table::{has_status, with_status},
+    status::{EXPIRED, LATE, PRESENT, STALE},
+    table::{has_found, has_status, with_found, with_status},
 };
 
 pub struct RowsTable {
@@ -35,6 +36,8 @@ pub struct RowsTable {
     schema: SchemaRef,
     /// Who is told of stale rows.
     session: Arc<SharedSettings>,
+    /// The session's deadline, microseconds, and the instant that it means for this statement.
+    deadline: Option<(i64, i64)>,
 }
 
 impl RowsTable {
@@ -48,7 +51,10 @@ impl RowsTable {
     ) -> Result<RowsTable, PgError> {
         let schema = &view.compiled()?.visible_schema;
         let schema = if has_status(wanted) { with_status(schema) } else { schema.clone() };
-        Ok(RowsTable { serving, view, schema, session })
+        let schema = if has_found(wanted) { with_found(&schema) } else { schema };
+        let deadline_us = session.get(LOOKUP_DEADLINE).and_then(|value| lookup_deadline_us(&value));
+        let deadline = deadline_us.map(|us| (us, serving.clock.now_us().saturating_add(us)));
+        Ok(RowsTable { serving, view, schema, session, deadline })
     }
 }
 
@@ -88,17 +94,32 @@ impl TableProvider for RowsTable {
         };
         let max_staleness = self.session.get(MAX_STALENESS);
         self.serving.check_freshness(&self.view, max_staleness.as_deref()).map_err(external)?;
-        let reading = self.serving.read(&self.view, keys).await.map_err(external)?;
+        let asked = keys.len();
+        let until_us = self.deadline.map(|(_, until_us)| until_us);
+        let reading = self.serving.read(&self.view, keys, until_us).await.map_err(external)?;
+        let late = reading.late.len();
+        if let Some((deadline_us, _)) = self.deadline.filter(|_| late > 0) {
+            // Only behind an outer join that asks for `_status` something can be said of these.
+            if !has_found(&self.schema) {
+                let late = format!("{late} of {asked} keys were not there");
+                return Err(external(lookup_deadline::refusal(&self.view.name, deadline_us).detail(late)));
+            }
+            self.session.tell(lookup_deadline::warning(late, asked, deadline_us));
+        }
         if let Some(warning) = reading.warning {
             self.session.tell(warning);
         }
         let rows: Vec<&Row> = reading.rows.iter().collect();
-        let batch = match has_status(&self.schema) {
-            true => {
-                let status = |row: usize| if reading.stale[row] { STALE } else { PRESENT };
-                compiled.visible_with_status(&rows, reading.now_us, status)?
+        let status = |row: usize| if reading.stale[row] { STALE } else { PRESENT };
+        let batch = match (has_found(&self.schema), has_status(&self.schema)) {
+            (true, _) => {
+                let because = |why: &'static str| move |key: Vec<Value>| (Arc::<[Value]>::from(key), why);
+                let expired = reading.expired.into_iter().map(because(EXPIRED));
+                let absent: Vec<_> = expired.chain(reading.late.into_iter().map(because(LATE))).collect();
+                compiled.visible_with_absent(&rows, reading.now_us, status, &absent)?
             }
-            false => compiled.visible(&rows, reading.now_us)?,
+            (false, true) => compiled.visible_with_status(&rows, reading.now_us, status)?,
+            (false, false) => compiled.visible(&rows, reading.now_us)?,
         };
         Ok(MemorySourceConfig::try_new_exec(&[vec![batch]], self.schema(), projection.cloned())?)
     }

@@ -1,6 +1,7 @@
 //! A point lookup: no planning, no waiting. Keys are decoded, the key's state walks on to now, and the columns asked for go
 //! from there to the wire.
 
+use super::lookup_deadline::Finding;
 use crate::{
     database::Database,
     meters::LookupPath,
@@ -13,48 +14,84 @@ use ahash::AHashSet;
 use arrow::{array::ArrayRef, datatypes::DataType, record_batch::RecordBatch};
 use bytes::BytesMut;
 use datafusion::scalar::ScalarValue;
-use std::hash::Hash;
+use std::{hash::Hash, sync::Arc};
 use tidemark_engine::{
     compiled::{CompiledView, Row, Stored},
     provider::key_value,
     runtime::ViewRuntime,
     value::{Value, encode_row},
+    view::Looked,
 };
 use tidemark_planner::lookup::{Keys, Operand};
 
 /// Answers into `out`; `None` where this is not to be answered here (the view is gone, a key literal does not read as
-/// the key's type): then the planned query answers, or fails, as any query would.
+/// the key's type): then the planned query answers, or fails, as any query would. Also where memory alone is to answer and does not
+/// (`lookup_deadline.rs`).
 pub fn execute(
     database: &Database,
     session: &Session,
     prepared: &Prepared,
     lookup: &PreparedLookup,
     bound: &Bound,
+    finding: &mut Finding,
     out: &mut BytesMut,
 ) -> Option<Result<Completed, PgError>> {
     let view = database.as_owner()?.engine.view(lookup.shape.view)?;
-    let begun_us = database.clock.now_us();
+    let begun_us = finding.begun_us(&*database.clock);
     let keys = match keys(session, prepared, lookup, bound, encode_row) {
         Ok(keys) => keys?,
         Err(error) => return Some(Err(error)),
     };
     let now_us = view.now_us(begun_us);
     let (shape, compiled) = (&lookup.shape, &view.state.compiled);
+    let start = out.len();
     let answer = match shape.columns.iter().all(|i| compiled.stored(*i).is_some()) {
-        true => rows(&view, &keys, now_us, |row| {
+        true => rows(&view, &keys, now_us, finding, |row| {
             let cell = |i: usize| cell(row, compiled.stored(shape.columns[i])?);
             shape.writer.write(&session.format, |i| super::result_format(bound, i), cell, out);
         }),
         false => {
             let mut found = vec![];
-            rows(&view, &keys, now_us, |row| found.push(row.clone()))
-                .and_then(|_| evaluated(session, prepared, lookup, bound, (&**compiled, &found[..], now_us), out))
+            match rows(&view, &keys, now_us, finding, |row| found.push(row.clone())) {
+                Ok(Some(_)) => {
+                    evaluated(session, prepared, lookup, bound, (&**compiled, &found[..], now_us), out).map(Some)
+                }
+                other => other,
+            }
         }
     };
-    if answer.is_ok() {
-        observe(database, prepared, begun_us);
+    match answer {
+        Ok(Some(rows)) => {
+            observe(database, prepared, begun_us);
+            Some(Ok(Completed { rows, tag: RowsTag::SELECT }))
+        }
+        Ok(None) => {
+            // The rows before it: whoever answers next begins anew.
+            out.truncate(start);
+            finding.refusal(&compiled.name).map(Err)
+        }
+        Err(error) => Some(Err(error)),
     }
-    Some(answer.map(|rows| Completed { rows, tag: RowsTag::SELECT }))
+}
+
+/// Notes the keys that it asks for; `None` as for [`execute`].
+pub fn note(
+    database: &Database,
+    session: &Session,
+    prepared: &Prepared,
+    lookup: &PreparedLookup,
+    bound: &Bound,
+    finding: &mut Finding,
+) -> Option<Result<(), PgError>> {
+    let view = database.as_owner()?.engine.view(lookup.shape.view)?;
+    let now_us = view.now_us(finding.begun_us(&*database.clock));
+    let noted = keys(session, prepared, lookup, bound, encode_row).and_then(|keys| {
+        for key in keys.iter().flatten() {
+            finding.look(&view, key, now_us)?;
+        }
+        Ok(keys.map(|_| ()))
+    });
+    noted.transpose()
 }
 
 /// Counts a lookup that was answered.
@@ -63,16 +100,26 @@ pub(super) fn observe(database: &Database, prepared: &Prepared, begun_us: i64) {
     database.meters.lookups_us(path).observe_span(begun_us, database.clock.now_us());
 }
 
-/// The row of every key that has one, and how many that were.
-fn rows(view: &ViewRuntime, keys: &[Vec<u8>], now_us: i64, mut take: impl FnMut(&Row)) -> Result<u64, PgError> {
+/// The row of every key that has one, and how many that were; `None`: one of the keys is not to be had.
+fn rows(
+    view: &Arc<ViewRuntime>,
+    keys: &[Vec<u8>],
+    now_us: i64,
+    finding: &mut Finding,
+    mut take: impl FnMut(&Row),
+) -> Result<Option<u64>, PgError> {
     let mut count = 0;
     for key in keys {
-        if let Some(row) = view.state.lookup(key, now_us)? {
-            take(&row);
-            count += 1;
+        match finding.look(view, key, now_us)? {
+            Some(Looked::Row(row)) => {
+                take(&row);
+                count += 1;
+            }
+            Some(Looked::Expired | Looked::Missing) => {}
+            None => return Ok(None),
         }
     }
-    Ok(count)
+    Ok(Some(count))
 }
 
 /// A column of a row as it is kept.

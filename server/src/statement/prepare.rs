@@ -1,6 +1,9 @@
 //! SQL-level `PREPARE`, `EXECUTE`, `DEALLOCATE`.
 
-use super::done;
+use super::{
+    done,
+    lookup_deadline::{self, Finding},
+};
 use crate::{
     database::Database,
     pg::{Bound, Completed, Formats, Outcome, PgError},
@@ -84,14 +87,15 @@ pub async fn execute(
 ) -> Result<Outcome, PgError> {
     let (prepared, inner) = bind(database, session, name, arguments, bound.result_formats.clone())?;
     let mut messages = BytesMut::new();
+    let mut finding = Finding::of(session);
     let is_on_path = prepared.path == session.path_key(database);
     let done = match (&prepared.lookup, &prepared.service) {
         _ if !is_on_path => None,
         (Some(lookup), _) if session.rights.may_read(lookup.shape.view) => {
-            super::lookup::execute(database, session, &prepared, lookup, &inner, &mut messages)
+            super::lookup::execute(database, session, &prepared, lookup, &inner, &mut finding, &mut messages)
         }
         (None, Some(service)) => {
-            super::service_lookup::execute(database, session, &prepared, service, &inner, &mut messages)
+            super::service_lookup::execute(database, session, &prepared, service, &inner, &mut finding, &mut messages)
         }
         _ => None,
     };
@@ -100,6 +104,9 @@ pub async fn execute(
         let of_service = prepared.service.iter().flat_map(|service| service.views());
         session.warn_of_deprecated(prepared.lookup.iter().map(|lookup| lookup.shape.view).chain(of_service));
         return Ok(Outcome::RawRows { messages, completed });
+    }
+    if let Some(answered) = lookup_deadline::answer(database, session, &prepared, &inner).await? {
+        return Ok(answered);
     }
     Box::pin(super::execute(database, session, &prepared, &inner)).await
 }

@@ -23,6 +23,7 @@ use std::sync::Arc;
 use tidemark_catalog::{ObjectId, Snapshot};
 use tidemark_engine::{provider::provider, scan::bind_scans};
 use tidemark_planner::{
+    absent,
     bind::{Binder, BoundQuery},
     names,
     table::{ScanTarget, TidemarkTable},
@@ -150,6 +151,7 @@ pub(super) async fn physical_over(
         true => plan,
         false => plan.replace_params_with_values(&ParamValues::from(parameters.to_vec()))?,
     };
+    let plan = absent::told(plan)?;
     let system = database.system(session);
     let plan = bind_scans(plan, |table| {
         if let Some(provider) = instead(table) {

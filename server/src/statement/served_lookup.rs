@@ -1,6 +1,6 @@
 //! A point lookup on a serving node: as in `lookup.rs`, but rows that are not in its cache are waited for.
 
-use super::{lookup, result_format};
+use super::{lookup, lookup_deadline, result_format};
 use crate::{
     database::Database,
     pg::{Bound, Completed, Outcome, PgError, RowsTag, SessionEvent},
@@ -45,7 +45,13 @@ impl ServedLookup<'_> {
         let begun_us = self.database.clock.now_us();
         self.serving.check_freshness(&view, session.get(MAX_STALENESS))?;
         let Some(keys) = self.keys(session)? else { return Ok(None) };
-        let reading = self.serving.read(&view, keys).await?;
+        let until_us = session.lookup_deadline_us.map(|deadline_us| begun_us.saturating_add(deadline_us));
+        let asked = keys.len();
+        let reading = self.serving.read(&view, keys, until_us).await?;
+        if let Some(deadline_us) = session.lookup_deadline_us.filter(|_| !reading.late.is_empty()) {
+            let late = format!("{} of {asked} keys were not there", reading.late.len());
+            return Err(lookup_deadline::refusal(&view.name, deadline_us).detail(late));
+        }
         let mut messages = BytesMut::new();
         let completed = self.write(session, &view, reading, begun_us, &mut messages)?;
         Ok(Some(Outcome::RawRows { messages, completed }))

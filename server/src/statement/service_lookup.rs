@@ -2,7 +2,7 @@
 //! parameters, each view's rows from its state, and what is shown of them goes to the wire from there; where it is computed, in
 //! columns, by expressions that were made when the statement was prepared.
 
-use super::{lookup, query, result_format, result_formats};
+use super::{lookup, lookup_deadline::Finding, query, result_format, result_formats};
 use crate::{
     database::Database,
     pg::{Bound, Completed, PgError, RowsTag},
@@ -13,7 +13,7 @@ use crate::{
 use ahash::AHashSet;
 use arrow::{
     array::{
-        Array, ArrayRef, AsArray, RecordBatch, RecordBatchOptions, TimestampMicrosecondArray, UInt32Array,
+        Array, ArrayRef, AsArray, RecordBatch, RecordBatchOptions, StringArray, TimestampMicrosecondArray, UInt32Array,
         new_null_array,
     },
     compute::{cast, concat, filter_record_batch, take},
@@ -39,13 +39,14 @@ use tidemark_engine::{
     provider::key_value,
     runtime::ViewRuntime,
     value::{Value, encode_row},
+    view::Looked,
 };
 use tidemark_planner::{
     lookup::{
         service::{Items, ServiceLookup, recognise},
         spine::{Spine, SpineRows},
     },
-    status::{PRESENT, STATUS_COLUMN},
+    status::{EXPIRED, LATE, PRESENT, STATUS_COLUMN},
 };
 
 /// More choices of keys are a query: on the threads of queries, where they hold up no other connection.
@@ -284,33 +285,62 @@ fn constants<'a>(
     }
 }
 
-/// The rows of one member, for each choice of items.
-type Found = Vec<Option<Arc<Row>>>;
+/// What is known of one member for one choice of items.
+#[derive(Clone)]
+enum Part {
+    Row(Arc<Row>),
+    Missing,
+    Expired,
+    /// It is not to be had in time.
+    Late,
+}
+
+/// The same for each choice.
+type Found = Vec<Part>;
+
+impl Part {
+    fn of(looked: Option<Looked>) -> Part {
+        match looked {
+            Some(Looked::Row(row)) => Part::Row(Arc::new(row)),
+            Some(Looked::Missing) => Part::Missing,
+            Some(Looked::Expired) => Part::Expired,
+            None => Part::Late,
+        }
+    }
+
+    fn row(&self) -> Option<&Row> {
+        match self {
+            Part::Row(row) => Some(row),
+            Part::Missing | Part::Expired | Part::Late => None,
+        }
+    }
+
+    /// `None`: as the plan has it for a row that is not there.
+    fn status(&self) -> Option<&'static str> {
+        match self {
+            Part::Row(_) => Some(PRESENT),
+            Part::Missing => None,
+            Part::Expired => Some(EXPIRED),
+            Part::Late => Some(LATE),
+        }
+    }
+}
 
 /// Answers into `out`; `None` where this is not to be answered here (a view is gone or not this session's to read, the session is
-/// in another time zone, too many choices): then the planned query answers, or fails, as any query would.
+/// in another time zone, too many choices): then the planned query answers, or fails, as any query would. Also where memory alone is
+/// to answer and does not (`lookup_deadline.rs`).
 pub fn execute(
     database: &Database,
     session: &Session,
     prepared: &Prepared,
     service: &PreparedService,
     bound: &Bound,
+    finding: &mut Finding,
     out: &mut BytesMut,
 ) -> Option<Result<Completed, PgError>> {
-    let engine = &database.as_owner()?.engine;
-    if prepared.generation != database.snapshot().generation || service.shape.time_zone != session.format.time_zone {
-        return None;
-    }
-    // Where it may not, the query says so.
-    if !service.shape.names.iter().all(|named| session.rights.may_read(*named)) {
-        return None;
-    }
-    let begun_us = database.clock.now_us();
-    let at_now = |view: Arc<ViewRuntime>| (view.now_us(begun_us), view);
-    let views = service.views().map(|id| engine.view(id).map(at_now)).collect::<Option<_>>()?;
-    let answering =
-        Answering { session, prepared, service: &service.shape, literals: &service.literals, bound, views, begun_us };
-    match answering.answer(out) {
+    let begun_us = finding.begun_us(&*database.clock);
+    let answering = Answering::of(database, session, prepared, service, bound, begun_us)?;
+    match answering.answer(finding, out) {
         Ok(rows) => {
             let rows = rows?;
             lookup::observe(database, prepared, begun_us);
@@ -318,6 +348,20 @@ pub fn execute(
         }
         Err(error) => Some(Err(error)),
     }
+}
+
+/// Notes the keys that it asks for; `None` as for [`execute`].
+pub fn note(
+    database: &Database,
+    session: &Session,
+    prepared: &Prepared,
+    service: &PreparedService,
+    bound: &Bound,
+    finding: &mut Finding,
+) -> Option<Result<(), PgError>> {
+    let begun_us = finding.begun_us(&*database.clock);
+    let answering = Answering::of(database, session, prepared, service, bound, begun_us)?;
+    answering.found(finding).map(|found| found.map(|_| ())).transpose()
 }
 
 struct Answering<'a> {
@@ -331,21 +375,74 @@ struct Answering<'a> {
     begun_us: i64,
 }
 
-impl Answering<'_> {
-    /// How many rows; `None`: too many choices.
-    fn answer(&self, out: &mut BytesMut) -> Result<Option<u64>, PgError> {
+impl<'a> Answering<'a> {
+    /// `None` as for [`execute`].
+    fn of(
+        database: &Database,
+        session: &'a Session,
+        prepared: &'a Prepared,
+        service: &'a PreparedService,
+        bound: &'a Bound,
+        begun_us: i64,
+    ) -> Option<Answering<'a>> {
+        let engine = &database.as_owner()?.engine;
+        if prepared.generation != database.snapshot().generation || service.shape.time_zone != session.format.time_zone
+        {
+            return None;
+        }
+        // Where it may not, the query says so.
+        if !service.shape.names.iter().all(|named| session.rights.may_read(*named)) {
+            return None;
+        }
+        let at_now = |view: Arc<ViewRuntime>| (view.now_us(begun_us), view);
+        let views = service.views().map(|id| engine.view(id).map(at_now)).collect::<Option<_>>()?;
+        let (service, literals) = (&*service.shape, &service.literals);
+        Some(Answering { session, prepared, service, literals, bound, views, begun_us })
+    }
+
+    /// What there is to compute with, and what is known of every member; `None`: too many choices.
+    fn found(&self, finding: &mut Finding) -> Result<Option<(RecordBatch, Vec<Found>)>, PgError> {
         let Some(given) = self.given()? else { return Ok(None) };
-        let choices = given.num_rows();
-        let found = self.service.members.iter().zip(&self.views).map(|(member, view)| self.rows(member, view, &given));
-        let found = found.collect::<Result<Vec<Found>, _>>()?;
-        let there = |choice: &usize| {
-            self.service
-                .members
-                .iter()
-                .zip(&found)
-                .all(|(member, found)| !member.is_required || found[*choice].is_some())
-        };
-        let choices: Vec<usize> = (0..choices).filter(there).collect();
+        let mut all = Vec::with_capacity(self.views.len());
+        for (member, view) in self.service.members.iter().zip(&self.views) {
+            all.push(self.rows(member, view, &given, finding)?);
+        }
+        Ok(Some((given, all)))
+    }
+
+    /// The choices that have a row.
+    ///
+    /// # Errors
+    /// 57014: whether one has a row is not known in time.
+    fn present(&self, choices: usize, found: &[Found], finding: &Finding) -> Result<Vec<usize>, PgError> {
+        let mut present = Vec::with_capacity(choices);
+        for choice in 0..choices {
+            let mut late = None;
+            let members = self.service.members.iter().zip(&self.views).zip(found);
+            let there = members.filter(|((member, _), _)| member.is_required).all(|((_, (_, view)), found)| {
+                if matches!(found[choice], Part::Late) {
+                    late = Some(view);
+                }
+                matches!(found[choice], Part::Row(_) | Part::Late)
+            });
+            if !there {
+                continue;
+            }
+            if let Some(error) = late.and_then(|view| finding.refusal(&view.state.compiled.name)) {
+                return Err(error);
+            }
+            present.push(choice);
+        }
+        Ok(present)
+    }
+
+    /// How many rows; `None`: too many choices, or memory does not do.
+    fn answer(&self, finding: &mut Finding, out: &mut BytesMut) -> Result<Option<u64>, PgError> {
+        let Some((given, found)) = self.found(finding)? else { return Ok(None) };
+        if finding.has_missed() {
+            return Ok(None);
+        }
+        let choices = self.present(given.num_rows(), &found, finding)?;
         match self.columns() {
             Some(columns) => Ok(Some(self.write(&columns, &found, &choices, out))),
             None => self.compute(&given, &found, &choices, out).map(Some),
@@ -405,6 +502,7 @@ impl Answering<'_> {
         member: &Member,
         (now_us, view): &(i64, Arc<ViewRuntime>),
         given: &RecordBatch,
+        finding: &mut Finding,
     ) -> Result<Found, PgError> {
         let choices = given.num_rows();
         let distinct = if member.varies { choices } else { choices.min(1) };
@@ -419,8 +517,10 @@ impl Answering<'_> {
             }
             // NULL equals nothing, and so does what the key's type does not have.
             let is_key = values.len() == key.len();
-            let row = if is_key { view.state.lookup(&encode_row(&values), *now_us)? } else { None };
-            found.push(row.map(Arc::new));
+            found.push(match is_key {
+                true => Part::of(finding.look(view, &encode_row(&values), *now_us)?),
+                false => Part::Missing,
+            });
         }
         if let Some(only) = found.first().cloned().filter(|_| !member.varies) {
             found.resize(choices, only);
@@ -451,7 +551,7 @@ impl Answering<'_> {
         for choice in choices {
             let cell = |i: usize| {
                 let (member, stored) = columns[i];
-                lookup::cell(found[member][*choice].as_deref()?, stored)
+                lookup::cell(found[member][*choice].row()?, stored)
             };
             self.service.writer.write(&self.session.format, |i| result_format(self.bound, i), cell, out);
         }
@@ -519,8 +619,8 @@ impl Answering<'_> {
         let mut rows = vec![];
         let mut indices = Vec::with_capacity(choices.len());
         for choice in choices {
-            indices.push(found[*choice].as_deref().map(|_| rows.len() as u32));
-            rows.extend(found[*choice].as_deref());
+            indices.push(found[*choice].row().map(|_| rows.len() as u32));
+            rows.extend(found[*choice].row());
         }
         let compiled = &view.state.compiled;
         let visible = match self.service.with_status {
@@ -531,8 +631,13 @@ impl Answering<'_> {
             return Ok(visible);
         }
         let indices = UInt32Array::from(indices);
-        let columns =
+        let mut columns =
             visible.columns().iter().map(|column| take(column, &indices, None)).collect::<Result<Vec<_>, _>>()?;
+        if self.service.with_status
+            && let Some(status) = columns.last_mut()
+        {
+            *status = Arc::new(choices.iter().map(|choice| found[*choice].status()).collect::<StringArray>());
+        }
         let nullable =
             visible.schema().fields().iter().map(|f| f.as_ref().clone().with_nullable(true)).collect::<Vec<_>>();
         let options = RecordBatchOptions::new().with_row_count(Some(choices.len()));

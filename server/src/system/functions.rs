@@ -18,8 +18,8 @@ use datafusion::{
     logical_expr::ScalarUDF,
 };
 use std::{collections::BTreeSet, sync::Arc, sync::LazyLock};
-use tidemark_catalog::{ObjectId, Snapshot, TEMPORARY_SCHEMA, UTC};
-use tidemark_planner::{PlanError, PlanResult, error::sqlstate, meaning::looked_for};
+use tidemark_catalog::{ObjectId, Snapshot, TEMPORARY_SCHEMA, UTC, looked_for};
+use tidemark_planner::{PlanError, PlanResult, error::sqlstate};
 
 /// Where nothing is set.
 const DEFAULT_PATH: &str = "\"$user\", public";

@@ -23,8 +23,9 @@ use std::{
 };
 use tidemark_catalog::{
     Access, Acl, Body, Object, ObjectId, PUBLIC_SCHEMA, Privileges, Snapshot, TEMPORARY_SCHEMA, history_schema,
+    looked_for,
 };
-use tidemark_planner::{bind, feature, meaning::looked_for};
+use tidemark_planner::{bind, feature};
 
 pub const HISTORY: i64 = 1 << 30;
 pub const INDEX: i64 = 1 << 29;
@@ -74,6 +75,11 @@ pub static SYSTEM: LazyLock<BTreeMap<&'static str, Vec<TableSpec>>> = LazyLock::
 /// The shape of a system table.
 pub fn system_schema(schema: &str, table: &str) -> Option<SchemaRef> {
     SYSTEM.get(schema)?.iter().find(|spec| spec.name == table).map(|spec| spec.schema.clone())
+}
+
+/// Whether that is one of them: a name without a schema means it where it comes first ([`Snapshot::with_system`]).
+pub fn is_system(schema: &str, table: &str) -> bool {
+    SYSTEM.get(schema).is_some_and(|specs| specs.iter().any(|spec| spec.name == table))
 }
 
 /// A relation as `pg_class` has it.

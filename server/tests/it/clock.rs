@@ -3,6 +3,7 @@
 //! Everywhere else tests use `clock = 'event'`, where events are the time. Here the source follows the server's clock,
 //! which is what a source does unless it says otherwise.
 
+mod deadline;
 mod online;
 mod retention;
 mod system;

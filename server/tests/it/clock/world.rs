@@ -164,6 +164,10 @@ impl World {
         self.running.take().expect("it runs")
     }
 
+    pub fn server(&self) -> &Running {
+        &self.running().0
+    }
+
     pub fn engine(&self) -> &Engine {
         &self.running().0.database.owner().expect("it owns its data").engine
     }
