@@ -370,7 +370,7 @@ impl Engine {
     }
 
     async fn build(&self, view: &ViewRuntime, progress: &Progress) -> SeamResult<()> {
-        let (letters, _) = view.replay(None, progress).await?;
+        let letters = view.replay(None, progress).await?;
         self.keep_letters(letters).await
     }
 

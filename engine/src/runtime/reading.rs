@@ -92,11 +92,11 @@ impl Engine {
     /// Brings a view that was restored to the ends of its sources' logs, and from there on the sources know it. They are held
     /// still for the last of it only: others have the same logs to read, and where a view is started again, rows come in.
     pub(super) async fn join_sources(&self, view: &Arc<ViewRuntime>, from: Option<&Positions>) -> SeamResult<()> {
-        let (letters, reached) = view.replay(from, &Progress::default()).await?;
+        let (letters, reached) = view.replay_known(from).await?;
         self.keep_letters(letters).await?;
         let sources = sources_of(&view.sources);
         let mut locked = lock_all(&sources).await;
-        let (letters, _) = view.replay(Some(&reached), &Progress::default()).await?;
+        let letters = view.replay(Some(&reached), &Progress::default()).await?;
         self.keep_letters(letters).await?;
         for (reading, inner) in view.sources.iter().zip(&mut locked) {
             // Its last record may stand before the checkpoint, a control record behind that of a source without views.
@@ -209,11 +209,22 @@ impl ViewRuntime {
         Positions(mine.map(|(at, offset)| (at & ((1 << PARTITION_BITS) - 1), *offset)).collect())
     }
 
-    /// Applies everything from `from` (or the beginnings) to the ends of the logs, and tells where those were. They are the ends
-    /// that they stay where the caller holds the locks of all its sources. `progress` counts records.
-    pub(super) async fn replay(
+    /// Applies everything from `from` (or the beginnings) to the ends of the logs. The caller holds the locks of all its sources.
+    /// `progress` counts records.
+    pub(super) async fn replay(&self, from: Option<&Positions>, progress: &Progress) -> SeamResult<Vec<DeadLetter>> {
+        Ok(self.read_logs(from, false, progress).await?.0)
+    }
+
+    /// The same without those locks, to where the logs end when it begins: who appends faster than this reads does not keep it from
+    /// coming to an end. Tells how far it has come.
+    async fn replay_known(&self, from: Option<&Positions>) -> SeamResult<(Vec<DeadLetter>, Positions)> {
+        self.read_logs(from, true, &Progress::default()).await
+    }
+
+    async fn read_logs(
         &self,
         from: Option<&Positions>,
+        ends: bool,
         progress: &Progress,
     ) -> SeamResult<(Vec<DeadLetter>, Positions)> {
         let mut letters = vec![];
@@ -224,7 +235,8 @@ impl ViewRuntime {
             let from = from.map(|all| self.positions_in(i, all)).filter(|mine| !mine.0.is_empty());
             let from = from.unwrap_or(begin);
             records += end.0.iter().map(|(at, end)| end.saturating_sub(from.get(*at))).sum::<u64>();
-            logs.push(Replay { reading, from, current: None, is_over: false });
+            let until = ends.then_some(end);
+            logs.push(Replay { reading, from, until, current: None, is_over: false });
         }
         progress.expect(records);
         // The one that is furthest behind goes on: so few events wait in memory for the others.
@@ -252,6 +264,8 @@ impl ViewRuntime {
 struct Replay<'a> {
     reading: &'a Reading,
     from: Positions,
+    /// `None`: to its end.
+    until: Option<Positions>,
     /// The rows of a table as they were there, for a view over its versions.
     current: Option<CurrentRows>,
     is_over: bool,
@@ -281,6 +295,8 @@ impl Replay<'_> {
         if !self.is_over {
             view.advance(source.id, frontier_us, rows).map_err(SeamError::not_done)?;
         }
+        let has = |(partition, until): (&u32, &u64)| self.from.get(*partition) >= *until;
+        self.is_over |= self.until.as_ref().is_some_and(|until| until.0.iter().all(has));
         Ok(())
     }
 }
