@@ -163,6 +163,17 @@ go_program() {
   fi
 }
 
+# A program of Rust's that is no part of the workspace, built again only when one of its files is newer. Not below its folder: the
+# house reads every source below tests/, and a build makes some.
+rust_program() {
+  local folder=$1 name=$2 target=${CARGO_TARGET_DIR:-$PWD/target}/outside
+  mkdir -p "$folder/.built"
+  if [ -x "$folder/.built/$name" ] && [ -z "$(find "$folder" -path "$folder/.built" -prune -o -type f -newer "$folder/.built/$name" -print)" ]; then return; fi
+  echo "setup: $folder/.built/$name"
+  env -u RUSTC_WORKSPACE_WRAPPER cargo build -q --locked --manifest-path "$folder/Cargo.toml" --target-dir "$target"
+  cp "$target/debug/$name" "$folder/.built/$name"
+}
+
 # Prometheus' tool that checks metrics and alerts. Out of Debian's package, which is not installed: that would start a server.
 prometheus_tool() {
   local folder=tests/services/.prometheus scratch
@@ -201,6 +212,8 @@ if [ "$mode" = test ]; then
     python_environment .venv-clients-long tests/wire/clients/python/requirements-long.txt
     python_environment .venv-superset tests/wire/clients/python/requirements-superset.txt
     python_environment .venv-dbt-adapter tests/wire/clients/python/requirements-dbt-adapter.txt
+    python_environment .venv-sqlmesh tests/wire/clients/python/requirements-sqlmesh.txt
+    rust_program tests/wire/clients/rust clients
   fi
 fi
 if [ "$mode" = bench ]; then

@@ -147,7 +147,9 @@ if [ -n "$long" ]; then
   export TIDEMARK_TEST_CLIENTS_LONG_PYTHON=${TIDEMARK_TEST_CLIENTS_LONG_PYTHON:-$root/.venv-clients-long/bin/python}
   export TIDEMARK_TEST_SUPERSET_PYTHON=${TIDEMARK_TEST_SUPERSET_PYTHON:-$root/.venv-superset/bin/python}
   export TIDEMARK_TEST_DBT_ADAPTER_PYTHON=${TIDEMARK_TEST_DBT_ADAPTER_PYTHON:-$root/.venv-dbt-adapter/bin/python}
-  pythons+=("$TIDEMARK_TEST_CLIENTS_LONG_PYTHON" "$TIDEMARK_TEST_SUPERSET_PYTHON" "$TIDEMARK_TEST_DBT_ADAPTER_PYTHON")
+  export TIDEMARK_TEST_SQLMESH_PYTHON=${TIDEMARK_TEST_SQLMESH_PYTHON:-$root/.venv-sqlmesh/bin/python}
+  pythons+=("$TIDEMARK_TEST_CLIENTS_LONG_PYTHON" "$TIDEMARK_TEST_SUPERSET_PYTHON" "$TIDEMARK_TEST_DBT_ADAPTER_PYTHON"
+    "$TIDEMARK_TEST_SQLMESH_PYTHON")
 fi
 # setup.sh has found no Go that is new enough, and has said so.
 if [ -e tests/wire/clients/go/.built/none ]; then export TIDEMARK_TEST_NO_GO=1; fi
