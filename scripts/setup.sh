@@ -174,6 +174,17 @@ rust_program() {
   cp "$target/debug/$name" "$folder/.built/$name"
 }
 
+# A server of S3 that checks signatures and conditions, built by Go in two minutes.
+versitygw() {
+  local folder=tests/services/.versitygw
+  if [ -x "$folder/versitygw" ] || ! has_go; then return; fi
+  echo "setup: $folder/versitygw"
+  mkdir -p "$folder"
+  if ! GOBIN=$PWD/$folder go install -p 1 github.com/versity/versitygw/cmd/versitygw@v1.8.0; then
+    echo "setup: go could not build it: history in a bucket will not be tested with it"
+  fi
+}
+
 # Prometheus' tool that checks metrics and alerts. Out of Debian's package, which is not installed: that would start a server.
 prometheus_tool() {
   local folder=tests/services/.prometheus scratch
@@ -214,6 +225,11 @@ if [ "$mode" = test ]; then
     python_environment .venv-dbt-adapter tests/wire/clients/python/requirements-dbt-adapter.txt
     python_environment .venv-sqlmesh tests/wire/clients/python/requirements-sqlmesh.txt
     rust_program tests/wire/clients/rust clients
+    versitygw
+    jars tests/services/.nessie tests/services/nessie.pom.xml
+    python_environment .venv-java21 tests/python/requirements-nessie.txt
+    jars tests/services/.spark-jars tests/services/spark.pom.xml
+    python_environment .venv-spark tests/python/requirements-spark.txt
   fi
 fi
 if [ "$mode" = bench ]; then
