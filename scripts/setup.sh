@@ -234,6 +234,7 @@ if [ "$mode" = test ]; then
 fi
 if [ "$mode" = bench ]; then
   python_environment .venv-bench benches/requirements.txt
+  python_environment .venv-feast benches/requirements-feast.txt
   jars tests/services/.kafka tests/services/kafka.pom.xml
   # An anchor of the benchmarks.
   jars benches/.flink benches/flink.pom.xml
