@@ -1,5 +1,5 @@
-//! History behind an Iceberg REST catalog, the reference server (or Nessie) with a bucket: the same contract as with a file, commits whose
-//! outcome nobody knows, writers that were replaced, tokens, and commits of other engines between ours.
+//! History behind an Iceberg REST catalog, the reference server (or Nessie) with a bucket: the same contract as with a file,
+//! commits whose outcome nobody knows, writers that were replaced, tokens, and commits of other engines between ours.
 //!
 //! Needs `TIDEMARK_TEST_S3_PYTHON` and the jars in `tests/services/.iceberg-rest`.
 
