@@ -5,10 +5,10 @@ import sys
 
 from measure import machine_line
 
-ALL = ["lookup", "keys", "rows", "startup", "catalog", "asof", "asof-files", "ingest", "windows", "scale", "memory", "backfill"]
+ALL = ["lookup", "keys", "feast", "rows", "startup", "catalog", "asof", "asof-files", "ingest", "windows", "scale", "memory", "backfill"]
 ALL += ["kafka", "freshness", "redis-memory", "json", "recovery"]
-# A file json.py would hide Python's own.
-MODULES = {"asof-files": "asof_files", "redis-memory": "redis_memory", "json": "json_decode"}
+# A file json.py would hide Python's own, and feast.py Feast's.
+MODULES = {"feast": "feast_sdk", "asof-files": "asof_files", "redis-memory": "redis_memory", "json": "json_decode"}
 
 
 def main():

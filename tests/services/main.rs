@@ -25,6 +25,7 @@ mod kafka_tables;
 mod kafka_twin;
 mod kafka_writing;
 mod lake_bucket;
+mod lake_spark;
 mod metrics;
 mod redis;
 mod redis_cluster;

@@ -43,10 +43,11 @@ async fn unchecked_python(variable: &str, script: &str) -> Result<()> {
 
 /// Where the drivers of `clients/python/requirements.txt` are.
 const PYTHON: &str = "TIDEMARK_TEST_CLIENTS_PYTHON";
-/// Where those of the longer run are: of `requirements-long.txt`, `-superset.txt` and `-dbt-adapter.txt`.
+/// Where those of the longer run are: of `requirements-long.txt`, `-superset.txt`, `-dbt-adapter.txt` and `-sqlmesh.txt`.
 const PYTHON_LONG: &str = "TIDEMARK_TEST_CLIENTS_LONG_PYTHON";
 const PYTHON_SUPERSET: &str = "TIDEMARK_TEST_SUPERSET_PYTHON";
 const PYTHON_DBT_ADAPTER: &str = "TIDEMARK_TEST_DBT_ADAPTER_PYTHON";
+const PYTHON_SQLMESH: &str = "TIDEMARK_TEST_SQLMESH_PYTHON";
 
 #[tokio::test]
 async fn psycopg_3_in_all_its_ways() -> Result<()> {
@@ -98,6 +99,12 @@ async fn superset_has_datasets_charts_and_sql_lab() -> Result<()> {
 }
 
 #[tokio::test]
+#[ignore = "long: its packages are 380 MB"]
+async fn sqlmesh_plans_runs_and_audits() -> Result<()> {
+    unchecked_python(PYTHON_SQLMESH, "sqlmesh_.py").await
+}
+
+#[tokio::test]
 #[ignore = "long: a command of dbt takes seconds, and these are dozens"]
 async fn the_basic_tests_of_dbt_adapters() -> Result<()> {
     let Some(python) = crate::python::python(PYTHON_DBT_ADAPTER)? else { return Ok(()) };
@@ -146,6 +153,16 @@ async fn pgx_in_its_five_ways_to_run_a_statement() -> Result<()> {
 #[tokio::test]
 async fn lib_pq_with_parameters_in_text_and_binary() -> Result<()> {
     go("pq").await
+}
+
+#[tokio::test]
+#[ignore = "long: it is built by itself, in minutes"]
+async fn sqlx_with_its_pools_descriptions_and_listeners() -> Result<()> {
+    let program = clients("rust/.built/clients");
+    if !program.exists() {
+        return skipped("tests/wire/clients/rust/.built/clients is not there");
+    }
+    run(program, &[]).await
 }
 
 #[tokio::test]

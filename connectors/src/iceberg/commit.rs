@@ -31,6 +31,12 @@ use uuid::Uuid;
 /// metadata file; our own `AS OF` reads steps, not snapshots.
 const SNAPSHOTS_KEPT: usize = 100;
 
+/// Whether snapshots and files of the table may go at all: its property `gc.enabled`. Nessie turns it off, as tables of its branches
+/// share files.
+pub fn may_forget(metadata: &TableMetadata) -> Result<bool> {
+    Ok(metadata.table_properties()?.gc_enabled)
+}
+
 /// What a commit sets: one commit, or none of it.
 pub struct Change {
     pub id: Uuid,
@@ -90,11 +96,13 @@ async fn transact(base: &Table, change: Change, with_snapshot: bool) -> Result<(
     // A commit without steps makes no snapshot where none is needed: it would only grow the metadata.
     if with_snapshot || !change.files.is_empty() {
         // First, because each of the two requires the newest snapshot to be the one it was made from.
-        transaction = transaction
-            .expire_snapshots()
-            .retain_last(SNAPSHOTS_KEPT - 1)
-            .expire_older_than_ms(i64::MAX)
-            .apply(transaction)?;
+        if may_forget(base.metadata())? {
+            transaction = transaction
+                .expire_snapshots()
+                .retain_last(SNAPSHOTS_KEPT - 1)
+                .expire_older_than_ms(i64::MAX)
+                .apply(transaction)?;
+        }
         transaction = transaction
             .fast_append()
             .set_commit_uuid(change.id)

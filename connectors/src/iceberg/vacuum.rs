@@ -51,8 +51,9 @@ pub async fn expire(store: &IcebergHistory, history: &HistoryTable, expiry: &Exp
 
     let table = store.load_own(history).await?;
     let top = folder(&table);
-    if !store.place.has(top) {
-        // Registered from elsewhere by another engine: what else is there is not ours to judge.
+    let failed = |error: Error| disk::failed(&format!("vacuuming history table \"{}\"", history.name), &error);
+    if !store.place.has(top) || !commit::may_forget(table.metadata()).map_err(failed)? {
+        // Registered from elsewhere by another engine, or shared: what else is there is not ours to judge.
         return Ok(removed);
     }
     let mut old = Vec::new();
@@ -137,12 +138,17 @@ pub struct OldSnapshot {
     pub succeeded_us: i64,
 }
 
-/// The snapshots that were succeeded before the time and that nobody else's tag or branch holds, the oldest first.
+/// The snapshots that were succeeded before the time and that nobody else's tag or branch holds, the oldest first; none where the
+/// table forbids it.
 pub fn old_snapshots(
     history: &HistoryTable,
     metadata: &TableMetadata,
     older_than_us: i64,
 ) -> SeamResult<Vec<OldSnapshot>> {
+    let failed = |error: Error| disk::failed(&format!("reading history table \"{}\"", history.name), &error);
+    if !commit::may_forget(metadata).map_err(failed)? {
+        return Ok(vec![]);
+    }
     let references = references(history, metadata)?.into_iter().filter(|(name, _)| !name.starts_with(BEFORE_REWRITE));
     let mut held: HashSet<i64> = references.map(|(_, reference)| reference.snapshot_id).collect();
     held.extend(metadata.current_snapshot_id());

@@ -1,4 +1,4 @@
-//! History in a bucket of S3, with a real server (moto): the same contract as in a folder, requests that fail, a commit whose
+//! History in a bucket of S3, with a real server (moto, or versitygw): the same contract as in a folder, requests that fail, a commit whose
 //! answers do not come, and what other engines read there.
 //!
 //! Needs `TIDEMARK_TEST_S3_PYTHON`: a Python with `tests/python/requirements-s3.txt` installed.

@@ -92,6 +92,30 @@ async fn small_files_become_one_per_month_with_the_same_rows_and_what_they_were_
     assert_same_rows(&scan(&open(folder.path(), 2).await, &table).await, &all);
 }
 
+/// Nessie sets the property for every table, and others may: commits went wrong then.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_of_which_nothing_may_go_is_committed_to_and_written_together_and_loses_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let (store, table) = (open(folder.path(), 1).await, flights("delays", 16400));
+    store.create(&table).await.unwrap();
+    append_hours(&store, &table, 0..3).await;
+    // As another engine's commit would leave it.
+    let newest = files_below(&folder.path().canonicalize().unwrap(), ".metadata.json").pop().unwrap();
+    let mut metadata: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(&newest).unwrap()).unwrap();
+    metadata["properties"]["gc.enabled"] = "false".into();
+    std::fs::write(&newest, metadata.to_string()).unwrap();
+
+    append_hours(&store, &table, 3..6).await;
+    let before = scan(&store, &table).await;
+    assert_eq!(before.num_rows(), 6);
+    assert_eq!(store.optimize(&table).await.unwrap().files_after, 1);
+    let files = files_below(folder.path(), ".parquet").len();
+    assert_eq!(files, 7);
+    assert_eq!(store.vacuum(&table, i64::MAX).await.unwrap(), Removed::default());
+    assert_eq!(files_below(folder.path(), ".parquet").len(), files);
+    assert_same_rows(&scan(&store, &table).await, &before);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn appends_and_rewrites_beside_each_other_lose_and_double_nothing() {
     let folder = tempfile::tempdir().unwrap();

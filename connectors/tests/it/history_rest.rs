@@ -1,5 +1,5 @@
-//! History behind an Iceberg REST catalog, the reference server with a bucket: the same contract as with a file, commits whose
-//! outcome nobody knows, writers that were replaced, tokens, and commits of other engines between ours.
+//! History behind an Iceberg REST catalog, the reference server (or Nessie) with a bucket: the same contract as with a file,
+//! commits whose outcome nobody knows, writers that were replaced, tokens, and commits of other engines between ours.
 //!
 //! Needs `TIDEMARK_TEST_S3_PYTHON` and the jars in `tests/services/.iceberg-rest`.
 
@@ -75,7 +75,11 @@ async fn behind_rest_files_are_written_together_and_removed_and_a_drop_leaves_no
     assert_eq!(files_planned(&store, &table, "true").await, 2);
     assert_same_rows(&scan(&store, &table).await, &before);
     let gone = store.vacuum(&table, i64::MAX).await.unwrap();
-    assert!(gone.files >= 4 && gone.snapshots > 0, "{gone:?}");
+    match catalog.is_open_about_files() {
+        true => assert!(gone.files >= 4 && gone.snapshots > 0, "{gone:?}"),
+        // What is elsewhere is in the catalog's own care.
+        false => assert_eq!(gone, Removed::default()),
+    }
     assert_eq!(store.vacuum(&table, i64::MAX).await.unwrap(), Removed::default());
     assert_same_rows(&scan(&store, &table).await, &before);
     store.append(&table, vec![], &tag(1, 6)).await.unwrap();
@@ -193,7 +197,7 @@ async fn metadata_files_of_the_catalog_stay_while_it_names_them_and_are_orphans_
 async fn a_commit_of_which_nobody_knows_is_said_to_be_so_and_the_table_tells() {
     let Some(catalog) = catalog() else { return };
     let proxy = Proxy::before(catalog.port(), |_, _| None).await.unwrap();
-    let (rest, url) = (settings(proxy.endpoint()), catalog.s3.prefix());
+    let (rest, url) = (settings(catalog.behind(&proxy.endpoint())), catalog.s3.prefix());
     let store = open(&rest, &url, catalog.s3.endpoint(), "one", 1).await;
     let table = flights("delays", 16400);
     store.create(&table).await.unwrap();
@@ -239,7 +243,7 @@ async fn a_commit_of_which_nobody_knows_is_said_to_be_so_and_the_table_tells() {
 async fn a_commit_that_arrives_after_a_newer_writers_is_refused_by_the_catalog() {
     let Some(catalog) = catalog() else { return };
     let proxy = Proxy::before(catalog.port(), |_, _| None).await.unwrap();
-    let (rest, url) = (settings(proxy.endpoint()), catalog.s3.prefix());
+    let (rest, url) = (settings(catalog.behind(&proxy.endpoint())), catalog.s3.prefix());
     let store = open(&rest, &url, catalog.s3.endpoint(), "one", 1).await;
     let table = flights("delays", 16400);
     store.create(&table).await.unwrap();
@@ -278,7 +282,7 @@ async fn guard(upstream: u16, uses: usize) -> (String, Arc<AtomicUsize>, Arc<Ato
         while let Ok((mut client, _)) = listener.accept().await {
             let Ok(Some((head, body))) = read_request(&mut client).await else { continue };
             let line = head.lines().next().unwrap_or_default();
-            if line.starts_with("POST /v1/oauth/tokens ") {
+            if line.starts_with("POST ") && line.contains("/v1/oauth/tokens ") {
                 let body = String::from_utf8_lossy(&body);
                 let known =
                     body == "grant_type=client_credentials&client_id=me&client_secret=my%20secret&scope=history";
@@ -315,7 +319,7 @@ async fn tokens_are_got_for_a_clients_credentials_and_renewed_when_they_are_refu
     let Some(catalog) = catalog() else { return };
     let (endpoint, given, refused) = guard(catalog.port(), 5).await;
     let url = catalog.s3.prefix();
-    let mut rest = settings(endpoint);
+    let mut rest = settings(catalog.behind(&endpoint));
     rest.scope = Some("history".to_string());
     rest.credential = Some(Credential::parse("me:my secret"));
     let store = open(&rest, &url, catalog.s3.endpoint(), "one", 1).await;
