@@ -53,4 +53,31 @@ mod tests {
             assert_eq!(month_start(next), next);
         }
     }
+
+    /// The obvious way: month after month, with the rule for leap years.
+    #[test]
+    fn eight_centuries_of_months_have_the_days_they_have() {
+        let is_leap = |year: i64| year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+        let days = |year: i64, month: usize| match month {
+            1 => 28 + i64::from(is_leap(year)),
+            3 | 5 | 8 | 10 => 30,
+            _ => 31,
+        };
+        let of_year = |year: i64| 365 + i64::from(is_leap(year));
+        let mut start = -(1570..1970).map(of_year).sum::<i64>() * DAY_US;
+        for year in 1570..2370 {
+            for month in 0..12 {
+                let next = start + days(year, month) * DAY_US;
+                for at in [start, start + 1, start + DAY_US, start + 14 * DAY_US, next - DAY_US, next - 1] {
+                    assert_eq!((month_start(at), next_month(at)), (start, next), "{at} in month {month} of {year}");
+                }
+                start = next;
+            }
+        }
+    }
+
+    #[test]
+    fn the_last_month_of_all_does_not_end() {
+        assert_eq!(next_month(i64::MAX), i64::MAX);
+    }
 }

@@ -76,3 +76,51 @@ impl Partner {
             + values.map(|value| size_of::<Value>() + value.encoded_len()).sum::<usize>()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(value: i64) -> Option<Arc<[Value]>> {
+        Some([Value::Int(value)].into())
+    }
+
+    fn shown(partner: &Partner, next: u64) -> Option<Value> {
+        partner.is_there(next).then(|| partner.cell(next, 0).to_value())
+    }
+
+    #[test]
+    fn versions_begin_one_after_the_other_and_of_two_at_once_the_later_counts() {
+        let mut partner = Partner::default();
+        assert!(!partner.is_needed(0) && partner.time(0) == i64::MAX);
+        let changes = [(10, row(1), 0), (20, row(2), 1), (20, row(3), 1), (20, None, 1), (30, row(4), 2)];
+        for (effective_us, row, index) in changes {
+            assert_eq!(partner.change(effective_us, row), index);
+        }
+        assert_eq!([0, 1, 2, 3].map(|next| partner.time(next)), [10, 20, 30, i64::MAX]);
+        assert_eq!(
+            [0, 1, 2, 3].map(|next| shown(&partner, next)),
+            [None, Some(Value::Int(1)), None, Some(Value::Int(4))]
+        );
+        assert!(partner.cell(2, 0).is_null(), "it is deleted");
+        assert_eq!([0, 2, 3].map(|next| partner.is_needed(next)), [true; 3]);
+    }
+
+    #[test]
+    fn the_version_that_counts_is_kept_and_those_before_it_go() {
+        let mut partner = Partner::default();
+        for value in 1..=4 {
+            partner.change(10 * value, row(value));
+        }
+        for (next, kept) in [(0, 4), (1, 4), (2, 3), (3, 2), (4, 1), (4, 1)] {
+            partner.drop_before(next);
+            assert_eq!(partner.versions.len(), kept, "{next}");
+            assert_eq!(shown(&partner, next), (next > 0).then_some(Value::Int(next as i64)));
+        }
+        assert_eq!((partner.end(), partner.time(4)), (4, i64::MAX));
+        // What is dropped already is no version any more.
+        assert_eq!(shown(&partner, 3), None);
+        partner.change(50, None);
+        assert!(partner.is_needed(4) && !partner.is_needed(5));
+    }
+}

@@ -454,6 +454,164 @@ mod tests {
         }
     }
 
+    #[test]
+    fn room_grows_by_half_and_is_given_back_where_little_is_left() {
+        let layout = layout();
+        let (mut ring, mut event, mut capacities) = (Ring::default(), layout.row(), vec![0]);
+        for i in 0..100 {
+            event.reset(&layout, i, i as u64, false);
+            event.set(&layout, 1, Cell::Other(&Value::Text("four".into())));
+            assert_eq!(ring.is_full(&layout), [0, 4, 6, 9, 13, 19, 28, 42, 63, 94].contains(&i));
+            ring.insert(&layout, &event);
+            if capacities.last() != Some(&ring.capacity(&layout)) {
+                capacities.push(ring.capacity(&layout));
+            }
+        }
+        assert_eq!(capacities, [0, 4, 6, 9, 13, 19, 28, 42, 63, 94, 141]);
+        let bytes = ring.beside_bytes;
+        for (from, capacity) in [(65, 141), (66, 51), (88, 51), (89, 16), (99, 16)] {
+            ring.drop_before(&layout, from);
+            assert_eq!((ring.first(), ring.end(), ring.capacity(&layout)), (from, 100, capacity));
+            assert_eq!(ring.beside_bytes * 100, bytes * ring.len());
+            assert_eq!(ring.time(&layout, from), from as i64);
+        }
+        // What is gone already, and what has not come.
+        ring.drop_before(&layout, 50);
+        assert_eq!((ring.first(), ring.len()), (99, 1));
+        ring.drop_before(&layout, 1000);
+        assert_eq!((ring.first(), ring.len(), ring.beside_bytes), (100, 0, 0));
+    }
+
+    #[test]
+    fn a_crowded_ring_grows_and_an_empty_one_shrinks() {
+        let layout = layout();
+        let (mut ring, event) = (Ring::default(), layout.row());
+        for _ in 0..50 {
+            ring.insert(&layout, &event);
+        }
+        // 63 rows, of which 42 are two thirds, and 63 / 4 is 15.
+        for (len, capacity) in [(42, 63), (43, 64), (42, 64), (16, 64), (15, 22), (14, 22), (5, 22), (4, 6), (1, 6)] {
+            while ring.len() > len {
+                ring.remove(&layout, ring.end() - 1);
+            }
+            while ring.len() < len {
+                ring.insert(&layout, &event);
+            }
+            ring.grow_if_crowded(&layout);
+            assert_eq!((ring.len(), ring.capacity(&layout)), (len, capacity));
+        }
+    }
+
+    #[test]
+    fn an_image_of_another_layout_is_refused() {
+        let layout = layout();
+        let (mut ring, mut event) = (Ring::default(), layout.row());
+        for i in 0..3 {
+            event.reset(&layout, i, i as u64, false);
+            ring.insert(&layout, &event);
+        }
+        assert!(Ring::from_image(&layout, ring.image(&layout)).is_some());
+        let breaks: [fn(&mut RingImage); 4] = [
+            |image| image.marks.truncate(2),
+            |image| image.times.push(0),
+            |image| image.words.truncate(5),
+            |image| image.beside.truncate(2),
+        ];
+        for break_it in breaks {
+            let mut image = ring.image(&layout);
+            break_it(&mut image);
+            assert!(Ring::from_image(&layout, image).is_none());
+        }
+    }
+
+    /// What a version is to the obvious way.
+    #[derive(Debug, Clone, PartialEq)]
+    struct Version {
+        time_us: i64,
+        offset: u64,
+        until_us: i64,
+        /// It is an end, and of which version.
+        ends: Option<(i64, u64)>,
+    }
+
+    fn check_versions(layout: &Layout, ring: &Ring, first: u64, reference: &[Version]) {
+        assert_eq!((ring.first(), ring.len()), (first, reference.len()));
+        let counts = |version: &Version, at_us: i64| version.ends.is_none() && version.until_us > at_us;
+        for (index, version) in (first..).zip(reference) {
+            let Version { time_us, offset, ends, .. } = version;
+            assert_eq!(ring.time(layout, index), *time_us);
+            assert_eq!(ring.cell(layout, index, 0).to_value(), Value::Text(offset.to_string().into()));
+            assert_eq!(ring.is_delete(layout, index), ends.is_some());
+            let same = |of: (i64, u64)| reference.iter().position(|v| v.ends.is_none() && (v.time_us, v.offset) == of);
+            assert_eq!(ring.version(layout, *time_us, *offset), ends.is_none().then_some(index));
+            assert_eq!(ring.ended(layout, index), ends.and_then(same).map(|i| first + i as u64));
+            for at_us in [version.until_us.saturating_sub(1), version.until_us, *time_us] {
+                assert_eq!(ring.is_version(layout, index, at_us), counts(version, at_us));
+                let latest = reference[..=(index - first) as usize].iter().rposition(|v| counts(v, at_us));
+                assert_eq!(ring.latest_version(layout, index + 1, at_us), latest.map(|i| first + i as u64));
+            }
+        }
+        assert_eq!(ring.version(layout, -1000, 0), None);
+        assert!(!ring.is_version(layout, ring.end(), i64::MIN) && ring.ended(layout, ring.end()).is_none());
+    }
+
+    proptest! {
+        #[test]
+        fn versions_begin_end_go_and_are_forgotten(steps in prop::collection::vec((0u8..8, 0i64..20, any::<u16>()), 0..40)) {
+            let input = Input { expr: lit(1), ty: DataType::Utf8 };
+            let layout = Layout::new(&[input], true);
+            let (mut ring, mut event, mut first) = (Ring::default(), layout.row(), 0);
+            let mut reference: Vec<Version> = vec![];
+            for (offset, (what, time_us, chosen)) in (0u64..).zip(steps) {
+                let open = |v: &Version| v.ends.is_none() && v.until_us == i64::MAX;
+                let chosen = chosen as usize % reference.len().max(1);
+                match (what, reference.get(chosen).cloned()) {
+                    (0..4, _) => {
+                        event.reset(&layout, time_us, offset, false);
+                        event.counts(&layout);
+                        reference.push(Version { time_us, offset, until_us: i64::MAX, ends: None });
+                    }
+                    (4 | 5, Some(old)) if open(&old) => {
+                        let until_us = time_us.max(old.time_us);
+                        ring.end_version(&layout, first + chosen as u64, until_us);
+                        reference[chosen].until_us = until_us;
+                        event.reset(&layout, until_us, offset, true);
+                        event.ends(&layout, old.time_us, old.offset);
+                        let ends = Some((old.time_us, old.offset));
+                        reference.push(Version { time_us: until_us, offset, until_us: i64::MIN, ends });
+                    }
+                    (6, Some(_)) => {
+                        ring.remove(&layout, first + chosen as u64);
+                        reference.remove(chosen);
+                        check_versions(&layout, &ring, first, &reference);
+                        continue;
+                    }
+                    (7, Some(_)) => {
+                        let next = first + chosen as u64;
+                        let is_left = |(i, v): &(usize, &Version)| *i >= chosen || v.ends.is_none() && v.until_us > time_us;
+                        let left = reference.iter().enumerate().filter(is_left);
+                        let indices: Vec<u64> = left.clone().map(|(i, _)| first + i as u64).collect();
+                        reference = left.map(|(_, v)| v.clone()).collect();
+                        prop_assert_eq!(ring.forget_ended(&layout, next, time_us), indices);
+                        check_versions(&layout, &ring, first, &reference);
+                        continue;
+                    }
+                    _ => continue,
+                }
+                event.set(&layout, 0, Cell::Other(&Value::Text(offset.to_string().into())));
+                ring.insert(&layout, &event);
+                reference.sort_by_key(|v| (v.time_us, v.offset));
+                check_versions(&layout, &ring, first, &reference);
+                // The front goes now and then.
+                if time_us == 19 && reference.len() > 6 {
+                    ring.drop_before(&layout, first + 2);
+                    (first, reference) = (first + 2, reference.split_off(2));
+                    check_versions(&layout, &ring, first, &reference);
+                }
+            }
+        }
+    }
+
     proptest! {
         #[test]
         fn a_ring_is_a_sorted_list_that_loses_its_front(steps in prop::collection::vec((-50i64..50, 0u8..4), 0..200)) {

@@ -157,6 +157,70 @@ mod tests {
         }
     }
 
+    const BUCKET: i64 = 1 << BUCKET_BITS;
+
+    #[test]
+    fn a_key_at_the_edge_of_a_bucket_is_due_in_its_instant_and_not_before() {
+        for at in [-1, 0, 1, 5 * BUCKET - 1, 5 * BUCKET, 5 * BUCKET + 1, i64::MIN, NEVER - 1] {
+            let mut due = [NEVER; 20];
+            due[3] = at;
+            let entered = || {
+                let mut schedule = Schedule::default();
+                let mut parked = NEVER;
+                schedule.enter(at, 3, &mut parked);
+                schedule
+            };
+            let mut schedule = entered();
+            assert_eq!((schedule.len(), schedule.first(|id| due[id as usize])), (1, Some(at)));
+            assert_eq!(schedule.next(at, |id| due[id as usize]), None, "{at}");
+            assert_eq!((schedule.len(), schedule.first(|id| due[id as usize])), (1, Some(at)), "it stays");
+            assert_eq!(schedule.next(at + 1, |id| due[id as usize]), Some(3), "{at}");
+            assert_eq!((schedule.len(), schedule.first(|id| due[id as usize])), (0, None));
+            let mut schedule = entered();
+            let mut taken = vec![];
+            schedule.take(at, &mut due, &mut taken);
+            assert_eq!((taken.len(), schedule.len(), due[3]), (0, 1, at));
+            schedule.take(at + 1, &mut due, &mut taken);
+            assert_eq!((taken, schedule.len(), due[3]), (vec![3], 0, NEVER));
+        }
+    }
+
+    #[test]
+    fn buckets_that_are_over_are_not_put_in_order() {
+        let (mut schedule, mut due) = (Schedule::default(), [NEVER; 20]);
+        let mut parked = [NEVER; 20];
+        for (id, at) in [(1, BUCKET), (2, 2 * BUCKET - 1), (3, 2 * BUCKET + 5), (4, 3 * BUCKET)] {
+            due[id as usize] = at;
+            schedule.enter(at, id, &mut parked[id as usize]);
+        }
+        let mut taken = vec![];
+        schedule.take(2 * BUCKET + 1, &mut due, &mut taken);
+        assert_eq!((taken, schedule.near.len(), schedule.parked), (vec![1, 2], 1, 1));
+    }
+
+    #[test]
+    fn a_key_waits_once_for_the_same_time_and_never_for_none() {
+        let (mut schedule, mut parked) = (Schedule::default(), NEVER);
+        schedule.enter(NEVER, 3, &mut parked);
+        assert_eq!((schedule.len(), parked), (0, NEVER));
+        schedule.enter(7 * BUCKET, 3, &mut parked);
+        schedule.enter(7 * BUCKET, 3, &mut parked);
+        assert_eq!((schedule.len(), parked), (1, 7 * BUCKET));
+        schedule.enter(8 * BUCKET, 3, &mut parked);
+        assert_eq!((schedule.len(), parked), (2, 8 * BUCKET));
+        // The first entry no longer tells the truth.
+        let due = |_: u32| 8 * BUCKET;
+        assert_eq!(schedule.first(due), Some(8 * BUCKET));
+        assert_eq!(schedule.next(8 * BUCKET, due), None);
+        assert_eq!(schedule.next(8 * BUCKET + 1, due), Some(3));
+        assert_eq!(schedule.len(), 0);
+        // What is near is in order at once.
+        schedule.enter(8 * BUCKET + 5, 4, &mut parked);
+        assert_eq!((schedule.near.len(), schedule.parked), (1, 0));
+        schedule.enter(9 * BUCKET, 4, &mut parked);
+        assert_eq!((schedule.near.len(), schedule.parked), (1, 1));
+    }
+
     proptest! {
         /// Against the obvious way: look at all keys.
         #[test]

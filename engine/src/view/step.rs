@@ -270,6 +270,111 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    #[test]
+    fn a_step_has_a_bit_for_every_output_in_as_few_words_as_there_may_be() {
+        assert_eq!([0, 1, 62, 63, 126, 127].map(words), [1, 1, 1, 2, 2, 3]);
+        for bit in [0, 1, 62, 63, 64, 65, 127, 128] {
+            let mut bits = [0u64; 3];
+            set(&mut bits, bit);
+            let found: Vec<usize> = (0..300).filter(|bit| has(&bits, *bit)).collect();
+            assert_eq!(found, [bit]);
+            set(&mut bits, bit);
+            set(&mut bits, 5);
+            assert!(has(&bits, bit) && has(&bits, 5), "{bit}");
+        }
+        assert!(!has(&[], 0));
+    }
+
+    #[test]
+    fn steps_come_out_as_they_were_put_in_and_a_delete_has_no_outputs() {
+        let key: Arc<[Value]> = [Value::Int(1)].into();
+        let outputs = [Value::Int(5), Value::Null];
+        let mut steps = Steps::default();
+        assert!(steps.is_empty() && steps.iter().next().is_none());
+        let all: [(i64, Op, [u64; 2]); 4] =
+            [(10, Op::Upsert, [1, 2]), (11, Op::Delete, [3, 4]), (12, Op::Carry, [5, 6]), (13, Op::Delete, [7, 8])];
+        for (instant_us, op, changed) in &all {
+            let (instant_us, event_us, op) = (*instant_us, instant_us - 5, *op);
+            steps.push(Step { key: &key, instant_us, event_us, op, outputs: &outputs, changed });
+        }
+        assert_eq!((steps.len(), steps.is_empty()), (4, false));
+        for (step, (instant_us, op, changed)) in steps.iter().zip(&all) {
+            assert_eq!((step.instant_us, step.event_us, step.op), (*instant_us, instant_us - 5, *op));
+            let expected: &[Value] = if *op == Op::Delete { &[] } else { &outputs };
+            assert_eq!(step.outputs, expected);
+            assert_eq!((step.changed, step.key), (&changed[..], &key));
+            assert_eq!(step.row().instant_us, *instant_us);
+        }
+    }
+
+    fn instant(at_us: i64, event_us: i64, month: bool) -> Instant {
+        Instant { at_us, present: true, event_us, month, out_of_range: false }
+    }
+
+    /// The bits that are set.
+    fn named(changed: &[u64]) -> Vec<usize> {
+        (0..64 * changed.len()).filter(|bit| has(changed, *bit)).collect()
+    }
+
+    #[test]
+    fn an_instant_is_a_step_where_something_is_other_or_a_month_begins() {
+        let (one, two) = ([Value::Int(1), Value::Int(9)], [Value::Int(2), Value::Int(9)]);
+        let absent = Instant { present: false, ..instant(0, 0, false) };
+        for tracks in [false, true] {
+            let mut held = None;
+            let mut settled = |instant: Instant, outputs: &[Value]| {
+                let mut changed = vec![0; usize::from(tracks)];
+                let op = settle(&mut held, &instant, outputs, &mut changed);
+                (
+                    op,
+                    named(&changed),
+                    held.as_ref().map(|held: &Held| (held.instant_us, held.event_us, held.since.to_vec())),
+                )
+            };
+            let bits = |bits: &[usize]| if tracks { bits.to_vec() } else { vec![] };
+            let holds = |at_us: i64, event_us: i64, since: [i64; 3]| {
+                Some((at_us, event_us, if tracks { since.to_vec() } else { vec![] }))
+            };
+            assert_eq!(settled(absent, &[]), (None, vec![], None), "it was not there");
+            assert_eq!(
+                settled(instant(10, 10, false), &one),
+                (Some(Op::Upsert), bits(&[EVERY]), holds(10, 10, [10; 3]))
+            );
+            assert_eq!(
+                settled(instant(11, 10, false), &one),
+                (None, vec![], holds(10, 10, [10; 3])),
+                "nothing is other"
+            );
+            let second = (Some(Op::Upsert), bits(&[OUTPUTS]), holds(12, 10, [10, 12, 10]));
+            assert_eq!(settled(instant(12, 10, false), &two), second, "one output");
+            let third = (Some(Op::Upsert), bits(&[EVERY]), holds(13, 13, [13, 12, 10]));
+            assert_eq!(settled(instant(13, 13, false), &two), third, "the latest event only");
+            let fourth = (Some(Op::Carry), bits(&[MONTH]), holds(14, 13, [14, 12, 10]));
+            assert_eq!(settled(instant(14, 13, true), &two), fourth, "a month begins");
+            let fifth = (Some(Op::Upsert), bits(&[MONTH, OUTPUTS]), holds(15, 13, [15, 15, 10]));
+            assert_eq!(settled(instant(15, 13, true), &one), fifth, "both at once");
+            assert_eq!(settled(absent, &[]), (Some(Op::Delete), vec![], None));
+            assert_eq!(settled(absent, &[]), (None, vec![], None), "gone already");
+        }
+    }
+
+    #[test]
+    fn outcomes_of_several_keys_lie_one_after_another() {
+        let key: Arc<[Value]> = [Value::Int(1)].into();
+        let each = vec![instant(1, 1, false), instant(2, 2, false), instant(3, 3, false)];
+        let outputs: Vec<Value> = (0..6).map(Value::Int).collect();
+        let outcomes = Outcomes { each, outputs, stride: 2, failed: 0, tracks: true };
+        assert_eq!(outcomes.all(), 0..3);
+        let (mut held, mut seen) = (None, vec![]);
+        outcomes.settle_each(1..3, &mut held, &key, |step| {
+            seen.push((step.instant_us, step.outputs.to_vec(), named(step.changed)))
+        });
+        let pair = |a, b| vec![Value::Int(a), Value::Int(b)];
+        let second = (3, pair(4, 5), vec![EVERY, OUTPUTS, OUTPUTS + 1]);
+        assert_eq!(seen, [(2, pair(2, 3), vec![EVERY]), second]);
+        assert_eq!(held.map(|held| held.since.to_vec()), Some(vec![3, 3, 3]));
+    }
+
     proptest! {
         /// Against a stable sort. Every key is allocated anew now and then, as one that comes back into memory.
         #[test]

@@ -33,6 +33,27 @@ const VIEW: &str = "CREATE FEATURE VIEW v AS SELECT grp, at,
     id + 0 AS raw
     FROM t WHERE x <> 7";
 
+/// With a TTL only windows whose rows go by themselves are allowed.
+const VIEW_WITH_TTL: &str = "CREATE FEATURE VIEW v WITH (ttl = '40 microseconds') AS SELECT grp, at,
+    max(x) OVER (PARTITION BY grp ORDER BY at RANGE INTERVAL '20 microseconds' PRECEDING) AS largest,
+    count(*) OVER (PARTITION BY grp ORDER BY at RANGE BETWEEN INTERVAL '25 microseconds' PRECEDING AND INTERVAL '5 microseconds' PRECEDING) AS older,
+    last_value(id) OVER (PARTITION BY grp ORDER BY at RANGE INTERVAL '20 microseconds' PRECEDING) AS last,
+    id + 0 AS raw
+    FROM t WHERE x <> 7";
+const TTL_US: i64 = 40;
+
+/// Which of them, and which of what `aggregates` computes it has.
+struct Kind {
+    view: &'static str,
+    ttl_us: Option<i64>,
+    columns: &'static [usize],
+}
+
+static KINDS: [Kind; 2] = [
+    Kind { view: VIEW, ttl_us: None, columns: &[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10] },
+    Kind { view: VIEW_WITH_TTL, ttl_us: Some(TTL_US), columns: &[2, 6, 8, 10] },
+];
+
 /// A version of row `id`; without a group it is a delete.
 #[derive(Debug, Clone, Copy)]
 struct Change {
@@ -46,7 +67,7 @@ struct Change {
 type Table<'a> = BTreeMap<i64, (&'a Change, usize)>;
 
 /// `V(grp, t)` for every group, from the table's rows as of `t`.
-fn expected(changes: &[Change], at_us: i64) -> BTreeMap<i64, Vec<Option<i64>>> {
+fn expected(kind: &Kind, changes: &[Change], at_us: i64) -> BTreeMap<i64, Vec<Option<i64>>> {
     let mut table = Table::new();
     for (offset, change) in changes.iter().enumerate().filter(|(_, change)| change.at_us <= at_us) {
         match change.grp {
@@ -58,7 +79,10 @@ fn expected(changes: &[Change], at_us: i64) -> BTreeMap<i64, Vec<Option<i64>>> {
     for (change, offset) in table.into_values().filter(|(change, _)| change.x != 7) {
         groups.entry(change.grp.unwrap_or_default()).or_default().push((change, offset));
     }
-    groups.into_iter().map(|(grp, rows)| (grp, aggregates(rows, at_us))).collect()
+    let is_young = |change: &Change| kind.ttl_us.is_none_or(|ttl| at_us <= change.at_us + ttl);
+    groups.retain(|_, rows| rows.iter().any(|(change, _)| is_young(change)));
+    let of_kind = |all: &[Option<i64>]| -> Vec<_> { kind.columns.iter().map(|column| all[*column]).collect() };
+    groups.into_iter().map(|(grp, rows)| (grp, of_kind(&aggregates(rows, at_us)))).collect()
 }
 
 fn aggregates(mut rows: Vec<(&Change, usize)>, at_us: i64) -> Vec<Option<i64>> {
@@ -126,9 +150,9 @@ fn table() -> Object {
     }
 }
 
-fn compiled(table: &Object) -> CompiledView {
+fn compiled(view: &str, table: &Object) -> CompiledView {
     let snapshot = Snapshot::new(1, [table.clone()]);
-    let Some(Statement::CreateFeatureView(create)) = parse(VIEW).expect("it parses").pop().map(|p| p.statement) else {
+    let Some(Statement::CreateFeatureView(create)) = parse(view).expect("it parses").pop().map(|p| p.statement) else {
         panic!("not a feature view")
     };
     let plan = plan_feature_view("v", &create.query, &create.options, &snapshot, "UTC").expect("it is maintained");
@@ -147,7 +171,7 @@ fn compiled(table: &Object) -> CompiledView {
         key: plan.key_outputs(),
         time: plan.time_output(),
         features: vec![],
-        ttl_us: None,
+        ttl_us: plan.ttl_us,
         time_zone: "UTC".to_owned(),
         owner: None,
         tags: vec![],
@@ -184,9 +208,15 @@ fn int(value: &Value) -> Option<i64> {
 }
 
 /// The changes in batches of which each may bring the frontier, `lag_us` behind the changes.
-fn check(changes: &[Change], sizes: &[(usize, bool)], lag_us: i64, is_cold: bool) -> Result<(), TestCaseError> {
+fn check(
+    kind: &Kind,
+    changes: &[Change],
+    sizes: &[(usize, bool)],
+    lag_us: i64,
+    is_cold: bool,
+) -> Result<(), TestCaseError> {
     let object = table();
-    let compiled = Arc::new(compiled(&object));
+    let compiled = Arc::new(compiled(kind.view, &object));
     let id = ObjectId(ObjectId::FIRST.0 + 1);
     let cold = is_cold.then(|| Cold::new(id, Arc::new(Store::default()), Arc::new(Memory::new(1))));
     let state = ViewState::new(id, compiled, i64::MIN, 2, cold, vec![]);
@@ -223,7 +253,7 @@ fn check(changes: &[Change], sizes: &[(usize, bool)], lag_us: i64, is_cold: bool
         prop_assert!(failures.expect("it applies").is_empty());
         done += part.len();
         let now_us = changes[done - 1].at_us;
-        let answers = expected(&changes[..done], now_us);
+        let answers = expected(kind, &changes[..done], now_us);
         for grp in 0..4 {
             let row = state.lookup(&encode_row(&[Value::Int(grp)]), now_us).expect("a lookup");
             let got = row.map(|row| row.outputs.iter().map(int).collect::<Vec<_>>());
@@ -237,7 +267,7 @@ fn check(changes: &[Change], sizes: &[(usize, bool)], lag_us: i64, is_cold: bool
     state.finish(end_us, usize::MAX).expect("it finishes");
     take_steps(&state, &mut steps);
     for at_us in changes[0].at_us - 1..end_us {
-        let answers = expected(changes, at_us);
+        let answers = expected(kind, changes, at_us);
         for grp in 0..4 {
             let held = steps.range((grp, i64::MIN)..=(grp, at_us)).next_back().and_then(|(_, step)| step.as_ref());
             prop_assert_eq!(held, answers.get(&grp), "group {} in history at {} of {:?}", grp, at_us, changes);
@@ -267,6 +297,7 @@ proptest! {
         sizes in prop::collection::vec((1usize..30, any::<bool>()), 1..6),
         lag_us in 0i64..30,
         is_cold in any::<bool>(),
+        kind in 0..KINDS.len(),
     ) {
         let mut at_us = 1_767_225_600_000_000;
         let changes: Vec<Change> = changes
@@ -277,10 +308,10 @@ proptest! {
                 Change { id, grp, x, at_us }
             })
             .collect();
-        check(&changes, &sizes, lag_us, is_cold)?;
+        check(&KINDS[kind], &changes, &sizes, lag_us, is_cold)?;
     }
 }
 
 fn cases() -> u32 {
-    std::env::var("PROPTEST_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(60)
+    std::env::var("PROPTEST_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(80)
 }
