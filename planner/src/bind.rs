@@ -11,6 +11,7 @@ use crate::{
     meaning,
     names::{self, GENERATE_SERIES},
     respelled::respell,
+    shown::{self, Shown},
     status,
     table::{
         self, ContinuousColumn, RECORDED_AT_COLUMN, ROW_COLUMN, ROWS_SCHEMA, ScanTarget, StepsTable, TidemarkTable,
@@ -19,7 +20,7 @@ use crate::{
 use arrow_schema::{DataType, Field, Schema, SchemaRef};
 use datafusion::{
     common::{
-        DFSchema, DataFusionError, ScalarValue, TableReference, internal_datafusion_err,
+        Column, DFSchema, DataFusionError, ScalarValue, TableReference, internal_datafusion_err,
         tree_node::{Transformed, TreeNode, TreeNodeRecursion},
     },
     config::ConfigOptions,
@@ -324,7 +325,7 @@ impl<'a> Binder<'a> {
             Body::FeatureView(_) => self.current_rows(object, false),
             Body::TrainingSet(set) => Ok(source(ScanTarget::Relation(set.rows), &object.name, object.schema(), None)),
             Body::View(view) => {
-                let plan = rename_columns(self.written(object, &view.query)?, object)?;
+                let plan = as_declared(self.written(object, &view.query)?, object)?;
                 Ok(Arc::new(ViewSource { schema: object.schema(), plan }))
             }
         }
@@ -481,8 +482,7 @@ fn written_out(plan: LogicalPlan, object: &Object, view: &FeatureView) -> PlanRe
     match (selected < object.columns().len(), below.as_slice()) {
         (true, [(qualifier, field)]) => {
             let exprs = projection.expr.iter().cloned();
-            let exprs: Vec<Expr> =
-                exprs.chain([Expr::Column(datafusion::common::Column::from((*qualifier, *field)))]).collect();
+            let exprs: Vec<Expr> = exprs.chain([Expr::Column(Column::from((*qualifier, *field)))]).collect();
             let input = projection.input.as_ref().clone();
             rename_columns(LogicalPlanBuilder::from(input).project(exprs)?.build()?, object)
         }
@@ -492,12 +492,27 @@ fn written_out(plan: LogicalPlan, object: &Object, view: &FeatureView) -> PlanRe
 
 /// Gives the plan of a view's query the names its definition has, unqualified.
 fn rename_columns(plan: LogicalPlan, object: &Object) -> PlanResult<LogicalPlan> {
-    let columns = plan.schema().columns();
-    let exprs = columns
-        .into_iter()
-        .zip(object.columns())
-        .map(|(column, wanted)| Expr::Column(column).alias(&wanted.name))
-        .collect::<Vec<_>>();
+    let columns = plan.schema().columns().into_iter().map(Expr::Column).collect();
+    renamed(plan, columns, object)
+}
+
+/// The same, of the types that the catalog says, also where the query alone would be shown with others (see [`shown`]): clients go
+/// by the one and by the other.
+fn as_declared(plan: LogicalPlan, object: &Object) -> PlanResult<LogicalPlan> {
+    let fields = plan.schema().iter().zip(shown::columns(&plan)).map(|(named, shown)| {
+        let column = Expr::Column(Column::from(named));
+        match shown {
+            None | Some(Shown::Nothing) => column,
+            Some(_) => cast(column, named.1.data_type().clone()),
+        }
+    });
+    let columns = fields.collect();
+    renamed(plan, columns, object)
+}
+
+fn renamed(plan: LogicalPlan, columns: Vec<Expr>, object: &Object) -> PlanResult<LogicalPlan> {
+    let wanted = columns.into_iter().zip(object.columns());
+    let exprs = wanted.map(|(column, wanted)| column.alias(&wanted.name)).collect::<Vec<_>>();
     Ok(LogicalPlanBuilder::from(plan).project(exprs)?.build()?)
 }
 
@@ -693,7 +708,7 @@ pub fn evaluate_constant(expr: Expr, now_us: i64) -> PlanResult<ScalarValue> {
 
 /// The column that time-continuous expressions read.
 pub fn now_column() -> Expr {
-    Expr::Column(datafusion::common::Column::new_unqualified(NOW_COLUMN))
+    Expr::Column(Column::new_unqualified(NOW_COLUMN))
 }
 
 impl ContextProvider for Binder<'_> {

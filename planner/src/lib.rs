@@ -25,6 +25,7 @@ pub mod names;
 pub mod parse;
 pub mod probes;
 mod respelled;
+pub mod shown;
 pub mod statement;
 pub mod status;
 pub mod table;

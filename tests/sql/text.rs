@@ -52,6 +52,7 @@ fn shown(ty: &Type, raw: &[u8]) -> Result<String, Box<dyn Error + Sync + Send>> 
         Type::TIMESTAMP => timestamp(i64::from_be_bytes(raw.try_into()?))?,
         Type::TIMESTAMPTZ => format!("{}+00", timestamp(i64::from_be_bytes(raw.try_into()?))?),
         Type::INTERVAL => interval(raw)?,
+        Type::JSONB => String::from_utf8(raw.strip_prefix(&[1]).ok_or("jsonb of another form")?.to_vec())?,
         _ => String::from_utf8(raw.to_vec())?,
     })
 }

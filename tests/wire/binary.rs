@@ -3,10 +3,11 @@
 use crate::server::{Folder, Server, shown};
 use anyhow::{Context, Result, ensure};
 use chrono::{DateTime, NaiveDate, NaiveDateTime, NaiveTime, Utc};
+use futures::TryStreamExt;
 use std::fmt::Debug;
 use tokio_postgres::{
     Client,
-    types::{FromSqlOwned, ToSql, Type},
+    types::{FromSql, FromSqlOwned, ToSql, Type},
 };
 
 /// Each value in as a parameter and out as a result, through the table `t` with one column `v`.
@@ -148,6 +149,71 @@ async fn prepared_lookups_take_keys_of_every_shape() -> Result<()> {
         anyhow::bail!("text was taken for a key")
     };
     ensure!(error.as_db_error().is_none(), "the driver knows the types: {}", shown(&error));
+    Ok(())
+}
+
+/// A value's bytes, of any type.
+#[derive(Debug, PartialEq)]
+struct Raw(Vec<u8>);
+
+impl FromSql<'_> for Raw {
+    fn from_sql(_: &Type, raw: &[u8]) -> Result<Self, Box<dyn std::error::Error + Sync + Send>> {
+        Ok(Raw(raw.to_vec()))
+    }
+
+    fn accepts(_: &Type) -> bool {
+        true
+    }
+}
+
+/// PostgreSQL's types where the values are held in others: integers that are written in the query, and JSON.
+#[tokio::test]
+async fn integer_literals_are_integers_and_parts_of_documents_are_json() -> Result<()> {
+    let folder = Folder::new()?;
+    let server = Server::start(&folder).await?;
+    let client = server.connect().await?;
+    client.batch_execute("CREATE TABLE t (id BIGINT, d TEXT)").await?;
+    client.batch_execute("INSERT INTO t VALUES (1, '{\"a\": [1, \"b\"]}')").await?;
+    client.batch_execute("CREATE VIEW v AS SELECT 1 AS one, d -> 'a' AS a FROM t").await?;
+    let document = |text: &str| Some(Raw(text.as_bytes().to_vec()));
+    let binary = |text: &str| Some(Raw([&[1u8][..], text.as_bytes()].concat()));
+    let (int4, int8) = (|n: i32| Some(Raw(n.to_be_bytes().to_vec())), |n: i64| Some(Raw(n.to_be_bytes().to_vec())));
+    let cases: [(&str, Type, Option<Raw>); 17] = [
+        ("SELECT 1", Type::INT4, int4(1)),
+        ("SELECT -7", Type::INT4, int4(-7)),
+        ("SELECT 3000000000", Type::INT8, int8(3_000_000_000)),
+        ("SELECT 1::bigint", Type::INT8, int8(1)),
+        ("SELECT 2147483647 + 1", Type::INT8, int8(2_147_483_648)),
+        ("SELECT 2 * 3 - 1", Type::INT4, int4(5)),
+        ("SELECT CASE WHEN id = 1 THEN 1 ELSE 0 END FROM t", Type::INT4, int4(1)),
+        ("SELECT CASE WHEN id = 2 THEN 1 END FROM t", Type::INT4, None),
+        ("SELECT x FROM (SELECT 5 AS x UNION ALL SELECT 6) AS u ORDER BY x LIMIT 1", Type::INT4, int4(5)),
+        ("SELECT coalesce(id, 0) FROM t", Type::INT8, int8(1)),
+        ("SELECT d -> 'a' FROM t", Type::JSON, document("[1, \"b\"]")),
+        ("SELECT d::json FROM t", Type::JSON, document("{\"a\": [1, \"b\"]}")),
+        ("SELECT '{\"b\":1,\"a\":2}'::jsonb", Type::JSONB, binary("{\"a\": 2, \"b\": 1}")),
+        ("SELECT d::jsonb -> 'a' -> 1 FROM t", Type::JSONB, binary("\"b\"")),
+        ("SELECT d -> 'a' ->> 1 FROM t", Type::TEXT, document("b")),
+        // As the catalog has it.
+        ("SELECT one FROM v", Type::INT8, int8(1)),
+        ("SELECT a FROM v", Type::TEXT, document("[1, \"b\"]")),
+    ];
+    for (sql, ty, expected) in cases {
+        let statement = client.prepare(sql).await.with_context(|| sql.to_owned())?;
+        ensure!(statement.columns()[0].type_() == &ty, "{sql} is {:?}", statement.columns()[0].type_());
+        let found: Option<Raw> = client.query_one(&statement, &[]).await?.try_get(0)?;
+        ensure!(found == expected, "{sql} gives {found:?}");
+        // COPY in binary goes by the same types: clients decode it by what they were told of the query.
+        let pieces = client.copy_out(&format!("COPY ({sql}) TO STDOUT (FORMAT binary)")).await?;
+        let append = |all: Vec<u8>, piece: bytes::Bytes| async move { Ok([&all[..], &piece[..]].concat()) };
+        let copied = pieces.try_fold(vec![], append).await?;
+        let value = expected.map_or(vec![], |Raw(value)| value);
+        let is_same = copied.strip_suffix(&[255, 255]).is_some_and(|rows| rows.ends_with(&value));
+        ensure!(is_same, "{sql} is copied as {copied:?}");
+    }
+    // What is sent as jsonb is text here.
+    let sent = client.prepare_typed("SELECT $1::jsonb ->> 'a'", &[Type::JSONB]).await?;
+    ensure!(sent.params() == [Type::JSONB], "{:?}", sent.params());
     Ok(())
 }
 

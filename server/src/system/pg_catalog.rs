@@ -529,7 +529,7 @@ fn types(rows: &mut Rows) {
         let kind = if matches!(entry.oid, oid::VOID | oid::TRIGGER | oid::UNKNOWN) { "p" } else { "b" };
         let functions = if matches!(
             entry.name,
-            "timestamptz" | "timestamp" | "date" | "time" | "interval" | "numeric" | "json" | "pg_node_tree"
+            "timestamptz" | "timestamp" | "date" | "time" | "interval" | "numeric" | "json" | "jsonb" | "pg_node_tree"
         ) {
             format!("{}_", entry.name)
         } else {
@@ -605,7 +605,7 @@ fn category(entry: &TypeEntry) -> &'static str {
         oid::INTERVAL => "T",
         oid::UNKNOWN => "X",
         oid::VOID | oid::TRIGGER => "P",
-        oid::BYTEA | oid::JSON | oid::XID | oid::ACLITEM => "U",
+        oid::BYTEA | oid::JSON | oid::JSONB | oid::XID | oid::ACLITEM => "U",
         _ => "N",
     }
 }

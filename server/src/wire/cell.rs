@@ -33,6 +33,8 @@ enum Kind {
     Float8,
     Decimal(i32),
     Text,
+    /// Text, in binary behind the number of its form.
+    Jsonb,
     Bytes,
     Date,
     Time,
@@ -52,6 +54,9 @@ enum Kind {
     /// No PostgreSQL type: JSON-like text.
     Json,
 }
+
+/// What `jsonb` begins with in binary: the only form there is.
+pub(crate) const JSONB_VERSION: u8 = 1;
 
 impl CellWriter {
     pub(crate) fn new(field: &Field) -> Self {
@@ -79,6 +84,7 @@ impl CellWriter {
             | DataType::Decimal64(_, s)
             | DataType::Decimal128(_, s)
             | DataType::Decimal256(_, s) => Kind::Decimal(*s as i32),
+            DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View if ty.oid == oid::JSONB => Kind::Jsonb,
             DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => Kind::Text,
             DataType::Binary | DataType::LargeBinary | DataType::BinaryView | DataType::FixedSizeBinary(_) => {
                 Kind::Bytes
@@ -184,7 +190,7 @@ impl CellWriter {
             Kind::Float4 => Scalar::Float(f64::from(float4(array, row))),
             Kind::Float8 => Scalar::Float(array.as_primitive::<Float64Type>().value(row)),
             Kind::Decimal(_) => unscaled(array, row),
-            Kind::Text => Scalar::Text(str_value(array, row)),
+            Kind::Text | Kind::Jsonb => Scalar::Text(str_value(array, row)),
             Kind::Bytes => Scalar::Bytes(bytes_value(array, row)),
             Kind::Date => Scalar::Int(date_days(array, row).into()),
             Kind::Time => Scalar::Int(time_us(array, row)),
@@ -204,7 +210,7 @@ impl CellWriter {
             (Kind::Float8, Scalar::Float(v)) => write_float8(v, session.extra_float_digits, out),
             (Kind::Decimal(scale), Scalar::Decimal(v)) => write_numeric_text(digits(v).bytes(), *scale, out),
             (Kind::Decimal(scale), Scalar::Wide(v)) => write_numeric_text(digits(v).bytes(), *scale, out),
-            (Kind::Text, Scalar::Text(v)) => out.put_slice(v.as_bytes()),
+            (Kind::Text | Kind::Jsonb, Scalar::Text(v)) => out.put_slice(v.as_bytes()),
             (Kind::Bytes, Scalar::Bytes(v)) => {
                 out.put_slice(b"\\x");
                 for b in v {
@@ -232,6 +238,10 @@ impl CellWriter {
             (Kind::Float8, Scalar::Float(v)) => out.put_f64(v),
             (Kind::Decimal(scale), Scalar::Decimal(v)) => write_numeric_binary(digits(v).bytes(), *scale, out),
             (Kind::Decimal(scale), Scalar::Wide(v)) => write_numeric_binary(digits(v).bytes(), *scale, out),
+            (Kind::Jsonb, Scalar::Text(v)) => {
+                out.put_u8(JSONB_VERSION);
+                out.put_slice(v.as_bytes());
+            }
             (Kind::Bytes, Scalar::Bytes(v)) => out.put_slice(v),
             (Kind::Date, Scalar::Int(v)) => out.put_i32(match v as i32 {
                 infinite @ (i32::MAX | i32::MIN) => infinite,

@@ -3,11 +3,11 @@
 use super::{
     SessionZone, WireError,
     decode::{
-        array_elements, bool_from, date_from, fixed, integer_from, interval_from, numeric_text, time_from,
+        array_elements, bool_from, date_from, fixed, integer_from, interval_from, jsonb_text, numeric_text, time_from,
         timestamp_from, utf8,
     },
     parse_text as text,
-    types::{pg_type_of_field, type_name},
+    types::{oid, pg_type_of_field, type_name},
 };
 use arrow::{
     array::*,
@@ -132,6 +132,7 @@ impl ColumnBuilder {
                         Some(value) if is_other_integer => {
                             element.append_text(&integer_from(sent, value)?.to_string(), &SessionZone::UTC)?
                         }
+                        Some(value) if sent == oid::JSONB => element.append_binary(jsonb_text(value)?)?,
                         Some(value) => element.append_binary(value)?,
                         None => element.append_null(),
                     }

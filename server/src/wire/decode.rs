@@ -3,6 +3,7 @@
 use super::{
     FieldFormat, SessionZone, WireError,
     calendar::{DAY_US, PG_EPOCH_DAYS, PG_EPOCH_US},
+    cell::JSONB_VERSION,
     column::ColumnBuilder,
     parse_interval::to_arrow,
     parse_text as text,
@@ -96,8 +97,18 @@ fn decode_binary(oid: u32, data_type: &DataType, b: &[u8]) -> Result<ScalarValue
         DataType::Timestamp(_, tz) => ScalarValue::TimestampMicrosecond(Some(timestamp_from(b)?), tz.clone()),
         DataType::Interval(_) => ScalarValue::IntervalMonthDayNano(Some(interval_from(b)?)),
         DataType::Null => ScalarValue::Null,
+        _ if oid == oid::JSONB => ScalarValue::Utf8(Some(utf8(jsonb_text(b)?)?.to_owned())),
         _ => ScalarValue::Utf8(Some(utf8(b)?.to_owned())),
     })
+}
+
+/// The text in the binary form of a `jsonb`.
+pub(crate) fn jsonb_text(bytes: &[u8]) -> Result<&[u8], WireError> {
+    match bytes.split_first() {
+        Some((&JSONB_VERSION, text)) => Ok(text),
+        Some((version, _)) => Err(WireError::new("22P03", format!("unsupported jsonb version number {version}"))),
+        None => Err(WireError::short()),
+    }
 }
 
 /// Text as PostgreSQL accepts it: UTF-8 without NUL.

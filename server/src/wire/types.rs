@@ -7,8 +7,7 @@ use arrow::datatypes::{DataType, Field, IntervalUnit, TimeUnit};
 use std::sync::Arc;
 use tidemark_catalog::SqlType;
 
-/// Field metadata: the name of the type to show (`oid`, `name`, `varchar(10)`, `_text`, `int2vector`, …).
-pub const PG_TYPE: &str = "pg.type";
+pub use tidemark_planner::shown::PG_TYPE;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct PgType {
@@ -34,6 +33,7 @@ pub mod oid {
     pub const XID: u32 = 28;
     pub const OIDVECTOR: u32 = 30;
     pub const JSON: u32 = 114;
+    pub const JSONB: u32 = 3802;
     pub const NODE_TREE: u32 = 194;
     pub const FLOAT4: u32 = 700;
     pub const FLOAT8: u32 = 701;
@@ -99,6 +99,7 @@ pub static TYPES: &[TypeEntry] = &[
     entry(oid::TIMESTAMPTZ, 1185, "timestamptz", "timestamp with time zone", 8),
     entry(oid::INTERVAL, 1187, "interval", "interval", 16),
     entry(oid::NUMERIC, 1231, "numeric", "numeric", -1),
+    entry(oid::JSONB, 3807, "jsonb", "jsonb", -1),
     entry(oid::REGCLASS, 2210, "regclass", "regclass", 4),
     entry(oid::REGTYPE, 2211, "regtype", "regtype", 4),
     entry(oid::VOID, 0, "void", "void", 4),
@@ -265,6 +266,7 @@ pub fn arrow_type(oid: u32) -> Option<DataType> {
         | oid::CHAR
         | oid::UNKNOWN
         | oid::JSON
+        | oid::JSONB
         | oid::NODE_TREE
         | oid::ACLITEM
         | oid::INT2VECTOR
