@@ -1,7 +1,7 @@
 //! Column types by PostgreSQL's names.
 
 use super::{cursor::Cursor, dialect::DIALECT};
-use crate::{PlanError, PlanResult, error::sqlstate};
+use crate::{PlanError, PlanResult, error::sqlstate, functions::vector};
 use datafusion::sql::sqlparser::{ast, parser::Parser, tokenizer::Token};
 use tidemark_catalog::SqlType;
 
@@ -81,6 +81,7 @@ impl Cursor<'_> {
                 SqlType::TimestampTz
             }
             "interval" => SqlType::Interval,
+            "vector" => self.vector(start)?,
             _ => {
                 let error = PlanError::new(sqlstate::UNDEFINED_OBJECT, format!("type \"{name}\" does not exist"));
                 return Err(start.place(match name.as_str() {
@@ -133,6 +134,16 @@ impl Cursor<'_> {
             return Err(start.place(PlanError::new(sqlstate::INVALID_PARAMETER, message)));
         }
         Ok(SqlType::Numeric { precision: precision as u8, scale: scale as i8 })
+    }
+
+    fn vector(&mut self, start: Self) -> PlanResult<SqlType> {
+        if !self.at_token(&Token::LParen) {
+            return Ok(SqlType::Vector(None));
+        }
+        let mut inside = self.parenthesised()?;
+        let dimensions: u32 = inside.number()?;
+        inside.finish()?;
+        vector::sql_type(dimensions).map_err(|error| start.place(error))
     }
 
     /// `VARCHAR(n)` and `CHAR(n)`: the length is taken and not enforced.

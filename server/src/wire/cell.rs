@@ -50,6 +50,10 @@ enum Kind {
     Vector {
         element: Box<CellWriter>,
     },
+    /// `vector`: numbers whose text is `[1,2,3]`.
+    Numbers {
+        element: Box<CellWriter>,
+    },
     Dictionary(Box<CellWriter>),
     /// No PostgreSQL type: JSON-like text.
     Json,
@@ -104,6 +108,7 @@ impl CellWriter {
                 let element = Box::new(element);
                 match ty.oid {
                     oid::INT2VECTOR | oid::OIDVECTOR => Kind::Vector { element },
+                    oid::VECTOR => Kind::Numbers { element },
                     _ => Kind::List { element },
                 }
             }
@@ -156,6 +161,18 @@ impl CellWriter {
                     }
                 }
             }
+            Kind::Numbers { element } => {
+                out.put_u8(b'[');
+                if let Some((values, start, len)) = list_value(array, row) {
+                    for i in start..start + len {
+                        if i > start {
+                            out.put_u8(b',');
+                        }
+                        element.text(session, values, i, out);
+                    }
+                }
+                out.put_u8(b']');
+            }
             Kind::Dictionary(value) => {
                 if let Some((values, key)) = dictionary_value(array, row) {
                     value.text(session, values, key, out);
@@ -171,6 +188,16 @@ impl CellWriter {
         match &self.kind {
             Kind::List { element } | Kind::Vector { element } => {
                 self.binary_list(session, element, array, row, out);
+            }
+            Kind::Numbers { element } => {
+                if let Some((values, start, len)) = list_value(array, row) {
+                    // How many, and two bytes that pgvector keeps for later.
+                    out.put_u16(len as u16);
+                    out.put_u16(0);
+                    for i in start..start + len {
+                        element.binary(session, values, i, out);
+                    }
+                }
             }
             Kind::Dictionary(value) => {
                 if let Some((values, key)) = dictionary_value(array, row) {
@@ -196,7 +223,12 @@ impl CellWriter {
             Kind::Time => Scalar::Int(time_us(array, row)),
             Kind::Timestamp { .. } => Scalar::Int(timestamp_us(array, row)),
             Kind::Interval => Scalar::Interval(interval(array, row)),
-            Kind::Null | Kind::List { .. } | Kind::Vector { .. } | Kind::Dictionary(_) | Kind::Json => Scalar::Text(""),
+            Kind::Null
+            | Kind::List { .. }
+            | Kind::Vector { .. }
+            | Kind::Numbers { .. }
+            | Kind::Dictionary(_)
+            | Kind::Json => Scalar::Text(""),
         }
     }
 
@@ -293,6 +325,17 @@ pub fn show_interval(array: &dyn Array, row: usize) -> String {
     let mut out = BytesMut::new();
     write_interval(interval(array, row), &mut out);
     String::from_utf8_lossy(&out).into_owned()
+}
+
+/// The text of a value of any type but one with a zone, as a session with the usual settings is shown it; `None`: it is NULL.
+pub fn show_value(array: &dyn Array, row: usize) -> Option<String> {
+    let writer = CellWriter::of(array.data_type(), super::pg_type(array.data_type()));
+    if writer.is_null(array, row) {
+        return None;
+    }
+    let mut out = BytesMut::new();
+    writer.text(&SessionFormat::default(), array, row, &mut out);
+    Some(String::from_utf8_lossy(&out).into_owned())
 }
 
 /// Writes what `body` writes, after its length as a big-endian i32.
