@@ -11,8 +11,7 @@ use crate::{
     meaning,
     names::{self, GENERATE_SERIES},
     respelled::respell,
-    shown::{self, Shown},
-    status,
+    shown, status,
     table::{
         self, ContinuousColumn, RECORDED_AT_COLUMN, ROW_COLUMN, ROWS_SCHEMA, ScanTarget, StepsTable, TidemarkTable,
     },
@@ -325,7 +324,10 @@ impl<'a> Binder<'a> {
             Body::FeatureView(_) => self.current_rows(object, false),
             Body::TrainingSet(set) => Ok(source(ScanTarget::Relation(set.rows), &object.name, object.schema(), None)),
             Body::View(view) => {
-                let plan = as_declared(self.written(object, &view.query)?, object)?;
+                let plan = self.written(object, &view.query)?;
+                // A definition is shown to nobody.
+                let columns = if self.defining { columns_of(&plan) } else { shown::held(&plan) };
+                let plan = renamed(plan, columns, object)?;
                 Ok(Arc::new(ViewSource { schema: object.schema(), plan }))
             }
         }
@@ -492,22 +494,12 @@ fn written_out(plan: LogicalPlan, object: &Object, view: &FeatureView) -> PlanRe
 
 /// Gives the plan of a view's query the names its definition has, unqualified.
 fn rename_columns(plan: LogicalPlan, object: &Object) -> PlanResult<LogicalPlan> {
-    let columns = plan.schema().columns().into_iter().map(Expr::Column).collect();
+    let columns = columns_of(&plan);
     renamed(plan, columns, object)
 }
 
-/// The same, of the types that the catalog says, also where the query alone would be shown with others (see [`shown`]): clients go
-/// by the one and by the other.
-fn as_declared(plan: LogicalPlan, object: &Object) -> PlanResult<LogicalPlan> {
-    let fields = plan.schema().iter().zip(shown::columns(&plan)).map(|(named, shown)| {
-        let column = Expr::Column(Column::from(named));
-        match shown {
-            None | Some(Shown::Nothing) => column,
-            Some(_) => cast(column, named.1.data_type().clone()),
-        }
-    });
-    let columns = fields.collect();
-    renamed(plan, columns, object)
+fn columns_of(plan: &LogicalPlan) -> Vec<Expr> {
+    plan.schema().columns().into_iter().map(Expr::Column).collect()
 }
 
 fn renamed(plan: LogicalPlan, columns: Vec<Expr>, object: &Object) -> PlanResult<LogicalPlan> {

@@ -11,8 +11,8 @@ use crate::{
 };
 use arrow_schema::{DataType, Schema, SchemaRef};
 use datafusion::{
-    common::ScalarValue,
-    logical_expr::{BinaryExpr, Distinct, Expr, LogicalPlan, Operator, expr::Case},
+    common::{Column, ScalarValue},
+    logical_expr::{BinaryExpr, Distinct, Expr, LogicalPlan, Operator, cast, expr::Case},
 };
 use std::sync::Arc;
 
@@ -54,6 +54,20 @@ pub fn schema(plan: &LogicalPlan) -> SchemaRef {
 /// What each column of a plan is shown as; `None`: as what it is.
 pub fn columns(plan: &LogicalPlan) -> Vec<Option<Shown>> {
     (0..plan.schema().fields().len()).map(|at| Look { left: LOOKS_MAX }.column(plan, at, 0)).collect()
+}
+
+/// The columns of a plan as expressions over it that are shown as what holds them: those of a view are of the types that the catalog
+/// says, as clients go by the one and by the other.
+pub(crate) fn held(plan: &LogicalPlan) -> Vec<Expr> {
+    let shown = plan.schema().iter().zip(columns(plan));
+    let held = shown.map(|(named, shown)| {
+        let column = Expr::Column(Column::from(named));
+        match shown {
+            None | Some(Shown::Nothing) => column,
+            Some(_) => cast(column, named.1.data_type().clone()),
+        }
+    });
+    held.collect()
 }
 
 /// The columns of a result, with the names and types that a client is shown.
