@@ -224,7 +224,7 @@ pub async fn execute(
             plan
         }
     };
-    let columns = shown::columns(&plan.plan);
+    let columns = if prepared.schema.is_none() { shown::columns(&plan.plan) } else { vec![] };
     let plan = physical(database, session, plan, parameters).await?;
     let shown = prepared.schema.clone().unwrap_or_else(|| shown::over(&plan.schema(), &columns));
     let stream = database.queries.run(plan, session.state.task_ctx())?;
