@@ -187,9 +187,6 @@ fn every_type_has_its_postgresql_spellings() {
         ("int[]", list(SqlType::Int4)),
         ("double precision[3]", list(SqlType::Float8)),
         ("text array", list(SqlType::Text)),
-        ("vector", SqlType::Vector(None)),
-        ("vector(3)", SqlType::Vector(Some(3))),
-        ("vector(16000)[]", list(SqlType::Vector(Some(16_000)))),
     ] {
         check(
             &format!("CREATE TABLE t (c {text} NOT NULL)"),

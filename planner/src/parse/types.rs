@@ -182,3 +182,37 @@ impl Cursor<'_> {
         Ok(false)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Statement, parse::parse};
+
+    #[test]
+    fn vectors_are_a_type_and_their_extension_is_there() {
+        let types = |sql: &str| match parse(sql).map(|mut parsed| parsed.remove(0).statement) {
+            Ok(Statement::CreateRelation(relation)) => {
+                Ok(relation.columns.into_iter().map(|column| column.ty).collect::<Vec<_>>())
+            }
+            Ok(other) => panic!("{sql} is {other:?}"),
+            Err(error) => Err(error.message),
+        };
+        let expected: Vec<SqlType> = vec![
+            SqlType::Vector(None),
+            SqlType::Vector(Some(3)),
+            SqlType::Array(Box::new(SqlType::Vector(Some(16_000)))),
+        ];
+        assert_eq!(types("CREATE TABLE t (a vector, b VECTOR(3), c vector(16000)[])"), Ok(expected));
+        let refused = |message: &str| Err(message.to_string());
+        assert_eq!(types("CREATE TABLE t (a vector(0))"), refused("dimensions for type vector must be at least 1"));
+        assert_eq!(
+            types("CREATE TABLE t (a vector(16001))"),
+            refused("dimensions for type vector cannot exceed 16000")
+        );
+        for sql in ["CREATE EXTENSION vector", "create extension if not exists \"vector\" with schema public cascade"] {
+            let parsed = parse(sql).map(|mut parsed| parsed.remove(0).statement);
+            assert_eq!(parsed, Ok(Statement::Nothing { tag: "CREATE EXTENSION" }), "{sql}");
+        }
+        assert!(parse("CREATE EXTENSION postgis").is_err());
+    }
+}
