@@ -1,5 +1,6 @@
 //! The SQL types a column can have, and the one Arrow type each is held in.
 
+use crate::vector;
 use arrow_schema::{DataType, Field, IntervalUnit, TimeUnit};
 use serde::{Deserialize, Serialize};
 use std::{fmt, sync::Arc};
@@ -26,6 +27,8 @@ pub enum SqlType {
     TimestampTz,
     Interval,
     Array(Box<SqlType>),
+    /// Of so many dimensions, or of any.
+    Vector(Option<u16>),
 }
 
 /// The zone of every `timestamptz` column inside Arrow; what a client sees is rendered in its session's zone.
@@ -50,11 +53,15 @@ impl SqlType {
             SqlType::TimestampTz => DataType::Timestamp(TimeUnit::Microsecond, Some(UTC.into())),
             SqlType::Interval => DataType::Interval(IntervalUnit::MonthDayNano),
             SqlType::Array(item) => DataType::List(Arc::new(Field::new_list_field(item.arrow(), true))),
+            SqlType::Vector(dimensions) => vector::arrow(*dimensions),
         }
     }
 
     /// The SQL type that a result column of this Arrow type is shown as; `None` where there is none.
     pub fn from_arrow(ty: &DataType) -> Option<SqlType> {
+        if let Some(dimensions) = vector::dimensions(ty) {
+            return Some(SqlType::Vector(dimensions));
+        }
         Some(match ty {
             DataType::Boolean => SqlType::Bool,
             DataType::Int8 | DataType::Int16 | DataType::UInt8 => SqlType::Int2,
@@ -104,6 +111,8 @@ impl fmt::Display for SqlType {
             SqlType::TimestampTz => f.write_str("timestamp with time zone"),
             SqlType::Interval => f.write_str("interval"),
             SqlType::Array(item) => write!(f, "{item}[]"),
+            SqlType::Vector(None) => f.write_str("vector"),
+            SqlType::Vector(Some(dimensions)) => write!(f, "vector({dimensions})"),
         }
     }
 }

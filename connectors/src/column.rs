@@ -39,7 +39,7 @@ impl Cell<'_> {
             SqlType::Text => Cell::Text(Cow::Borrowed("")),
             SqlType::Bytea => Cell::Bytes(vec![]),
             SqlType::Interval => Cell::Null,
-            SqlType::Array(_) => Cell::List(Arc::new([])),
+            SqlType::Array(_) | SqlType::Vector(_) => Cell::List(Arc::new([])),
         }
     }
 
@@ -160,7 +160,7 @@ impl Builder {
             SqlType::Date => Values::Date(vec![]),
             SqlType::Time => Values::Time(vec![]),
             SqlType::Timestamp | SqlType::TimestampTz => Values::Timestamp(vec![]),
-            SqlType::Array(_) | SqlType::Interval => Values::Array(vec![]),
+            SqlType::Array(_) | SqlType::Vector(_) | SqlType::Interval => Values::Array(vec![]),
         };
         Builder { values, nulls: NullBufferBuilder::new(0) }
     }
@@ -283,6 +283,7 @@ mod tests {
             (Time, Cell::Int(1)),
             (TimestampTz, Cell::Int(1)),
             (Array(Box::new(Int8)), Cell::List(Arc::new([Value::Int(1), Value::Null]))),
+            (Vector(Some(2)), Cell::List(Arc::new([Value::Float(1.0), Value::Float(0.5)]))),
         ];
         for (ty, cell) in cases {
             let of = |cells: &[&Cell<'_>]| {

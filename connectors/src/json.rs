@@ -316,6 +316,8 @@ mod tests {
             (TimestampTz, "\"2026-11-01 13:00:00+01:00\"", "2026-11-01T12:00:00Z"),
             (Timestamp, "\"2026-11-01T12:00:00\"", "2026-11-01T12:00:00"),
             (Array(Box::new(Int8)), "[1, null, \"3\"]", "[1, , 3]"),
+            (Vector(Some(2)), "[1, \"0.5\"]", "[1.0, 0.5]"),
+            (Vector(None), "[-1e2]", "[-100.0]"),
             (Int4, "null", "NULL"),
         ];
         for (ty, value, expected) in cases {
@@ -355,6 +357,10 @@ mod tests {
                 "[\"a\", \"\\u0000\"]",
                 "column \"x\": a text has the character \\u0000 at byte 0, which text cannot hold",
             ),
+            (Vector(Some(3)), "[1, 2]", "column \"x\": expected 3 dimensions, not 2"),
+            (Vector(Some(2)), "[1, null]", "column \"x\": array must not contain nulls"),
+            (Vector(None), "[]", "column \"x\": vector must have at least 1 dimension"),
+            (Vector(Some(2)), "12", "column \"x\": a number is no vector(2)"),
             (Int4, "1}", "not JSON: unexpected '}' at byte 8"),
         ];
         for (ty, value, expected) in cases {

@@ -369,7 +369,7 @@ impl Accumulator {
             Accumulator::Distinct(sketch) => (Value::Int(sketch.estimate() as i64), false),
             Accumulator::Ranked(ranked) => (ranked.evaluate(of), false),
             Accumulator::Increase(increase) => in_range(increase.evaluate(of)),
-            Accumulator::Vectors(vectors) => vectors.evaluate(of.function),
+            Accumulator::Vectors(vectors) => vectors.evaluate(of),
             Accumulator::Frequent(frequent) => (frequent.evaluate(of), false),
             Accumulator::Quantiles(quantiles) => match of.parameter {
                 Parameter::Fraction(p) => (quantiles.at(p).map_or(Value::Null, Value::float), false),

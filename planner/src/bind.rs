@@ -10,7 +10,7 @@ use crate::{
     functions::{clock, series::generate_series},
     names::{self, GENERATE_SERIES},
     respelled::respell,
-    status,
+    shown, status,
     table::{
         self, ContinuousColumn, RECORDED_AT_COLUMN, ROW_COLUMN, ROWS_SCHEMA, ScanTarget, StepsTable, TidemarkTable,
     },
@@ -18,7 +18,7 @@ use crate::{
 use arrow_schema::{DataType, Field, Schema, SchemaRef};
 use datafusion::{
     common::{
-        DFSchema, DataFusionError, ScalarValue, TableReference, internal_datafusion_err,
+        Column, DFSchema, DataFusionError, ScalarValue, TableReference, internal_datafusion_err,
         tree_node::{Transformed, TreeNode, TreeNodeRecursion},
     },
     config::ConfigOptions,
@@ -324,7 +324,10 @@ impl<'a> Binder<'a> {
             Body::FeatureView(_) => self.current_rows(object, false),
             Body::TrainingSet(set) => Ok(source(ScanTarget::Relation(set.rows), &object.name, object.schema(), None)),
             Body::View(view) => {
-                let plan = rename_columns(self.written(object, &view.query)?, object)?;
+                let plan = self.written(object, &view.query)?;
+                // A definition is shown to nobody.
+                let columns = if self.defining { columns_of(&plan) } else { shown::held(&plan) };
+                let plan = renamed(plan, columns, object)?;
                 Ok(Arc::new(ViewSource { schema: object.schema(), plan }))
             }
         }
@@ -481,8 +484,7 @@ fn written_out(plan: LogicalPlan, object: &Object, view: &FeatureView) -> PlanRe
     match (selected < object.columns().len(), below.as_slice()) {
         (true, [(qualifier, field)]) => {
             let exprs = projection.expr.iter().cloned();
-            let exprs: Vec<Expr> =
-                exprs.chain([Expr::Column(datafusion::common::Column::from((*qualifier, *field)))]).collect();
+            let exprs: Vec<Expr> = exprs.chain([Expr::Column(Column::from((*qualifier, *field)))]).collect();
             let input = projection.input.as_ref().clone();
             rename_columns(LogicalPlanBuilder::from(input).project(exprs)?.build()?, object)
         }
@@ -492,12 +494,17 @@ fn written_out(plan: LogicalPlan, object: &Object, view: &FeatureView) -> PlanRe
 
 /// Gives the plan of a view's query the names its definition has, unqualified.
 fn rename_columns(plan: LogicalPlan, object: &Object) -> PlanResult<LogicalPlan> {
-    let columns = plan.schema().columns();
-    let exprs = columns
-        .into_iter()
-        .zip(object.columns())
-        .map(|(column, wanted)| Expr::Column(column).alias(&wanted.name))
-        .collect::<Vec<_>>();
+    let columns = columns_of(&plan);
+    renamed(plan, columns, object)
+}
+
+fn columns_of(plan: &LogicalPlan) -> Vec<Expr> {
+    plan.schema().columns().into_iter().map(Expr::Column).collect()
+}
+
+fn renamed(plan: LogicalPlan, columns: Vec<Expr>, object: &Object) -> PlanResult<LogicalPlan> {
+    let wanted = columns.into_iter().zip(object.columns());
+    let exprs = wanted.map(|(column, wanted)| column.alias(&wanted.name)).collect::<Vec<_>>();
     Ok(LogicalPlanBuilder::from(plan).project(exprs)?.build()?)
 }
 
@@ -682,6 +689,7 @@ pub fn evaluate_constant(expr: Expr, now_us: i64) -> PlanResult<ScalarValue> {
     let schema = Arc::new(DFSchema::empty());
     let simplifier = constants(&schema);
     let expr = crate::functions::rounded::rounded(simplifier.coerce(expr, &schema)?, &schema)?.data;
+    let expr = crate::functions::vector::read_casts(expr, &schema)?.data;
     let expr = crate::functions::checked::checked(expr, &schema)?.data;
     let expr = simplifier.simplify(expr)?;
     match expr {
@@ -693,7 +701,7 @@ pub fn evaluate_constant(expr: Expr, now_us: i64) -> PlanResult<ScalarValue> {
 
 /// The column that time-continuous expressions read.
 pub fn now_column() -> Expr {
-    Expr::Column(datafusion::common::Column::new_unqualified(NOW_COLUMN))
+    Expr::Column(Column::new_unqualified(NOW_COLUMN))
 }
 
 impl ContextProvider for Binder<'_> {

@@ -17,6 +17,7 @@ pub mod series;
 pub mod span;
 mod sum;
 mod to_char;
+pub mod vector;
 
 use crate::json_text;
 use arrow_schema::{DataType, Field, FieldRef, TimeUnit};
@@ -66,6 +67,7 @@ pub fn state_builder(config: SessionConfig) -> SessionStateBuilder {
             Arc::new(TypeCoercion::new()),
             Arc::new(crate::zone::SessionTimeZone),
             Arc::new(rounded::RoundedCasts),
+            Arc::new(vector::VectorCasts),
             Arc::new(span::IntervalsByLength),
             Arc::new(checked::CheckedArithmetic),
         ]);
@@ -91,7 +93,9 @@ pub fn state_builder(config: SessionConfig) -> SessionStateBuilder {
     builder.scalar_functions().get_or_insert_default().extend(panes::panes().map(Arc::new));
     builder.scalar_functions().get_or_insert_default().extend(json_text::functions().map(Arc::new));
     builder.expr_planners().get_or_insert_default().push(Arc::new(crate::composed::Arguments));
+    builder.scalar_functions().get_or_insert_default().extend(vector::functions().map(Arc::new));
     builder.expr_planners().get_or_insert_default().push(Arc::new(json_text::JsonOperators));
+    builder.expr_planners().get_or_insert_default().push(Arc::new(vector::VectorOperators));
     builder.expr_planners().get_or_insert_default().push(Arc::new(casts::NamedCasts));
     builder.expr_planners().get_or_insert_default().push(Arc::new(interval::IntervalOperators));
     builder
@@ -126,7 +130,7 @@ pub(crate) fn kept_planning_state(time_zone: &str) -> Arc<SessionState> {
     state
 }
 
-/// SQL types whose DataFusion default is not ours: timestamps are microseconds.
+/// SQL types whose DataFusion default is not ours, timestamps are microseconds, and those that it does not have.
 #[derive(Debug)]
 struct SqlTypes;
 
@@ -144,7 +148,10 @@ impl TypePlanner for SqlTypes {
             ast::DataType::Time(_, ast::TimezoneInfo::None | ast::TimezoneInfo::WithoutTimeZone) => {
                 DataType::Time64(TimeUnit::Microsecond)
             }
-            _ => return Ok(None),
+            _ => match vector::planned(sql_type)? {
+                Some(vector) => vector,
+                None => return Ok(None),
+            },
         };
         Ok(Some(Arc::new(Field::new("", ty, true))))
     }

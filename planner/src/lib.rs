@@ -26,6 +26,7 @@ pub mod names;
 pub mod parse;
 pub mod probes;
 mod respelled;
+pub mod shown;
 pub mod statement;
 pub mod status;
 pub mod table;

@@ -208,6 +208,8 @@ fn create(c: &mut Cursor<'_>) -> PlanResult<Statement> {
         training_set::create(c)
     } else if !or_replace && c.eat("INDEX") {
         index::create(c, false)
+    } else if !or_replace && session::has_vectors(c) {
+        Ok(Statement::Nothing { tag: "CREATE EXTENSION" })
     } else if !or_replace && c.eat_all(&["UNIQUE", "INDEX"]) {
         index::create(c, true)
     } else {

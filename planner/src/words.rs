@@ -3,7 +3,7 @@
 use arrow_schema::DataType;
 use chrono::DateTime;
 use datafusion::common::ScalarValue;
-use tidemark_catalog::SqlType;
+use tidemark_catalog::{SqlType, vector};
 
 /// A type as PostgreSQL's messages spell it, without length or precision.
 pub fn type_name(ty: &DataType) -> String {
@@ -11,6 +11,7 @@ pub fn type_name(ty: &DataType) -> String {
         (DataType::Null, _) => "unknown".to_string(),
         (DataType::UInt64, _) => "bigint".to_string(),
         (_, Some(SqlType::Numeric { .. })) => "numeric".to_string(),
+        (_, Some(SqlType::Vector(_))) => "vector".to_string(),
         (DataType::List(item) | DataType::LargeList(item) | DataType::FixedSizeList(item, _), _) => {
             format!("{}[]", type_name(item.data_type()))
         }
@@ -139,6 +140,7 @@ fn with_argument(word: &str, inside: &str) -> Option<String> {
         "Time32" | "Time64" => Some("time without time zone".to_string()),
         "Interval" | "Duration" => Some("interval".to_string()),
         "IntervalMonthDayNano" | "IntervalDayTime" | "IntervalYearMonth" => Some(interval(inside)),
+        "List" if inside.contains(vector::DIMENSIONS) && !inside.contains("List(") => Some("vector".to_string()),
         "List" | "LargeList" | "FixedSizeList" if inside.starts_with('[') => Some(format!("ARRAY{}", in_sql(inside))),
         "List" | "LargeList" | "FixedSizeList" => {
             let item = inside.split("data_type: ").last().unwrap_or_default().trim_start_matches("non-null ");
@@ -222,6 +224,7 @@ mod tests {
             ("List(Int64)[]", "bigint[][]"),
             ("List(non-null Decimal128(10, 2), field: 'x')", "numeric(10,2)[]"),
             ("List([1, 2])", "ARRAY[1, 2]"),
+            ("List(Float32, metadata: {\"vector.dimensions\": \"3\"})", "vector"),
             ("Interval(MonthDayNano)", "interval"),
             (
                 r#"IntervalMonthDayNano("IntervalMonthDayNano { months: 0, days: 1, nanoseconds: 0 }")"#,

@@ -19,7 +19,7 @@ use tidemark_catalog::ObjectId;
 use tidemark_planner::{
     Statement,
     lookup::{self, Keys, Lookup},
-    names,
+    names, shown,
     statement::{Parsed, ResetTo},
 };
 
@@ -138,9 +138,10 @@ impl Prepared {
                     let declared = &instants::declared(&numbers, &with_catalog_types(query, declared))?;
                     let query = &instants::standing_in(query, &numbers, database.clock.now_us())?;
                     let (plan, oids) = typed(database, session, query, declared)?;
-                    prepared.schema = Some(names::shown_schema(plan.plan.schema().as_arrow()));
+                    prepared.schema = Some(shown::schema(&plan.plan));
                     if numbers.is_empty() && lookup::service::may_be(query, &snapshot) {
-                        prepared.service = PreparedService::of(database, session, query, &oids)?;
+                        let described = prepared.schema.as_deref();
+                        prepared.service = PreparedService::of(database, session, query, &oids, described)?;
                     }
                     prepared.parameter_oids = oids;
                     prepared.plan = (at_once && numbers.is_empty()).then_some(plan);

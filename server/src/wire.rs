@@ -21,7 +21,7 @@ pub mod types;
 mod zone;
 
 pub(crate) use cell::Scalar;
-pub use cell::show_interval;
+pub use cell::{show_interval, show_value};
 pub(crate) use column::ColumnBuilder;
 pub use copy_in::{CopyDecoder, CopyError};
 pub use copy_out::CopyEncoder;
@@ -31,6 +31,8 @@ pub use encode::{RowEncoder, RowWriter};
 pub(crate) use show_time::Interval;
 pub use types::{PgType, pg_type, pg_type_of_field};
 pub use zone::SessionZone;
+
+use tidemark_catalog::vector::NoVector;
 
 #[cfg(test)]
 mod tests;
@@ -103,6 +105,13 @@ impl WireError {
         };
         let shown: Vec<String> = bad.iter().map(|b| format!("0x{b:02x}")).collect();
         WireError::new("22021", format!("invalid byte sequence for encoding \"UTF8\": {}", shown.join(" ")))
+    }
+}
+
+impl From<NoVector> for WireError {
+    fn from(error: NoVector) -> Self {
+        let wire = WireError::new(error.sqlstate(), error.to_string());
+        WireError { hint: error.hint().map(str::to_owned), ..wire }
     }
 }
 

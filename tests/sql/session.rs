@@ -114,7 +114,7 @@ fn column_type(ty: &Type) -> DefaultColumnType {
     match *ty {
         Type::INT2 | Type::INT4 | Type::INT8 => DefaultColumnType::Integer,
         Type::FLOAT4 | Type::FLOAT8 | Type::NUMERIC => DefaultColumnType::FloatingPoint,
-        Type::TEXT | Type::VARCHAR => DefaultColumnType::Text,
+        Type::TEXT | Type::VARCHAR | Type::JSON | Type::JSONB => DefaultColumnType::Text,
         _ => DefaultColumnType::Any,
     }
 }

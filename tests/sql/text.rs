@@ -52,8 +52,20 @@ fn shown(ty: &Type, raw: &[u8]) -> Result<String, Box<dyn Error + Sync + Send>> 
         Type::TIMESTAMP => timestamp(i64::from_be_bytes(raw.try_into()?))?,
         Type::TIMESTAMPTZ => format!("{}+00", timestamp(i64::from_be_bytes(raw.try_into()?))?),
         Type::INTERVAL => interval(raw)?,
+        Type::JSONB => String::from_utf8(raw.strip_prefix(&[1]).ok_or("jsonb of another form")?.to_vec())?,
+        _ if ty.name() == "vector" => vector(raw)?,
         _ => String::from_utf8(raw.to_vec())?,
     })
+}
+
+/// pgvector: how many numbers, two bytes of nothing, the numbers.
+fn vector(raw: &[u8]) -> Result<String, Box<dyn Error + Sync + Send>> {
+    let (head, numbers) = raw.split_at_checked(4).ok_or("a short vector")?;
+    if head[2..] != [0, 0] || usize::from(u16::from_be_bytes([head[0], head[1]])) * 4 != numbers.len() {
+        return Err("a vector of another length".into());
+    }
+    let shown = numbers.chunks_exact(4).map(|number| shown(&Type::FLOAT4, number)).collect::<Result<Vec<_>, _>>()?;
+    Ok(format!("[{}]", shown.join(",")))
 }
 
 const DAY_US: i64 = 86_400_000_000;

@@ -2,11 +2,13 @@
 
 use crate::server::{Folder, Server, shown};
 use anyhow::{Context, Result, ensure};
+use bytes::{BufMut, BytesMut};
 use chrono::{DateTime, NaiveDate, NaiveDateTime, NaiveTime, Utc};
+use futures::TryStreamExt;
 use std::fmt::Debug;
 use tokio_postgres::{
-    Client,
-    types::{FromSqlOwned, ToSql, Type},
+    Client, SimpleQueryMessage,
+    types::{FromSql, FromSqlOwned, IsNull, ToSql, Type, to_sql_checked},
 };
 
 /// Each value in as a parameter and out as a result, through the table `t` with one column `v`.
@@ -148,6 +150,157 @@ async fn prepared_lookups_take_keys_of_every_shape() -> Result<()> {
         anyhow::bail!("text was taken for a key")
     };
     ensure!(error.as_db_error().is_none(), "the driver knows the types: {}", shown(&error));
+    Ok(())
+}
+
+/// As pgvector's clients have it.
+#[derive(Debug, Clone, PartialEq)]
+struct Vector(Vec<f32>);
+
+impl ToSql for Vector {
+    fn to_sql(&self, _: &Type, out: &mut BytesMut) -> Result<IsNull, Box<dyn std::error::Error + Sync + Send>> {
+        out.put_i16(i16::try_from(self.0.len())?);
+        out.put_i16(0);
+        self.0.iter().for_each(|number| out.put_f32(*number));
+        Ok(IsNull::No)
+    }
+
+    fn accepts(ty: &Type) -> bool {
+        ty.name() == "vector"
+    }
+
+    to_sql_checked!();
+}
+
+impl FromSql<'_> for Vector {
+    fn from_sql(_: &Type, raw: &[u8]) -> Result<Self, Box<dyn std::error::Error + Sync + Send>> {
+        let numbers = raw.get(4..).ok_or("short")?.chunks_exact(4);
+        let numbers = numbers.map(|number| f32::from_be_bytes([number[0], number[1], number[2], number[3]])).collect();
+        let head: [u8; 4] = raw[..4].try_into()?;
+        let vector = Vector(numbers);
+        if head != [[0, vector.0.len() as u8], [0, 0]].concat()[..] {
+            return Err(format!("a vector begins with {head:?}").into());
+        }
+        Ok(vector)
+    }
+
+    fn accepts(ty: &Type) -> bool {
+        ty.name() == "vector"
+    }
+}
+
+#[tokio::test]
+async fn vectors_go_in_and_out_in_binary_and_in_text() -> Result<()> {
+    let folder = Folder::new()?;
+    let server = Server::start(&folder).await?;
+    let client = server.connect().await?;
+    client.batch_execute("CREATE TABLE t (id BIGINT, v VECTOR(3), w VECTOR, l VECTOR(2)[])").await?;
+    let insert = client.prepare("INSERT INTO t VALUES ($1, $2, $3, $4)").await?;
+    let names: Vec<&str> = insert.params().iter().map(Type::name).collect();
+    ensure!(names == ["int8", "vector", "vector", "_vector"], "{names:?}");
+    let vector = |numbers: &[f32]| Some(Vector(numbers.to_vec()));
+    let several = Some(vec![vector(&[1.0, 2.0]), None, vector(&[0.1, -3e10])]);
+    let rows = [
+        (vector(&[1.0, -0.5, f32::MAX]), vector(&[0.0]), several),
+        (vector(&[f32::MIN_POSITIVE, 0.1, 1e-7]), vector(&[7.0; 200]), Some(vec![])),
+        (None, None, None),
+    ];
+    for (id, (v, w, l)) in rows.iter().enumerate() {
+        ensure!(client.execute(&insert, &[&(id as i64), v, w, l]).await? == 1);
+    }
+    let select = client.prepare("SELECT v, w, l FROM t ORDER BY id").await?;
+    let found = client.query(&select, &[]).await?;
+    for (row, expected) in found.iter().zip(&rows) {
+        let (v, w, l): (Option<Vector>, Option<Vector>, Option<Vec<Option<Vector>>>) =
+            (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
+        ensure!((&v, &w, &l) == (&expected.0, &expected.1, &expected.2), "{expected:?} comes back as {row:?}");
+    }
+    let messages = client.simple_query("SELECT v, l FROM t WHERE id = 0").await?;
+    let text = messages.iter().find_map(|message| match message {
+        SimpleQueryMessage::Row(row) => Some((row.get(0)?.to_owned(), row.get(1)?.to_owned())),
+        _ => None,
+    });
+    let expected = ("[1,-0.5,3.4028235e+38]".to_owned(), "{\"[1,2]\",NULL,\"[0.1,-3e+10]\"}".to_owned());
+    ensure!(text.as_ref() == Some(&expected), "{text:?}");
+
+    // A parameter beside a vector is one.
+    let near = client.prepare("SELECT id FROM t WHERE w IS NOT NULL AND v <-> $1 < 1 ORDER BY v <-> $1").await?;
+    ensure!(near.params().iter().map(Type::name).collect::<Vec<_>>() == ["vector"], "{:?}", near.params());
+    let found: i64 = client.query_one(&near, &[&vector(&[0.0, 0.0, 0.0])]).await?.try_get(0)?;
+    ensure!(found == 1);
+
+    let Err(error) =
+        client.execute(&insert, &[&9i64, &vector(&[1.0, 2.0]), &None::<Vector>, &None::<Vec<Vector>>]).await
+    else {
+        anyhow::bail!("a vector of two dimensions went where three are")
+    };
+    ensure!(error.code().is_some_and(|code| code.code() == "22000"), "{}", shown(&error));
+    ensure!(shown(&error).contains("expected 3 dimensions, not 2"), "{}", shown(&error));
+    Ok(())
+}
+
+/// A value's bytes, of any type.
+#[derive(Debug, PartialEq)]
+struct Raw(Vec<u8>);
+
+impl FromSql<'_> for Raw {
+    fn from_sql(_: &Type, raw: &[u8]) -> Result<Self, Box<dyn std::error::Error + Sync + Send>> {
+        Ok(Raw(raw.to_vec()))
+    }
+
+    fn accepts(_: &Type) -> bool {
+        true
+    }
+}
+
+/// PostgreSQL's types where the values are held in others: integers that are written in the query, and JSON.
+#[tokio::test]
+async fn integer_literals_are_integers_and_parts_of_documents_are_json() -> Result<()> {
+    let folder = Folder::new()?;
+    let server = Server::start(&folder).await?;
+    let client = server.connect().await?;
+    client.batch_execute("CREATE TABLE t (id BIGINT, d TEXT)").await?;
+    client.batch_execute("INSERT INTO t VALUES (1, '{\"a\": [1, \"b\"]}')").await?;
+    client.batch_execute("CREATE VIEW v AS SELECT 1 AS one, d -> 'a' AS a FROM t").await?;
+    let document = |text: &str| Some(Raw(text.as_bytes().to_vec()));
+    let binary = |text: &str| Some(Raw([&[1u8][..], text.as_bytes()].concat()));
+    let (int4, int8) = (|n: i32| Some(Raw(n.to_be_bytes().to_vec())), |n: i64| Some(Raw(n.to_be_bytes().to_vec())));
+    let cases: [(&str, Type, Option<Raw>); 17] = [
+        ("SELECT 1", Type::INT4, int4(1)),
+        ("SELECT -7", Type::INT4, int4(-7)),
+        ("SELECT 3000000000", Type::INT8, int8(3_000_000_000)),
+        ("SELECT 1::bigint", Type::INT8, int8(1)),
+        ("SELECT 2147483647 + 1", Type::INT8, int8(2_147_483_648)),
+        ("SELECT 2 * 3 - 1", Type::INT4, int4(5)),
+        ("SELECT CASE WHEN id = 1 THEN 1 ELSE 0 END FROM t", Type::INT4, int4(1)),
+        ("SELECT CASE WHEN id = 2 THEN 1 END FROM t", Type::INT4, None),
+        ("SELECT x FROM (SELECT 5 AS x UNION ALL SELECT 6) AS u ORDER BY x LIMIT 1", Type::INT4, int4(5)),
+        ("SELECT coalesce(id, 0) FROM t", Type::INT8, int8(1)),
+        ("SELECT d -> 'a' FROM t", Type::JSON, document("[1, \"b\"]")),
+        ("SELECT d::json FROM t", Type::JSON, document("{\"a\": [1, \"b\"]}")),
+        ("SELECT '{\"b\":1,\"a\":2}'::jsonb", Type::JSONB, binary("{\"a\": 2, \"b\": 1}")),
+        ("SELECT d::jsonb -> 'a' -> 1 FROM t", Type::JSONB, binary("\"b\"")),
+        ("SELECT d -> 'a' ->> 1 FROM t", Type::TEXT, document("b")),
+        // As the catalog has it.
+        ("SELECT one FROM v", Type::INT8, int8(1)),
+        ("SELECT a FROM v", Type::TEXT, document("[1, \"b\"]")),
+    ];
+    for (sql, ty, expected) in cases {
+        let statement = client.prepare(sql).await.with_context(|| sql.to_owned())?;
+        ensure!(statement.columns()[0].type_() == &ty, "{sql} is {:?}", statement.columns()[0].type_());
+        let found: Option<Raw> = client.query_one(&statement, &[]).await?.try_get(0)?;
+        ensure!(found == expected, "{sql} gives {found:?}");
+        // COPY in binary goes by the same types: clients decode it by what they were told of the query.
+        let pieces = client.copy_out(&format!("COPY ({sql}) TO STDOUT (FORMAT binary)")).await?;
+        let append = |all: Vec<u8>, piece: bytes::Bytes| async move { Ok([&all[..], &piece[..]].concat()) };
+        let copied = pieces.try_fold(vec![], append).await?;
+        let value = expected.map_or(vec![], |Raw(value)| value);
+        let is_same = copied.strip_suffix(&[255, 255]).is_some_and(|rows| rows.ends_with(&value));
+        ensure!(is_same, "{sql} is copied as {copied:?}");
+    }
+    // What is sent as jsonb is text here.
+    let sent = client.prepare_typed("SELECT $1::jsonb ->> 'a'", &[Type::JSONB]).await?;
+    ensure!(sent.params() == [Type::JSONB], "{:?}", sent.params());
     Ok(())
 }
 

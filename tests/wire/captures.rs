@@ -35,8 +35,8 @@ const OIDS: [(&str, &str); 6] = [
     ("16425", "'user_features'::regclass::oid"),
 ];
 
-/// Types that clients read alike, by OID: what Tidemark shows as one of a line, PostgreSQL may show as another of it. Literals are
-/// bigint here, sums and averages of integers are not numeric, and the catalog's texts and OIDs have fewer types.
+/// Types that clients read alike, by OID: what Tidemark shows as one of a line, PostgreSQL may show as another of it. Literals of
+/// VALUES are bigint here, sums and averages of integers are not numeric, and the catalog's texts and OIDs have fewer types.
 const READ_ALIKE: [&[u32]; 3] = [
     &[20, 21, 23, 26, 700, 701, 1700],
     &[18, 19, 24, 25, 114, 1042, 1043, 2205, 2206],

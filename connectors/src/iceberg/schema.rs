@@ -8,6 +8,7 @@
 //! | `Int16`                   | `int`    | the same number |
 //! | `Interval(MonthDayNano)`  | `string` | `1 mons 2 days 3.500000000 secs`, readable by PostgreSQL and DuckDB as `::interval` |
 //! | `Duration(Microsecond)`   | `long`   | microseconds |
+//! | a `vector`                | `list<float>` | its numbers |
 
 use arrow::{
     array::{ArrayRef, RecordBatch, RecordBatchOptions},
@@ -22,6 +23,7 @@ use iceberg::{
     },
 };
 use std::sync::Arc;
+use tidemark_catalog::vector::is_vector;
 use tidemark_engine::seam::{HistoryPartition, HistoryTable, SeamError, SeamResult};
 
 /// The id of the sort order (entity key, time) of every history table.
@@ -83,6 +85,9 @@ fn storage_type(ty: &DataType, next_id: &mut i32) -> Option<Type> {
 }
 
 fn storage_note(field: &Field) -> &'static str {
+    if is_vector(field.data_type()) {
+        return "declared as vector";
+    }
     let ty = match field.data_type() {
         DataType::List(item) => item.data_type(),
         ty => ty,

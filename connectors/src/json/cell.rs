@@ -11,7 +11,11 @@ use arrow::{
 };
 use chrono::Utc;
 use std::borrow::Cow;
-use tidemark_catalog::SqlType;
+use tidemark_catalog::{
+    SqlType,
+    vector::{self, NoVector},
+};
+use tidemark_engine::value::Value;
 
 /// What a text that stands for itself says of a value of this type: read as a string in JSON is, a number as a number.
 pub(crate) fn plain<'a>(text: &'a str, ty: &SqlType, epoch: Option<Epoch>) -> Result<Cell<'a>, String> {
@@ -123,6 +127,15 @@ pub(super) fn cell<'a>(token: Token<'a>, ty: &SqlType, epoch: Option<Epoch>) -> 
             })?;
             scanner.end()?;
             Cell::List(items.into())
+        }
+        SqlType::Vector(dimensions) => {
+            let (Token::Array(_) | Token::Plain(_)) = token else { return Err(unfit()) };
+            let array = cell(token, &SqlType::Array(Box::new(SqlType::Float4)), epoch)?;
+            let Cell::List(items) = array else { return Err(unfit()) };
+            let number = |item: &Value| if let Value::Float(x) = item { Some(*x as f32) } else { None };
+            let numbers = items.iter().map(number).collect::<Option<Vec<_>>>().ok_or(NoVector::Null);
+            numbers.and_then(|numbers| vector::check(*dimensions, &numbers)).map_err(|error| error.to_string())?;
+            Cell::List(items)
         }
     })
 }

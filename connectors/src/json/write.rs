@@ -42,6 +42,7 @@ impl<'a> Written<'a> {
             SqlType::Text => Ok(self.array.as_string::<i32>().value(row).to_string()),
             SqlType::Bytea => Ok(format!("\\x{}", self.shown(row)?)),
             SqlType::Array(item) => self.items(item, row),
+            SqlType::Vector(_) => self.items(&SqlType::Float4, row),
             SqlType::Timestamp | SqlType::TimestampTz => {
                 let us = self.array.as_primitive::<TimestampMicrosecondType>().value(row);
                 match self.epoch {
@@ -63,7 +64,7 @@ impl<'a> Written<'a> {
             SqlType::Float4 => self.array.as_primitive::<Float32Type>().value(row).is_finite(),
             SqlType::Float8 => self.array.as_primitive::<Float64Type>().value(row).is_finite(),
             SqlType::Timestamp | SqlType::TimestampTz => self.epoch.is_some(),
-            SqlType::Array(_) => true,
+            SqlType::Array(_) | SqlType::Vector(_) => true,
             SqlType::Text | SqlType::Bytea | SqlType::Date | SqlType::Time | SqlType::Interval => false,
         };
         if is_itself { Ok(plain) } else { quoted(&plain) }
@@ -207,6 +208,7 @@ mod tests {
             (TimestampTz, Some(Epoch::Millis), "-1.5", "-1.5"),
             (Timestamp, Some(Epoch::Micros), "1793534400000001", "1793534400000001"),
             (Array(Box::new(Text)), None, "[\"a\", null]", "[\"a\",null]"),
+            (Vector(Some(3)), None, "[1, -0.25, \"0.1\"]", "[1.0,-0.25,0.1]"),
         ];
         for (ty, epoch, value, expected) in cases {
             let columns = [field("x", ty, epoch)];

@@ -296,6 +296,7 @@ fn every_type() -> (HistoryTable, RecordBatch) {
         list(SqlType::Text),
         list(SqlType::TimestampTz),
         list(SqlType::Interval),
+        SqlType::Vector(Some(2)).arrow(),
     ];
     let interval = |months, days, nanos| IntervalMonthDayNano::new(months, days, nanos);
     let intervals = [
@@ -353,6 +354,14 @@ fn every_type() -> (HistoryTable, RecordBatch) {
             let mut list = ListBuilder::new(IntervalMonthDayNanoBuilder::new());
             for value in intervals {
                 list.append_value([Some(value), None]);
+            }
+            Arc::new(list.finish())
+        },
+        {
+            let DataType::List(item) = SqlType::Vector(Some(2)).arrow() else { panic!("a vector is a list") };
+            let mut list = ListBuilder::new(Float32Builder::new()).with_field(item);
+            for x in [0.5, f32::MAX, -1.0, 1e-7] {
+                list.append_value([Some(x), Some(1.0)]);
             }
             Arc::new(list.finish())
         },

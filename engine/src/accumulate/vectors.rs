@@ -3,10 +3,11 @@
 //! Arrays of different lengths have no sum. They are added up by their length, so that the value is there again as soon as
 //! those of all lengths but one have left.
 
-use super::{float::FloatSum, step};
+use super::{Function, float::FloatSum, step};
 use crate::{cell::Cell, value::Value};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use tidemark_catalog::vector::is_vector;
 use tidemark_planner::feature::{Aggregate, VECTOR_MAX};
 
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -47,8 +48,9 @@ impl Vectors {
         size_of::<Vectors>() + self.by_length.values().map(of_length).sum::<usize>()
     }
 
-    /// The array, and whether it cannot be: of several lengths, too long, or with an item out of range.
-    pub fn evaluate(&self, function: Aggregate) -> (Value, bool) {
+    /// The array, and whether it cannot be: of several lengths, too long, or with an item out of range. Of vectors it is a vector,
+    /// whose numbers are rounded to 32 bits: they are the same in memory and in history.
+    pub fn evaluate(&self, of: &Function) -> (Value, bool) {
         let mut lengths = self.by_length.iter();
         let (length, of_length) = match (lengths.next(), lengths.next()) {
             (None, _) => return (Value::Null, false),
@@ -58,10 +60,17 @@ impl Vectors {
         if of_length.lanes.len() as u64 != *length {
             return (Value::Null, true);
         }
-        let item = |lane: &FloatSum| match (lane.count, lane.sum()) {
-            (0, _) => Some(Value::Null),
-            (n, Some(sum)) if function == Aggregate::VectorAvg => Some(Value::float(sum / n as f64)),
-            (_, sum) => sum.map(Value::float),
+        let is_vector = is_vector(&of.ty);
+        let item = |lane: &FloatSum| {
+            let x = match (lane.count, lane.sum()) {
+                (0, _) => return Some(Value::Null),
+                (n, Some(sum)) if of.function == Aggregate::VectorAvg => sum / n as f64,
+                (_, sum) => sum?,
+            };
+            match is_vector {
+                false => Some(Value::float(x)),
+                true => Some(x as f32).filter(|x| x.is_finite()).map(|x| Value::float(f64::from(x))),
+            }
         };
         match of_length.lanes.iter().map(item).collect::<Option<Vec<Value>>>() {
             Some(items) => (Value::List(items.into()), false),

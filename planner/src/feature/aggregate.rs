@@ -2,6 +2,7 @@
 
 use arrow_schema::{DataType, Field};
 use std::sync::Arc;
+use tidemark_catalog::vector::is_vector;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Aggregate {
@@ -330,6 +331,7 @@ impl Aggregate {
             (GeometricMean | Entropy | Rate | ApproxPercentile, _) => DataType::Float64,
             (Increase, Some(arg)) if arg.is_integer() => DataType::Int64,
             (Increase, _) => DataType::Float64,
+            (VectorSum | VectorAvg, Some(arg)) if is_vector(arg) => arg.clone(),
             (VectorSum | VectorAvg, _) => DataType::List(Arc::new(Field::new_list_field(DataType::Float64, true))),
             (_, Some(_)) if self.is_of_pairs() => DataType::Float64,
             (_, Some(arg)) if self.is_array() => DataType::List(Arc::new(Field::new_list_field(arg.clone(), true))),

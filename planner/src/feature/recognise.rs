@@ -101,7 +101,7 @@ pub fn plan_feature_view(
     let coerced = datafusion::optimizer::analyzer::type_coercion::TypeCoercion::new()
         .analyze(crate::zone::typed_times(bound.plan.clone())?, state.config_options())?;
     let coerced = functions::rounded::rounded_casts(crate::zone::in_zone(coerced, time_zone)?)?;
-    let coerced = functions::span::by_length(coerced)?;
+    let coerced = functions::span::by_length(functions::vector::read_all(coerced)?)?;
     let shape = Shape::take(name, &with_row_names(coerced)?)?;
     let Rows { branches, schema, event_time, only, beside } = Rows::of(name, shape.rows()?, snapshot)?;
     let changelog = only.and_then(Object::relation).filter(|relation| !relation.primary_key.is_empty());

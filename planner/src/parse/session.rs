@@ -309,6 +309,23 @@ pub(super) fn discard(c: &mut Cursor<'_>) -> PlanResult<Statement> {
     Ok(Statement::Discard { what: what.to_string() })
 }
 
+/// `EXTENSION [IF NOT EXISTS] vector [[WITH] SCHEMA schema] [CASCADE]`, with which pgvector's clients begin: its type is there.
+pub(super) fn has_vectors(c: &mut Cursor<'_>) -> bool {
+    let mut ahead = *c;
+    if !ahead.eat("EXTENSION") {
+        return false;
+    }
+    ahead.eat_all(&["IF", "NOT", "EXISTS"]);
+    let is_vector = ahead.label().is_ok_and(|name| name == "vector");
+    ahead.eat("WITH");
+    let is_anywhere = !ahead.eat("SCHEMA") || ahead.label().is_ok();
+    ahead.eat("CASCADE");
+    if is_vector && is_anywhere {
+        *c = ahead;
+    }
+    is_vector && is_anywhere
+}
+
 /// `VACUUM` and `ANALYZE`: there is nothing to clean or to count, but their lists must be well-formed.
 pub(super) fn maintenance(c: &mut Cursor<'_>, tag: &'static str) -> PlanResult<Statement> {
     c.skip();

@@ -1,7 +1,7 @@
 //! Column types by PostgreSQL's names.
 
 use super::{cursor::Cursor, dialect::DIALECT};
-use crate::{PlanError, PlanResult, error::sqlstate};
+use crate::{PlanError, PlanResult, error::sqlstate, functions::vector};
 use datafusion::sql::sqlparser::{ast, parser::Parser, tokenizer::Token};
 use tidemark_catalog::SqlType;
 
@@ -81,6 +81,7 @@ impl Cursor<'_> {
                 SqlType::TimestampTz
             }
             "interval" => SqlType::Interval,
+            "vector" => self.vector(start)?,
             _ => {
                 let error = PlanError::new(sqlstate::UNDEFINED_OBJECT, format!("type \"{name}\" does not exist"));
                 return Err(start.place(match name.as_str() {
@@ -135,6 +136,16 @@ impl Cursor<'_> {
         Ok(SqlType::Numeric { precision: precision as u8, scale: scale as i8 })
     }
 
+    fn vector(&mut self, start: Self) -> PlanResult<SqlType> {
+        if !self.at_token(&Token::LParen) {
+            return Ok(SqlType::Vector(None));
+        }
+        let mut inside = self.parenthesised()?;
+        let dimensions: u32 = inside.number()?;
+        inside.finish()?;
+        vector::sql_type(dimensions).map_err(|error| start.place(error))
+    }
+
     /// `VARCHAR(n)` and `CHAR(n)`: the length is taken and not enforced.
     fn characters(&mut self) -> PlanResult<SqlType> {
         if self.at_token(&Token::LParen) {
@@ -169,5 +180,39 @@ impl Cursor<'_> {
         }
         self.eat_all(&["WITHOUT", "TIME", "ZONE"]);
         Ok(false)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Statement, parse::parse};
+
+    #[test]
+    fn vectors_are_a_type_and_their_extension_is_there() {
+        let types = |sql: &str| match parse(sql).map(|mut parsed| parsed.remove(0).statement) {
+            Ok(Statement::CreateRelation(relation)) => {
+                Ok(relation.columns.into_iter().map(|column| column.ty).collect::<Vec<_>>())
+            }
+            Ok(other) => panic!("{sql} is {other:?}"),
+            Err(error) => Err(error.message),
+        };
+        let expected: Vec<SqlType> = vec![
+            SqlType::Vector(None),
+            SqlType::Vector(Some(3)),
+            SqlType::Array(Box::new(SqlType::Vector(Some(16_000)))),
+        ];
+        assert_eq!(types("CREATE TABLE t (a vector, b VECTOR(3), c vector(16000)[])"), Ok(expected));
+        let refused = |message: &str| Err(message.to_string());
+        assert_eq!(types("CREATE TABLE t (a vector(0))"), refused("dimensions for type vector must be at least 1"));
+        assert_eq!(
+            types("CREATE TABLE t (a vector(16001))"),
+            refused("dimensions for type vector cannot exceed 16000")
+        );
+        for sql in ["CREATE EXTENSION vector", "create extension if not exists \"vector\" with schema public cascade"] {
+            let parsed = parse(sql).map(|mut parsed| parsed.remove(0).statement);
+            assert_eq!(parsed, Ok(Statement::Nothing { tag: "CREATE EXTENSION" }), "{sql}");
+        }
+        assert!(parse("CREATE EXTENSION postgis").is_err());
     }
 }

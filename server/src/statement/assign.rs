@@ -10,8 +10,8 @@ use arrow::{
     datatypes::{DECIMAL128_MAX_PRECISION, DataType, Float64Type, TimeUnit, TimestampMicrosecondType},
 };
 use std::sync::Arc;
-use tidemark_catalog::{Column, UTC};
-use tidemark_planner::words::type_name;
+use tidemark_catalog::{Column, UTC, vector::is_vector};
+use tidemark_planner::{functions::vector::vectors, words::type_name};
 
 /// Refuses what a column does not take; `called` is what the type of the expression is called.
 pub fn check(column: &Column, from: &DataType, called: impl FnOnce() -> String) -> Result<(), PgError> {
@@ -87,6 +87,9 @@ pub fn cast(array: &ArrayRef, to: &DataType, zone: &SessionZone) -> Result<Array
     if from_text::reads(array.data_type(), to) {
         return from_text::column(array, to, zone);
     }
+    if is_vector(to) && item(array.data_type()).is_some() {
+        return Ok(vectors(array, to)?);
+    }
     let array: ArrayRef = match (array.data_type(), to) {
         (DataType::Float32 | DataType::Float64, to) if to.is_integer() => {
             let numbers = strict(array, &DataType::Float64)?;
@@ -143,7 +146,7 @@ fn is_infinite(us: i64) -> bool {
 mod tests {
     use super::*;
     use arrow::{
-        array::{Date32Array, Decimal128Array, Int64Array},
+        array::{Array, Date32Array, Decimal128Array, Int64Array, ListArray},
         datatypes::{Field, Int64Type, IntervalUnit},
     };
 
@@ -205,6 +208,21 @@ mod tests {
         let expected = TimestampMicrosecondArray::from(vec![Some(midnight), None]).with_timezone(UTC);
         assert_eq!(instants.as_primitive::<TimestampMicrosecondType>(), &expected);
         assert_eq!(&cast(&instants, &DataType::Date32, &berlin).expect("and back"), &days);
+    }
+
+    #[test]
+    fn an_array_goes_into_a_vector_that_it_fits() {
+        let arrays: ArrayRef =
+            Arc::new(ListArray::from_iter_primitive::<Int64Type, _, _>(vec![Some(vec![Some(1), Some(2)]), None]));
+        let to = |dimensions| tidemark_catalog::vector::arrow(dimensions);
+        for dimensions in [None, Some(2)] {
+            let vectors = cast(&arrays, &to(dimensions), &SessionZone::UTC).expect("it can be cast");
+            assert_eq!((vectors.data_type(), vectors.null_count()), (&to(dimensions), 1));
+            assert_eq!(cast(&vectors, arrays.data_type(), &SessionZone::UTC).as_ref(), Ok(&arrays));
+        }
+        let error = cast(&arrays, &to(Some(3)), &SessionZone::UTC).expect_err("it does not fit");
+        assert_eq!((error.sqlstate, error.message.as_str()), ("22000", "expected 3 dimensions, not 2"));
+        assert!(is_assignable(arrays.data_type(), &to(None)) && !is_assignable(&DataType::Int64, &to(None)));
     }
 
     #[test]

@@ -10,7 +10,7 @@ use crate::{
 use std::{collections::BTreeMap, sync::Arc};
 use tidemark_catalog::{
     Body, ClockMode, Column, Encode, Object, ObjectKind, PUBLIC_SCHEMA, Place, QualifiedName, Relation, Snapshot,
-    TEMPORARY_SCHEMA,
+    SqlType, TEMPORARY_SCHEMA,
 };
 use tidemark_connectors::kafka;
 use tidemark_planner::{
@@ -196,7 +196,7 @@ fn relation(create: &CreateRelation, sql: &str) -> Result<Relation, PgError> {
     };
     for i in relation.primary_key.clone() {
         relation.columns[i].not_null = true;
-        if matches!(relation.columns[i].ty, tidemark_catalog::SqlType::Array(_)) {
+        if matches!(relation.columns[i].ty, SqlType::Array(_) | SqlType::Vector(_)) {
             return Err(PgError::error(
                 "0A000",
                 format!(

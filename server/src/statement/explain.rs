@@ -150,7 +150,7 @@ fn service(
         return Ok(None);
     }
     let oids: Vec<u32> = parameters.iter().map(|value| pg_type(&value.data_type()).oid).collect();
-    let Some(found) = PreparedService::of(database, session, asked, &oids)? else { return Ok(None) };
+    let Some(found) = PreparedService::of(database, session, asked, &oids, None)? else { return Ok(None) };
     let names: Vec<_> = found.views().filter_map(|id| Some(snapshot.get_id(id)?.name.clone())).collect();
     Ok(Some(names.join(", ")))
 }

@@ -1,13 +1,13 @@
-//! Arrays and bytes out of text: `payload ->> 'scores'` cast to `bigint[]`, `'\xff'::bytea`. DataFusion's casts would
+//! Arrays, vectors and bytes out of text: `payload ->> 'scores'` cast to `bigint[]`, `'\xff'::bytea`. DataFusion's casts would
 //! make an array of one item, and the text's own bytes; these read the text as PostgreSQL does. An array may also be
 //! written as JSON, `[1, null]`, which is how `->>` gives the arrays of a dead letter.
 
 use crate::{
     pg::PgError,
-    wire::{ColumnBuilder, SessionZone},
+    wire::{ColumnBuilder, SessionZone, show_value},
 };
 use arrow::{
-    array::{ArrayRef, AsArray},
+    array::{Array, ArrayRef, AsArray, StringArray},
     compute::cast,
     datatypes::DataType,
 };
@@ -19,6 +19,8 @@ use datafusion::{
         Volatility,
     },
 };
+use std::sync::Arc;
+use tidemark_catalog::vector::is_vector;
 use tidemark_planner::each_expression::each_expression;
 
 /// Whether text becomes a value of this type here, and not by a cast of Arrow's.
@@ -34,7 +36,7 @@ pub fn column(texts: &ArrayRef, to: &DataType, zone: &SessionZone) -> Result<Arr
     for text in texts.as_string::<i32>() {
         match text {
             None => column.append_null(),
-            Some(text) => match json_array(text).filter(|_| matches!(to, DataType::List(_))) {
+            Some(text) => match json_array(text).filter(|_| matches!(to, DataType::List(_)) && !is_vector(to)) {
                 Some(literal) => column.append_text(&literal, zone)?,
                 None => column.append_text(text, zone)?,
             },
@@ -63,6 +65,13 @@ pub fn read_casts(plan: LogicalPlan, zone: &SessionZone) -> DfResult<LogicalPlan
             Expr::Cast(cast) if cast.expr.get_type(schema).is_ok_and(|from| reads(&from, cast.field.data_type())) => {
                 let function = ScalarUDF::from(FromText::new(cast.field.data_type().clone(), *zone));
                 Ok(Transformed::yes(function.call(vec![*cast.expr])))
+            }
+            Expr::Cast(cast)
+                if *cast.field.data_type() == DataType::Utf8
+                    && cast.expr.get_type(schema).is_ok_and(|from| is_vector(&from)) =>
+            {
+                let function = ToText { signature: Signature::any(1, Volatility::Immutable) };
+                Ok(Transformed::yes(ScalarUDF::from(function).call(vec![*cast.expr])))
             }
             other => Ok(Transformed::no(other)),
         })
@@ -100,6 +109,32 @@ impl ScalarUDFImpl for FromText {
         let texts = ColumnarValue::values_to_arrays(&arguments.args)?;
         let column = column(&texts[0], &self.to, &self.zone).map_err(|e| DataFusionError::External(Box::new(e)))?;
         Ok(ColumnarValue::Array(column))
+    }
+}
+
+/// A vector as the text that clients are sent; DataFusion would write `[1.0, 2.0]`.
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct ToText {
+    signature: Signature,
+}
+
+impl ScalarUDFImpl for ToText {
+    fn name(&self) -> &str {
+        "to_text"
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn return_type(&self, _: &[DataType]) -> DfResult<DataType> {
+        Ok(DataType::Utf8)
+    }
+
+    fn invoke_with_args(&self, arguments: ScalarFunctionArgs) -> DfResult<ColumnarValue> {
+        let vectors = ColumnarValue::values_to_arrays(&arguments.args)?;
+        let texts = (0..vectors[0].len()).map(|row| show_value(&vectors[0], row));
+        Ok(ColumnarValue::Array(Arc::new(StringArray::from_iter(texts))))
     }
 }
 

@@ -25,7 +25,7 @@ use tidemark_engine::{provider::provider, scan::bind_scans};
 use tidemark_planner::{
     absent,
     bind::{Binder, BoundQuery},
-    names,
+    names, shown,
     table::{ScanTarget, TidemarkTable},
 };
 
@@ -188,15 +188,16 @@ pub async fn run(
 ) -> Result<(SchemaRef, SendableRecordBatchStream), PgError> {
     let query = instants::written(query, parameters, &session.format.time_zone)?;
     let plan = bind(database, session, &query, types)?;
+    let columns = shown::columns(&plan.plan);
     let plan = physical(database, session, plan, parameters).await?;
-    Ok((names::shown_schema(&plan.schema()), database.queries.run(plan, session.state.task_ctx())?))
+    Ok((shown::over(&plan.schema(), &columns), database.queries.run(plan, session.state.task_ctx())?))
 }
 
 /// What the client was told of the columns must still be so: something of the same name may have taken the place of what the
 /// statement was prepared over. PostgreSQL says the same (`RevalidateCachedQuery`).
 pub(super) fn still_described(prepared: &Prepared, plan: &Analysed) -> Result<(), PgError> {
     let Some(told) = &prepared.columns else { return Ok(()) };
-    if same_columns(told, &columns(&names::shown_schema(plan.plan.schema().as_arrow()))) {
+    if same_columns(told, &columns(&shown::schema(&plan.plan))) {
         return Ok(());
     }
     Err(PgError::error("0A000", "cached plan must not change result type")
@@ -226,8 +227,9 @@ pub async fn execute(
             plan
         }
     };
+    let columns = if prepared.schema.is_none() { shown::columns(&plan.plan) } else { vec![] };
     let plan = physical(database, session, plan, parameters).await?;
-    let shown = prepared.schema.clone().unwrap_or_else(|| names::shown_schema(&plan.schema()));
+    let shown = prepared.schema.clone().unwrap_or_else(|| shown::over(&plan.schema(), &columns));
     let stream = database.queries.run(plan, session.state.task_ctx())?;
     streamed(session, &shown, stream, bound)
 }

@@ -46,6 +46,7 @@ use tidemark_planner::{
         service::{Items, ServiceLookup, recognise},
         spine::{Spine, SpineRows},
     },
+    shown,
     status::{EXPIRED, LATE, PRESENT, STATUS_COLUMN},
 };
 
@@ -120,7 +121,7 @@ enum Output {
 }
 
 impl PreparedService {
-    /// `None`: it is no such lookup, or not one that this server answers so.
+    /// `None`: it is no such lookup, or not one that this server answers so. `described` is what the client is told of its columns.
     ///
     /// # Errors
     /// None that planning it as a query would not have.
@@ -129,6 +130,7 @@ impl PreparedService {
         session: &Session,
         query: &ast::Query,
         parameter_oids: &[u32],
+        described: Option<&Schema>,
     ) -> Result<Option<PreparedService>, PgError> {
         if database.as_owner().is_none() {
             return Ok(None);
@@ -139,7 +141,7 @@ impl PreparedService {
         let bound = query::bind_at_any_time(database, session, query, &declared)?;
         let Some(found) = recognise(&bound.plan, &types) else { return Ok(None) };
         let plan = query::analysed(session, found.plan.clone())?;
-        Ok(Self::made(session, found, &plan, bound.names)?)
+        Ok(Self::made(session, found, &plan, bound.names, described)?)
     }
 
     fn made(
@@ -147,6 +149,7 @@ impl PreparedService {
         found: ServiceLookup,
         plan: &LogicalPlan,
         names: Vec<ObjectId>,
+        described: Option<&Schema>,
     ) -> datafusion::error::Result<Option<PreparedService>> {
         let LogicalPlan::Projection(projection) = plan else { return Ok(None) };
         let filter = match projection.input.as_ref() {
@@ -229,7 +232,13 @@ impl PreparedService {
             }
             Some(Spine { rows: SpineRows::Items(_), .. }) => next(1).pop().map(Asked::Items),
         };
-        let shown = tidemark_planner::names::shown_schema(plan.schema().as_arrow());
+        let shown = shown::schema(plan);
+        // Of the types that this plan has, and shown as the client was told.
+        let fields = shown.fields().iter().enumerate().map(|(i, field)| {
+            let told = described.and_then(|described| described.fields().get(i)).unwrap_or(field);
+            field.as_ref().clone().with_metadata(told.metadata().clone())
+        });
+        let shown = Schema::new(fields.collect::<Vec<_>>());
         let shape = Shape {
             time_zone: session.format.time_zone,
             names,

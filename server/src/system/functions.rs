@@ -415,11 +415,10 @@ fn format_type(type_oid: i64, typmod: i64) -> String {
         return "-".to_string();
     }
     let name = type_name(type_oid);
-    if typmod < 4 {
-        return name;
-    }
     let element = crate::wire::types::element_oid(type_oid);
     let modifier = match element.unwrap_or(type_oid) {
+        oid::VECTOR if typmod > 0 => format!("({typmod})"),
+        _ if typmod < 4 => return name,
         oid::NUMERIC => format!("({},{})", (typmod - 4) >> 16 & 0xffff, (typmod - 4) & 0x7ff),
         oid::VARCHAR | oid::BPCHAR => format!("({})", typmod - 4),
         _ => return name,
@@ -579,6 +578,9 @@ mod tests {
             (1700, (10 << 16 | 2) + 4, "numeric(10,2)"),
             (1043, 14, "character varying(10)"),
             (1009, -1, "text[]"),
+            (16020, -1, "vector"),
+            (16020, 3, "vector(3)"),
+            (16021, 3, "vector(3)[]"),
             (1231, (10 << 16 | 2) + 4, "numeric(10,2)[]"),
             (0, -1, "-"),
             (99999, -1, "???"),

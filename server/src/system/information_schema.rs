@@ -166,6 +166,7 @@ fn column(r: &Relation, position: usize, column: &Column, rows: &mut Rows) {
     let ty = column.ty;
     let data_type = match element_oid(ty.oid) {
         Some(_) => "ARRAY".to_string(),
+        None if ty.oid == oid::VECTOR => "USER-DEFINED".to_string(),
         None => type_name(ty.oid),
     };
     let (precision, radix, scale) = match ty.oid {
@@ -200,7 +201,7 @@ fn column(r: &Relation, position: usize, column: &Column, rows: &mut Rows) {
         ("numeric_scale", scale.into()),
         ("datetime_precision", datetime.into()),
         ("udt_catalog", DATABASE.into()),
-        ("udt_schema", "pg_catalog".into()),
+        ("udt_schema", if ty.oid == oid::VECTOR { "public" } else { "pg_catalog" }.into()),
         ("udt_name", typname(ty.oid).unwrap_or_default().into()),
         ("dtd_identifier", (position + 1).to_string().into()),
         ("is_self_referencing", "NO".into()),

@@ -4,8 +4,8 @@ use super::{
     SystemTablesOf, activity,
     columns::{Cell, Rows},
     inventory::{
-        CONSTRAINT, DATABASE, DATABASE_OID, INDEX, INFORMATION_SCHEMA, OWNER, PG_CATALOG, PG_TEMP, Relation, TIDEMARK,
-        acl, collation,
+        CONSTRAINT, DATABASE, DATABASE_OID, INDEX, INFORMATION_SCHEMA, OWNER, PG_CATALOG, PG_TEMP, PUBLIC, Relation,
+        TIDEMARK, acl, collation,
     },
 };
 use crate::rights::granted_by;
@@ -523,6 +523,8 @@ fn depend(system: &SystemTablesOf, rows: &mut Rows) {
 fn types(rows: &mut Rows) {
     for entry in TYPES {
         let (align, storage) = layout(entry.oid);
+        // Where the extension puts it, and its clients look for it.
+        let schema = if entry.oid == oid::VECTOR { PUBLIC } else { PG_CATALOG };
         let element = match entry.oid {
             oid::NAME => oid::CHAR,
             oid::INT2VECTOR => oid::INT2,
@@ -532,7 +534,16 @@ fn types(rows: &mut Rows) {
         let kind = if matches!(entry.oid, oid::VOID | oid::TRIGGER | oid::UNKNOWN) { "p" } else { "b" };
         let functions = if matches!(
             entry.name,
-            "timestamptz" | "timestamp" | "date" | "time" | "interval" | "numeric" | "json" | "pg_node_tree"
+            "timestamptz"
+                | "timestamp"
+                | "date"
+                | "time"
+                | "interval"
+                | "numeric"
+                | "json"
+                | "jsonb"
+                | "pg_node_tree"
+                | "vector"
         ) {
             format!("{}_", entry.name)
         } else {
@@ -541,7 +552,7 @@ fn types(rows: &mut Rows) {
         rows.add([
             ("oid", entry.oid.into()),
             ("typname", entry.name.into()),
-            ("typnamespace", PG_CATALOG.into()),
+            ("typnamespace", schema.into()),
             ("typowner", OWNER.into()),
             ("typlen", entry.typlen.into()),
             ("typbyval", by_value(entry.typlen).into()),
@@ -573,7 +584,7 @@ fn types(rows: &mut Rows) {
             rows.add([
                 ("oid", entry.array.into()),
                 ("typname", format!("_{}", entry.name).into()),
-                ("typnamespace", PG_CATALOG.into()),
+                ("typnamespace", schema.into()),
                 ("typowner", OWNER.into()),
                 ("typlen", Cell::Int(-1)),
                 ("typtype", "b".into()),
@@ -608,7 +619,7 @@ fn category(entry: &TypeEntry) -> &'static str {
         oid::INTERVAL => "T",
         oid::UNKNOWN => "X",
         oid::VOID | oid::TRIGGER => "P",
-        oid::BYTEA | oid::JSON | oid::XID | oid::ACLITEM => "U",
+        oid::BYTEA | oid::JSON | oid::JSONB | oid::VECTOR | oid::XID | oid::ACLITEM => "U",
         _ => "N",
     }
 }

@@ -33,6 +33,8 @@ enum Kind {
     Float8,
     Decimal(i32),
     Text,
+    /// Text, in binary behind the number of its form.
+    Jsonb,
     Bytes,
     Date,
     Time,
@@ -48,10 +50,17 @@ enum Kind {
     Vector {
         element: Box<CellWriter>,
     },
+    /// `vector`: numbers whose text is `[1,2,3]`.
+    Numbers {
+        element: Box<CellWriter>,
+    },
     Dictionary(Box<CellWriter>),
     /// No PostgreSQL type: JSON-like text.
     Json,
 }
+
+/// What `jsonb` begins with in binary: the only form there is.
+pub(crate) const JSONB_VERSION: u8 = 1;
 
 impl CellWriter {
     pub(crate) fn new(field: &Field) -> Self {
@@ -79,6 +88,7 @@ impl CellWriter {
             | DataType::Decimal64(_, s)
             | DataType::Decimal128(_, s)
             | DataType::Decimal256(_, s) => Kind::Decimal(*s as i32),
+            DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View if ty.oid == oid::JSONB => Kind::Jsonb,
             DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => Kind::Text,
             DataType::Binary | DataType::LargeBinary | DataType::BinaryView | DataType::FixedSizeBinary(_) => {
                 Kind::Bytes
@@ -98,6 +108,7 @@ impl CellWriter {
                 let element = Box::new(element);
                 match ty.oid {
                     oid::INT2VECTOR | oid::OIDVECTOR => Kind::Vector { element },
+                    oid::VECTOR => Kind::Numbers { element },
                     _ => Kind::List { element },
                 }
             }
@@ -150,6 +161,18 @@ impl CellWriter {
                     }
                 }
             }
+            Kind::Numbers { element } => {
+                out.put_u8(b'[');
+                if let Some((values, start, len)) = list_value(array, row) {
+                    for i in start..start + len {
+                        if i > start {
+                            out.put_u8(b',');
+                        }
+                        element.text(session, values, i, out);
+                    }
+                }
+                out.put_u8(b']');
+            }
             Kind::Dictionary(value) => {
                 if let Some((values, key)) = dictionary_value(array, row) {
                     value.text(session, values, key, out);
@@ -165,6 +188,16 @@ impl CellWriter {
         match &self.kind {
             Kind::List { element } | Kind::Vector { element } => {
                 self.binary_list(session, element, array, row, out);
+            }
+            Kind::Numbers { element } => {
+                if let Some((values, start, len)) = list_value(array, row) {
+                    // How many, and two bytes that pgvector keeps for later.
+                    out.put_u16(len as u16);
+                    out.put_u16(0);
+                    for i in start..start + len {
+                        element.binary(session, values, i, out);
+                    }
+                }
             }
             Kind::Dictionary(value) => {
                 if let Some((values, key)) = dictionary_value(array, row) {
@@ -184,13 +217,18 @@ impl CellWriter {
             Kind::Float4 => Scalar::Float(f64::from(float4(array, row))),
             Kind::Float8 => Scalar::Float(array.as_primitive::<Float64Type>().value(row)),
             Kind::Decimal(_) => unscaled(array, row),
-            Kind::Text => Scalar::Text(str_value(array, row)),
+            Kind::Text | Kind::Jsonb => Scalar::Text(str_value(array, row)),
             Kind::Bytes => Scalar::Bytes(bytes_value(array, row)),
             Kind::Date => Scalar::Int(date_days(array, row).into()),
             Kind::Time => Scalar::Int(time_us(array, row)),
             Kind::Timestamp { .. } => Scalar::Int(timestamp_us(array, row)),
             Kind::Interval => Scalar::Interval(interval(array, row)),
-            Kind::Null | Kind::List { .. } | Kind::Vector { .. } | Kind::Dictionary(_) | Kind::Json => Scalar::Text(""),
+            Kind::Null
+            | Kind::List { .. }
+            | Kind::Vector { .. }
+            | Kind::Numbers { .. }
+            | Kind::Dictionary(_)
+            | Kind::Json => Scalar::Text(""),
         }
     }
 
@@ -204,7 +242,7 @@ impl CellWriter {
             (Kind::Float8, Scalar::Float(v)) => write_float8(v, session.extra_float_digits, out),
             (Kind::Decimal(scale), Scalar::Decimal(v)) => write_numeric_text(digits(v).bytes(), *scale, out),
             (Kind::Decimal(scale), Scalar::Wide(v)) => write_numeric_text(digits(v).bytes(), *scale, out),
-            (Kind::Text, Scalar::Text(v)) => out.put_slice(v.as_bytes()),
+            (Kind::Text | Kind::Jsonb, Scalar::Text(v)) => out.put_slice(v.as_bytes()),
             (Kind::Bytes, Scalar::Bytes(v)) => {
                 out.put_slice(b"\\x");
                 for b in v {
@@ -232,6 +270,10 @@ impl CellWriter {
             (Kind::Float8, Scalar::Float(v)) => out.put_f64(v),
             (Kind::Decimal(scale), Scalar::Decimal(v)) => write_numeric_binary(digits(v).bytes(), *scale, out),
             (Kind::Decimal(scale), Scalar::Wide(v)) => write_numeric_binary(digits(v).bytes(), *scale, out),
+            (Kind::Jsonb, Scalar::Text(v)) => {
+                out.put_u8(JSONB_VERSION);
+                out.put_slice(v.as_bytes());
+            }
             (Kind::Bytes, Scalar::Bytes(v)) => out.put_slice(v),
             (Kind::Date, Scalar::Int(v)) => out.put_i32(match v as i32 {
                 infinite @ (i32::MAX | i32::MIN) => infinite,
@@ -283,6 +325,17 @@ pub fn show_interval(array: &dyn Array, row: usize) -> String {
     let mut out = BytesMut::new();
     write_interval(interval(array, row), &mut out);
     String::from_utf8_lossy(&out).into_owned()
+}
+
+/// The text of a value of any type but one with a zone, as a session with the usual settings is shown it; `None`: it is NULL.
+pub fn show_value(array: &dyn Array, row: usize) -> Option<String> {
+    let writer = CellWriter::of(array.data_type(), super::pg_type(array.data_type()));
+    if writer.is_null(array, row) {
+        return None;
+    }
+    let mut out = BytesMut::new();
+    writer.text(&SessionFormat::default(), array, row, &mut out);
+    Some(String::from_utf8_lossy(&out).into_owned())
 }
 
 /// Writes what `body` writes, after its length as a big-endian i32.

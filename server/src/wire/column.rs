@@ -3,11 +3,11 @@
 use super::{
     SessionZone, WireError,
     decode::{
-        array_elements, bool_from, date_from, fixed, integer_from, interval_from, numeric_text, time_from,
-        timestamp_from, utf8,
+        array_elements, bool_from, date_from, fixed, integer_from, interval_from, jsonb_text, numeric_text, time_from,
+        timestamp_from, utf8, vector_from,
     },
     parse_text as text,
-    types::{pg_type_of_field, type_name},
+    types::{oid, pg_type_of_field, type_name},
 };
 use arrow::{
     array::*,
@@ -15,6 +15,7 @@ use arrow::{
     datatypes::{DataType, FieldRef, IntervalUnit, TimeUnit},
 };
 use std::sync::Arc;
+use tidemark_catalog::vector;
 
 pub(crate) enum ColumnBuilder {
     Bool(BooleanBuilder),
@@ -31,6 +32,7 @@ pub(crate) enum ColumnBuilder {
     Timestamp(TimestampMicrosecondBuilder),
     TimestampTz(TimestampMicrosecondBuilder),
     Interval(IntervalMonthDayNanoBuilder),
+    Vector { field: FieldRef, dimensions: Option<u16>, numbers: Float32Builder, offsets: Vec<i32>, valid: Vec<bool> },
     Array { field: FieldRef, element: Box<ColumnBuilder>, offsets: Vec<i32>, valid: Vec<bool> },
 }
 
@@ -58,6 +60,13 @@ impl ColumnBuilder {
                 Self::TimestampTz(TimestampMicrosecondBuilder::new().with_data_type(data_type.clone()))
             }
             DataType::Interval(IntervalUnit::MonthDayNano) => Self::Interval(IntervalMonthDayNanoBuilder::new()),
+            DataType::List(field) if vector::is_vector(data_type) => Self::Vector {
+                field: field.clone(),
+                dimensions: vector::dimensions(data_type).flatten(),
+                numbers: Float32Builder::new(),
+                offsets: vec![0],
+                valid: vec![],
+            },
             DataType::List(field) => Self::Array {
                 field: field.clone(),
                 element: Box::new(ColumnBuilder::new(field.data_type())?),
@@ -89,6 +98,11 @@ impl ColumnBuilder {
             Self::Timestamp(b) => b.append_value(text::parse_timestamp(s)?),
             Self::TimestampTz(b) => b.append_value(text::parse_timestamptz(s, zone)?),
             Self::Interval(b) => b.append_value(text::parse_interval(s)?),
+            Self::Vector { dimensions, numbers, offsets, valid, .. } => {
+                let read = vector::parse(s, *dimensions)?;
+                numbers.append_slice(&read);
+                end_array(offsets, valid, read.len())?;
+            }
             Self::Array { element, offsets, valid, .. } => {
                 let elements = text::parse_array(s)?;
                 let count = elements.len();
@@ -121,6 +135,12 @@ impl ColumnBuilder {
             Self::Time(b) => b.append_value(time_from(bytes)?),
             Self::Timestamp(b) | Self::TimestampTz(b) => b.append_value(timestamp_from(bytes)?),
             Self::Interval(b) => b.append_value(interval_from(bytes)?),
+            Self::Vector { dimensions, numbers, offsets, valid, .. } => {
+                let read = vector_from(bytes)?;
+                vector::check(*dimensions, &read)?;
+                numbers.append_slice(&read);
+                end_array(offsets, valid, read.len())?;
+            }
             Self::Array { field, element, offsets, valid } => {
                 let wanted = pg_type_of_field(field).oid;
                 let (sent, elements) = array_elements(bytes, wanted)?;
@@ -132,6 +152,7 @@ impl ColumnBuilder {
                         Some(value) if is_other_integer => {
                             element.append_text(&integer_from(sent, value)?.to_string(), &SessionZone::UTC)?
                         }
+                        Some(value) if sent == oid::JSONB => element.append_binary(jsonb_text(value)?)?,
                         Some(value) => element.append_binary(value)?,
                         None => element.append_null(),
                     }
@@ -157,7 +178,7 @@ impl ColumnBuilder {
             Self::Time(b) => b.append_null(),
             Self::Timestamp(b) | Self::TimestampTz(b) => b.append_null(),
             Self::Interval(b) => b.append_null(),
-            Self::Array { offsets, valid, .. } => {
+            Self::Array { offsets, valid, .. } | Self::Vector { offsets, valid, .. } => {
                 offsets.push(offsets.last().copied().unwrap_or(0));
                 valid.push(false);
             }
@@ -180,15 +201,25 @@ impl ColumnBuilder {
             Self::Time(b) => Arc::new(b.finish()),
             Self::Timestamp(b) | Self::TimestampTz(b) => Arc::new(b.finish()),
             Self::Interval(b) => Arc::new(b.finish()),
-            Self::Array { field, element, offsets, valid } => {
-                let offsets = OffsetBuffer::new(std::mem::replace(offsets, vec![0]).into());
-                let nulls = NullBuffer::from(std::mem::take(valid));
-                let list = ListArray::try_new(field.clone(), offsets, element.finish()?, Some(nulls))
-                    .map_err(|e| WireError::new("22023", e.to_string()))?;
-                Arc::new(list)
+            Self::Vector { field, numbers, offsets, valid, .. } => {
+                list(field, offsets, valid, Arc::new(numbers.finish()))?
             }
+            Self::Array { field, element, offsets, valid } => list(field, offsets, valid, element.finish()?)?,
         })
     }
+}
+
+/// The lists so far.
+fn list(
+    field: &FieldRef,
+    offsets: &mut Vec<i32>,
+    valid: &mut Vec<bool>,
+    items: ArrayRef,
+) -> Result<ArrayRef, WireError> {
+    let offsets = OffsetBuffer::new(std::mem::replace(offsets, vec![0]).into());
+    let nulls = NullBuffer::from(std::mem::take(valid));
+    let list = ListArray::try_new(field.clone(), offsets, items, Some(nulls));
+    Ok(Arc::new(list.map_err(|e| WireError::new("22023", e.to_string()))?))
 }
 
 fn end_array(offsets: &mut Vec<i32>, valid: &mut Vec<bool>, count: usize) -> Result<(), WireError> {

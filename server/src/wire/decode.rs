@@ -3,6 +3,7 @@
 use super::{
     FieldFormat, SessionZone, WireError,
     calendar::{DAY_US, PG_EPOCH_DAYS, PG_EPOCH_US},
+    cell::JSONB_VERSION,
     column::ColumnBuilder,
     parse_interval::to_arrow,
     parse_text as text,
@@ -36,7 +37,7 @@ pub fn decode_param(
     let Some(bytes) = bytes else {
         return ScalarValue::try_new_null(&data_type).map_err(|e| WireError::new("XX000", e.to_string()));
     };
-    if element_oid(oid).is_some() {
+    if element_oid(oid).is_some() || oid == oid::VECTOR {
         let mut builder = ColumnBuilder::new(&data_type)?;
         match format {
             FieldFormat::Text => builder.append_text(utf8(bytes)?, time_zone)?,
@@ -96,8 +97,31 @@ fn decode_binary(oid: u32, data_type: &DataType, b: &[u8]) -> Result<ScalarValue
         DataType::Timestamp(_, tz) => ScalarValue::TimestampMicrosecond(Some(timestamp_from(b)?), tz.clone()),
         DataType::Interval(_) => ScalarValue::IntervalMonthDayNano(Some(interval_from(b)?)),
         DataType::Null => ScalarValue::Null,
+        _ if oid == oid::JSONB => ScalarValue::Utf8(Some(utf8(jsonb_text(b)?)?.to_owned())),
         _ => ScalarValue::Utf8(Some(utf8(b)?.to_owned())),
     })
+}
+
+/// The numbers in the binary form of a `vector`: how many in 16 bits, 16 bits of nothing, each in 32 bits.
+pub(crate) fn vector_from(bytes: &[u8]) -> Result<Vec<f32>, WireError> {
+    let mut reader = Reader(bytes);
+    let count = i16::from_be_bytes(reader.take()?);
+    let unused = i16::from_be_bytes(reader.take()?);
+    if unused != 0 {
+        return Err(WireError::new("22000", format!("expected unused to be 0, not {unused}")));
+    }
+    let count = usize::try_from(count).map_err(|_| WireError::binary())?;
+    let numbers = (0..count).map(|_| Ok(f32::from_be_bytes(reader.take()?))).collect::<Result<Vec<_>, WireError>>()?;
+    if reader.0.is_empty() { Ok(numbers) } else { Err(WireError::binary()) }
+}
+
+/// The text in the binary form of a `jsonb`.
+pub(crate) fn jsonb_text(bytes: &[u8]) -> Result<&[u8], WireError> {
+    match bytes.split_first() {
+        Some((&JSONB_VERSION, text)) => Ok(text),
+        Some((version, _)) => Err(WireError::new("22P03", format!("unsupported jsonb version number {version}"))),
+        None => Err(WireError::short()),
+    }
 }
 
 /// Text as PostgreSQL accepts it: UTF-8 without NUL.

@@ -5,10 +5,9 @@
 
 use arrow::datatypes::{DataType, Field, IntervalUnit, TimeUnit};
 use std::sync::Arc;
-use tidemark_catalog::SqlType;
+use tidemark_catalog::{SqlType, vector};
 
-/// Field metadata: the name of the type to show (`oid`, `name`, `varchar(10)`, `_text`, `int2vector`, …).
-pub const PG_TYPE: &str = "pg.type";
+pub use tidemark_planner::shown::PG_TYPE;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct PgType {
@@ -34,6 +33,7 @@ pub mod oid {
     pub const XID: u32 = 28;
     pub const OIDVECTOR: u32 = 30;
     pub const JSON: u32 = 114;
+    pub const JSONB: u32 = 3802;
     pub const NODE_TREE: u32 = 194;
     pub const FLOAT4: u32 = 700;
     pub const FLOAT8: u32 = 701;
@@ -52,6 +52,8 @@ pub mod oid {
     pub const VOID: u32 = 2278;
     pub const TRIGGER: u32 = 2279;
     pub const TEXT_ARRAY: u32 = 1009;
+    /// pgvector's, whose number is another in every database there: of those that are neither PostgreSQL's nor a user's.
+    pub const VECTOR: u32 = 16020;
 }
 
 /// One row of the table of types; `array` is 0 where there is no array of it.
@@ -99,8 +101,10 @@ pub static TYPES: &[TypeEntry] = &[
     entry(oid::TIMESTAMPTZ, 1185, "timestamptz", "timestamp with time zone", 8),
     entry(oid::INTERVAL, 1187, "interval", "interval", 16),
     entry(oid::NUMERIC, 1231, "numeric", "numeric", -1),
+    entry(oid::JSONB, 3807, "jsonb", "jsonb", -1),
     entry(oid::REGCLASS, 2210, "regclass", "regclass", 4),
     entry(oid::REGTYPE, 2211, "regtype", "regtype", 4),
+    entry(oid::VECTOR, 16021, "vector", "vector", -1),
     entry(oid::VOID, 0, "void", "void", 4),
     entry(oid::TRIGGER, 0, "trigger", "trigger", 4),
 ];
@@ -204,9 +208,14 @@ pub fn pg_type(ty: &DataType) -> PgType {
         DataType::Interval(_) | DataType::Duration(_) => oid::INTERVAL,
         DataType::List(f) | DataType::LargeList(f) | DataType::FixedSizeList(f, _) => {
             let element = pg_type_of_field(f);
+            if let Some(dimensions) = vector::dimensions(ty) {
+                return PgType { typmod: dimensions.map_or(-1, i32::from), ..plain(oid::VECTOR) };
+            }
             // An array of arrays or of structs has no OID of ours; it is shown as JSON text.
             return match array_oid(element.oid) {
-                Some(oid) if !is_json_shaped(f.data_type()) => PgType { oid, typlen: -1, typmod: element.typmod },
+                Some(oid) if !is_json_shaped(f.data_type()) || vector::is_vector(f.data_type()) => {
+                    PgType { oid, typlen: -1, typmod: element.typmod }
+                }
                 _ => plain(oid::TEXT),
             };
         }
@@ -265,6 +274,7 @@ pub fn arrow_type(oid: u32) -> Option<DataType> {
         | oid::CHAR
         | oid::UNKNOWN
         | oid::JSON
+        | oid::JSONB
         | oid::NODE_TREE
         | oid::ACLITEM
         | oid::INT2VECTOR
@@ -275,6 +285,7 @@ pub fn arrow_type(oid: u32) -> Option<DataType> {
         oid::TIMESTAMP => DataType::Timestamp(TimeUnit::Microsecond, None),
         oid::TIMESTAMPTZ => DataType::Timestamp(TimeUnit::Microsecond, Some(tidemark_catalog::UTC.into())),
         oid::INTERVAL => DataType::Interval(IntervalUnit::MonthDayNano),
+        oid::VECTOR => vector::arrow(None),
         oid::VOID => DataType::Null,
         _ => return None,
     })

@@ -34,6 +34,16 @@ fn columns(ints: &[Option<i64>], strings: &[Option<String>]) -> Vec<ArrayRef> {
             }
         }
     }
+    let DataType::List(item) = tidemark_catalog::vector::arrow(None) else { unreachable!("vectors are lists") };
+    let mut vectors = ListBuilder::new(Float32Builder::new()).with_field(item);
+    for i in 0..n {
+        // Of any finite number, and as long as the text.
+        let number = |v: i64| Some(f32::from_bits(v as u32)).filter(|x| x.is_finite()).unwrap_or(0.5);
+        match int(i) {
+            Some(v) => vectors.append_value(vec![Some(number(v)); of(i).map_or(1, |s| s.len() + 1)]),
+            None => vectors.append_null(),
+        }
+    }
     let zoned = TimestampMicrosecondArray::from_iter(ints.iter().map(|v| v.map(time))).with_timezone("+00:00");
     vec![
         Arc::new(BooleanArray::from_iter(ints.iter().map(|v| v.map(|v| v & 1 == 1)))),
@@ -58,6 +68,7 @@ fn columns(ints: &[Option<i64>], strings: &[Option<String>]) -> Vec<ArrayRef> {
         }))),
         Arc::new(lists.finish()),
         Arc::new(numbers.finish()),
+        Arc::new(vectors.finish()),
     ]
 }
 
