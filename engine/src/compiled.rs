@@ -11,10 +11,11 @@ pub use events::Events;
 use joined::JoinedTable;
 
 use crate::{
+    cell::Cell,
     current::Replaced,
     key::Walk,
     seam::{RejectReason, SourceBatch},
-    value::{Value, array_of, canonical, values_of},
+    value::{Value, array_of, array_of_cells, canonical, values_of},
     view::Step,
 };
 use arrow::{
@@ -298,18 +299,14 @@ impl CompiledView {
     }
 
     fn stored_columns(&self, rows: &[Step<'_>]) -> DfResult<Vec<ArrayRef>> {
-        let null = Value::Null;
-        let times: Vec<Value> = rows.iter().map(|r| Value::Int(r.instant_us)).collect();
         Ok(self
             .stored
             .iter()
             .zip(self.stored_schema.fields())
             .map(|(source, field)| match source {
                 Stored::Key(i) => array_of(field.data_type(), rows.iter().map(|r| &r.key[*i])),
-                Stored::Time => array_of(field.data_type(), times.iter()),
-                Stored::Output(i) => {
-                    array_of(field.data_type(), rows.iter().map(|r| r.outputs.get(*i).unwrap_or(&null)))
-                }
+                Stored::Time => array_of_cells(field.data_type(), rows.iter().map(|r| Cell::Int(r.instant_us))),
+                Stored::Output(i) => array_of_cells(field.data_type(), rows.iter().map(|r| r.outputs.cell(*i))),
             })
             .collect::<Result<Vec<_>, _>>()?)
     }

@@ -4,6 +4,7 @@
 //! values: −0 is 0 and there is one NaN, greater than everything (PostgreSQL's order), so `Eq` and `Ord` are total and
 //! bit equality is value equality.
 
+use crate::cell::Cell;
 use arrow::{
     array::{
         Array, ArrayRef, AsArray, BinaryBuilder, BooleanBuilder, Decimal128Array, Float32Array, Float64Array,
@@ -284,18 +285,29 @@ pub fn values_of(array: &ArrayRef) -> Result<Vec<Value>, ArrowError> {
     })
 }
 
-/// The Arrow column of the given cells. Cells of another kind than the type's are NULL.
+/// The Arrow column of the given values, as [`array_of_cells`].
 ///
 /// # Errors
 /// For types that are not kept in state.
 pub fn array_of<'a>(ty: &DataType, values: impl ExactSizeIterator<Item = &'a Value>) -> Result<ArrayRef, ArrowError> {
+    array_of_cells(ty, values.map(Cell::of))
+}
+
+/// The Arrow column of the given cells. Cells of another kind than the type's are NULL.
+///
+/// # Errors
+/// For types that are not kept in state.
+pub fn array_of_cells<'a>(
+    ty: &DataType,
+    values: impl ExactSizeIterator<Item = Cell<'a>>,
+) -> Result<ArrayRef, ArrowError> {
     let ints = |values: Vec<Option<i64>>| Int64Array::from(values);
     let len = values.len();
     Ok(match ty {
         DataType::Null => new_null_array(ty, len),
         DataType::Boolean => {
             let mut b = BooleanBuilder::with_capacity(len);
-            values.for_each(|v| b.append_option(if let Value::Bool(x) = v { Some(*x) } else { None }));
+            values.for_each(|v| b.append_option(if let Cell::Bool(x) = v { Some(x) } else { None }));
             Arc::new(b.finish())
         }
         DataType::Int64
@@ -306,7 +318,7 @@ pub fn array_of<'a>(ty: &DataType, values: impl ExactSizeIterator<Item = &'a Val
         | DataType::Time64(TimeUnit::Microsecond)
         | DataType::Timestamp(TimeUnit::Microsecond, _)
         | DataType::Duration(TimeUnit::Microsecond) => {
-            let array = ints(values.map(|v| if let Value::Int(x) = v { Some(*x) } else { None }).collect());
+            let array = ints(values.map(|v| if let Cell::Int(x) = v { Some(x) } else { None }).collect());
             match ty {
                 DataType::Int64 => Arc::new(array),
                 DataType::Date32 => cast(&cast(&array, &DataType::Int32)?, ty)?,
@@ -320,46 +332,53 @@ pub fn array_of<'a>(ty: &DataType, values: impl ExactSizeIterator<Item = &'a Val
             }
         }
         DataType::Float64 => {
-            Arc::new(Float64Array::from_iter(values.map(|v| if let Value::Float(x) = v { Some(*x) } else { None })))
+            Arc::new(Float64Array::from_iter(values.map(|v| if let Cell::Float(x) = v { Some(x) } else { None })))
         }
         DataType::Float32 => Arc::new(Float32Array::from_iter(
-            values.map(|v| if let Value::Float(x) = v { Some(*x as f32) } else { None }),
+            values.map(|v| if let Cell::Float(x) = v { Some(x as f32) } else { None }),
         )),
         DataType::Decimal128(p, s) => Arc::new(
-            Decimal128Array::from_iter(values.map(|v| if let Value::Decimal(x) = v { Some(x.get()) } else { None }))
+            Decimal128Array::from_iter(values.map(|v| if let Cell::Decimal(x) = v { Some(x) } else { None }))
                 .with_precision_and_scale(*p, *s)?,
         ),
         DataType::Utf8 => {
             let mut b = StringBuilder::with_capacity(len, len * 8);
-            values.for_each(|v| b.append_option(if let Value::Text(x) = v { Some(x.as_ref()) } else { None }));
+            values.for_each(|v| {
+                b.append_option(if let Cell::Other(Value::Text(x)) = v { Some(x.as_ref()) } else { None })
+            });
             Arc::new(b.finish())
         }
         DataType::Binary => {
             let mut b = BinaryBuilder::with_capacity(len, len * 8);
-            values.for_each(|v| b.append_option(if let Value::Bytes(x) = v { Some(x.as_ref()) } else { None }));
+            values.for_each(|v| {
+                b.append_option(if let Cell::Other(Value::Bytes(x)) = v { Some(x.as_ref()) } else { None })
+            });
             Arc::new(b.finish())
         }
         DataType::Interval(IntervalUnit::MonthDayNano) => {
             Arc::new(IntervalMonthDayNanoArray::from_iter(values.map(|v| match v {
-                Value::Interval { months, days, nanos } => Some(IntervalMonthDayNano::new(*months, *days, *nanos)),
+                Cell::Other(Value::Interval { months, days, nanos }) => {
+                    Some(IntervalMonthDayNano::new(*months, *days, *nanos))
+                }
                 _ => None,
             })))
         }
         DataType::List(item) => {
-            let lists: Vec<Option<&[Value]>> =
-                values.map(|v| if let Value::List(items) = v { Some(items.as_ref()) } else { None }).collect();
+            let lists: Vec<Option<&[Value]>> = values
+                .map(|v| if let Cell::Other(Value::List(items)) = v { Some(items.as_ref()) } else { None })
+                .collect();
             let offsets = OffsetBuffer::from_lengths(lists.iter().map(|list| list.map_or(0, <[Value]>::len)));
             let present: Vec<bool> = lists.iter().map(Option::is_some).collect();
             let items: Vec<&Value> = lists.into_iter().flatten().flatten().collect();
             let items = array_of(item.data_type(), items.into_iter())?;
             Arc::new(ListArray::try_new(item.clone(), offsets, items, Some(present.into()))?)
         }
-        DataType::LargeUtf8 | DataType::Utf8View => cast(&array_of(&DataType::Utf8, values)?, ty)?,
-        DataType::Interval(_) => cast(&array_of(&DataType::Interval(IntervalUnit::MonthDayNano), values)?, ty)?,
+        DataType::LargeUtf8 | DataType::Utf8View => cast(&array_of_cells(&DataType::Utf8, values)?, ty)?,
+        DataType::Interval(_) => cast(&array_of_cells(&DataType::Interval(IntervalUnit::MonthDayNano), values)?, ty)?,
         DataType::Timestamp(_, zone) => {
-            cast(&array_of(&DataType::Timestamp(TimeUnit::Microsecond, zone.clone()), values)?, ty)?
+            cast(&array_of_cells(&DataType::Timestamp(TimeUnit::Microsecond, zone.clone()), values)?, ty)?
         }
-        DataType::Duration(_) => cast(&array_of(&DataType::Duration(TimeUnit::Microsecond), values)?, ty)?,
+        DataType::Duration(_) => cast(&array_of_cells(&DataType::Duration(TimeUnit::Microsecond), values)?, ty)?,
         other => return Err(ArrowError::NotYetImplemented(format!("values of type {other} are not kept in state"))),
     })
 }

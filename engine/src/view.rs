@@ -8,6 +8,7 @@ mod cold;
 mod family;
 mod joins;
 mod memory;
+mod packed;
 mod reading;
 mod refresh;
 mod saving;
@@ -25,7 +26,7 @@ pub use reading::{AllLooked, Looked};
 pub use refresh::Refresh;
 pub use saving::Frozen;
 pub use shard::{Encoded, SavedKey};
-pub use step::{Op, SharedSteps, Step, Steps, by_key};
+pub use step::{Op, SharedSteps, Step, Steps, by_key, step_at};
 
 use crate::{
     compiled::{BatchRows, CompiledView, Events, Row, RowFailure},
@@ -44,7 +45,7 @@ use std::sync::{
     Arc,
     atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering},
 };
-use step::Outcomes;
+use step::{Outcomes, Pieces};
 use tidemark_catalog::ObjectId;
 
 /// A power of two, well above the cores: lookups seldom meet on one lock.
@@ -329,8 +330,8 @@ impl ViewState {
     }
 
     fn finish_in_memory(&self, frontier_us: i64, committed_us: i64, rows: usize) -> DfResult<()> {
-        let finished = self.each_shard(rows, &self.shards, |shard| -> DfResult<Steps> {
-            let mut steps = Steps::default();
+        let finished = self.each_shard(rows, &self.shards, |shard| -> DfResult<Pieces> {
+            let mut steps = Pieces::default();
             let mut shard = shard.lock();
             loop {
                 let due = shard.take_due(frontier_us);
@@ -348,14 +349,13 @@ impl ViewState {
         self.keep_steps(finished)
     }
 
-    fn keep_steps(&self, finished: Vec<DfResult<Steps>>) -> DfResult<()> {
-        for steps in finished {
-            let steps = steps?;
-            self.counters.steps.fetch_add(steps.len() as u64, Ordering::Relaxed);
-            if !steps.is_empty() {
-                self.steps_waiting.fetch_add(steps.len(), Ordering::Relaxed);
-                self.pending.lock().chunks.push(Arc::new(steps));
-            }
+    fn keep_steps(&self, finished: Vec<DfResult<Pieces>>) -> DfResult<()> {
+        for pieces in finished {
+            let pieces = pieces?.into_steps();
+            let steps = pieces.iter().map(Steps::len).sum();
+            self.counters.steps.fetch_add(steps as u64, Ordering::Relaxed);
+            self.steps_waiting.fetch_add(steps, Ordering::Relaxed);
+            self.pending.lock().chunks.extend(pieces.into_iter().map(Arc::new));
         }
         Ok(())
     }
@@ -366,7 +366,7 @@ impl ViewState {
         due: &[u32],
         frontier_us: i64,
         committed_us: i64,
-        steps: &mut Steps,
+        steps: &mut Pieces,
     ) -> DfResult<()> {
         let walk = &self.compiled.walk;
         let mut instants = Instants::default();
@@ -414,8 +414,8 @@ impl ViewState {
             if keys.is_empty() {
                 return Ok(());
             }
-            let finished = self.each_shard_of(rows, keys, |shard, keys| -> DfResult<Steps> {
-                let mut steps = Steps::default();
+            let finished = self.each_shard_of(rows, keys, |shard, keys| -> DfResult<Pieces> {
+                let mut steps = Pieces::default();
                 let mut due = vec![];
                 for (hash, key) in keys {
                     // One in memory is due by the shard's own schedule.

@@ -22,6 +22,10 @@ use tidemark_engine::{
 };
 use tokio::sync::watch;
 
+/// How many times as long as it worked a turn of the embedded store rests: nobody reads it but a later start, and every put that a
+/// later one of its key overtakes is work for nothing.
+const REST_UNREAD: u32 = 16;
+
 /// What is under way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Task {
@@ -114,12 +118,13 @@ async fn tell(database: Arc<Database>, level_us: Option<i64>) -> Done {
 async fn take(database: Arc<Database>, lane: u64, turn: OnlineTurn, tick: Duration) -> Done {
     let clock = &database.clock;
     let begun_us = clock.now_us();
-    let error = match database.as_owner() {
-        Some(owner) => owner.engine.take_turn(turn).await.err(),
-        None => None,
+    let (error, is_read) = match database.as_owner() {
+        Some(owner) => (owner.engine.take_turn(turn).await.err(), owner.places.own_redis().is_some()),
+        None => (None, true),
     };
     let took = Duration::from_micros(clock.now_us().saturating_sub(begun_us).unsigned_abs());
-    let rest = if error.is_some() { RETRY.max(took * REST) } else { took * REST };
+    let rest = took * if lane == OWN_LANE && !is_read { REST_UNREAD } else { REST };
+    let rest = if error.is_some() { RETRY.max(rest) } else { rest };
     // The next tick begins it anyway.
     if rest > tick {
         clock.sleep(rest).await;

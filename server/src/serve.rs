@@ -294,7 +294,7 @@ async fn open(
         max_bytes: settings.log_max_bytes,
     };
     let warehouse = bucket.as_ref().map(Bucket::location);
-    // Some 200 bytes each.
+    // Some 100 bytes each.
     const STEPS_WAITING_MAX: usize = 4 << 20;
     // Each of the two stores on fjall reads its journal and syncs it, on one thread: side by side.
     let (opened, state) = tokio::sync::oneshot::channel();

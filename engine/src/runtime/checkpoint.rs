@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     seam::{CommitTag, Keyspace, Positions, SeamError, SeamResult, WriteBatch},
-    view::{Frozen, Pending, by_key},
+    view::{Frozen, Pending, by_key, step_at},
 };
 use serde::Serialize;
 use std::sync::{
@@ -377,8 +377,10 @@ impl Engine {
         let recorded_us = self.seams.clock.now_us();
         let compiled = view.state.compiled.clone();
         let mut batches = vec![];
-        for steps in by_key(&pending.chunks).chunks(STEPS_PER_BATCH) {
-            batches.push(compiled.steps(steps, Some(recorded_us)).map_err(SeamError::not_done)?);
+        for places in by_key(&pending.chunks).chunks(STEPS_PER_BATCH) {
+            let steps = |at: &(u32, u32)| step_at(&pending.chunks, *at);
+            let batch = compiled.steps(&places.iter().map(steps).collect::<Vec<_>>(), Some(recorded_us));
+            batches.push(batch.map_err(SeamError::not_done)?);
             // Lookups and feeds run on the same threads.
             tokio::task::yield_now().await;
         }

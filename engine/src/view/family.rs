@@ -14,6 +14,7 @@
 
 use super::{
     Counters, Pending, ViewState,
+    packed::Outputs,
     shard::Shard,
     step::{EVERY, MONTH, OUTPUTS, Op, SharedSteps, Step, Steps, has, set, words},
 };
@@ -62,8 +63,8 @@ impl Projection {
         has(step.changed, MONTH).then_some(Op::Carry)
     }
 
-    fn outputs(&self, of: &[Value]) -> Box<[Value]> {
-        self.columns.iter().map(|column| of.get(*column).cloned().unwrap_or_default()).collect()
+    fn outputs(&self, of: Outputs<'_>) -> Box<[Value]> {
+        self.columns.iter().map(|column| of.cell(*column).to_value()).collect()
     }
 
     /// The row of a key.
@@ -71,7 +72,7 @@ impl Projection {
         let since = |column: &usize| held.since.get(1 + column).copied().unwrap_or(i64::MIN);
         let instant_us =
             self.columns.iter().map(since).fold(held.since.first().copied().unwrap_or(held.instant_us), i64::max);
-        Row { key: key.clone(), instant_us, event_us: held.event_us, outputs: self.outputs(&held.outputs) }
+        Row { key: key.clone(), instant_us, event_us: held.event_us, outputs: self.outputs(held.outputs[..].into()) }
     }
 
     /// This view's steps among those of the family, from an instant on.
@@ -80,7 +81,7 @@ impl Projection {
         for step in chunks.iter().flat_map(|chunk| chunk.iter()).filter(|step| step.instant_us >= from_us) {
             let Some(op) = self.op(&step) else { continue };
             let outputs = if op == Op::Delete { Box::default() } else { self.outputs(step.outputs) };
-            steps.push(Step { op, outputs: &outputs, changed: &[], ..step });
+            steps.push(Step { op, outputs: outputs[..].into(), changed: &[], ..step });
         }
         steps
     }

@@ -3,6 +3,7 @@
 //! Of keys that several views read (`family.rs`) a step says beside what it changed, in bits: that every reader has it, that a
 //! month begins, then one for each output.
 
+use super::packed::{Outputs, Packed};
 use crate::{
     compiled::Row,
     key::{Held, Instant},
@@ -31,14 +32,27 @@ impl Op {
 /// Some steps of one view.
 #[derive(Debug, Default, Clone)]
 pub struct Steps {
-    each: Vec<(Arc<[Value]>, i64, i64, Op)>,
+    keys: Vec<Arc<[Value]>>,
+    instants_us: Vec<i64>,
+    events_us: Vec<i64>,
+    ops: Vec<Op>,
     /// The outputs of each step, one after another; a delete has none.
-    outputs: Vec<Value>,
+    outputs: Packed,
     /// Where the outputs of each step end.
     ends: Vec<u32>,
     /// As many words for each step; none where one view alone reads them.
     changed: Vec<u64>,
 }
+
+/// Steps as they come, in pieces: a vector of all of them would be copied as it grows, each time into memory that is to be cleared first.
+#[derive(Debug, Default)]
+pub struct Pieces {
+    full: Vec<Steps>,
+    last: Steps,
+}
+
+/// Steps of a piece: some 300 kB where a view has four outputs.
+const PIECE: usize = 4096;
 
 /// A step's bits.
 pub(super) const EVERY: usize = 0;
@@ -67,7 +81,7 @@ pub struct Step<'a> {
     pub event_us: i64,
     pub op: Op,
     /// Stored columns that are neither key nor time; none for a delete.
-    pub outputs: &'a [Value],
+    pub outputs: Outputs<'a>,
     /// What it changed, where several views read it; else nothing.
     pub(super) changed: &'a [u64],
 }
@@ -80,7 +94,7 @@ impl<'a> Step<'a> {
             instant_us: row.instant_us,
             event_us: row.event_us,
             op: Op::Upsert,
-            outputs: &row.outputs,
+            outputs: row.outputs[..].into(),
             changed: &[],
         }
     }
@@ -90,55 +104,108 @@ impl<'a> Step<'a> {
             key: self.key.clone(),
             instant_us: self.instant_us,
             event_us: self.event_us,
-            outputs: self.outputs.into(),
+            outputs: self.outputs.to_values(),
         }
     }
 }
 
 impl Steps {
     pub fn len(&self) -> usize {
-        self.each.len()
+        self.keys.len()
     }
 
     pub fn is_empty(&self) -> bool {
-        self.each.is_empty()
+        self.keys.is_empty()
     }
 
     pub fn push(&mut self, step: Step<'_>) {
-        self.each.push((step.key.clone(), step.instant_us, step.event_us, step.op));
+        self.keys.push(step.key.clone());
+        self.instants_us.push(step.instant_us);
+        self.events_us.push(step.event_us);
+        self.ops.push(step.op);
         if step.op != Op::Delete {
-            self.outputs.extend_from_slice(step.outputs);
+            self.outputs.extend(step.outputs);
         }
         self.ends.push(self.outputs.len() as u32);
         self.changed.extend_from_slice(step.changed);
     }
 
-    pub fn iter(&self) -> impl Iterator<Item = Step<'_>> {
-        let begin = |i: usize| if i == 0 { 0 } else { self.ends[i - 1] as usize };
-        let words = self.changed.len().checked_div(self.each.len()).unwrap_or(0);
-        self.each.iter().enumerate().map(move |(i, (key, instant_us, event_us, op))| Step {
-            key,
-            instant_us: *instant_us,
-            event_us: *event_us,
-            op: *op,
-            outputs: &self.outputs[begin(i)..self.ends[i] as usize],
+    /// Step `i`, in the order in which they came.
+    pub fn get(&self, i: usize) -> Step<'_> {
+        let begin = if i == 0 { 0 } else { self.ends[i - 1] as usize };
+        let words = self.changed.len().checked_div(self.keys.len()).unwrap_or(0);
+        Step {
+            key: &self.keys[i],
+            instant_us: self.instants_us[i],
+            event_us: self.events_us[i],
+            op: self.ops[i],
+            outputs: self.outputs.get(begin..self.ends[i] as usize),
             changed: &self.changed[i * words..(i + 1) * words],
-        })
+        }
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = Step<'_>> {
+        (0..self.len()).map(|i| self.get(i))
+    }
+
+    /// Empty, with room for a piece of steps like these.
+    fn another(&self) -> Steps {
+        let each = |all: usize| PIECE * all.div_ceil(self.len().max(1));
+        Steps {
+            keys: Vec::with_capacity(PIECE),
+            instants_us: Vec::with_capacity(PIECE),
+            events_us: Vec::with_capacity(PIECE),
+            ops: Vec::with_capacity(PIECE),
+            outputs: Packed::with_capacity(each(self.outputs.len())),
+            ends: Vec::with_capacity(PIECE),
+            changed: Vec::with_capacity(each(self.changed.len())),
+        }
+    }
+
+    fn shrink(&mut self) {
+        self.keys.shrink_to_fit();
+        self.instants_us.shrink_to_fit();
+        self.events_us.shrink_to_fit();
+        self.ops.shrink_to_fit();
+        self.outputs.shrink();
+        self.ends.shrink_to_fit();
+        self.changed.shrink_to_fit();
     }
 }
+
+impl Pieces {
+    pub fn push(&mut self, step: Step<'_>) {
+        if self.last.len() == PIECE {
+            let next = self.last.another();
+            self.full.push(std::mem::replace(&mut self.last, next));
+        }
+        self.last.push(step);
+    }
+
+    /// All of them, none empty.
+    pub fn into_steps(mut self) -> Vec<Steps> {
+        if self.last.len() < self.last.keys.capacity() / 2 {
+            self.last.shrink();
+        }
+        self.full.push(self.last);
+        self.full.retain(|steps| !steps.is_empty());
+        self.full
+    }
+}
+
+/// Where a step is: its chunk, and its place there.
+type At = (u32, u32);
 
 /// The steps of chunks by entity key, those of one key as they were made: oldest first, where each chunk is younger than those before
 /// it. So files of history want them, and rows that are built in that order need not be put in order any more.
 ///
 /// Keys are compared once each: steps go to their places by the number of their key (a counting sort).
-pub fn by_key(chunks: &[Arc<Steps>]) -> Vec<Step<'_>> {
-    let steps: Vec<Step<'_>> = chunks.iter().flat_map(|chunk| chunk.iter()).collect();
+pub fn by_key(chunks: &[Arc<Steps>]) -> Vec<At> {
     // By address, which is a key's own while its steps hold it. One that left memory and came back has two.
     let mut numbers: HashMap<*const Value, u32, RandomState> = HashMap::default();
     let mut keys: Vec<&[Value]> = vec![];
-    let mut of_step = Vec::with_capacity(steps.len());
-    for Step { key, .. } in &steps {
-        let key: &[Value] = key;
+    let mut of_step = Vec::with_capacity(chunks.iter().map(|chunk| chunk.len()).sum());
+    for key in chunks.iter().flat_map(|chunk| &chunk.keys) {
         of_step.push(*numbers.entry(key.as_ptr()).or_insert_with(|| {
             keys.push(key);
             keys.len() as u32 - 1
@@ -156,13 +223,21 @@ pub fn by_key(chunks: &[Arc<Steps>]) -> Vec<Step<'_>> {
     for i in 1..begins.len() {
         begins[i] += begins[i - 1];
     }
-    let mut places = vec![0; steps.len()];
-    for (i, number) in of_step.iter().enumerate() {
-        let next = &mut begins[ranks[*number as usize]];
-        places[*next] = i;
-        *next += 1;
+    let mut places = vec![(0, 0); of_step.len()];
+    let mut of_step = of_step.into_iter();
+    for (c, chunk) in chunks.iter().enumerate() {
+        for (i, number) in of_step.by_ref().take(chunk.len()).enumerate() {
+            let next: &mut usize = &mut begins[ranks[number as usize]];
+            places[*next] = (c as u32, i as u32);
+            *next += 1;
+        }
     }
-    places.into_iter().map(|i| steps[i]).collect()
+    places
+}
+
+/// The step that [`by_key`] has put there.
+pub fn step_at(chunks: &[Arc<Steps>], (chunk, i): At) -> Step<'_> {
+    chunks[chunk as usize].get(i as usize)
 }
 
 /// Steps in chunks that other readers have too.
@@ -207,7 +282,7 @@ impl Outcomes {
             changed.fill(0);
             if let Some(op) = settle(held, instant, outputs, &mut changed) {
                 let (instant_us, event_us) = (instant.at_us, instant.event_us);
-                out(Step { key, instant_us, event_us, op, outputs, changed: &changed });
+                out(Step { key, instant_us, event_us, op, outputs: outputs.into(), changed: &changed });
             }
         }
     }
@@ -295,13 +370,13 @@ mod tests {
             [(10, Op::Upsert, [1, 2]), (11, Op::Delete, [3, 4]), (12, Op::Carry, [5, 6]), (13, Op::Delete, [7, 8])];
         for (instant_us, op, changed) in &all {
             let (instant_us, event_us, op) = (*instant_us, instant_us - 5, *op);
-            steps.push(Step { key: &key, instant_us, event_us, op, outputs: &outputs, changed });
+            steps.push(Step { key: &key, instant_us, event_us, op, outputs: outputs[..].into(), changed });
         }
         assert_eq!((steps.len(), steps.is_empty()), (4, false));
         for (step, (instant_us, op, changed)) in steps.iter().zip(&all) {
             assert_eq!((step.instant_us, step.event_us, step.op), (*instant_us, instant_us - 5, *op));
             let expected: &[Value] = if *op == Op::Delete { &[] } else { &outputs };
-            assert_eq!(step.outputs, expected);
+            assert_eq!(&*step.outputs.to_values(), expected);
             assert_eq!((step.changed, step.key), (&changed[..], &key));
             assert_eq!(step.row().instant_us, *instant_us);
         }
@@ -367,7 +442,7 @@ mod tests {
         assert_eq!(outcomes.all(), 0..3);
         let (mut held, mut seen) = (None, vec![]);
         outcomes.settle_each(1..3, &mut held, &key, |step| {
-            seen.push((step.instant_us, step.outputs.to_vec(), named(step.changed)))
+            seen.push((step.instant_us, step.outputs.to_values().into_vec(), named(step.changed)))
         });
         let pair = |a, b| vec![Value::Int(a), Value::Int(b)];
         let second = (3, pair(4, 5), vec![EVERY, OUTPUTS, OUTPUTS + 1]);
@@ -387,17 +462,17 @@ mod tests {
                     chunks.push(Steps::default());
                 }
                 let (key, instant_us) = (&keys[key as usize], instant_us as i64);
-                let outputs = &[Value::Int(-instant_us)];
-                let step = Step { key, instant_us, event_us: 0, op: Op::Upsert, outputs, changed: &[] };
+                let outputs = [Value::Int(-instant_us)];
+                let step = Step { key, instant_us, event_us: 0, op: Op::Upsert, outputs: outputs[..].into(), changed: &[] };
                 chunks.last_mut().expect("one").push(step);
             }
             let chunks: Vec<Arc<Steps>> = chunks.into_iter().map(Arc::new).collect();
             let shown = |steps: Vec<Step<'_>>| -> Vec<_> {
-                steps.iter().map(|step| (step.key.to_vec(), step.instant_us, step.outputs.to_vec())).collect()
+                steps.iter().map(|step| (step.key.to_vec(), step.instant_us, step.outputs.to_values())).collect()
             };
             let mut expected: Vec<Step<'_>> = chunks.iter().flat_map(|chunk| chunk.iter()).collect();
             expected.sort_by_key(|step| step.key.clone());
-            prop_assert_eq!(shown(by_key(&chunks)), shown(expected));
+            prop_assert_eq!(shown(by_key(&chunks).into_iter().map(|at| step_at(&chunks, at)).collect()), shown(expected));
         }
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Into a table all rows go in together. Into a source they go in by chunks as they arrive: it is a stream, lookups move
 //! while it is loaded, and memory stays bounded; an error then says how many rows are already in. So does what goes
-//! into a topic, also that of a table.
+//! into a topic, also that of a table. One chunk goes in while the next is decoded.
 
 use super::insert::{column_map, fit, rejected, target};
 use crate::{
@@ -22,6 +22,7 @@ use tidemark_engine::{
     runtime::{Conflict, IngestReport},
 };
 use tidemark_planner::statement::{CopyFormat, CopyOptions};
+use tokio::sync::oneshot;
 
 /// Rows decoded into one batch.
 pub const BATCH_ROWS: usize = 8192;
@@ -56,6 +57,8 @@ pub struct Intake {
     waiting: Vec<RecordBatch>,
     waiting_rows: usize,
     report: IngestReport,
+    /// What will come of the chunk that is going in.
+    under_way: Option<oneshot::Receiver<Result<IngestReport, PgError>>>,
     hold: Hold,
     running: Running,
 }
@@ -84,23 +87,34 @@ impl Intake {
             waiting: vec![],
             waiting_rows: 0,
             report: IngestReport::default(),
+            under_way: None,
             hold: session.hold.clone(),
             running,
         }
     }
 
     /// What a decoder gives has all columns of the relation.
-    pub fn given(&self, decoded: Vec<RecordBatch>) -> Result<Vec<RecordBatch>, PgError> {
-        Ok(decoded.iter().map(|batch| batch.project(&self.given)).collect::<Result<Vec<_>, _>>()?)
+    pub async fn decoded<E: Into<PgError>>(
+        &mut self,
+        decoded: Result<Vec<RecordBatch>, E>,
+    ) -> Result<Vec<RecordBatch>, PgError> {
+        match decoded {
+            Ok(batches) => Ok(batches.iter().map(|batch| batch.project(&self.given)).collect::<Result<Vec<_>, _>>()?),
+            Err(error) => Err(self.so_far(error.into()).await),
+        }
     }
 
     /// Rows of the columns that are given, in their order. Of a source they go in when enough have come.
     pub async fn take(&mut self, batches: Vec<RecordBatch>) -> Result<(), PgError> {
-        self.keep(batches).map_err(|e| self.so_far(e))?;
-        if self.streams && self.waiting_rows >= CHUNK_ROWS {
-            self.ingest().await.map_err(|e| self.so_far(e))?;
+        let kept = self.keep(batches);
+        let taken = match kept {
+            Ok(()) if self.streams && self.waiting_rows >= CHUNK_ROWS => self.ingest_beside().await,
+            kept => kept,
+        };
+        match taken {
+            Ok(()) => Ok(()),
+            Err(error) => Err(self.so_far(error).await),
         }
-        Ok(())
     }
 
     fn keep(&mut self, batches: Vec<RecordBatch>) -> Result<(), PgError> {
@@ -112,7 +126,41 @@ impl Intake {
         Ok(())
     }
 
+    /// What waits goes in beside the decoding of what comes next, when the chunk before it is in.
+    async fn ingest_beside(&mut self) -> Result<(), PgError> {
+        self.settle().await?;
+        if self.is_topic {
+            return self.ingest().await;
+        }
+        let engine = self.database.owner()?.engine.clone();
+        let turn = engine.turn(self.object.id).await?;
+        let held = self.hold.hold();
+        let batches = std::mem::take(&mut self.waiting);
+        self.waiting_rows = 0;
+        let (told, under_way) = oneshot::channel();
+        self.under_way = Some(under_way);
+        let ingest = async move {
+            let report = engine.ingest_in(turn, batches, Conflict::Error, false).await;
+            // Nobody may be there any more.
+            let _ = told.send(report.map_err(PgError::from));
+            drop(held);
+        };
+        self.database.clock.spawn("copy", Box::pin(ingest));
+        Ok(())
+    }
+
+    /// The chunk that is going in is in.
+    async fn settle(&mut self) -> Result<(), PgError> {
+        let Some(under_way) = &mut self.under_way else { return Ok(()) };
+        let told = under_way.await;
+        self.under_way = None;
+        let lost = |_| PgError::error("XX000", "nobody knows what became of the rows").hint("the server's log says why");
+        self.report.add(told.map_err(lost)??);
+        Ok(())
+    }
+
     async fn ingest(&mut self) -> Result<(), PgError> {
+        self.settle().await?;
         let batches = std::mem::take(&mut self.waiting);
         self.waiting_rows = 0;
         if self.is_topic {
@@ -130,8 +178,9 @@ impl Intake {
         Ok(())
     }
 
-    /// An error after some chunks are in says so.
-    pub fn so_far(&self, error: PgError) -> PgError {
+    /// An error after some chunks are in says so. Where one before it fails meanwhile, that is the error.
+    pub async fn so_far(&mut self, error: PgError) -> PgError {
+        let error = self.settle().await.err().unwrap_or(error);
         match self.report.rows {
             0 => error,
             rows => error.detail(format!("{rows} rows before it are in \"{}\" already", self.object.name)),
@@ -140,7 +189,9 @@ impl Intake {
 
     /// All have come.
     pub async fn finish(mut self) -> Result<Copied, PgError> {
-        self.ingest().await.map_err(|e| self.so_far(e))?;
+        if let Err(error) = self.ingest().await {
+            return Err(self.so_far(error).await);
+        }
         // Once, when all is in: a file of a million late rows is one notice.
         let notice = rejected(&self.object, &self.report).map(PgError::notice);
         Ok(Copied { tag: format!("COPY {}", self.report.rows), notice })
@@ -155,14 +206,14 @@ struct Sink {
 #[async_trait]
 impl CopyInSink for Sink {
     async fn data(&mut self, data: Bytes) -> Result<(), PgError> {
-        let batches = self.decoder.feed(&data).map_err(|e| self.intake.so_far(e.into()))?;
-        let given = self.intake.given(batches)?;
+        let batches = self.decoder.feed(&data);
+        let given = self.intake.decoded(batches).await?;
         self.intake.take(given).await
     }
 
     async fn finish(mut self: Box<Self>) -> Result<Copied, PgError> {
-        let batches = self.decoder.finish().map_err(|e| self.intake.so_far(e.into()))?;
-        let given = self.intake.given(batches)?;
+        let batches = self.decoder.finish();
+        let given = self.intake.decoded(batches).await?;
         self.intake.take(given).await?;
         self.intake.finish().await
     }

@@ -40,12 +40,10 @@ pub async fn execute(
             let mut decoder = CopyDecoder::new(&table.name, options, object.schema(), &map, zone, BATCH_ROWS)?;
             let mut pieces = Pieces::open(database, file).await?;
             while let Some(piece) = pieces.piece().await? {
-                let batches = decoder.feed(&piece).map_err(|e| intake.so_far(e.into()))?;
-                let given = intake.given(batches)?;
+                let given = intake.decoded(decoder.feed(&piece)).await?;
                 intake.take(given).await?;
             }
-            let batches = decoder.finish().map_err(|e| intake.so_far(e.into()))?;
-            let given = intake.given(batches)?;
+            let given = intake.decoded(decoder.finish()).await?;
             intake.take(given).await?;
         }
         CopyFormat::Parquet | CopyFormat::Arrow => {
@@ -57,8 +55,12 @@ pub async fn execute(
             let local = Local::of(database, session, file).await?;
             let refused = |error: PgError| local.named(uncastable(error));
             let mut batches = scan(database, session, &local.path, wanted, options.format).await.map_err(refused)?;
-            while let Some(batch) = batches.try_next().await.map_err(|e| refused(intake.so_far(e.into())))? {
-                intake.take(vec![batch]).await?;
+            loop {
+                match batches.try_next().await {
+                    Ok(Some(batch)) => intake.take(vec![batch]).await?,
+                    Ok(None) => break,
+                    Err(error) => return Err(refused(intake.so_far(error.into()).await)),
+                }
             }
         }
     }
