@@ -88,6 +88,9 @@ pub struct IcebergHistory {
     /// its files may be named any moment, until a commit after it has happened.
     unsettled: Unsettled,
     locks: Locks,
+    /// Held while a table is taken up that is not there under its name. A start brings views back side by side, and two that have
+    /// exchanged their names would each find the other's half-way.
+    making: tokio::sync::Mutex<()>,
 }
 
 #[derive(Default)]
@@ -168,6 +171,7 @@ impl IcebergHistory {
             files_written: None,
             unsettled: Unsettled::default(),
             locks: Locks::default(),
+            making: tokio::sync::Mutex::default(),
         }
     }
 
@@ -247,6 +251,7 @@ fn aside(name: &str, view: ObjectId) -> String {
 #[async_trait]
 impl HistoryStore for IcebergHistory {
     async fn create(&self, table: &HistoryTable) -> SeamResult<()> {
+        let _making = self.making.lock().await;
         if let Some(existing) = self.catalog.load(&table.name).await? {
             if self.is_of(&existing, table.view) {
                 return Ok(());
