@@ -182,7 +182,7 @@ pub trait HistoryStore: Send + Sync {
     }
 
     /// Whether the table is there under its name, with these columns and the rows of this computation. One of the same training set
-    /// under another name gets its name first. A store that keeps no such tables has nothing to do.
+    /// under another name gets its name first, and one of another set makes way for it. A store that keeps no such tables has nothing to do.
     async fn is_kept(&self, _table: &KeptTable) -> SeamResult<bool> {
         Ok(true)
     }
@@ -194,7 +194,7 @@ pub trait HistoryStore: Send + Sync {
         Ok(())
     }
 
-    /// Removes the table of this name, if it is this training set's.
+    /// Removes this training set's table, which is called so as far as is known.
     async fn forget(&self, _id: ObjectId, _name: &str) -> SeamResult<()> {
         Ok(())
     }
