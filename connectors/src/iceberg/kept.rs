@@ -45,10 +45,10 @@ const SNAPSHOT_AGE_US: i64 = 3_600_000_000;
 const ORPHAN_AGE_US: i64 = 24 * SNAPSHOT_AGE_US;
 
 pub async fn is_kept(store: &IcebergHistory, table: &KeptTable) -> SeamResult<bool> {
-    let _making = store.making.lock().await;
     let existing = match store.catalog.load(&table.name).await? {
         Some(existing) if store.is_of(&existing, table.id) => existing,
         existing => {
+            let _making = store.making.lock().await;
             if let Some(other) = existing
                 && !make_way(store, &table.name, &other).await?
             {
