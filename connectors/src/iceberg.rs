@@ -408,7 +408,20 @@ impl HistoryStore for IcebergHistory {
     }
 
     async fn forget(&self, id: ObjectId, name: &str) -> SeamResult<()> {
-        kept::forget(self, id, name).await
+        let name = match self.catalog.load(name).await {
+            Ok(Some(existing)) if self.is_of(&existing, id) => Some(name.to_string()),
+            // Another has its name by now: the transaction that has dropped it has made that.
+            Ok(_) => self.owned_by(id).await?,
+            // What cannot be read can be dropped.
+            Err(error) => match self.catalog.made_for(id).await?.iter().any(|made| made == name) {
+                true => Some(name.to_string()),
+                false => return Err(error),
+            },
+        };
+        match name {
+            Some(name) => self.drop(&name).await,
+            None => Ok(()),
+        }
     }
 
     async fn survey(&self, table: &HistoryTable, effort: &Effort, old_us: i64) -> SeamResult<Survey> {

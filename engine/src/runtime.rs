@@ -411,7 +411,7 @@ impl Engine {
     }
 
     async fn forget_view(&self, id: ObjectId, history: &str) -> SeamResult<()> {
-        self.seams.history.as_ref().drop(history).await?;
+        self.seams.history.forget(id, history).await?;
         self.forget_keys(id).await?;
         self.forget_online(id).await
     }

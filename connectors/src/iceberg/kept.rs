@@ -28,7 +28,6 @@ use parquet::{
     schema::types::ColumnPath,
 };
 use std::collections::HashMap;
-use tidemark_catalog::ObjectId;
 use tidemark_engine::seam::{Expiry, HistoryPartition, HistoryStore, HistoryTable, KeptTable, SeamError, SeamResult};
 use uuid::Uuid;
 
@@ -102,18 +101,6 @@ async fn make_way(store: &IcebergHistory, name: &str, other: &Table) -> SeamResu
     let Some(owner) = owner else { return Ok(false) };
     store.catalog.rename(name, &aside(name, owner)).await?;
     Ok(true)
-}
-
-pub async fn forget(store: &IcebergHistory, id: ObjectId, name: &str) -> SeamResult<()> {
-    let name = match store.catalog.load(name).await? {
-        Some(existing) if store.is_of(&existing, id) => Some(name.to_string()),
-        // The transaction that has dropped the set has given its name to another.
-        _ => store.owned_by(id).await?,
-    };
-    match name {
-        Some(name) => HistoryStore::drop(store, &name).await,
-        None => Ok(()),
-    }
 }
 
 /// What functions of history's tables ask of a table. It has no key and no time, and they ask neither.

@@ -194,9 +194,10 @@ pub trait HistoryStore: Send + Sync {
         Ok(())
     }
 
-    /// Removes this training set's table, which is called so as far as is known.
-    async fn forget(&self, _id: ObjectId, _name: &str) -> SeamResult<()> {
-        Ok(())
+    /// Removes the table of this view or training set, which is called so as far as is known: another's of that name stays. A store
+    /// that does not know whose its tables are goes by the name.
+    async fn forget(&self, _id: ObjectId, name: &str) -> SeamResult<()> {
+        self.drop(name).await
     }
 
     /// What the table is like, for rewrites of this effort and an end of snapshots that were succeeded before that time.
