@@ -427,6 +427,13 @@ impl Engine {
         self.seams.state.remove(Keyspace::Progress, &id.0.to_be_bytes()).await
     }
 
+    /// Removes what a view has left that a transaction had made when the server ended: no checkpoint may have met it, and then nothing
+    /// else knows of it. Its history table goes with those of no view.
+    pub async fn forget_made(&self, id: ObjectId) -> SeamResult<()> {
+        self.forget_keys(id).await?;
+        self.forget_online(id).await
+    }
+
     async fn forget_keys(&self, id: ObjectId) -> SeamResult<()> {
         for keyspace in [Keyspace::Keys, Keyspace::Due, Keyspace::Spilled] {
             self.seams.state.remove(keyspace, &id.0.to_be_bytes()).await?;
