@@ -127,7 +127,11 @@ pub(crate) fn entries(before: &Snapshot, after: &Snapshot, changes: &[Change]) -
 /// What these changes take and lean on.
 pub(crate) fn touched(before: &Snapshot, after: &Snapshot, changes: &[Change]) -> Touched {
     let mut touched = Touched::default();
+    let (was, is) = (&before.access, &after.access);
+    let of_acl = |acl: &Acl| acl.grants.keys().copied().chain(acl.owner).collect::<Vec<_>>();
     for entry in entries(before, after, changes) {
+        // Whose it is, or was and is to be again, and who may use it.
+        let mut roles = vec![];
         match &entry {
             Before::Object(id, _) => {
                 for object in [before.get_id(*id), after.get_id(*id)].into_iter().flatten() {
@@ -152,14 +156,22 @@ pub(crate) fn touched(before: &Snapshot, after: &Snapshot, changes: &[Change]) -
             }
             Before::Acl(id, _) => {
                 touched.lean_on(Key::Object(*id));
-                let acl = after.access.acl(*id);
-                let owner = acl.and_then(|acl| acl.owner);
-                let grantees = acl.into_iter().flat_map(|acl| acl.grants.keys().copied());
-                grantees.chain(owner).for_each(|role| touched.lean_on(Key::Role(role)));
+                roles.extend([was.acl(*id), is.acl(*id)].into_iter().flatten().flat_map(of_acl));
             }
-            Before::SchemaAcl(name, _) => touched.lean_on(Key::Schema(name.clone())),
-            Before::Secret(..) | Before::Role(..) => {}
+            Before::SchemaAcl(name, _) => {
+                touched.lean_on(Key::Schema(name.clone()));
+                roles.extend([was.schema(name), is.schema(name)].into_iter().flatten().flat_map(of_acl));
+            }
+            Before::Secret(name, _) => {
+                let secrets = [before.secret(name), after.secret(name)].into_iter().flatten();
+                roles.extend(secrets.map(|secret| secret.owner));
+            }
+            Before::Role(id, _) => {
+                let members = [was.role(*id), is.role(*id)].into_iter().flatten();
+                roles.extend(members.flat_map(|role| role.member_of.iter().map(|membership| membership.role)));
+            }
         }
+        roles.into_iter().for_each(|role| touched.lean_on(Key::Role(role)));
         touched.take(entry.key());
     }
     touched
@@ -362,6 +374,15 @@ mod tests {
         let commented = Schema { comment: Some("x".to_string()), ..schema(10, "marts") };
         assert!(!conflict(&[Change::PutSchema(commented)], &inside));
         assert!(conflict(&[Change::PutSchema(schema(12, "lake"))], &[Change::PutSchema(schema(13, "lake"))]));
+        // Whoever owns what may come back.
+        let owned = before.apply(&[Change::Own(ObjectId(2), ObjectId(40))]);
+        let mine = [Change::Drop(ObjectId(2))];
+        let without = owned.apply(&mine);
+        let mut access = without.access.as_ref().clone();
+        access.drop_role(ObjectId(40));
+        let theirs = [Change::Access(access)];
+        let held = touched(&owned, &without, &mine);
+        assert!(touched(&without, &without.apply(&theirs), &theirs).conflict(&held).is_some());
         // Secrets, and grants.
         assert!(conflict(&[Change::PutSecret(secret("s", "2"))], &[Change::DropSecret("s".to_string())]));
         assert!(conflict(&[granted(&before, 1)], &[Change::Drop(ObjectId(1))]));

@@ -88,6 +88,9 @@ pub struct IcebergHistory {
     /// its files may be named any moment, until a commit after it has happened.
     unsettled: Unsettled,
     locks: Locks,
+    /// Held while a table is taken up that is not there under its name. A start brings views back side by side, and two that have
+    /// exchanged their names would each find the other's half-way.
+    making: tokio::sync::Mutex<()>,
 }
 
 #[derive(Default)]
@@ -168,6 +171,7 @@ impl IcebergHistory {
             files_written: None,
             unsettled: Unsettled::default(),
             locks: Locks::default(),
+            making: tokio::sync::Mutex::default(),
         }
     }
 
@@ -247,6 +251,7 @@ fn aside(name: &str, view: ObjectId) -> String {
 #[async_trait]
 impl HistoryStore for IcebergHistory {
     async fn create(&self, table: &HistoryTable) -> SeamResult<()> {
+        let _making = self.making.lock().await;
         if let Some(existing) = self.catalog.load(&table.name).await? {
             if self.is_of(&existing, table.view) {
                 return Ok(());
@@ -403,7 +408,20 @@ impl HistoryStore for IcebergHistory {
     }
 
     async fn forget(&self, id: ObjectId, name: &str) -> SeamResult<()> {
-        kept::forget(self, id, name).await
+        let name = match self.catalog.load(name).await {
+            Ok(Some(existing)) if self.is_of(&existing, id) => Some(name.to_string()),
+            // Another has its name by now: the transaction that has dropped it has made that.
+            Ok(_) => self.owned_by(id).await?,
+            // What cannot be read can be dropped.
+            Err(error) => match self.catalog.made_for(id).await?.iter().any(|made| made == name) {
+                true => Some(name.to_string()),
+                false => return Err(error),
+            },
+        };
+        match name {
+            Some(name) => self.drop(&name).await,
+            None => Ok(()),
+        }
     }
 
     async fn survey(&self, table: &HistoryTable, effort: &Effort, old_us: i64) -> SeamResult<Survey> {

@@ -411,7 +411,7 @@ impl Engine {
     }
 
     async fn forget_view(&self, id: ObjectId, history: &str) -> SeamResult<()> {
-        self.seams.history.as_ref().drop(history).await?;
+        self.seams.history.forget(id, history).await?;
         self.forget_keys(id).await?;
         self.forget_online(id).await
     }
@@ -425,6 +425,13 @@ impl Engine {
             return Ok(());
         }
         self.seams.state.remove(Keyspace::Progress, &id.0.to_be_bytes()).await
+    }
+
+    /// Removes what a view has left that a transaction had made when the server ended: no checkpoint may have met it, and then nothing
+    /// else knows of it. Its history table goes with those of no view.
+    pub async fn forget_made(&self, id: ObjectId) -> SeamResult<()> {
+        self.forget_keys(id).await?;
+        self.forget_online(id).await
     }
 
     async fn forget_keys(&self, id: ObjectId) -> SeamResult<()> {

@@ -10,6 +10,7 @@
 
 use crate::{
     database::{Database, Owner},
+    lake,
     pg::{PgError, SessionEvent},
     session::{Mark, Session},
     statement::{drop as removal, rename::write_name},
@@ -62,18 +63,24 @@ pub async fn roll_back(database: &Arc<Database>, session: &mut Session, to: Mark
         let settled = settle(database, owner, &back).await;
         drop(catalog);
         warn_of_remains(session, settled);
+        // Their tables too are called, and are there, as before.
+        for object in back.objects.iter().filter_map(|id| back.after.get_id(*id)) {
+            if object.training_set().is_some() {
+                lake::settle(database, session, object).await;
+            }
+        }
     }
     session.drop_temporary_since(database, to.temporary).await?;
     warn_of_stays(database, session, to);
     Ok(())
 }
 
-/// Storage and runtime follow the catalog.
+/// Storage and runtime follow the catalog. What fails keeps nothing else from it; the first error.
 async fn settle(database: &Database, owner: &Owner, back: &TakenBack) -> Result<(), PgError> {
     let engine = &owner.engine;
     let TakenBack { before, after, objects, .. } = back;
     let gone: Vec<&Object> = back.gone().collect();
-    removal::remove(database, &gone).await?;
+    let mut outcome = removal::remove(database, &gone).await;
     let there = objects.iter().filter_map(|id| Some((before.get_id(*id), after.get_id(*id)?)));
     let there: Vec<(Option<&Arc<Object>>, &Arc<Object>)> = there.collect();
     // History tables may have exchanged their names: all are out of the way before any has its own again.
@@ -82,12 +89,14 @@ async fn settle(database: &Database, owner: &Owner, back: &TakenBack) -> Result<
     };
     for (was, is) in &there {
         if was.is_some() && is_renamed(*was, is) {
-            engine.rename_view(is.id, &removal::aside(is)).await?;
+            let renamed = engine.rename_view(is.id, &removal::aside(is)).await;
+            outcome = outcome.and(renamed.map_err(PgError::from));
         }
     }
     for (was, is) in &there {
         if is_renamed(*was, is) {
-            engine.rename_view(is.id, &is.history_name()).await?;
+            let renamed = engine.rename_view(is.id, &is.history_name()).await;
+            outcome = outcome.and(renamed.map_err(PgError::from));
         }
     }
     for (was, is) in &there {
@@ -101,12 +110,13 @@ async fn settle(database: &Database, owner: &Owner, back: &TakenBack) -> Result<
         let Some(was) = was else { continue };
         let online = |object: &Object| object.feature_view().and_then(|view| view.options.get("online").cloned());
         if online(was) != online(is) {
-            engine.move_online(is.id, || owner.places.choose(is.id, online(is).as_deref())).await?;
+            let moved = engine.move_online(is.id, || owner.places.choose(is.id, online(is).as_deref())).await;
+            outcome = outcome.and(moved.map_err(PgError::from));
         }
         let options = |object: &Object| object.relation().map(|relation| relation.options.clone());
         if is.relation().and_then(Relation::topic).is_some() && options(was) != options(is) {
             owner.feeds.stop(is.id).await;
-            owner.feeds.start(is)?;
+            outcome = outcome.and(owner.feeds.start(is));
         }
     }
     // What is connected by a secret connects anew.
@@ -114,10 +124,10 @@ async fn settle(database: &Database, owner: &Owner, back: &TakenBack) -> Result<
     for secret in altered.collect::<Vec<_>>() {
         for object in after.users_of_secret(&secret.name) {
             owner.feeds.stop(object.id).await;
-            owner.feeds.start(object)?;
+            outcome = outcome.and(owner.feeds.start(object));
         }
     }
-    Ok(())
+    outcome
 }
 
 /// The catalog is as it is to be; what could not follow it does at the next start.

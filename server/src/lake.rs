@@ -54,7 +54,7 @@ pub async fn settle(database: &Database, session: &mut Session, object: &Object)
 
 /// Removes the table of a set that was dropped. With the catalog held it waits for nobody: behind another table it is removed later.
 pub async fn forget(database: &Database, object: &Object) {
-    let Some(owner) = database.as_owner() else { return };
+    let Some(owner) = database.as_owner().filter(|_| has_table(object)) else { return };
     let table = object.history_name();
     owner.lake.note(object.id, &table);
     let Ok(_settling) = owner.lake.settling.try_lock() else { return };
@@ -66,10 +66,13 @@ pub async fn forget(database: &Database, object: &Object) {
     }
 }
 
+fn has_table(object: &Object) -> bool {
+    object.training_set().is_some_and(|set| set.has_table)
+}
+
 /// At a start: nobody knows how far the server before came.
 fn begin(database: &Database) {
     let Some(owner) = database.as_owner() else { return };
-    let has_table = |object: &Object| object.training_set().is_some_and(|set| set.has_table);
     for object in database.snapshot().objects().filter(|object| has_table(object)) {
         owner.lake.note(object.id, &object.history_name());
     }
@@ -117,7 +120,7 @@ async fn as_catalog(database: &Database, owner: &Owner, id: ObjectId, table: &st
         return history.forget(id, table).await;
     };
     if !set.has_table {
-        return history.forget(id, &object.history_name()).await;
+        return Ok(());
     }
     let kept = kept_table(object, set);
     if history.is_kept(&kept).await? {

@@ -336,9 +336,14 @@ async fn open(
             objects,
             "what transactions had changed that were open when the server ended is as it was before"
         );
-        // Nothing else knows of a log that no checkpoint has met.
-        for log in back.gone().filter_map(log_of).collect::<Vec<_>>() {
-            engine.drop_source(log).await.context("cannot remove what a transaction had made")?;
+        // Nothing else knows of a log, or of online values, that no checkpoint has met.
+        for object in back.gone().collect::<Vec<_>>() {
+            let removed = match log_of(object) {
+                Some(log) => engine.drop_source(log).await,
+                None if object.feature_view().is_some() => engine.forget_made(object.id).await,
+                None => Ok(()),
+            };
+            removed.context("cannot remove what a transaction had made")?;
         }
     }
     let snapshot = Arc::new(catalog.snapshot().clone());

@@ -85,6 +85,13 @@ async fn the_table_of_a_training_set_is_what_the_catalog_says_whenever_the_serve
     let left = tables(&folder, "kept");
     ensure!(left.len() == 1 && left[0] != *table, "{left:?}");
     becomes(&client, &folder, "kept", "4 14").await?;
+    // Each set has its own again when a transaction is taken back.
+    run(&client, "BEGIN").await?;
+    run(&client, "DROP TRAINING SET kept").await?;
+    run(&client, "CREATE TRAINING SET kept AS SELECT n + 2 AS n FROM t").await?;
+    ensure!(tables(&folder, "kept").len() == 2);
+    run(&client, "ROLLBACK").await?;
+    ensure!(tables(&folder, "kept") == left && read(&client, &left[0]).await? == "4 14");
     run(&client, "INSERT INTO t VALUES (5)").await?;
     ensure!(server.terminate().await?.success(), "the server ends in order");
 

@@ -8,7 +8,7 @@
 //! before. A reader of that goes on with its files for an hour. Not partitioned and not sorted: a set is read from end to end.
 
 use super::{
-    IcebergHistory, METADATA_FILES_KEPT, catalog::Next, commit, disk, fold, parts, rewrite, schema, tag, vacuum,
+    IcebergHistory, METADATA_FILES_KEPT, aside, catalog::Next, commit, disk, fold, parts, rewrite, schema, tag, vacuum,
 };
 use arrow::{array::Array, datatypes::DataType, record_batch::RecordBatch};
 use datafusion::physical_plan::SendableRecordBatchStream;
@@ -28,7 +28,6 @@ use parquet::{
     schema::types::ColumnPath,
 };
 use std::collections::HashMap;
-use tidemark_catalog::ObjectId;
 use tidemark_engine::seam::{Expiry, HistoryPartition, HistoryStore, HistoryTable, KeptTable, SeamError, SeamResult};
 use uuid::Uuid;
 
@@ -47,10 +46,15 @@ const ORPHAN_AGE_US: i64 = 24 * SNAPSHOT_AGE_US;
 pub async fn is_kept(store: &IcebergHistory, table: &KeptTable) -> SeamResult<bool> {
     let existing = match store.catalog.load(&table.name).await? {
         Some(existing) if store.is_of(&existing, table.id) => existing,
-        Some(_) => return Ok(false),
-        None => {
-            let Some(other) = store.owned_by(table.id).await? else { return Ok(false) };
-            store.catalog.rename(&other, &table.name).await?;
+        existing => {
+            let _making = store.making.lock().await;
+            if let Some(other) = existing
+                && !make_way(store, &table.name, &other).await?
+            {
+                return Ok(false);
+            }
+            let Some(own) = store.owned_by(table.id).await? else { return Ok(false) };
+            store.catalog.rename(&own, &table.name).await?;
             store.load(&table.name).await?
         }
     };
@@ -89,11 +93,14 @@ pub async fn keep(store: &IcebergHistory, table: &KeptTable, rows: SendableRecor
     Ok(())
 }
 
-pub async fn forget(store: &IcebergHistory, id: ObjectId, name: &str) -> SeamResult<()> {
-    match store.catalog.load(name).await? {
-        Some(existing) if store.is_of(&existing, id) => HistoryStore::drop(store, name).await,
-        _ => Ok(()),
-    }
+/// Gives another training set's table another name: its set finds it by itself, and where that was dropped it goes with it. `false`: it
+/// is none's. Rows of history are nowhere else, and what others made is theirs.
+async fn make_way(store: &IcebergHistory, name: &str, other: &Table) -> SeamResult<bool> {
+    let properties = other.metadata().properties();
+    let owner = tag::owner(properties).filter(|_| store.is_ours(other) && tag::is_of_training_set(properties));
+    let Some(owner) = owner else { return Ok(false) };
+    store.catalog.rename(name, &aside(name, owner)).await?;
+    Ok(true)
 }
 
 /// What functions of history's tables ask of a table. It has no key and no time, and they ask neither.
@@ -126,18 +133,17 @@ fn has_columns(existing: &Table, table: &KeptTable) -> SeamResult<bool> {
 async fn make(store: &IcebergHistory, table: &KeptTable) -> SeamResult<()> {
     let what = format!("creating the table of training set \"{}\"", table.name);
     if let Some(existing) = store.catalog.load(&table.name).await? {
-        let is_own = store.is_of(&existing, table.id);
-        if is_own && has_columns(&existing, table)? {
-            return Ok(());
-        }
-        // Rows of history are nowhere else, and what others made is theirs.
-        if !is_own && !(store.is_ours(&existing) && tag::is_of_training_set(existing.metadata().properties())) {
+        if store.is_of(&existing, table.id) {
+            if has_columns(&existing, table)? {
+                return Ok(());
+            }
+            HistoryStore::drop(store, &table.name).await?;
+        } else if !make_way(store, &table.name, &existing).await? {
             return Err(SeamError::NotDone(format!(
                 "{what}: there is a table of this name in the warehouse that is no training set's: rename the training set, or \
                  create it WITH (iceberg = false)"
             )));
         }
-        HistoryStore::drop(store, &table.name).await?;
     }
     let history = shape(table);
     let properties = [
@@ -249,7 +255,8 @@ async fn commit_on_top(
     files: &[DataFile],
     id: Uuid,
 ) -> SeamResult<()> {
-    let _committing = store.committing.read().await;
+    let locks = store.locks.of(table.id);
+    let _committing = locks.committing.read().await;
     let location = written_to.metadata().location();
     let mut attempt = 1;
     loop {

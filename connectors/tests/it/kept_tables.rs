@@ -181,11 +181,28 @@ async fn a_table_is_called_as_its_set_and_goes_with_it_and_no_other_takes_its_pl
     assert!(matches!(&error, SeamError::NotDone(text) if text.contains("no training set's")), "{error}");
     assert_eq!(store.last_tag("delays").await.unwrap(), Some(tag(1, 1)));
 
+    // A view that has failed is looked for under the name that it had, which is another's by now.
+    store.create(&flights("elsewhere", 16_401)).await.unwrap();
+    store.forget(ObjectId(16_401), "delays").await.unwrap();
+    assert_eq!(metadata_file(&store, "elsewhere").await, None);
+    assert_eq!(store.last_tag("delays").await.unwrap(), Some(tag(1, 1)));
+
     // Of another set, or of none that there is.
     store.forget(ObjectId(1), "marts.train").await.unwrap();
-    store.forget(SET, "nothing").await.unwrap();
+    store.forget(ObjectId(1), "nothing").await.unwrap();
     store.retain(&BTreeSet::from([SET, view.view])).await.unwrap();
     assert!(store.is_kept(&renamed).await.unwrap() && folder.exists());
+    // Another set has taken its name, and gives it back: a transaction that was taken back. Each has its own rows.
+    let other = |name: &str| KeptTable { id: ObjectId(16_501), ..labels(name, 9) };
+    keep(&store, &other("marts.own"), &[(5, 6)]).await.unwrap();
+    assert!(store.is_kept(&other("marts.train")).await.unwrap());
+    assert_eq!(ids(&metadata_file(&store, "marts.train").await.unwrap()).await, [5]);
+    assert!(store.is_kept(&renamed).await.unwrap() && store.is_kept(&other("marts.own")).await.unwrap());
+    assert_eq!(ids(&metadata_file(&store, "marts.train").await.unwrap()).await, [0, 1, 2]);
+    assert_eq!(ids(&metadata_file(&store, "marts.own").await.unwrap()).await, [5]);
+    // Whatever it is called.
+    store.forget(other("").id, "marts.train").await.unwrap();
+    assert!(metadata_file(&store, "marts.own").await.is_none() && store.is_kept(&renamed).await.unwrap());
     store.forget(SET, "marts.train").await.unwrap();
     assert!(metadata_file(&store, "marts.train").await.is_none() && !folder.exists());
     // What a crash has left of a drop goes with the next start.

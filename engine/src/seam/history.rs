@@ -182,7 +182,7 @@ pub trait HistoryStore: Send + Sync {
     }
 
     /// Whether the table is there under its name, with these columns and the rows of this computation. One of the same training set
-    /// under another name gets its name first. A store that keeps no such tables has nothing to do.
+    /// under another name gets its name first, and one of another set makes way for it. A store that keeps no such tables has nothing to do.
     async fn is_kept(&self, _table: &KeptTable) -> SeamResult<bool> {
         Ok(true)
     }
@@ -194,9 +194,10 @@ pub trait HistoryStore: Send + Sync {
         Ok(())
     }
 
-    /// Removes the table of this name, if it is this training set's.
-    async fn forget(&self, _id: ObjectId, _name: &str) -> SeamResult<()> {
-        Ok(())
+    /// Removes the table of this view or training set, which is called so as far as is known: another's of that name stays. A store
+    /// that does not know whose its tables are goes by the name.
+    async fn forget(&self, _id: ObjectId, name: &str) -> SeamResult<()> {
+        self.drop(name).await
     }
 
     /// What the table is like, for rewrites of this effort and an end of snapshots that were succeeded before that time.

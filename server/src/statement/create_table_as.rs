@@ -74,7 +74,11 @@ pub async fn execute(
         }
         match &mut catalog {
             None => session.show_temporary(database, object.id),
-            Some(catalog) => database.create(catalog, session, object.clone()).await?,
+            Some(catalog) => {
+                // A commit that is given up half-way may have happened, and nobody here would know.
+                let _held = session.hold.hold();
+                database.create(catalog, session, object.clone()).await?;
+            }
         }
         Ok(rows)
     }
