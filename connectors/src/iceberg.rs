@@ -88,6 +88,8 @@ pub struct IcebergHistory {
     /// its files may be named any moment, until a commit after it has happened.
     unsettled: Unsettled,
     locks: Locks,
+    /// Held while a start puts tables where they belong: one may have the name of another, and move out of its way.
+    placing: tokio::sync::Mutex<()>,
 }
 
 #[derive(Default)]
@@ -168,6 +170,7 @@ impl IcebergHistory {
             files_written: None,
             unsettled: Unsettled::default(),
             locks: Locks::default(),
+            placing: tokio::sync::Mutex::default(),
         }
     }
 
@@ -370,13 +373,14 @@ impl HistoryStore for IcebergHistory {
         tag::from_properties(name, self.load(name).await?.metadata().properties())
     }
 
-    /// Nearly always the table is there: its metadata are read once.
+    /// Nearly always the table is there: its metadata are read once. The others one after the other, as views come back side by side.
     async fn take_up(&self, table: &HistoryTable) -> SeamResult<Option<CommitTag>> {
         if let Some(existing) = self.catalog.load(&table.name).await?
             && self.is_of(&existing, table.view)
         {
             return tag::from_properties(&table.name, existing.metadata().properties());
         }
+        let _placing = self.placing.lock().await;
         self.create(table).await?;
         self.last_tag(&table.name).await
     }
