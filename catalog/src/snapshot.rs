@@ -439,9 +439,8 @@ mod tests {
     #[test]
     fn a_table_of_the_servers_own_hides_what_comes_behind_it() {
         let objects = [view(1, Place::of("public"), "pg_class"), view(2, Place::of("public"), "sources")];
-        let system = |schema: &str, name: &str| {
-            matches!((schema, name), ("pg_catalog", "pg_class") | ("tidemark", "sources"))
-        };
+        let system =
+            |schema: &str, name: &str| matches!((schema, name), ("pg_catalog", "pg_class") | ("tidemark", "sources"));
         let all = Snapshot::new(1, objects).with_system(system);
         let on = |path: &[&str]| {
             all.on(Arc::new(SearchPath::Schemas(path.iter().map(|schema| schema.to_string()).collect())))

@@ -20,8 +20,8 @@ use crate::{
 };
 use arrow::{
     array::{
-        Array, ArrayRef, AsArray, BooleanArray, RecordBatch, RecordBatchOptions, StringArray, TimestampMicrosecondArray,
-        new_null_array,
+        Array, ArrayRef, AsArray, BooleanArray, RecordBatch, RecordBatchOptions, StringArray,
+        TimestampMicrosecondArray, new_null_array,
     },
     compute::{cast, concat},
     datatypes::{DataType, Field, FieldRef, Float32Type, Float64Type, Schema, SchemaRef},

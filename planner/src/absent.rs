@@ -15,6 +15,7 @@ use crate::{
     defaults,
     table::{ScanTarget, StepsTable, TidemarkTable, has_status, with_found},
 };
+use arrow_schema::DataType;
 use datafusion::{
     common::{
         Column, DFSchemaRef, JoinType,
@@ -124,7 +125,7 @@ fn with_absent(plan: &LogicalPlan) -> Result<Option<LogicalPlan>> {
 fn is_by_key(join: &Join, side: &Projection) -> bool {
     let Some(steps) = steps_of(&side.input) else { return false };
     let key = |expr: &Expr| {
-        let at = side.schema.maybe_index_of_column(expr.try_as_col()?)?;
+        let at = side.schema.maybe_index_of_column(key_column(expr, side)?)?;
         let name = side.input.schema().fields().get(at)?.name();
         steps.key.iter().position(|key| key == name)
     };
@@ -141,6 +142,18 @@ fn is_by_key(join: &Join, side: &Projection) -> bool {
         _ => false,
     });
     on && rest && met.len() == steps.key.len()
+}
+
+/// The column, also where it has been made as wide as the other side of a comparison: each value is another one then, too.
+fn key_column<'e>(expr: &'e Expr, side: &Projection) -> Option<&'e Column> {
+    let Expr::Cast(cast) = expr else { return expr.try_as_col() };
+    let column = cast.expr.try_as_col()?;
+    let from = side.schema.field(side.schema.maybe_index_of_column(column)?).data_type();
+    let widens = matches!(
+        (from, cast.field.data_type()),
+        (DataType::Int16, DataType::Int32 | DataType::Int64) | (DataType::Int32, DataType::Int64)
+    );
+    widens.then_some(column)
 }
 
 fn steps_of(plan: &LogicalPlan) -> Option<&StepsTable> {

@@ -91,15 +91,26 @@ impl TidemarkBackend {
         self.database.learn_service(prepared, sql, learnt);
     }
 
-    /// Waits for the views of a lookup that are not back since the start; `false`: it was answered, or not, from all of them.
-    async fn wait_for_views(&self, prepared: &Prepared) -> Result<bool, PgError> {
+    /// Waits for the views of a lookup that are not back since the start, and no longer than the session's deadline; `false`: it was
+    /// answered, or not, from all of them.
+    async fn wait_for_views(&self, session: &Session, prepared: &Prepared) -> Result<bool, PgError> {
         if self.database.is_restored() {
             return Ok(false);
         }
         let mut views: Vec<ObjectId> = prepared.lookup.iter().map(|lookup| lookup.shape.view).collect();
         views.extend(prepared.service.iter().flat_map(PreparedService::views));
-        self.database.views_restored(&views).await?;
-        Ok(!views.is_empty())
+        if views.is_empty() {
+            return Ok(false);
+        }
+        let restored = self.database.views_restored(&views);
+        let Some(deadline_us) = session.lookup_deadline_us else { return restored.await.map(|()| true) };
+        let until = self.database.clock.sleep(Duration::from_micros(deadline_us.unsigned_abs()));
+        tokio::select! {
+            // First: who gives up has asked for them all the same.
+            biased;
+            restored = restored => restored.map(|()| true),
+            () = until => Err(lookup_deadline::not_back(&self.database, &views, deadline_us)),
+        }
     }
 
     fn served<'a>(
@@ -366,7 +377,7 @@ impl pg::Backend for TidemarkBackend {
         bound: &Bound,
     ) -> Result<Outcome, PgError> {
         session.refresh(&self.database);
-        if self.wait_for_views(prepared).await? {
+        if self.wait_for_views(session, prepared).await? {
             let mut messages = BytesMut::new();
             if let Some(answered) = self.execute_now(session, prepared, bound, &mut messages) {
                 return Ok(Outcome::RawRows { messages, completed: answered? });

@@ -10,7 +10,8 @@
 
 use crate::{database::Database, pg::PgError};
 use datafusion::{common::tree_node::TreeNodeRecursion, error::Result as DfResult, logical_expr::LogicalPlan};
-use std::sync::Arc;
+use parking_lot::Mutex;
+use std::{collections::BTreeSet, sync::Arc};
 use tidemark_catalog::ObjectId;
 use tidemark_engine::seam::SeamResult;
 use tidemark_planner::table::{ScanTarget, TidemarkTable};
@@ -25,6 +26,8 @@ pub struct Restore {
     state: watch::Sender<State>,
     /// Room for views that somebody waits for.
     asked: Semaphore,
+    /// The views that have been asked for: each once, however many wait for it, give up and come again.
+    wanted: Mutex<BTreeSet<ObjectId>>,
 }
 
 #[derive(Debug, Clone)]
@@ -37,7 +40,11 @@ enum State {
 
 impl Default for Restore {
     fn default() -> Restore {
-        Restore { state: watch::Sender::new(State::UnderWay), asked: Semaphore::new(ASKED_MAX) }
+        Restore {
+            state: watch::Sender::new(State::UnderWay),
+            asked: Semaphore::new(ASKED_MAX),
+            wanted: Mutex::default(),
+        }
     }
 }
 
@@ -178,7 +185,9 @@ impl Database {
     pub async fn views_restored(self: &Arc<Self>, views: &[ObjectId]) -> Result<(), PgError> {
         let Some(owner) = self.as_owner().filter(|owner| !owner.restore.is_done()) else { return Ok(()) };
         for view in views.iter().filter(|view| owner.engine.is_awaited(**view)) {
-            self.ask_for(*view);
+            if owner.restore.wanted.lock().insert(*view) {
+                self.ask_for(*view);
+            }
         }
         for view in views {
             tokio::select! {

@@ -55,7 +55,7 @@ pub struct Running {
     stop: watch::Sender<bool>,
     stopped: tokio::sync::oneshot::Receiver<SeamResult<()>>,
     /// None of a serving node.
-    _lock: Option<DirLock>,
+    _lock: Option<Arc<DirLock>>,
     _warehouse: Option<Warehouse>,
 }
 
@@ -114,7 +114,7 @@ async fn begin_with(settings: &Settings, clock: Arc<dyn Clock>, points: Option<A
     // Before anything is opened: what cannot be encrypted or guarded as it was said is not served.
     let (tls, door) = (door::tls(settings)?, Door::new(settings));
     let (lock, serving) = match settings.role {
-        Role::Owner => (Some(DirLock::acquire_patiently(data, clock.as_ref()).await?), None),
+        Role::Owner => (Some(Arc::new(DirLock::acquire_patiently(data, clock.as_ref()).await?)), None),
         Role::Serving => (None, Some(Arc::new(Serving::new(settings, clock.clone())?))),
     };
     // Before recovery, which may take a while: a port in use is known at once.
@@ -135,7 +135,7 @@ async fn begin_with(settings: &Settings, clock: Arc<dyn Clock>, points: Option<A
         None => {
             let folder = warehouse.as_ref().map_or(data.join("warehouse"), |warehouse| warehouse.folder.clone());
             let bucket = warehouse.as_ref().and_then(|warehouse| warehouse.bucket.clone());
-            open(settings, data, (&folder, bucket), clock.clone(), points, &door).await?
+            open(settings, (data, lock.clone()), (&folder, bucket), clock.clone(), points, &door).await?
         }
         Some(serving) => {
             let database = open_serving(settings, serving, clock.clone()).await?;
@@ -278,7 +278,7 @@ async fn open_serving(settings: &Settings, serving: Arc<Serving>, clock: Arc<dyn
 
 async fn open(
     settings: &Settings,
-    data: &Path,
+    (data, lock): (&Path, Option<Arc<DirLock>>),
     (folder, bucket): (&Path, Option<Bucket>),
     clock: Arc<dyn Clock>,
     points: Option<Arc<Points>>,
@@ -300,7 +300,9 @@ async fn open(
     let (opened, state) = tokio::sync::oneshot::channel();
     let state_folder = data.join("state");
     let opening = async move {
+        // A start that is given up meanwhile drops what was opened here: the lock goes after it.
         let _ = opened.send(FjallState::open(&state_folder));
+        drop(lock);
     };
     clock.spawn("state store", Box::pin(opening));
     let others = async {

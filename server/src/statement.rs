@@ -111,13 +111,15 @@ async fn run(
     if database.serving().is_some() {
         admit_to_serving(&parsed.statement)?;
     }
+    if !goes_before_recovery(&parsed.statement) && !database.is_restored() {
+        database.all_restored().await?;
+        // Others have waited with it: what they have changed since, of rights too, counts.
+        session.refresh(database);
+    }
     if !matches!(parsed.statement, Statement::Discard { .. } | Statement::Set { .. } | Statement::ShowSetting { .. }) {
         session.check_hidden(database)?;
     }
     authorize::authorize(session, &session.snapshot(database), &parsed.statement)?;
-    if !goes_before_recovery(&parsed.statement) {
-        database.all_restored().await?;
-    }
     if let Some(command) = changes(&parsed.statement) {
         session.may_change(&command)?;
     }

@@ -29,11 +29,11 @@ pub fn missing_object<'n>(
     fits: impl Fn(&Object) -> bool,
 ) -> PlanError {
     let name: NameRef<'_> = name.into();
-    if snapshot.is_system(name) {
-        return system(snapshot, name);
-    }
     // Who may not use a schema is not told what is in it.
     let is_open = |object: &Object| !snapshot.closed().contains(object.schema_name());
+    if snapshot.is_system(name) {
+        return system(name, snapshot.objects().map(|object| &**object).filter(|object| is_open(object)));
+    }
     let others = || snapshot.objects().filter(|object| fits(object) && is_open(object));
     let elsewhere = others().find(|object| name.schema.is_none() && object.name == name.name);
     if let Some(found) = elsewhere {
@@ -49,10 +49,10 @@ pub fn missing_object<'n>(
     missing(kind, &name.to_string(), others.iter().map(String::as_str))
 }
 
-/// 42809: it is the server's own, and what was wanted is not done to it.
-fn system(snapshot: &Snapshot, name: NameRef<'_>) -> PlanError {
+/// 42809: it is the server's own, and what was wanted is not done to it. `others`: those of the catalog that may be told.
+fn system<'o>(name: NameRef<'_>, mut others: impl Iterator<Item = &'o Object>) -> PlanError {
     let error = PlanError::new(sqlstate::WRONG_OBJECT_TYPE, format!("\"{name}\" is a table of the server's own"));
-    let hidden = snapshot.objects().find(|object| name.schema.is_none() && object.name == name.name);
+    let hidden = others.find(|object| name.schema.is_none() && object.name == name.name);
     match hidden {
         Some(object) => error.hint(format!("there is \"{}\" too: write its schema", object.full_name())),
         None => error.hint("it can be read, and nothing else"),

@@ -123,6 +123,16 @@ pub fn refusal(view: &str, deadline_us: i64) -> PgError {
     )
 }
 
+/// The same of one whose views are not back since the server's start. Nothing is known then of what a lookup would show.
+pub fn not_back(database: &Database, views: &[ObjectId], deadline_us: i64) -> PgError {
+    let is_awaited = |view: &&ObjectId| database.as_owner().is_some_and(|owner| owner.engine.is_awaited(**view));
+    let snapshot = database.snapshot();
+    let awaited = views.iter().find(is_awaited).or(views.first()).and_then(|view| snapshot.get_id(*view));
+    refusal(awaited.map_or("", |object| object.name.as_str()), deadline_us)
+        .detail("it is not back yet since the server's start")
+        .hint("it comes back before others now that it was asked for; /readyz tells when all are there")
+}
+
 /// What is told beside an answer of which a part is late.
 pub fn warning(late: usize, asked: usize, deadline_us: i64) -> PgError {
     let within = span(deadline_us.unsigned_abs());

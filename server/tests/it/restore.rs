@@ -6,7 +6,10 @@ use crate::metrics::http::get;
 use futures::future::BoxFuture;
 use std::{
     path::Path,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 use tidemark_connectors::clock::SystemClock;
@@ -22,11 +25,17 @@ struct Patient {
     clock: SystemClock,
     /// What is kept back; `None`: nothing is any more.
     kept_back: Mutex<Option<Vec<BoxFuture<'static, ()>>>>,
+    /// Whether who asks for a view is kept back, too.
+    is_stubborn: AtomicBool,
 }
 
 impl Patient {
     fn new() -> Arc<Patient> {
-        Arc::new(Patient { clock: SystemClock::new(Handle::current()), kept_back: Mutex::new(Some(vec![])) })
+        Arc::new(Patient {
+            clock: SystemClock::new(Handle::current()),
+            kept_back: Mutex::new(Some(vec![])),
+            is_stubborn: AtomicBool::new(false),
+        })
     }
 
     /// Goes on; what was kept back is given up where `begins` is false.
@@ -53,8 +62,9 @@ impl Clock for Patient {
     }
 
     fn spawn(&self, name: &'static str, task: BoxFuture<'static, ()>) {
+        let is_kept_back = name == "restore" || name == "restore first" && self.is_stubborn.load(Ordering::SeqCst);
         match &mut *self.kept_back.lock().expect("nobody panicked") {
-            Some(tasks) if name == "restore" => tasks.push(task),
+            Some(tasks) if is_kept_back => tasks.push(task),
             _ => self.clock.spawn(name, task),
         }
     }
@@ -203,6 +213,35 @@ async fn a_server_that_is_stopped_before_its_views_are_back_tells_who_waits_and_
     let client = connect(&running).await;
     assert_eq!(value(&client, "SELECT n FROM a WHERE k = 1").await, "2");
     assert_eq!(value(&client, "SELECT n FROM b WHERE k = 1").await, "1");
+    drop(client);
+    stop(running).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lookup_with_a_deadline_does_not_wait_for_its_view_for_longer() {
+    let folder = tempfile::tempdir().expect("a directory");
+    let settings = settings(folder.path());
+    lived_before(&settings).await;
+    let clock = Patient::new();
+    clock.is_stubborn.store(true, Ordering::SeqCst);
+    let running = serve::begin_on(&settings, clock.clone()).await.expect("it begins");
+    let client = connect(&running).await;
+    client.batch_execute("SET tidemark.lookup_deadline = '5ms'").await.expect("settings need no view");
+    for lookup in [
+        "SELECT n FROM b WHERE k = 1",
+        "SELECT asked.id, b.n FROM unnest('{1}'::bigint[]) AS asked (id) LEFT JOIN b ON b.k = asked.id",
+    ] {
+        let error = client.batch_execute(lookup).await.expect_err(lookup);
+        let error = error.as_db_error().expect("an answer");
+        assert_eq!(error.code().code(), "57014", "{lookup}");
+        assert!(error.message().starts_with("feature view \"b\" has not answered within"), "{error:?}");
+        assert_eq!(error.detail(), Some("it is not back yet since the server's start"), "{lookup}");
+    }
+    client.batch_execute("RESET tidemark.lookup_deadline").await.expect("settings need no view");
+    // Who has none gets its answer when the view is back.
+    let (there, ()) = tokio::join!(value(&client, "SELECT n FROM b WHERE k = 1"), async { clock.go_on(true) });
+    assert_eq!(there, "1");
+    running.restored().await.expect("all are back");
     drop(client);
     stop(running).await;
 }
