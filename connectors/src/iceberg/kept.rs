@@ -249,7 +249,8 @@ async fn commit_on_top(
     files: &[DataFile],
     id: Uuid,
 ) -> SeamResult<()> {
-    let _committing = store.committing.read().await;
+    let locks = store.locks.of(history.view);
+    let _committing = locks.committing.read().await;
     let location = written_to.metadata().location();
     let mut attempt = 1;
     loop {
