@@ -52,7 +52,9 @@ pub fn missing_object<'n>(
 /// 42809: it is the server's own, and what was wanted is not done to it.
 fn system(snapshot: &Snapshot, name: NameRef<'_>) -> PlanError {
     let error = PlanError::new(sqlstate::WRONG_OBJECT_TYPE, format!("\"{name}\" is a table of the server's own"));
-    let hidden = snapshot.objects().find(|object| name.schema.is_none() && object.name == name.name);
+    let is_open = |object: &Object| !snapshot.closed().contains(object.schema_name());
+    let is_meant = |object: &Object| name.schema.is_none() && object.name == name.name && is_open(object);
+    let hidden = snapshot.objects().find(|object| is_meant(object));
     match hidden {
         Some(object) => error.hint(format!("there is \"{}\" too: write its schema", object.full_name())),
         None => error.hint("it can be read, and nothing else"),
