@@ -225,6 +225,7 @@ mod tests {
             frontier_us: None,
             log: None,
             defaults,
+            history_snapshot: None,
         };
         let record = |defaults| Record {
             at_us: 0,
