@@ -82,12 +82,7 @@ fn is_assignable(from: &DataType, to: &DataType) -> bool {
 
 /// The values as the column has them; what cannot be cast is an error, not NULL.
 pub fn cast(array: &ArrayRef, to: &DataType, zone: &SessionZone) -> Result<ArrayRef, PgError> {
-    if array.data_type() == to {
-        return Ok(array.clone());
-    }
-    if from_text::reads(array.data_type(), to) {
-        return from_text::column(array, to, zone);
-    }
+    // Also those that say that they fit: functions of arrays keep the type of what they make longer or shorter.
     if is_vector(to) && item(array.data_type()).is_some() {
         return Ok(vectors(array, to)?);
     }
@@ -95,6 +90,12 @@ pub fn cast(array: &ArrayRef, to: &DataType, zone: &SessionZone) -> Result<Array
         && is_vector(wanted.data_type())
     {
         return arrays_of_vectors(array.as_list(), wanted, zone);
+    }
+    if array.data_type() == to {
+        return Ok(array.clone());
+    }
+    if from_text::reads(array.data_type(), to) {
+        return from_text::column(array, to, zone);
     }
     let array: ArrayRef = match (array.data_type(), to) {
         (DataType::Float32 | DataType::Float64, to) if to.is_integer() => {
@@ -161,7 +162,7 @@ fn is_infinite(us: i64) -> bool {
 mod tests {
     use super::*;
     use arrow::{
-        array::{Date32Array, Decimal128Array, Int64Array},
+        array::{Date32Array, Decimal128Array, Float32Array, Int64Array},
         datatypes::{Field, Int64Type, IntervalUnit},
     };
 
@@ -237,6 +238,10 @@ mod tests {
         }
         let error = cast(&arrays, &to(Some(3)), &SessionZone::UTC).expect_err("it does not fit");
         assert_eq!((error.sqlstate, error.message.as_str()), ("22000", "expected 3 dimensions, not 2"));
+        let DataType::List(item) = to(Some(2)) else { unreachable!("a vector is a list") };
+        let numbers: ArrayRef = Arc::new(Float32Array::from(vec![1.0, 2.0, 3.0]));
+        let longer: ArrayRef = Arc::new(ListArray::new(item, OffsetBuffer::from_lengths([3]), numbers, None));
+        assert!(cast(&longer, &to(Some(2)), &SessionZone::UTC).is_err());
         // In an array each is looked at, and none that is not in it.
         let list = |item: DataType| DataType::List(Arc::new(Field::new_list_field(item, true)));
         let DataType::List(item) = list(arrays.data_type().clone()) else { unreachable!("it is a list") };
