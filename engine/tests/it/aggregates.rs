@@ -483,7 +483,7 @@ fn rows() -> impl Strategy<Value = Vec<(Row, usize, usize)>> {
             // Often none, so that there are some.
             (Row { x, y, time_us: now_us }, leaving.saturating_sub(1), chosen)
         };
-        rows.into_iter().map(row).collect()
+        rows.into_iter().map(row).collect::<Vec<_>>()
     })
 }
 

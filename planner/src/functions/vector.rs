@@ -21,7 +21,7 @@ use datafusion::{
     logical_expr::{
         self, ColumnarValue, Expr, ExprSchemable, LogicalPlan, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
         Volatility,
-        expr::{Cast, Placeholder, TryCast},
+        expr::{Cast, Placeholder, ScalarFunction, TryCast},
         planner::{ExprPlanner, PlannerResult, RawBinaryExpr},
     },
     optimizer::AnalyzerRule,
@@ -98,6 +98,11 @@ pub fn read_all(plan: LogicalPlan) -> Result<LogicalPlan> {
 /// The same for one expression over `schema`. A second time it changes nothing.
 pub fn read_casts(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
     expr.transform_up(|expr| {
+        if let Expr::ScalarFunction(call) = &expr
+            && let Some(call) = over_arrays(call, schema)
+        {
+            return Ok(Transformed::yes(call));
+        }
         let (Expr::Cast(Cast { expr: inner, field }) | Expr::TryCast(TryCast { expr: inner, field })) = &expr else {
             return Ok(Transformed::no(expr));
         };
@@ -118,6 +123,26 @@ pub fn read_casts(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
         let function = ToVector { to: to.clone(), signature: Signature::any(1, Volatility::Immutable) };
         Ok(Transformed::yes(ScalarUDF::from(function).call(vec![inner.as_ref().clone()])))
     })
+}
+
+/// DataFusion's functions of arrays promise the type of the vector that they are given and make an array, which is another: so they
+/// are given arrays.
+fn over_arrays(call: &ScalarFunction, schema: &DFSchema) -> Option<Expr> {
+    if !call.name().starts_with("array_") {
+        return None;
+    }
+    let types = call.args.iter().map(|arg| arg.get_type(schema)).collect::<Result<Vec<_>>>().ok()?;
+    // Arrays of vectors are such.
+    let is_of_lists = |ty: &DataType| matches!(ty, DataType::List(item) if item.data_type().is_nested());
+    if types.iter().any(is_of_lists) || !types.iter().any(vector::is_vector) {
+        return None;
+    }
+    let array = DataType::List(Arc::new(Field::new_list_field(DataType::Float32, true)));
+    let args = call.args.iter().zip(&types).map(|(arg, ty)| match vector::is_vector(ty) {
+        true => logical_expr::cast(arg.clone(), array.clone()),
+        false => arg.clone(),
+    });
+    Some(call.func.call(args.collect()))
 }
 
 fn is_text(ty: &DataType) -> bool {
@@ -406,6 +431,8 @@ mod tests {
             ("l2_distance(NULL, '[1]')", Ok("")),
             ("l2_distance('[1,2]', '[1]')", Err("different vector dimensions 2 and 1")),
             ("1 <=> 1", Ok("true")),
+            ("array_append('[1,2]'::vector(2), 3)", Ok("[1.0, 2.0, 3.0]")),
+            ("array_slice('[1,2,3]'::vector, 1, 2)", Ok("[1.0, 2.0]")),
         ] {
             let found = answer(&format!("SELECT {expression} AS x")).await;
             assert_eq!(found, expected.map(str::to_string).map_err(str::to_string), "{expression}");

@@ -5,9 +5,10 @@
 use super::from_text;
 use crate::{pg::PgError, wire::SessionZone};
 use arrow::{
-    array::{ArrayRef, AsArray, Float64Array, TimestampMicrosecondArray},
+    array::{Array, ArrayRef, AsArray, Float64Array, ListArray, TimestampMicrosecondArray},
+    buffer::OffsetBuffer,
     compute::{CastOptions, cast_with_options},
-    datatypes::{DECIMAL128_MAX_PRECISION, DataType, Float64Type, TimeUnit, TimestampMicrosecondType},
+    datatypes::{DECIMAL128_MAX_PRECISION, DataType, FieldRef, Float64Type, TimeUnit, TimestampMicrosecondType},
 };
 use std::sync::Arc;
 use tidemark_catalog::{Column, UTC, vector::is_vector};
@@ -81,14 +82,20 @@ fn is_assignable(from: &DataType, to: &DataType) -> bool {
 
 /// The values as the column has them; what cannot be cast is an error, not NULL.
 pub fn cast(array: &ArrayRef, to: &DataType, zone: &SessionZone) -> Result<ArrayRef, PgError> {
+    // Also those that say that they fit: functions of arrays keep the type of what they make longer or shorter.
+    if is_vector(to) && item(array.data_type()).is_some() {
+        return Ok(vectors(array, to)?);
+    }
+    if let (DataType::List(_), DataType::List(wanted)) = (array.data_type(), to)
+        && is_vector(wanted.data_type())
+    {
+        return arrays_of_vectors(array.as_list(), wanted, zone);
+    }
     if array.data_type() == to {
         return Ok(array.clone());
     }
     if from_text::reads(array.data_type(), to) {
         return from_text::column(array, to, zone);
-    }
-    if is_vector(to) && item(array.data_type()).is_some() {
-        return Ok(vectors(array, to)?);
     }
     let array: ArrayRef = match (array.data_type(), to) {
         (DataType::Float32 | DataType::Float64, to) if to.is_integer() => {
@@ -109,6 +116,15 @@ pub fn cast(array: &ArrayRef, to: &DataType, zone: &SessionZone) -> Result<Array
         _ => array.clone(),
     };
     strict(&array, to)
+}
+
+/// Each vector of an array is checked as one in a column of its own is.
+fn arrays_of_vectors(lists: &ListArray, wanted: &FieldRef, zone: &SessionZone) -> Result<ArrayRef, PgError> {
+    let offsets = lists.offsets();
+    let (begin, end) = (offsets[0] as usize, offsets[lists.len()] as usize);
+    let vectors = cast(&lists.values().slice(begin, end - begin), wanted.data_type(), zone)?;
+    let offsets = OffsetBuffer::from_lengths(offsets.lengths());
+    Ok(Arc::new(ListArray::try_new(wanted.clone(), offsets, vectors, lists.nulls().cloned())?))
 }
 
 fn strict(array: &ArrayRef, to: &DataType) -> Result<ArrayRef, PgError> {
@@ -146,7 +162,7 @@ fn is_infinite(us: i64) -> bool {
 mod tests {
     use super::*;
     use arrow::{
-        array::{Array, Date32Array, Decimal128Array, Int64Array, ListArray},
+        array::{Date32Array, Decimal128Array, Float32Array, Int64Array},
         datatypes::{Field, Int64Type, IntervalUnit},
     };
 
@@ -222,6 +238,19 @@ mod tests {
         }
         let error = cast(&arrays, &to(Some(3)), &SessionZone::UTC).expect_err("it does not fit");
         assert_eq!((error.sqlstate, error.message.as_str()), ("22000", "expected 3 dimensions, not 2"));
+        let DataType::List(item) = to(Some(2)) else { unreachable!("a vector is a list") };
+        let numbers: ArrayRef = Arc::new(Float32Array::from(vec![1.0, 2.0, 3.0]));
+        let longer: ArrayRef = Arc::new(ListArray::new(item, OffsetBuffer::from_lengths([3]), numbers, None));
+        assert!(cast(&longer, &to(Some(2)), &SessionZone::UTC).is_err());
+        // In an array each is looked at, and none that is not in it.
+        let list = |item: DataType| DataType::List(Arc::new(Field::new_list_field(item, true)));
+        let DataType::List(item) = list(arrays.data_type().clone()) else { unreachable!("it is a list") };
+        let nested: ArrayRef =
+            Arc::new(ListArray::new(item, OffsetBuffer::from_lengths([1, 1]), arrays.clone(), None));
+        let fitting = cast(&nested, &list(to(Some(2))), &SessionZone::UTC).expect("they fit");
+        assert_eq!((fitting.data_type(), fitting.len()), (&list(to(Some(2))), 2));
+        assert!(cast(&nested, &list(to(Some(3))), &SessionZone::UTC).is_err());
+        assert!(cast(&nested.slice(1, 1), &list(to(Some(3))), &SessionZone::UTC).is_ok(), "NULL has no dimensions");
         assert!(is_assignable(arrays.data_type(), &to(None)) && !is_assignable(&DataType::Int64, &to(None)));
     }
 
