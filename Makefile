@@ -43,7 +43,7 @@ test-long:
 # make bench BENCH=lookup runs one of them; sizes: docs/benchmarks.md.
 bench:
 	@scripts/setup.sh bench
-	@$(RUN) cargo build --release --bin tidemark
+	@$(RUN) cargo build --release --bin tidemark --benches
 	@$(RUN) TIDEMARK_BIN="$$(scripts/binary.sh release)" .venv-bench/bin/python benches/run.py $(BENCH)
 
 lint:
