@@ -132,16 +132,18 @@ impl KeyState {
         self.ring.grow_if_crowded(layout);
     }
 
-    /// Walks `done` on to the frontier and reports the instants.
-    pub fn finish(&mut self, walk: &Walk, frontier_us: i64, out: &mut Instants) {
+    /// Walks `done` on to the frontier and reports the instants. Returns when something next happens to it.
+    pub fn finish(&mut self, walk: &Walk, frontier_us: i64, out: &mut Instants) -> Option<i64> {
         let from = self.done.position.next;
-        self.done.advance(walk, &self.ring, frontier_us, out);
+        let mut next = self.done.advance(walk, &self.ring, frontier_us, out);
         if walk.versions && 2 * (self.done.position.next - from) as usize > self.ring.len() {
             self.forget_ended(walk);
+            next = self.next_instant(walk);
         }
         if self.online.as_ref().is_some_and(|online| online.position.upto_us < frontier_us) {
             self.online = None;
         }
+        next
     }
 
     /// Forgets the events that no frame can need again. To be called when the steps of `finish` are taken.

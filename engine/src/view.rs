@@ -375,16 +375,15 @@ impl ViewState {
             if n % warm::GROUP == 0 {
                 warm::for_steps(shard, walk, &due[n..]);
             }
-            if let Some(entry) = shard.change(*id, walk) {
-                entry.state.finish(walk, frontier_us, &mut instants);
-            }
-            ends.push(instants.each.len());
+            let entry = shard.change(*id, walk);
+            let next_us = entry.and_then(|entry| entry.state.finish(walk, frontier_us, &mut instants));
+            ends.push((instants.each.len(), next_us));
         }
         let outcomes = self.outcomes(instants)?;
         // Here only: readers come by the same instants, as often as they like.
         self.counters.values_failed.fetch_add(outcomes.failed as u64, Ordering::Relaxed);
         let mut from = 0;
-        for (id, end) in due.iter().zip(ends) {
+        for (id, (end, next_us)) in due.iter().zip(ends) {
             let Some(entry) = shard.get_mut(*id) else { continue };
             let state = &mut entry.state;
             outcomes.settle_each(from..end, &mut state.done.held, &state.key, |step| {
@@ -398,7 +397,7 @@ impl ViewState {
                 self.counters.keys.fetch_sub(1, Ordering::Relaxed);
                 shard.remove(*id, walk);
             } else {
-                shard.schedule(*id, walk);
+                shard.schedule_at(*id, next_us);
                 shard.mark_overtaken(*id, frontier_us);
                 shard.weigh(*id);
             }

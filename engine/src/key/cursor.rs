@@ -103,13 +103,17 @@ impl Cursor {
         }
     }
 
-    pub(super) fn advance(&mut self, walk: &Walk, ring: &Ring, upto_us: i64, out: &mut Instants) {
-        while let Some(at) = self.next_instant(walk, ring)
+    /// Applies every instant below `upto_us`, and returns the next one.
+    pub(super) fn advance(&mut self, walk: &Walk, ring: &Ring, upto_us: i64, out: &mut Instants) -> Option<i64> {
+        let mut next = self.next_instant(walk, ring);
+        while let Some(at) = next
             && at < upto_us
         {
             self.apply(walk, ring, at, out);
+            next = self.next_instant(walk, ring);
         }
         self.position.upto_us = self.position.upto_us.max(upto_us);
+        next
     }
 
     /// When something next happens; `None`: never.

@@ -407,8 +407,14 @@ impl Shard {
 
     /// Enters the key for its next instant.
     pub fn schedule(&mut self, id: u32, walk: &Walk) {
+        let next_us = self.get(id).and_then(|entry| entry.state.next_instant(walk));
+        self.schedule_at(id, next_us);
+    }
+
+    /// The same, where the next instant is known.
+    pub fn schedule_at(&mut self, id: u32, next_us: Option<i64>) {
         if let Some(Some(entry)) = self.entries.get_mut(id as usize) {
-            entry.due_us = entry.state.next_instant(walk).unwrap_or(NEVER);
+            entry.due_us = next_us.unwrap_or(NEVER);
             self.due.enter(entry.due_us, id, &mut entry.parked_us);
         }
     }

@@ -297,16 +297,21 @@ fn settle(held: &mut Option<Held>, instant: &Instant, outputs: &[Value], changed
     }
     match held {
         Some(held) => {
-            let is_new = held.event_us != instant.event_us || *held.outputs != *outputs;
-            if !is_new && !instant.month {
-                return None;
-            }
             if !changed.is_empty() {
                 track(held, instant, outputs, changed);
             }
+            let mut is_new = held.event_us != instant.event_us;
+            for (before, now) in held.outputs.iter_mut().zip(outputs) {
+                if before != now {
+                    before.clone_from(now);
+                    is_new = true;
+                }
+            }
+            if !is_new && !instant.month {
+                return None;
+            }
             held.instant_us = instant.at_us;
             held.event_us = instant.event_us;
-            held.outputs.clone_from_slice(outputs);
             Some(if is_new { Op::Upsert } else { Op::Carry })
         }
         None => {
