@@ -331,7 +331,7 @@ async fn open(
         Some(points) => points.around(seams),
         None => seams,
     };
-    let engine = Arc::new(Engine::begin(seams, catalog.snapshot()).await.context("recovery failed")?);
+    let engine = Arc::new(Engine::start_without_views(seams, catalog.snapshot()).await.context("recovery failed")?);
     if let Some(back) = catalog.recovered() {
         let objects = back.objects.len();
         tracing::info!(

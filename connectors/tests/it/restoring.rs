@@ -189,7 +189,7 @@ impl World {
     }
 
     async fn begin(&self, broken: Option<ObjectId>) -> Arc<Engine> {
-        Arc::new(Engine::begin(self.seams(broken).await, &self.catalog).await.expect("it begins"))
+        Arc::new(Engine::start_without_views(self.seams(broken).await, &self.catalog).await.expect("it begins"))
     }
 
     /// Somebody restores what waits, and hangs in the log of the first view until the gate is opened.

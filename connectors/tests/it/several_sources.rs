@@ -356,7 +356,7 @@ async fn check(engine: &Engine, world: &World, seed: u64) {
         }
         for step in above.iter().filter(|step| step.instant_us >= committed_us) {
             let is_delete = step.op == tidemark_engine::view::Op::Delete;
-            add(step.key, step.instant_us, if is_delete { None } else { value(step.outputs) });
+            add(step.key, step.instant_us, if is_delete { None } else { value(&step.outputs.to_values()) });
         }
         for key in 0..KEYS {
             for t_us in instants.iter().copied().filter(|t| *t <= now_us) {

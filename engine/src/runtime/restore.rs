@@ -72,7 +72,7 @@ const PAGE: usize = 4096;
 impl Engine {
     /// Starts everything the catalog has. When it returns, recovery is complete: positions have reached the log ends.
     pub async fn start(seams: Seams, snapshot: &Snapshot) -> SeamResult<Engine> {
-        let engine = Engine::begin(seams, snapshot).await?;
+        let engine = Engine::start_without_views(seams, snapshot).await?;
         engine.restore_waiting(snapshot).await;
         engine.finish_restoring(snapshot).await?;
         Ok(engine)
@@ -81,7 +81,7 @@ impl Engine {
     /// Starts the sources and tables. The views of the catalog are not there yet: [`Engine::restore_waiting`] brings them, in any
     /// order by [`Engine::restore_first`], and then comes [`Engine::finish_restoring`]. Before that nothing is created, dropped or
     /// altered; rows may come in, and what comes back later has them.
-    pub async fn begin(seams: Seams, snapshot: &Snapshot) -> SeamResult<Engine> {
+    pub async fn start_without_views(seams: Seams, snapshot: &Snapshot) -> SeamResult<Engine> {
         let before = match read(&seams, EPOCH)? {
             Some(bytes) => postcard::from_bytes::<u64>(&bytes).map_err(SeamError::not_done)?,
             None => 0,

@@ -378,7 +378,7 @@ impl World {
 }
 
 fn stepped(step: tidemark_engine::view::Step<'_>) -> Stepped {
-    (encode_row(step.key), step.instant_us, step.event_us, step.op.as_str(), step.outputs.to_vec())
+    (encode_row(step.key), step.instant_us, step.event_us, step.op.as_str(), step.outputs.to_values().into_vec())
 }
 
 fn sorted(mut steps: Vec<Stepped>) -> Vec<Stepped> {

@@ -282,7 +282,7 @@ fn check(
 fn take_steps(state: &ViewState, steps: &mut BTreeMap<(i64, i64), Option<Vec<Option<i64>>>>) {
     let pending = state.pending();
     for step in pending.chunks.iter().flat_map(|chunk| chunk.iter()) {
-        let outputs = (step.op != Op::Delete).then(|| step.outputs.iter().map(int).collect());
+        let outputs = (step.op != Op::Delete).then(|| step.outputs.to_values().iter().map(int).collect());
         steps.insert((int(&step.key[0]).unwrap_or_default(), step.instant_us), outputs);
     }
     state.committed(pending.chunks.len(), state.frontier_us());
