@@ -10,15 +10,27 @@ use super::{
     show_time::Interval,
     types::{arrow_type, element_oid, oid, type_name},
 };
-use arrow::datatypes::{DataType, IntervalMonthDayNano};
+use arrow::{
+    array::{ArrayRef, AsArray},
+    datatypes::{DataType, IntervalMonthDayNano},
+};
 use datafusion::common::ScalarValue;
+use std::sync::Arc;
 
 /// A value of exactly this type from its text, as COPY reads it.
 pub fn value_from_text(data_type: &DataType, text: &str, time_zone: &SessionZone) -> Result<ScalarValue, WireError> {
     let mut builder = ColumnBuilder::new(data_type)?;
     builder.append_text(text, time_zone)?;
-    let array = builder.finish()?;
-    ScalarValue::try_from_array(&array, 0).map_err(|e| WireError::new("XX000", e.to_string()))
+    first(&builder.finish()?)
+}
+
+/// The one value of a column. Of a list `ScalarValue::try_from_array` would make an item of its own, without the metadata that say
+/// that it is of a vector.
+fn first(column: &ArrayRef) -> Result<ScalarValue, WireError> {
+    match column.as_list_opt::<i32>() {
+        Some(list) => Ok(ScalarValue::List(Arc::new(list.clone()))),
+        None => ScalarValue::try_from_array(column, 0).map_err(|e| WireError::new("XX000", e.to_string())),
+    }
 }
 
 /// The value of a parameter that was declared (or inferred) with type `oid`; 0 and `unknown` are text.
@@ -44,7 +56,7 @@ pub fn decode_param(
             FieldFormat::Binary => builder.append_binary(bytes)?,
         }
         let array = builder.finish()?;
-        return ScalarValue::try_from_array(&array, 0).map_err(|e| WireError::new("XX000", e.to_string()));
+        return first(&array);
     }
     match format {
         FieldFormat::Text => decode_text(oid, &data_type, utf8(bytes)?, time_zone),
