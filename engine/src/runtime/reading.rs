@@ -98,11 +98,12 @@ impl Engine {
         let mut locked = lock_all(&sources).await;
         let letters = view.replay(Some(&reached), &Progress::default()).await?;
         self.keep_letters(letters).await?;
-        for (reading, inner) in view.sources.iter().zip(&mut locked) {
+        for (reading, inner) in view.sources.iter().zip(&locked) {
             // Its last record may stand before the checkpoint, a control record behind that of a source without views.
             view.advance(reading.source.id, inner.clocks().0, usize::MAX).map_err(SeamError::not_done)?;
-            inner.views.push(view.clone());
         }
+        // All of them or none: one that is started again has another in its place.
+        locked.iter_mut().for_each(|inner| inner.views.push(view.clone()));
         Ok(())
     }
 }
