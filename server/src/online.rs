@@ -26,6 +26,9 @@ use tokio::sync::watch;
 /// later one of its key overtakes is work for nothing.
 const REST_UNREAD: u32 = 16;
 
+/// It rests no longer than this: a turn that took seconds has waited for a store that did not answer, which is no work.
+const REST_MAX: Duration = Duration::from_secs(2);
+
 /// What is under way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Task {
@@ -124,7 +127,7 @@ async fn take(database: Arc<Database>, lane: u64, turn: OnlineTurn, tick: Durati
     };
     let took = Duration::from_micros(clock.now_us().saturating_sub(begun_us).unsigned_abs());
     let rest = took * if lane == OWN_LANE && !is_read { REST_UNREAD } else { REST };
-    let rest = if error.is_some() { RETRY.max(rest) } else { rest };
+    let rest = if error.is_some() { RETRY.max(rest) } else { rest }.min(REST_MAX);
     // The next tick begins it anyway.
     if rest > tick {
         clock.sleep(rest).await;

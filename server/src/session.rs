@@ -164,7 +164,7 @@ pub const DEFAULTS: &[(&str, &str, bool)] = &[
     ("synchronous_commit", "on", false),
     ("timezone", "UTC", true),
     (LOOKUP_DEADLINE, "off", false),
-    (MAX_STALENESS, "", false),
+    (MAX_STALENESS, "off", false),
     ("tidemark_version", env!("CARGO_PKG_VERSION"), true),
     ("transaction_isolation", "read committed", false),
     ("transaction_read_only", "off", false),
@@ -442,8 +442,7 @@ impl Session {
                 Some(on) => Ok(if on { "on" } else { "off" }.into()),
                 None => Err(PgError::error("22023", format!("parameter \"{name}\" requires a Boolean value"))),
             },
-            MAX_STALENESS if value.is_empty() => Ok(value),
-            LOOKUP_DEADLINE if matches!(value.as_str(), "" | "0" | "off") => Ok("off".into()),
+            LOOKUP_DEADLINE | MAX_STALENESS if matches!(value.as_str(), "" | "0" | "off") => Ok("off".into()),
             LOOKUP_DEADLINE | MAX_STALENESS => match duration_us(&value) {
                 Ok(_) => Ok(value),
                 Err(error) => Err(PgError { detail: Some(error.message), hint: error.hint, ..invalid() }),
