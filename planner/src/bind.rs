@@ -166,6 +166,7 @@ impl<'a> Binder<'a> {
         self.reads.add(crate::composed::write_out(&mut query, self.snapshot, self)?);
         crate::calls::check(&query, self)?;
         crate::like::escape_by_backslash(&mut query)?;
+        crate::similar::by_regex(&mut query)?;
         respell(&mut query);
         let plan = match self.plan(&query, parameter_types) {
             Err(error) if names::is_duplicate(&error) => {

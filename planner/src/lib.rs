@@ -27,6 +27,7 @@ pub mod parse;
 pub mod probes;
 mod respelled;
 pub mod shown;
+mod similar;
 pub mod statement;
 pub mod status;
 pub mod table;
