@@ -26,6 +26,7 @@ pub mod names;
 pub mod parse;
 pub mod probes;
 mod respelled;
+mod rows;
 pub mod shown;
 mod similar;
 pub mod statement;
