@@ -25,6 +25,7 @@ pub mod meaning;
 pub mod names;
 pub mod parse;
 pub mod probes;
+mod quantified;
 mod respelled;
 mod rows;
 pub mod shown;
