@@ -45,8 +45,9 @@ fn rewritten(expr: &Expr) -> PlanResult<Option<Expr>> {
 
 /// The regular expression of the whole text.
 fn regex(pattern: &str, escape: Option<char>) -> String {
-    let mut regex = String::with_capacity(pattern.len() + 7);
-    regex.push_str("^(?s:");
+    // As PostgreSQL would read it, too: EXPLAIN (FORMAT PROBES) prints it.
+    let mut regex = String::with_capacity(pattern.len() + 10);
+    regex.push_str("(?s)^(?:");
     // In `[…]`, and in `[:…:]` in there.
     let (mut in_set, mut in_class) = (false, false);
     let mut letters = pattern.chars().peekable();
@@ -108,13 +109,13 @@ mod tests {
     #[test]
     fn a_pattern_is_of_the_whole_text_and_has_its_own_signs() {
         for (pattern, escape, expected) in [
-            ("b", Some('\\'), "^(?s:b)$"),
-            ("%(b|d)_", Some('\\'), "^(?s:.*(?:b|d).)$"),
-            ("a.^$", Some('\\'), r"^(?s:a\.\^\$)$"),
-            (r"\%\d\(", Some('\\'), r"^(?s:%\d\()$"),
-            ("!_+", Some('!'), "^(?s:_+)$"),
-            (r"\%", None, r"^(?s:\\.*)$"),
-            ("[^]a-z_[:digit:][&]{2}", Some('\\'), r"^(?s:[^\]a-z_[:digit:]\[\&]{2})$"),
+            ("b", Some('\\'), "(?s)^(?:b)$"),
+            ("%(b|d)_", Some('\\'), "(?s)^(?:.*(?:b|d).)$"),
+            ("a.^$", Some('\\'), r"(?s)^(?:a\.\^\$)$"),
+            (r"\%\d\(", Some('\\'), r"(?s)^(?:%\d\()$"),
+            ("!_+", Some('!'), "(?s)^(?:_+)$"),
+            (r"\%", None, r"(?s)^(?:\\.*)$"),
+            ("[^]a-z_[:digit:][&]{2}", Some('\\'), r"(?s)^(?:[^\]a-z_[:digit:]\[\&]{2})$"),
         ] {
             assert_eq!(regex(pattern, escape), expected, "{pattern}");
         }
