@@ -166,6 +166,9 @@ impl<'a> Binder<'a> {
         self.reads.add(crate::composed::write_out(&mut query, self.snapshot, self)?);
         crate::calls::check(&query, self)?;
         crate::like::escape_by_backslash(&mut query)?;
+        crate::similar::by_regex(&mut query)?;
+        crate::rows::compare_by_column(&mut query)?;
+        crate::quantified::write_out(&mut query)?;
         respell(&mut query);
         let plan = match self.plan(&query, parameter_types) {
             Err(error) if names::is_duplicate(&error) => {

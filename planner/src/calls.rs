@@ -1,10 +1,11 @@
 //! How functions are called: DataFusion ignores OVER, FILTER, DISTINCT and ORDER BY where a function has no use for them.
 
-use crate::{PlanError, PlanResult, error::sqlstate};
+use crate::{PlanError, PlanResult, error::sqlstate, names::GENERATE_SERIES};
 use datafusion::{
     logical_expr::planner::ContextProvider,
     sql::sqlparser::ast::{
-        DuplicateTreatment, Expr, Function, FunctionArgumentClause, FunctionArguments, Ident, Query, Visit, Visitor,
+        DuplicateTreatment, Expr, Function, FunctionArgumentClause, FunctionArguments, Ident, Query, Select,
+        SelectItem, Visit, Visitor,
     },
 };
 use std::ops::ControlFlow;
@@ -14,6 +15,20 @@ pub fn check(query: &Query, functions: &dyn ContextProvider) -> PlanResult<()> {
     struct Calls<'a>(&'a dyn ContextProvider);
     impl Visitor for Calls<'_> {
         type Break = PlanError;
+
+        fn pre_visit_select(&mut self, select: &Select) -> ControlFlow<PlanError> {
+            let mut items = select.projection.iter().filter_map(|item| match item {
+                SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. } => Some(expr),
+                _ => None,
+            });
+            match items.any(makes_rows) {
+                true => ControlFlow::Break(
+                    PlanError::unsupported(format!("{GENERATE_SERIES} in the select list is not supported"))
+                        .hint(format!("it makes rows in FROM: SELECT … FROM {GENERATE_SERIES}(…)")),
+                ),
+                false => ControlFlow::Continue(()),
+            }
+        }
 
         fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<PlanError> {
             match expr {
@@ -29,6 +44,13 @@ pub fn check(query: &Query, functions: &dyn ContextProvider) -> PlanResult<()> {
         ControlFlow::Break(error) => Err(error),
         ControlFlow::Continue(()) => Ok(()),
     }
+}
+
+/// DataFusion has a function of the name that makes one array.
+fn makes_rows(expr: &Expr) -> bool {
+    let Expr::Function(function) = expr else { return false };
+    let name = function.name.0.last().and_then(|part| part.as_ident()).map(folded);
+    name.as_deref() == Some(GENERATE_SERIES)
 }
 
 fn call(function: &Function, functions: &dyn ContextProvider) -> PlanResult<()> {

@@ -11,6 +11,7 @@ mod now;
 mod panes;
 mod pattern;
 pub(crate) mod percentile_disc;
+mod ranks;
 mod round;
 pub mod rounded;
 pub mod series;
@@ -98,6 +99,8 @@ pub fn state_builder(config: SessionConfig) -> SessionStateBuilder {
     builder.expr_planners().get_or_insert_default().push(Arc::new(vector::VectorOperators));
     builder.expr_planners().get_or_insert_default().push(Arc::new(casts::NamedCasts));
     builder.expr_planners().get_or_insert_default().push(Arc::new(interval::IntervalOperators));
+    // The last: it plans the call, after the others have seen its arguments.
+    builder.expr_planners().get_or_insert_default().push(Arc::new(ranks::SignedRanks));
     builder
 }
 

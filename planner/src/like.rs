@@ -26,15 +26,7 @@ pub fn escape_by_backslash(query: &mut Query) -> PlanResult<()> {
 }
 
 fn rewrite(pattern: &mut Expr, escape: &ValueWithSpan) -> PlanResult<()> {
-    let escape = match &escape.value {
-        Value::SingleQuotedString(text) | Value::EscapedStringLiteral(text) => text,
-        other => return Err(PlanError::syntax(format!("{other} is not an escape character"))),
-    };
-    let mut letters = escape.chars();
-    let (escape, None) = (letters.next(), letters.next()) else {
-        return Err(PlanError::new("22025", format!("invalid escape string: '{escape}'"))
-            .hint("escape string must be empty or one character"));
-    };
+    let escape = escape_letter(escape)?;
     if escape == Some('\\') {
         return Ok(());
     }
@@ -46,6 +38,20 @@ fn rewrite(pattern: &mut Expr, escape: &ValueWithSpan) -> PlanResult<()> {
         _ => Err(PlanError::new(sqlstate::FEATURE_NOT_SUPPORTED, "LIKE with ESCAPE takes a literal pattern")
             .hint("escape the pattern by backslashes and leave ESCAPE out")),
     }
+}
+
+/// The letter behind ESCAPE; `None`: there is to be none.
+pub(crate) fn escape_letter(escape: &ValueWithSpan) -> PlanResult<Option<char>> {
+    let escape = match &escape.value {
+        Value::SingleQuotedString(text) | Value::EscapedStringLiteral(text) => text,
+        other => return Err(PlanError::syntax(format!("{other} is not an escape character"))),
+    };
+    let mut letters = escape.chars();
+    let (escape, None) = (letters.next(), letters.next()) else {
+        return Err(PlanError::new("22025", format!("invalid escape string: '{escape}'"))
+            .hint("escape string must be empty or one character"));
+    };
+    Ok(escape)
 }
 
 /// The pattern with its escapes by backslash; `None`: it has none.

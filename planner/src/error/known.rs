@@ -13,7 +13,12 @@ const ADD_OPERATOR_CASTS: &str =
 
 /// What PostgreSQL would say.
 pub(super) fn known(text: &str) -> Option<PlanError> {
-    function(text).or_else(|| operator(text)).or_else(|| types(text)).or_else(|| clause(text)).or_else(|| value(text))
+    regex(text)
+        .or_else(|| function(text))
+        .or_else(|| operator(text))
+        .or_else(|| types(text))
+        .or_else(|| clause(text))
+        .or_else(|| value(text))
 }
 
 /// What stands between the first `before` and the next `after`.
@@ -25,6 +30,15 @@ fn between<'a>(text: &'a str, before: &str, after: &str) -> Option<&'a str> {
 /// The same up to the end.
 fn behind<'a>(text: &'a str, before: &str) -> Option<&'a str> {
     text.split_once(before).map(|(_, rest)| rest)
+}
+
+/// It is the first, because the message quotes the user's expression.
+fn regex(text: &str) -> Option<PlanError> {
+    if !text.starts_with("regex parse error") && !text.contains("Regular expression did not compile") {
+        return None;
+    }
+    let why = text.lines().find_map(|line| line.trim().strip_prefix("error: ")).unwrap_or("it does not compile");
+    Some(PlanError::new("2201B", format!("invalid regular expression: {why}")))
 }
 
 fn function(text: &str) -> Option<PlanError> {
@@ -242,6 +256,18 @@ fn value(text: &str) -> Option<PlanError> {
     if let Some(rest) = behind(text, "Invalid input syntax for type interval: ") {
         let value = rest.split('"').nth(1).unwrap_or(rest);
         return Some(invalid("interval", value, "22007"));
+    }
+    if let Some(unit) = between(text, "Unsupported date_trunc granularity: '", "'")
+        .or_else(|| between(text, "Date part '", "' not supported"))
+    {
+        // PostgreSQL has these.
+        if ["decade", "century", "millennium"].contains(&unit.to_lowercase().as_str()) {
+            return Some(PlanError::unsupported(format!("unit \"{unit}\" is not supported")));
+        }
+        return Some(
+            PlanError::new(sqlstate::INVALID_PARAMETER, format!("unit \"{unit}\" not recognized"))
+                .hint("units are year, quarter, month, week, day, hour, minute, second, millisecond, microsecond"),
+        );
     }
     // `Can't cast value 100000 to type Int16`
     if let Some(ty) = behind(text, "Can't cast value ").and_then(|rest| rest.rsplit_once(" to type ")).map(|(_, ty)| ty)

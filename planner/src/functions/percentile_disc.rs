@@ -8,9 +8,9 @@
 //!
 //! A fraction outside 0 to 1, and NULL, give NULL.
 
+use crate::parse::TidemarkDialect;
 use datafusion::sql::sqlparser::{
     ast::{Expr, FunctionArg, FunctionArgExpr, FunctionArguments},
-    dialect::PostgreSqlDialect,
     parser::Parser,
 };
 
@@ -43,5 +43,6 @@ fn written_out(expr: &Expr) -> Option<Expr> {
          array_agg({value} ORDER BY {order}) FILTER (WHERE ({value}) IS NOT NULL{also}), \
          CAST(greatest(ceil({fraction} * count({value}){counted}), 1) AS BIGINT)) END"
     );
-    Parser::new(&PostgreSqlDialect {}).try_with_sql(&sql).ok()?.parse_expr().ok()
+    let dialect = TidemarkDialect::of(false, sql.len());
+    Parser::new(&dialect).try_with_sql(&sql).ok()?.parse_expr().ok()
 }

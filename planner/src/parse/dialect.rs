@@ -1,4 +1,5 @@
-//! PostgreSQL's dialect, and the same with `FOR SYSTEM_TIME AS OF` behind a table's name and an end to the parser's work.
+//! PostgreSQL's dialect, and the same with `FOR SYSTEM_TIME AS OF` behind a table's name, IS DISTINCT FROM as it binds there,
+//! and an end to the parser's work.
 
 use datafusion::sql::sqlparser::{
     ast::Expr,
@@ -54,6 +55,20 @@ impl Dialect for TidemarkDialect {
         let spent = self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
         // The one error that is not taken for a reason to try something else.
         spent.is_err().then_some(Err(ParserError::RecursionLimitExceeded))
+    }
+
+    /// `IS [NOT] DISTINCT FROM` takes what binds tighter than IS; sqlparser would give it the ANDs and ORs behind it, too.
+    fn parse_infix(&self, parser: &mut Parser, left: &Expr, precedence: u8) -> Option<Result<Expr, ParserError>> {
+        let distinct: fn(Box<Expr>, Box<Expr>) -> Expr =
+            if parser.parse_keywords(&[Keyword::IS, Keyword::DISTINCT, Keyword::FROM]) {
+                Expr::IsDistinctFrom
+            } else if parser.parse_keywords(&[Keyword::IS, Keyword::NOT, Keyword::DISTINCT, Keyword::FROM]) {
+                Expr::IsNotDistinctFrom
+            } else {
+                return None;
+            };
+        let right = parser.parse_subexpr(precedence);
+        Some(right.map(|right| distinct(Box::new(left.clone()), Box::new(right))))
     }
 
     fn identifier_quote_style(&self, identifier: &str) -> Option<char> {
