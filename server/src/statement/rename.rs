@@ -2,6 +2,7 @@
 //! object in use is not renamed from under them.
 
 use crate::{
+    blocks,
     database::{Database, find},
     lake,
     pg::{Outcome, PgError},
@@ -34,7 +35,7 @@ pub async fn execute(
     let object = match find(&snapshot, kind, name) {
         Ok(object) => object.clone(),
         Err(error) if if_exists && error.sqlstate == "42P01" => {
-            session.notice(format!("{kind} \"{name}\" does not exist, skipping"));
+            blocks::skip(database, session, &catalog, kind, name)?;
             return Ok(Outcome::Done { tag: tag.into() });
         }
         Err(error) => return Err(error.into()),
