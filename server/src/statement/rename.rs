@@ -9,7 +9,7 @@ use crate::{
     session::Session,
 };
 use std::sync::Arc;
-use tidemark_catalog::{Body, Change, NameRef, Object, ObjectKind, PUBLIC_SCHEMA, QualifiedName};
+use tidemark_catalog::{Body, Change, NameRef, Object, ObjectKind, PUBLIC_SCHEMA, QualifiedName, Snapshot};
 use tidemark_planner::{PlanResult, parse::under_name};
 
 pub async fn execute(
@@ -42,6 +42,8 @@ pub async fn execute(
     };
     let to = object.full_name().beside(to);
     if let Some(existing) = snapshot.get(&to) {
+        let found = |snapshot: &Snapshot| snapshot.get(&to).map(|object| object.id);
+        catalog.check_settled(session.block_id(), &format!("the name \"{}\"", to.name), found)?;
         return Err(PgError::error("42P07", format!("relation \"{}\" already exists", to.name))
             .detail(format!("it is a {}", existing.kind())));
     }
