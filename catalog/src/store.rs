@@ -317,6 +317,27 @@ impl CatalogStore {
         }
     }
 
+    /// Refuses to go by what `found` finds now where another open block, taken back, would have it find something else: a name that
+    /// it has made, dropped or given away.
+    ///
+    /// # Errors
+    /// [`CatalogError::Held`], of `what`.
+    pub fn check_settled(
+        &self,
+        by: Option<BlockId>,
+        what: &str,
+        found: impl Fn(&Snapshot) -> Option<ObjectId>,
+    ) -> Result<(), CatalogError> {
+        for (block, known) in self.blocks.iter().filter(|(block, _)| Some(**block) != by) {
+            let entries = known.entries.iter().map(|(_, entry)| entry);
+            let back = self.snapshot.apply(&journal::undo(&self.snapshot, entries));
+            if found(&back) != found(&self.snapshot) {
+                return Err(CatalogError::Held { what: what.to_string(), by: *block });
+            }
+        }
+        Ok(())
+    }
+
     async fn make(&mut self, changes: &[Change], note: Note) -> Result<Snapshot, CatalogError> {
         use sqlx::Connection;
         let next = self.snapshot.apply(changes);
@@ -599,7 +620,21 @@ mod tests {
         let refused = store.commit(&[Change::Drop(ObjectId(1))]).await.unwrap_err();
         assert!(matches!(refused, CatalogError::Held { by: BLOCK, .. }), "{refused}");
         assert_eq!(refused.to_string(), "view \"b\" is being changed by another transaction");
+        // What names mean is not settled: 1 was "a" and is "b", 2 was "b" and is gone, 3 is new. "old" is nothing before and after.
+        let settled = |store: &CatalogStore, by: Option<BlockId>, name: &str| {
+            store.check_settled(by, name, |snapshot| snapshot.get(name).map(|object| object.id)).is_ok()
+        };
+        for name in ["a", "b", "c"] {
+            assert!(!settled(&store, Some(other), name) && !settled(&store, None, name), "{name}");
+            assert!(settled(&store, Some(BLOCK), name), "{name}");
+        }
+        assert!(settled(&store, None, "old"));
         store.commit_in(other, &[Change::Put(named(9, "z"))]).await.unwrap();
+        let commented = Object { comment: Some("the same".to_string()), ..named(9, "z") };
+        assert!(!settled(&store, None, "z") && settled(&store, Some(other), "z"));
+        store.end(other).await.unwrap();
+        store.commit_in(other, &[Change::Put(commented)]).await.unwrap();
+        assert!(settled(&store, None, "z"));
         store.end(BLOCK).await.unwrap();
         store.commit(&[Change::Drop(ObjectId(1))]).await.unwrap();
     }

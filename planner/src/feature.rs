@@ -218,6 +218,20 @@ impl FeaturePlan {
         relations
     }
 
+    /// The FILTERs that say at which events an input is asked for, as indices into `inputs`; `None`: at all of them.
+    pub fn filters_over(&self, input: usize) -> Option<Vec<usize>> {
+        let mut filters = vec![];
+        for slot in &self.slots {
+            match slot {
+                Slot::Raw { input: raw, .. } if *raw == input => return None,
+                Slot::Aggregate(call) if call.filter == Some(input) => return None,
+                Slot::Aggregate(call) if [call.arg, call.other].contains(&Some(input)) => filters.push(call.filter?),
+                Slot::Aggregate(_) | Slot::Raw { .. } | Slot::Beside { .. } | Slot::Bound { .. } => {}
+            }
+        }
+        (!filters.is_empty()).then_some(filters)
+    }
+
     /// Whether events have versions of tables beside them.
     pub fn has_joins(&self) -> bool {
         self.branches.iter().any(|branch| !branch.joined().is_empty())

@@ -7,6 +7,7 @@
 //! Where PostgreSQL's own aggregates round differently (averages of integers are `numeric` there, sums of doubles
 //! depend on the order), the query computes the exact sum in `numeric` and derives the value by our stated formula.
 
+use crate::feature::family::never_fails;
 use crate::feature::{FeaturePlan, Frame, NOW_COLUMN, OutputKind, Pane, Slot};
 use crate::{PlanError, PlanResult};
 use arrow_schema::{DataType, Field, Schema, TimeUnit};
@@ -53,7 +54,14 @@ pub fn probes_sql(plan: &FeaturePlan, view_name: &str) -> PlanResult<String> {
         sql.push_str(", _until AS until");
     }
     for (i, input) in plan.inputs.iter().enumerate() {
-        write_to(&mut sql, format_args!(",\n    {} AS a{i}", row.print(&input.expr)?));
+        let mut value = row.print(&input.expr)?;
+        // An argument that fails where its FILTER leaves the row out is no error.
+        if let Some(filters) = plan.filters_over(i).filter(|_| !never_fails(&input.expr, &plan.row_schema)) {
+            let filters = filters.iter().map(|filter| row.print(&plan.inputs[*filter].expr));
+            let filters = filters.collect::<PlanResult<Vec<_>>>()?;
+            value = format!("CASE WHEN {} THEN {value} END", filters.join(" OR "));
+        }
+        write_to(&mut sql, format_args!(",\n    {value} AS a{i}"));
     }
     sql.push_str("\n  FROM events\n  WHERE ");
     let mut conditions = Vec::new();

@@ -16,7 +16,7 @@ use crate::{
     statement::{drop as removal, rename::write_name},
 };
 use std::sync::Arc;
-use tidemark_catalog::{Object, Relation, TakenBack};
+use tidemark_catalog::{CatalogStore, Object, ObjectKind, QualifiedName, Relation, Snapshot, TakenBack};
 
 /// What has been changed stays.
 ///
@@ -166,6 +166,33 @@ fn warn_of_stays(database: &Database, session: &mut Session, to: Mark) {
         .detail(format!("{named}: not taken back"))
         .hint("what CREATE, DROP, RENAME, COMMENT, GRANT and options have changed is as it was before");
     session.events.push(SessionEvent::Notice(warning));
+}
+
+/// `IF EXISTS` makes a notice of what is not there.
+///
+/// # Errors
+/// 55006: another session's transaction has dropped it, and may bring it back.
+pub fn skip(
+    database: &Database,
+    session: &mut Session,
+    catalog: &CatalogStore,
+    kind: ObjectKind,
+    name: &QualifiedName,
+) -> Result<(), PgError> {
+    let schemas = match &name.schema {
+        Some(schema) => vec![schema.clone()],
+        None => session.search_path(database),
+    };
+    let found = |snapshot: &Snapshot| {
+        schemas.iter().find_map(|schema| {
+            let name = (schema.as_str(), name.name.as_str());
+            let found = if kind == ObjectKind::Aggregate { snapshot.aggregate(name) } else { snapshot.get(name) };
+            found.map(|object| object.id)
+        })
+    };
+    catalog.check_settled(session.block_id(), &format!("the name \"{name}\""), found)?;
+    session.notice(format!("{kind} \"{name}\" does not exist, skipping"));
+    Ok(())
 }
 
 /// What a block that is taken back makes of an object after a change that stays: all that the change has made of it, under the name

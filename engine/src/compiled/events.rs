@@ -135,7 +135,7 @@ impl CompiledView {
         let mut bad = vec![false; index.len()];
         let schema = rows.schema();
         let keys = evaluate(&self.keys, &schema, &rows, &index, &mut bad, &mut failures)?;
-        let inputs = evaluate(&self.inputs, &schema, &rows, &index, &mut bad, &mut failures)?;
+        let inputs = self.inputs(&rows, &index, &mut bad, &mut failures)?;
         let columns = |arrays: &[ArrayRef]| arrays.iter().map(Column::new).collect::<DfResult<Vec<_>>>();
         let mut events =
             Events { rows: Vec::with_capacity(index.len()), keys: columns(&keys)?, inputs: columns(&inputs)? };
@@ -157,6 +157,29 @@ impl CompiledView {
             events.rows.push((i as u32, row as u32));
         }
         Ok((events, failures))
+    }
+
+    /// The inputs over the rows. One that fails on a row that every FILTER over it leaves out is NULL there: nobody reads it.
+    fn inputs(
+        &self,
+        rows: &RecordBatch,
+        index: &[usize],
+        bad: &mut [bool],
+        failures: &mut Vec<RowFailure>,
+    ) -> DfResult<Vec<ArrayRef>> {
+        let schema = rows.schema();
+        let evaluated = self.inputs.iter().map(|expr| evaluate_rows(expr, rows, &expr.data_type(&schema)?));
+        let (arrays, failed): (Vec<ArrayRef>, Vec<Failed>) =
+            evaluated.collect::<DfResult<Vec<_>>>()?.into_iter().unzip();
+        for (input, Failed(mut failed)) in failed.into_iter().enumerate().filter(|(_, failed)| !failed.0.is_empty()) {
+            if let Some(filters) = self.plan.filters_over(input) {
+                let filters: Vec<&BooleanArray> =
+                    filters.iter().filter_map(|filter| arrays[*filter].as_boolean_opt()).collect();
+                failed.retain(|(row, _)| filters.iter().any(|filter| filter.is_valid(*row) && filter.value(*row)));
+            }
+            report_once(failed, index, bad, failures);
+        }
+        Ok(arrays)
     }
 
     /// What a SELECT of UNION ALL makes of a relation's rows, with the tables beside them.
@@ -225,9 +248,14 @@ pub(super) fn evaluate(
         .iter()
         .map(|expr| {
             let (array, failed) = evaluate_rows(expr, rows, &expr.data_type(schema)?)?;
-            let fresh = failed.0.into_iter().filter(|(row, _)| !std::mem::replace(&mut bad[*row], true)).collect();
-            Failed(fresh).report(index, RejectReason::Expression, failures);
+            report_once(failed.0, index, bad, failures);
             Ok(array)
         })
         .collect()
+}
+
+/// Marks rows on which an expression failed; those that were marked before have been reported.
+fn report_once(failed: Vec<(usize, String)>, index: &[usize], bad: &mut [bool], failures: &mut Vec<RowFailure>) {
+    let fresh = failed.into_iter().filter(|(row, _)| !std::mem::replace(&mut bad[*row], true)).collect();
+    Failed(fresh).report(index, RejectReason::Expression, failures);
 }

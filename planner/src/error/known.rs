@@ -149,6 +149,18 @@ fn types(text: &str) -> Option<PlanError> {
             mismatch(format!("CASE types {} cannot be matched", types.join(" and "))).hint("cast them to one type"),
         );
     }
+    // What passes values on one by one loses the metadata that says that they are vectors (decision 0038).
+    if let Some(types) = between(text, "column types must match schema types, expected ", " at column index") {
+        let (expected, found) = types.split_once(" but found ")?;
+        let (expected, found) = (in_sql(expected), in_sql(found));
+        if !expected.contains("vector") || found != expected.replace("vector", "real[]") {
+            return None;
+        }
+        let error = PlanError::unsupported("a vector is passed on as an array of real here").detail(
+            "max, min, first_value, last_value, lag, lead, DISTINCT ON, (SELECT …) as a value and WITH RECURSIVE do so",
+        );
+        return Some(error.hint("cast it to an array inside, and the result back: max(e::real[])::vector"));
+    }
     if let Some(types) = behind(text, "Unsupported CAST from ") {
         let (from, to) = types.split_once(" to ")?;
         return Some(PlanError::new("42846", format!("cannot cast type {} to {}", in_sql(from), in_sql(to))));

@@ -77,7 +77,7 @@ fn is_decayed(function: Aggregate) -> bool {
 }
 
 /// Whether an expression has a value for every row: columns, constants, and comparisons of them.
-fn never_fails(expr: &Expr, schema: &SchemaRef) -> bool {
+pub(crate) fn never_fails(expr: &Expr, schema: &SchemaRef) -> bool {
     let fine = |expr: &Expr| never_fails(expr, schema);
     match expr {
         Expr::Column(_) | Expr::Literal(..) => true,

@@ -145,6 +145,14 @@ pub fn plan_feature_view(
     for expr in key.iter().chain(filter.iter()).chain(of_branches) {
         build.check_row_level(expr)?;
     }
+    let rows = datafusion::common::DFSchema::try_from(schema.as_ref().clone())?;
+    for k in &key {
+        if k.get_type(&rows)?.is_list() {
+            return Err(PlanError::unsupported(format!(
+                "entity key {k} of feature view \"{name}\" is an array and cannot be a key"
+            )));
+        }
+    }
 
     let mut outputs = vec![];
     let texts = select_texts(query);

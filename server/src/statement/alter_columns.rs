@@ -3,6 +3,7 @@
 
 use super::{rename::written_name, set_default::kept};
 use crate::{
+    blocks,
     database::{Database, find},
     pg::{Outcome, PgError},
     session::Session,
@@ -40,7 +41,8 @@ pub async fn execute(
     let object = match find(&before, kind, name) {
         Ok(object) => object.clone(),
         Err(error) if if_exists && error.sqlstate == "42P01" => {
-            session.notice(format!("{kind} \"{name}\" does not exist, skipping"));
+            let catalog = database.owner()?.catalog.lock().await;
+            blocks::skip(database, session, &catalog, kind, name)?;
             return Ok(Outcome::Done { tag: tag.into() });
         }
         Err(error) => return Err(error.into()),

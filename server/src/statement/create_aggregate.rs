@@ -27,6 +27,9 @@ pub async fn execute(
     let mut object = match snapshot.aggregate((place.schema.as_str(), create.name.name.as_str())) {
         Some(existing) if create.or_replace => existing.as_ref().clone(),
         Some(existing) => {
+            let name = (place.schema.as_str(), create.name.name.as_str());
+            let found = |snapshot: &Snapshot| snapshot.aggregate(name).map(|object| object.id);
+            catalog.check_settled(session.block_id(), &format!("aggregate \"{}\"", existing.name), found)?;
             return Err(PgError::error("42723", format!("aggregate \"{}\" already exists", existing.name))
                 .hint("CREATE OR REPLACE AGGREGATE puts another in its place"));
         }

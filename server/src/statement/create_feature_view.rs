@@ -34,7 +34,7 @@ pub async fn execute(
     secret::check_options(session, &snapshot, &create.options)?;
     let plan = plan(&snapshot, session, create)?;
     if let Some(existing) = named(database, session, &create.name, None)? {
-        return exists(session, &existing, create.if_not_exists, "CREATE FEATURE VIEW");
+        return exists(session, &catalog, &existing, create.if_not_exists, "CREATE FEATURE VIEW");
     }
     let online = create.options.get("online");
     if let Some(online) = online {

@@ -9,8 +9,8 @@ use crate::{
 };
 use std::{collections::BTreeMap, sync::Arc};
 use tidemark_catalog::{
-    Body, ClockMode, Column, Encode, Object, ObjectKind, PUBLIC_SCHEMA, Place, QualifiedName, Relation, Snapshot,
-    SqlType, TEMPORARY_SCHEMA,
+    Body, CatalogStore, ClockMode, Column, Encode, Object, ObjectKind, PUBLIC_SCHEMA, Place, QualifiedName, Relation,
+    Snapshot, SqlType, TEMPORARY_SCHEMA,
 };
 use tidemark_connectors::kafka;
 use tidemark_planner::{
@@ -36,7 +36,8 @@ pub async fn execute(
     let tag = if create.kind == ObjectKind::Source { "CREATE SOURCE" } else { "CREATE TABLE" };
     let existing = |session: &Session| named(database, session, &create.name, temporary);
     if let Some(existing) = existing(session)? {
-        return exists(session, &existing, create.if_not_exists, tag);
+        let catalog = database.owner()?.catalog.lock().await;
+        return exists(session, &catalog, &existing, create.if_not_exists, tag);
     }
     secret::check_options(session, &database.snapshot(), &create.options)?;
     let mut relation = relation(create, sql)?;
@@ -56,7 +57,7 @@ pub async fn execute(
     };
     let mut catalog = database.owner()?.catalog.lock().await;
     if let Some(existing) = existing(session)? {
-        return exists(session, &existing, create.if_not_exists, tag);
+        return exists(session, &catalog, &existing, create.if_not_exists, tag);
     }
     let (place, sql) = placed(&session.lasting(database), &create.name, temporary, &relation.sql)?;
     relation.sql = sql;
@@ -153,12 +154,18 @@ pub fn placed(
 }
 
 /// `IF NOT EXISTS` makes a notice of it.
+///
+/// # Errors
+/// It is there; 55006 where another session's transaction has made it, and may take it back.
 pub fn exists(
     session: &mut Session,
+    catalog: &CatalogStore,
     existing: &Object,
     if_not_exists: bool,
     tag: &'static str,
 ) -> Result<Outcome, PgError> {
+    let found = |snapshot: &Snapshot| snapshot.get(&existing.full_name()).map(|object| object.id);
+    catalog.check_settled(session.block_id(), &format!("the name \"{}\"", existing.name), found)?;
     let message = format!("relation \"{}\" already exists", existing.name);
     if if_not_exists {
         session.notice(format!("{message}, skipping"));

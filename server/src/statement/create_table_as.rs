@@ -35,16 +35,17 @@ pub async fn execute(
 ) -> Result<Outcome, PgError> {
     let existing = |session: &Session| named(database, session, name, temporary);
     if let Some(existing) = existing(session)? {
-        return exists(session, &existing, if_not_exists, "CREATE TABLE AS");
+        let catalog = database.owner()?.catalog.lock().await;
+        return exists(session, &catalog, &existing, if_not_exists, "CREATE TABLE AS");
     }
     let running = database.begin(session, Doing::new("CREATE TABLE AS", &name.to_string(), Some("rows")));
     let (schema, mut batches) = query::run(database, session, query, &[], &[]).await?;
     let columns = columns(&schema)?;
     let mut catalog = Some(database.owner()?.catalog.lock().await);
-    if let Some(existing) = existing(session)? {
-        return exists(session, &existing, if_not_exists, "CREATE TABLE AS");
-    }
     let Some(locked) = &mut catalog else { return Err(PgError::error("XX000", "the catalog is not locked")) };
+    if let Some(existing) = existing(session)? {
+        return exists(session, locked, &existing, if_not_exists, "CREATE TABLE AS");
+    }
     let (place, sql) = placed(&session.lasting(database), name, temporary, sql)?;
     let object = Object {
         id: locked.allocate_id().await?,

@@ -31,7 +31,7 @@ pub async fn execute(
     let mut catalog = database.owner()?.catalog.lock().await;
     let snapshot = session.lasting(database);
     if let Some(existing) = named(database, session, new.name, None)? {
-        return exists(session, &existing, if_not_exists, "CREATE VIEW");
+        return exists(session, &catalog, &existing, if_not_exists, "CREATE VIEW");
     }
     let system = database.system(session);
     let bound = Binder::new(&snapshot, &session.state, &system, database.clock.now_us()).query(new.query, &[])?;

@@ -1,6 +1,7 @@
 //! `DROP …`: refused while something reads the object, unless CASCADE. What goes, goes as one change.
 
 use crate::{
+    blocks,
     database::{Database, find},
     lake,
     pg::{Outcome, PgError},
@@ -25,7 +26,7 @@ pub async fn execute(
             Ok(object) if !doomed.iter().any(|d| d.id == object.id) => doomed.push(object.clone()),
             Ok(_) => {}
             Err(error) if if_exists && matches!(error.sqlstate, "42P01" | "42883") => {
-                session.notice(format!("{kind} \"{name}\" does not exist, skipping"));
+                blocks::skip(database, session, &catalog, kind, name)?;
             }
             Err(error) => return Err(error.into()),
         }

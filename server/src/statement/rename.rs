@@ -2,13 +2,14 @@
 //! object in use is not renamed from under them.
 
 use crate::{
+    blocks,
     database::{Database, find},
     lake,
     pg::{Outcome, PgError},
     session::Session,
 };
 use std::sync::Arc;
-use tidemark_catalog::{Body, Change, NameRef, Object, ObjectKind, PUBLIC_SCHEMA, QualifiedName};
+use tidemark_catalog::{Body, Change, NameRef, Object, ObjectKind, PUBLIC_SCHEMA, QualifiedName, Snapshot};
 use tidemark_planner::{PlanResult, parse::under_name};
 
 pub async fn execute(
@@ -34,13 +35,15 @@ pub async fn execute(
     let object = match find(&snapshot, kind, name) {
         Ok(object) => object.clone(),
         Err(error) if if_exists && error.sqlstate == "42P01" => {
-            session.notice(format!("{kind} \"{name}\" does not exist, skipping"));
+            blocks::skip(database, session, &catalog, kind, name)?;
             return Ok(Outcome::Done { tag: tag.into() });
         }
         Err(error) => return Err(error.into()),
     };
     let to = object.full_name().beside(to);
     if let Some(existing) = snapshot.get(&to) {
+        let found = |snapshot: &Snapshot| snapshot.get(&to).map(|object| object.id);
+        catalog.check_settled(session.block_id(), &format!("the name \"{}\"", to.name), found)?;
         return Err(PgError::error("42P07", format!("relation \"{}\" already exists", to.name))
             .detail(format!("it is a {}", existing.kind())));
     }

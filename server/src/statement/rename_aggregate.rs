@@ -2,6 +2,7 @@
 
 use super::rename::written_name;
 use crate::{
+    blocks,
     database::{Database, find},
     pg::{Outcome, PgError},
     session::Session,
@@ -28,7 +29,7 @@ pub async fn execute(
     let object = match find(&snapshot, ObjectKind::Aggregate, name) {
         Ok(object) => object,
         Err(error) if if_exists && error.sqlstate == "42883" => {
-            session.notice(format!("aggregate \"{name}\" does not exist, skipping"));
+            blocks::skip(database, session, &catalog, ObjectKind::Aggregate, name)?;
             return super::done(TAG);
         }
         Err(error) => return Err(error.into()),

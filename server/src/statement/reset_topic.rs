@@ -2,6 +2,7 @@
 //! log, as its beginning is, so that every start and every replay does the same.
 
 use crate::{
+    blocks,
     database::{Database, find},
     pg::{Outcome, PgError},
     session::Session,
@@ -38,7 +39,8 @@ pub async fn execute(
         let object = match find(&snapshot, kind, name) {
             Ok(object) => object.clone(),
             Err(error) if reset.if_exists && error.sqlstate == "42P01" => {
-                session.notice(format!("{kind} \"{name}\" does not exist, skipping"));
+                let catalog = database.owner()?.catalog.lock().await;
+                blocks::skip(database, session, &catalog, kind, name)?;
                 return Ok(Outcome::Done { tag: tag.into() });
             }
             Err(error) => return Err(error.into()),

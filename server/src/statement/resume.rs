@@ -1,6 +1,7 @@
 //! `ALTER FEATURE VIEW … RESUME`: a view that has failed goes on.
 
 use crate::{
+    blocks,
     database::{Database, find},
     pg::{Outcome, PgError},
     session::Session,
@@ -16,12 +17,12 @@ pub async fn execute(
 ) -> Result<Outcome, PgError> {
     let done = || Ok(Outcome::Done { tag: "ALTER FEATURE VIEW".into() });
     // Nobody drops it or its source meanwhile.
-    let _catalog = database.owner()?.catalog.lock().await;
+    let catalog = database.owner()?.catalog.lock().await;
     let snapshot = session.lasting(database);
     let object = match find(&snapshot, ObjectKind::FeatureView, name) {
         Ok(object) => object.clone(),
         Err(error) if if_exists && error.sqlstate == "42P01" => {
-            session.notice(format!("feature view \"{name}\" does not exist, skipping"));
+            blocks::skip(database, session, &catalog, ObjectKind::FeatureView, name)?;
             return done();
         }
         Err(error) => return Err(error.into()),

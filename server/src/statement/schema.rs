@@ -9,7 +9,7 @@ use crate::{
 };
 use std::sync::Arc;
 use tidemark_catalog::{
-    BadSchemaName, Change, Object, PUBLIC_SCHEMA, SYSTEM_SCHEMAS, Schema, Snapshot, schema_of_history,
+    BadSchemaName, CatalogStore, Change, Object, PUBLIC_SCHEMA, SYSTEM_SCHEMAS, Schema, Snapshot, schema_of_history,
 };
 use tidemark_planner::statement::RoleName;
 
@@ -37,6 +37,7 @@ pub async fn create(
         (None, None) => return Err(PgError::error("42601", "CREATE SCHEMA has no name")),
     };
     if is_there(&snapshot, &name) {
+        check_settled(session, &catalog, &name)?;
         let message = format!("schema \"{name}\" already exists");
         if if_not_exists {
             session.notice(format!("{message}, skipping"));
@@ -52,6 +53,12 @@ pub async fn create(
     let schema = Schema { id, name, created_us: database.clock.now_us(), comment: None };
     database.commit(&mut catalog, session, &[Change::PutSchema(schema), Change::Access(access)]).await?;
     done(TAG)
+}
+
+/// Refuses to go by a name that another session's transaction has made or dropped: it may take that back.
+fn check_settled(session: &Session, catalog: &CatalogStore, name: &str) -> Result<(), PgError> {
+    let found = |snapshot: &Snapshot| snapshot.schema(name).map(|schema| schema.id);
+    Ok(catalog.check_settled(session.block_id(), &format!("schema \"{name}\""), found)?)
 }
 
 /// Also of the server's own.
@@ -109,6 +116,7 @@ pub async fn drop(
                 }
             }
             Err(error) if if_exists && error.sqlstate == "3F000" => {
+                check_settled(session, &catalog, name)?;
                 session.notice(format!("schema \"{name}\" does not exist, skipping"));
             }
             Err(error) => return Err(error),

@@ -8,7 +8,7 @@ use crate::{
 };
 use arrow::array::RecordBatch;
 use std::sync::Arc;
-use tidemark_catalog::{Change, Secret, Snapshot, is_secret, secret_named};
+use tidemark_catalog::{CatalogStore, Change, Secret, Snapshot, is_secret, secret_named};
 use tidemark_planner::statement::Hidden;
 
 pub const COLUMNS: [&str; 3] = ["name", "owner", "used by"];
@@ -23,6 +23,7 @@ pub async fn create(
     let mut catalog = database.owner()?.catalog.lock().await;
     session.refresh(database);
     if database.snapshot().secret(name).is_some() {
+        check_settled(session, &catalog, name)?;
         let message = format!("secret \"{name}\" already exists");
         if if_not_exists {
             session.notice(format!("{message}, skipping"));
@@ -39,6 +40,12 @@ pub async fn create(
     };
     database.commit(&mut catalog, session, &[Change::PutSecret(secret)]).await?;
     done("CREATE SECRET")
+}
+
+/// Refuses to go by a name that another session's transaction has made or dropped: it may take that back.
+fn check_settled(session: &Session, catalog: &CatalogStore, name: &str) -> Result<(), PgError> {
+    let found = |snapshot: &Snapshot| snapshot.secret(name).map(|secret| secret.id);
+    Ok(catalog.check_settled(session.block_id(), &format!("secret \"{name}\""), found)?)
 }
 
 /// What is connected by it connects anew.
@@ -77,6 +84,7 @@ pub async fn drop(
         let secret = match find(&snapshot, name) {
             Ok(secret) => secret,
             Err(_) if if_exists => {
+                check_settled(session, &catalog, name)?;
                 session.notice(format!("secret \"{name}\" does not exist, skipping"));
                 continue;
             }

@@ -3,6 +3,7 @@
 
 use super::done;
 use crate::{
+    blocks,
     database::{Database, find},
     pg::{Outcome, PgError},
     session::Session,
@@ -26,7 +27,7 @@ pub async fn execute(
     let object = match find(&snapshot, ObjectKind::FeatureView, name) {
         Ok(object) => object,
         Err(error) if if_exists && error.sqlstate == "42P01" => {
-            session.notice(format!("feature view \"{name}\" does not exist, skipping"));
+            blocks::skip(database, session, &catalog, ObjectKind::FeatureView, name)?;
             return done("ALTER FEATURE VIEW");
         }
         Err(error) => return Err(error.into()),

@@ -2,6 +2,7 @@
 
 use super::{create_feature_view::reach, create_relation::apply_options, secret, set_default};
 use crate::{
+    blocks,
     database::{Database, find},
     feeds,
     pg::{Outcome, PgError},
@@ -38,7 +39,7 @@ pub async fn execute(
         let object = match find(&snapshot, kind, name) {
             Ok(object) => object.clone(),
             Err(error) if if_exists && error.sqlstate == "42P01" => {
-                session.notice(format!("{kind} \"{name}\" does not exist, skipping"));
+                blocks::skip(database, session, &catalog, kind, name)?;
                 return Ok(Outcome::Done { tag: tag.into() });
             }
             Err(error) => return Err(error.into()),

@@ -2,6 +2,7 @@
 
 use super::{done, role};
 use crate::{
+    blocks,
     database::{Database, find},
     pg::{Outcome, PgError},
     session::Session,
@@ -25,7 +26,7 @@ pub async fn execute(
     let object = match find(&snapshot, kind, name) {
         Ok(object) => object.clone(),
         Err(error) if if_exists && matches!(error.sqlstate, "42P01" | "42883") => {
-            session.notice(format!("{kind} \"{name}\" does not exist, skipping"));
+            blocks::skip(database, session, &catalog, kind, name)?;
             return Ok(Outcome::Done { tag: tag.into() });
         }
         Err(error) => return Err(error.into()),

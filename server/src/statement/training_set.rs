@@ -39,7 +39,8 @@ pub async fn create(
     const TAG: &str = "CREATE TRAINING SET";
     let name = &create.name.to_string();
     if let Some(existing) = named(database, session, &create.name, None)? {
-        return exists(session, &existing, create.if_not_exists, TAG);
+        let catalog = database.owner()?.catalog.lock().await;
+        return exists(session, &catalog, &existing, create.if_not_exists, TAG);
     }
     let (complete, has_table) = (complete(create)?, has_table(create)?);
     let running = database.begin(session, Doing::new(TAG, name, Some("rows")));
@@ -51,7 +52,7 @@ pub async fn create(
     let _held = session.hold.hold();
     let mut catalog = database.owner()?.catalog.lock().await;
     if let Some(existing) = named(database, session, &create.name, None)? {
-        return exists(session, &existing, create.if_not_exists, TAG);
+        return exists(session, &catalog, &existing, create.if_not_exists, TAG);
     }
     let tag = format!("SELECT {}", computed.record.rows);
     tell_provisional(session, &computed.record);
