@@ -53,7 +53,8 @@ pub trait OnlineStore: Send + Sync {
     /// put, with [`Self::filled`] after the last.
     async fn open_view(&self, view: ObjectId) -> SeamResult<bool>;
 
-    /// From here on the store has all values of the view.
+    /// From here on the store has all values of the view. An error where it does not know the view (any more): of what was put
+    /// before nothing may be there, and a view of which nothing more is put learns it nowhere else.
     async fn filled(&self, view: ObjectId) -> SeamResult<()>;
 
     /// Writes the values of one view that is open; a value never goes backwards in version, and a writer of an older epoch

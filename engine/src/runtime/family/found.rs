@@ -156,7 +156,8 @@ impl Engine {
             unput.push(Unput::in_flight(&one.state));
         }
         if kin.iter().any(|one| one.state.may_be_behind()) {
-            keeps.state.is_behind();
+            // A key that had left the memory of its kin may be in this one's, and then the state store does not name it.
+            keeps.state.fill_online();
         }
         unput.into_iter().for_each(Unput::arrived);
         // Before the first of them moves: at any time each is in what is kept.

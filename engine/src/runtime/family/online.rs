@@ -37,7 +37,11 @@ impl Engine {
         let begun_us = self.seams.clock.now_us();
         let mut put = self.flush_family(keeps).await;
         let members = keeps.family.as_ref().map(|family| family.members()).unwrap_or_default();
-        if put.is_err() && members.iter().any(|view| view.has_lost_online()) {
+        // The store has lost all of them at once, mostly, and each attempt learns that of one.
+        for _ in &members {
+            if put.is_ok() || !members.iter().any(|view| view.has_lost_online()) {
+                break;
+            }
             put = self.flush_family(keeps).await;
         }
         // To each its part of the rows, and of the time.

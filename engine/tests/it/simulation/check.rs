@@ -2,6 +2,7 @@
 
 use super::{
     reference::{Reference, Steps, above, letters, rows_at, rows_of, shown, shown_online, sorted},
+    stores::is_lost,
     views::{B, Shape},
     world::World,
 };
@@ -44,7 +45,15 @@ pub async fn check(world: &World, resumes: bool, flushes: bool) -> Result<(), St
     if flushes {
         world.online.arrive();
         engine.doubt_online();
-        engine.flush_online().await.map_err(|error| format!("nothing fails, and no flush: {error}"))?;
+        // A view that the store has lost while it was filled, and of which nothing more is to be put, is one of which a flush only
+        // learns that. The next puts all of it.
+        for left in (0..=views.len()).rev() {
+            match engine.flush_online().await {
+                Ok(_) => break,
+                Err(error) if left > 0 && is_lost(&error) => {}
+                Err(error) => return Err(format!("nothing fails, and no flush: {error}")),
+            }
+        }
     }
     for (id, shape) in &views {
         let view = engine.view(*id).ok_or_else(|| format!("{} does not run", shape.name))?;

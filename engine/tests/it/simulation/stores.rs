@@ -7,7 +7,9 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use std::{collections::BTreeMap, sync::Arc};
 use tidemark_catalog::ObjectId;
-use tidemark_engine::seam::{Keyspace, OnlineStore, OnlineValue, Put, PutVersion, SeamResult, StateStore, WriteBatch};
+use tidemark_engine::seam::{
+    Keyspace, OnlineStore, OnlineValue, Put, PutVersion, SeamError, SeamResult, StateStore, WriteBatch,
+};
 
 pub struct SimState {
     pub faults: Arc<Faults>,
@@ -60,6 +62,14 @@ async fn answer(fate: Fate) -> SeamResult<()> {
         Fate::Unknown(_) => Err(unknown()),
         Fate::Crash(_) => std::future::pending().await,
     }
+}
+
+/// What the online store says that has lost a view while it was filled.
+const LOST: &str = "the view was lost while it was filled";
+
+/// Whether an error is that, and no fault.
+pub fn is_lost(error: &SeamError) -> bool {
+    matches!(error, SeamError::NotDone(said) if said == LOST)
 }
 
 type Rows = BTreeMap<(ObjectId, Bytes), OnlineValue>;
@@ -142,8 +152,11 @@ impl OnlineStore for SimOnline {
     }
 
     async fn filled(&self, view: ObjectId) -> SeamResult<()> {
+        // As in Redis: that nothing was put since the view was lost does not make it whole.
         let filled = || {
-            self.views.lock().insert(view, true);
+            let mut views = self.views.lock();
+            let Some(has_all) = views.get_mut(&view) else { return Err(SeamError::NotDone(LOST.to_string())) };
+            *has_all = true;
             Ok(())
         };
         self.faults.call(Part::Online, Kind::Write, filled).await
