@@ -245,8 +245,7 @@ mod tests {
         // In an array each is looked at, and none that is not in it.
         let list = |item: DataType| DataType::List(Arc::new(Field::new_list_field(item, true)));
         let DataType::List(item) = list(arrays.data_type().clone()) else { unreachable!("it is a list") };
-        let nested: ArrayRef =
-            Arc::new(ListArray::new(item, OffsetBuffer::from_lengths([1, 1]), arrays.clone(), None));
+        let nested: ArrayRef = Arc::new(ListArray::new(item, OffsetBuffer::from_lengths([1, 1]), arrays.clone(), None));
         let fitting = cast(&nested, &list(to(Some(2))), &SessionZone::UTC).expect("they fit");
         assert_eq!((fitting.data_type(), fitting.len()), (&list(to(Some(2))), 2));
         assert!(cast(&nested, &list(to(Some(3))), &SessionZone::UTC).is_err());

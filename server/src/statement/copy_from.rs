@@ -154,7 +154,8 @@ impl Intake {
         let Some(under_way) = &mut self.under_way else { return Ok(()) };
         let told = under_way.await;
         self.under_way = None;
-        let lost = |_| PgError::error("XX000", "nobody knows what became of the rows").hint("the server's log says why");
+        let lost =
+            |_| PgError::error("XX000", "nobody knows what became of the rows").hint("the server's log says why");
         self.report.add(told.map_err(lost)??);
         Ok(())
     }
