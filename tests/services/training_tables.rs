@@ -111,6 +111,8 @@ async fn the_table_of_a_training_set_is_what_the_catalog_says_whenever_the_serve
     cut_short(&folder, "DROP TRAINING SET kept, fresh").await?;
     let server = Server::start(&folder).await?;
     let client = server.connect().await?;
+    // Clients are let in before the start is over; a change waits for that.
+    run(&client, "CREATE TABLE later (n BIGINT)").await?;
     ensure!(tables(&folder, "kept").is_empty() && tables(&folder, "fresh").is_empty());
     ensure!(value(&client, "SELECT count(*) FROM own").await?.as_deref() == Some("3"));
     Ok(())
