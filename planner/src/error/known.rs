@@ -149,11 +149,16 @@ fn types(text: &str) -> Option<PlanError> {
             mismatch(format!("CASE types {} cannot be matched", types.join(" and "))).hint("cast them to one type"),
         );
     }
-    // What passes values on one by one loses the metadata that says that they are vectors (decision 0038).
-    if let Some(types) = between(text, "column types must match schema types, expected ", " at column index") {
-        let (expected, found) = types.split_once(" but found ")?;
-        let (expected, found) = (in_sql(expected), in_sql(found));
-        if !expected.contains("vector") || found != expected.replace("vector", "real[]") {
+    // What passes values on one by one loses the metadata that says that they are vectors (decision 0038). It is noticed where a column
+    // is checked, or where what has lost it meets what has not.
+    let checked = between(text, "column types must match schema types, expected ", " at column index");
+    let checked = checked.and_then(|types| types.split_once(" but found ")).map(|(one, other)| vec![one, other]);
+    let met = between(text, "concatenate arrays of different data types (", ").");
+    let met = met.map(in_sql);
+    if let Some(types) = checked.or_else(|| met.as_deref().map(|types| types.split(", ").collect())) {
+        let types: Vec<String> = types.into_iter().map(in_sql).collect();
+        let as_array = |ty: &String| ty.replace("vector", "real[]");
+        if !types.iter().any(|ty| ty.contains("vector")) || types.iter().any(|ty| as_array(ty) != as_array(&types[0])) {
             return None;
         }
         let error = PlanError::unsupported("a vector is passed on as an array of real here").detail(
