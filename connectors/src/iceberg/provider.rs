@@ -292,7 +292,7 @@ mod tests {
         let (few, many) = (snapshot(1_000), snapshot(10_000));
         let quickest = async |snapshot: &HistorySnapshot, key: i64| {
             let mut least = Duration::MAX;
-            for _ in 0..5 {
+            for _ in 0..15 {
                 let begun = Instant::now();
                 assert_eq!(files(&plan(snapshot, col("k").eq(lit(key))).await), 1);
                 least = least.min(begun.elapsed());
@@ -300,6 +300,7 @@ mod tests {
             least
         };
         let (few, many) = (quickest(&few, 5_005).await, quickest(&many, 50_005).await);
-        assert!(many < few * 40, "1,000 files: {few:?}, 10,000 files: {many:?}");
+        // Ten times as much in ten times the files; a hundred times if each were compared with each. Other tests run beside it.
+        assert!(many < few * 60, "1,000 files: {few:?}, 10,000 files: {many:?}");
     }
 }
