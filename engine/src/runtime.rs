@@ -88,7 +88,8 @@ pub struct Seams {
     pub shares: bool,
     /// What the keys of all views may take in memory.
     pub memory: Arc<Memory>,
-    /// With so many steps of one view in memory that wait for their history, they are committed before more rows are taken in.
+    /// With so many steps of one view in memory that wait for their history, they are committed before more rows are taken in; from
+    /// a quarter of that on somebody should commit them beside the rows ([`Engine::crowded`]).
     pub steps_waiting_max: usize,
     pub clock: Arc<dyn Clock>,
     pub logs: Arc<dyn Logs>,
@@ -117,6 +118,8 @@ pub struct Engine {
     pub meters: EngineMeters,
     /// One checkpoint at a time.
     checkpointing: tokio::sync::Mutex<()>,
+    /// Steps crowd in memory.
+    crowding: tokio::sync::Notify,
     /// Dropped views of which the online store still has values.
     dropped_online: parking_lot::Mutex<BTreeSet<ObjectId>>,
 }
@@ -710,20 +713,31 @@ impl Engine {
         turn.source.ingest(batches, None, begun_us, conflict, shows, &self.seams).await
     }
 
+    /// Returns when steps begin to crowd in memory: whoever waits here commits them while rows go on coming in. Rows themselves wait
+    /// only where nobody does, or not fast enough.
+    pub async fn crowded(&self) {
+        self.crowding.notified().await;
+    }
+
     /// Where too many steps wait for history, rows wait for their commit; where that fails they are refused.
     async fn make_way(&self, source: &SourceRuntime) -> Result<(), IngestError> {
-        let crowded = || {
+        let most = self.seams.steps_waiting_max;
+        let crowded = |most: usize| {
             let is_crowded = |view: &&Arc<ViewRuntime>| {
-                view.state.steps_here() > self.seams.steps_waiting_max && view.reads(source.id) && !view.has_failed()
+                view.state.steps_here() > most && view.reads(source.id) && !view.has_failed()
             };
             let (views, families) = (self.views.read(), self.families.read());
             views.values().chain(families.values()).find(is_crowded).cloned()
         };
-        if crowded().is_none() {
+        if crowded(most / 4).is_none() {
+            return Ok(());
+        }
+        self.crowding.notify_one();
+        if crowded(most).is_none() {
             return Ok(());
         }
         let committed = self.commit_history().await;
-        let (Some(view), Err(error)) = (crowded(), committed) else { return Ok(()) };
+        let (Some(view), Err(error)) = (crowded(most), committed) else { return Ok(()) };
         let (name, waiting) = (view.history.read().name.clone(), view.state.steps_waiting());
         let error = format!(
             "\"{}\" takes no more rows: {waiting} steps of \"{name}\" wait for their history: {error}",

@@ -540,6 +540,7 @@ fn background(database: &Arc<Database>, settings: &Settings, stopping: watch::Re
             owner.engine.commit_history().await
         })
     });
+    relieve_history(database, stopping.clone());
     upkeep::start(database, settings, stopping.clone());
     lake::start(database, stopping.clone());
     every(database, stopping.clone(), "training sets", lake::AGAIN, |database| Box::pin(lake::again(database)));
@@ -550,6 +551,29 @@ fn background(database: &Arc<Database>, settings: &Settings, stopping: watch::Re
             owner.engine.expire_letters().await.map(|_| ())
         })
     });
+}
+
+/// Steps that crowd in memory are committed before their time, and beside the rows that go on coming in: on another core, where there is
+/// one. The task of the commit interval rests between two commits, this one does not.
+fn relieve_history(database: &Arc<Database>, mut stopping: watch::Receiver<bool>) {
+    let (database, clock) = (database.clone(), database.clock.clone());
+    let alive = database.meters.tasks.begin("history under load");
+    clock.clone().spawn(
+        "history under load",
+        Box::pin(async move {
+            let Some(owner) = database.as_owner() else { return alive.leave() };
+            loop {
+                tokio::select! {
+                    _ = stopping.wait_for(|stop| *stop) => return alive.leave(),
+                    _ = owner.engine.crowded() => {}
+                }
+                // The views have noted what went wrong, and who brings the rows is told when there is no room any more.
+                if owner.engine.commit_history().await.is_err() {
+                    clock.sleep(RETRY).await;
+                }
+            }
+        }),
+    );
 }
 
 /// A background task that took long rests this many times as long: under load it takes a fifth of one core at most,

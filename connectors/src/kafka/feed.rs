@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!   woken by librdkafka ─▶ a batch ─▶ Engine::take ─▶ the next; full ones follow without waiting
+//!                          the next is decoded meanwhile, and waits
 //!   every second        ─▶ where do the partitions end? ─▶ lag, new partitions, and who is waited for
 //! ```
 //!
@@ -19,7 +20,7 @@ use tidemark_engine::{
     runtime::{Engine, IngestError},
     seam::Clock,
 };
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 
 /// How often partitions' ends are asked for: how old the lag that people see may be, and a fraction of any idle timeout.
 const LOOK: Duration = Duration::from_secs(1);
@@ -94,7 +95,7 @@ impl Feed {
             applied,
             stopping,
         };
-        clock.spawn("kafka", Box::pin(task.run()));
+        clock.spawn("kafka", Box::pin(Arc::new(task).run()));
         Ok(Feed { status, options, stop, changed })
     }
 
@@ -180,7 +181,7 @@ impl Said {
 }
 
 impl Task {
-    async fn run(self) {
+    async fn run(self: Arc<Self>) {
         while let Err(end) = self.read_or_panic().await {
             match end {
                 End::Stopped => return,
@@ -204,7 +205,7 @@ impl Task {
 
     /// A mistake of the program is told like any other failure, and its partitions are waited for: the frontier does not go past
     /// records that nobody reads.
-    async fn read_or_panic(&self) -> Result<(), End> {
+    async fn read_or_panic(self: &Arc<Self>) -> Result<(), End> {
         let read = AssertUnwindSafe(self.read()).catch_unwind().await;
         read.unwrap_or_else(|panic| {
             let text = panic.downcast_ref::<String>().map(String::as_str);
@@ -243,8 +244,14 @@ impl Task {
         self.applied.send_replace(());
     }
 
-    /// Reads until something ends it.
-    async fn read(&self) -> Result<(), End> {
+    /// Reads until something ends it. Nothing is under way when this returns: the next time the log is asked where it stands.
+    async fn read(self: &Arc<Self>) -> Result<(), End> {
+        let mut under_way = UnderWay::default();
+        let read = self.read_beside(&mut under_way).await;
+        read.and(under_way.settle().await)
+    }
+
+    async fn read_beside(self: &Arc<Self>, under_way: &mut UnderWay) -> Result<(), End> {
         let mut next = self.engine.begin_taking(self.source).await;
         *self.status.reached.write() = next.clone();
         let mut reader = Reader::new(self.options.clone(), self.schema.clone())?;
@@ -259,11 +266,23 @@ impl Task {
         let mut looks = 0u32;
         let mut looking = self.look(&broker, next.keys().copied().collect(), Duration::ZERO, false);
         let mut stopping = self.stopping.clone();
+        let mut waiting: Option<Came> = None;
         loop {
+            if !under_way.is_some()
+                && let Some(came) = waiting.take()
+            {
+                under_way.begin(self.clone(), broker.clone(), came);
+            }
             tokio::select! {
                 () = stopped(&mut stopping) => return Err(End::Stopped),
-                came = reader.next(|| self.clock.now_us()) => self.keep(&broker, came?).await?,
+                settled = under_way.settle(), if under_way.is_some() => settled?,
+                came = reader.next(|| self.clock.now_us()), if waiting.is_none() => waiting = Some(came?),
                 looked = &mut looking => {
+                    // What the ends are compared with is how far all that has been read is.
+                    under_way.settle().await?;
+                    if let Some(came) = waiting.take() {
+                        self.keep(&broker, came).await?;
+                    }
                     if self.note(&broker, looked, &mut next).await? {
                         // A new partition; the others go on from where they are.
                         let reached = self.status.reached.read().clone();
@@ -428,6 +447,40 @@ impl Task {
         self.begin(&looked.new).await?;
         next.extend(looked.new);
         Ok(true)
+    }
+}
+
+/// A batch on its way into the log, on a thread of its own while the next one is decoded.
+#[derive(Default)]
+struct UnderWay(Option<oneshot::Receiver<Result<(), End>>>);
+
+impl UnderWay {
+    fn is_some(&self) -> bool {
+        self.0.is_some()
+    }
+
+    fn begin(&mut self, task: Arc<Task>, broker: Broker, came: Came) {
+        let (told, under_way) = oneshot::channel();
+        self.0 = Some(under_way);
+        let clock = task.clock.clone();
+        let keep = async move {
+            // Nobody may be there any more.
+            let _ = told.send(task.keep(&broker, came).await);
+        };
+        clock.spawn("kafka batch", Box::pin(keep));
+    }
+
+    /// Waits until it is in, if there is one. Dropped before that, it can be called again.
+    async fn settle(&mut self) -> Result<(), End> {
+        let Some(under_way) = &mut self.0 else { return Ok(()) };
+        let kept = under_way.await;
+        self.0 = None;
+        kept.unwrap_or_else(|_| {
+            let message = "an internal error while what was read went into the log";
+            Err(End::Failed(
+                KafkaError::new(Kind::Other, message).hint("please report it; the server's log says where"),
+            ))
+        })
     }
 }
 

@@ -103,6 +103,7 @@ impl Engine {
             dropped_online: parking_lot::Mutex::default(),
             meters: EngineMeters::default(),
             checkpointing: tokio::sync::Mutex::new(()),
+            crowding: tokio::sync::Notify::new(),
         };
         for object in snapshot.logs() {
             let progress: Option<SourceProgress> = engine.progress(object.id)?;
