@@ -16,6 +16,7 @@ mod snapshot;
 mod store;
 mod training_set;
 mod types;
+pub mod uuid;
 pub mod vector;
 
 pub use access::{Access, Acl, PUBLIC, Privileges};

@@ -12,7 +12,7 @@ use arrow::{
 use chrono::Utc;
 use std::borrow::Cow;
 use tidemark_catalog::{
-    SqlType,
+    SqlType, uuid,
     vector::{self, NoVector},
 };
 use tidemark_engine::value::Value;
@@ -91,6 +91,7 @@ pub(super) fn cell<'a>(token: Token<'a>, ty: &SqlType, epoch: Option<Epoch>) -> 
             Token::Bool(b) => Cell::Text(if b { "true" } else { "false" }.into()),
             Token::Null => Cell::Null,
         },
+        SqlType::Uuid => Cell::Text(uuid::read(&text()?)?.into()),
         SqlType::Bytea => {
             let text = text()?;
             Cell::Bytes(bytes(&text).ok_or_else(|| format!("{text:?} is no bytea (\\x and hexadecimal digits)"))?)

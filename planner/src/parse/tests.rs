@@ -175,6 +175,7 @@ fn every_type_has_its_postgresql_spellings() {
         ("varchar", SqlType::Text),
         ("character varying(3)", SqlType::Text),
         ("char(1)", SqlType::Text),
+        ("uuid", SqlType::Uuid),
         ("bytea", SqlType::Bytea),
         ("date", SqlType::Date),
         ("time", SqlType::Time),

@@ -20,6 +20,7 @@ use tidemark_planner::{
     bind::Binder,
     feature::{bound_definition, plan_definition},
     parse::{definition, parse},
+    shown,
     statement::{ColumnChange, ColumnDef},
 };
 
@@ -282,8 +283,8 @@ fn meaning_of(
     let within = catalog.within(reader);
     let bound = Binder::new(&within, &session.state, &system, now_us).keeping_now().query(query, &[])?;
     let plan = session.state.analyzer().execute_and_check(bound.plan, session.state.config_options(), |_, _| {})?;
-    let fields = plan.schema().fields().iter();
-    let columns = fields.map(|field| (field.name().clone(), SqlType::from_arrow(field.data_type()))).collect();
+    let (names, typed) = (plan.schema().fields().iter(), shown::schema(&plan));
+    let columns = names.zip(typed.fields()).map(|(field, ty)| (field.name().clone(), shown::sql_type(ty))).collect();
     Ok(Meaning::of(session, &plan, columns))
 }
 

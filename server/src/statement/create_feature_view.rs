@@ -16,9 +16,10 @@ use tidemark_catalog::{Body, Column, Feature, FeatureView, Object, ObjectId, Pla
 use tidemark_engine::{compiled::CompiledView, progress::Phase};
 use tidemark_planner::{
     bind::NoSystemTables,
-    feature::{FeaturePlan, OutputKind, Slot, plan_feature_view, retention},
+    feature::{FeaturePlan, OutputKind, Slot, bound_definition, plan_feature_view, retention},
     meaning,
     parse::without_secrets,
+    shown::{self, Shown},
     statement::CreateFeatureView,
 };
 
@@ -45,6 +46,7 @@ pub async fn execute(
     let place = meaning::of_query(schema, &create.query, &snapshot, &NoSystemTables);
     let mut object = object(database, session, create, &plan, sql, id)?;
     object.place = place;
+    declare(&mut object, &snapshot)?;
     let compiled = CompiledView::new(&object, plan)?;
     let owner = database.owner()?;
     owner.places.begin(id, online.map(String::as_str))?;
@@ -142,6 +144,19 @@ fn object(
         place: Default::default(),
         body: Body::FeatureView(view),
     })
+}
+
+/// Columns that the query takes out of its relations as they are have the types that they are declared with there.
+fn declare(object: &mut Object, snapshot: &Snapshot) -> Result<(), PgError> {
+    let shown = shown::columns(&bound_definition(object, snapshot)?);
+    if let Body::FeatureView(view) = &mut object.body {
+        for (column, shown) in view.columns.iter_mut().zip(shown) {
+            if let Some(ty) = shown.and_then(Shown::declared).filter(|ty| ty.arrow() == column.ty.arrow()) {
+                column.ty = ty;
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Aggregate and window of a feature, for people; of an expression over several, those it is made of.

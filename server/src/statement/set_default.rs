@@ -11,7 +11,7 @@ use crate::{
 };
 use arrow::datatypes::DataType;
 use std::{collections::BTreeMap, sync::Arc};
-use tidemark_catalog::{Body, Change, FeatureView, ObjectKind, QualifiedName, SqlType};
+use tidemark_catalog::{Body, Change, FeatureView, ObjectKind, QualifiedName, SqlType, uuid};
 use tidemark_planner::{defaults, feature::DEFAULT_OPTION};
 
 pub async fn execute(
@@ -91,6 +91,9 @@ pub fn set(
 
 /// The text as the catalog has it: it says the same to every session.
 pub(super) fn kept(ty: &SqlType, text: &str, zone: &SessionZone) -> Result<String, PgError> {
+    if *ty == SqlType::Uuid {
+        return uuid::read(text).map_err(|message| PgError::error("22P02", message));
+    }
     let arrow = ty.arrow();
     let value = value_from_text(&arrow, text, zone)?;
     if let SqlType::Array(item) = ty
