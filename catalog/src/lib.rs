@@ -6,6 +6,7 @@
 
 mod access;
 mod journal;
+pub mod json;
 mod layout;
 mod name;
 mod object;

@@ -22,6 +22,9 @@ pub enum SqlType {
     Text,
     /// Held as text of one spelling: see `uuid`.
     Uuid,
+    /// Held as text: `json` as it came, `jsonb` as PostgreSQL shows it.
+    Json,
+    Jsonb,
     Bytea,
     Date,
     Time,
@@ -47,7 +50,7 @@ impl SqlType {
             SqlType::Float4 => DataType::Float32,
             SqlType::Float8 => DataType::Float64,
             SqlType::Numeric { precision, scale } => DataType::Decimal128(*precision, *scale),
-            SqlType::Text | SqlType::Uuid => DataType::Utf8,
+            SqlType::Text | SqlType::Uuid | SqlType::Json | SqlType::Jsonb => DataType::Utf8,
             SqlType::Bytea => DataType::Binary,
             SqlType::Date => DataType::Date32,
             SqlType::Time => DataType::Time64(TimeUnit::Microsecond),
@@ -107,6 +110,8 @@ impl fmt::Display for SqlType {
             SqlType::Numeric { precision, scale } => write!(f, "numeric({precision},{scale})"),
             SqlType::Text => f.write_str("text"),
             SqlType::Uuid => f.write_str("uuid"),
+            SqlType::Json => f.write_str("json"),
+            SqlType::Jsonb => f.write_str("jsonb"),
             SqlType::Bytea => f.write_str("bytea"),
             SqlType::Date => f.write_str("date"),
             SqlType::Time => f.write_str("time without time zone"),

@@ -180,7 +180,7 @@ impl<'a> Binder<'a> {
         // A definition reads no row that is not there.
         let plan = if self.defining { plan } else { defaults::fill(plan)? };
         let plan = crate::any_parameter::infer(names::mark_renamed(plan)?)?;
-        let plan = crate::functions::uuid::compared(plan)?;
+        let plan = crate::compared::read(plan)?;
         let plan = if self.bind_now { at_instant(plan, self.now_us)? } else { plan };
         let [reads, names] = [&self.reads, &self.names].map(|seen| seen.get().into_iter().collect());
         Ok(BoundQuery { plan, reads, names })

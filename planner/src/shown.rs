@@ -3,12 +3,13 @@
 //!
 //! Read off a plan that is there already, so that types, coercion and what is stored stay as they are. A column is shown as an
 //! `integer` only where every value that it can have is written in the query and fits one. Where nothing is known the column is
-//! shown as what holds it, which is also what the catalog says of a view's columns (decision 0038). A column that was declared as a
-//! `uuid` is held as text, and is shown as one as far as a query passes it on (decision 0045).
+//! shown as what holds it, which is also what the catalog says of a view's columns (decision 0038). A column that was declared as
+//! `uuid`, `json` or `jsonb` is held as text, and is shown so as far as a query passes it on (decision 0045).
 
 use crate::{
     asof::AsofNode,
-    functions::uuid::{UUID_IN, UUIDS_IN, compares},
+    compared::compares,
+    functions::uuid::{UUID_IN, UUIDS_IN},
     json_text::{self, JSON, JSONB},
     names,
     table::TidemarkTable,
@@ -63,6 +64,8 @@ impl Shown {
     pub fn of(ty: &SqlType) -> Option<Shown> {
         match ty {
             SqlType::Uuid => Some(Shown::Uuid),
+            SqlType::Json => Some(Shown::Json),
+            SqlType::Jsonb => Some(Shown::Jsonb),
             _ => None,
         }
     }
@@ -71,7 +74,9 @@ impl Shown {
     pub fn declared(self) -> Option<SqlType> {
         match self {
             Shown::Uuid => Some(SqlType::Uuid),
-            Shown::Nothing | Shown::Int4 | Shown::Json | Shown::Jsonb | Shown::Uuids => None,
+            Shown::Json => Some(SqlType::Json),
+            Shown::Jsonb => Some(SqlType::Jsonb),
+            Shown::Nothing | Shown::Int4 | Shown::Uuids => None,
         }
     }
 
@@ -140,19 +145,33 @@ pub fn over(schema: &Schema, shown: &[Option<Shown>]) -> SchemaRef {
     Arc::new(Schema::new_with_metadata(fields.collect::<Vec<_>>(), named.metadata().clone()))
 }
 
+/// By column, the type of what is kept of the plan's rows, where that is another than what holds it. JSON is kept as such only where a
+/// column is read that is declared so: what is taken out of texts stays text, as it was before there were such columns.
+///
+/// # Errors
+/// Of DataFusion's walk over a plan; none of ours.
+pub fn kept(plan: &LogicalPlan) -> Result<Vec<Option<SqlType>>> {
+    let reads_json = reads(plan, &[Shown::Json, Shown::Jsonb])?;
+    let kept = columns(plan).into_iter().zip(plan.schema().fields()).map(|(shown, field)| {
+        let ty = shown.filter(|shown| reads_json || *shown == Shown::Uuid)?.declared()?;
+        (ty.arrow() == *field.data_type()).then_some(ty)
+    });
+    Ok(kept.collect())
+}
+
 /// What an expression over these plans is shown as.
 pub(crate) fn expression(expr: &Expr, inputs: &[&LogicalPlan]) -> Option<Shown> {
     inputs.iter().find_map(|input| Look { left: LOOKS_MAX }.expression(expr, input, 0))
 }
 
-/// Whether a plan reads a column that is declared so.
-pub(crate) fn reads(plan: &LogicalPlan, wanted: Shown) -> Result<bool> {
+/// Whether a plan reads a column that is declared as one of these.
+pub(crate) fn reads(plan: &LogicalPlan, wanted: &[Shown]) -> Result<bool> {
     let mut found = false;
     plan.apply_with_subqueries(|node| {
         if let LogicalPlan::TableScan(scan) = node
             && let Some(table) = TidemarkTable::of(&scan.source)
         {
-            found = found || table.shown.iter().any(|(_, shown)| *shown == wanted);
+            found = found || table.shown.iter().any(|(_, shown)| wanted.contains(shown));
         }
         Ok(if found { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
     })?;

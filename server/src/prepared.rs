@@ -362,7 +362,9 @@ pub fn declare(declared: &mut Vec<u32>, number: usize, oid: u32) {
     }
     let is_text = |oid: u32| matches!(oid, 0 | oid::UNKNOWN | oid::TEXT | oid::VARCHAR | oid::BPCHAR | oid::NAME);
     let before = declared[number - 1];
-    if is_text(wire::types::element_oid(before).unwrap_or(before)) {
+    // The binary form of a text is none of jsonb.
+    let is_said = oid == oid::JSONB && !matches!(before, 0 | oid::UNKNOWN);
+    if !is_said && is_text(wire::types::element_oid(before).unwrap_or(before)) {
         declared[number - 1] = oid;
     }
 }

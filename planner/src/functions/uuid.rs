@@ -1,26 +1,12 @@
-//! UUIDs in queries. One is held as a text of one spelling (`catalog/src/uuid.rs`), so what is asked of it is what is asked of texts,
-//! as long as every text that it is compared with has that spelling: `::uuid` gives it, and a literal beside a UUID gets it here.
+//! UUIDs in queries: `::uuid` gives a text the spelling in which it is held (`catalog/src/uuid.rs`), and what is compared with one gets
+//! that, too (`compared.rs`).
 
-use crate::{
-    PlanError, PlanResult,
-    error::sqlstate,
-    respelled::call,
-    shown::{self, Shown},
-};
-use arrow_schema::{DataType, Field};
+use crate::{PlanError, PlanResult, error::sqlstate, respelled::call};
+use arrow_schema::{DataType, Field, FieldRef};
 use datafusion::{
-    arrow::{
-        array::{Array, ArrayRef, AsArray, ListArray, StringArray},
-        datatypes::FieldRef,
-    },
-    common::{
-        Result, ScalarValue, exec_err,
-        tree_node::{Transformed, TreeNode},
-    },
-    logical_expr::{
-        BinaryExpr, ColumnarValue, Expr, LogicalPlan, Operator, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl,
-        Signature, Volatility, expr_rewriter::NamePreserver,
-    },
+    arrow::array::{Array, ArrayRef, AsArray, ListArray, StringArray},
+    common::{Result, exec_err},
+    logical_expr::{ColumnarValue, Expr, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility},
     sql::sqlparser::ast,
 };
 use std::sync::Arc;
@@ -34,6 +20,16 @@ pub const UUIDS_IN: &str = "uuids_in";
 /// The functions, for those who call them by name.
 pub fn functions() -> impl Iterator<Item = ScalarUDF> {
     [false, true].into_iter().map(|of_array| ScalarUDF::new_from_impl(UuidIn::new(of_array)))
+}
+
+/// The call of [`UUID_IN`].
+pub(crate) fn uuid_of(text: Expr) -> Expr {
+    ScalarUDF::new_from_impl(UuidIn::new(false)).call(vec![text])
+}
+
+/// The call of [`UUIDS_IN`].
+pub(crate) fn uuids_of(texts: Expr) -> Expr {
+    ScalarUDF::new_from_impl(UuidIn::new(true)).call(vec![texts])
 }
 
 /// Reads `text::uuid` and `uuid 'text'` as calls of [`UUID_IN`], and `texts::uuid[]` as one of [`UUIDS_IN`].
@@ -69,7 +65,7 @@ fn taken(expr: &mut ast::Expr) -> ast::Expr {
     std::mem::replace(expr, ast::Expr::value(ast::Value::Null))
 }
 
-fn invalid(message: String) -> PlanError {
+pub(crate) fn invalid(message: String) -> PlanError {
     PlanError::new(sqlstate::INVALID_TEXT, message)
 }
 
@@ -127,83 +123,5 @@ impl ScalarUDFImpl for UuidIn {
             }
         };
         Ok(ColumnarValue::Array(read))
-    }
-}
-
-/// The plan with what is compared with a UUID read as one. A parameter stays: it is one when it arrives (`shown::parameters`).
-///
-/// # Errors
-/// 22P02: a literal beside a UUID is no UUID.
-pub(crate) fn compared(plan: LogicalPlan) -> PlanResult<LogicalPlan> {
-    if !shown::reads(&plan, Shown::Uuid)? {
-        return Ok(plan);
-    }
-    let compared = plan.transform_up_with_subqueries(|node| {
-        let inputs: Vec<LogicalPlan> = node.inputs().into_iter().cloned().collect();
-        let inputs: Vec<&LogicalPlan> = inputs.iter().collect();
-        let names = NamePreserver::new(&node);
-        node.map_expressions(|expr| {
-            let name = names.save(&expr);
-            let read = expr.transform_up(|expr| compare(expr, &inputs))?;
-            Ok(read.update_data(|expr| name.restore(expr)))
-        })
-    })?;
-    Ok(compared.data)
-}
-
-fn compare(expr: Expr, inputs: &[&LogicalPlan]) -> Result<Transformed<Expr>> {
-    let is_uuid = |expr: &Expr| shown::expression(expr, inputs) == Some(Shown::Uuid);
-    Ok(match expr {
-        Expr::BinaryExpr(BinaryExpr { left, op, right }) if compares(op) => {
-            let (left, right) = match (is_uuid(left.as_ref()), is_uuid(right.as_ref())) {
-                (true, false) => (left, Box::new(as_uuid(*right)?)),
-                (false, true) => (Box::new(as_uuid(*left)?), right),
-                _ => (left, right),
-            };
-            Transformed::yes(Expr::BinaryExpr(BinaryExpr { left, op, right }))
-        }
-        Expr::InList(mut list) if is_uuid(list.expr.as_ref()) => {
-            list.list = list.list.into_iter().map(as_uuid).collect::<Result<_>>()?;
-            Transformed::yes(Expr::InList(list))
-        }
-        Expr::Between(mut between) if is_uuid(between.expr.as_ref()) => {
-            between.low = Box::new(as_uuid(*between.low)?);
-            between.high = Box::new(as_uuid(*between.high)?);
-            Transformed::yes(Expr::Between(between))
-        }
-        // `= ANY (array)`
-        Expr::ScalarFunction(mut call)
-            if call.func.name() == "array_has" && call.args.len() == 2 && is_uuid(&call.args[1]) =>
-        {
-            let array = call.args.remove(0);
-            let stays =
-                matches!(array, Expr::Placeholder(_)) || shown::expression(&array, inputs) == Some(Shown::Uuids);
-            call.args
-                .insert(0, if stays { array } else { ScalarUDF::new_from_impl(UuidIn::new(true)).call(vec![array]) });
-            Transformed::yes(Expr::ScalarFunction(call))
-        }
-        other => Transformed::no(other),
-    })
-}
-
-pub(crate) fn compares(op: Operator) -> bool {
-    use Operator::{Eq, Gt, GtEq, IsDistinctFrom, IsNotDistinctFrom, Lt, LtEq, NotEq};
-    matches!(op, Eq | NotEq | Lt | LtEq | Gt | GtEq | IsDistinctFrom | IsNotDistinctFrom)
-}
-
-/// What stands beside a UUID, as one. A literal is read at once, so that who looks for keys in a plan finds a literal.
-fn as_uuid(expr: Expr) -> Result<Expr> {
-    let stays = match &expr {
-        Expr::Placeholder(_) => true,
-        Expr::Literal(value, _) => value.is_null(),
-        Expr::ScalarFunction(call) => call.func.name() == UUID_IN,
-        _ => false,
-    };
-    match expr {
-        expr if stays => Ok(expr),
-        Expr::Literal(ScalarValue::Utf8(Some(text)), metadata) => {
-            Ok(Expr::Literal(ScalarValue::Utf8(Some(uuid::read(&text).map_err(invalid)?)), metadata))
-        }
-        other => Ok(ScalarUDF::new_from_impl(UuidIn::new(false)).call(vec![other])),
     }
 }

@@ -176,6 +176,8 @@ fn every_type_has_its_postgresql_spellings() {
         ("character varying(3)", SqlType::Text),
         ("char(1)", SqlType::Text),
         ("uuid", SqlType::Uuid),
+        ("json", SqlType::Json),
+        ("jsonb", SqlType::Jsonb),
         ("bytea", SqlType::Bytea),
         ("date", SqlType::Date),
         ("time", SqlType::Time),

@@ -283,8 +283,9 @@ fn meaning_of(
     let within = catalog.within(reader);
     let bound = Binder::new(&within, &session.state, &system, now_us).keeping_now().query(query, &[])?;
     let plan = session.state.analyzer().execute_and_check(bound.plan, session.state.config_options(), |_, _| {})?;
-    let (names, typed) = (plan.schema().fields().iter(), shown::schema(&plan));
-    let columns = names.zip(typed.fields()).map(|(field, ty)| (field.name().clone(), shown::sql_type(ty))).collect();
+    let fields = plan.schema().fields().iter().zip(shown::kept(&plan)?);
+    let typed = fields.map(|(field, kept)| (field.name(), kept.or_else(|| SqlType::from_arrow(field.data_type()))));
+    let columns = typed.map(|(name, ty)| (name.clone(), ty)).collect();
     Ok(Meaning::of(session, &plan, columns))
 }
 

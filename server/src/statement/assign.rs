@@ -14,6 +14,7 @@ use std::sync::Arc;
 use tidemark_catalog::{Column, SqlType, UTC, vector::is_vector};
 use tidemark_planner::{
     functions::{uuid, vector::vectors},
+    json_text,
     shown::Shown,
     words::type_name,
 };
@@ -134,6 +135,8 @@ pub fn cast(array: &ArrayRef, to: &DataType, zone: &SessionZone) -> Result<Array
 pub fn read(column: ArrayRef, ty: &SqlType) -> Result<ArrayRef, PgError> {
     match ty {
         SqlType::Uuid => Ok(Arc::new(uuid::read(column.as_string::<i32>())?)),
+        SqlType::Json => Ok(Arc::new(json_text::read(column.as_string::<i32>(), false)?)),
+        SqlType::Jsonb => Ok(Arc::new(json_text::read(column.as_string::<i32>(), true)?)),
         _ => Ok(column),
     }
 }

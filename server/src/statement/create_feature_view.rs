@@ -10,6 +10,7 @@ use crate::{
     places::Refused,
     progress::Doing,
     session::Session,
+    wire::SessionZone,
 };
 use std::sync::Arc;
 use tidemark_catalog::{Body, Column, Feature, FeatureView, Object, ObjectId, Place, QualifiedName, Snapshot, SqlType};
@@ -19,7 +20,7 @@ use tidemark_planner::{
     feature::{FeaturePlan, OutputKind, Slot, bound_definition, plan_feature_view, retention},
     meaning,
     parse::without_secrets,
-    shown::{self, Shown},
+    shown,
     statement::CreateFeatureView,
 };
 
@@ -46,7 +47,7 @@ pub async fn execute(
     let place = meaning::of_query(schema, &create.query, &snapshot, &NoSystemTables);
     let mut object = object(database, session, create, &plan, sql, id)?;
     object.place = place;
-    declare(&mut object, &snapshot)?;
+    declare(&mut object, &snapshot, &session.format.time_zone)?;
     let compiled = CompiledView::new(&object, plan)?;
     let owner = database.owner()?;
     owner.places.begin(id, online.map(String::as_str))?;
@@ -147,13 +148,20 @@ fn object(
 }
 
 /// Columns that the query takes out of its relations as they are have the types that they are declared with there.
-fn declare(object: &mut Object, snapshot: &Snapshot) -> Result<(), PgError> {
-    let shown = shown::columns(&bound_definition(object, snapshot)?);
+fn declare(object: &mut Object, snapshot: &Snapshot, zone: &SessionZone) -> Result<(), PgError> {
+    let kept = shown::kept(&bound_definition(object, snapshot)?)?;
     if let Body::FeatureView(view) = &mut object.body {
-        for (column, shown) in view.columns.iter_mut().zip(shown) {
-            if let Some(ty) = shown.and_then(Shown::declared).filter(|ty| ty.arrow() == column.ty.arrow()) {
-                column.ty = ty;
+        for (at, (column, kept)) in view.columns.iter_mut().zip(kept).enumerate() {
+            // A document that is a key is looked up by its text.
+            let fits =
+                |ty: &SqlType| ty.arrow() == column.ty.arrow() && (*ty == SqlType::Uuid || !view.key.contains(&at));
+            let Some(ty) = kept.filter(fits) else { continue };
+            for feature in view.features.iter_mut().filter(|feature| feature.column == at) {
+                if let Some(default) = feature.default.take() {
+                    feature.default = Some(set_default::kept(&ty, &default, zone)?);
+                }
             }
+            column.ty = ty;
         }
     }
     Ok(())

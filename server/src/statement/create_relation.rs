@@ -204,6 +204,13 @@ fn relation(create: &CreateRelation, sql: &str) -> Result<Relation, PgError> {
     };
     for i in relation.primary_key.clone() {
         relation.columns[i].not_null = true;
+        if matches!(relation.columns[i].ty, SqlType::Json | SqlType::Jsonb) {
+            let (column, ty) = (&relation.columns[i].name, &relation.columns[i].ty);
+            let message = format!("column \"{column}\" of \"{}\" is of type {ty} and cannot be a key", create.name);
+            return Err(
+                PgError::error("0A000", message).hint("declare it as text, or take the key out of the document")
+            );
+        }
         if matches!(relation.columns[i].ty, SqlType::Array(_) | SqlType::Vector(_)) {
             return Err(PgError::error(
                 "0A000",

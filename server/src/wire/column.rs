@@ -24,24 +24,42 @@ pub(crate) enum ColumnBuilder {
     Int8(Int64Builder),
     Float4(Float32Builder),
     Float8(Float64Builder),
-    Numeric { builder: Decimal128Builder, precision: u8, scale: i8 },
+    Numeric {
+        builder: Decimal128Builder,
+        precision: u8,
+        scale: i8,
+    },
     Text(StringBuilder),
     Uuid(StringBuilder),
+    /// In binary behind the number of its form. Who admits the rows reads it.
+    Jsonb(StringBuilder),
     Bytea(BinaryBuilder),
     Date(Date32Builder),
     Time(Time64MicrosecondBuilder),
     Timestamp(TimestampMicrosecondBuilder),
     TimestampTz(TimestampMicrosecondBuilder),
     Interval(IntervalMonthDayNanoBuilder),
-    Vector { field: FieldRef, dimensions: Option<u16>, numbers: Float32Builder, offsets: Vec<i32>, valid: Vec<bool> },
-    Array { field: FieldRef, element: Box<ColumnBuilder>, offsets: Vec<i32>, valid: Vec<bool> },
+    Vector {
+        field: FieldRef,
+        dimensions: Option<u16>,
+        numbers: Float32Builder,
+        offsets: Vec<i32>,
+        valid: Vec<bool>,
+    },
+    Array {
+        field: FieldRef,
+        element: Box<ColumnBuilder>,
+        offsets: Vec<i32>,
+        valid: Vec<bool>,
+    },
 }
 
 impl ColumnBuilder {
-    /// The same for what is shown as this type: a UUID, or an array of them, is held as text.
+    /// The same for what is shown as this type: a UUID, an array of them, and `jsonb` are held as text.
     pub(crate) fn of(data_type: &DataType, shown: u32) -> Result<Self, WireError> {
         Ok(match data_type {
             DataType::Utf8 if shown == oid::UUID => Self::Uuid(StringBuilder::new()),
+            DataType::Utf8 if shown == oid::JSONB => Self::Jsonb(StringBuilder::new()),
             DataType::List(field) if element_oid(shown) == Some(oid::UUID) => Self::Array {
                 field: field.clone(),
                 element: Box::new(Self::of(field.data_type(), oid::UUID)?),
@@ -106,7 +124,7 @@ impl ColumnBuilder {
             Self::Numeric { builder, precision, scale } => {
                 builder.append_value(text::parse_decimal128(s, *precision, *scale)?)
             }
-            Self::Text(b) => b.append_value(s),
+            Self::Text(b) | Self::Jsonb(b) => b.append_value(s),
             Self::Uuid(b) => b.append_value(uuid_from_text(s)?),
             Self::Bytea(b) => b.append_value(text::parse_bytea(s)?),
             Self::Date(b) => b.append_value(text::parse_date(s)?),
@@ -146,6 +164,7 @@ impl ColumnBuilder {
                 builder.append_value(text::parse_decimal128(&numeric_text(bytes)?, *precision, *scale)?)
             }
             Self::Text(b) => b.append_value(utf8(bytes)?),
+            Self::Jsonb(b) => b.append_value(utf8(jsonb_text(bytes)?)?),
             Self::Uuid(b) => b.append_value(uuid::text(fixed(bytes)?)),
             Self::Bytea(b) => b.append_value(bytes),
             Self::Date(b) => b.append_value(date_from(bytes)?),
@@ -195,7 +214,7 @@ impl ColumnBuilder {
             Self::Float4(b) => b.append_null(),
             Self::Float8(b) => b.append_null(),
             Self::Numeric { builder, .. } => builder.append_null(),
-            Self::Text(b) | Self::Uuid(b) => b.append_null(),
+            Self::Text(b) | Self::Uuid(b) | Self::Jsonb(b) => b.append_null(),
             Self::Bytea(b) => b.append_null(),
             Self::Date(b) => b.append_null(),
             Self::Time(b) => b.append_null(),
@@ -218,7 +237,7 @@ impl ColumnBuilder {
             Self::Float4(b) => Arc::new(b.finish()),
             Self::Float8(b) => Arc::new(b.finish()),
             Self::Numeric { builder, .. } => Arc::new(builder.finish()),
-            Self::Text(b) | Self::Uuid(b) => Arc::new(b.finish()),
+            Self::Text(b) | Self::Uuid(b) | Self::Jsonb(b) => Arc::new(b.finish()),
             Self::Bytea(b) => Arc::new(b.finish()),
             Self::Date(b) => Arc::new(b.finish()),
             Self::Time(b) => Arc::new(b.finish()),

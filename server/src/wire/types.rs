@@ -252,6 +252,8 @@ pub fn pg_type_of_field(field: &Field) -> PgType {
 pub fn pg_type_of_sql(ty: &SqlType) -> PgType {
     match ty {
         SqlType::Uuid => plain(oid::UUID),
+        SqlType::Json => plain(oid::JSON),
+        SqlType::Jsonb => plain(oid::JSONB),
         ty => pg_type(&ty.arrow()),
     }
 }
