@@ -6,6 +6,7 @@
 
 mod access;
 mod journal;
+pub mod json;
 mod layout;
 mod name;
 mod object;
@@ -16,6 +17,7 @@ mod snapshot;
 mod store;
 mod training_set;
 mod types;
+pub mod uuid;
 pub mod vector;
 
 pub use access::{Access, Acl, PUBLIC, Privileges};

@@ -11,7 +11,7 @@ use arrow::{
     error::ArrowError,
 };
 use std::{borrow::Cow, sync::Arc};
-use tidemark_catalog::SqlType;
+use tidemark_catalog::{SqlType, uuid};
 use tidemark_engine::value::{Value, array_of};
 
 /// A value on its way from a message to its column.
@@ -37,6 +37,8 @@ impl Cell<'_> {
             SqlType::Float4 | SqlType::Float8 => Cell::Float(0.0),
             SqlType::Numeric { .. } => Cell::Decimal(0),
             SqlType::Text => Cell::Text(Cow::Borrowed("")),
+            SqlType::Uuid => Cell::Text(Cow::Borrowed(uuid::NIL)),
+            SqlType::Json | SqlType::Jsonb => Cell::Text(Cow::Borrowed("null")),
             SqlType::Bytea => Cell::Bytes(vec![]),
             SqlType::Interval => Cell::Null,
             SqlType::Array(_) | SqlType::Vector(_) => Cell::List(Arc::new([])),
@@ -155,7 +157,7 @@ impl Builder {
             SqlType::Float4 => Values::Float4(vec![]),
             SqlType::Float8 => Values::Float8(vec![]),
             SqlType::Numeric { .. } => Values::Numeric(vec![]),
-            SqlType::Text => Values::Text(Bytes::new()),
+            SqlType::Text | SqlType::Uuid | SqlType::Json | SqlType::Jsonb => Values::Text(Bytes::new()),
             SqlType::Bytea => Values::Bytea(Bytes::new()),
             SqlType::Date => Values::Date(vec![]),
             SqlType::Time => Values::Time(vec![]),

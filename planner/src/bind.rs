@@ -180,6 +180,7 @@ impl<'a> Binder<'a> {
         // A definition reads no row that is not there.
         let plan = if self.defining { plan } else { defaults::fill(plan)? };
         let plan = crate::any_parameter::infer(names::mark_renamed(plan)?)?;
+        let plan = crate::compared::read(plan)?;
         let plan = if self.bind_now { at_instant(plan, self.now_us)? } else { plan };
         let [reads, names] = [&self.reads, &self.names].map(|seen| seen.get().into_iter().collect());
         Ok(BoundQuery { plan, reads, names })
@@ -226,7 +227,7 @@ impl<'a> Binder<'a> {
                         self.reads.add([object.id]);
                         self.names.add([object.id]);
                         let schema = placed_schema(&relation.schema());
-                        Ok(source(ScanTarget::Rows(object.id), &object.name, schema, None))
+                        Ok(source(ScanTarget::Rows(object.id), object, schema, None))
                     }
                     _ => Err(self.missing(name)),
                 }
@@ -289,7 +290,7 @@ impl<'a> Binder<'a> {
         let plan = feature::plan_definition(object, self.snapshot)?;
         self.reads.add([object.id]);
         self.names.add([object.id]);
-        Ok(source(ScanTarget::History(object.id), &object.name, history_schema(&plan), None))
+        Ok(source(ScanTarget::History(object.id), object, history_schema(&plan), None))
     }
 
     fn missing_history(&self, name: &str) -> PlanError {
@@ -302,7 +303,7 @@ impl<'a> Binder<'a> {
 
     fn system_table(&self, schema: &str, table: &str) -> Option<Arc<dyn TableSource>> {
         let arrow = self.system.schema_of(schema, table)?;
-        Some(source(ScanTarget::System(format!("{schema}.{table}")), table, arrow, None))
+        Some(Arc::new(TidemarkTable::plain(ScanTarget::System(format!("{schema}.{table}")), table, arrow)))
     }
 
     fn object(&self, object: &Object) -> PlanResult<Arc<dyn TableSource>> {
@@ -314,22 +315,22 @@ impl<'a> Binder<'a> {
                 Err(PlanError::new(sqlstate::WRONG_OBJECT_TYPE, message))
             }
             Body::Table(relation) if relation.files().is_some() => {
-                Ok(source(ScanTarget::Files(object.id), &object.name, relation.schema(), None))
+                Ok(source(ScanTarget::Files(object.id), object, relation.schema(), None))
             }
             Body::Source(relation) | Body::Table(relation) => {
                 let steps = relation_steps(object);
-                Ok(source(ScanTarget::Relation(object.id), &object.name, relation.schema(), steps))
+                Ok(source(ScanTarget::Relation(object.id), object, relation.schema(), steps))
             }
             Body::FeatureView(view) if self.defining => {
                 let plan = written_out(self.written(object, &view.query)?, object, view)?;
                 Ok(Arc::new(ViewSource { schema: Arc::new(plan.schema().as_arrow().clone()), plan }))
             }
             Body::FeatureView(_) => self.current_rows(object, false),
-            Body::TrainingSet(set) => Ok(source(ScanTarget::Relation(set.rows), &object.name, object.schema(), None)),
+            Body::TrainingSet(set) => Ok(source(ScanTarget::Relation(set.rows), object, object.schema(), None)),
             Body::View(view) => {
                 let plan = self.written(object, &view.query)?;
                 // A definition is shown to nobody.
-                let columns = if self.defining { columns_of(&plan) } else { shown::held(&plan) };
+                let columns = if self.defining { columns_of(&plan) } else { shown::held(&plan, object.columns()) };
                 let plan = renamed(plan, columns, object)?;
                 Ok(Arc::new(ViewSource { schema: object.schema(), plan }))
             }
@@ -350,7 +351,8 @@ impl<'a> Binder<'a> {
             steps.continuous.push(ContinuousColumn { name, ty: DataType::Utf8, expr: lit(status::PRESENT) });
         }
         let (target, name) = (ScanTarget::CurrentRows(object.id), object.name.clone());
-        Ok(Arc::new(TidemarkTable { target, name, schema, steps: Some(Arc::new(steps)), defaults }))
+        let shown = shown::declared(object.columns());
+        Ok(Arc::new(TidemarkTable { target, name, schema, steps: Some(Arc::new(steps)), defaults, shown }))
     }
 
     /// The query of a view, bound.
@@ -395,8 +397,14 @@ fn named(reference: &TableReference) -> PlanResult<(Option<&'static str>, NameRe
     }
 }
 
-fn source(target: ScanTarget, name: &str, schema: SchemaRef, steps: Option<Arc<StepsTable>>) -> Arc<dyn TableSource> {
-    Arc::new(TidemarkTable { target, name: name.to_string(), schema, steps, defaults: vec![] })
+fn source(
+    target: ScanTarget,
+    object: &Object,
+    schema: SchemaRef,
+    steps: Option<Arc<StepsTable>>,
+) -> Arc<dyn TableSource> {
+    let shown = shown::declared(object.columns());
+    Arc::new(TidemarkTable { steps, shown, ..TidemarkTable::plain(target, &object.name, schema) })
 }
 
 /// The columns of a table, and the place of each row before them.

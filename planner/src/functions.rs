@@ -18,6 +18,7 @@ pub mod series;
 pub mod span;
 mod sum;
 mod to_char;
+pub mod uuid;
 pub mod vector;
 
 use crate::json_text;
@@ -95,6 +96,7 @@ pub fn state_builder(config: SessionConfig) -> SessionStateBuilder {
     builder.scalar_functions().get_or_insert_default().extend(json_text::functions().map(Arc::new));
     builder.expr_planners().get_or_insert_default().push(Arc::new(crate::composed::Arguments));
     builder.scalar_functions().get_or_insert_default().extend(vector::functions().map(Arc::new));
+    builder.scalar_functions().get_or_insert_default().extend(uuid::functions().map(Arc::new));
     builder.expr_planners().get_or_insert_default().push(Arc::new(json_text::JsonOperators));
     builder.expr_planners().get_or_insert_default().push(Arc::new(vector::VectorOperators));
     builder.expr_planners().get_or_insert_default().push(Arc::new(casts::NamedCasts));

@@ -1,19 +1,18 @@
 //! `->`, `->>`, `#>` and `#>>` over text that is JSON, as PostgreSQL has them over `json`: values come as they are written.
 //!
 //! The functions behind them have PostgreSQL's names; `text::json` is `json(text)`, which checks a text and leaves it, and
-//! `text::jsonb` is `jsonb(text)`, the text that PostgreSQL shows of it ([`canonical`]), so that what is taken out of it comes as of `jsonb`. With them the payload of a dead letter is taken apart and driven in again
-//! with nothing but SQL, and a source may keep documents as they came.
+//! `text::jsonb` is `jsonb(text)`, the text that PostgreSQL shows of it (`catalog/src/json`), so that what is taken out of it comes as of
+//! `jsonb`. With them the payload of a dead letter is taken apart and driven in again with nothing but SQL, and a source may keep documents as they came.
 
 mod about;
-mod canonical;
-mod slice;
+#[cfg(test)]
+mod against_a_parser;
 
 use crate::{PlanError, PlanResult, error::sqlstate, words::full_type_name};
 use about::About;
 use arrow_schema::{DataType, Field};
-use canonical::Refused;
 use datafusion::{
-    arrow::array::{Array, ArrayRef, AsArray, StringBuilder},
+    arrow::array::{Array, ArrayRef, AsArray, StringArray, StringBuilder},
     arrow::datatypes::Int64Type,
     common::{DFSchema, Result, ScalarValue, exec_err, plan_err},
     logical_expr::{
@@ -23,9 +22,11 @@ use datafusion::{
     },
     sql::sqlparser::ast::{self, BinaryOperator},
 };
-use slice::{NO_ZERO, Slice};
 use std::{borrow::Cow, sync::Arc};
-use tidemark_catalog::SqlType;
+use tidemark_catalog::{
+    SqlType,
+    json::{self, NO_ZERO, Refused, Slice},
+};
 
 /// Reads the operators as calls of the functions.
 #[derive(Debug)]
@@ -90,6 +91,11 @@ pub fn functions() -> impl Iterator<Item = ScalarUDF> {
     let each = [By::Name, By::Place, By::Path].into_iter().flat_map(|by| [Part::new(by, false), Part::new(by, true)]);
     let read = [Read::new(false), Read::new(true)].map(ScalarUDF::new_from_impl);
     each.map(ScalarUDF::new_from_impl).chain(read).chain(About::ALL.map(About::function))
+}
+
+/// The call of [`JSONB`].
+pub(crate) fn jsonb(expr: Expr) -> Expr {
+    ScalarUDF::new_from_impl(Read::new(true)).call(vec![expr])
 }
 
 /// Reads `text::json` and `json 'text'` as calls of [`JSON`], those of `jsonb` as calls of [`JSONB`], and
@@ -367,26 +373,27 @@ impl ScalarUDFImpl for Read {
     fn invoke_with_args(&self, arguments: ScalarFunctionArgs) -> Result<ColumnarValue> {
         let arrays = ColumnarValue::values_to_arrays(&arguments.args)?;
         let [documents] = arrays.as_slice() else { return exec_err!("{} takes a text", self.name()) };
-        let mut shown = StringBuilder::new();
-        for document in documents.as_string::<i32>() {
-            let Some(document) = document else {
-                shown.append_null();
-                continue;
-            };
-            let parsed = Slice::of(document).map_err(|error| invalid(document, &error))?;
-            let mut text = String::new();
-            if self.canonical {
-                canonical::write(parsed, &mut text).map_err(|refused| match refused {
-                    Refused::Text(error) => invalid(document, &error),
-                    Refused::Number => PlanError::new(sqlstate::OUT_OF_RANGE, "value overflows numeric format"),
-                })?;
-            } else {
-                text.push_str(document);
-            }
-            shown.append_value(text);
-        }
-        Ok(ColumnarValue::Array(Arc::new(shown.finish())))
+        Ok(ColumnarValue::Array(Arc::new(read(documents.as_string::<i32>(), self.canonical)?)))
     }
+}
+
+/// Texts that are JSON, as a column of `json` holds them, or one of `jsonb`.
+///
+/// # Errors
+/// 22P02, 22P05, 22003: one of them is no such document.
+pub fn read(documents: &StringArray, binary: bool) -> PlanResult<StringArray> {
+    documents.iter().map(|document| document.map(|document| read_one(document, binary)).transpose()).collect()
+}
+
+/// The same of one.
+///
+/// # Errors
+/// As of [`read`].
+pub fn read_one(document: &str, binary: bool) -> PlanResult<String> {
+    json::read(document, binary).map_err(|refused| match refused {
+        Refused::Text(error) => invalid(document, &error),
+        Refused::Number => PlanError::new(sqlstate::OUT_OF_RANGE, "value overflows numeric format"),
+    })
 }
 
 fn invalid(document: &str, error: &serde_json::Error) -> PlanError {

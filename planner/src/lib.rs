@@ -8,6 +8,7 @@ mod any_parameter;
 pub mod asof;
 pub mod bind;
 mod calls;
+pub(crate) mod compared;
 pub mod composed;
 pub mod defaults;
 pub mod each_expression;

@@ -17,6 +17,7 @@ pub fn respell(ast: &mut impl VisitMut) {
         functions::by_pattern::call_by_pattern(expr);
         functions::percentile_disc::write_out(expr);
         json_text::call_json(expr);
+        functions::uuid::call_uuid(expr);
         rate_of_all(expr);
         ControlFlow::<()>::Continue(())
     });
@@ -66,6 +67,8 @@ mod tests {
             ("to_timestamp(a, '%d %m')", "to_timestamp(a, '%d %m')"),
             ("to_timestamp(a)", "to_timestamp(a)"),
             ("a::json -> 'b'", "json(a) -> 'b'"),
+            ("a = b::uuid", "a = uuid_in(b)"),
+            ("a = ANY(b::uuid[])", "a = ANY(uuids_in(CAST(b AS TEXT[])))"),
             (
                 "percentile_disc(0.9) WITHIN GROUP (ORDER BY a DESC) FILTER (WHERE b)",
                 "CASE WHEN CAST(0.9 AS DOUBLE PRECISION) BETWEEN 0 AND 1 THEN array_element(array_agg(a ORDER BY a DESC) \

@@ -3,18 +3,28 @@
 //!
 //! Read off a plan that is there already, so that types, coercion and what is stored stay as they are. A column is shown as an
 //! `integer` only where every value that it can have is written in the query and fits one. Where nothing is known the column is
-//! shown as what holds it, which is also what the catalog says of a view's columns (decision 0038).
+//! shown as what holds it, which is also what the catalog says of a view's columns (decision 0038). A column that was declared as
+//! `uuid`, `json` or `jsonb` is held as text, and is shown so as far as a query passes it on (decision 0045).
 
 use crate::{
+    asof::AsofNode,
+    compared::compares,
+    functions::uuid::{UUID_IN, UUIDS_IN},
     json_text::{self, JSON, JSONB},
     names,
+    table::TidemarkTable,
 };
-use arrow_schema::{DataType, Schema, SchemaRef};
+use arrow_schema::{DataType, Field, Schema, SchemaRef};
 use datafusion::{
-    common::{Column, ScalarValue},
+    common::{
+        Column, ScalarValue,
+        tree_node::{TreeNode, TreeNodeRecursion},
+    },
+    error::Result,
     logical_expr::{BinaryExpr, Distinct, Expr, LogicalPlan, Operator, cast, expr::Case},
 };
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
+use tidemark_catalog::SqlType;
 
 /// Field metadata: the name of the type to show (`oid`, `name`, `varchar(10)`, `_text`, `int2vector`, …).
 pub const PG_TYPE: &str = "pg.type";
@@ -32,6 +42,9 @@ pub enum Shown {
     Int4,
     Json,
     Jsonb,
+    Uuid,
+    /// An array of UUIDs.
+    Uuids,
 }
 
 impl Shown {
@@ -41,8 +54,49 @@ impl Shown {
             (Shown::Int4, DataType::Int64) => Some("int4"),
             (Shown::Json, DataType::Utf8) => Some("json"),
             (Shown::Jsonb, DataType::Utf8) => Some("jsonb"),
+            (Shown::Uuid, DataType::Utf8) => Some("uuid"),
+            (Shown::Uuids, DataType::List(item)) if *item.data_type() == DataType::Utf8 => Some("_uuid"),
             _ => None,
         }
+    }
+
+    /// What a column that is declared so is shown as; `None`: as what holds it.
+    pub fn of(ty: &SqlType) -> Option<Shown> {
+        match ty {
+            SqlType::Uuid => Some(Shown::Uuid),
+            SqlType::Json => Some(Shown::Json),
+            SqlType::Jsonb => Some(Shown::Jsonb),
+            _ => None,
+        }
+    }
+
+    /// The type of columns that are declared so.
+    pub fn declared(self) -> Option<SqlType> {
+        match self {
+            Shown::Uuid => Some(SqlType::Uuid),
+            Shown::Json => Some(SqlType::Json),
+            Shown::Jsonb => Some(SqlType::Jsonb),
+            Shown::Nothing | Shown::Int4 | Shown::Uuids => None,
+        }
+    }
+
+    /// Whether columns can be: whatever passes values on keeps that.
+    fn is_declared(&self) -> bool {
+        self.declared().is_some()
+    }
+}
+
+/// By name, the columns that are shown as another type than what holds them.
+pub fn declared(columns: &[tidemark_catalog::Column]) -> Vec<(String, Shown)> {
+    columns.iter().filter_map(|column| Some((column.name.clone(), Shown::of(&column.ty)?))).collect()
+}
+
+/// The type that a column of a result is kept as, where the result has what [`over`] says of it.
+pub fn sql_type(field: &Field) -> Option<SqlType> {
+    let shown = field.metadata().get(PG_TYPE).filter(|_| *field.data_type() == DataType::Utf8);
+    match shown.map(String::as_str) {
+        Some("uuid") => Some(SqlType::Uuid),
+        _ => SqlType::from_arrow(field.data_type()),
     }
 }
 
@@ -58,12 +112,13 @@ pub fn columns(plan: &LogicalPlan) -> Vec<Option<Shown>> {
 
 /// The columns of a plan as expressions over it that are shown as what holds them: those of a view are of the types that the catalog
 /// says, as clients go by the one and by the other.
-pub(crate) fn held(plan: &LogicalPlan) -> Vec<Expr> {
-    let shown = plan.schema().iter().zip(columns(plan));
-    let held = shown.map(|(named, shown)| {
+pub(crate) fn held(plan: &LogicalPlan, catalog: &[tidemark_catalog::Column]) -> Vec<Expr> {
+    let shown = plan.schema().iter().zip(columns(plan)).enumerate();
+    let held = shown.map(|(at, (named, shown))| {
         let column = Expr::Column(Column::from(named));
         match shown {
             None | Some(Shown::Nothing) => column,
+            shown if catalog.get(at).is_some_and(|declared| Shown::of(&declared.ty) == shown) => column,
             Some(_) => cast(column, named.1.data_type().clone()),
         }
     });
@@ -90,6 +145,94 @@ pub fn over(schema: &Schema, shown: &[Option<Shown>]) -> SchemaRef {
     Arc::new(Schema::new_with_metadata(fields.collect::<Vec<_>>(), named.metadata().clone()))
 }
 
+/// By column, the type of what is kept of the plan's rows, where that is another than what holds it. JSON is kept as such only where a
+/// column is read that is declared so: what is taken out of texts stays text, as it was before there were such columns.
+///
+/// # Errors
+/// Of DataFusion's walk over a plan; none of ours.
+pub fn kept(plan: &LogicalPlan) -> Result<Vec<Option<SqlType>>> {
+    let reads_json = reads(plan, &[Shown::Json, Shown::Jsonb])?;
+    let kept = columns(plan).into_iter().zip(plan.schema().fields()).map(|(shown, field)| {
+        let ty = shown.filter(|shown| reads_json || *shown == Shown::Uuid)?.declared()?;
+        (ty.arrow() == *field.data_type()).then_some(ty)
+    });
+    Ok(kept.collect())
+}
+
+/// What an expression over these plans is shown as.
+pub(crate) fn expression(expr: &Expr, inputs: &[&LogicalPlan]) -> Option<Shown> {
+    inputs.iter().find_map(|input| Look { left: LOOKS_MAX }.expression(expr, input, 0))
+}
+
+/// Whether a plan reads a column that is declared as one of these.
+pub(crate) fn reads(plan: &LogicalPlan, wanted: &[Shown]) -> Result<bool> {
+    let mut found = false;
+    plan.apply_with_subqueries(|node| {
+        if let LogicalPlan::TableScan(scan) = node
+            && let Some(table) = TidemarkTable::of(&scan.source)
+        {
+            found = found || table.shown.iter().any(|(_, shown)| wanted.contains(shown));
+        }
+        Ok(if found { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
+    })?;
+    Ok(found)
+}
+
+/// By name (`$1`), the parameters that are UUIDs or arrays of such: cast to one, or compared with one.
+pub fn parameters(plan: &LogicalPlan) -> Result<BTreeMap<String, Shown>> {
+    let mut found = BTreeMap::new();
+    plan.apply_with_subqueries(|node| {
+        let inputs = node.inputs();
+        node.apply_expressions(|expr| {
+            expr.apply(|expr| {
+                asked(expr, &inputs, &mut found);
+                Ok(TreeNodeRecursion::Continue)
+            })
+        })
+    })?;
+    Ok(found)
+}
+
+/// Notes the parameters of which the expression asks that they are UUIDs.
+fn asked(expr: &Expr, inputs: &[&LogicalPlan], found: &mut BTreeMap<String, Shown>) {
+    let is_uuid = |expr: &Expr| expression(expr, inputs) == Some(Shown::Uuid);
+    let mut note = |expr: &Expr, shown: Shown| {
+        if let Some(name) = parameter(expr) {
+            found.entry(name.to_string()).or_insert(shown);
+        }
+    };
+    match expr {
+        Expr::BinaryExpr(BinaryExpr { left, op, right }) if compares(*op) => {
+            if is_uuid(left.as_ref()) {
+                note(right.as_ref(), Shown::Uuid);
+            } else if is_uuid(right.as_ref()) {
+                note(left.as_ref(), Shown::Uuid);
+            }
+        }
+        Expr::InList(list) if is_uuid(list.expr.as_ref()) => list.list.iter().for_each(|item| note(item, Shown::Uuid)),
+        Expr::Between(between) if is_uuid(between.expr.as_ref()) => {
+            note(between.low.as_ref(), Shown::Uuid);
+            note(between.high.as_ref(), Shown::Uuid);
+        }
+        Expr::ScalarFunction(call) => match (call.name(), call.args.as_slice()) {
+            (UUID_IN, [text]) => note(text, Shown::Uuid),
+            (UUIDS_IN, [texts]) => note(texts, Shown::Uuids),
+            ("array_has", [array, sought]) if is_uuid(sought) => note(array, Shown::Uuids),
+            _ => {}
+        },
+        _ => {}
+    }
+}
+
+/// The name of the parameter that it is, behind casts that coercion has put there or not.
+fn parameter(expr: &Expr) -> Option<&str> {
+    match expr {
+        Expr::Placeholder(parameter) => Some(parameter.id.as_str()),
+        Expr::Cast(cast) => parameter(&cast.expr),
+        _ => None,
+    }
+}
+
 /// Looks into a plan for one column.
 struct Look {
     /// At how many plans and expressions it may still look.
@@ -112,9 +255,31 @@ impl Look {
             LogicalPlan::Sort(sort) => self.column(&sort.input, at, depth),
             LogicalPlan::Limit(limit) => self.column(&limit.input, at, depth),
             LogicalPlan::Distinct(Distinct::All(input)) => self.column(input, at, depth),
+            LogicalPlan::Distinct(Distinct::On(distinct)) => {
+                self.expression(distinct.select_expr.get(at)?, &distinct.input, depth).filter(Shown::is_declared)
+            }
+            LogicalPlan::TableScan(scan) => {
+                TidemarkTable::of(&scan.source)?.shown(scan.projected_schema.field(at).name())
+            }
             // What windows compute comes behind the columns that come in.
-            LogicalPlan::Window(window) if at < window.input.schema().fields().len() => {
-                self.column(&window.input, at, depth)
+            LogicalPlan::Window(window) => match at.checked_sub(window.input.schema().fields().len()) {
+                None => self.column(&window.input, at, depth),
+                Some(at) => self.taken(window.window_expr.get(at)?, &window.input, depth),
+            },
+            LogicalPlan::Aggregate(aggregate) => match aggregate.group_expr.as_slice() {
+                [Expr::GroupingSet(_), ..] => None,
+                keys => match (keys.get(at), at.checked_sub(keys.len())) {
+                    (Some(key), _) => self.expression(key, &aggregate.input, depth).filter(Shown::is_declared),
+                    (None, at) => self.taken(aggregate.aggr_expr.get(at?)?, &aggregate.input, depth),
+                },
+            },
+            LogicalPlan::Extension(extension) => {
+                let asof: &AsofNode = extension.node.as_any().downcast_ref()?;
+                let shown = match at.checked_sub(asof.left.schema().fields().len()) {
+                    None => self.column(&asof.left, at, depth),
+                    Some(at) => self.column(&asof.right, at, depth),
+                };
+                shown.filter(Shown::is_declared)
             }
             LogicalPlan::Join(join) => {
                 let of_left = join.left.schema().fields().len();
@@ -131,6 +296,19 @@ impl Look {
             // Also VALUES: its rows may be keys that are looked up, which are bigints as literals and as parameters.
             _ => None,
         }
+    }
+
+    /// What an aggregate or a window takes out of its rows: a value as it came.
+    fn taken(&mut self, expr: &Expr, input: &LogicalPlan, depth: usize) -> Option<Shown> {
+        let (name, args) = match expr {
+            Expr::Alias(alias) => return self.taken(&alias.expr, input, depth),
+            Expr::AggregateFunction(call) => (call.func.name(), &call.params.args),
+            Expr::WindowFunction(call) => (call.fun.name(), &call.params.args),
+            _ => return None,
+        };
+        let takes = ["first_value", "last_value", "nth_value", "lag", "lead", "min", "max"].contains(&name);
+        let value = args.first().filter(|_| takes)?;
+        self.expression(value, input, depth).filter(Shown::is_declared)
     }
 
     /// `input` is what the expression reads.
@@ -157,6 +335,8 @@ impl Look {
                 "nullif" => self.expression(call.args.first()?, input, depth),
                 JSON => Some(Shown::Json),
                 JSONB => Some(Shown::Jsonb),
+                UUID_IN => Some(Shown::Uuid),
+                UUIDS_IN => Some(Shown::Uuids),
                 // A part of a document of `jsonb` is `jsonb`.
                 name if matches!(json_text::operator(name), Some("->" | "#>")) => {
                     match self.expression(call.args.first()?, input, depth) {
@@ -247,6 +427,11 @@ mod tests {
             ("json_object_field(jsonb(d), 'a')", Some("jsonb")),
             ("coalesce(json(d), NULL)", Some("json")),
             ("upper(json(d))", None),
+            ("uuid_in(d)", Some("uuid")),
+            ("coalesce(uuid_in(d), NULL)", Some("uuid")),
+            ("upper(uuid_in(d))", None),
+            ("max(uuid_in(d)) OVER ()", Some("uuid")),
+            ("uuids_in(ARRAY[d])", Some("_uuid")),
         ] {
             let sql = format!("SELECT x FROM (SELECT {expression} AS x FROM {table}) AS y ORDER BY x LIMIT 1");
             let frame = context.sql(&sql).await.unwrap_or_else(|error| panic!("{expression}: {error}"));

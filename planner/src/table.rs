@@ -1,5 +1,6 @@
 //! What a plan scans: pure descriptions. The engine puts real providers in their place before physical planning.
 
+use crate::shown::Shown;
 use arrow_schema::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableSource, TableType};
 use std::{any::Any, sync::Arc};
@@ -41,6 +42,8 @@ pub struct TidemarkTable {
     pub steps: Option<Arc<StepsTable>>,
     /// By column, what an outer join shows where it finds no row of this table; NULL of the others. See `defaults`.
     pub defaults: Vec<(String, Expr)>,
+    /// Of columns that are shown as another type than what holds them, by name: see `shown`.
+    pub shown: Vec<(String, Shown)>,
 }
 
 /// The history side of a feature view or changelog table.
@@ -122,6 +125,11 @@ pub fn has_found(schema: &Schema) -> bool {
 }
 
 impl TidemarkTable {
+    /// A table without a past, whose columns are shown as what holds them.
+    pub fn plain(target: ScanTarget, name: &str, schema: SchemaRef) -> TidemarkTable {
+        TidemarkTable { target, name: name.to_string(), schema, steps: None, defaults: vec![], shown: vec![] }
+    }
+
     /// The description behind a plan's table source, if it is one of ours.
     pub fn of(source: &Arc<dyn TableSource>) -> Option<&TidemarkTable> {
         (source.as_ref() as &dyn Any).downcast_ref()
@@ -132,7 +140,12 @@ impl TidemarkTable {
         self.defaults.iter().find(|(name, _)| name == column).map(|(_, default)| default)
     }
 
-    /// The same at an instant, microseconds. `None`: it has no rows of the past.
+    /// What the column is shown as where that is another type than what holds it.
+    pub fn shown(&self, column: &str) -> Option<Shown> {
+        self.shown.iter().find(|(name, _)| name == column).map(|(_, shown)| *shown)
+    }
+
+    /// The table at an instant, microseconds. `None`: it has no rows of the past.
     pub fn as_of(&self, at_us: i64) -> Option<TidemarkTable> {
         let ScanTarget::CurrentRows(id) = self.target else { return None };
         Some(TidemarkTable { target: ScanTarget::AsOf(id, at_us), steps: None, ..self.clone() })

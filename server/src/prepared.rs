@@ -5,7 +5,10 @@ use crate::{
     pg::{Column, PgError},
     session::Session,
     statement::{self, instants, service_lookup::PreparedService},
-    wire::{self, RowWriter, pg_type, types::oid},
+    wire::{
+        self, RowWriter, pg_type,
+        types::{declared_field, oid, pg_type_of_sql},
+    },
 };
 use arrow::datatypes::{DataType, Schema, SchemaRef};
 use datafusion::sql::sqlparser::ast;
@@ -19,7 +22,7 @@ use tidemark_catalog::ObjectId;
 use tidemark_planner::{
     Statement,
     lookup::{self, Keys, Lookup},
-    names, shown,
+    shown::{self, Shown},
     statement::{Parsed, ResetTo},
 };
 
@@ -149,8 +152,8 @@ impl Prepared {
             },
             Statement::Insert(insert) => {
                 let numbers = instants::of_query(&insert.query);
-                let declared = &instants::declared(&numbers, declared)?;
-                let mut types = statement::insert::parameter_types(&snapshot, insert, declared)?;
+                let mut declared = instants::declared(&numbers, declared)?;
+                let mut types = statement::insert::parameter_types(&snapshot, insert, &mut declared)?;
                 if types.len() < parameters_in_query(&insert.query) || types.contains(&None) {
                     let object = statement::insert::target(&snapshot, &insert.table)?;
                     let map = statement::insert::column_map(object, &insert.columns)?;
@@ -158,8 +161,9 @@ impl Prepared {
                     let query = instants::standing_in(&query, &numbers, database.clock.now_us())?;
                     let plan = statement::query::bind(database, session, &query, &types)?;
                     types = deduced(&plan.plan, types)?.types;
+                    declare_shown(&plan.plan, &mut declared)?;
                 }
-                prepared.parameter_oids = oids(&types, declared);
+                prepared.parameter_oids = oids(&types, &declared);
                 if insert.returning.is_some() {
                     let object = statement::insert::target(&snapshot, &insert.table)?;
                     prepared.schema =
@@ -167,23 +171,27 @@ impl Prepared {
                 }
             }
             Statement::Change(change) => {
-                let types = statement::change::parameter_types(&snapshot, change, declared)?;
+                let mut declared = declared.to_vec();
+                let types = statement::change::parameter_types(&snapshot, change, &mut declared)?;
                 let object = statement::change::target(&snapshot, &change.table, change.command())?;
                 let query = statement::change::with_defaults(object, change)?;
                 let plan = statement::query::bind(database, session, &query, &types)?;
                 let types = deduced(&plan.plan, types)?.types;
-                prepared.parameter_oids = oids(&types, declared);
+                declare_shown(&plan.plan, &mut declared)?;
+                prepared.parameter_oids = oids(&types, &declared);
                 if change.returning.is_some() {
                     prepared.schema =
                         returned(database, session, statement::change::returning(object, change), &types)?;
                 }
             }
             Statement::Merge(merge) => {
-                let types = statement::merge::parameter_types(&snapshot, merge, declared)?;
+                let mut declared = declared.to_vec();
+                let types = statement::merge::parameter_types(&snapshot, merge, &mut declared)?;
                 let object = statement::change::target(&snapshot, &merge.table, "MERGE")?;
                 let query = statement::merge::with_defaults(object, merge)?;
                 let plan = statement::query::bind(database, session, &query, &types)?;
-                prepared.parameter_oids = oids(&deduced(&plan.plan, types)?.types, declared);
+                declare_shown(&plan.plan, &mut declared)?;
+                prepared.parameter_oids = oids(&deduced(&plan.plan, types)?.types, &declared);
             }
             Statement::AdvanceWatermark { to, .. } | Statement::ResetTopic { to: ResetTo::Instant(to), .. } => {
                 let numbers = instants::of_expression(to);
@@ -214,7 +222,7 @@ impl Prepared {
         let object = snapshot.get_id(lookup.view).ok_or_else(|| PgError::error("XX000", "the view is gone"))?;
         let view = object.feature_view().ok_or_else(|| PgError::error("XX000", "it is no feature view"))?;
         let key_types: Vec<DataType> = view.key.iter().map(|i| view.columns[*i].ty.arrow()).collect();
-        let key_oids: Vec<u32> = key_types.iter().map(|t| pg_type(t).oid).collect();
+        let key_oids = view.key.iter().map(|i| pg_type_of_sql(&view.columns[*i].ty).oid).collect::<Vec<u32>>();
         self.parameter_oids = vec![oid::TEXT; lookup.parameters];
         match &lookup.keys {
             Keys::One(operands) => {
@@ -237,7 +245,7 @@ impl Prepared {
             }
         }
         let fields: Vec<_> =
-            lookup.projection.iter().map(|(i, name)| view.columns[*i].field().with_name(name)).collect();
+            lookup.projection.iter().map(|(i, name)| declared_field(&view.columns[*i]).with_name(name)).collect();
         let schema = Arc::new(Schema::new(fields));
         let writer = RowWriter::new(&schema);
         self.schema = Some(schema);
@@ -256,7 +264,7 @@ fn returned(
     types: &[Option<DataType>],
 ) -> Result<Option<SchemaRef>, PgError> {
     let plan = returning.map(|returning| returning.bind(database, session, types)).transpose()?;
-    Ok(plan.map(|plan| names::shown_schema(plan.plan.schema().as_arrow())))
+    Ok(plan.map(|plan| shown::schema(&plan.plan)))
 }
 
 /// Bind counts parameters in 16 bits.
@@ -315,13 +323,50 @@ fn typed(
     let given = declared_types(declared)?;
     let plan = statement::query::bind(database, session, query, &given)?;
     let Deduced { types, untyped } = deduced(&plan.plan, given)?;
-    let oids = oids(&types, declared);
+    let mut declared = declared.to_vec();
+    if !types.is_empty() {
+        declare_shown(&plan.plan, &mut declared)?;
+    }
+    let oids = oids(&types, &declared);
     if !untyped {
         return Ok((plan, oids));
     }
     // There the plan has a NULL of no type, and so would the columns made of it.
     let types: Vec<_> = types.into_iter().map(|ty| Some(ty.unwrap_or(DataType::Utf8))).collect();
     Ok((statement::query::bind(database, session, query, &types)?, oids))
+}
+
+/// Declares what a plan asks of parameters that are held as text and shown as another type.
+fn declare_shown(plan: &LogicalPlan, declared: &mut Vec<u32>) -> Result<(), PgError> {
+    for (name, shown) in shown::parameters(plan)? {
+        if let (Some(number), Some(oid)) = (parameter_number(&name), shown_oid(shown)) {
+            declare(declared, number, oid);
+        }
+    }
+    Ok(())
+}
+
+fn shown_oid(shown: Shown) -> Option<u32> {
+    match shown {
+        Shown::Uuid => Some(oid::UUID),
+        Shown::Uuids => wire::types::array_oid(oid::UUID),
+        Shown::Nothing | Shown::Int4 | Shown::Json | Shown::Jsonb => None,
+    }
+}
+
+/// Declares the parameter of that number, from 1, where the client has not, or as a text: what is read as a UUID is read from a text,
+/// too, in either format.
+pub fn declare(declared: &mut Vec<u32>, number: usize, oid: u32) {
+    if declared.len() < number {
+        declared.resize(number, 0);
+    }
+    let is_text = |oid: u32| matches!(oid, 0 | oid::UNKNOWN | oid::TEXT | oid::VARCHAR | oid::BPCHAR | oid::NAME);
+    let before = declared[number - 1];
+    // The binary form of a text is none of jsonb.
+    let is_said = oid == oid::JSONB && !matches!(before, 0 | oid::UNKNOWN);
+    if !is_said && is_text(wire::types::element_oid(before).unwrap_or(before)) {
+        declared[number - 1] = oid;
+    }
 }
 
 /// In order; a parameter of no known type is text.

@@ -12,7 +12,7 @@ use arrow::{
 use chrono::Utc;
 use std::borrow::Cow;
 use tidemark_catalog::{
-    SqlType,
+    SqlType, json, uuid,
     vector::{self, NoVector},
 };
 use tidemark_engine::value::Value;
@@ -91,6 +91,20 @@ pub(super) fn cell<'a>(token: Token<'a>, ty: &SqlType, epoch: Option<Epoch>) -> 
             Token::Bool(b) => Cell::Text(if b { "true" } else { "false" }.into()),
             Token::Null => Cell::Null,
         },
+        SqlType::Uuid => Cell::Text(uuid::read(&text()?)?.into()),
+        // A message's own text, quotes and all.
+        SqlType::Json | SqlType::Jsonb => {
+            let document = match token {
+                Token::Plain(text) | Token::Number(text) | Token::Object(text) | Token::Array(text) => {
+                    Cow::Borrowed(text)
+                }
+                Token::Text(text) => Cow::Owned(format!("\"{text}\"")),
+                Token::Bool(b) => Cow::Borrowed(if b { "true" } else { "false" }),
+                Token::Null => return Ok(Cell::Null),
+            };
+            let held = json::read(&document, *ty == SqlType::Jsonb).map_err(|refused| refused.to_string())?;
+            Cell::Text(held.into())
+        }
         SqlType::Bytea => {
             let text = text()?;
             Cell::Bytes(bytes(&text).ok_or_else(|| format!("{text:?} is no bytea (\\x and hexadecimal digits)"))?)

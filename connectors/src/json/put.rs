@@ -21,7 +21,7 @@ pub(super) fn value(bytes: &[u8], at: At, field: &Field, values: &mut Values) ->
     match values {
         Values::Int8(values) => put_whole(bytes, at, values),
         Values::Float8(values) => put_real(bytes, at, values),
-        Values::Text(texts) => put_text(bytes, at, texts),
+        Values::Text(texts) if matches!(field.column.ty, SqlType::Text) => put_text(bytes, at, texts),
         Values::Timestamp(values) => put_timestamp(bytes, at, field.epoch, values),
         Values::Numeric(values) => put_unscaled(bytes, at, &field.column.ty, values),
         values => put_other(bytes, at, values),

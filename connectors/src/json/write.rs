@@ -39,7 +39,9 @@ impl<'a> Written<'a> {
     /// The value, which is not NULL, as a text with nothing around it.
     pub fn plain(&self, row: usize) -> Result<String, String> {
         match self.ty {
-            SqlType::Text => Ok(self.array.as_string::<i32>().value(row).to_string()),
+            SqlType::Text | SqlType::Uuid | SqlType::Json | SqlType::Jsonb => {
+                Ok(self.array.as_string::<i32>().value(row).to_string())
+            }
             SqlType::Bytea => Ok(format!("\\x{}", self.shown(row)?)),
             SqlType::Array(item) => self.items(item, row),
             SqlType::Vector(_) => self.items(&SqlType::Float4, row),
@@ -64,8 +66,8 @@ impl<'a> Written<'a> {
             SqlType::Float4 => self.array.as_primitive::<Float32Type>().value(row).is_finite(),
             SqlType::Float8 => self.array.as_primitive::<Float64Type>().value(row).is_finite(),
             SqlType::Timestamp | SqlType::TimestampTz => self.epoch.is_some(),
-            SqlType::Array(_) | SqlType::Vector(_) => true,
-            SqlType::Text | SqlType::Bytea | SqlType::Date | SqlType::Time | SqlType::Interval => false,
+            SqlType::Array(_) | SqlType::Vector(_) | SqlType::Json | SqlType::Jsonb => true,
+            SqlType::Text | SqlType::Uuid | SqlType::Bytea | SqlType::Date | SqlType::Time | SqlType::Interval => false,
         };
         if is_itself { Ok(plain) } else { quoted(&plain) }
     }
@@ -200,6 +202,11 @@ mod tests {
             (Numeric { precision: 10, scale: 2 }, None, "-12.345", "-12.35"),
             (Text, None, "\"a\\u00e9\\n\\\"\"", "\"aé\\n\\\"\""),
             (Text, None, "{\"b\": 1}", "\"{\\\"b\\\": 1}\""),
+            (Json, None, "{\"b\":1.0}", "{\"b\":1.0}"),
+            (Json, None, "\"a\\n\"", "\"a\\n\""),
+            (Jsonb, None, "{\"b\":1.0, \"a\":[true]}", "{\"a\": [true], \"b\": 1.0}"),
+            (Jsonb, None, "7", "7"),
+            (Uuid, None, "\"{A0EEBC999C0B4EF8BB6D6BB9BD380A11}\"", "\"a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11\""),
             (Bytea, None, "\"\\\\x00ff\"", "\"\\\\x00ff\""),
             (Date, None, "\"2026-11-01\"", "\"2026-11-01\""),
             (TimestampTz, None, "\"2026-11-01 12:00:00.5Z\"", "\"2026-11-01T12:00:00.500Z\""),

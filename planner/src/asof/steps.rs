@@ -103,6 +103,7 @@ impl StepsScan {
             schema: self.steps.schema.clone(),
             steps: None,
             defaults: vec![],
+            shown: self.table.shown.clone(),
         };
         let scan = LogicalPlanBuilder::scan(self.scan.clone(), Arc::new(source), None)?;
         match &self.alias {

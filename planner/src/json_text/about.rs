@@ -1,7 +1,7 @@
 //! What a document is, and what it has: `json_typeof`, `json_array_length`, and the functions behind `?`, `?|` and `?&`, each by
 //! its name for `jsonb` too.
 
-use super::{invalid, slice::Slice, texts};
+use super::{invalid, texts};
 use crate::{PlanError, PlanResult, error::sqlstate};
 use arrow_schema::DataType;
 use datafusion::{
@@ -10,6 +10,7 @@ use datafusion::{
     logical_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility},
 };
 use std::sync::Arc;
+use tidemark_catalog::json::Slice;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum About {

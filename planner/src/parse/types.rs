@@ -33,6 +33,9 @@ impl Cursor<'_> {
         }
         match dimensions {
             0 => Ok(ty),
+            1 if matches!(ty, SqlType::Uuid | SqlType::Json | SqlType::Jsonb) => Err(start.place(
+                PlanError::unsupported(format!("arrays of {ty} are not supported as columns")).hint("use text[]"),
+            )),
             1 => Ok(SqlType::Array(Box::new(ty))),
             _ => Err(start.place(PlanError::unsupported("arrays of arrays are not supported"))),
         }
@@ -60,6 +63,9 @@ impl Cursor<'_> {
                 self.eat("VARYING");
                 self.characters()?
             }
+            "uuid" => SqlType::Uuid,
+            "json" => SqlType::Json,
+            "jsonb" => SqlType::Jsonb,
             "bytea" => SqlType::Bytea,
             "date" => SqlType::Date,
             "time" => {
@@ -85,7 +91,7 @@ impl Cursor<'_> {
             _ => {
                 let error = PlanError::new(sqlstate::UNDEFINED_OBJECT, format!("type \"{name}\" does not exist"));
                 return Err(start.place(match name.as_str() {
-                    "string" | "varchar2" | "uuid" | "json" | "jsonb" | "clob" | "nvarchar" => error.hint("use text"),
+                    "string" | "varchar2" | "clob" | "nvarchar" => error.hint("use text"),
                     "datetime" => error.hint("use timestamptz"),
                     "double" => error.hint("use double precision"),
                     "tinyint" => error.hint("use smallint"),

@@ -20,6 +20,7 @@ use tidemark_planner::{
     bind::Binder,
     feature::{bound_definition, plan_definition},
     parse::{definition, parse},
+    shown,
     statement::{ColumnChange, ColumnDef},
 };
 
@@ -282,8 +283,9 @@ fn meaning_of(
     let within = catalog.within(reader);
     let bound = Binder::new(&within, &session.state, &system, now_us).keeping_now().query(query, &[])?;
     let plan = session.state.analyzer().execute_and_check(bound.plan, session.state.config_options(), |_, _| {})?;
-    let fields = plan.schema().fields().iter();
-    let columns = fields.map(|field| (field.name().clone(), SqlType::from_arrow(field.data_type()))).collect();
+    let fields = plan.schema().fields().iter().zip(shown::kept(&plan)?);
+    let typed = fields.map(|(field, kept)| (field.name(), kept.or_else(|| SqlType::from_arrow(field.data_type()))));
+    let columns = typed.map(|(name, ty)| (name.clone(), ty)).collect();
     Ok(Meaning::of(session, &plan, columns))
 }
 

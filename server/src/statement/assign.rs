@@ -11,17 +11,27 @@ use arrow::{
     datatypes::{DECIMAL128_MAX_PRECISION, DataType, FieldRef, Float64Type, TimeUnit, TimestampMicrosecondType},
 };
 use std::sync::Arc;
-use tidemark_catalog::{Column, UTC, vector::is_vector};
-use tidemark_planner::{functions::vector::vectors, words::type_name};
+use tidemark_catalog::{Column, SqlType, UTC, vector::is_vector};
+use tidemark_planner::{
+    functions::{uuid, vector::vectors},
+    json_text,
+    shown::Shown,
+    words::type_name,
+};
 
 /// Refuses what a column does not take; `called` is what the type of the expression is called.
 pub fn check(column: &Column, from: &DataType, called: impl FnOnce() -> String) -> Result<(), PgError> {
     let to = column.ty.arrow();
-    if is_assignable(from, &to) {
+    // What is held as text and is none takes texts, and nothing that can be shown as one.
+    let takes = match Shown::of(&column.ty) {
+        Some(_) => matches!(family(from), Family::Null | Family::Text),
+        None => is_assignable(from, &to),
+    };
+    if takes {
         return Ok(());
     }
-    let message =
-        format!("column \"{}\" is of type {} but expression is of type {}", column.name, type_name(&to), called());
+    let to = Shown::of(&column.ty).map_or_else(|| type_name(&to), |_| column.ty.to_string());
+    let message = format!("column \"{}\" is of type {to} but expression is of type {}", column.name, called());
     Err(PgError::error("42804", message).hint("You will need to rewrite or cast the expression."))
 }
 
@@ -116,6 +126,19 @@ pub fn cast(array: &ArrayRef, to: &DataType, zone: &SessionZone) -> Result<Array
         _ => array.clone(),
     };
     strict(&array, to)
+}
+
+/// The column in the one form that a type has which is held as text; others stay as they are.
+///
+/// # Errors
+/// 22P02: a text is no value of that type.
+pub fn read(column: ArrayRef, ty: &SqlType) -> Result<ArrayRef, PgError> {
+    match ty {
+        SqlType::Uuid => Ok(Arc::new(uuid::read(column.as_string::<i32>())?)),
+        SqlType::Json => Ok(Arc::new(json_text::read(column.as_string::<i32>(), false)?)),
+        SqlType::Jsonb => Ok(Arc::new(json_text::read(column.as_string::<i32>(), true)?)),
+        _ => Ok(column),
+    }
 }
 
 /// Each vector of an array is checked as one in a column of its own is.

@@ -60,12 +60,12 @@ pub fn set_columns(object: &Object, change: &Change) -> Result<Vec<usize>, PgErr
 pub fn parameter_types(
     snapshot: &Snapshot,
     change: &Change,
-    declared: &[u32],
+    declared: &mut Vec<u32>,
 ) -> Result<Vec<Option<DataType>>, PgError> {
     let object = target(snapshot, &change.table, change.command())?;
     let mut types = declared_types(declared)?;
     for (expr, column) in change.values().into_iter().zip(set_columns(object, change)?) {
-        insert::parameter_type(expr, &object.columns()[column], &mut types)?;
+        insert::parameter_type(expr, &object.columns()[column], &mut types, declared)?;
     }
     Ok(types)
 }

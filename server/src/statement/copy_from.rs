@@ -10,7 +10,7 @@ use crate::{
     pg::{Copied, CopyInSink, CopyLayout, Hold, Outcome, PgError},
     progress::{Doing, Running},
     session::Session,
-    wire::{CopyDecoder, SessionZone},
+    wire::{CopyDecoder, SessionZone, types::declared_schema},
 };
 use arrow::record_batch::RecordBatch;
 use async_trait::async_trait;
@@ -39,7 +39,8 @@ pub fn execute(
     let snapshot = session.snapshot(database);
     let object = target(&snapshot, table)?.clone();
     let map = column_map(&object, columns)?;
-    let decoder = CopyDecoder::new(&table.name, options, object.schema(), &map, session.format.time_zone, BATCH_ROWS)?;
+    let schema = declared_schema(object.columns());
+    let decoder = CopyDecoder::new(&table.name, options, schema, &map, session.format.time_zone, BATCH_ROWS)?;
     let layout = CopyLayout { binary: options.format == CopyFormat::Binary, columns: map.len() as i16 };
     let sink = Sink { decoder, intake: Intake::new(database, session, object, map, "PIPE") };
     Ok(Outcome::CopyIn { sink: Box::new(sink), layout })

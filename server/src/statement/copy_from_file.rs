@@ -14,7 +14,7 @@ use crate::{
     database::Database,
     pg::{Outcome, PgError, SessionEvent},
     session::Session,
-    wire::CopyDecoder,
+    wire::{CopyDecoder, types::declared_schema},
 };
 use datafusion::{catalog::TableProvider, execution::SessionState, physical_plan::SendableRecordBatchStream};
 use futures::TryStreamExt;
@@ -37,7 +37,8 @@ pub async fn execute(
     match options.format {
         CopyFormat::Text | CopyFormat::Csv | CopyFormat::Binary => {
             let zone = session.format.time_zone;
-            let mut decoder = CopyDecoder::new(&table.name, options, object.schema(), &map, zone, BATCH_ROWS)?;
+            let schema = declared_schema(object.columns());
+            let mut decoder = CopyDecoder::new(&table.name, options, schema, &map, zone, BATCH_ROWS)?;
             let mut pieces = Pieces::open(database, file).await?;
             while let Some(piece) = pieces.piece().await? {
                 let given = intake.decoded(decoder.feed(&piece)).await?;

@@ -10,15 +10,17 @@ use crate::{
     places::Refused,
     progress::Doing,
     session::Session,
+    wire::SessionZone,
 };
 use std::sync::Arc;
 use tidemark_catalog::{Body, Column, Feature, FeatureView, Object, ObjectId, Place, QualifiedName, Snapshot, SqlType};
 use tidemark_engine::{compiled::CompiledView, progress::Phase};
 use tidemark_planner::{
     bind::NoSystemTables,
-    feature::{FeaturePlan, OutputKind, Slot, plan_feature_view, retention},
+    feature::{FeaturePlan, OutputKind, Slot, bound_definition, plan_feature_view, retention},
     meaning,
     parse::without_secrets,
+    shown,
     statement::CreateFeatureView,
 };
 
@@ -45,6 +47,7 @@ pub async fn execute(
     let place = meaning::of_query(schema, &create.query, &snapshot, &NoSystemTables);
     let mut object = object(database, session, create, &plan, sql, id)?;
     object.place = place;
+    declare(&mut object, &snapshot, &session.format.time_zone)?;
     let compiled = CompiledView::new(&object, plan)?;
     let owner = database.owner()?;
     owner.places.begin(id, online.map(String::as_str))?;
@@ -142,6 +145,26 @@ fn object(
         place: Default::default(),
         body: Body::FeatureView(view),
     })
+}
+
+/// Columns that the query takes out of its relations as they are have the types that they are declared with there.
+fn declare(object: &mut Object, snapshot: &Snapshot, zone: &SessionZone) -> Result<(), PgError> {
+    let kept = shown::kept(&bound_definition(object, snapshot)?)?;
+    if let Body::FeatureView(view) = &mut object.body {
+        for (at, (column, kept)) in view.columns.iter_mut().zip(kept).enumerate() {
+            // A document that is a key is looked up by its text.
+            let fits =
+                |ty: &SqlType| ty.arrow() == column.ty.arrow() && (*ty == SqlType::Uuid || !view.key.contains(&at));
+            let Some(ty) = kept.filter(fits) else { continue };
+            for feature in view.features.iter_mut().filter(|feature| feature.column == at) {
+                if let Some(default) = feature.default.take() {
+                    feature.default = Some(set_default::kept(&ty, &default, zone)?);
+                }
+            }
+            column.ty = ty;
+        }
+    }
+    Ok(())
 }
 
 /// Aggregate and window of a feature, for people; of an expression over several, those it is made of.

@@ -16,6 +16,7 @@ use tidemark_connectors::kafka;
 use tidemark_planner::{
     PlanError,
     parse::{duration_us, under_name, without_secrets},
+    shown::Shown,
     statement::CreateRelation,
 };
 
@@ -203,6 +204,13 @@ fn relation(create: &CreateRelation, sql: &str) -> Result<Relation, PgError> {
     };
     for i in relation.primary_key.clone() {
         relation.columns[i].not_null = true;
+        if matches!(relation.columns[i].ty, SqlType::Json | SqlType::Jsonb) {
+            let (column, ty) = (&relation.columns[i].name, &relation.columns[i].ty);
+            let message = format!("column \"{column}\" of \"{}\" is of type {ty} and cannot be a key", create.name);
+            return Err(
+                PgError::error("0A000", message).hint("declare it as text, or take the key out of the document")
+            );
+        }
         if matches!(relation.columns[i].ty, SqlType::Array(_) | SqlType::Vector(_)) {
             return Err(PgError::error(
                 "0A000",
@@ -221,6 +229,15 @@ fn relation(create: &CreateRelation, sql: &str) -> Result<Relation, PgError> {
         relation.options.insert("connector".to_string(), connector.clone());
     }
     apply_options(&mut relation, create.kind, &create.name.name, &create.options)?;
+    let unread = relation.columns.iter().find(|column| Shown::of(&column.ty).is_some());
+    if let Some(column) = unread.filter(|_| relation.files().is_some()) {
+        let (name, ty) = (&column.name, &column.ty);
+        return Err(PgError::error(
+            "0A000",
+            format!("column \"{name}\" of \"{}\" is of type {ty} in files", create.name),
+        )
+        .hint(format!("declare it as text, and cast it in the SELECT: {name}::{ty}")));
+    }
     if !relation.includes.is_empty() && relation.topic().is_none() {
         return Err(PgError::error(
             "0A000",

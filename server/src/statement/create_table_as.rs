@@ -15,9 +15,9 @@ use arrow::datatypes::Schema;
 use datafusion::sql::sqlparser::ast;
 use futures::TryStreamExt;
 use std::sync::Arc;
-use tidemark_catalog::{Body, Column, Object, QualifiedName, Relation, SqlType};
+use tidemark_catalog::{Body, Column, Object, QualifiedName, Relation};
 use tidemark_engine::{progress::Phase, runtime::Conflict};
-use tidemark_planner::words::type_name;
+use tidemark_planner::{shown, words::type_name};
 
 /// What is to be made; `temporary`: whether it ends with its transaction, if it is the session's own.
 pub struct NewTable<'a> {
@@ -99,7 +99,7 @@ pub async fn execute(
 pub fn columns(schema: &Schema) -> Result<Vec<Column>, PgError> {
     let mut columns: Vec<Column> = vec![];
     for field in schema.fields() {
-        let ty = SqlType::from_arrow(field.data_type()).ok_or_else(|| {
+        let ty = shown::sql_type(field).ok_or_else(|| {
             PgError::error(
                 "0A000",
                 format!(

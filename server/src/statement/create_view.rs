@@ -12,7 +12,7 @@ use crate::{
 use datafusion::sql::sqlparser::ast;
 use std::sync::Arc;
 use tidemark_catalog::{Body, Column, Object, Place, QualifiedName, SqlType, View};
-use tidemark_planner::{bind::Binder, meaning, names};
+use tidemark_planner::{bind::Binder, meaning, names, shown};
 
 pub struct NewView<'a> {
     pub name: &'a QualifiedName,
@@ -39,6 +39,7 @@ pub async fn execute(
     session.rights.check_read(&bound.names)?;
     let config = session.state.config_options();
     let plan = session.state.analyzer().execute_and_check(bound.plan, config, |_, _| {})?;
+    let kept = shown::kept(&plan)?;
     let fields = plan.schema().fields();
     if new.columns.len() > fields.len() {
         return Err(PgError::error("42601", "CREATE VIEW specifies more column names than columns"));
@@ -46,7 +47,7 @@ pub async fn execute(
     let mut columns: Vec<Column> = vec![];
     for (i, field) in fields.iter().enumerate() {
         let name = new.columns.get(i).map_or(names::shown(field.name()), String::as_str).to_string();
-        let ty = SqlType::from_arrow(field.data_type()).ok_or_else(|| {
+        let ty = kept[i].clone().or_else(|| SqlType::from_arrow(field.data_type())).ok_or_else(|| {
             PgError::error(
                 "0A000",
                 format!("column \"{name}\" of view \"{}\" has a type that has no name here", new.name),

@@ -70,7 +70,7 @@ pub async fn query(
                 .hint("EXPLAIN without ANALYZE shows the plan, EXPLAIN ANALYZE of its query the times"));
         }
         Statement::Insert(insert) => {
-            types = insert::parameter_types(&snapshot, insert, &[])?;
+            types = insert::parameter_types(&snapshot, insert, &mut vec![])?;
             text.push_str(&format!("Insert on {}\n", insert.table));
             let object = insert::target(&snapshot, &insert.table)?;
             let map = insert::column_map(object, &insert.columns)?;
@@ -83,7 +83,7 @@ pub async fn query(
         }
         // The plan is of the query that finds the rows.
         Statement::Change(change) => {
-            types = change::parameter_types(&snapshot, change, &[])?;
+            types = change::parameter_types(&snapshot, change, &mut vec![])?;
             let object = change::target(&snapshot, &change.table, change.command())?;
             let does = if change.sets.is_some() { "Update" } else { "Delete" };
             text.push_str(&format!("{does} on {}\n", change.table));
@@ -91,7 +91,7 @@ pub async fn query(
             &changed
         }
         Statement::Merge(merge) => {
-            types = merge::parameter_types(&snapshot, merge, &[])?;
+            types = merge::parameter_types(&snapshot, merge, &mut vec![])?;
             let object = change::target(&snapshot, &merge.table, "MERGE")?;
             text.push_str(&format!("Merge on {}\n", merge.table));
             changed = merge::with_defaults(object, merge)?;

@@ -4,9 +4,9 @@ use super::{assign, query, returning::Returning};
 use crate::{
     database::Database,
     pg::{Bound, Outcome, PgError},
-    prepared::{Prepared, declared_types, parameter_number},
+    prepared::{Prepared, declare, declared_types, parameter_number},
     session::Session,
-    wire::{SessionZone, value_from_text},
+    wire::{SessionZone, types::pg_type_of_sql, value_from_text},
 };
 use arrow::{
     array::{ArrayRef, AsArray, RecordBatch, new_null_array},
@@ -23,6 +23,7 @@ use tidemark_engine::{
 use tidemark_planner::{
     error::missing_object,
     exact,
+    shown::Shown,
     statement::{Insert, OnConflict, is_default},
     words::type_name,
 };
@@ -84,24 +85,31 @@ fn told_by_the_broker(object: &Object, at: usize) -> Option<&'static str> {
 }
 
 /// The types of `$1` …: as declared, else the column that a bare parameter goes into.
+///
+/// `declared` gets the OID of a column that is shown as another type than what holds it.
 pub fn parameter_types(
     snapshot: &Snapshot,
     insert: &Insert,
-    declared: &[u32],
+    declared: &mut Vec<u32>,
 ) -> Result<Vec<Option<DataType>>, PgError> {
     let object = target(snapshot, &insert.table)?;
     let map = column_map(object, &insert.columns)?;
     let mut types = declared_types(declared)?;
     for row in rows(&insert.query) {
         for (expr, column) in row.into_iter().zip(&map) {
-            parameter_type(expr, &object.columns()[*column], &mut types)?;
+            parameter_type(expr, &object.columns()[*column], &mut types, declared)?;
         }
     }
     Ok(types)
 }
 
 /// A parameter that a column is set to, and nothing else, has the column's type unless another is declared.
-pub fn parameter_type(expr: &ast::Expr, column: &Column, types: &mut Vec<Option<DataType>>) -> Result<(), PgError> {
+pub fn parameter_type(
+    expr: &ast::Expr,
+    column: &Column,
+    types: &mut Vec<Option<DataType>>,
+    declared: &mut Vec<u32>,
+) -> Result<(), PgError> {
     let ast::Expr::Value(value) = expr else { return Ok(()) };
     let ast::Value::Placeholder(name) = &value.value else { return Ok(()) };
     let missing = || PgError::error("42P02", format!("there is no parameter {name}"));
@@ -110,6 +118,9 @@ pub fn parameter_type(expr: &ast::Expr, column: &Column, types: &mut Vec<Option<
         types.resize(n, None);
     }
     types[n - 1].get_or_insert_with(|| column.ty.arrow());
+    if Shown::of(&column.ty).is_some() {
+        declare(declared, n, pg_type_of_sql(&column.ty).oid);
+    }
     Ok(())
 }
 
@@ -337,7 +348,9 @@ pub fn fit(object: &Object, map: &[usize], batch: &RecordBatch, zone: &SessionZo
     for (array, at) in batch.columns().iter().zip(map) {
         let field = schema.field(*at);
         let place = || format!("column {} of \"{}\"", field.name(), object.name);
-        let column = assign::cast(array, field.data_type(), zone).map_err(|error| error.context(place()))?;
+        let column = assign::cast(array, field.data_type(), zone);
+        let column = column.and_then(|column| assign::read(column, &object.columns()[*at].ty));
+        let column = column.map_err(|error| error.context(place()))?;
         if has_nul(&column) {
             let error = PgError::error("22021", "invalid byte sequence for encoding \"UTF8\": 0x00");
             return Err(error.context(place()));

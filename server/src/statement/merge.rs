@@ -46,11 +46,15 @@ fn columns_of(object: &Object, merge: &Merge) -> Result<Vec<Vec<usize>>, PgError
 }
 
 /// The types of the parameters that a column is set to.
-pub fn parameter_types(snapshot: &Snapshot, merge: &Merge, declared: &[u32]) -> Result<Vec<Option<DataType>>, PgError> {
+pub fn parameter_types(
+    snapshot: &Snapshot,
+    merge: &Merge,
+    declared: &mut Vec<u32>,
+) -> Result<Vec<Option<DataType>>, PgError> {
     let object = change::target(snapshot, &merge.table, "MERGE")?;
     let mut types = declared_types(declared)?;
     for (expr, column) in merge.values().into_iter().zip(columns_of(object, merge)?.concat()) {
-        insert::parameter_type(expr, &object.columns()[column], &mut types)?;
+        insert::parameter_type(expr, &object.columns()[column], &mut types, declared)?;
     }
     Ok(types)
 }

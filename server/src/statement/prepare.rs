@@ -9,7 +9,7 @@ use crate::{
     pg::{Bound, Completed, Formats, Outcome, PgError},
     prepared::Prepared,
     session::Session,
-    wire::{FieldFormat, RowEncoder, pg_type},
+    wire::{FieldFormat, RowEncoder, types::pg_type_of_sql},
 };
 use bytes::{Bytes, BytesMut};
 use datafusion::{scalar::ScalarValue, sql::sqlparser::ast};
@@ -31,7 +31,7 @@ pub async fn prepare(
     if session.prepared.contains_key(name) {
         return Err(PgError::error("42P05", format!("prepared statement \"{name}\" already exists")));
     }
-    let declared: Vec<u32> = types.iter().map(|t| pg_type(&t.arrow()).oid).collect();
+    let declared: Vec<u32> = types.iter().map(|t| pg_type_of_sql(t).oid).collect();
     let prepared = Prepared::new(database, session, statement.clone(), &declared, false).await?;
     session.prepared.insert(name.to_string(), Arc::new(prepared));
     done("PREPARE")

@@ -11,8 +11,8 @@ use crate::{
 };
 use arrow::datatypes::DataType;
 use std::{collections::BTreeMap, sync::Arc};
-use tidemark_catalog::{Body, Change, FeatureView, ObjectKind, QualifiedName, SqlType};
-use tidemark_planner::{defaults, feature::DEFAULT_OPTION};
+use tidemark_catalog::{Body, Change, FeatureView, ObjectKind, QualifiedName, SqlType, uuid};
+use tidemark_planner::{defaults, feature::DEFAULT_OPTION, json_text};
 
 pub async fn execute(
     database: &Arc<Database>,
@@ -91,6 +91,11 @@ pub fn set(
 
 /// The text as the catalog has it: it says the same to every session.
 pub(super) fn kept(ty: &SqlType, text: &str, zone: &SessionZone) -> Result<String, PgError> {
+    match ty {
+        SqlType::Uuid => return uuid::read(text).map_err(|message| PgError::error("22P02", message)),
+        SqlType::Json | SqlType::Jsonb => return Ok(json_text::read_one(text, *ty == SqlType::Jsonb)?),
+        _ => {}
+    }
     let arrow = ty.arrow();
     let value = value_from_text(&arrow, text, zone)?;
     if let SqlType::Array(item) = ty

@@ -15,7 +15,7 @@ use super::{
     columns::{TableSpec, read},
     pg_catalog,
 };
-use crate::wire::types::{PgType, oid, pg_type_of_field};
+use crate::wire::types::{PgType, declared_field, oid, pg_type_of_field};
 use arrow::datatypes::{Field, SchemaRef};
 use std::{
     collections::{BTreeMap, HashMap},
@@ -321,8 +321,11 @@ pub fn acl_item(grantee: &str, letters: &str, grantor: &str) -> String {
 
 fn user_relation(object: &Arc<Object>, snapshot: &Snapshot, oid_of: &dyn Fn(&str) -> i64) -> Relation {
     let access = &snapshot.access;
-    let columns =
-        object.columns().iter().map(|c| Column { comment: c.comment.clone(), ..Column::of(&c.field()) }).collect();
+    let columns = object
+        .columns()
+        .iter()
+        .map(|c| Column { comment: c.comment.clone(), ..Column::of(&declared_field(c)) })
+        .collect();
     let (kind, key, query) = match &object.body {
         Body::Source(r) | Body::Table(r) => ("r", r.primary_key.clone(), None),
         Body::FeatureView(v) => ("v", v.key.clone(), Some(v.query.clone())),

@@ -9,7 +9,7 @@ use super::{
     },
 };
 use crate::rights::granted_by;
-use crate::wire::types::{PgType, TYPES, TypeEntry, element_oid, oid, pg_type};
+use crate::wire::types::{PgType, TYPES, TypeEntry, element_oid, oid, pg_type_of_sql};
 use tidemark_catalog::{Acl, HIDDEN, Object, ObjectId, Privileges, Role, SqlType};
 
 /// `pg_roles`, `information_schema.tables` and the like are views in PostgreSQL too.
@@ -481,7 +481,7 @@ const PG_NAMESPACE: i64 = 2615;
 /// An aggregate of the user's.
 fn procedure(system: &SystemTablesOf, object: &Object, rows: &mut Rows) {
     let Some(aggregate) = object.aggregate() else { return };
-    let oid_of = |ty: &SqlType| i64::from(pg_type(&ty.arrow()).oid);
+    let oid_of = |ty: &SqlType| i64::from(pg_type_of_sql(ty).oid);
     let types: Vec<i64> = aggregate.parameters.iter().map(|parameter| oid_of(&parameter.ty)).collect();
     let names: Vec<String> = aggregate.parameters.iter().map(|parameter| parameter.name.clone()).collect();
     rows.add([
@@ -619,7 +619,7 @@ fn category(entry: &TypeEntry) -> &'static str {
         oid::INTERVAL => "T",
         oid::UNKNOWN => "X",
         oid::VOID | oid::TRIGGER => "P",
-        oid::BYTEA | oid::JSON | oid::JSONB | oid::VECTOR | oid::XID | oid::ACLITEM => "U",
+        oid::BYTEA | oid::JSON | oid::JSONB | oid::UUID | oid::VECTOR | oid::XID | oid::ACLITEM => "U",
         _ => "N",
     }
 }

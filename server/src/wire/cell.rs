@@ -15,6 +15,7 @@ use arrow::{
 };
 use bytes::{BufMut, BytesMut};
 use std::fmt::Write;
+use tidemark_catalog::uuid;
 
 /// How the values of one column are read and written.
 #[derive(Debug, Clone)]
@@ -35,6 +36,8 @@ enum Kind {
     Text,
     /// Text, in binary behind the number of its form.
     Jsonb,
+    /// Text, in binary its 16 bytes.
+    Uuid,
     Bytes,
     Date,
     Time,
@@ -89,6 +92,7 @@ impl CellWriter {
             | DataType::Decimal128(_, s)
             | DataType::Decimal256(_, s) => Kind::Decimal(*s as i32),
             DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View if ty.oid == oid::JSONB => Kind::Jsonb,
+            DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View if ty.oid == oid::UUID => Kind::Uuid,
             DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => Kind::Text,
             DataType::Binary | DataType::LargeBinary | DataType::BinaryView | DataType::FixedSizeBinary(_) => {
                 Kind::Bytes
@@ -217,7 +221,7 @@ impl CellWriter {
             Kind::Float4 => Scalar::Float(f64::from(float4(array, row))),
             Kind::Float8 => Scalar::Float(array.as_primitive::<Float64Type>().value(row)),
             Kind::Decimal(_) => unscaled(array, row),
-            Kind::Text | Kind::Jsonb => Scalar::Text(str_value(array, row)),
+            Kind::Text | Kind::Jsonb | Kind::Uuid => Scalar::Text(str_value(array, row)),
             Kind::Bytes => Scalar::Bytes(bytes_value(array, row)),
             Kind::Date => Scalar::Int(date_days(array, row).into()),
             Kind::Time => Scalar::Int(time_us(array, row)),
@@ -242,7 +246,7 @@ impl CellWriter {
             (Kind::Float8, Scalar::Float(v)) => write_float8(v, session.extra_float_digits, out),
             (Kind::Decimal(scale), Scalar::Decimal(v)) => write_numeric_text(digits(v).bytes(), *scale, out),
             (Kind::Decimal(scale), Scalar::Wide(v)) => write_numeric_text(digits(v).bytes(), *scale, out),
-            (Kind::Text | Kind::Jsonb, Scalar::Text(v)) => out.put_slice(v.as_bytes()),
+            (Kind::Text | Kind::Jsonb | Kind::Uuid, Scalar::Text(v)) => out.put_slice(v.as_bytes()),
             (Kind::Bytes, Scalar::Bytes(v)) => {
                 out.put_slice(b"\\x");
                 for b in v {
@@ -274,6 +278,8 @@ impl CellWriter {
                 out.put_u8(JSONB_VERSION);
                 out.put_slice(v.as_bytes());
             }
+            // What is shown as a UUID has been read as one.
+            (Kind::Uuid, Scalar::Text(v)) => out.put_slice(&uuid::bytes(v).unwrap_or_default()),
             (Kind::Bytes, Scalar::Bytes(v)) => out.put_slice(v),
             (Kind::Date, Scalar::Int(v)) => out.put_i32(match v as i32 {
                 infinite @ (i32::MAX | i32::MIN) => infinite,

@@ -4,10 +4,10 @@ use super::{
     SessionZone, WireError,
     decode::{
         array_elements, bool_from, date_from, fixed, integer_from, interval_from, jsonb_text, numeric_text, time_from,
-        timestamp_from, utf8, vector_from,
+        timestamp_from, utf8, uuid_from_text, vector_from,
     },
     parse_text as text,
-    types::{oid, pg_type_of_field, type_name},
+    types::{element_oid, oid, pg_type_of_field, type_name},
 };
 use arrow::{
     array::*,
@@ -15,7 +15,7 @@ use arrow::{
     datatypes::{DataType, FieldRef, IntervalUnit, TimeUnit},
 };
 use std::sync::Arc;
-use tidemark_catalog::vector;
+use tidemark_catalog::{uuid, vector};
 
 pub(crate) enum ColumnBuilder {
     Bool(BooleanBuilder),
@@ -24,19 +24,52 @@ pub(crate) enum ColumnBuilder {
     Int8(Int64Builder),
     Float4(Float32Builder),
     Float8(Float64Builder),
-    Numeric { builder: Decimal128Builder, precision: u8, scale: i8 },
+    Numeric {
+        builder: Decimal128Builder,
+        precision: u8,
+        scale: i8,
+    },
     Text(StringBuilder),
+    Uuid(StringBuilder),
+    /// In binary behind the number of its form. Who admits the rows reads it.
+    Jsonb(StringBuilder),
     Bytea(BinaryBuilder),
     Date(Date32Builder),
     Time(Time64MicrosecondBuilder),
     Timestamp(TimestampMicrosecondBuilder),
     TimestampTz(TimestampMicrosecondBuilder),
     Interval(IntervalMonthDayNanoBuilder),
-    Vector { field: FieldRef, dimensions: Option<u16>, numbers: Float32Builder, offsets: Vec<i32>, valid: Vec<bool> },
-    Array { field: FieldRef, element: Box<ColumnBuilder>, offsets: Vec<i32>, valid: Vec<bool> },
+    Vector {
+        field: FieldRef,
+        dimensions: Option<u16>,
+        numbers: Float32Builder,
+        offsets: Vec<i32>,
+        valid: Vec<bool>,
+    },
+    Array {
+        field: FieldRef,
+        element: Box<ColumnBuilder>,
+        offsets: Vec<i32>,
+        valid: Vec<bool>,
+    },
 }
 
 impl ColumnBuilder {
+    /// The same for what is shown as this type: a UUID, an array of them, and `jsonb` are held as text.
+    pub(crate) fn of(data_type: &DataType, shown: u32) -> Result<Self, WireError> {
+        Ok(match data_type {
+            DataType::Utf8 if shown == oid::UUID => Self::Uuid(StringBuilder::new()),
+            DataType::Utf8 if shown == oid::JSONB => Self::Jsonb(StringBuilder::new()),
+            DataType::List(field) if element_oid(shown) == Some(oid::UUID) => Self::Array {
+                field: field.clone(),
+                element: Box::new(Self::of(field.data_type(), oid::UUID)?),
+                offsets: vec![0],
+                valid: vec![],
+            },
+            _ => Self::new(data_type)?,
+        })
+    }
+
     /// For the Arrow types that columns of sources and tables have; another is 0A000.
     pub(crate) fn new(data_type: &DataType) -> Result<Self, WireError> {
         Ok(match data_type {
@@ -91,7 +124,8 @@ impl ColumnBuilder {
             Self::Numeric { builder, precision, scale } => {
                 builder.append_value(text::parse_decimal128(s, *precision, *scale)?)
             }
-            Self::Text(b) => b.append_value(s),
+            Self::Text(b) | Self::Jsonb(b) => b.append_value(s),
+            Self::Uuid(b) => b.append_value(uuid_from_text(s)?),
             Self::Bytea(b) => b.append_value(text::parse_bytea(s)?),
             Self::Date(b) => b.append_value(text::parse_date(s)?),
             Self::Time(b) => b.append_value(text::parse_time(s)?),
@@ -130,6 +164,8 @@ impl ColumnBuilder {
                 builder.append_value(text::parse_decimal128(&numeric_text(bytes)?, *precision, *scale)?)
             }
             Self::Text(b) => b.append_value(utf8(bytes)?),
+            Self::Jsonb(b) => b.append_value(utf8(jsonb_text(bytes)?)?),
+            Self::Uuid(b) => b.append_value(uuid::text(fixed(bytes)?)),
             Self::Bytea(b) => b.append_value(bytes),
             Self::Date(b) => b.append_value(date_from(bytes)?),
             Self::Time(b) => b.append_value(time_from(bytes)?),
@@ -152,6 +188,12 @@ impl ColumnBuilder {
                         Some(value) if is_other_integer => {
                             element.append_text(&integer_from(sent, value)?.to_string(), &SessionZone::UTC)?
                         }
+                        Some(value) if sent == oid::UUID => {
+                            element.append_text(&uuid::text(fixed(value)?), &SessionZone::UTC)?
+                        }
+                        Some(value) if matches!(**element, Self::Uuid(_)) => {
+                            element.append_text(utf8(value)?, &SessionZone::UTC)?
+                        }
                         Some(value) if sent == oid::JSONB => element.append_binary(jsonb_text(value)?)?,
                         Some(value) => element.append_binary(value)?,
                         None => element.append_null(),
@@ -172,7 +214,7 @@ impl ColumnBuilder {
             Self::Float4(b) => b.append_null(),
             Self::Float8(b) => b.append_null(),
             Self::Numeric { builder, .. } => builder.append_null(),
-            Self::Text(b) => b.append_null(),
+            Self::Text(b) | Self::Uuid(b) | Self::Jsonb(b) => b.append_null(),
             Self::Bytea(b) => b.append_null(),
             Self::Date(b) => b.append_null(),
             Self::Time(b) => b.append_null(),
@@ -195,7 +237,7 @@ impl ColumnBuilder {
             Self::Float4(b) => Arc::new(b.finish()),
             Self::Float8(b) => Arc::new(b.finish()),
             Self::Numeric { builder, .. } => Arc::new(builder.finish()),
-            Self::Text(b) => Arc::new(b.finish()),
+            Self::Text(b) | Self::Uuid(b) | Self::Jsonb(b) => Arc::new(b.finish()),
             Self::Bytea(b) => Arc::new(b.finish()),
             Self::Date(b) => Arc::new(b.finish()),
             Self::Time(b) => Arc::new(b.finish()),

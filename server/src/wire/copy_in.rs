@@ -8,6 +8,7 @@ use super::{
     column::ColumnBuilder,
     copy_scan::{Field, RecordScanner, Scan, split_csv, split_text},
     decode::{Reader, utf8},
+    types::pg_type_of_field,
 };
 use arrow::{
     array::{ArrayRef, RecordBatch, RecordBatchOptions, new_null_array},
@@ -54,7 +55,7 @@ impl CopyDecoder {
             let field = schema.fields().get(index).ok_or_else(|| {
                 WireError::new("42703", format!("column {} of relation \"{table}\" does not exist", index + 1))
             })?;
-            let builder = ColumnBuilder::new(field.data_type())?;
+            let builder = ColumnBuilder::of(field.data_type(), pg_type_of_field(field).oid)?;
             targets.push(Target { index, name: field.name().clone(), builder });
         }
         let nullable: Vec<_> = schema.fields().iter().map(|f| f.as_ref().clone().with_nullable(true)).collect();

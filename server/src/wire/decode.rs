@@ -16,6 +16,7 @@ use arrow::{
 };
 use datafusion::common::ScalarValue;
 use std::sync::Arc;
+use tidemark_catalog::uuid;
 
 /// A value of exactly this type from its text, as COPY reads it.
 pub fn value_from_text(data_type: &DataType, text: &str, time_zone: &SessionZone) -> Result<ScalarValue, WireError> {
@@ -50,7 +51,7 @@ pub fn decode_param(
         return ScalarValue::try_new_null(&data_type).map_err(|e| WireError::new("XX000", e.to_string()));
     };
     if element_oid(oid).is_some() || oid == oid::VECTOR {
-        let mut builder = ColumnBuilder::new(&data_type)?;
+        let mut builder = ColumnBuilder::of(&data_type, oid)?;
         match format {
             FieldFormat::Text => builder.append_text(utf8(bytes)?, time_zone)?,
             FieldFormat::Binary => builder.append_binary(bytes)?,
@@ -86,6 +87,7 @@ fn decode_text(oid: u32, data_type: &DataType, s: &str, zone: &SessionZone) -> R
         }
         DataType::Interval(_) => ScalarValue::IntervalMonthDayNano(Some(text::parse_interval(s)?)),
         DataType::Null => ScalarValue::Null,
+        _ if oid == oid::UUID => ScalarValue::Utf8(Some(uuid_from_text(s)?)),
         _ => ScalarValue::Utf8(Some(s.to_owned())),
     })
 }
@@ -110,6 +112,9 @@ fn decode_binary(oid: u32, data_type: &DataType, b: &[u8]) -> Result<ScalarValue
         DataType::Interval(_) => ScalarValue::IntervalMonthDayNano(Some(interval_from(b)?)),
         DataType::Null => ScalarValue::Null,
         _ if oid == oid::JSONB => ScalarValue::Utf8(Some(utf8(jsonb_text(b)?)?.to_owned())),
+        // Who has declared a text sends one: `prepared::declare`.
+        _ if oid == oid::UUID && b.len() != 16 => ScalarValue::Utf8(Some(uuid_from_text(utf8(b)?)?)),
+        _ if oid == oid::UUID => ScalarValue::Utf8(Some(uuid::text(fixed(b)?))),
         _ => ScalarValue::Utf8(Some(utf8(b)?.to_owned())),
     })
 }
@@ -125,6 +130,11 @@ pub(crate) fn vector_from(bytes: &[u8]) -> Result<Vec<f32>, WireError> {
     let count = usize::try_from(count).map_err(|_| WireError::binary())?;
     let numbers = (0..count).map(|_| Ok(f32::from_be_bytes(reader.take()?))).collect::<Result<Vec<_>, WireError>>()?;
     if reader.0.is_empty() { Ok(numbers) } else { Err(WireError::binary()) }
+}
+
+/// A UUID in the spelling that is held.
+pub(crate) fn uuid_from_text(text: &str) -> Result<String, WireError> {
+    uuid::read(text).map_err(|message| WireError::new("22P02", message))
 }
 
 /// The text in the binary form of a `jsonb`.

@@ -3,9 +3,10 @@
 //! A field may name another type than its Arrow type's own with the metadata key [`PG_TYPE`]: an `Int32` shown as
 //! `oid`, a `Utf8` as `name` or `varchar(10)`.
 
-use arrow::datatypes::{DataType, Field, IntervalUnit, TimeUnit};
-use std::sync::Arc;
-use tidemark_catalog::{SqlType, vector};
+use arrow::datatypes::{DataType, Field, IntervalUnit, Schema, SchemaRef, TimeUnit};
+use std::{collections::HashMap, sync::Arc};
+use tidemark_catalog::{Column, SqlType, vector};
+use tidemark_planner::shown::Shown;
 
 pub use tidemark_planner::shown::PG_TYPE;
 
@@ -47,6 +48,7 @@ pub mod oid {
     pub const TIMESTAMPTZ: u32 = 1184;
     pub const INTERVAL: u32 = 1186;
     pub const NUMERIC: u32 = 1700;
+    pub const UUID: u32 = 2950;
     pub const REGCLASS: u32 = 2205;
     pub const REGTYPE: u32 = 2206;
     pub const VOID: u32 = 2278;
@@ -102,6 +104,7 @@ pub static TYPES: &[TypeEntry] = &[
     entry(oid::INTERVAL, 1187, "interval", "interval", 16),
     entry(oid::NUMERIC, 1231, "numeric", "numeric", -1),
     entry(oid::JSONB, 3807, "jsonb", "jsonb", -1),
+    entry(oid::UUID, 2951, "uuid", "uuid", 16),
     entry(oid::REGCLASS, 2210, "regclass", "regclass", 4),
     entry(oid::REGTYPE, 2211, "regtype", "regtype", 4),
     entry(oid::VECTOR, 16021, "vector", "vector", -1),
@@ -247,7 +250,26 @@ pub fn pg_type_of_field(field: &Field) -> PgType {
 }
 
 pub fn pg_type_of_sql(ty: &SqlType) -> PgType {
-    pg_type(&ty.arrow())
+    match ty {
+        SqlType::Uuid => plain(oid::UUID),
+        SqlType::Json => plain(oid::JSON),
+        SqlType::Jsonb => plain(oid::JSONB),
+        ty => pg_type(&ty.arrow()),
+    }
+}
+
+/// The field of a column as clients are shown it: with a [`PG_TYPE`] where it is declared as another type than what holds it.
+pub fn declared_field(column: &Column) -> Field {
+    let field = column.field();
+    match Shown::of(&column.ty) {
+        None => field,
+        Some(_) => field.with_metadata(HashMap::from([(PG_TYPE.to_string(), column.ty.to_string())])),
+    }
+}
+
+/// The fields of such columns.
+pub fn declared_schema(columns: &[Column]) -> SchemaRef {
+    Arc::new(Schema::new(columns.iter().map(declared_field).collect::<Vec<_>>()))
 }
 
 /// The Arrow type that a parameter of this type is decoded to; `None` for an OID that is none of ours.
@@ -275,6 +297,7 @@ pub fn arrow_type(oid: u32) -> Option<DataType> {
         | oid::UNKNOWN
         | oid::JSON
         | oid::JSONB
+        | oid::UUID
         | oid::NODE_TREE
         | oid::ACLITEM
         | oid::INT2VECTOR

@@ -90,7 +90,7 @@ impl World {
     /// A plain relation that somebody else reads.
     pub fn provided(&mut self, name: &str, schema: SchemaRef, provider: Arc<dyn TableProvider>) -> &mut Self {
         let target = ScanTarget::System(name.to_string());
-        let table = TidemarkTable { target: target.clone(), name: name.into(), schema, steps: None, defaults: vec![] };
+        let table = TidemarkTable::plain(target.clone(), name, schema);
         self.tables.insert(name.into(), Arc::new(table));
         self.data.insert(target, provider);
         self
@@ -101,7 +101,7 @@ impl World {
         let target = ScanTarget::System(name.to_string());
         self.data.insert(target.clone(), Self::memory(schema.clone(), vec![vec![current]]));
         self.data.insert(steps.target.clone(), Self::memory(steps.schema.clone(), vec![vec![rows]]));
-        let table = TidemarkTable { target, name: name.into(), schema, steps: Some(Arc::new(steps)), defaults: vec![] };
+        let table = TidemarkTable { steps: Some(Arc::new(steps)), ..TidemarkTable::plain(target, name, schema) };
         self.tables.insert(name.into(), Arc::new(table));
     }
 

@@ -22,7 +22,7 @@ use tidemark_engine::{
     runtime::Conflict,
 };
 use tidemark_planner::{
-    names,
+    shown,
     table::{ScanTarget, TidemarkTable},
 };
 
@@ -107,8 +107,9 @@ pub async fn compute(database: &Arc<Database>, session: &Session, wanted: Wanted
         let (from, to) = basis.logs.get(id)?;
         Some(log_between(engine.source(*id)?, *from, *to))
     };
+    let marks = shown::columns(&plan.plan);
     let plan = query::physical_over(database, session, &state, plan, &[], &as_of_basis).await?;
-    let columns = columns(&names::shown_schema(&plan.schema()))?;
+    let columns = columns(&shown::over(&plan.schema(), &marks))?;
 
     let id = owner.catalog.lock().await.allocate_id().await?;
     let body = Body::Table(Relation::plain(columns.clone(), String::new()));

@@ -320,6 +320,36 @@ fn parameters_of_unknown_type_are_text_and_unsupported_ones_are_refused() {
 }
 
 #[test]
+fn a_uuid_is_a_text_of_one_spelling_and_sixteen_bytes() {
+    let session = SessionFormat::default();
+    let held = "a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11";
+    let bytes = unhex("a0eebc999c0b4ef8bb6d6bb9bd380a11");
+    let read = |oid: u32, format: FieldFormat, bytes: &[u8]| {
+        let value = decode_param(oid, format, Some(bytes), &session.time_zone).map_err(|e| e.sqlstate)?;
+        Ok::<String, &str>(shown_text(value.to_array().expect("array")))
+    };
+    assert_eq!(read(oid::UUID, FieldFormat::Binary, &bytes).as_deref(), Ok(held));
+    // Who has declared a text sends one.
+    assert_eq!(read(oid::UUID, FieldFormat::Binary, held.to_uppercase().as_bytes()).as_deref(), Ok(held));
+    assert_eq!(read(oid::UUID, FieldFormat::Text, format!("{{{held}}}").as_bytes()).as_deref(), Ok(held));
+    assert_eq!(read(oid::UUID, FieldFormat::Text, b"a0eebc99"), Err("22P02"));
+    assert_eq!(read(oid::UUID, FieldFormat::Binary, &bytes[1..]), Err("22021"));
+    let upper = format!("{{{},NULL}}", held.to_uppercase());
+    let shown_array = format!("{{{held},NULL}}");
+    assert_eq!(read(2951, FieldFormat::Text, upper.as_bytes()), Ok(shown_array));
+    let array = unhex(&format!("0000000100000000{:08x}000000010000000100000010{}", oid::UUID, hex(&bytes)));
+    assert_eq!(read(2951, FieldFormat::Binary, &array), Ok(format!("{{{held}}}")));
+    // Sent to where texts are wanted, each is the text.
+    assert_eq!(read(1009, FieldFormat::Binary, &array), Ok(format!("{{{held}}}")));
+
+    let column: ArrayRef = Arc::new(StringArray::from(vec![held]));
+    let field = Field::new("c", DataType::Utf8, true);
+    let field = field.with_metadata([(PG_TYPE.to_owned(), "uuid".to_owned())].into());
+    assert_eq!(shown(field.clone(), column.clone(), FieldFormat::Binary, &session), Some(bytes));
+    assert_eq!(shown(field, column, FieldFormat::Text, &session), Some(held.as_bytes().to_vec()));
+}
+
+#[test]
 fn the_integers_of_an_array_may_have_another_width() {
     let utc = SessionZone::UTC;
     let array = |element: u32, items: &[&str]| {

@@ -5,6 +5,7 @@ import io
 import sys
 from datetime import date, datetime, time, timedelta, timezone
 from decimal import Decimal
+from uuid import UUID
 
 import asyncpg
 
@@ -52,6 +53,16 @@ async def main(port):
         out = io.BytesIO()
         expect(await c.copy_from_table("labels", columns=["user_id"], output=out, format="csv", header=True), "COPY 1000")
         expect(await c.copy_to_table("labels", source=io.BytesIO(b"2000,,t\n"), format="csv"), "COPY 1")
+
+        # UUIDs, 16 bytes each way
+        await c.execute("CREATE TABLE asyncpg_devices (id UUID PRIMARY KEY, parent UUID)")
+        one, two = UUID(int=1), UUID(int=2)
+        await c.execute("INSERT INTO asyncpg_devices VALUES ($1, $2), ($3, NULL)", one, two, two)
+        expect(await c.fetchval("SELECT parent FROM asyncpg_devices WHERE id = $1", one), two)
+        expect(await c.fetchval("SELECT count(*) FROM asyncpg_devices WHERE id = ANY($1::uuid[])", [one, two]), 2)
+        expect(await c.fetchval("SELECT count(*) FROM asyncpg_devices WHERE id = ANY($1)", [one, two]), 2)
+        expect(await c.copy_records_to_table("asyncpg_devices", records=[(UUID(int=3), None)]), "COPY 1")
+        await c.execute("DROP TABLE asyncpg_devices")
 
         # Lookups
         expect(dict(await c.fetchrow("SELECT * FROM spend WHERE user_id = $1", 7)), {

@@ -6,18 +6,30 @@
 //! ```
 
 use super::slice::Slice;
-use std::{borrow::Cow, collections::BTreeMap};
+use std::{borrow::Cow, collections::BTreeMap, fmt};
 
-/// What a document has that `jsonb` cannot.
+/// Why a text is no document, or none that `jsonb` can be.
 #[derive(Debug)]
 pub enum Refused {
-    /// A string that no text can be.
+    /// It is no JSON, or has a string that no text can be.
     Text(serde_json::Error),
     /// A number out of the range of `numeric`.
     Number,
 }
 
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Refused::Text(error) => write!(f, "invalid input syntax for type json: {error}"),
+            Refused::Number => f.write_str("value overflows numeric format"),
+        }
+    }
+}
+
 /// Writes the value to the end of `out`.
+///
+/// # Errors
+/// It has what `jsonb` cannot.
 pub fn write(value: Slice<'_>, out: &mut String) -> Result<(), Refused> {
     let text =
         |string: Slice<'_>| string.text().map(Option::unwrap_or_default).map(Cow::into_owned).map_err(Refused::Text);
