@@ -693,6 +693,7 @@ pub fn evaluate_constant(expr: Expr, now_us: i64) -> PlanResult<ScalarValue> {
     let simplifier = constants(&schema);
     let expr = crate::functions::rounded::rounded(simplifier.coerce(expr, &schema)?, &schema)?.data;
     let expr = crate::functions::vector::read_casts(expr, &schema)?.data;
+    let expr = crate::value_text::written(expr, &schema)?.data;
     let expr = crate::functions::checked::checked(expr, &schema)?.data;
     let expr = simplifier.simplify(expr)?;
     match expr {

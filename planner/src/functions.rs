@@ -20,7 +20,7 @@ mod sum;
 mod to_char;
 pub mod vector;
 
-use crate::json_text;
+use crate::{json_text, value_text};
 use arrow_schema::{DataType, Field, FieldRef, TimeUnit};
 use datafusion::{
     common::config::ConfigOptions,
@@ -65,8 +65,10 @@ pub fn state_builder(config: SessionConfig) -> SessionStateBuilder {
         .with_analyzer_rules(vec![
             Arc::new(ResolveGroupingFunction::new()),
             Arc::new(crate::zone::UntypedTimes),
+            Arc::new(value_text::ShownInConcat),
             Arc::new(TypeCoercion::new()),
             Arc::new(crate::zone::SessionTimeZone),
+            Arc::new(value_text::TextCasts),
             Arc::new(rounded::RoundedCasts),
             Arc::new(vector::VectorCasts),
             Arc::new(span::IntervalsByLength),

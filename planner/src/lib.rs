@@ -33,6 +33,7 @@ mod similar;
 pub mod statement;
 pub mod status;
 pub mod table;
+pub mod value_text;
 pub mod words;
 pub mod zone;
 
