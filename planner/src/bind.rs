@@ -169,6 +169,8 @@ impl<'a> Binder<'a> {
         crate::similar::by_regex(&mut query)?;
         crate::rows::compare_by_column(&mut query)?;
         crate::quantified::write_out(&mut query)?;
+        crate::recursive::name_columns(&mut query);
+        crate::value_lists::type_texts(&mut query);
         respell(&mut query);
         let plan = match self.plan(&query, parameter_types) {
             Err(error) if names::is_duplicate(&error) => {

@@ -99,7 +99,7 @@ pub fn plan_feature_view(
                 .hint("its rows are those of a feature view, and no events: aggregate over the source's own rows"));
         }
     }
-    let typed = crate::zone::typed_times(bound.plan.clone())?;
+    let typed = crate::untyped::typed(bound.plan.clone())?;
     let coerced = datafusion::optimizer::analyzer::type_coercion::TypeCoercion::new()
         .analyze(value_text::shown_in_concat(typed)?, state.config_options())?;
     let coerced = value_text::text_casts(crate::zone::in_zone(coerced, time_zone)?)?;

@@ -203,6 +203,8 @@ impl<'a> Printer<'a> {
             },
             "nvl" => format!("coalesce({listed})"),
             "interval_times" => format!("({})", args.join(" * ")),
+            "time_later" => format!("({})", args.join(" + ")),
+            "time_earlier" => format!("({})", args.join(" - ")),
             "interval_over" => format!("({})", args.join(" / ")),
             // What is rounded is cast to an integer, which rounds there; intervals are compared by length there.
             ROUNDED | SPAN => listed,
