@@ -21,8 +21,9 @@ use futures::{StreamExt, TryStreamExt, stream};
 use std::sync::Arc;
 use tidemark_catalog::Object;
 use tidemark_planner::{
-    bind, names,
+    bind,
     parse::returning_query,
+    shown,
     table::{ScanTarget, TidemarkTable},
 };
 
@@ -79,8 +80,9 @@ impl Returning<'_> {
         let table: Arc<dyn TableProvider> = Arc::new(MemTable::try_new(schema, vec![placed])?);
         let id = self.object.id;
         let instead = |scan: &TidemarkTable| (scan.target == ScanTarget::Rows(id)).then(|| table.clone());
+        let columns = shown::columns(&plan.plan);
         let plan = query::physical_over(database, session, &session.state, plan, parameters, &instead).await?;
-        let schema = names::shown_schema(&plan.schema());
+        let schema = shown::over(&plan.schema(), &columns);
         let batches = database.queries.run(plan, session.state.task_ctx())?.try_collect().await?;
         Ok(Returned { schema, batches })
     }
