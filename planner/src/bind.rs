@@ -169,6 +169,8 @@ impl<'a> Binder<'a> {
         crate::similar::by_regex(&mut query)?;
         crate::rows::compare_by_column(&mut query)?;
         crate::quantified::write_out(&mut query)?;
+        crate::recursive::name_columns(&mut query);
+        crate::value_lists::type_texts(&mut query);
         respell(&mut query);
         let plan = match self.plan(&query, parameter_types) {
             Err(error) if names::is_duplicate(&error) => {
@@ -701,6 +703,7 @@ pub fn evaluate_constant(expr: Expr, now_us: i64) -> PlanResult<ScalarValue> {
     let simplifier = constants(&schema);
     let expr = crate::functions::rounded::rounded(simplifier.coerce(expr, &schema)?, &schema)?.data;
     let expr = crate::functions::vector::read_casts(expr, &schema)?.data;
+    let expr = crate::value_text::written(expr, &schema)?.data;
     let expr = crate::functions::checked::checked(expr, &schema)?.data;
     let expr = simplifier.simplify(expr)?;
     match expr {

@@ -52,6 +52,10 @@ fn exact(number: Number, target: &DataType) -> Option<Expr> {
         DataType::Numeric(_) | DataType::Decimal(_) | DataType::Dec(_) => {
             Some(Expr::value(Value::SingleQuotedString(number.written_out()?)))
         }
+        // The text of a `numeric` has all its digits.
+        DataType::Text | DataType::Varchar(_) | DataType::CharacterVarying(_) => {
+            Some(Expr::value(Value::SingleQuotedString(number.written_out()?)))
+        }
         DataType::SmallInt(_)
         | DataType::Int2(_)
         | DataType::Int(_)
@@ -173,6 +177,10 @@ mod tests {
             ),
             ("SELECT 15::numeric, 1.5::real, x::numeric", "SELECT 15::NUMERIC, 1.5::REAL, x::NUMERIC"),
             ("SELECT 1e30::bigint", "SELECT 1e30::BIGINT"),
+            (
+                "SELECT 1.50::text, 1e20::varchar, 15::text",
+                "SELECT '1.50'::TEXT, '100000000000000000000'::VARCHAR, 15::TEXT",
+            ),
         ];
         for (sql, expected) in cases {
             let mut query = query(sql);

@@ -4,6 +4,7 @@ pub(crate) mod by_pattern;
 mod casts;
 pub mod checked;
 pub(crate) mod clock;
+mod coalesce;
 mod declared;
 mod interval;
 mod lengths;
@@ -16,12 +17,13 @@ mod round;
 pub mod rounded;
 pub mod series;
 pub mod span;
+mod subscripts;
 mod sum;
 mod to_char;
 pub mod uuid;
 pub mod vector;
 
-use crate::json_text;
+use crate::{json_text, untyped, value_text};
 use arrow_schema::{DataType, Field, FieldRef, TimeUnit};
 use datafusion::{
     common::config::ConfigOptions,
@@ -65,9 +67,11 @@ pub fn state_builder(config: SessionConfig) -> SessionStateBuilder {
         .with_type_planner(Arc::new(SqlTypes))
         .with_analyzer_rules(vec![
             Arc::new(ResolveGroupingFunction::new()),
-            Arc::new(crate::zone::UntypedTimes),
+            Arc::new(untyped::UntypedTexts),
+            Arc::new(value_text::ShownInConcat),
             Arc::new(TypeCoercion::new()),
             Arc::new(crate::zone::SessionTimeZone),
+            Arc::new(value_text::TextCasts),
             Arc::new(rounded::RoundedCasts),
             Arc::new(vector::VectorCasts),
             Arc::new(span::IntervalsByLength),
@@ -75,6 +79,7 @@ pub fn state_builder(config: SessionConfig) -> SessionStateBuilder {
         ]);
     builder.scalar_functions().get_or_insert_default().push(now);
     builder.scalar_functions().get_or_insert_default().push(Arc::new(round::round()));
+    builder.scalar_functions().get_or_insert_default().push(Arc::new(coalesce::coalesce()));
     builder.scalar_functions().get_or_insert_default().extend(clock::functions());
     builder.scalar_functions().get_or_insert_default().extend(lengths::functions().map(Arc::new));
     builder
@@ -95,11 +100,14 @@ pub fn state_builder(config: SessionConfig) -> SessionStateBuilder {
     builder.scalar_functions().get_or_insert_default().extend(panes::panes().map(Arc::new));
     builder.scalar_functions().get_or_insert_default().extend(json_text::functions().map(Arc::new));
     builder.expr_planners().get_or_insert_default().push(Arc::new(crate::composed::Arguments));
+    // Before DataFusion's, which plan every subscript.
+    builder.expr_planners().get_or_insert_default().insert(0, Arc::new(subscripts::FromOne));
     builder.scalar_functions().get_or_insert_default().extend(vector::functions().map(Arc::new));
     builder.scalar_functions().get_or_insert_default().extend(uuid::functions().map(Arc::new));
     builder.expr_planners().get_or_insert_default().push(Arc::new(json_text::JsonOperators));
     builder.expr_planners().get_or_insert_default().push(Arc::new(vector::VectorOperators));
     builder.expr_planners().get_or_insert_default().push(Arc::new(casts::NamedCasts));
+    builder.expr_planners().get_or_insert_default().push(Arc::new(untyped::UntypedOperands));
     builder.expr_planners().get_or_insert_default().push(Arc::new(interval::IntervalOperators));
     // The last: it plans the call, after the others have seen its arguments.
     builder.expr_planners().get_or_insert_default().push(Arc::new(ranks::SignedRanks));

@@ -19,9 +19,14 @@ pub(crate) fn spell_out(expr: &mut Expr) {
     if !cast && is_number(text.trim()) {
         return;
     }
-    if let Some(words) = in_words(text).filter(|words| is_interval(words)) {
+    if let Some(words) = words(text) {
         *text = words;
     }
+}
+
+/// The text of an interval in the words that Arrow reads; `None`: it is none.
+pub(crate) fn words(text: &str) -> Option<String> {
+    in_words(text).filter(|words| is_interval(words))
 }
 
 fn literal(expr: &mut Expr) -> Option<&mut String> {

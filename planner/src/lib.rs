@@ -27,6 +27,7 @@ pub mod names;
 pub mod parse;
 pub mod probes;
 mod quantified;
+mod recursive;
 mod respelled;
 mod rows;
 pub mod shown;
@@ -34,6 +35,9 @@ mod similar;
 pub mod statement;
 pub mod status;
 pub mod table;
+pub mod untyped;
+mod value_lists;
+pub mod value_text;
 pub mod words;
 pub mod zone;
 

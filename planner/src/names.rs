@@ -94,8 +94,13 @@ pub fn name_columns(query: &mut Query) {
     let _ = VisitMut::visit(query, &mut Naming);
 }
 
-/// The rows of `generate_series` are a relation of that name, or the alias; so is its column called.
+/// The rows of `generate_series` and `unnest` are a relation of that name, or the alias; so is its column called.
 fn name_series(factor: &mut TableFactor) {
+    if let TableFactor::UNNEST { alias, array_exprs, with_offset: false, with_ordinality: false, .. } = factor
+        && array_exprs.len() == 1
+    {
+        return name_column(Ident::new("unnest"), alias);
+    }
     let (name, alias) = match factor {
         TableFactor::Table { name, args: Some(_), alias, .. } | TableFactor::Function { name, alias, .. } => {
             (name, alias)
@@ -104,7 +109,11 @@ fn name_series(factor: &mut TableFactor) {
     };
     let function = name.0.last().and_then(|part| part.as_ident());
     let Some(function) = function.filter(|ident| figure::folded(ident) == GENERATE_SERIES) else { return };
-    let unnamed = TableAlias { explicit: true, name: function.clone(), columns: vec![], at: None };
+    name_column(function.clone(), alias);
+}
+
+fn name_column(function: Ident, alias: &mut Option<TableAlias>) {
+    let unnamed = TableAlias { explicit: true, name: function, columns: vec![], at: None };
     let alias = alias.get_or_insert(unnamed);
     if alias.columns.is_empty() {
         alias.columns.push(TableAliasColumnDef { name: alias.name.clone(), data_type: None });

@@ -3,8 +3,8 @@
 
 use crate::{exact, functions, interval_text, json_text, zone};
 use datafusion::sql::sqlparser::ast::{
-    Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList, FunctionArguments, Ident, ObjectName, Value,
-    VisitMut, visit_expressions_mut,
+    AccessExpr, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList, FunctionArguments, Ident,
+    ObjectName, Subscript, Value, VisitMut, visit_expressions_mut,
 };
 use std::ops::ControlFlow;
 
@@ -19,6 +19,7 @@ pub fn respell(ast: &mut impl VisitMut) {
         json_text::call_json(expr);
         functions::uuid::call_uuid(expr);
         rate_of_all(expr);
+        whole_slice(expr);
         ControlFlow::<()>::Continue(())
     });
 }
@@ -30,6 +31,18 @@ fn rate_of_all(expr: &mut Expr) {
         && name.to_string().eq_ignore_ascii_case("rate")
     {
         *argument = FunctionArgExpr::Expr(Expr::value(Value::Number("1".into(), false)));
+    }
+}
+
+/// Reads `a[:2]` as `a[1:2]`, and `a[2:]` as one to the last place that there can be.
+fn whole_slice(expr: &mut Expr) {
+    let Expr::CompoundFieldAccess { access_chain, .. } = expr else { return };
+    for access in access_chain {
+        if let AccessExpr::Subscript(Subscript::Slice { lower_bound, upper_bound, .. }) = access {
+            let number = |number: i32| Expr::value(Value::Number(number.to_string(), false));
+            lower_bound.get_or_insert_with(|| number(1));
+            upper_bound.get_or_insert_with(|| number(i32::MAX));
+        }
     }
 }
 
@@ -78,6 +91,8 @@ mod tests {
             ("percentile_disc(a, 0.9) OVER w", "percentile_disc(a, 0.9) OVER w"),
             ("rate(*) OVER w", "rate(1) OVER w"),
             ("count(*) OVER w", "count(*) OVER w"),
+            ("a[:2]", "a[1:2]"),
+            ("a[2:]", "a[2:2147483647]"),
         ] {
             let parsed = parse(&format!("SELECT {sql} FROM t")).unwrap_or_else(|error| panic!("{sql}: {error}"));
             let Statement::Query(mut query) = parsed[0].statement.clone() else { panic!("{sql} is in no query") };

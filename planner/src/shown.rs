@@ -107,7 +107,22 @@ pub fn schema(plan: &LogicalPlan) -> SchemaRef {
 
 /// What each column of a plan is shown as; `None`: as what it is.
 pub fn columns(plan: &LogicalPlan) -> Vec<Option<Shown>> {
-    (0..plan.schema().fields().len()).map(|at| Look { left: LOOKS_MAX }.column(plan, at, 0)).collect()
+    (0..plan.schema().fields().len())
+        .map(|at| of_values(plan, at).or_else(|| Look { left: LOOKS_MAX }.column(plan, at, 0)))
+        .collect()
+}
+
+/// A column of VALUES that are all of the query, and not keys that are looked up.
+fn of_values(plan: &LogicalPlan, at: usize) -> Option<Shown> {
+    match plan {
+        LogicalPlan::Sort(sort) => of_values(&sort.input, at),
+        LogicalPlan::Limit(limit) => of_values(&limit.input, at),
+        LogicalPlan::Values(values) => {
+            let mut look = Look { left: LOOKS_MAX };
+            same(values.values.iter().map(|row| look.expression(row.get(at)?, plan, 0)))
+        }
+        _ => None,
+    }
 }
 
 /// The columns of a plan as expressions over it that are shown as what holds them: those of a view are of the types that the catalog
@@ -293,7 +308,7 @@ impl Look {
                 }
             }
             LogicalPlan::Union(union) => same(union.inputs.iter().map(|input| self.column(input, at, depth))),
-            // Also VALUES: its rows may be keys that are looked up, which are bigints as literals and as parameters.
+            // Also VALUES in FROM: its rows may be keys that are looked up, which are bigints as literals and as parameters.
             _ => None,
         }
     }
@@ -456,6 +471,9 @@ mod tests {
             ("SELECT 1 AS x UNION SELECT 2", Some("int4")),
             ("SELECT 1 AS x UNION ALL SELECT 5000000000", None),
             ("SELECT 1 AS x UNION ALL SELECT NULL", Some("int4")),
+            ("VALUES (1), (NULL), (-2) ORDER BY 1 LIMIT 2", Some("int4")),
+            ("VALUES (1), (5000000000)", None),
+            ("SELECT x FROM (VALUES (1)) AS t (x)", None),
             ("SELECT a.x FROM (SELECT 1 AS x) AS a LEFT JOIN (SELECT 1 AS y) AS b ON a.x = b.y", Some("int4")),
         ] {
             let frame = context.sql(sql).await.unwrap_or_else(|error| panic!("{sql}: {error}"));

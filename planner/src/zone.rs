@@ -9,12 +9,10 @@
 
 mod at_time_zone;
 mod named;
-mod untyped;
 mod wall;
 
 pub(crate) use at_time_zone::{TIMEZONE, call_timezone, timezone};
 pub use named::abbreviation;
-pub use untyped::{UntypedTimes, typed_times};
 pub(crate) use wall::INSTANT_OF;
 
 use crate::each_expression::each_expression;

@@ -138,7 +138,7 @@ impl Prepared {
                 Some(lookup) if prepared.prepare_lookup(&snapshot, lookup.clone(), declared)? => {}
                 _ => {
                     let numbers = instants::of_query(query);
-                    let declared = &instants::declared(&numbers, &with_catalog_types(query, declared))?;
+                    let declared = &instants::declared(&numbers, &with_cast_types(query, declared))?;
                     let query = &instants::standing_in(query, &numbers, database.clock.now_us())?;
                     let (plan, oids) = typed(database, session, query, declared)?;
                     prepared.schema = Some(shown::schema(&plan.plan));
@@ -152,7 +152,7 @@ impl Prepared {
             },
             Statement::Insert(insert) => {
                 let numbers = instants::of_query(&insert.query);
-                let mut declared = instants::declared(&numbers, declared)?;
+                let mut declared = instants::declared(&numbers, &with_cast_types(&insert.query, declared))?;
                 let mut types = statement::insert::parameter_types(&snapshot, insert, &mut declared)?;
                 if types.len() < parameters_in_query(&insert.query) || types.contains(&None) {
                     let object = statement::insert::target(&snapshot, &insert.table)?;
@@ -270,23 +270,29 @@ fn returned(
 /// Bind counts parameters in 16 bits.
 pub const PARAMETERS_MAX: usize = 65_535;
 
-/// The catalog's questions cast their parameters to types that only the catalog knows (`$1::regclass`).
-fn with_catalog_types(query: &ast::Query, declared: &[u32]) -> Vec<u32> {
+/// The catalog's questions cast their parameters to types that only the catalog knows (`$1::regclass`); any question may cast one to
+/// a type that plans hold as text, `$1::jsonb`.
+fn with_cast_types(query: &ast::Query, declared: &[u32]) -> Vec<u32> {
     let mut declared = declared.to_vec();
-    if crate::system::concerns(query) {
-        for (number, oid) in crate::system::declared_parameters(query) {
-            // What is beyond the protocol's number is refused where the parameter is bound.
-            let Some(at) = number.checked_sub(1).filter(|at| *at < PARAMETERS_MAX) else { continue };
-            if declared.len() <= at {
-                declared.resize(at + 1, 0);
-            }
-            if declared[at] == 0 {
-                declared[at] = oid;
-            }
+    let of_catalog = crate::system::concerns(query);
+    for (number, oid) in crate::system::declared_parameters(query) {
+        if !of_catalog && !(HELD_AS_TEXT.contains(&oid) && wire::types::arrow_type(oid).is_some()) {
+            continue;
+        }
+        // What is beyond the protocol's number is refused where the parameter is bound.
+        let Some(at) = number.checked_sub(1).filter(|at| *at < PARAMETERS_MAX) else { continue };
+        if declared.len() <= at {
+            declared.resize(at + 1, 0);
+        }
+        if declared[at] == 0 {
+            declared[at] = oid;
         }
     }
     declared
 }
+
+/// `json`, `jsonb`, `uuid`.
+const HELD_AS_TEXT: [u32; 3] = [oid::JSON, oid::JSONB, oid::UUID];
 
 /// Whether values of one type can be keys of the other without loss: integers of any width, texts of any name, and arrays
 /// of such.

@@ -21,7 +21,7 @@ pub mod types;
 mod zone;
 
 pub(crate) use cell::Scalar;
-pub use cell::{show_interval, show_value};
+pub use cell::{show_interval, show_value, show_value_in};
 pub(crate) use column::ColumnBuilder;
 pub use copy_in::{CopyDecoder, CopyError};
 pub use copy_out::CopyEncoder;

@@ -33,7 +33,7 @@ async fn a_parameter_that_nothing_gives_a_type_is_text() -> Result<()> {
         ("SELECT $1", &[Type::TEXT], &[Type::TEXT]),
         ("SELECT $1 AS model, k FROM t WHERE k = $2", &[Type::TEXT, Type::INT8], &[Type::TEXT, Type::INT8]),
         ("SELECT CASE WHEN true THEN $1 END", &[Type::TEXT], &[Type::TEXT]),
-        ("VALUES ($1, 1)", &[Type::TEXT], &[Type::TEXT, Type::INT8]),
+        ("VALUES ($1, 1)", &[Type::TEXT], &[Type::TEXT, Type::INT4]),
         ("SELECT said FROM (SELECT $1 AS said) AS x", &[Type::TEXT], &[Type::TEXT]),
         ("SELECT $1 UNION SELECT 'seven'", &[Type::TEXT], &[Type::TEXT]),
         // Here something does.
@@ -55,6 +55,34 @@ async fn a_parameter_that_nothing_gives_a_type_is_text() -> Result<()> {
         match &columns[0] {
             &Type::TEXT => ensure!(row.try_get::<_, &str>(0)? == "seven", "{sql}: {row:?}"),
             _ => ensure!(row.try_get::<_, i64>(0)? == 7, "{sql}: {row:?}"),
+        }
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn types_that_postgresql_describes_are_described() -> Result<()> {
+    let folder = Folder::new()?;
+    let (_server, client) = set_up(&folder).await?;
+    let cases: [(&str, &[Type], &[Type]); 8] = [
+        ("SELECT $1::jsonb -> 'a'", &[Type::JSONB], &[Type::JSONB]),
+        ("SELECT k FROM t WHERE name = CAST($2 AS json) ->> 'a' AND k = $1", &[Type::INT8, Type::JSON], &[Type::INT8]),
+        ("INSERT INTO t VALUES ($1, $2::jsonb ->> 'a')", &[Type::INT8, Type::JSONB], &[]),
+        ("SELECT $1::bigint", &[Type::INT8], &[Type::INT8]),
+        ("VALUES (1, NULL), (-1, 'a') ORDER BY 1", &[], &[Type::INT4, Type::TEXT]),
+        ("VALUES (1), (5000000000)", &[], &[Type::INT8]),
+        ("INSERT INTO t VALUES (8, 'eight') RETURNING 1 AS one, k", &[], &[Type::INT4, Type::INT8]),
+        ("DELETE FROM t WHERE k = 9 RETURNING -1 AS one, name", &[], &[Type::INT4, Type::TEXT]),
+    ];
+    for (sql, parameters, columns) in cases {
+        let statement = client.prepare(sql).await.with_context(|| sql.to_owned())?;
+        ensure!(statement.params() == parameters, "{sql}: parameters {:?}", statement.params());
+        let found: Vec<Type> = statement.columns().iter().map(|column| column.type_().clone()).collect();
+        ensure!(found == columns, "{sql}: columns {found:?}");
+        // What is described is what comes.
+        if columns.first() == Some(&Type::INT4) {
+            let rows = client.query(&statement, &[]).await.with_context(|| sql.to_owned())?;
+            rows.iter().try_for_each(|row| row.try_get::<_, i32>(0).map(drop)).with_context(|| sql.to_owned())?;
         }
     }
     Ok(())

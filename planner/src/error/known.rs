@@ -19,6 +19,7 @@ pub(super) fn known(text: &str) -> Option<PlanError> {
         .or_else(|| types(text))
         .or_else(|| clause(text))
         .or_else(|| value(text))
+        .or_else(|| unsupported(text))
 }
 
 /// What stands between the first `before` and the next `after`.
@@ -307,6 +308,84 @@ fn value(text: &str) -> Option<PlanError> {
     }
     if let Some(ty) = between(text, "", " overflow on abs(").map(|ty| ty.rsplit(' ').next().unwrap_or_default()) {
         return Some(PlanError::new(sqlstate::OUT_OF_RANGE, format!("{} out of range", in_sql(ty))));
+    }
+    None
+}
+
+/// What DataFusion does not do, and says by the names of its plans.
+fn unsupported(text: &str) -> Option<PlanError> {
+    let refused = |message: &str, hint: &str| Some(PlanError::unsupported(message).hint(hint));
+    if let Some(expression) = behind(text, "does not support logical expression ") {
+        return match expression.split(['(', ' ']).next().unwrap_or_default() {
+            "InSubquery" => refused(
+                "IN (subquery) is not supported here; it is in WHERE",
+                "elsewhere: (SELECT count(*) > 0 FROM … WHERE …)",
+            ),
+            "ScalarSubquery" => refused(
+                "a subquery as a value that reads columns of the query around it is not supported here",
+                "it may be an aggregate without LIMIT, (SELECT max(y) FROM … WHERE …); or join it",
+            ),
+            "OuterReferenceColumn" => refused(
+                "LATERAL is not supported here: a subquery in FROM cannot read what stands beside it",
+                "join it ON a condition, or write (SELECT max(y) FROM … WHERE …) in the select list",
+            ),
+            "WindowFunction" => {
+                let error = PlanError::new(sqlstate::WINDOWING_ERROR, "window functions are not allowed in WHERE");
+                Some(error.hint("compute them in a subquery, and filter its rows"))
+            }
+            "AggregateFunction" => {
+                Some(PlanError::new(sqlstate::GROUPING_ERROR, "aggregate functions are not allowed here"))
+            }
+            _ => refused("this expression is not supported here", "compute it in a subquery, and read its column here"),
+        };
+    }
+    if let Some(ty) = behind(text, "Unsupported SQL type ") {
+        let message = format!("type {} is not available here", ty.to_lowercase());
+        return Some(PlanError::unsupported(message).hint("text holds its values as they are written"));
+    }
+    if let Some(literal) = between(text, "Unsupported Value '", "(") {
+        return match literal {
+            "UnicodeStringLiteral" => refused("U&'…' is not supported", "write the character itself, or E'\\u0061'"),
+            _ => refused("bit strings are not supported", "write an integer, or a bytea: '\\x05'"),
+        };
+    }
+    if let Some(operator) = behind(text, "Unsupported binary operator: ") {
+        return match operator {
+            "PGExp" => refused("operator ^ is not supported", "write power(x, y)"),
+            "Overlaps" => refused("OVERLAPS is not supported", "write a < d AND c < b"),
+            _ => refused("this operator is not supported", "docs/sql.md has those that are"),
+        };
+    }
+    if let Some(operator) = behind(text, "Unsupported SQL unary operator ") {
+        return match operator {
+            "BitwiseNot" => refused("operator ~ before a value is not supported", "write -1 - x"),
+            "PGSquareRoot" => refused("operator |/ is not supported", "write sqrt(x)"),
+            "PGCubeRoot" => refused("operator ||/ is not supported", "write cbrt(x)"),
+            "PGAbs" => refused("operator @ is not supported", "write abs(x)"),
+            _ => refused("this operator is not supported", "docs/sql.md has those that are"),
+        };
+    }
+    if text.starts_with("Only identifiers and literals are supported in tuples") {
+        return refused(
+            "a row of expressions is not supported here",
+            "rows are compared: (a, b) = (c + 1, d); columns are computed in a subquery",
+        );
+    }
+    if text.starts_with("Unsupported LIMIT expression") || text.starts_with("Unsupported OFFSET expression") {
+        return refused("LIMIT and OFFSET take a constant or a parameter here", "run the subquery before");
+    }
+    if text.starts_with("Unsupported ast node") || text.starts_with("Dot access not supported") {
+        return refused("this expression is not supported", "docs/sql.md has those that are");
+    }
+    if text.starts_with("Aggregate ORDER BY is not implemented for window functions") {
+        return refused(
+            "aggregate ORDER BY is not implemented for window functions",
+            "sort the rows by ORDER BY in OVER",
+        );
+    }
+    if text.starts_with("Multiple recursive references") {
+        let message = "recursive reference to a query must not appear more than once";
+        return Some(PlanError::new(sqlstate::INVALID_RECURSION, message));
     }
     None
 }

@@ -21,6 +21,7 @@ use crate::{
     parse::duration_us,
     statement::Statement,
     table::instant_type,
+    value_text,
     words::{literal, type_name},
 };
 use arrow_schema::{DataType, SchemaRef};
@@ -98,9 +99,11 @@ pub fn plan_feature_view(
                 .hint("its rows are those of a feature view, and no events: aggregate over the source's own rows"));
         }
     }
+    let typed = crate::untyped::typed(bound.plan.clone())?;
     let coerced = datafusion::optimizer::analyzer::type_coercion::TypeCoercion::new()
-        .analyze(crate::zone::typed_times(bound.plan.clone())?, state.config_options())?;
-    let coerced = functions::rounded::rounded_casts(crate::zone::in_zone(coerced, time_zone)?)?;
+        .analyze(value_text::shown_in_concat(typed)?, state.config_options())?;
+    let coerced = value_text::text_casts(crate::zone::in_zone(coerced, time_zone)?)?;
+    let coerced = functions::rounded::rounded_casts(coerced)?;
     let coerced = functions::span::by_length(functions::vector::read_all(coerced)?)?;
     let shape = Shape::take(name, &with_row_names(coerced)?)?;
     let Rows { branches, schema, event_time, only, beside } = Rows::of(name, shape.rows()?, snapshot)?;

@@ -1,11 +1,12 @@
-//! `n * INTERVAL '1 minute'` and `INTERVAL '1 hour' / 4`, as PostgreSQL has them; DataFusion has neither.
+//! `n * INTERVAL '1 minute'`, `INTERVAL '1 hour' / 4` and `time '23:30' + INTERVAL '1 hour'`, as PostgreSQL has them; DataFusion has not the
+//! first two, and makes an interval of the last.
 
 use arrow::{
-    array::{Array, AsArray, IntervalMonthDayNanoArray},
+    array::{Array, AsArray, IntervalMonthDayNanoArray, Time64MicrosecondArray},
     compute::cast,
-    datatypes::{Float64Type, IntervalMonthDayNano, IntervalMonthDayNanoType},
+    datatypes::{Float64Type, IntervalMonthDayNano, IntervalMonthDayNanoType, Time64MicrosecondType},
 };
-use arrow_schema::{DataType, IntervalUnit};
+use arrow_schema::{DataType, IntervalUnit, TimeUnit};
 use datafusion::{
     common::{DFSchema, exec_datafusion_err},
     error::Result,
@@ -18,6 +19,7 @@ use datafusion::{
 use std::sync::{Arc, LazyLock};
 
 const INTERVAL: DataType = DataType::Interval(IntervalUnit::MonthDayNano);
+const TIME: DataType = DataType::Time64(TimeUnit::Microsecond);
 
 /// Reads a product or quotient of an interval and a number as a call of the function.
 #[derive(Debug)]
@@ -37,6 +39,18 @@ impl ExprPlanner for IntervalOperators {
             let right = logical_expr::cast(expr.right, crate::zone::wall());
             return Ok(PlannerResult::Original(RawBinaryExpr { right, ..expr }));
         }
+        // A time of day goes on at midnight.
+        let is_time = |ty: &DataType| matches!(ty, DataType::Time64(_));
+        let shifted = match expr.op {
+            BinaryOperator::Plus if is_time(&left) && is_interval(&right) => Some((&expr.left, &expr.right, &LATER)),
+            BinaryOperator::Plus if is_interval(&left) && is_time(&right) => Some((&expr.right, &expr.left, &LATER)),
+            BinaryOperator::Minus if is_time(&left) && is_interval(&right) => Some((&expr.left, &expr.right, &EARLIER)),
+            _ => None,
+        };
+        if let Some((time, span, function)) = shifted {
+            let arguments = [(time, TIME), (span, INTERVAL)].map(|(arg, ty)| logical_expr::cast(arg.clone(), ty));
+            return Ok(PlannerResult::Planned(function.call(arguments.into())));
+        }
         let (span, number, function) = match expr.op {
             BinaryOperator::Multiply if is_interval(&left) && right.is_numeric() => (expr.left, expr.right, &TIMES),
             BinaryOperator::Multiply if is_interval(&right) && left.is_numeric() => (expr.right, expr.left, &TIMES),
@@ -49,6 +63,8 @@ impl ExprPlanner for IntervalOperators {
 }
 
 static TIMES: LazyLock<ScalarUDF> = LazyLock::new(|| ScalarUDF::from(Scaled::new(Operation::Times)));
+static LATER: LazyLock<ScalarUDF> = LazyLock::new(|| ScalarUDF::from(Shifted::new(1)));
+static EARLIER: LazyLock<ScalarUDF> = LazyLock::new(|| ScalarUDF::from(Shifted::new(-1)));
 static OVER: LazyLock<ScalarUDF> = LazyLock::new(|| ScalarUDF::from(Scaled::new(Operation::Over)));
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -107,6 +123,47 @@ impl ScalarUDFImpl for Scaled {
     }
 }
 
+/// A time of day and an interval, of which months and days do not count.
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct Shifted {
+    /// 1: later, -1: earlier.
+    direction: i64,
+    signature: Signature,
+}
+
+impl Shifted {
+    fn new(direction: i64) -> Self {
+        Shifted { direction, signature: Signature::exact(vec![TIME, INTERVAL], Volatility::Immutable) }
+    }
+}
+
+impl ScalarUDFImpl for Shifted {
+    fn name(&self) -> &str {
+        if self.direction < 0 { "time_earlier" } else { "time_later" }
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn return_type(&self, _: &[DataType]) -> Result<DataType> {
+        Ok(TIME)
+    }
+
+    fn invoke_with_args(&self, arguments: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        let arrays = ColumnarValue::values_to_arrays(&arguments.args)?;
+        let times = arrays[0].as_primitive::<Time64MicrosecondType>();
+        let spans = arrays[1].as_primitive::<IntervalMonthDayNanoType>();
+        let shifted = times.iter().zip(spans.iter()).map(|(time, span)| Some(shifted(time?, span?, self.direction)));
+        Ok(ColumnarValue::Array(Arc::new(shifted.collect::<Time64MicrosecondArray>())))
+    }
+}
+
+fn shifted(time_us: i64, span: IntervalMonthDayNano, direction: i64) -> i64 {
+    const DAY_US: i64 = 86_400_000_000;
+    (time_us + span.nanoseconds / 1_000 % DAY_US * direction).rem_euclid(DAY_US)
+}
+
 fn over(span: IntervalMonthDayNano, number: f64) -> Option<IntervalMonthDayNano> {
     scaled(span, |part| part / number)
 }
@@ -141,6 +198,18 @@ fn scaled(span: IntervalMonthDayNano, scale: impl Fn(f64) -> f64) -> Option<Inte
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_time_of_day_goes_round_the_clock() {
+        const HOUR: i64 = 3_600_000_000;
+        let span = |days, hours: i64| IntervalMonthDayNano { months: 0, days, nanoseconds: hours * HOUR * 1_000 };
+        // Answers of PostgreSQL 15.
+        for (time, span, direction, expected) in
+            [(10, span(0, 1), 1, 11), (10, span(0, 11), -1, 23), (23, span(3, 25), 1, 0), (0, span(0, -49), 1, 23)]
+        {
+            assert_eq!(shifted(time * HOUR, span, direction), expected * HOUR, "{time} and {span:?}");
+        }
+    }
 
     #[test]
     fn what_is_left_of_months_and_days_goes_down_as_in_postgresql() {

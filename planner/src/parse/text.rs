@@ -3,7 +3,7 @@
 
 use super::dialect::DIALECT;
 use crate::{PlanError, PlanResult};
-use datafusion::sql::sqlparser::tokenizer::{Location, Span, Token, TokenWithSpan, Tokenizer};
+use datafusion::sql::sqlparser::tokenizer::{Location, Span, Token, TokenWithSpan, Tokenizer, Whitespace};
 
 pub(super) struct Text<'a> {
     pub sql: &'a str,
@@ -29,7 +29,7 @@ impl<'a> Text<'a> {
         Text { sql, lines }
     }
 
-    /// The tokens without white space and comments.
+    /// The tokens without white space and comments, and literals that go on in the next line as one.
     pub fn tokens(&self) -> PlanResult<Vec<TokenWithSpan>> {
         if let Some(nul) = self.sql.find('\0') {
             return Err(PlanError::syntax("a statement cannot contain the null character").at(self.position(nul)));
@@ -41,8 +41,7 @@ impl<'a> Text<'a> {
             let message = first.next().map_or(String::new(), |c| c.to_lowercase().chain(first).collect());
             PlanError::syntax(message).at(self.position(self.offset(error.location)))
         })?;
-        tokens.retain(|token| !matches!(token.token, Token::Whitespace(_)));
-        Ok(tokens)
+        Ok(joined(tokens))
     }
 
     /// The byte offset of a location; the end of the text for one that lies outside.
@@ -64,5 +63,60 @@ impl<'a> Text<'a> {
     /// PostgreSQL's position of a byte offset: 1-based, in characters.
     pub fn position(&self, offset: usize) -> usize {
         self.sql.get(..offset).unwrap_or(self.sql).chars().count() + 1
+    }
+}
+
+/// Without white space; `'a'` and `'b'` with nothing but that and a line's end between them are `'ab'`.
+fn joined(tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
+    let mut joined: Vec<TokenWithSpan> = Vec::with_capacity(tokens.len());
+    // Whether a line ended since the last token; `None`: behind a comment that is none of a line's end.
+    let mut ended = Some(false);
+    for token in tokens {
+        match &token.token {
+            Token::Whitespace(Whitespace::Newline | Whitespace::SingleLineComment { .. }) => {
+                ended = ended.map(|_| true);
+                continue;
+            }
+            Token::Whitespace(Whitespace::MultiLineComment(_)) => {
+                ended = None;
+                continue;
+            }
+            Token::Whitespace(_) => continue,
+            Token::SingleQuotedString(more) if ended == Some(true) => {
+                if let Some(TokenWithSpan { token: Token::SingleQuotedString(text), span }) = joined.last_mut() {
+                    text.push_str(more);
+                    span.end = token.span.end;
+                    ended = Some(false);
+                    continue;
+                }
+            }
+            _ => {}
+        }
+        ended = Some(false);
+        joined.push(token);
+    }
+    joined
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_literal_goes_on_in_the_next_line() {
+        for (sql, expected) in [
+            ("'a'\n'b'", "'ab'"),
+            ("'a' -- so\n\n  'b'\n'c' 'd'", "'abc' 'd'"),
+            ("'a' 'b'", "'a' 'b'"),
+            ("'a' /* so\n */ 'b'", "'a' 'b'"),
+            ("x\n'b'", "x 'b'"),
+        ] {
+            let tokens = Text::new(sql).tokens().expect(sql);
+            let shown: Vec<String> = tokens.iter().map(|token| token.token.to_string()).collect();
+            assert_eq!(shown.join(" "), expected);
+        }
+        let text = Text::new("SELECT 'a'\n 'b' AS c");
+        let tokens = text.tokens().expect("it is read");
+        assert_eq!(text.slice(tokens[1].span, tokens[1].span), "'a'\n 'b'");
     }
 }

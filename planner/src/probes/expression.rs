@@ -7,6 +7,7 @@
 use crate::{
     PlanError, PlanResult,
     functions::{rounded::ROUNDED, span::SPAN},
+    value_text::TEXT_OF,
 };
 use arrow_schema::DataType;
 use chrono::{DateTime, Utc};
@@ -172,7 +173,7 @@ impl<'a> Printer<'a> {
             (DataType::Duration(_), DataType::Int64) => format!("(extract(epoch FROM {value}) * 1000000)::bigint"),
             (from, DataType::Boolean) if from.is_integer() => format!("({value} <> 0)"),
             (DataType::Boolean, to) if to.is_numeric() => format!("{value}::integer::{name}"),
-            // `1` there, `1.0` here.
+            // A literal: a `numeric` there, with its digits as they are written.
             (from, to) if from.is_floating() && text(to) => return Err(no_counterpart("a double as text")),
             _ if name == "?" => return Err(no_counterpart(&format!("a cast to {to}"))),
             _ => format!("{value}::{name}"),
@@ -202,9 +203,16 @@ impl<'a> Printer<'a> {
             },
             "nvl" => format!("coalesce({listed})"),
             "interval_times" => format!("({})", args.join(" * ")),
+            "time_later" => format!("({})", args.join(" + ")),
+            "time_earlier" => format!("({})", args.join(" - ")),
             "interval_over" => format!("({})", args.join(" / ")),
             // What is rounded is cast to an integer, which rounds there; intervals are compared by length there.
             ROUNDED | SPAN => listed,
+            TEXT_OF => match call.args.first().map(|arg| self.ty(arg)).transpose()? {
+                // What clients are sent, not what a cast makes.
+                Some(DataType::Boolean) => return Err(no_counterpart("a boolean in concat")),
+                _ => format!("({listed})::text"),
+            },
             crate::zone::INSTANT_OF => format!("({listed})::timestamp with time zone"),
             crate::zone::TIMEZONE => format!("timezone({listed})"),
             name if crate::json_text::operator(name).is_some() => self.part_of_json(call, &args)?,

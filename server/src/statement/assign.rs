@@ -3,9 +3,12 @@
 //! a zone is in the session's, and text is read by the rules of COPY where Arrow has others.
 
 use super::from_text;
-use crate::{pg::PgError, wire::SessionZone};
+use crate::{
+    pg::PgError,
+    wire::{SessionZone, show_value_in},
+};
 use arrow::{
-    array::{Array, ArrayRef, AsArray, Float64Array, ListArray, TimestampMicrosecondArray},
+    array::{Array, ArrayRef, AsArray, Float64Array, ListArray, StringArray, TimestampMicrosecondArray},
     buffer::OffsetBuffer,
     compute::{CastOptions, cast_with_options},
     datatypes::{DECIMAL128_MAX_PRECISION, DataType, FieldRef, Float64Type, TimeUnit, TimestampMicrosecondType},
@@ -16,6 +19,7 @@ use tidemark_planner::{
     functions::{uuid, vector::vectors},
     json_text,
     shown::Shown,
+    value_text,
     words::type_name,
 };
 
@@ -106,6 +110,11 @@ pub fn cast(array: &ArrayRef, to: &DataType, zone: &SessionZone) -> Result<Array
     }
     if from_text::reads(array.data_type(), to) {
         return from_text::column(array, to, zone);
+    }
+    // Arrow has other texts of doubles, times and arrays than PostgreSQL.
+    if *to == DataType::Utf8 && value_text::is_shown(array.data_type()) {
+        let texts = (0..array.len()).map(|row| show_value_in(array, row, *zone));
+        return Ok(Arc::new(StringArray::from_iter(texts)));
     }
     let array: ArrayRef = match (array.data_type(), to) {
         (DataType::Float32 | DataType::Float64, to) if to.is_integer() => {

@@ -141,6 +141,66 @@ impl ScalarUDFImpl for ToText {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use arrow::{
+        array::{
+            BinaryArray, Date32Array, DurationMicrosecondArray, Float32Array, Float64Array, Int64Array,
+            IntervalMonthDayNanoArray, ListArray, Time64MicrosecondArray, TimestampMicrosecondArray,
+        },
+        datatypes::{Float64Type, Int64Type, IntervalMonthDayNano},
+    };
+
+    #[test]
+    fn a_cast_to_text_writes_what_clients_are_sent() {
+        let span = |months, days, us: i64| Some(IntervalMonthDayNano { months, days, nanoseconds: us * 1_000 });
+        let doubles =
+            [5.0, -0.0, 0.1, 1e15, 123_456_789_012_345.0, 1e20, 1e23, 1e-5, 0.0001, f64::MIN_POSITIVE, f64::MAX];
+        let doubles = doubles.into_iter().chain([f64::NAN, f64::INFINITY, f64::NEG_INFINITY]).map(Some).chain([None]);
+        let instants = [0, -1, 1, 1_782_907_200_500_000, -62_135_596_800_000_000, -62_135_596_800_000_001];
+        let instants = instants.into_iter().chain([i64::MAX, i64::MIN, i64::MAX - 1]).map(Some).chain([None]);
+        let texts = [Some("a"), Some(""), Some("NULL"), Some("b c"), Some("{\"\\}"), None];
+        let mut words = arrow::array::ListBuilder::new(arrow::array::StringBuilder::new());
+        texts.into_iter().for_each(|text| words.values().append_option(text));
+        words.append(true);
+        words.append(true);
+        words.append(false);
+        let arrays: Vec<ArrayRef> = vec![
+            Arc::new(Float64Array::from_iter(doubles)),
+            Arc::new(Float32Array::from(vec![1.5, 16_777_216.0, 1e-7, 0.3, f32::MAX, f32::NAN])),
+            Arc::new(TimestampMicrosecondArray::from_iter(instants.clone())),
+            Arc::new(TimestampMicrosecondArray::from_iter(instants).with_timezone("+00:00")),
+            Arc::new(Date32Array::from(vec![0, -1, 19_782, -719_529, i32::MAX, i32::MIN])),
+            Arc::new(Time64MicrosecondArray::from(vec![0, 1, 36_000_250_000, 86_399_999_999])),
+            Arc::new(IntervalMonthDayNanoArray::from(vec![
+                span(0, 0, 0),
+                span(14, -3, 10_000_000),
+                span(-1, 2, -500_000),
+                span(0, 1, 0),
+                span(0, 0, 360_000_000_000),
+                None,
+            ])),
+            Arc::new(DurationMicrosecondArray::from(vec![0, 90_000_000, -86_400_000_001, 172_800_000_000])),
+            Arc::new(BinaryArray::from(vec![Some(&[0u8, 255][..]), Some(&[][..]), None])),
+            Arc::new(ListArray::from_iter_primitive::<Float64Type, _, _>([
+                Some(vec![Some(5.0), None]),
+                Some(vec![]),
+                None,
+            ])),
+            Arc::new(ListArray::from_iter_primitive::<Int64Type, _, _>([Some(vec![Some(-1), None, Some(2)])])),
+            Arc::new(words.finish()),
+        ];
+        for array in arrays {
+            assert!(tidemark_planner::value_text::is_shown(array.data_type()), "{}", array.data_type());
+            let written = tidemark_planner::value_text::texts(array.as_ref()).expect("it is written");
+            for row in 0..array.len() {
+                let written = written.is_valid(row).then(|| written.value(row).to_string());
+                assert_eq!(written, show_value(&array, row), "row {row} of {}", array.data_type());
+            }
+        }
+        assert!(
+            !tidemark_planner::value_text::is_shown(Int64Array::from(vec![1]).data_type()),
+            "Arrow's text is right"
+        );
+    }
 
     #[test]
     fn a_json_array_is_read_as_an_array_literal() {

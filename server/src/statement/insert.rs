@@ -328,7 +328,7 @@ fn text_of_literal<'a>(expr: &'a ast::Expr, ty: &DataType, double: bool) -> Opti
     }
     let number = exact::number(expr).filter(|_| double)?;
     let text = match ty {
-        DataType::Decimal128(..) => number.written_out(),
+        DataType::Decimal128(..) | DataType::Utf8 => number.written_out(),
         ty if ty.is_integer() => number.rounded(),
         _ => None,
     };

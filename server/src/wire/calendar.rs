@@ -2,6 +2,8 @@
 //!
 //! Days count from 1970-01-01; year 0 is 1 BC. The algorithms are the public ones on <https://howardhinnant.github.io/date_algorithms.html>.
 
+pub(crate) use tidemark_planner::value_text::time::civil_from_days;
+
 pub(crate) const DAY_US: i64 = 86_400_000_000;
 pub(crate) const SECOND_US: i64 = 1_000_000;
 
@@ -17,19 +19,6 @@ pub(crate) fn days_from_civil(year: i64, month: u32, day: u32) -> i64 {
     let day_of_year = (153 * shifted_month + 2) / 5 + day as i64 - 1;
     let day_of_era = year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year;
     era * 146_097 + day_of_era - 719_468
-}
-
-pub(crate) fn civil_from_days(days: i64) -> (i64, u32, u32) {
-    let days = days + 719_468;
-    let era = days.div_euclid(146_097);
-    let day_of_era = days.rem_euclid(146_097);
-    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let shifted_month = (5 * day_of_year + 2) / 153;
-    let day = (day_of_year - (153 * shifted_month + 2) / 5 + 1) as u32;
-    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 } as u32;
-    let year = year_of_era + era * 400 + i64::from(month <= 2);
-    (year, month, day)
 }
 
 pub(crate) fn days_in_month(year: i64, month: u32) -> u32 {

@@ -2,7 +2,7 @@
 //! ([`CellWriter::new`]); writing a value then allocates nothing.
 
 use super::{
-    SessionFormat,
+    SessionFormat, SessionZone,
     calendar::{DAY_US, PG_EPOCH_DAYS, PG_EPOCH_US, SECOND_US},
     number::{Stack, write_float4, write_float8, write_int, write_numeric_binary, write_numeric_text, write_unsigned},
     show_time::{Interval, write_date, write_interval, write_time, write_timestamp},
@@ -335,12 +335,17 @@ pub fn show_interval(array: &dyn Array, row: usize) -> String {
 
 /// The text of a value of any type but one with a zone, as a session with the usual settings is shown it; `None`: it is NULL.
 pub fn show_value(array: &dyn Array, row: usize) -> Option<String> {
+    show_value_in(array, row, SessionZone::UTC)
+}
+
+/// The same of any type, in a time zone.
+pub fn show_value_in(array: &dyn Array, row: usize, time_zone: SessionZone) -> Option<String> {
     let writer = CellWriter::of(array.data_type(), super::pg_type(array.data_type()));
     if writer.is_null(array, row) {
         return None;
     }
     let mut out = BytesMut::new();
-    writer.text(&SessionFormat::default(), array, row, &mut out);
+    writer.text(&SessionFormat { time_zone, ..SessionFormat::default() }, array, row, &mut out);
     Some(String::from_utf8_lossy(&out).into_owned())
 }
 
