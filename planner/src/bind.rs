@@ -169,6 +169,10 @@ impl<'a> Binder<'a> {
         crate::similar::by_regex(&mut query)?;
         crate::rows::compare_by_column(&mut query)?;
         crate::quantified::write_out(&mut query)?;
+        if !self.defining {
+            crate::existing::write_out(&mut query);
+            crate::functions::row_bytes::count_rows(&mut query);
+        }
         respell(&mut query);
         let plan = match self.plan(&query, parameter_types) {
             Err(error) if names::is_duplicate(&error) => {

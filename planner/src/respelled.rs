@@ -17,6 +17,7 @@ pub fn respell(ast: &mut impl VisitMut) {
         functions::by_pattern::call_by_pattern(expr);
         functions::percentile_disc::write_out(expr);
         json_text::call_json(expr);
+        functions::spelled::write_out(expr);
         rate_of_all(expr);
         ControlFlow::<()>::Continue(())
     });
