@@ -119,7 +119,7 @@ fn bare(query: &Query) -> Option<&Select> {
         && select.qualify.is_none()
         && select.top.is_none()
         && select.projection.iter().all(is_plain);
-    is_bare.then_some(select)
+    is_bare.then_some(&**select)
 }
 
 fn is_in(value: &Expr, query: &Query) -> Option<Expr> {

@@ -1,18 +1,15 @@
 //! What is asked of values of any type: `pg_typeof`, `num_nulls`, `num_nonnulls`.
 
-use super::by_row::{ByRow, exactly, no_match};
+use super::by_row::{ByRow, no_match};
 use crate::{shown::PG_TYPE, words::type_name};
 use arrow_schema::{DataType, Field};
 use datafusion::{common::ScalarValue, error::Result, logical_expr::ScalarUDF};
 
 pub(super) fn functions() -> impl Iterator<Item = ScalarUDF> {
     [
-        ByRow::of_nulls(
-            "pg_typeof",
-            |types| exactly("pg_typeof", types, types),
-            DataType::Utf8,
-            |_, call| Ok(ScalarValue::Utf8(call.fields.first().map(|field| name(field)))),
-        ),
+        ByRow::of_nulls("pg_typeof", of_one, DataType::Utf8, |_, call| {
+            Ok(ScalarValue::Utf8(call.fields.first().map(|field| name(field))))
+        }),
         ByRow::of_nulls(
             "num_nulls",
             |types| some("num_nulls", types),
@@ -27,6 +24,10 @@ pub(super) fn functions() -> impl Iterator<Item = ScalarUDF> {
         ),
     ]
     .into_iter()
+}
+
+fn of_one(types: &[DataType]) -> Result<Vec<DataType>> {
+    if types.len() == 1 { Ok(types.to_vec()) } else { no_match("pg_typeof", types) }
 }
 
 fn some(name: &str, types: &[DataType]) -> Result<Vec<DataType>> {

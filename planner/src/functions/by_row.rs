@@ -40,15 +40,15 @@ pub(crate) struct ByRow {
 
 impl ByRow {
     pub fn strict(name: &'static str, takes: Takes, gives: DataType, body: Body) -> ScalarUDF {
-        Self::new(name, takes, gives, true, body)
+        Self::made(name, takes, gives, true, body)
     }
 
     /// Its body sees NULL, too.
     pub fn of_nulls(name: &'static str, takes: Takes, gives: DataType, body: Body) -> ScalarUDF {
-        Self::new(name, takes, gives, false, body)
+        Self::made(name, takes, gives, false, body)
     }
 
-    fn new(name: &'static str, takes: Takes, gives: DataType, strict: bool, body: Body) -> ScalarUDF {
+    fn made(name: &'static str, takes: Takes, gives: DataType, strict: bool, body: Body) -> ScalarUDF {
         let signature = Signature::user_defined(Volatility::Immutable);
         ScalarUDF::from(ByRow { name, takes, gives, strict, body, signature })
     }

@@ -2,8 +2,10 @@
 
 use super::by_row::{ByRow, float, int, no_match};
 use crate::{PlanError, PlanResult, error::sqlstate};
-use arrow::array::{Array, ArrayRef, AsArray};
-use arrow::datatypes::Float64Type;
+use arrow::{
+    array::{ArrayRef, AsArray},
+    datatypes::Float64Type,
+};
 use arrow_schema::{DECIMAL128_MAX_PRECISION, DataType, Field};
 use datafusion::{common::ScalarValue, error::Result, logical_expr::ScalarUDF};
 use std::sync::Arc;
