@@ -4,7 +4,7 @@
 mod canonical;
 mod slice;
 
-pub use canonical::{Refused, write};
+pub use canonical::{Refused, string, write};
 pub use slice::{NO_ZERO, Slice};
 
 /// The text that is held of one that is JSON.

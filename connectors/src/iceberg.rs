@@ -244,8 +244,13 @@ impl IcebergHistory {
 
 /// Where the table of this view is out of the way of another that is to have its name.
 fn aside(name: &str, view: ObjectId) -> String {
-    let (namespace, _) = parts(name);
-    catalog::placed((namespace.to_string(), format!("dropped_{}", view.0)))
+    let (namespace, taken) = parts(name);
+    let mut aside = format!("dropped_{}", view.0);
+    // That is what the other is to be called.
+    if aside == taken {
+        aside.push('_');
+    }
+    catalog::placed((namespace.to_string(), aside))
 }
 
 #[async_trait]

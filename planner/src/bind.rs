@@ -165,13 +165,7 @@ impl<'a> Binder<'a> {
         names::name_columns(&mut query);
         self.reads.add(crate::composed::write_out(&mut query, self.snapshot, self)?);
         crate::calls::check(&query, self)?;
-        crate::like::escape_by_backslash(&mut query)?;
-        crate::similar::by_regex(&mut query)?;
-        crate::rows::compare_by_column(&mut query)?;
-        crate::quantified::write_out(&mut query)?;
-        crate::recursive::name_columns(&mut query);
-        crate::value_lists::type_texts(&mut query);
-        respell(&mut query);
+        crate::respelled::write_out(&mut query, self.defining)?;
         let plan = match self.plan(&query, parameter_types) {
             Err(error) if names::is_duplicate(&error) => {
                 names::expand(&mut query, &mut |probe| Ok(names::columns_of(&self.plan(&probe, parameter_types)?)))

@@ -1,22 +1,29 @@
 //! The functions, types and options of the SQL dialect: one DataFusion session state that every binding starts from.
 
+mod asked;
 pub(crate) mod by_pattern;
+pub(crate) mod by_row;
 mod casts;
+mod chance;
 pub mod checked;
 pub(crate) mod clock;
 mod coalesce;
 mod declared;
 mod interval;
 mod lengths;
+mod made_times;
 mod now;
 mod panes;
+mod parted;
 mod pattern;
 pub(crate) mod percentile_disc;
 mod ranks;
 mod round;
 pub mod rounded;
+pub(crate) mod row_bytes;
 pub mod series;
 pub mod span;
+pub(crate) mod spelled;
 mod subscripts;
 mod sum;
 mod to_char;
@@ -82,10 +89,13 @@ pub fn state_builder(config: SessionConfig) -> SessionStateBuilder {
     builder.scalar_functions().get_or_insert_default().push(Arc::new(coalesce::coalesce()));
     builder.scalar_functions().get_or_insert_default().extend(clock::functions());
     builder.scalar_functions().get_or_insert_default().extend(lengths::functions().map(Arc::new));
-    builder
-        .scalar_functions()
-        .get_or_insert_default()
-        .extend([crate::zone::timezone(), to_char::to_char(), by_pattern::time_by_pattern()].map(Arc::new));
+    let by_row =
+        made_times::functions().chain(parted::functions()).chain(asked::functions()).chain(chance::functions());
+    builder.scalar_functions().get_or_insert_default().extend(by_row.map(Arc::new));
+    builder.scalar_functions().get_or_insert_default().extend(
+        [crate::zone::timezone(), to_char::to_char(), by_pattern::time_by_pattern(), row_bytes::row_bytes()]
+            .map(Arc::new),
+    );
     builder.aggregate_functions().get_or_insert_default().push(Arc::new(approx_distinct));
     let also = |udaf: Arc<AggregateUDF>, name: &'static str| {
         Arc::new(AggregateUDF::new_from_shared_impl(udaf.inner().clone()).with_aliases([name]))

@@ -7,6 +7,7 @@
 mod about;
 #[cfg(test)]
 mod against_a_parser;
+mod made;
 
 use crate::{PlanError, PlanResult, error::sqlstate, words::full_type_name};
 use about::About;
@@ -90,7 +91,7 @@ fn sought(about: About, expr: RawBinaryExpr, schema: &DFSchema) -> Result<Planne
 pub fn functions() -> impl Iterator<Item = ScalarUDF> {
     let each = [By::Name, By::Place, By::Path].into_iter().flat_map(|by| [Part::new(by, false), Part::new(by, true)]);
     let read = [Read::new(false), Read::new(true)].map(ScalarUDF::new_from_impl);
-    each.map(ScalarUDF::new_from_impl).chain(read).chain(About::ALL.map(About::function))
+    each.map(ScalarUDF::new_from_impl).chain(read).chain(About::ALL.map(About::function)).chain(made::functions())
 }
 
 /// The call of [`JSONB`].
@@ -98,8 +99,8 @@ pub(crate) fn jsonb(expr: Expr) -> Expr {
     ScalarUDF::new_from_impl(Read::new(true)).call(vec![expr])
 }
 
-/// Reads `text::json` and `json 'text'` as calls of [`JSON`], those of `jsonb` as calls of [`JSONB`], and
-/// `json_extract_path(document, 'a', 'b')` as `document #> ARRAY['a', 'b']`.
+/// Reads `text::json` and `json 'text'` as calls of [`JSON`], those of `jsonb` as calls of [`JSONB`],
+/// `json_extract_path(document, 'a', 'b')` as `document #> ARRAY['a', 'b']`, and what makes JSON of values as [`made`] says.
 pub fn call_json(expr: &mut ast::Expr) {
     let read = |data_type: &ast::DataType| match data_type {
         ast::DataType::JSON => Some(JSON),
@@ -112,7 +113,7 @@ pub fn call_json(expr: &mut ast::Expr) {
         }
         ast::Expr::TypedString(typed) => read(&typed.data_type)
             .map(|function| crate::respelled::call(function, [ast::Expr::Value(typed.value.clone())])),
-        ast::Expr::Function(call) => path_call(call),
+        ast::Expr::Function(call) => path_call(call).or_else(|| made::written(call)),
         _ => None,
     };
     if let Some(called) = called {

@@ -14,6 +14,7 @@ pub mod defaults;
 pub mod each_expression;
 pub mod error;
 pub mod exact;
+mod existing;
 pub mod feature;
 pub mod functions;
 mod interval_text;

@@ -1,12 +1,32 @@
 //! What PostgreSQL spells in a way that DataFusion's planner does not know, or takes for something else: respelled
 //! before a statement is bound.
 
-use crate::{exact, functions, interval_text, json_text, zone};
+use crate::{
+    PlanResult, exact, existing, functions, interval_text, json_text, like, quantified, recursive, rows, similar,
+    value_lists, zone,
+};
 use datafusion::sql::sqlparser::ast::{
-    AccessExpr, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList, FunctionArguments, Ident,
+    self, AccessExpr, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList, FunctionArguments, Ident,
     ObjectName, Subscript, Value, VisitMut, visit_expressions_mut,
 };
 use std::ops::ControlFlow;
+
+/// Writes a query out in what DataFusion's planner has. `defining`: a view that is kept, in which what stands for rows of other
+/// queries would be refused in words of what it was written out to.
+pub fn write_out(query: &mut ast::Query, defining: bool) -> PlanResult<()> {
+    like::escape_by_backslash(query)?;
+    similar::by_regex(query)?;
+    rows::compare_by_column(query)?;
+    quantified::write_out(query)?;
+    recursive::name_columns(query);
+    value_lists::type_texts(query);
+    if !defining {
+        existing::write_out(query);
+        functions::row_bytes::count_rows(query);
+    }
+    respell(query);
+    Ok(())
+}
 
 /// Respells the expressions of a query, or of an expression. A second time it changes nothing.
 pub fn respell(ast: &mut impl VisitMut) {
@@ -18,6 +38,7 @@ pub fn respell(ast: &mut impl VisitMut) {
         functions::percentile_disc::write_out(expr);
         json_text::call_json(expr);
         functions::uuid::call_uuid(expr);
+        functions::spelled::write_out(expr);
         rate_of_all(expr);
         whole_slice(expr);
         ControlFlow::<()>::Continue(())

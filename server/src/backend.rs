@@ -19,7 +19,7 @@ use crate::{
         served_lookup::ServedLookup,
         service_lookup::{self, PreparedService},
     },
-    system::{SessionFacts, functions, pg_sleep},
+    system::{SessionFacts, functions, of_chance, pg_sleep},
 };
 use arrow::datatypes::Schema;
 use async_trait::async_trait;
@@ -47,7 +47,7 @@ fn session_state(database: &Arc<Database>, facts: &SessionFacts) -> SessionState
     let mut state = database.base.clone();
     let current = database.clone();
     let own = functions(Arc::new(move || current.system_tables()), facts.clone());
-    for function in own.into_iter().chain([pg_sleep(database.clock.clone())]) {
+    for function in own.into_iter().chain([pg_sleep(database.clock.clone())]).chain(of_chance(&database.clock)) {
         let name = function.name().to_owned();
         // A map takes anything; where that changes, the function is missing and is said to be.
         if let Err(error) = state.register_udf(function) {

@@ -89,7 +89,7 @@ async fn settle(database: &Database, owner: &Owner, back: &TakenBack) -> Result<
     };
     for (was, is) in &there {
         if was.is_some() && is_renamed(*was, is) {
-            let renamed = engine.rename_view(is.id, &removal::aside(is)).await;
+            let renamed = engine.rename_view(is.id, &removal::aside(is, &[before, after])).await;
             outcome = outcome.and(renamed.map_err(PgError::from));
         }
     }
@@ -147,12 +147,13 @@ fn warn_of_remains(session: &mut Session, done: Result<(), PgError>) {
 const NAMED_MAX: usize = 10;
 
 fn warn_of_stays(database: &Database, session: &mut Session, to: Mark) {
-    if session.block.stays_since(to).is_empty() {
+    let stays = session.block.tell_stays(to);
+    if stays.is_empty() {
         return;
     }
     let snapshot = session.snapshot(database);
     // What was done to a table that the transaction has made went with it.
-    let stays = session.block.stays_since(to).iter().filter(|stay| snapshot.get_id(stay.object).is_some());
+    let stays = stays.iter().filter(|stay| snapshot.get_id(stay.object).is_some());
     let stays: Vec<&str> = stays.map(|stay| stay.what.as_str()).collect();
     if stays.is_empty() {
         return;

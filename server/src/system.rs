@@ -10,6 +10,7 @@
 
 mod acl;
 mod activity;
+mod chance;
 pub mod columns;
 mod compared;
 mod format;
@@ -31,6 +32,7 @@ mod sleep;
 mod tableoid;
 mod vacancy;
 
+pub use chance::of_chance;
 pub use functions::{Current, SessionFacts, Settings, functions, version};
 pub use rewrite::{concerns, declared_parameters, rewrite};
 pub use sleep::pg_sleep;

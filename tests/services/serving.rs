@@ -346,6 +346,14 @@ async fn gone(redis: &RedisServer, folder: &Folder, nowhere: &Folder, strict: &F
     refused_in_time(&served, "SELECT n * 10 FROM quick WHERE user_id = 7", too_old).await?;
     run(&served, "RESET tidemark.max_staleness").await?;
     ensure!(rows(&served, question).await? == [[Some("1".to_string())]]);
+    // Keys that are items of an array, in a lookup that needs a plan.
+    let each =
+        "SELECT user_id, n FROM unnest('{7,6}'::bigint[]) AS k (user_id) LEFT JOIN quick q USING (user_id) ORDER BY 1";
+    let answered = rows(&served, each).await?;
+    ensure!(
+        answered == [[Some("6".to_string()), None], [Some("7".to_string()), Some("1".to_string())]],
+        "{answered:?}"
+    );
     let seen = metrics::scrape(port).await?;
     let counted = seen.lines().find_map(|line| line.strip_prefix("tidemark_lookups_stale_total{view=\"quick\"} "));
     ensure!(counted.context("it is not counted")?.parse::<u64>()? >= 2, "{seen}");

@@ -68,7 +68,8 @@ pub fn write(value: Slice<'_>, out: &mut String) -> Result<(), Refused> {
     Ok(())
 }
 
-fn string(text: &str, out: &mut String) {
+/// A text as JSON's string, with the escapes it needs.
+pub fn string(text: &str, out: &mut String) {
     out.push('"');
     for c in text.chars() {
         match c {

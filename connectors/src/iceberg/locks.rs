@@ -3,6 +3,7 @@
 //!
 //! ```text
 //!   maintaining ▶ committing          a rewrite, a fold, an expiry: in this order, so that nobody waits in a circle
+//!   maintaining ▶ rewriting           so many rewrites at a time, whatever their tables are: each holds rows in memory
 //!   maintaining ▶ opening             files that go
 //!                 committing          an append
 //!                 opening             a scan that is planned
@@ -19,9 +20,21 @@ use std::{
 use tidemark_catalog::ObjectId;
 use tokio::sync;
 
+/// Rewrites at a time, of all tables: one that is asked for beside the one that is due. Each has the rows of dozens of files in memory.
+const REWRITES_AT_ONCE: usize = 2;
+
 /// The locks of the tables that somebody works on, by the view: names change.
-#[derive(Default)]
-pub struct Locks(Mutex<HashMap<ObjectId, Weak<TableLocks>>>);
+pub struct Locks {
+    tables: Mutex<HashMap<ObjectId, Weak<TableLocks>>>,
+    /// Never closed.
+    pub rewriting: sync::Semaphore,
+}
+
+impl Default for Locks {
+    fn default() -> Self {
+        Locks { tables: Mutex::default(), rewriting: sync::Semaphore::new(REWRITES_AT_ONCE) }
+    }
+}
 
 #[derive(Default)]
 pub struct TableLocks {
@@ -38,7 +51,7 @@ pub struct TableLocks {
 impl Locks {
     /// The same for all who hold them at a time; forgotten with the last.
     pub fn of(&self, view: ObjectId) -> Arc<TableLocks> {
-        let mut all = self.0.lock();
+        let mut all = self.tables.lock();
         if let Some(known) = all.get(&view).and_then(Weak::upgrade) {
             return known;
         }
@@ -63,7 +76,7 @@ mod tests {
         assert!(again.committing.try_read().is_ok());
         drop((one, again));
         assert!(locks.of(ObjectId(3)).maintaining.try_lock().is_ok());
-        let kept: Vec<ObjectId> = locks.0.lock().keys().copied().filter(|view| *view != ObjectId(3)).collect();
+        let kept: Vec<ObjectId> = locks.tables.lock().keys().copied().filter(|view| *view != ObjectId(3)).collect();
         assert_eq!(kept, [ObjectId(2)]);
         drop(other);
     }

@@ -60,6 +60,7 @@ struct Bin {
 pub async fn compact(store: &IcebergHistory, history: &HistoryTable, effort: &Effort) -> SeamResult<Rewritten> {
     let locks = store.locks.of(history.view);
     let _maintaining = locks.maintaining.lock().await;
+    let _rewriting = store.locks.rewriting.acquire().await.ok();
     let mut done = Rewritten::default();
     let mut made: HashSet<String> = HashSet::new();
     let mut found: Option<HashSet<String>> = None;

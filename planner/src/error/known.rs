@@ -222,8 +222,17 @@ fn clause(text: &str) -> Option<PlanError> {
         return Some(PlanError::new("21000", "more than one row returned by a subquery used as an expression"));
     }
     if text.contains("does not support logical expression Exists") {
-        let error = PlanError::unsupported("EXISTS is not supported here; it is in WHERE");
+        let error = PlanError::unsupported("EXISTS is not supported here; it is in WHERE and in the select list");
         return Some(error.hint("elsewhere: (SELECT count(*) > 0 FROM …)"));
+    }
+    if text.contains("does not support logical expression InSubquery") {
+        let message = "IN (subquery) is not supported here; it is in WHERE and in the select list";
+        return Some(PlanError::unsupported(message).hint("join with the subquery, or ask in a subquery in FROM"));
+    }
+    if text.contains("does not support logical expression ScalarSubquery") {
+        let message = "a subquery that reads the query around it is not supported here";
+        let hint = "outside aggregates it may compare columns of both by =; or join with it";
+        return Some(PlanError::unsupported(message).hint(hint));
     }
     if text.contains("INTERVAL expression cannot be ") || text.contains("Invalid window frame: frame offsets for RANGE")
     {

@@ -5,10 +5,11 @@
 //! WHERE l.user_id = 7    lately l LEFT JOIN counted c ON c.user_id = l.user_id    ─▶    c.user_id = 7 on the right
 //! ```
 
+use arrow::array::Array;
 use datafusion::{
-    common::{Column, JoinType, tree_node::Transformed},
+    common::{Column, JoinType, ScalarValue, tree_node::Transformed},
     error::Result as DfResult,
-    logical_expr::{Expr, Filter, Join, LogicalPlan, expr_rewriter::replace_col, utils::split_conjunction},
+    logical_expr::{Expr, Filter, Join, LogicalPlan, Unnest, expr_rewriter::replace_col, utils::split_conjunction},
 };
 use std::{collections::HashMap, sync::Arc};
 
@@ -93,6 +94,10 @@ fn conditions(plan: &LogicalPlan, column: &Column) -> DfResult<Vec<Expr>> {
             let literals = values.values.iter().map(literal).collect::<Option<Vec<_>>>();
             Ok(literals.map(|literals| Expr::Column(column.clone()).in_list(literals, false)).into_iter().collect())
         }
+        LogicalPlan::Unnest(unnest) => {
+            let items = items(unnest, column).map(|items| Expr::Column(column.clone()).in_list(items, false));
+            Ok(items.into_iter().collect())
+        }
         LogicalPlan::Join(join) => {
             let (left, right) = match join.join_type {
                 JoinType::Inner => (true, true),
@@ -110,6 +115,21 @@ fn conditions(plan: &LogicalPlan, column: &Column) -> DfResult<Vec<Expr>> {
         }
         _ => Ok(vec![]),
     }
+}
+
+/// What the column is one of, where it has the items of an array that is written out.
+fn items(unnest: &Unnest, column: &Column) -> Option<Vec<Expr>> {
+    let at = unnest.schema.maybe_index_of_column(column)?;
+    let of = *unnest.dependency_indices.get(at)?;
+    let (_, unnested) = unnest.list_type_columns.iter().find(|(list, _)| *list == of)?;
+    let LogicalPlan::Projection(lists) = unnest.input.as_ref() else { return None };
+    let Expr::Literal(ScalarValue::List(list), _) = lists.expr.get(of)?.clone().unalias() else { return None };
+    if unnested.depth != 1 {
+        return None;
+    }
+    let items = list.value(0);
+    let literal = |at| ScalarValue::try_from_array(&items, at).ok().map(|item| Expr::Literal(item, None));
+    (0..items.len()).map(literal).collect()
 }
 
 fn renamed(condition: Expr, from: &Column, to: &Column) -> DfResult<Expr> {
@@ -149,6 +169,19 @@ mod tests {
             let plan = spread(plan).expect("a plan").display_indent().to_string();
             assert!(plan.lines().any(|line| line.trim() == expected), "{plan}");
         }
+    }
+
+    #[test]
+    fn keys_that_are_items_of_an_array_are_conditions_too() {
+        let items = [1, 2].map(|item| ScalarValue::Int64(Some(item)));
+        let array = ScalarValue::List(ScalarValue::new_list_nullable(&items, &DataType::Int64));
+        let list = LogicalPlanBuilder::empty(true).project([Expr::Literal(array, None).alias("k")]).expect("a row");
+        let keys = list.unnest_column("k").and_then(|plan| plan.alias("l")).expect("a left side");
+        let right = scan("b").build().expect("a right side");
+        let on = (vec![Column::from("l.k")], vec![Column::from("b.k")]);
+        let plan = keys.join(right, JoinType::Left, on, None).and_then(LogicalPlanBuilder::build).expect("a join");
+        let plan = spread(plan).expect("a plan").display_indent().to_string();
+        assert!(plan.lines().any(|line| line.trim() == "Filter: b.k IN ([Int64(1), Int64(2)])"), "{plan}");
     }
 
     #[test]

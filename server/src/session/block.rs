@@ -13,6 +13,8 @@ pub struct Block {
     beginning: Mark,
     savepoints: Vec<Mark>,
     stays: Vec<Stay>,
+    /// Of these the client has been told by `ROLLBACK TO`.
+    told: usize,
 }
 
 /// A point in a block to which it can go back.
@@ -21,6 +23,8 @@ pub struct Mark {
     /// Of the journal.
     pub entries: usize,
     stays: usize,
+    /// Not the beginning of the block.
+    is_savepoint: bool,
     /// The temporary tables that the session has made by then, ever.
     pub temporary: u64,
 }
@@ -50,13 +54,23 @@ impl Block {
         self.beginning
     }
 
-    /// What was done for good since then, each once.
-    pub fn stays_since(&self, mark: Mark) -> &[Stay] {
-        self.stays.get(mark.stays..).unwrap_or_default()
+    /// What was done for good since then, each once, to be told. Another `ROLLBACK TO` has nothing to say of it; the end of the block
+    /// names all.
+    pub fn tell_stays(&mut self, mark: Mark) -> Vec<Stay> {
+        let since = if mark.is_savepoint { mark.stays.max(self.told) } else { mark.stays };
+        self.told = self.stays.len();
+        let mut each: Vec<Stay> = vec![];
+        for stay in self.stays.get(since..).unwrap_or_default() {
+            if !each.contains(stay) {
+                each.push(stay.clone());
+            }
+        }
+        each
     }
 
     pub fn note_stay(&mut self, stay: Stay) {
-        let since = self.savepoints.last().map_or(0, |mark| mark.stays);
+        // What was told of is told of again where it is done again.
+        let since = self.savepoints.last().map_or(0, |mark| mark.stays).max(self.told);
         let is_known = self.stays.get(since..).unwrap_or_default().contains(&stay);
         if self.stays.len() < STAYS_MAX && !is_known {
             self.stays.push(stay);
@@ -72,7 +86,12 @@ impl Session {
 
     fn mark(&self) -> Mark {
         let Block { stays, .. } = &self.block;
-        Mark { entries: self.block.entries(), stays: stays.len(), temporary: self.temporary_made() }
+        Mark {
+            entries: self.block.entries(),
+            stays: stays.len(),
+            is_savepoint: false,
+            temporary: self.temporary_made(),
+        }
     }
 
     pub(super) fn begin_block(&mut self) {
@@ -82,7 +101,7 @@ impl Session {
 
     /// There are so many savepoints now.
     pub fn begin_savepoint(&mut self, depth: usize) {
-        let mark = self.mark();
+        let mark = Mark { is_savepoint: true, ..self.mark() };
         self.block.savepoints.truncate(depth.saturating_sub(1));
         self.block.savepoints.push(mark);
     }
@@ -104,11 +123,14 @@ mod tests {
         let stay = |what: &str| Stay { object: ObjectId(1), what: what.to_string() };
         block.note_stay(stay("INSERT INTO t"));
         block.note_stay(stay("INSERT INTO t"));
-        let mark = Mark { stays: 1, ..Mark::default() };
+        let mark = Mark { stays: 1, is_savepoint: true, ..Mark::default() };
         block.savepoints.push(mark);
-        assert!(block.stays_since(mark).is_empty());
+        assert!(block.tell_stays(mark).is_empty());
         block.note_stay(stay("INSERT INTO t"));
-        assert_eq!(block.stays_since(mark), [stay("INSERT INTO t")]);
-        assert_eq!(block.stays_since(block.beginning()).len(), 2);
+        assert_eq!(block.tell_stays(mark), [stay("INSERT INTO t")]);
+        assert!(block.tell_stays(mark).is_empty(), "it has been told");
+        block.note_stay(stay("INSERT INTO t"));
+        assert_eq!(block.tell_stays(mark), [stay("INSERT INTO t")]);
+        assert_eq!(block.tell_stays(block.beginning()), [stay("INSERT INTO t")]);
     }
 }

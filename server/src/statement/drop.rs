@@ -81,14 +81,19 @@ pub async fn commit(
     }
     for object in doomed.iter().filter(|object| object.feature_view().is_some()) {
         // Another may be made under its name before the transaction ends.
-        database.owner()?.engine.rename_view(object.id, &aside(object)).await?;
+        let aside = aside(object, &[catalog.snapshot()]);
+        database.owner()?.engine.rename_view(object.id, &aside).await?;
     }
     Ok(())
 }
 
-/// What the history table of a view is called that was dropped in a transaction which is still open.
-pub fn aside(view: &Object) -> String {
-    Object { name: format!("dropped_{}", view.id.0), ..view.clone() }.history_name()
+/// What the history table of a view is called that was dropped in a transaction which is still open: as nothing in these snapshots is.
+pub fn aside(view: &Object, taken: &[&Snapshot]) -> String {
+    let mut aside = Object { name: format!("dropped_{}", view.id.0), ..view.clone() };
+    while taken.iter().any(|snapshot| snapshot.get(&aside.full_name()).is_some()) {
+        aside.name.push('_');
+    }
+    aside.history_name()
 }
 
 /// Removes what objects have that are in the catalog no more: each behind what it reads.
@@ -125,4 +130,25 @@ fn in_use(snapshot: &Snapshot, object: &Object) -> PgError {
     PgError::error("2BP01", format!("cannot drop {} \"{name}\" because other objects depend on it", object.kind()))
         .detail(readers.join("\n"))
         .hint("DROP … CASCADE drops them too")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tidemark_catalog::{ObjectId, Place, View};
+
+    fn view(id: u32, name: &str) -> Object {
+        let body = Body::View(View { sql: String::new(), query: String::new(), columns: vec![], reads: vec![] });
+        Object { id: ObjectId(id), name: name.to_string(), created_us: 0, comment: None, place: Place::default(), body }
+    }
+
+    #[test]
+    fn what_is_out_of_the_way_has_the_name_of_nothing() {
+        let plain = Snapshot::new(1, [view(7, "v"), view(8, "dropped_8")]);
+        assert_eq!(aside(&view(7, "v"), &[&plain]), "dropped_7");
+        let taken = Snapshot::new(1, [view(7, "v"), view(8, "dropped_7")]);
+        let later = Snapshot::new(2, [view(9, "dropped_7_")]);
+        assert_eq!(aside(&view(7, "v"), &[&taken]), "dropped_7_");
+        assert_eq!(aside(&view(7, "v"), &[&taken, &later]), "dropped_7__");
+    }
 }
