@@ -4,6 +4,7 @@
 //! view or its history does.
 
 pub(crate) mod log_scan;
+mod moment;
 mod rows;
 pub(crate) mod steps;
 
@@ -22,16 +23,18 @@ use datafusion::{
     logical_expr::{Expr, Operator, utils::split_conjunction},
     scalar::ScalarValue,
 };
+pub use moment::{Moment, extents};
 use std::sync::Arc;
 use tidemark_catalog::ObjectId;
 use tidemark_planner::table::{ScanTarget, TidemarkTable};
 
 /// The provider of a scan; `clock_us` is the statement's instant on the server's clock. `None`: system tables and
-/// files are the server's.
+/// files are the server's. Relations are as at `moment`, where that has them, else as they are when they are scanned.
 pub fn provider(
     engine: &Arc<Engine>,
     table: &TidemarkTable,
     clock_us: i64,
+    moment: Option<&Moment>,
 ) -> DfResult<Option<Arc<dyn TableProvider>>> {
     let gone = |id: ObjectId| match engine.failure(id) {
         Some(failure) => failed(&failure),
@@ -40,7 +43,10 @@ pub fn provider(
     Ok(Some(match &table.target {
         ScanTarget::Relation(id) => {
             let source = engine.source(*id).ok_or_else(|| gone(*id))?;
-            Arc::new(log_scan::LogTable::new(source))
+            Arc::new(match moment.and_then(|moment| moment.relation(*id)) {
+                Some(fixed) => log_scan::LogTable::fixed(source, fixed.clone()),
+                None => log_scan::LogTable::new(source),
+            })
         }
         ScanTarget::Rows(id) => {
             let source = engine.source(*id).ok_or_else(|| gone(*id))?;

@@ -40,6 +40,7 @@ pub use maintenance::{Care, Maintenance, Outcome, Run, Upkeep};
 pub use meters::{EngineMeters, SPANS_US, SourceMeters, ViewMeters};
 pub use plain::Plain;
 pub use reading::Reading;
+pub(crate) use reading::lock_all;
 pub use refresh::Refreshed;
 pub use restore::STATE_FORMAT;
 pub use source::{Conflict, IngestError, IngestReport, SourceRuntime};

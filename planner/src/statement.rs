@@ -271,6 +271,13 @@ pub enum Statement {
         name: String,
         value: Option<String>,
     },
+    /// `SET TRANSACTION`, `SET SESSION CHARACTERISTICS AS TRANSACTION` with both modes; with one it is a [`Statement::Set`].
+    SetTransaction {
+        /// `false`: of the transactions to come.
+        local: bool,
+        isolation: &'static str,
+        read_only: bool,
+    },
     /// `SHOW name`; `SHOW ALL` has the name `all`. Names are lower case; `TIME ZONE` is `timezone`,
     /// `TRANSACTION ISOLATION LEVEL` is `transaction_isolation`
     ShowSetting {
@@ -284,6 +291,8 @@ pub enum Statement {
     Begin {
         /// `None`: neither READ ONLY nor READ WRITE.
         read_only: Option<bool>,
+        /// As `transaction_isolation` has it.
+        isolation: Option<&'static str>,
     },
     Commit,
     Rollback,

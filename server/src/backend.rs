@@ -259,7 +259,9 @@ impl pg::Backend for TidemarkBackend {
 
     fn verb<'a>(&self, prepared: &'a Prepared) -> Option<Verb<'a>> {
         match &prepared.parsed.as_ref()?.statement {
-            Statement::Begin { read_only } => Some(Verb::Begin { read_only: *read_only }),
+            Statement::Begin { read_only, isolation } => {
+                Some(Verb::Begin { read_only: *read_only, isolation: *isolation })
+            }
             Statement::Commit => Some(Verb::Commit),
             Statement::Rollback => Some(Verb::Rollback),
             Statement::Savepoint { name } => Some(Verb::Savepoint(name)),
@@ -339,6 +341,10 @@ impl pg::Backend for TidemarkBackend {
         out: &mut BytesMut,
     ) -> Option<Result<Completed, PgError>> {
         session.refresh(&self.database);
+        if session.reads_a_snapshot() {
+            // It is planned, where it is known what it may read (`statement/moment.rs`).
+            return None;
+        }
         if (prepared.service.is_some() || prepared.lookup.is_some())
             && prepared.path != session.path_key(&self.database)
         {
@@ -384,6 +390,7 @@ impl pg::Backend for TidemarkBackend {
             }
         }
         if let (Some(serving), Some(lookup)) = (self.database.serving(), &prepared.lookup)
+            && !session.reads_a_snapshot()
             && prepared.path == session.path_key(&self.database)
         {
             session.queried_in_transaction = true;
@@ -408,7 +415,7 @@ impl pg::Backend for TidemarkBackend {
     async fn transaction(&self, session: &mut Session, event: TxEvent) -> Result<(), PgError> {
         match event {
             TxEvent::Begin { .. } => session.begin_transaction(),
-            TxEvent::Mode { read_only } => session.begin_mode(read_only)?,
+            TxEvent::Mode { read_only, isolation } => session.begin_modes(read_only, isolation)?,
             TxEvent::Savepoint { depth } => session.begin_savepoint(depth),
             TxEvent::RollbackTo { depth } => {
                 let mark = session.savepoint(depth);

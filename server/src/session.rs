@@ -15,7 +15,7 @@ use crate::{
     sessions::Place,
     wire::{SessionFormat, SessionZone},
 };
-pub use block::{Block, Mark, Stay};
+pub use block::{Block, Mark, Stay, Taken};
 use parking_lot::Mutex;
 pub use path::effective as search_path;
 pub use state::State;
@@ -442,6 +442,13 @@ impl Session {
                 Some(on) => Ok(if on { "on" } else { "off" }.into()),
                 None => Err(PgError::error("22023", format!("parameter \"{name}\" requires a Boolean value"))),
             },
+            "default_transaction_isolation" | "transaction_isolation" => {
+                let level = value.to_lowercase();
+                match level.as_str() {
+                    "read uncommitted" | "read committed" | "repeatable read" | "serializable" => Ok(level),
+                    _ => Err(invalid().hint("read uncommitted, read committed, repeatable read, serializable")),
+                }
+            }
             LOOKUP_DEADLINE | MAX_STALENESS if matches!(value.as_str(), "" | "0" | "off") => Ok("off".into()),
             LOOKUP_DEADLINE | MAX_STALENESS => match duration_us(&value) {
                 Ok(_) => Ok(value),

@@ -32,6 +32,7 @@ pub mod lookup;
 pub mod lookup_deadline;
 mod maintain;
 pub mod merge;
+mod moment;
 mod prepare;
 pub mod query;
 mod refresh_online_store;
@@ -116,15 +117,23 @@ async fn run(
         // Others have waited with it: what they have changed since, of rights too, counts.
         session.refresh(database);
     }
-    if !matches!(parsed.statement, Statement::Discard { .. } | Statement::Set { .. } | Statement::ShowSetting { .. }) {
+    if !matches!(
+        parsed.statement,
+        Statement::Discard { .. }
+            | Statement::Set { .. }
+            | Statement::SetTransaction { .. }
+            | Statement::ShowSetting { .. }
+    ) {
         session.check_hidden(database)?;
     }
     authorize::authorize(session, &session.snapshot(database), &parsed.statement)?;
     if let Some(command) = changes(&parsed.statement) {
         session.may_change(&command)?;
     }
-    session.queried_in_transaction |=
-        !matches!(parsed.statement, Statement::Set { .. } | Statement::ShowSetting { .. });
+    session.queried_in_transaction |= !matches!(
+        parsed.statement,
+        Statement::Set { .. } | Statement::SetTransaction { .. } | Statement::ShowSetting { .. }
+    );
     let _held = is_whole(&parsed.statement).then(|| session.hold.hold());
     match &parsed.statement {
         Statement::Query(query) => {
@@ -298,6 +307,10 @@ async fn run(
             session.set(name, value.as_deref(), *local)?;
             done("SET")
         }
+        Statement::SetTransaction { local, isolation, read_only } => {
+            session.set_modes(*local, isolation, *read_only)?;
+            done("SET")
+        }
         Statement::Reset { name } => {
             if name == "all" {
                 session.reset_all();
@@ -428,6 +441,7 @@ fn goes_before_recovery(statement: &Statement) -> bool {
             | Statement::Execute { .. }
             | Statement::Deallocate { .. }
             | Statement::Set { .. }
+            | Statement::SetTransaction { .. }
             | Statement::Reset { .. }
             | Statement::ShowSetting { .. }
             | Statement::Listen { .. }

@@ -33,6 +33,36 @@ async fn a_statement_is_seen_whole_or_not_at_all() -> Result<()> {
     Ok(())
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_statement_reads_all_its_tables_at_one_moment() -> Result<()> {
+    let folder = Folder::new()?;
+    let server = Server::start(&folder).await?;
+    let (client, other) = (server.connect().await?, server.connect().await?);
+    client.batch_execute("CREATE TABLE a (n BIGINT); CREATE TABLE b (n BIGINT PRIMARY KEY)").await?;
+    // Whatever is in b has been in a before.
+    let writer = tokio::spawn(async move {
+        for n in 0..100 {
+            other.batch_execute(&format!("INSERT INTO a VALUES ({n})")).await?;
+            other.batch_execute(&format!("INSERT INTO b VALUES ({n})")).await?;
+        }
+        Ok::<_, tokio_postgres::Error>(())
+    });
+    let mut seen = 0;
+    while !writer.is_finished() || seen == 0 {
+        for (first, second, at_most) in [("a", "b", "1"), ("b", "a", "1"), ("a", "a", "0"), ("b", "b", "0")] {
+            // At the most the one that is on its way.
+            let apart = format!("SELECT abs((SELECT count(*) FROM {first}) - (SELECT count(*) FROM {second}))");
+            let apart = value(&client, &apart).await?.unwrap_or_default();
+            ensure!(apart == "0" || apart == at_most, "{first} and {second}, reading {seen}: {apart} apart");
+        }
+        let missing = value(&client, "SELECT count(*) FROM b LEFT JOIN a ON a.n = b.n WHERE a.n IS NULL").await?;
+        ensure!(missing.as_deref() == Some("0"), "reading {seen}: {missing:?} rows of b without theirs of a");
+        seen += 1;
+    }
+    writer.await??;
+    Ok(())
+}
+
 /// Files of the one log there is.
 fn segments(folder: &Folder) -> Result<usize> {
     let log = std::fs::read_dir(folder.data().join("log"))?.next().context("no log")??;

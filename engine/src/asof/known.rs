@@ -22,6 +22,8 @@ pub struct Finality {
     pub frontiers: BTreeMap<ObjectId, i64>,
     /// Whether labels at or above get their values all the same.
     pub completes: bool,
+    /// They are those of a transaction's snapshot, not of a training set.
+    pub of_snapshot: bool,
 }
 
 /// Until when the right side says what is: a feature view does until now. Its last step is no value for a label after
@@ -36,6 +38,8 @@ pub struct Known {
     pub frontier_us: Option<i64>,
     /// Whether labels at or above the frontier get values all the same.
     pub completes: bool,
+    /// Whether the frontier is that of a transaction's snapshot.
+    pub of_snapshot: bool,
 }
 
 impl Known {
@@ -63,6 +67,20 @@ impl Known {
             return Ok(count);
         }
         let (labels, lie) = if count == 1 { ("label", "lies") } else { ("labels", "lie") };
+        if self.of_snapshot {
+            let message = format!(
+                "could not serialize access: {count} {labels} of an ASOF JOIN {lie} at or above {}, the frontier of {} \"{}\" at the \
+                 transaction's first read, and events have come since: the first at {}",
+                instant(frontier_us),
+                self.kind,
+                self.name,
+                instant(first_us),
+            );
+            return Err(PlanError::new("40001", message)
+                .detail("their values may have changed; nothing keeps those that were not final")
+                .hint("run the transaction again; or leave these labels out in WHERE: below the frontier nothing changes")
+                .into());
+        }
         let message = format!(
             "{count} {labels} of the training set {lie} at or above the frontier of {} \"{}\", {}: the first at {}",
             self.kind,
@@ -155,7 +173,8 @@ pub fn known(right: &LogicalPlan, finality: Option<&Finality>) -> Option<Known> 
             };
             let frontier_us = finality.and_then(|finality| finality.frontiers.get(&id).copied());
             let completes = finality.is_some_and(|finality| finality.completes);
-            Some(Known { kind, name, until_us, frontier_us, completes })
+            let of_snapshot = finality.is_some_and(|finality| finality.of_snapshot);
+            Some(Known { kind, name, until_us, frontier_us, completes, of_snapshot })
         }
         LogicalPlan::Extension(_) => None,
         other => other.inputs().into_iter().find_map(|input| known(input, finality)),

@@ -1,6 +1,6 @@
 //! Scans of sources and tables: their log, streamed; or the current rows of a table with a primary key.
 
-use super::seam;
+use super::{moment::Fixed, seam};
 use crate::{
     runtime::{Plain, SourceRuntime, records_of},
     seam::{Positions, Source},
@@ -36,24 +36,29 @@ pub struct LogTable {
     /// Where each row is in the log comes first, [`ROW_COLUMN`](tidemark_planner::table::ROW_COLUMN).
     placed: bool,
     /// `None`: what is there when a scan begins.
-    range: Option<(Positions, Positions)>,
+    fixed: Option<Fixed>,
 }
 
 impl LogTable {
     pub fn new(source: Arc<SourceRuntime>) -> Self {
         let (schema, log) = source.shape();
-        LogTable { schema, log, source, placed: false, range: None }
+        LogTable { schema, log, source, placed: false, fixed: None }
     }
 
     /// The same with the rows' places, for statements that change them.
     pub fn placed(source: Arc<SourceRuntime>, schema: SchemaRef) -> Self {
-        LogTable { log: source.log(), source, schema, placed: true, range: None }
+        LogTable { log: source.log(), source, schema, placed: true, fixed: None }
     }
 
     /// The rows as they were when the log had these offsets.
     pub fn between(source: Arc<SourceRuntime>, from: u64, to: u64) -> Self {
         let at = |offset| Positions([(0, offset)].into());
-        LogTable { range: Some((at(from), at(to))), ..LogTable::new(source) }
+        LogTable::fixed(source, Fixed::Between(at(from), at(to)))
+    }
+
+    /// The rows that were there at a moment.
+    pub(super) fn fixed(source: Arc<SourceRuntime>, fixed: Fixed) -> Self {
+        LogTable { fixed: Some(fixed), ..LogTable::new(source) }
     }
 }
 
@@ -80,10 +85,16 @@ impl TableProvider for LogTable {
         filters: &[Expr],
         limit: Option<usize>,
     ) -> DfResult<Arc<dyn ExecutionPlan>> {
-        let rows = match (&self.range, self.placed) {
-            (Some((_, to)), _) if self.source.has_key() => {
+        let rows = match (&self.fixed, self.placed) {
+            (Some(Fixed::Between(from, to)), _) if self.source.has_key() => {
+                let first = self.log.range().await.map_err(seam)?.0;
+                if from.get(0) < first.get(0) && from.get(0) < to.get(0) {
+                    return Err(too_old(&self.source));
+                }
                 Some(self.source.current_rows_at(to).await.map_err(seam)?.batch(&self.source.schema()))
             }
+            (Some(Fixed::Rows(rows)), _) => Some(Ok(rows.clone())),
+            (Some(_), _) => None,
             (_, true) => self.source.placed_rows().map(|placed| place(&self.schema, placed?)),
             (_, false) => self.source.current_rows(),
         };
@@ -101,9 +112,19 @@ impl TableProvider for LogTable {
             return Ok(exec);
         }
         // A scan reads what was there when it began.
-        let (from, shown) = match &self.range {
-            Some((from, to)) => (from.clone(), self.source.shown_at(to.get(0)).await.map_err(seam)?),
-            None => self.source.shown().await.map_err(seam)?,
+        let (from, shown) = match &self.fixed {
+            Some(Fixed::Between(from, to)) => (from.clone(), self.source.shown_at(to.get(0)).await.map_err(seam)?),
+            Some(Fixed::Log(from, shown)) => {
+                let first = self.log.range().await.map_err(seam)?.0;
+                if first.get(0) <= from.get(0) {
+                    (from.clone(), shown.clone())
+                } else if shown.is_over_below(first.get(0)) {
+                    (first, shown.clone())
+                } else {
+                    return Err(too_old(&self.source));
+                }
+            }
+            Some(Fixed::Rows(_)) | None => self.source.shown().await.map_err(seam)?,
         };
         let (log, schema) = (self.log.clone(), self.schema.clone());
         let stream = LogStream { log, schema, from, shown, placed: self.placed };
@@ -116,6 +137,12 @@ impl TableProvider for LogTable {
 fn altered(source: &SourceRuntime) -> DataFusionError {
     let message = format!("the columns of \"{}\" were changed while the statement ran", source.name.read());
     tidemark_planner::PlanError::new("40001", message).hint("run it again").into()
+}
+
+/// Retention has come by since the moment that is to be read.
+fn too_old(source: &SourceRuntime) -> DataFusionError {
+    let message = format!("snapshot too old: rows of \"{}\" that were there have gone since", source.name.read());
+    tidemark_planner::PlanError::new("72000", message).hint("run the transaction again").into()
 }
 
 /// Rows with their places before them.

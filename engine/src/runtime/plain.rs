@@ -109,6 +109,11 @@ impl Plain {
         Arc::make_mut(&mut self.removed).take(removal);
     }
 
+    /// Whether no row below the offset counts any longer, whatever was there.
+    pub fn is_over_below(&self, offset: u64) -> bool {
+        self.removed.below >= offset
+    }
+
     /// Everything that is there.
     pub fn all(&self) -> Removal {
         Removal { below: self.end, offsets: vec![] }

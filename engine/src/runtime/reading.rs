@@ -42,7 +42,7 @@ pub struct Reading {
 const PARTITION_BITS: u32 = 16;
 
 /// Holds sources still that are ordered by their ids.
-pub(super) async fn lock_all(sources: &[Arc<SourceRuntime>]) -> Vec<MutexGuard<'_, Inner>> {
+pub(crate) async fn lock_all(sources: &[Arc<SourceRuntime>]) -> Vec<MutexGuard<'_, Inner>> {
     let mut locked = Vec::with_capacity(sources.len());
     for source in sources {
         locked.push(source.lock().await);

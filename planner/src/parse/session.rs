@@ -56,7 +56,7 @@ pub(super) fn set(c: &mut Cursor<'_>) -> PlanResult<Statement> {
     c.expect("SET")?;
     if c.eat_all(&["SESSION", "CHARACTERISTICS", "AS", "TRANSACTION"]) {
         let modes = modes(c)?;
-        return modes.setting(c, false, "default_transaction_");
+        return modes.statement(c, false);
     }
     if c.at("TRANSACTION") && !matches!(c.peek(1), Some(Token::Eq)) {
         c.skip();
@@ -64,7 +64,7 @@ pub(super) fn set(c: &mut Cursor<'_>) -> PlanResult<Statement> {
             return Err(c.place(PlanError::unsupported("SET TRANSACTION SNAPSHOT is not supported")));
         }
         let modes = modes(c)?;
-        return modes.setting(c, true, "transaction_");
+        return modes.statement(c, true);
     }
     if c.eat("CONSTRAINTS") {
         // there are none that could be deferred
@@ -135,9 +135,12 @@ struct Modes {
 }
 
 impl Modes {
-    /// As the setting they stand for; where both are given, the one that forbids something.
-    fn setting(self, c: &Cursor<'_>, local: bool, prefix: &str) -> PlanResult<Statement> {
+    /// As the setting they stand for, or both.
+    fn statement(self, c: &Cursor<'_>, local: bool) -> PlanResult<Statement> {
         let (name, value) = match self {
+            Modes { read_only: Some(read_only), isolation: Some(isolation) } => {
+                return Ok(Statement::SetTransaction { local, isolation, read_only });
+            }
             Modes { read_only: Some(read_only), .. } => ("read_only", if read_only { "on" } else { "off" }),
             Modes { isolation: Some(level), .. } => ("isolation", level),
             _ if c
@@ -149,6 +152,7 @@ impl Modes {
             }
             _ => return Err(c.unexpected()),
         };
+        let prefix = if local { "transaction_" } else { "default_transaction_" };
         Ok(Statement::Set { local, name: format!("{prefix}{name}"), value: Some(value.to_string()) })
     }
 }
@@ -186,7 +190,7 @@ pub(super) fn begin(c: &mut Cursor<'_>) -> PlanResult<Statement> {
         work(c);
     }
     let modes = modes(c)?;
-    Ok(Statement::Begin { read_only: modes.read_only })
+    Ok(Statement::Begin { read_only: modes.read_only, isolation: modes.isolation })
 }
 
 fn work(c: &mut Cursor<'_>) {

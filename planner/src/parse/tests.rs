@@ -518,7 +518,7 @@ fn settings_have_names_and_values() {
         ("SET SESSION CHARACTERISTICS AS TRANSACTION READ WRITE", set("default_transaction_read_only", Some("off"))),
         (
             "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY",
-            Statement::Set { local: true, name: "transaction_read_only".into(), value: Some("on".into()) },
+            Statement::SetTransaction { local: true, isolation: "repeatable read", read_only: true },
         ),
         (
             "SET LOCAL statement_timeout TO '5s'",
@@ -537,16 +537,16 @@ fn settings_have_names_and_values() {
 
 #[test]
 fn transactions_and_prepared_statements_are_as_in_postgresql() {
-    for (sql, read_only) in [
-        ("BEGIN", None),
-        ("begin work", None),
-        ("BEGIN TRANSACTION ISOLATION LEVEL REPEATABLE READ", None),
-        ("BEGIN READ ONLY", Some(true)),
-        ("BEGIN READ WRITE", Some(false)),
-        ("START TRANSACTION ISOLATION LEVEL SERIALIZABLE, READ ONLY, DEFERRABLE", Some(true)),
-        ("START TRANSACTION READ ONLY NOT DEFERRABLE", Some(true)),
+    for (sql, read_only, isolation) in [
+        ("BEGIN", None, None),
+        ("begin work", None, None),
+        ("BEGIN TRANSACTION ISOLATION LEVEL REPEATABLE READ", None, Some("repeatable read")),
+        ("BEGIN READ ONLY", Some(true), None),
+        ("BEGIN READ WRITE", Some(false), None),
+        ("START TRANSACTION ISOLATION LEVEL SERIALIZABLE, READ ONLY, DEFERRABLE", Some(true), Some("serializable")),
+        ("START TRANSACTION READ ONLY NOT DEFERRABLE", Some(true), None),
     ] {
-        check(sql, Statement::Begin { read_only });
+        check(sql, Statement::Begin { read_only, isolation });
     }
     let name = || "a".to_string();
     for (sql, expected) in [

@@ -259,9 +259,10 @@ impl Column {
 /// What the protocol does by itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verb<'a> {
-    /// `BEGIN`, `START TRANSACTION`, and whether it said READ ONLY or READ WRITE.
+    /// `BEGIN`, `START TRANSACTION`, whether it said READ ONLY or READ WRITE, and the isolation level if it said one.
     Begin {
         read_only: Option<bool>,
+        isolation: Option<&'static str>,
     },
     /// `COMMIT`, `END`.
     Commit,
@@ -284,9 +285,10 @@ pub enum TxEvent {
     Begin {
         implicit: bool,
     },
-    /// `BEGIN READ ONLY | READ WRITE`, after the block has begun (or where one was open already).
+    /// What `BEGIN READ ONLY | READ WRITE | ISOLATION LEVEL …` says, after the block has begun (or where one was open already).
     Mode {
-        read_only: bool,
+        read_only: Option<bool>,
+        isolation: Option<&'static str>,
     },
     Commit,
     Rollback,

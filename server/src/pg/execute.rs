@@ -360,9 +360,11 @@ where
             // A COMMIT that fails has rolled back, and the block is over all the same.
             backend.transaction(&mut self.session, event).await?;
         }
-        if let Verb::Begin { read_only: Some(read_only) } = verb {
+        if let Verb::Begin { read_only, isolation } = verb
+            && (read_only.is_some() || isolation.is_some())
+        {
             let backend = self.backend();
-            backend.transaction(&mut self.session, TxEvent::Mode { read_only }).await?;
+            backend.transaction(&mut self.session, TxEvent::Mode { read_only, isolation }).await?;
         }
         self.events();
         Ok(tag)

@@ -1,8 +1,15 @@
 //! The transaction block of a session: how far to go back for each savepoint, and what going back does not take back.
 
 use super::Session;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::{
+    collections::BTreeSet,
+    sync::{
+        OnceLock,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
 use tidemark_catalog::{BlockId, ObjectId};
+use tidemark_engine::provider::Moment;
 
 #[derive(Default)]
 pub struct Block {
@@ -15,6 +22,18 @@ pub struct Block {
     stays: Vec<Stay>,
     /// Of these the client has been told by `ROLLBACK TO`.
     told: usize,
+    /// What its queries read, where that is one snapshot; fixed by the first.
+    snapshot: OnceLock<Taken>,
+    /// What it has changed since for good: the snapshot has it as it was before.
+    changed: BTreeSet<ObjectId>,
+}
+
+/// A snapshot, and when it was taken.
+#[derive(Debug)]
+pub struct Taken {
+    pub moment: Moment,
+    /// `now()` from then on, microseconds.
+    pub clock_us: i64,
 }
 
 /// A point in a block to which it can go back.
@@ -68,7 +87,31 @@ impl Block {
         each
     }
 
+    /// What its queries read, if one has read.
+    pub fn snapshot(&self) -> Option<&Taken> {
+        self.snapshot.get()
+    }
+
+    /// From now on its queries read this.
+    pub fn fix(&self, taken: Taken) {
+        self.snapshot.get_or_init(|| taken);
+    }
+
+    /// It is over: what only its snapshot holds may go.
+    pub(super) fn let_go(&mut self) {
+        self.snapshot = OnceLock::new();
+        self.changed.clear();
+    }
+
+    /// Whether it has changed the object since it has a snapshot.
+    pub fn has_changed(&self, object: ObjectId) -> bool {
+        self.changed.contains(&object)
+    }
+
     pub fn note_stay(&mut self, stay: Stay) {
+        if self.snapshot.get().is_some() {
+            self.changed.insert(stay.object);
+        }
         // What was told of is told of again where it is done again.
         let since = self.savepoints.last().map_or(0, |mark| mark.stays).max(self.told);
         let is_known = self.stays.get(since..).unwrap_or_default().contains(&stay);

@@ -26,14 +26,42 @@ impl Session {
         self.store_defaults();
     }
 
-    /// `BEGIN READ ONLY | READ WRITE`
-    pub fn begin_mode(&mut self, read_only: bool) -> Result<(), PgError> {
-        self.set(READ_ONLY, Some(if read_only { "on" } else { "off" }), true)
+    /// `BEGIN READ ONLY | READ WRITE | ISOLATION LEVEL …`
+    pub fn begin_modes(&mut self, read_only: Option<bool>, isolation: Option<&str>) -> Result<(), PgError> {
+        if let Some(level) = isolation {
+            self.set(ISOLATION, Some(level), true)?;
+        }
+        match read_only {
+            Some(read_only) => self.set(READ_ONLY, Some(on_off(read_only)), true),
+            None => Ok(()),
+        }
+    }
+
+    /// Both modes of `SET TRANSACTION`, or of `SET SESSION CHARACTERISTICS`.
+    pub fn set_modes(&mut self, local: bool, isolation: &str, read_only: bool) -> Result<(), PgError> {
+        let [(of_reading, default_of_reading), (of_isolation, default_of_isolation)] = DEFAULTS;
+        if local {
+            if !self.in_transaction {
+                self.warn_outside_block(ISOLATION);
+                return Ok(());
+            }
+            self.set(of_isolation, Some(isolation), true)?;
+            return self.set(of_reading, Some(on_off(read_only)), true);
+        }
+        self.set(default_of_isolation, Some(isolation), false)?;
+        self.set(default_of_reading, Some(on_off(read_only)), false)
+    }
+
+    /// Whether what the first query of the transaction finds is what all of them read. Outside of a block a statement is
+    /// its own transaction.
+    pub fn reads_a_snapshot(&self) -> bool {
+        self.in_transaction && matches!(self.get(ISOLATION), Some("repeatable read" | "serializable"))
     }
 
     /// The end of a transaction undoes `SET LOCAL`.
     pub fn end_transaction(&mut self) {
         self.in_transaction = false;
+        self.block.let_go();
         for (name, value) in std::mem::take(&mut self.local).into_iter().rev() {
             self.store(&name, value);
         }
@@ -58,11 +86,15 @@ impl Session {
         }
     }
 
-    /// A transaction that has read something as read-only stays so.
+    /// A transaction that has read something as read-only stays so, and one that has read something at an isolation level
+    /// keeps that.
     pub(super) fn check_mode(&self, name: &str, value: &str) -> Result<(), PgError> {
         let was_read_only = self.get(READ_ONLY) == Some("on");
         if name == READ_ONLY && was_read_only && value == "off" && self.in_transaction && self.queried_in_transaction {
             return Err(PgError::error("25001", "transaction read-write mode must be set before any query"));
+        }
+        if name == ISOLATION && self.in_transaction && self.queried_in_transaction && self.get(ISOLATION) != Some(value) {
+            return Err(PgError::error("25001", "SET TRANSACTION ISOLATION LEVEL must be called before any query"));
         }
         Ok(())
     }
@@ -81,4 +113,8 @@ impl Session {
         }
         settings
     }
+}
+
+fn on_off(is_on: bool) -> &'static str {
+    if is_on { "on" } else { "off" }
 }

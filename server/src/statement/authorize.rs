@@ -34,6 +34,7 @@ pub fn authorize(session: &Session, snapshot: &Snapshot, statement: &Statement) 
         | Statement::ShowSecrets
         | Statement::Flush
         | Statement::Set { .. }
+        | Statement::SetTransaction { .. }
         | Statement::ShowSetting { .. }
         | Statement::Reset { .. }
         | Statement::Begin { .. }

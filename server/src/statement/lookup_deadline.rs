@@ -157,7 +157,7 @@ pub async fn answer(
         return Ok(None);
     };
     let is_lookup = prepared.lookup.is_some() || prepared.service.is_some();
-    if !is_lookup || prepared.path != session.path_key(database) {
+    if !is_lookup || session.reads_a_snapshot() || prepared.path != session.path_key(database) {
         return Ok(None);
     }
     if prepared.lookup.as_ref().is_some_and(|lookup| !session.rights.may_read(lookup.shape.view)) {

@@ -1,6 +1,10 @@
 //! Queries: bound by the planner, given their data by the engine, run by DataFusion.
 
-use super::{files_table, from_text, instants, streamed};
+use super::{
+    files_table, from_text, instants,
+    moment::{self, Instead},
+    streamed,
+};
 use crate::{
     database::{Behind, Database},
     pg::{Bound, Outcome, PgError},
@@ -11,7 +15,6 @@ use crate::{
 };
 use arrow::datatypes::{DataType, SchemaRef};
 use datafusion::{
-    catalog::TableProvider,
     common::{DataFusionError, ParamValues},
     execution::SessionState,
     logical_expr::LogicalPlan,
@@ -21,12 +24,15 @@ use datafusion::{
 };
 use std::sync::Arc;
 use tidemark_catalog::{ObjectId, Snapshot};
-use tidemark_engine::{provider::provider, scan::bind_scans};
+use tidemark_engine::{
+    provider::{Moment, provider},
+    scan::bind_scans,
+};
 use tidemark_planner::{
     absent,
     bind::{Binder, BoundQuery},
     names, shown,
-    table::{ScanTarget, TidemarkTable},
+    table::ScanTarget,
 };
 
 /// An analysed plan; its scans are descriptions.
@@ -60,7 +66,12 @@ pub fn bind(
     query: &ast::Query,
     types: &[Option<DataType>],
 ) -> Result<Analysed, PgError> {
-    bind_at(database, session, query, types, database.clock.now_us())
+    bind_at(database, session, query, types, now_us(database, session))
+}
+
+/// `now()` of a statement: that of the transaction's snapshot, where it has one.
+fn now_us(database: &Database, session: &Session) -> i64 {
+    session.block.snapshot().map_or_else(|| database.clock.now_us(), |taken| taken.clock_us)
 }
 
 /// The same at another instant.
@@ -142,7 +153,7 @@ pub(super) async fn physical_over(
     state: &SessionState,
     Analysed { plan, names, reads, now_us }: Analysed,
     parameters: &[ScalarValue],
-    instead: &(dyn Fn(&TidemarkTable) -> Option<Arc<dyn TableProvider>> + Send + Sync),
+    instead: Instead<'_>,
 ) -> Result<Arc<dyn ExecutionPlan>, PgError> {
     session.rights.check_read(&names)?;
     database.read_restored(&plan, &reads).await?;
@@ -152,13 +163,30 @@ pub(super) async fn physical_over(
         false => plan.replace_params_with_values(&ParamValues::from(parameters.to_vec()))?,
     };
     let plan = absent::told(plan)?;
+    if session.reads_a_snapshot() {
+        return moment::in_transaction(database, session, state, &plan, now_us, instead).await;
+    }
+    let moment = moment::of_statement(database, &plan, instead).await?;
+    planned(database, session, state, &plan, now_us, moment.as_ref(), instead).await
+}
+
+/// A plan over its data: relations as at `moment`, where that has them.
+pub(super) async fn planned(
+    database: &Arc<Database>,
+    session: &Session,
+    state: &SessionState,
+    plan: &LogicalPlan,
+    now_us: i64,
+    moment: Option<&Moment>,
+    instead: Instead<'_>,
+) -> Result<Arc<dyn ExecutionPlan>, PgError> {
     let system = database.system(session);
-    let plan = bind_scans(plan, |table| {
+    let plan = bind_scans(plan.clone(), |table| {
         if let Some(provider) = instead(table) {
             return Ok(provider);
         }
         let own = match database.behind() {
-            Behind::Owner(owner) => provider(&owner.engine, table, now_us)?,
+            Behind::Owner(owner) => provider(&owner.engine, table, now_us, moment)?,
             Behind::Serving(serving) => serving.provider(table, &session.shared)?,
         };
         if let Some(provider) = own {
@@ -214,8 +242,9 @@ pub async fn execute(
     bound: &Bound,
 ) -> Result<Outcome, PgError> {
     let plan = match &prepared.plan {
-        Some(plan) => plan.clone(),
-        None => {
+        // One that was planned before the snapshot was taken has another instant.
+        Some(plan) if session.block.snapshot().is_none_or(|taken| taken.clock_us == plan.now_us) => plan.clone(),
+        _ => {
             let query = instants::written(query, parameters, &session.format.time_zone)?;
             let plan = bind(database, session, &query, &declared_types(&prepared.parameter_oids)?)?;
             let is_as_then = prepared.generation == database.generation()

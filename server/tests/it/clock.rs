@@ -6,6 +6,7 @@
 mod deadline;
 mod online;
 mod retention;
+mod snapshot;
 mod system;
 mod training;
 mod upkeep;

@@ -1,11 +1,14 @@
 //! What a training set is computed from: up to where each log, and below which instant each view, as things are now or as they
 //! were recorded.
 
-use crate::pg::PgError;
+use crate::{pg::PgError, statement::moment::scans};
 use datafusion::{common::tree_node::TreeNodeRecursion, logical_expr::LogicalPlan};
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 use tidemark_catalog::{Feature, Object, ObjectId, Read, Record, Snapshot};
-use tidemark_engine::{runtime::Engine, wording::instant};
+use tidemark_engine::{provider::extents, runtime::Engine, wording::instant};
 use tidemark_planner::{
     asof::AsofNode,
     table::{ScanTarget, TidemarkTable},
@@ -19,18 +22,6 @@ pub struct Basis {
     pub logs: BTreeMap<ObjectId, (u64, u64)>,
     /// Of feature views, the newest snapshot of their history.
     pub snapshots: BTreeMap<ObjectId, i64>,
-}
-
-/// The tables that a plan scans, also in its subqueries.
-pub fn scans(plan: &LogicalPlan) -> Vec<TidemarkTable> {
-    let mut found = vec![];
-    let _ = plan.apply_with_subqueries(|node| {
-        if let LogicalPlan::TableScan(scan) = node {
-            found.extend(TidemarkTable::of(&scan.source).cloned());
-        }
-        Ok(TreeNodeRecursion::Continue)
-    });
-    found
 }
 
 /// The tables on the right of its `ASOF JOIN`s.
@@ -51,14 +42,12 @@ impl Basis {
     /// As things are now. What is not there any more is for the scan to say.
     pub async fn now(engine: &Engine, snapshot: &Snapshot, scans: &[TidemarkTable]) -> Result<Basis, PgError> {
         let mut basis = Basis::default();
+        let mut relations = BTreeSet::new();
         for table in scans {
             match &table.target {
                 // The rows of another training set, in a log that is no object, never change.
                 ScanTarget::Relation(id) if snapshot.get_id(*id).is_some() => {
-                    if let Some(source) = engine.source(*id) {
-                        let (from, to) = source.log().range().await?;
-                        basis.logs.insert(*id, (from.get(0), to.get(0)));
-                    }
+                    relations.insert(*id);
                 }
                 ScanTarget::Steps(id)
                 | ScanTarget::CurrentRows(id)
@@ -76,6 +65,7 @@ impl Basis {
                 _ => {}
             }
         }
+        basis.logs = extents(engine, &relations).await?;
         Ok(basis)
     }
 

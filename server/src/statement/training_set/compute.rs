@@ -1,7 +1,7 @@
 //! The rows of a training set: bound, computed, put into a log of their own, and what is to be recorded of them.
 
 use super::{
-    basis::{Basis, not_as_recorded, scans},
+    basis::{Basis, not_as_recorded},
     digest::Digest,
 };
 use crate::{
@@ -9,7 +9,7 @@ use crate::{
     pg::PgError,
     rights::Rights,
     session::Session,
-    statement::{create_table_as::columns, insert::fit, instants, query},
+    statement::{create_table_as::columns, insert::fit, instants, moment::scans, query},
 };
 use datafusion::{catalog::TableProvider, physical_plan::ExecutionPlan, sql::sqlparser::ast};
 use futures::TryStreamExt;
@@ -50,6 +50,11 @@ pub async fn compute(database: &Arc<Database>, session: &Session, wanted: Wanted
     let Wanted { name, query, complete, as_recorded, for_owner, within, progress } = wanted;
     let owner = database.owner()?;
     let engine = &owner.engine;
+    if session.reads_a_snapshot() {
+        return Err(PgError::error("0A000", format!("training set \"{name}\" cannot be computed in a transaction with a snapshot"))
+            .detail("it has a snapshot of its own, which its record tells")
+            .hint("BEGIN ISOLATION LEVEL READ COMMITTED, or no transaction"));
+    }
     let time_zone = session.get("timezone").unwrap_or("UTC").to_string();
     let recorded = match as_recorded {
         Some(record) if record.time_zone != time_zone => {
@@ -100,7 +105,8 @@ pub async fn compute(database: &Arc<Database>, session: &Session, wanted: Wanted
         basis.check_final(&snapshot, &plan.plan)?;
     }
     let mut state = (*session.state).clone();
-    let finality = Finality { frontiers: basis.frontiers.clone(), completes: complete == Complete::State };
+    let completes = complete == Complete::State;
+    let finality = Finality { frontiers: basis.frontiers.clone(), completes, of_snapshot: false };
     state.config_mut().set_extension(Arc::new(finality));
     let as_of_basis = |table: &TidemarkTable| -> Option<Arc<dyn TableProvider>> {
         let ScanTarget::Relation(id) = &table.target else { return None };

@@ -104,11 +104,21 @@ impl World {
 
     async fn start(&mut self) {
         let running = serve::start_on(&self.settings, self.clock.clone()).await.expect("it starts");
+        let client = self.connect_to(&running).await;
+        self.running = Some((running, client));
+    }
+
+    async fn connect_to(&self, running: &Running) -> Client {
         let mut config = Config::new();
         config.host("127.0.0.1").port(running.address.port()).user("tidemark").dbname("tidemark");
         let (client, connection) = config.connect(NoTls).await.expect("it answers");
         self.clock.spawn("client", Box::pin(async move { drop(connection.await) }));
-        self.running = Some((running, client));
+        client
+    }
+
+    /// A session beside that of the client.
+    pub async fn connect(&self) -> Client {
+        self.connect_to(self.server()).await
     }
 
     /// Stops it in order and starts another one on its directory.

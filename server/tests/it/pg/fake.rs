@@ -365,7 +365,7 @@ impl Backend for Fake {
         let name = prepared.word(1);
         let named = (name != "all").then_some(name);
         Some(match prepared.word(0) {
-            "begin" | "start" => Verb::Begin { read_only: None },
+            "begin" | "start" => Verb::Begin { read_only: None, isolation: None },
             "commit" => Verb::Commit,
             "rollback" => Verb::Rollback,
             "savepoint" => Verb::Savepoint(name),
