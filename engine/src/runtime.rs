@@ -32,7 +32,6 @@ mod restoring;
 mod source;
 mod topic;
 
-pub use archive::ARCHIVE_COLUMNS;
 use change::gone;
 pub use change::{Alone, Change, Turn};
 pub(crate) use columns::records_of;

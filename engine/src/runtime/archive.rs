@@ -11,19 +11,22 @@
 use super::{Care, Engine, SourceRuntime, Upkeep};
 use crate::seam::{CommitTag, Expiry, HistoryPartition, HistoryTable, Positions, SeamError, SeamResult, SourceBatch};
 use arrow::{
-    array::{ArrayRef, Int32Array, Int64Array, RecordBatch, TimestampMicrosecondArray, UInt64Array},
-    datatypes::{DataType, Field, Schema},
+    array::{ArrayRef, Int32Array, Int64Array, TimestampMicrosecondArray, UInt64Array},
+    record_batch::RecordBatch,
 };
+use datafusion::catalog::TableProvider;
 use parking_lot::{Mutex, RwLock};
 use std::sync::Arc;
-use tidemark_catalog::{Object, SqlType, UTC};
+use tidemark_catalog::{Object, UTC};
+use tidemark_planner::archive::archive_schema;
 
-const OFFSET: &str = "_offset";
-const RECORDED_AT: &str = "_recorded_at";
-const PARTITION: &str = "_partition";
-const PARTITION_OFFSET: &str = "_partition_offset";
-/// The columns that an archive has besides those of its source; the last two only where a topic feeds it.
-pub const ARCHIVE_COLUMNS: [&str; 4] = [OFFSET, RECORDED_AT, PARTITION, PARTITION_OFFSET];
+/// What is said of the columns that an archive has of its own.
+const COMMENTS: [&str; 4] = [
+    "the event's place in the source's log",
+    "when the event was appended",
+    "the topic's partition that the event came from",
+    "the event's offset in that partition",
+];
 
 /// Events of one commit, which are in memory while it is made: what some seconds bring, and a file that is worth its name.
 const COMMIT_ROWS: usize = 1 << 17;
@@ -88,25 +91,13 @@ impl SourceRuntime {
                 self.name.read()
             )));
         };
-        let mut fields: Vec<Field> = relation.schema().fields().iter().map(|field| field.as_ref().clone()).collect();
-        // No event is admitted without one.
-        fields[time] = fields[time].clone().with_nullable(false);
-        let mut comments: Vec<String> =
-            relation.columns.iter().map(|column| column.comment.clone().unwrap_or_default()).collect();
-        let mut add = |name: &str, ty: DataType, nullable: bool, comment: &str| {
-            fields.push(Field::new(name, ty, nullable));
-            comments.push(comment.to_string());
-        };
-        add(OFFSET, DataType::Int64, false, "the event's place in the source's log");
-        add(RECORDED_AT, SqlType::TimestampTz.arrow(), false, "when the event was appended");
-        if relation.topic().is_some() {
-            add(PARTITION, DataType::Int32, false, "the topic's partition that the event came from");
-            add(PARTITION_OFFSET, DataType::Int64, false, "the event's offset in that partition");
-        }
+        let schema = archive_schema(&relation);
+        let of_columns = relation.columns.iter().map(|column| column.comment.clone().unwrap_or_default());
+        let comments = of_columns.chain(COMMENTS.map(String::from)).take(schema.fields().len()).collect();
         Ok(HistoryTable {
             view: self.id,
             name: self.archive.name.read().clone(),
-            schema: Arc::new(Schema::new(fields)),
+            schema,
             key: vec![],
             time,
             comments,
@@ -235,6 +226,26 @@ impl Engine {
         let done = tag.positions.get(0);
         state.known = Some((table.name, Some(tag)));
         Ok(done)
+    }
+
+    /// The archive as of its newest commit; empty before the first.
+    pub(crate) async fn archive_provider(&self, source: &SourceRuntime) -> SeamResult<Arc<dyn TableProvider>> {
+        let table = source.archive_table()?;
+        let history = &self.seams.history;
+        {
+            let mut state = source.archive.state.lock().await;
+            if state.is_gone {
+                return Err(SeamError::NotDone(format!(
+                    "source \"{}\" was dropped while the statement ran",
+                    source.name.read()
+                )));
+            }
+            if state.known.as_ref().is_none_or(|(name, _)| *name != table.name) {
+                let tag = history.take_up(&table).await?;
+                state.known = Some((table.name.clone(), tag));
+            }
+        }
+        history.provider(&table).await
     }
 
     /// Removes the archive of a source that is dropped. Where that cannot be done now the next start does it.

@@ -13,9 +13,9 @@ use tidemark_catalog::{
     Snapshot, SqlType, TEMPORARY_SCHEMA,
 };
 use tidemark_connectors::kafka;
-use tidemark_engine::runtime::ARCHIVE_COLUMNS;
 use tidemark_planner::{
     PlanError,
+    archive::ARCHIVE_COLUMNS,
     parse::{duration_us, under_name, without_secrets},
     statement::CreateRelation,
 };
