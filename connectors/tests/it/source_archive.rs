@@ -149,7 +149,10 @@ impl World {
             online: Arc::new(FjallOnline::open(&part("online")).expect("an online store")),
             history: Arc::new(history),
         };
-        Engine::start(seams, &Snapshot::new(1, [source, per_user()])).await.expect("it recovers")
+        // The view reads what is called clicks.
+        let view = (source.name == "clicks").then(per_user);
+        let catalog = Snapshot::new(1, [source].into_iter().chain(view));
+        Engine::start(seams, &catalog).await.expect("it recovers")
     }
 
     /// The offsets in the archive, ascending, each as often as it is there.
