@@ -181,6 +181,11 @@ impl Relation {
     /// Connectors of tables that are files which somebody else writes.
     pub const FILES: [&str; 3] = ["parquet", "csv", "iceberg"];
 
+    /// Whether its events are kept in an Iceberg table of their own (`archive`).
+    pub fn is_archived(&self) -> bool {
+        self.options.get("archive").is_some_and(|archive| archive == "iceberg")
+    }
+
     pub fn connector(&self) -> Option<&str> {
         self.options.get("connector").map(String::as_str)
     }

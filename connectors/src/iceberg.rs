@@ -279,7 +279,7 @@ impl HistoryStore for IcebergHistory {
             tracing::warn!(
                 from = other,
                 to = table.name,
-                "a history table has the name of a RENAME that a crash cut short: it gets its view's name again"
+                "a table has the name from before a RENAME: it gets that of its view or source"
             );
             return self.catalog.rename(&other, &table.name).await;
         }

@@ -3,6 +3,7 @@
 //! A lookup that is recognised never comes here (`server::statement::lookup`); everything else that reads a source, a
 //! view or its history does.
 
+mod archive;
 pub(crate) mod log_scan;
 mod moment;
 mod rows;
@@ -90,10 +91,11 @@ pub fn provider(
             (None, Some(source)) => Arc::new(log_scan::VersionsTable::new(source, table.schema.clone())),
             (None, None) => return Err(gone(*id)),
         },
-        ScanTarget::History(id) => {
-            let view = engine.view(*id).ok_or_else(|| gone(*id))?;
-            Arc::new(steps::HistoryTable::new(engine.clone(), view))
-        }
+        ScanTarget::History(id) => match (engine.view(*id), engine.source(*id)) {
+            (Some(view), _) => Arc::new(steps::HistoryTable::new(engine.clone(), view)),
+            (None, Some(source)) => Arc::new(archive::ArchiveTable::new(engine.clone(), source, table.schema.clone())),
+            (None, None) => return Err(gone(*id)),
+        },
         ScanTarget::Files(_) | ScanTarget::System(_) | ScanTarget::Nothing => return Ok(None),
     }))
 }

@@ -14,6 +14,7 @@
 //! steps with an instant below history's F are recognised and not written again. A crash before 2 loses nothing,
 //! because 3 never runs ahead of 2.
 
+mod archive;
 mod change;
 mod checkpoint;
 mod columns;
@@ -295,6 +296,7 @@ impl Engine {
         if let Some(source) = source {
             // Whoever appends right now finishes first.
             drop(source.lock().await);
+            self.forget_archive(&source).await;
         }
         self.seams.logs.remove(id)?;
         self.seams.state.remove(Keyspace::DeadLetters, &id.0.to_be_bytes()).await?;

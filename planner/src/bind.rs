@@ -2,6 +2,7 @@
 
 use crate::{
     PlanError, PlanResult,
+    archive::{archive_schema, is_archived},
     asof::AsofPlanner,
     defaults,
     each_expression::each_expression,
@@ -273,7 +274,7 @@ impl<'a> Binder<'a> {
 
     fn in_schema(&self, schema: &str, table: &str) -> PlanResult<Option<Arc<dyn TableSource>>> {
         if let Some(of) = schema_of_history(schema) {
-            let object = self.snapshot.get((of, table)).filter(|object| is_feature_view(object));
+            let object = self.snapshot.get((of, table)).filter(|object| is_feature_view(object) || is_archived(object));
             return object.map(|object| self.history(object)).transpose();
         }
         if let Some(source) = self.system_table(schema, table) {
@@ -283,14 +284,17 @@ impl<'a> Binder<'a> {
     }
 
     fn history(&self, object: &Object) -> PlanResult<Arc<dyn TableSource>> {
-        let plan = feature::plan_definition(object, self.snapshot)?;
+        let schema = match object.relation() {
+            Some(relation) => archive_schema(relation),
+            None => history_schema(&feature::plan_definition(object, self.snapshot)?),
+        };
         self.reads.add([object.id]);
         self.names.add([object.id]);
-        Ok(source(ScanTarget::History(object.id), object, history_schema(&plan), None))
+        Ok(source(ScanTarget::History(object.id), object, schema, None))
     }
 
     fn missing_history(&self, name: &str) -> PlanError {
-        let views = self.snapshot.objects().filter(|object| is_feature_view(object));
+        let views = self.snapshot.objects().filter(|object| is_feature_view(object) || is_archived(object));
         let placed = views.map(|view| (history_of(view.schema_name()), view));
         let open = placed.filter(|(schema, _)| !self.snapshot.closed().contains(schema.as_str()));
         let others: Vec<String> = open.map(|(schema, view)| format!("{schema}.{}", view.name)).collect();

@@ -5,6 +5,7 @@
 
 pub mod absent;
 mod any_parameter;
+pub mod archive;
 pub mod asof;
 pub mod bind;
 mod calls;

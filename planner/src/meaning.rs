@@ -1,7 +1,7 @@
 //! What the names of a definition mean: where each that says no schema was found when the definition was made. It is kept with the
 //! definition, so that neither another search path nor something made later under that name elsewhere changes it.
 
-use crate::{bind::SystemTables, composed, names::folded};
+use crate::{archive::is_archived, bind::SystemTables, composed, names::folded};
 use datafusion::sql::sqlparser::ast::{self, Expr, visit_expressions, visit_relations};
 use std::ops::ControlFlow;
 use tidemark_catalog::{Place, SearchPath, Snapshot, looked_for, schema_of_history};
@@ -49,7 +49,9 @@ fn schema_of(name: &str, snapshot: &Snapshot, system: &dyn SystemTables) -> Opti
         SearchPath::Schemas(path) => path,
     };
     let has = |schema: &&str| match schema_of_history(schema) {
-        Some(of) => snapshot.get((of, name)).is_some_and(|object| object.feature_view().is_some()),
+        Some(of) => {
+            snapshot.get((of, name)).is_some_and(|object| object.feature_view().is_some() || is_archived(object))
+        }
         None => system.schema_of(schema, name).is_some() || snapshot.get((*schema, name)).is_some(),
     };
     looked_for(path).find(has).map(str::to_string)

@@ -21,7 +21,7 @@ pub enum ScanTarget {
     /// The steps of a feature view (or the versions of a changelog table), completed from state above the frontier:
     /// what an `ASOF JOIN` reads. Schema: [`StepsTable::schema`].
     Steps(ObjectId),
-    /// `history.<view>`: the committed steps, as in the Iceberg table.
+    /// `history.<view>`: the committed steps, as in the Iceberg table; `history.<source>`: the events of its archive.
     History(ObjectId),
     /// A table that is files which somebody else writes (`connector = 'parquet'`, `'csv'`, `'iceberg'`).
     Files(ObjectId),

@@ -102,7 +102,7 @@ async fn settle(database: &Database, owner: &Owner, back: &TakenBack) -> Result<
     for (was, is) in &there {
         let log = is.training_set().map_or(is.id, |set| set.rows);
         if let Some(source) = engine.source(log) {
-            *source.name.write() = is.shown_name();
+            source.set_name(is);
             if let Some(relation) = is.relation() {
                 source.reconfigure(relation.clone()).await;
             }

@@ -5,8 +5,8 @@
 //!                                                                        └ after each a rest, four times as long, an interval at most
 //! ```
 //!
-//! What fails (another engine was there first, a full disk) is noted and tried again with the next survey. What computes
-//! runs on the threads of queries. A stop ends it wherever it is, which leaves files that nothing names and nothing else.
+//! Then the archives of sources, in the same manner but for the rests. What fails (another engine was there first, a full disk)
+//! is noted and tried again with the next survey. What computes runs on the threads of queries. A stop ends it wherever it is, which leaves files that nothing names and nothing else.
 
 use crate::{database::Database, serve::REST, settings::Settings};
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
@@ -16,6 +16,9 @@ use tidemark_engine::{
     seam::{Effort, SeamError, SeamResult},
 };
 use tokio::sync::watch;
+
+/// What is said of archives in [`Turns::failing`]; no table is called so.
+const ARCHIVES: &str = "archives of sources";
 
 /// By which numbers; also what OPTIMIZE makes of small files.
 pub fn upkeep(settings: &Settings) -> Upkeep {
@@ -87,6 +90,23 @@ impl Turns {
                     if self.failing.insert(name.clone()) {
                         tracing::warn!(%error, history = name, "its files could not be cared for; it is tried again");
                     }
+                }
+            }
+        }
+        self.archives().await
+    }
+
+    /// Every source's archive once.
+    async fn archives(&mut self) -> Option<()> {
+        let Some(owner) = self.database.as_owner() else { return Some(()) };
+        let (engine, upkeep) = (owner.engine.clone(), self.database.upkeep);
+        match self.work(async move { engine.care_for_archives(&upkeep).await }).await? {
+            Ok(()) => {
+                self.failing.remove(ARCHIVES);
+            }
+            Err(error) => {
+                if self.failing.insert(ARCHIVES.to_string()) {
+                    tracing::warn!(%error, "the files of an archive could not be cared for; it is tried again");
                 }
             }
         }

@@ -31,6 +31,7 @@ mod restoring;
 #[path = "../../../tests/s3_server/mod.rs"]
 mod s3_server;
 mod several_sources;
+mod source_archive;
 mod test_clock;
 
 /// A test cannot run for want of a tool or a place: said where it is read, for the test harness would keep it to itself.

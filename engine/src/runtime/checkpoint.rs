@@ -281,17 +281,27 @@ impl Engine {
         }
         all = all.and(self.save(group, &mut checkpointed).await);
         all?;
+        let mut all = Ok(());
         for (source, at) in sources.iter().zip(&stand.sources) {
             let mut positions = at.progress.positions.clone();
             for view in stand.views.iter().filter(|at| at.view.reads(source.id)) {
                 positions = view.view.least_in(source.id, &view.open, positions);
+            }
+            match self.archive(source, &at.progress.positions).await {
+                Ok(Some(archived)) => positions.set(0, positions.get(0).min(archived)),
+                Ok(None) => {}
+                // What it has not got stays in the log, and nothing else waits for it.
+                Err(error) => {
+                    all = all.and(Err(error));
+                    continue;
+                }
             }
             self.shorten(source, &positions, &checkpointed).await?;
             if let Some(plain) = &at.plain {
                 source.let_go_of_removed(plain).await?;
             }
         }
-        Ok(())
+        all
     }
 
     async fn save(&self, Group { batch, bytes, saving }: Group, checkpointed: &mut Vec<ObjectId>) -> SeamResult<()> {

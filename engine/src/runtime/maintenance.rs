@@ -53,7 +53,7 @@ impl Care {
 
 impl Upkeep {
     /// What such a table needs, in the order in which it is best done. `orphans_us`: when orphans were looked for last.
-    fn due(&self, survey: &Survey, orphans_us: Option<i64>, now_us: i64) -> Vec<Care> {
+    pub(super) fn due(&self, survey: &Survey, orphans_us: Option<i64>, now_us: i64) -> Vec<Care> {
         let long_ago_us = now_us.saturating_sub(self.snapshot_retention_us.saturating_mul(2));
         let mut due = vec![];
         if survey.small_files > 0 {
@@ -71,7 +71,7 @@ impl Upkeep {
         due
     }
 
-    fn old_us(&self, now_us: i64) -> i64 {
+    pub(super) fn old_us(&self, now_us: i64) -> i64 {
         now_us.saturating_sub(self.snapshot_retention_us)
     }
 }

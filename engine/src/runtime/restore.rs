@@ -15,7 +15,7 @@ use std::{
         atomic::{AtomicU32, AtomicU64},
     },
 };
-use tidemark_catalog::{Object, ObjectId, Snapshot};
+use tidemark_catalog::{Object, ObjectId, Relation, Snapshot};
 
 /// Where a source stood at the last checkpoint.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -185,8 +185,11 @@ impl Engine {
     /// Removes what a crash between the catalog's commit and the clean-up of a drop has left.
     /// `claimed`: the families that have a view.
     pub(super) async fn forget_orphans(&self, snapshot: &Snapshot, claimed: &BTreeSet<ObjectId>) -> SeamResult<()> {
-        let has_table =
-            |object: &Object| object.feature_view().is_some() || object.training_set().is_some_and(|set| set.has_table);
+        let has_table = |object: &Object| {
+            object.feature_view().is_some()
+                || object.training_set().is_some_and(|set| set.has_table)
+                || object.relation().is_some_and(Relation::is_archived)
+        };
         let owners = snapshot.objects().filter(|object| has_table(object)).map(|object| object.id);
         self.seams.history.retain(&owners.collect()).await?;
         let logs: BTreeSet<ObjectId> = snapshot.logs().map(|object| object.id).collect();

@@ -1,7 +1,9 @@
 //! One source or table at work: append, admit, apply.
 
 use super::{
-    DeadLetter, Seams, ViewRuntime, event_clock,
+    DeadLetter, Seams, ViewRuntime,
+    archive::Archive,
+    event_clock,
     extent::Extent,
     letters::{keep, payload},
     meters::{SourceMeters, came},
@@ -44,6 +46,7 @@ pub struct SourceRuntime {
     pub(super) kept: Arc<dyn Source>,
     /// When it was created, by the server's clock.
     pub(super) created_us: i64,
+    pub(super) archive: Archive,
     inner: tokio::sync::Mutex<Inner>,
     /// Copies of the admission's clocks, for readers that do not wait.
     frontier_us: AtomicI64,
@@ -213,6 +216,7 @@ impl SourceRuntime {
             kept,
             relation: RwLock::new(relation),
             created_us: object.created_us,
+            archive: Archive::of(object),
             frontier_us: AtomicI64::new(i64::MIN),
             max_event_us: AtomicI64::new(i64::MIN),
             extent: RwLock::new(known.unwrap_or_default()),

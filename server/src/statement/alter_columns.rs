@@ -95,6 +95,9 @@ fn check_embedded(object: &Object) -> Result<(), PgError> {
         Some(relation) if relation.topic().is_some() => {
             refused("they are those of its topic's messages: create another over the same topic")
         }
+        Some(relation) if relation.is_archived() => {
+            refused("its archive has these: create another source, and copy what is to stay")
+        }
         _ => Ok(()),
     }
 }

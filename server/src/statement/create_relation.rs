@@ -15,6 +15,7 @@ use tidemark_catalog::{
 use tidemark_connectors::kafka;
 use tidemark_planner::{
     PlanError,
+    archive::ARCHIVE_COLUMNS,
     parse::{duration_us, under_name, without_secrets},
     shown::Shown,
     statement::CreateRelation,
@@ -25,7 +26,8 @@ const MAX_AHEAD_US: i64 = 3_600_000_000;
 /// A source that has been silent this long does not hold time back.
 const IDLE_TIMEOUT_US: i64 = 30_000_000;
 
-const OPTIONS: [&str; 6] = ["clock", "max_ahead", "idle_timeout", "retention", "dead_letter_retention", "connector"];
+const OPTIONS: [&str; 7] =
+    ["clock", "max_ahead", "idle_timeout", "retention", "dead_letter_retention", "archive", "connector"];
 
 pub async fn execute(
     database: &Arc<Database>,
@@ -260,6 +262,33 @@ fn relation(create: &CreateRelation, sql: &str) -> Result<Relation, PgError> {
     Ok(relation)
 }
 
+/// An archive is a table of events by their time, with columns of its own behind those of the source.
+fn check_archive(relation: &Relation, kind: ObjectKind, name: &str, archive: &str) -> Result<(), PgError> {
+    if kind != ObjectKind::Source {
+        return Err(PgError::error("0A000", format!("{kind} \"{name}\" cannot have an archive"))
+            .hint("a source can, whose events never change"));
+    }
+    if archive != "iceberg" {
+        return Err(PgError::error("22023", format!("archive of source \"{name}\" is \"{archive}\""))
+            .hint("'iceberg' is what there is; one that was begun goes on until the source is dropped"));
+    }
+    if relation.event_time.is_none() {
+        return Err(PgError::error(
+            "42P17",
+            format!("source \"{name}\" has no event time to partition its archive by"),
+        )
+        .hint("declare one: WATERMARK FOR column AS column - INTERVAL '…'"));
+    }
+    match relation.columns.iter().find(|column| ARCHIVE_COLUMNS.contains(&column.name.as_str())) {
+        Some(column) => Err(PgError::error(
+            "42701",
+            format!("column \"{}\" of source \"{name}\" is one of its archive", column.name),
+        )
+        .hint(format!("call it otherwise: an archive adds {}", ARCHIVE_COLUMNS.join(", ")))),
+        None => Ok(()),
+    }
+}
+
 /// Sets what `WITH ( … )` or `ALTER … SET ( … )` says.
 pub fn apply_options(
     relation: &mut Relation,
@@ -297,6 +326,7 @@ pub fn apply_options(
             }
             "retention" => relation.retention_us = Some(duration()?),
             "dead_letter_retention" => relation.dead_letter_retention_us = Some(duration()?),
+            "archive" => check_archive(relation, kind, name, value)?,
             "connector" if value == "embedded" => {}
             "connector" if Relation::FILES.contains(&value.as_str()) && kind == ObjectKind::Table => {}
             "connector" if value == "kafka" && (kind == ObjectKind::Source || relation.upsert) => {}

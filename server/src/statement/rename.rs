@@ -60,7 +60,6 @@ pub async fn execute(
     if kind == ObjectKind::FeatureView {
         database.owner()?.engine.rename_view(object.id, &renamed.history_name()).await?;
     }
-    let shown = renamed.shown_name();
     if let Err(error) = database.commit(&mut catalog, session, &[Change::Put(renamed.clone())]).await {
         if kind == ObjectKind::FeatureView {
             database.owner()?.engine.rename_view(object.id, &object.history_name()).await?;
@@ -69,7 +68,7 @@ pub async fn execute(
     }
     let log = object.training_set().map_or(object.id, |set| set.rows);
     if let Some(source) = database.owner()?.engine.source(log) {
-        *source.name.write() = shown;
+        source.set_name(&renamed);
     }
     drop(catalog);
     if renamed.training_set().is_some() {

@@ -237,7 +237,7 @@ pub async fn rename(database: &Arc<Database>, session: &mut Session, name: &str,
     for object in &moved {
         let log = object.training_set().map_or(object.id, |set| set.rows);
         if let Some(source) = owner.engine.source(log) {
-            *source.name.write() = object.shown_name();
+            source.set_name(object);
         }
     }
     std::mem::drop(catalog);

@@ -25,7 +25,7 @@ use tidemark_catalog::{
     Access, Acl, Body, Object, ObjectId, PUBLIC_SCHEMA, Privileges, Snapshot, TEMPORARY_SCHEMA, history_schema,
     looked_for,
 };
-use tidemark_planner::{bind, feature};
+use tidemark_planner::{archive::archive_schema, bind, feature};
 
 pub const HISTORY: i64 = 1 << 30;
 pub const INDEX: i64 = 1 << 29;
@@ -357,10 +357,16 @@ fn history_relation(
     running: &dyn Fn(ObjectId) -> Option<SchemaRef>,
     oid_of: &dyn Fn(&str) -> i64,
 ) -> Option<Relation> {
-    object.feature_view()?;
-    let columns = match running(object.id) {
-        Some(columns) => columns,
-        None => bind::history_schema(&feature::plan_definition(object, snapshot).ok()?),
+    let (columns, comment) = match object.relation().filter(|relation| relation.is_archived()) {
+        Some(relation) => (archive_schema(relation), format!("every admitted event of source {}", object.name)),
+        None => {
+            object.feature_view()?;
+            let columns = match running(object.id) {
+                Some(columns) => columns,
+                None => bind::history_schema(&feature::plan_definition(object, snapshot).ok()?),
+            };
+            (columns, format!("every step of feature view {} below its frontier", object.name))
+        }
     };
     let schema_name = history_schema(object.schema_name());
     Some(Relation {
@@ -371,7 +377,7 @@ fn history_relation(
         kind: "r",
         columns: columns.fields().iter().map(|field| Column::of(field)).collect(),
         key: vec![],
-        comment: Some(format!("every step of feature view {} below its frontier", object.name)),
+        comment: Some(comment),
         query: None,
         reads: vec![object.id],
         owner: snapshot.access.owner(object.id).0 as i64,
