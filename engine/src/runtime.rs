@@ -589,6 +589,8 @@ impl Engine {
             let id = view.state.id;
             self.seams.online.describe(id, view.state.compiled.output_fields());
             let has_all = self.seams.online.open_view(id).await?;
+            // Before there is anything to put: a server that began earlier, on a copy of the directory, would go on.
+            self.seams.online.claim(id, self.epoch).await?;
             // One that is kept with others is filled by itself (`family/online.rs`).
             if !has_all && !view.state.is_hosted() {
                 view.state.fill_online();

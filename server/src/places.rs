@@ -310,6 +310,10 @@ impl OnlineStore for Places {
         Ok(store.open_view(view).await? && is_whole)
     }
 
+    async fn claim(&self, view: ObjectId, epoch: u64) -> SeamResult<()> {
+        self.store(view)?.store.claim(view, epoch).await
+    }
+
     async fn filled(&self, view: ObjectId) -> SeamResult<()> {
         self.store(view)?.store.filled(view).await?;
         self.change(|views| {

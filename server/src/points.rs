@@ -289,6 +289,10 @@ impl OnlineStore for AtOnline {
         self.online.open_view(view).await
     }
 
+    async fn claim(&self, view: ObjectId, epoch: u64) -> SeamResult<()> {
+        self.online.claim(view, epoch).await
+    }
+
     async fn filled(&self, view: ObjectId) -> SeamResult<()> {
         self.online.filled(view).await
     }
