@@ -533,6 +533,14 @@ fn background(database: &Arc<Database>, settings: &Settings, stopping: watch::Re
             Ok(())
         })
     });
+    every(database, stopping.clone(), "idle sources", settings.online_tick.max(IDLE_LOOK), |database| {
+        Box::pin(async move {
+            match database.as_owner() {
+                Some(owner) => owner.engine.advance_idle_in_time().await.map(|_| ()),
+                None => Ok(()),
+            }
+        })
+    });
     every(database, stopping.clone(), "history", settings.commit_interval, |database| {
         Box::pin(async move {
             let Some(owner) = database.as_owner() else { return Ok(()) };
@@ -559,6 +567,10 @@ pub(crate) const REST: u32 = 4;
 /// How often an online store that is said to have a view is asked whether it still has. One round trip for each view; a view
 /// of which nothing changes is filled again so much later.
 const ONLINE_DOUBT: Duration = Duration::from_secs(10);
+
+/// How often it is looked whether a source has been silent for its idle timeout, unless the online store gets what has changed
+/// more seldom: a lock for each source.
+const IDLE_LOOK: Duration = Duration::from_millis(250);
 
 /// After a failure at least this long: soon enough to be level again, seldom enough that what is tried in vain (a Redis that is
 /// away) costs little.
