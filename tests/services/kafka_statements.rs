@@ -130,6 +130,8 @@ async fn lateness_is_by_partition_and_an_idle_one_holds_nobody_back(broker: &Bro
          {\"end\":2,\"lag\":0,\"next\":2,\"partition\":2}]",
     )
     .await?;
+    // In time as well: the frontier has not come as far as the clock.
+    comes(client, "SELECT lag > INTERVAL '0' FROM tidemark.pipelines WHERE name = 'late'", "t").await?;
     run(client, "DROP SOURCE late").await
 }
 
