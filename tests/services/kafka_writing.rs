@@ -187,6 +187,11 @@ async fn a_broker_that_is_away_is_an_error_that_says_what_is_in(broker: &Broker,
     run(client, "SET statement_timeout = '200ms'").await?;
     refused(client, "INSERT INTO made (user_id) VALUES (6)", "57014: canceling statement due to statement timeout")
         .await?;
+    // What only asks it can be stopped too, and the source is fed as before.
+    for change in ["SET (properties.client.id = 'another')", "RESET TO LATEST"] {
+        let stopped = "57014: canceling statement due to statement timeout";
+        refused(client, &format!("ALTER SOURCE made {change}"), stopped).await?;
+    }
     run(client, "RESET statement_timeout").await?;
     let gone = "08001: source \"made\": no Kafka broker answers at";
     refused(client, "INSERT INTO made (user_id) VALUES (6), (7)", gone).await?;

@@ -59,6 +59,8 @@ pub async fn execute(
     if let Some(existing) = existing(session)? {
         return exists(session, &catalog, &existing, create.if_not_exists, tag);
     }
+    // Whom it had to ask has answered: from here on it is whole.
+    let _held = session.hold.hold();
     let (place, sql) = placed(&session.lasting(database), &create.name, temporary, &relation.sql)?;
     relation.sql = sql;
     let id = catalog.allocate_id().await?;

@@ -56,6 +56,8 @@ pub async fn execute(
             None => break (catalog, changed),
         }
     };
+    // Whom it had to ask has answered: from here on it is whole.
+    let _held = session.hold.hold();
     database.commit(&mut catalog, session, &[Change::Put(changed.clone())]).await?;
     if let Some(online) = online {
         // Beside the work: it is filled there first, then removed from where it was.
