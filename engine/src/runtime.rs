@@ -75,6 +75,10 @@ use tidemark_catalog::{ClockMode, FeatureView, Object, ObjectId};
 pub trait Logs: Send + Sync {
     fn open(&self, id: ObjectId, schema: SchemaRef) -> SeamResult<Arc<dyn Source>>;
     fn remove(&self, id: ObjectId) -> SeamResult<()>;
+    /// Those that are there, also of what no checkpoint has met.
+    fn all(&self) -> SeamResult<Vec<ObjectId>> {
+        Ok(vec![])
+    }
 }
 
 /// The implementations behind the five seams.

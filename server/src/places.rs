@@ -186,6 +186,11 @@ impl Places {
         })
     }
 
+    /// Whether the view is where its option says.
+    pub fn is_at(&self, view: ObjectId, option: Option<&str>) -> bool {
+        self.standing(view).at == Some(self.named(option))
+    }
+
     /// From here on the view is where its option says.
     pub fn choose(&self, view: ObjectId, option: Option<&str>) -> SeamResult<()> {
         let place = self.named(option);

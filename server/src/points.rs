@@ -166,6 +166,10 @@ impl Logs for AtLogs {
     fn remove(&self, id: ObjectId) -> SeamResult<()> {
         self.logs.remove(id)
     }
+
+    fn all(&self) -> SeamResult<Vec<ObjectId>> {
+        self.logs.all()
+    }
 }
 
 struct AtLog {

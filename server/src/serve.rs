@@ -40,7 +40,7 @@ use tidemark_connectors::{
 use tidemark_engine::{
     asof,
     runtime::{Engine, Logs, Seams},
-    seam::{Clock, SeamResult, Source},
+    seam::{Clock, SeamError, SeamResult, Source},
     view::Memory,
 };
 use tidemark_planner::functions::{session_config, state_builder};
@@ -77,6 +77,22 @@ impl Logs for EmbeddedLogs {
 
     fn remove(&self, id: ObjectId) -> SeamResult<()> {
         EmbeddedLog::drop_files(&self.folder(id))
+    }
+
+    fn all(&self) -> SeamResult<Vec<ObjectId>> {
+        let io = |error: std::io::Error| SeamError::io(self.folder.display(), &error);
+        let entries = match std::fs::read_dir(&self.folder) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(vec![]),
+            Err(error) => return Err(io(error)),
+        };
+        let mut all = vec![];
+        for entry in entries {
+            // What has another name is not ours.
+            let id = entry.map_err(io)?.file_name().to_str().and_then(|name| name.parse().ok());
+            all.extend(id.map(ObjectId));
+        }
+        Ok(all)
     }
 }
 

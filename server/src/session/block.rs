@@ -1,7 +1,10 @@
 //! The transaction block of a session: how far to go back for each savepoint, and what going back does not take back.
 
 use super::Session;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::{
+    collections::BTreeSet,
+    sync::atomic::{AtomicUsize, Ordering},
+};
 use tidemark_catalog::{BlockId, ObjectId};
 
 #[derive(Default)]
@@ -13,6 +16,8 @@ pub struct Block {
     beginning: Mark,
     savepoints: Vec<Mark>,
     stays: Vec<Stay>,
+    /// Sources and tables whose options it has changed: what these make go, goes at its end.
+    altered: BTreeSet<ObjectId>,
 }
 
 /// A point in a block to which it can go back.
@@ -48,6 +53,14 @@ impl Block {
 
     pub fn beginning(&self) -> Mark {
         self.beginning
+    }
+
+    pub fn note_altered(&mut self, object: ObjectId) {
+        self.altered.insert(object);
+    }
+
+    pub fn altered(&self) -> impl Iterator<Item = ObjectId> {
+        self.altered.iter().copied()
     }
 
     /// What was done for good since then, each once.

@@ -64,7 +64,14 @@ pub async fn execute(
         owner.engine.move_online(changed.id, || owner.places.choose(changed.id, Some(online.as_str()))).await?;
     }
     if let (Some(source), Some(relation)) = (owner.engine.source(changed.id), changed.relation()) {
-        source.reconfigure(relation.clone()).await;
+        let relation = match session.block_id() {
+            Some(_) => {
+                session.block.note_altered(changed.id);
+                blocks::while_open(&source, relation)
+            }
+            None => relation.clone(),
+        };
+        source.reconfigure(relation).await;
     }
     if another_client {
         owner.feeds.stop(changed.id).await;
