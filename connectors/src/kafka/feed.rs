@@ -180,6 +180,12 @@ impl Said {
 }
 
 impl Task {
+    /// What the source is called now.
+    fn name(&self) -> String {
+        let source = self.engine.source(self.source);
+        source.map_or_else(|| self.source.to_string(), |source| source.name.read().clone())
+    }
+
     async fn run(self) {
         while let Err(end) = self.read_or_panic().await {
             match end {
@@ -237,7 +243,7 @@ impl Task {
     fn report(&self, error: KafkaError) {
         // Not once per try.
         if self.said.lock().begins(self.clock.now_us()) {
-            tracing::warn!(source = %self.source, topic = self.options.topic, %error, "a topic cannot be read");
+            tracing::warn!(source = self.name(), topic = self.options.topic, %error, "a topic cannot be read");
         }
         *self.status.error.write() = Some(error);
         self.applied.send_replace(());
@@ -420,7 +426,7 @@ impl Task {
         *self.status.ends.write() = looked.ends;
         *self.status.error.write() = None;
         if self.said.lock().ends() {
-            tracing::info!(source = %self.source, topic = self.options.topic, "a topic is read again");
+            tracing::info!(source = self.name(), topic = self.options.topic, "a topic is read again");
         }
         if looked.new.is_empty() {
             return Ok(false);

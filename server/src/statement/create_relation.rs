@@ -272,7 +272,17 @@ pub fn apply_options(
                 }
             }
             "max_ahead" => relation.max_ahead_us = duration()?,
-            "idle_timeout" => relation.idle_timeout_us = duration()?,
+            "idle_timeout" => {
+                relation.idle_timeout_us = match duration()? {
+                    0 => {
+                        return Err(PgError::error("22023", format!("idle_timeout of {kind} \"{name}\" is zero"))
+                            .hint(
+                                "say how long it may be silent before time goes on without it, such as '30 seconds'",
+                            ));
+                    }
+                    idle_timeout_us => idle_timeout_us,
+                }
+            }
             "retention" if !relation.primary_key.is_empty() => {
                 return Err(PgError::error(
                     "0A000",
