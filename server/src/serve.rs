@@ -580,8 +580,8 @@ fn background(database: &Arc<Database>, settings: &Settings, stopping: watch::Re
 /// and values that change again meanwhile are put once.
 pub(crate) const REST: u32 = 4;
 
-/// How often an online store that is said to have a view is asked whether it still has. One round trip for each view; a view
-/// of which nothing changes is filled again so much later.
+/// How often an online store that is said to have a view is asked whether it still has, and whether a later server puts into it.
+/// Two round trips for each view; a view of which nothing changes is filled again so much later.
 const ONLINE_DOUBT: Duration = Duration::from_secs(10);
 
 /// How often it is looked whether a source has been silent for its idle timeout, unless the online store gets what has changed

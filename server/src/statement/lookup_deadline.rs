@@ -242,9 +242,7 @@ async fn come(
     }
     let names: Vec<Name> = rest.iter().map(Asked::name).collect();
     let came: Read = Arc::default();
-    let passed_us = database.clock.now_us().saturating_sub(since_us);
-    let left = Duration::from_micros(deadline_us.saturating_sub(passed_us).max(0).unsigned_abs());
-    let until = database.clock.sleep(left);
+    let until = database.clock.sleep(left(deadline_us, since_us, database.clock.now_us()));
     let reading = database.queries.work(read(rest, came.clone()));
     tokio::select! {
         biased;
@@ -265,5 +263,23 @@ async fn read(asked: Vec<Asked>, came: Read) {
         let looked = asked.view.state.look(&asked.key, asked.now_us);
         came.lock().push((asked.name(), looked));
         tokio::task::yield_now().await;
+    }
+}
+
+/// How much of the deadline there is now; `since_us`: when the lookup was asked for.
+fn left(deadline_us: i64, since_us: i64, now_us: i64) -> Duration {
+    let passed_us = now_us.saturating_sub(since_us);
+    Duration::from_micros(deadline_us.saturating_sub(passed_us).max(0).unsigned_abs())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_waited_for_a_view_is_not_there_to_wait_for_keys() {
+        for (passed_us, left_us) in [(0, 5_000), (4_000, 1_000), (5_000, 0), (9_000, 0)] {
+            assert_eq!(left(5_000, 100, 100 + passed_us), Duration::from_micros(left_us), "{passed_us} µs");
+        }
     }
 }
