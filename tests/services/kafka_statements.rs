@@ -133,7 +133,7 @@ async fn lateness_is_by_partition_and_an_idle_one_holds_nobody_back(broker: &Bro
     )
     .await?;
     // In time as well: the frontier has not come as far as the clock.
-    comes(client, "SELECT lag > INTERVAL '0' FROM tidemark.pipelines WHERE name = 'late'", "t").await?;
+    comes(client, "SELECT lag > INTERVAL '0 seconds' FROM tidemark.pipelines WHERE name = 'late'", "t").await?;
     run(client, "DROP SOURCE late").await
 }
 

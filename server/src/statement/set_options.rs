@@ -64,12 +64,11 @@ pub async fn execute(
         owner.engine.move_online(changed.id, || owner.places.choose(changed.id, Some(online.as_str()))).await?;
     }
     if let (Some(source), Some(relation)) = (owner.engine.source(changed.id), changed.relation()) {
-        let relation = match session.block_id() {
-            Some(_) => {
-                session.block.note_altered(changed.id);
-                blocks::while_open(&source, relation)
-            }
-            None => relation.clone(),
+        let relation = if session.in_transaction {
+            session.block.note_altered(changed.id);
+            blocks::while_open(&source, relation)
+        } else {
+            relation.clone()
         };
         source.reconfigure(relation).await;
     }
