@@ -27,7 +27,7 @@ pub use broker::{Broker, Place};
 pub use feed::{Feed, Status};
 pub use options::{OPTIONS, Options, Start, is_option};
 pub use reader::{Came, Reader};
-pub use reset::going_on;
+pub use reset::{going_on, moves};
 pub use sender::{Sender, Unsent};
 
 /// Why a source cannot be read. Messages name no source: who reports them knows which it is.

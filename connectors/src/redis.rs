@@ -263,6 +263,16 @@ impl OnlineStore for RedisOnline {
         Ok(is_whole)
     }
 
+    async fn claim(&self, view: ObjectId, epoch: u64) -> SeamResult<()> {
+        let connection = self.link.number().await?;
+        // Asked also where it was told before: another server may have come since. A view that has gone meanwhile is told
+        // with the first put.
+        if self.announce(view, epoch, &self.known(view)).await? == Put::Done {
+            self.known.lock().entry(view).or_default().announced = Some((epoch, connection));
+        }
+        Ok(())
+    }
+
     async fn filled(&self, view: ObjectId) -> SeamResult<()> {
         let known = self.known(view);
         for group in 0..GROUPS {

@@ -21,6 +21,7 @@ mod columns;
 mod extent;
 mod failed;
 mod family;
+mod idle;
 mod letters;
 mod maintenance;
 mod meters;
@@ -76,10 +77,11 @@ use tidemark_catalog::{ClockMode, FeatureView, Object, ObjectId};
 pub trait Logs: Send + Sync {
     fn open(&self, id: ObjectId, schema: SchemaRef) -> SeamResult<Arc<dyn Source>>;
     fn remove(&self, id: ObjectId) -> SeamResult<()>;
+    /// Those that are there, also of what no checkpoint has met.
+    fn all(&self) -> SeamResult<Vec<ObjectId>> {
+        Ok(vec![])
+    }
 }
-
-/// How far a watermark moves at once where keys are due: a quiet key has a step a month.
-const ADVANCE_PIECE_US: i64 = 31 * 24 * 3_600_000_000;
 
 /// The implementations behind the five seams.
 #[derive(Clone)]
@@ -595,6 +597,8 @@ impl Engine {
             let id = view.state.id;
             self.seams.online.describe(id, view.state.compiled.output_fields());
             let has_all = self.seams.online.open_view(id).await?;
+            // Before there is anything to put: a server that began earlier, on a copy of the directory, would go on.
+            self.seams.online.claim(id, self.epoch).await?;
             // One that is kept with others is filled by itself (`family/online.rs`).
             if !has_all && !view.state.is_hosted() {
                 view.state.fill_online();
@@ -674,17 +678,6 @@ impl Engine {
         })
     }
 
-    /// What time alone brings: idle sources move their frontier (recorded in the log). Returns how many did.
-    pub async fn advance_idle(&self) -> SeamResult<usize> {
-        let mut advanced = Ok(0);
-        for source in self.sources() {
-            let moved = source.advance_if_idle(&self.seams).await;
-            // The first error, when every source has had its turn.
-            advanced = advanced.and_then(|all: usize| Ok(all + usize::from(moved?)));
-        }
-        advanced
-    }
-
     /// Appends rows to a source or table, admits them and applies them to every view on it. When this returns, the rows
     /// are durable (as the log's fsync setting says) and every later lookup sees them.
     pub async fn ingest(
@@ -747,27 +740,6 @@ impl Engine {
             source.name.read()
         );
         Err(IngestError::Seam(SeamError::NotDone(error)))
-    }
-
-    /// `ALTER SOURCE … ADVANCE WATERMARK TO`. A leap goes by pieces: in each, a key has a few steps by time alone, and those
-    /// of all pieces before may be in history and out of memory.
-    pub async fn advance_watermark(&self, id: ObjectId, to_us: i64) -> SeamResult<()> {
-        let Some(source) = self.source(id) else { return Ok(()) };
-        loop {
-            let due_us =
-                self.kept().iter().filter(|view| view.reads(id)).filter_map(|view| view.state.earliest_due()).min();
-            // Never back, and beyond what is next due, so that every piece does something.
-            let piece_us = due_us.unwrap_or(i64::MAX).max(source.frontier_us()).saturating_add(ADVANCE_PIECE_US);
-            source.advance(piece_us.min(to_us), self.seams.clock.now_us()).await?;
-            if piece_us >= to_us {
-                return Ok(());
-            }
-            self.make_way(&source).await.map_err(|error| match error {
-                IngestError::Seam(error) => error,
-                other => SeamError::not_done(other),
-            })?;
-            tokio::task::yield_now().await;
-        }
     }
 }
 

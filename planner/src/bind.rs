@@ -220,7 +220,8 @@ impl<'a> Binder<'a> {
             (Some(ROWS_SCHEMA), name) => {
                 let object = self.snapshot.get(name).ok_or_else(|| self.missing(name))?;
                 match &object.body {
-                    Body::Table(relation) if relation.files().is_none() => {
+                    // Of a source what INSERT … RETURNING has put in.
+                    Body::Source(relation) | Body::Table(relation) if relation.files().is_none() => {
                         self.reads.add([object.id]);
                         self.names.add([object.id]);
                         let schema = placed_schema(&relation.schema());

@@ -17,7 +17,7 @@ use crate::{
         self,
         lookup_deadline::{self, Finding},
         served_lookup::ServedLookup,
-        service_lookup::{self, PreparedService},
+        service_lookup,
     },
     system::{SessionFacts, functions, of_chance, pg_sleep},
 };
@@ -89,28 +89,6 @@ impl TidemarkBackend {
             learnt.service.is_some() && learnt.parameter_oids.len() == literals && learnt.shows_as(prepared)
         });
         self.database.learn_service(prepared, sql, learnt);
-    }
-
-    /// Waits for the views of a lookup that are not back since the start, and no longer than the session's deadline; `false`: it was
-    /// answered, or not, from all of them.
-    async fn wait_for_views(&self, session: &Session, prepared: &Prepared) -> Result<bool, PgError> {
-        if self.database.is_restored() {
-            return Ok(false);
-        }
-        let mut views: Vec<ObjectId> = prepared.lookup.iter().map(|lookup| lookup.shape.view).collect();
-        views.extend(prepared.service.iter().flat_map(PreparedService::views));
-        if views.is_empty() {
-            return Ok(false);
-        }
-        let restored = self.database.views_restored(&views);
-        let Some(deadline_us) = session.lookup_deadline_us else { return restored.await.map(|()| true) };
-        let until = self.database.clock.sleep(Duration::from_micros(deadline_us.unsigned_abs()));
-        tokio::select! {
-            // First: who gives up has asked for them all the same.
-            biased;
-            restored = restored => restored.map(|()| true),
-            () = until => Err(lookup_deadline::not_back(&self.database, &views, deadline_us)),
-        }
     }
 
     fn served<'a>(
@@ -383,7 +361,8 @@ impl pg::Backend for TidemarkBackend {
         bound: &Bound,
     ) -> Result<Outcome, PgError> {
         session.refresh(&self.database);
-        if self.wait_for_views(session, prepared).await? {
+        let begun_us = self.database.clock.now_us();
+        if lookup_deadline::wait_for_views(&self.database, session, prepared).await? {
             let mut messages = BytesMut::new();
             if let Some(answered) = self.execute_now(session, prepared, bound, &mut messages) {
                 return Ok(Outcome::RawRows { messages, completed: answered? });
@@ -400,7 +379,7 @@ impl pg::Backend for TidemarkBackend {
                 return Ok(answered);
             }
         }
-        if let Some(answered) = lookup_deadline::answer(&self.database, session, prepared, bound).await? {
+        if let Some(answered) = lookup_deadline::answer(&self.database, session, prepared, bound, begun_us).await? {
             return Ok(answered);
         }
         match &prepared.unparsed {

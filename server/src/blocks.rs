@@ -17,6 +17,7 @@ use crate::{
 };
 use std::sync::Arc;
 use tidemark_catalog::{CatalogStore, Object, ObjectKind, QualifiedName, Relation, Snapshot, TakenBack};
+use tidemark_engine::runtime::SourceRuntime;
 
 /// What has been changed stays.
 ///
@@ -41,9 +42,29 @@ pub async fn commit(database: &Arc<Database>, session: &mut Session) -> Result<(
     };
     let dropped: Vec<&Object> = dropped.iter().collect();
     let removed = removal::remove(database, &dropped).await;
+    // What was to be kept no longer may go now.
+    let (engine, snapshot) = (&database.owner()?.engine, catalog.snapshot());
+    for object in session.block.altered().filter_map(|id| snapshot.get_id(id)) {
+        if let (Some(source), Some(relation)) = (engine.source(object.id), object.relation()) {
+            source.reconfigure(relation.clone()).await;
+        }
+    }
     drop(catalog);
     warn_of_remains(session, removed);
     Ok(())
+}
+
+/// How a source goes on with new options while the block is open: what it keeps it does not shorten before its end, for what went
+/// nothing brings back.
+pub fn while_open(source: &SourceRuntime, relation: &Relation) -> Relation {
+    // `None`: for ever.
+    let longer = |one: Option<i64>, other: Option<i64>| Some(one?.max(other?));
+    let now = source.relation.read();
+    Relation {
+        retention_us: longer(now.retention_us, relation.retention_us),
+        dead_letter_retention_us: longer(now.dead_letter_retention_us, relation.dead_letter_retention_us),
+        ..relation.clone()
+    }
 }
 
 /// What has been changed since then is as it was; the client is told what is not.
@@ -60,7 +81,7 @@ pub async fn roll_back(database: &Arc<Database>, session: &mut Session, to: Mark
         })?;
         session.block.note_entries(to.entries);
         database.show(Arc::new(back.after.clone()));
-        let settled = settle(database, owner, &back).await;
+        let settled = settle(database, owner, &back, to.entries).await;
         drop(catalog);
         warn_of_remains(session, settled);
         // Their tables too are called, and are there, as before.
@@ -76,7 +97,8 @@ pub async fn roll_back(database: &Arc<Database>, session: &mut Session, to: Mark
 }
 
 /// Storage and runtime follow the catalog. What fails keeps nothing else from it; the first error.
-async fn settle(database: &Database, owner: &Owner, back: &TakenBack) -> Result<(), PgError> {
+/// `kept`: so many entries of the block stay in the journal, and it stays open.
+async fn settle(database: &Database, owner: &Owner, back: &TakenBack, kept: usize) -> Result<(), PgError> {
     let engine = &owner.engine;
     let TakenBack { before, after, objects, .. } = back;
     let gone: Vec<&Object> = back.gone().collect();
@@ -104,17 +126,19 @@ async fn settle(database: &Database, owner: &Owner, back: &TakenBack) -> Result<
         if let Some(source) = engine.source(log) {
             source.set_name(is);
             if let Some(relation) = is.relation() {
-                source.reconfigure(relation.clone()).await;
+                let is_open = kept > 0;
+                let relation = if is_open { while_open(&source, relation) } else { relation.clone() };
+                source.reconfigure(relation).await;
             }
         }
-        let Some(was) = was else { continue };
-        let online = |object: &Object| object.feature_view().and_then(|view| view.options.get("online").cloned());
-        if online(was) != online(is) {
-            let moved = engine.move_online(is.id, || owner.places.choose(is.id, online(is).as_deref())).await;
+        // One that was dropped in the block may have been altered in it before: what it was last is not told by the catalog.
+        let online = is.feature_view().map(|view| view.options.get("online").map(String::as_str));
+        if let Some(online) = online.filter(|online| !owner.places.is_at(is.id, *online)) {
+            let moved = engine.move_online(is.id, || owner.places.choose(is.id, online)).await;
             outcome = outcome.and(moved.map_err(PgError::from));
         }
         let options = |object: &Object| object.relation().map(|relation| relation.options.clone());
-        if is.relation().and_then(Relation::topic).is_some() && options(was) != options(is) {
+        if is.relation().and_then(Relation::topic).is_some() && was.is_none_or(|was| options(was) != options(is)) {
             owner.feeds.stop(is.id).await;
             outcome = outcome.and(owner.feeds.start(is));
         }

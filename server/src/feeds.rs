@@ -10,7 +10,7 @@ use std::{
 };
 use tidemark_catalog::{Body, NoSecret, Object, ObjectId, ObjectKind, Relation, Snapshot};
 use tidemark_connectors::kafka::{
-    Batch, Broker, Feed, KafkaError, Kind, Options, Place, Sender, Start, Status, going_on,
+    Batch, Broker, Feed, KafkaError, Kind, Options, Place, Sender, Start, Status, going_on, moves,
 };
 use tidemark_engine::{runtime::Engine, seam::Clock};
 
@@ -141,6 +141,19 @@ impl Feeds {
     /// the partitions of its topic. Whatever comes of it, [`Self::reset`] or [`Self::start`] is to follow.
     pub async fn pause(&self, object: &Object, to: &Start) -> Places {
         self.stop(object.id).await;
+        self.places(object, to).await
+    }
+
+    /// Asks where the choice leads while the source is fed, which may be given up: nothing has been touched.
+    ///
+    /// # Errors
+    /// The broker does not answer, or not that.
+    pub async fn probe(&self, object: &Object, to: &Start) -> Result<(), PgError> {
+        let asked = self.places(object, to).await;
+        asked.map(|_| ()).map_err(|error| refusal(object.kind(), &object.name, error))
+    }
+
+    async fn places(&self, object: &Object, to: &Start) -> Places {
         let relation = self.resolved(object.relation().ok_or_else(KafkaError::no_source)?)?;
         let broker = Broker::new(Arc::new(Options::of(&relation)?))?;
         let to = to.clone();
@@ -148,19 +161,24 @@ impl Feeds {
     }
 
     /// Reading goes on from these places, durably; `again` says that records may be read a second time.
-    /// Whatever comes of it, the source is fed again when this returns.
-    pub async fn reset(&self, object: &Object, places: Places, again: bool) -> Result<(), PgError> {
+    /// Whatever comes of it, the source is fed again when this returns. Says what is read again by that, and what never is.
+    pub async fn reset(&self, object: &Object, places: Places, again: bool) -> Result<Option<String>, PgError> {
         // Another that was paused beside this one may still be at its last batch.
         self.stop(object.id).await;
-        let reset = async { going_on(&places?, &self.engine.begin_taking(object.id).await, again) };
+        let reset = async {
+            let (places, next) = (places?, self.engine.begin_taking(object.id).await);
+            let to = going_on(&places, &next, again)?;
+            Ok::<_, KafkaError>((moves(&places, &next, &to), to))
+        };
         let set = match reset.await.map_err(|error| refusal(object.kind(), &object.name, error)) {
-            Ok(partitions) => {
+            Ok((moves, partitions)) => {
                 let Batch { rows, deletes, origin } = Batch::reset(object.schema(), &partitions);
-                self.engine.take(object.id, rows, deletes, origin).await.map(|_| ()).map_err(PgError::from)
+                self.engine.take(object.id, rows, deletes, origin).await.map(|_| moves).map_err(PgError::from)
             }
             Err(error) => Err(error),
         };
-        set.and(self.start(object))
+        let started = self.start(object);
+        set.and_then(|moves| started.map(|()| moves))
     }
 
     /// Nothing is taken from the source's topic any more when this returns.

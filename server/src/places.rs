@@ -186,6 +186,11 @@ impl Places {
         })
     }
 
+    /// Whether the view is where its option says.
+    pub fn is_at(&self, view: ObjectId, option: Option<&str>) -> bool {
+        self.standing(view).at == Some(self.named(option))
+    }
+
     /// From here on the view is where its option says.
     pub fn choose(&self, view: ObjectId, option: Option<&str>) -> SeamResult<()> {
         let place = self.named(option);
@@ -308,6 +313,10 @@ impl OnlineStore for Places {
             store.drop_view(view).await?;
         }
         Ok(store.open_view(view).await? && is_whole)
+    }
+
+    async fn claim(&self, view: ObjectId, epoch: u64) -> SeamResult<()> {
+        self.store(view)?.store.claim(view, epoch).await
     }
 
     async fn filled(&self, view: ObjectId) -> SeamResult<()> {

@@ -166,6 +166,10 @@ impl Logs for AtLogs {
     fn remove(&self, id: ObjectId) -> SeamResult<()> {
         self.logs.remove(id)
     }
+
+    fn all(&self) -> SeamResult<Vec<ObjectId>> {
+        self.logs.all()
+    }
 }
 
 struct AtLog {
@@ -287,6 +291,10 @@ impl OnlineStore for AtOnline {
 
     async fn open_view(&self, view: ObjectId) -> SeamResult<bool> {
         self.online.open_view(view).await
+    }
+
+    async fn claim(&self, view: ObjectId, epoch: u64) -> SeamResult<()> {
+        self.online.claim(view, epoch).await
     }
 
     async fn filled(&self, view: ObjectId) -> SeamResult<()> {

@@ -40,7 +40,7 @@ use tidemark_connectors::{
 use tidemark_engine::{
     asof,
     runtime::{Engine, Logs, Seams},
-    seam::{Clock, SeamResult, Source},
+    seam::{Clock, SeamError, SeamResult, Source},
     view::Memory,
 };
 use tidemark_planner::functions::{session_config, state_builder};
@@ -77,6 +77,22 @@ impl Logs for EmbeddedLogs {
 
     fn remove(&self, id: ObjectId) -> SeamResult<()> {
         EmbeddedLog::drop_files(&self.folder(id))
+    }
+
+    fn all(&self) -> SeamResult<Vec<ObjectId>> {
+        let io = |error: std::io::Error| SeamError::io(self.folder.display(), &error);
+        let entries = match std::fs::read_dir(&self.folder) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(vec![]),
+            Err(error) => return Err(io(error)),
+        };
+        let mut all = vec![];
+        for entry in entries {
+            // What has another name is not ours.
+            let id = entry.map_err(io)?.file_name().to_str().and_then(|name| name.parse().ok());
+            all.extend(id.map(ObjectId));
+        }
+        Ok(all)
     }
 }
 
@@ -533,6 +549,14 @@ fn background(database: &Arc<Database>, settings: &Settings, stopping: watch::Re
             Ok(())
         })
     });
+    every(database, stopping.clone(), "idle sources", settings.online_tick.max(IDLE_LOOK), |database| {
+        Box::pin(async move {
+            match database.as_owner() {
+                Some(owner) => owner.engine.advance_idle_in_time().await.map(|_| ()),
+                None => Ok(()),
+            }
+        })
+    });
     every(database, stopping.clone(), "history", settings.commit_interval, |database| {
         Box::pin(async move {
             let Some(owner) = database.as_owner() else { return Ok(()) };
@@ -580,9 +604,13 @@ fn relieve_history(database: &Arc<Database>, mut stopping: watch::Receiver<bool>
 /// and values that change again meanwhile are put once.
 pub(crate) const REST: u32 = 4;
 
-/// How often an online store that is said to have a view is asked whether it still has. One round trip for each view; a view
-/// of which nothing changes is filled again so much later.
+/// How often an online store that is said to have a view is asked whether it still has, and whether a later server puts into it.
+/// Two round trips for each view; a view of which nothing changes is filled again so much later.
 const ONLINE_DOUBT: Duration = Duration::from_secs(10);
+
+/// How often it is looked whether a source has been silent for its idle timeout, unless the online store gets what has changed
+/// more seldom: a lock for each source.
+const IDLE_LOOK: Duration = Duration::from_millis(250);
 
 /// After a failure at least this long: soon enough to be level again, seldom enough that what is tried in vain (a Redis that is
 /// away) costs little.

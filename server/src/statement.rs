@@ -471,6 +471,8 @@ fn is_whole(statement: &Statement) -> bool {
         Statement::RefreshOnlineStore { .. } => false,
         // Computes for long, and holds on only while it commits.
         Statement::CreateTrainingSet(_) | Statement::RefreshTrainingSet { .. } => false,
+        // They may have to ask a broker, or read files, and hold on when they have.
+        Statement::CreateRelation(_) | Statement::SetOptions { .. } | Statement::ResetTopic { .. } => false,
         // Safe to stop anywhere, and long.
         Statement::Optimize { .. } | Statement::VacuumHistory { .. } => false,
         Statement::Checkpoint => true,

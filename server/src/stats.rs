@@ -31,11 +31,13 @@ fn known(us: i64) -> Option<i64> {
     (us != i64::MIN).then_some(us)
 }
 
-/// The share of so many keys that do not wait. Keys that are over wait too, and are among the keys no more.
-fn level(keys: u64, waiting: u64) -> f64 {
+/// The share of so many keys that do not wait. Keys that are over wait too, and are among the keys no more. `None`: nothing waits,
+/// but what the store has is not known, for it fails.
+fn level(keys: u64, waiting: u64, fails: bool) -> Option<f64> {
     match keys.max(waiting) {
-        0 => 1.0,
-        all => (all - waiting) as f64 / all as f64,
+        _ if fails && waiting == 0 => None,
+        0 => Some(1.0),
+        all => Some((all - waiting) as f64 / all as f64),
     }
 }
 
@@ -60,6 +62,7 @@ impl Stats for EngineStats {
             events: Some(source.counters.rows.load(Ordering::Relaxed)),
             watermark_us: known(source.frontier_us()),
             frontier_us: known(source.frontier_us()),
+            now_us: known(source.now_us(self.clock.now_us())),
             history_start_us: source.history_start_us(),
             positions: source.position().map(|p| format!("0:{p}")),
             state: if failed { "failed".to_string() } else { String::new() },
@@ -77,6 +80,7 @@ impl Stats for EngineStats {
         let (keys_in_memory, memory_bytes) = view.state.in_memory();
         let keys = view.state.count(|counters| &counters.keys);
         let waiting = view.state.waiting_online();
+        let online_error = view.online_error.read().clone();
         let now_us = view.now_us(self.clock.now_us());
         Some(ViewStats {
             frontier_us: known(view.state.frontier_us()),
@@ -95,8 +99,8 @@ impl Stats for EngineStats {
             maintenance: view.maintenance.read().clone(),
             positions: positions(&view),
             online_waiting: Some(waiting),
-            online_level: Some(level(keys, waiting)),
-            online_error: view.online_error.read().clone(),
+            online_level: level(keys, waiting, online_error.is_some()),
+            online_error,
             state: String::new(),
             last_error: view.last_error.read().clone(),
         })
@@ -157,5 +161,24 @@ impl EngineStats {
             .collect::<Result<Vec<_>, _>>()
             .map_err(SeamError::not_done)?;
         RecordBatch::try_new(schema, columns).map_err(SeamError::not_done)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::level;
+
+    #[test]
+    fn a_store_that_fails_is_never_said_to_be_level() {
+        for (keys, waiting, fails, expected) in [
+            (0, 0, false, Some(1.0)),
+            (4, 1, false, Some(0.75)),
+            (4, 4, true, Some(0.0)),
+            (0, 2, true, Some(0.0)),
+            (4, 0, true, None),
+            (0, 0, true, None),
+        ] {
+            assert_eq!(level(keys, waiting, fails), expected, "{waiting} of {keys}, {fails}");
+        }
     }
 }

@@ -79,6 +79,7 @@ pub struct SourceStats {
     pub events: Option<u64>,
     pub watermark_us: Option<i64>,
     pub frontier_us: Option<i64>,
+    pub now_us: Option<i64>,
     /// From here on the log has all admitted events: the history of a view made now starts here.
     pub history_start_us: Option<i64>,
     /// Where reading stands, e.g. `0:1234`.
@@ -114,7 +115,7 @@ pub struct ViewStats {
     pub positions: Option<String>,
     /// Keys whose rows the online store does not have yet.
     pub online_waiting: Option<u64>,
-    /// The share of the keys whose rows it has, 0 to 1.
+    /// The share of the keys whose rows it has, 0 to 1; `None`: not known.
     pub online_level: Option<f64>,
     /// Why it is not level; `None`: it is, as far as is known.
     pub online_error: Option<String>,

@@ -8,6 +8,7 @@ use crate::{
     metrics::a_topic_is_measured_partition_by_partition,
     refused, run,
     server::{Folder, Server, free_port, rows},
+    serving::heard,
 };
 use anyhow::{Context, Result, ensure};
 use tokio_postgres::Client;
@@ -32,6 +33,7 @@ async fn all(broker: &Broker, folder: &Folder) -> Result<()> {
     a_broker_that_is_away_is_waited_for(broker, &client).await.context("away")?;
     records_that_are_gone_stop_the_source_and_say_so(broker, &client).await.context("gone")?;
     reading_is_set_elsewhere(broker, &client).await.context("reset")?;
+    a_reset_says_what_is_read_again(broker, &server).await.context("told")?;
     server.kill()?;
     let server = Server::start(folder).await?;
     it_stays_where_it_was_set(broker, &server.connect().await?).await.context("reset, killed")
@@ -130,6 +132,8 @@ async fn lateness_is_by_partition_and_an_idle_one_holds_nobody_back(broker: &Bro
          {\"end\":2,\"lag\":0,\"next\":2,\"partition\":2}]",
     )
     .await?;
+    // In time as well: the frontier has not come as far as the clock.
+    comes(client, "SELECT lag > INTERVAL '0 seconds' FROM tidemark.pipelines WHERE name = 'late'", "t").await?;
     run(client, "DROP SOURCE late").await
 }
 
@@ -248,6 +252,22 @@ async fn reading_is_set_elsewhere(broker: &Broker, client: &Client) -> Result<()
     run(client, "ALTER SOURCE again RESET TO OFFSETS 'partition:0,offset:2' ALLOW DUPLICATES").await?;
     run(client, "FLUSH").await?;
     comes(client, all, "1 | 0 | 1\n2 | 0 | 2\n2 | 0 | 2\n10 | 1 | 0").await
+}
+
+async fn a_reset_says_what_is_read_again(broker: &Broker, server: &Server) -> Result<()> {
+    let (client, mut notices) = heard(server).await?;
+    broker.create_topic("told", 1, &[]).await?;
+    broker.send("told", (0..3).map(|n| Sent::to(0, format!("{{\"n\": {n}}}"))))?;
+    run(&client, &create(broker, "told", "n BIGINT", "")).await?;
+    run(&client, "FLUSH").await?;
+    while notices.try_recv().is_ok() {}
+    run(&client, "ALTER SOURCE told RESET TO EARLIEST ALLOW DUPLICATES").await?;
+    let told = notices.recv().await.context("no notice")?;
+    let back = "source \"told\": partition 0 goes back from offset 3 to 0: up to 3 records are read again";
+    ensure!(told.ends_with(back), "{told}");
+    run(&client, "FLUSH").await?;
+    comes(&client, "SELECT count(*) FROM told", "6").await?;
+    run(&client, "DROP SOURCE told").await
 }
 
 async fn it_stays_where_it_was_set(broker: &Broker, client: &Client) -> Result<()> {

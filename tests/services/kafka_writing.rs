@@ -42,6 +42,7 @@ async fn in_every_format(broker: &Broker, folder: &Folder) -> Result<()> {
     let server = Server::start(folder).await?;
     let client = server.connect().await?;
     every_format_is_written_as_it_is_read(broker, &client).await.context("formats")?;
+    a_key_that_is_two_columns_is_written_from_either(broker, &client).await.context("two columns")?;
     a_table_is_written_by_key(broker, &client).await.context("table")
 }
 
@@ -89,7 +90,26 @@ async fn rows_go_out_and_come_back(broker: &Broker, client: &Client) -> Result<(
     }
     refused(client, "INSERT INTO made (price) VALUES (1)", "23502: null value in column \"user_id\"").await?;
     let infinite = "22023: source \"made\": column \"at\": an infinite time cannot be written (detail: 0 of 1 rows";
+    let returning = "0A000: RETURNING is not supported for source \"made\" (hint: its rows go to a topic";
+    refused(client, "INSERT INTO made (user_id) VALUES (4) RETURNING user_id", returning).await?;
     refused(client, "INSERT INTO made (user_id, at) VALUES (4, 'infinity')", infinite).await
+}
+
+async fn a_key_that_is_two_columns_is_written_from_either(broker: &Broker, client: &Client) -> Result<()> {
+    broker.create_topic("twice", 1, &[]).await?;
+    let with = with(broker, "twice");
+    let create = format!(
+        "CREATE SOURCE twice (n BIGINT) INCLUDE key TEXT AS k INCLUDE key AS raw WITH ({with}) FORMAT PLAIN ENCODE JSON"
+    );
+    run(client, &create).await?;
+    run(client, "INSERT INTO twice (n, k) VALUES (1, 'a')").await?;
+    run(client, "INSERT INTO twice (n, raw) VALUES (2, '\\x62')").await?;
+    run(client, "INSERT INTO twice VALUES (3, 'c', '\\x63')").await?;
+    let differ = "22023: source \"twice\": columns \"k\" and \"raw\" are both the message's key, and differ";
+    refused(client, "INSERT INTO twice VALUES (4, 'd', '\\x63')", differ).await?;
+    run(client, "FLUSH").await?;
+    comes(client, "SELECT n, k, raw FROM twice ORDER BY n", "1 | a | \\x61\n2 | b | \\x62\n3 | c | \\x63").await?;
+    run(client, "DROP SOURCE twice").await
 }
 
 async fn copy_goes_out_by_chunks(client: &Client) -> Result<()> {
@@ -187,6 +207,11 @@ async fn a_broker_that_is_away_is_an_error_that_says_what_is_in(broker: &Broker,
     run(client, "SET statement_timeout = '200ms'").await?;
     refused(client, "INSERT INTO made (user_id) VALUES (6)", "57014: canceling statement due to statement timeout")
         .await?;
+    // What only asks it can be stopped too, and the source is fed as before.
+    for change in ["SET (properties.client.id = 'another')", "RESET TO LATEST"] {
+        let stopped = "57014: canceling statement due to statement timeout";
+        refused(client, &format!("ALTER SOURCE made {change}"), stopped).await?;
+    }
     run(client, "RESET statement_timeout").await?;
     let gone = "08001: source \"made\": no Kafka broker answers at";
     refused(client, "INSERT INTO made (user_id) VALUES (6), (7)", gone).await?;

@@ -43,12 +43,19 @@ async fn of_two_servers_on_copies_of_a_directory_the_later_one_puts() -> Result<
     }
     let later = Server::start_with(&copy, &arguments).await?;
     let (first, later) = (first.connect().await?, later.connect().await?);
-    insert(&later, 1).await?;
-    comes(&later, LEVEL, "0 | NULL").await.context("the later one")?;
+    // Nothing happens at the later one: that it is there is enough. Without a put the first one would learn it within ten seconds.
+    insert(&first, 1).await?;
+    let told =
+        "SELECT position('which began later' IN online_error) > 0 FROM tidemark.pipelines WHERE name = 'counted'";
+    comes(&first, told, "t").await.context("the first one")?;
+    let neither =
+        "SELECT online_error IS NULL OR coalesce(online_level, 0) < 1 FROM tidemark.pipelines WHERE name = 'counted'";
+    comes(&first, neither, "t").await.context("what fails is not level")?;
     insert(&first, 2).await?;
-    let told = "SELECT online_waiting, position('which began later' IN online_error) > 0
-                FROM tidemark.pipelines WHERE name = 'counted'";
-    comes(&first, told, "1 | t").await.context("the first one")?;
+    let waits = "SELECT online_waiting, position('which began later' IN online_error) > 0
+                 FROM tidemark.pipelines WHERE name = 'counted'";
+    comes(&first, waits, "1 | t").await.context("the first one, with something to put")?;
+    comes(&later, LEVEL, "0 | NULL").await.context("the later one")?;
     insert(&later, 3).await?;
     comes(&later, LEVEL, "0 | NULL").await.context("the later one, after the first was refused")
 }

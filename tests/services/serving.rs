@@ -281,7 +281,7 @@ async fn refused_in_time(client: &Client, sql: &str, expected: &str) -> Result<(
 }
 
 /// A connection, and the messages of the notices that come over it.
-async fn heard(server: &Server) -> Result<(Client, UnboundedReceiver<String>)> {
+pub async fn heard(server: &Server) -> Result<(Client, UnboundedReceiver<String>)> {
     let (client, mut connection) = server.config().connect(NoTls).await?;
     let (told, notices) = tokio::sync::mpsc::unbounded_channel();
     tokio::spawn(async move {

@@ -25,11 +25,12 @@ pub(super) struct Encoder {
     format: Form,
     /// The columns in a message, with their place in the relation.
     fields: Vec<(usize, Field)>,
-    /// The column of the message's key.
-    key: Option<usize>,
+    /// The columns of the message's key.
+    key: Vec<usize>,
     /// Of a table: the key of a message that has no other is its primary key.
     primary_key: Option<PrimaryKey>,
-    headers: Vec<(usize, String)>,
+    /// Their names, and the columns of each.
+    headers: Vec<(String, Vec<usize>)>,
 }
 
 enum Form {
@@ -62,16 +63,22 @@ impl Encoder {
                 Some(PrimaryKey::Object(places, JsonWriter::new(columns(several))?))
             }
         };
-        let header = |(at, include): &(usize, Include)| match include {
-            Include::Header(name) => Some((*at, name.clone())),
-            _ => None,
-        };
+        let mut headers: Vec<(String, Vec<usize>)> = vec![];
+        for (at, include) in &relation.includes {
+            if let Include::Header(name) = include {
+                match headers.iter_mut().find(|(known, _)| known == name) {
+                    Some((_, places)) => places.push(*at),
+                    None => headers.push((name.clone(), vec![*at])),
+                }
+            }
+        }
+        let keys = relation.includes.iter().filter(|(_, include)| *include == Include::Key);
         Ok(Encoder {
             format,
             fields: options.fields.clone(),
-            key: relation.includes.iter().find(|(_, include)| *include == Include::Key).map(|(at, _)| *at),
+            key: keys.map(|(at, _)| *at).collect(),
             primary_key,
-            headers: relation.includes.iter().filter_map(header).collect(),
+            headers,
         })
     }
 
@@ -98,16 +105,16 @@ impl Encoder {
         };
         (0..rows.num_rows())
             .map(|row| {
-                let header = |(at, name): &(usize, String)| Some((name.clone(), bytes(rows.column(*at), row)?));
-                let key = match self.key.and_then(|at| bytes(rows.column(at), row)) {
+                let mut headers = vec![];
+                for (name, places) in &self.headers {
+                    let value = told(rows, places, row, || format!("header '{name}'"))?;
+                    headers.extend(value.map(|value| (name.clone(), value)));
+                }
+                let key = match told(rows, &self.key, row, || "key".to_string())? {
                     Some(key) => Some(key),
                     None => self.primary_key(&of_key, row)?.map(String::into_bytes),
                 };
-                Ok(Outgoing {
-                    key,
-                    payload: self.payload(&columns, row)?,
-                    headers: self.headers.iter().filter_map(header).collect(),
-                })
+                Ok(Outgoing { key, payload: self.payload(&columns, row)?, headers })
             })
             .collect()
     }
@@ -148,6 +155,35 @@ impl Encoder {
     }
 }
 
+/// What the columns at these places say of one part of the message; one that is NULL says nothing.
+///
+/// # Errors
+/// They do not say the same.
+fn told(
+    rows: &RecordBatch,
+    places: &[usize],
+    row: usize,
+    what: impl Fn() -> String,
+) -> Result<Option<Vec<u8>>, String> {
+    let mut told: Option<(usize, Vec<u8>)> = None;
+    for at in places {
+        let Some(value) = bytes(rows.column(*at), row) else { continue };
+        match &told {
+            Some((first, known)) if *known != value => {
+                let name = |at: usize| rows.schema_ref().field(at).name().clone();
+                let (first, other) = (name(*first), name(*at));
+                return Err(format!(
+                    "columns \"{first}\" and \"{other}\" are both the message's {}, and differ: give one of them",
+                    what()
+                ));
+            }
+            Some(_) => {}
+            None => told = Some((*at, value)),
+        }
+    }
+    Ok(told.map(|(_, value)| value))
+}
+
 /// Of a column that is text or bytes.
 fn bytes(column: &ArrayRef, row: usize) -> Option<Vec<u8>> {
     if column.is_null(row) {
@@ -156,5 +192,27 @@ fn bytes(column: &ArrayRef, row: usize) -> Option<Vec<u8>> {
     match column.as_string_opt::<i32>() {
         Some(texts) => Some(texts.value(row).as_bytes().to_vec()),
         None => column.as_binary_opt::<i32>().map(|values| values.value(row).to_vec()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use arrow::array::{BinaryArray, StringArray};
+    use std::sync::Arc;
+
+    #[test]
+    fn columns_of_one_part_of_a_message_say_the_same_or_nothing() {
+        let texts = StringArray::from(vec![Some("a"), None, Some("a"), Some("a"), None]);
+        let binary = BinaryArray::from(vec![None, Some(&b"b"[..]), Some(&b"a"[..]), Some(&b"b"[..]), None]);
+        let columns: [(&str, ArrayRef); 2] = [("k", Arc::new(texts)), ("raw", Arc::new(binary))];
+        let rows = RecordBatch::try_from_iter(columns).expect("a batch");
+        let told = |row| told(&rows, &[0, 1], row, || "key".to_string());
+        assert_eq!(told(0), Ok(Some(b"a".to_vec())));
+        assert_eq!(told(1), Ok(Some(b"b".to_vec())));
+        assert_eq!(told(2), Ok(Some(b"a".to_vec())));
+        let differ = "columns \"k\" and \"raw\" are both the message's key, and differ: give one of them";
+        assert_eq!(told(3), Err(differ.to_string()));
+        assert_eq!(told(4), Ok(None));
     }
 }

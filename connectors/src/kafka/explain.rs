@@ -1,6 +1,6 @@
 //! What librdkafka says, in words that name what to do.
 
-use super::{KafkaError, Kind, Options};
+use super::{KafkaError, Kind, Options, options::TOPIC_RULE};
 use parking_lot::Mutex;
 use rdkafka::error::{KafkaError as ClientError, RDKafkaErrorCode};
 use tidemark_catalog::{HIDDEN, is_secret};
@@ -111,6 +111,9 @@ pub(super) fn code(options: &Options, complaint: Option<String>, doing: Doing, c
                 "check properties.bootstrap.server, properties.security.protocol, and that the brokers' advertised \
                  addresses can be reached from here",
             )
+        }
+        Code::InvalidTopic => {
+            KafkaError::new(Kind::Options, format!("\"{}\" is no name of a topic", options.topic)).hint(TOPIC_RULE)
         }
         Code::MessageSizeTooLarge => {
             let message = format!("a message is larger than topic \"{}\" takes", options.topic);

@@ -181,6 +181,12 @@ impl Said {
 }
 
 impl Task {
+    /// What the source is called now.
+    fn name(&self) -> String {
+        let source = self.engine.source(self.source);
+        source.map_or_else(|| self.source.to_string(), |source| source.name.read().clone())
+    }
+
     async fn run(self: Arc<Self>) {
         while let Err(end) = self.read_or_panic().await {
             match end {
@@ -238,7 +244,7 @@ impl Task {
     fn report(&self, error: KafkaError) {
         // Not once per try.
         if self.said.lock().begins(self.clock.now_us()) {
-            tracing::warn!(source = %self.source, topic = self.options.topic, %error, "a topic cannot be read");
+            tracing::warn!(source = self.name(), topic = self.options.topic, %error, "a topic cannot be read");
         }
         *self.status.error.write() = Some(error);
         self.applied.send_replace(());
@@ -439,7 +445,7 @@ impl Task {
         *self.status.ends.write() = looked.ends;
         *self.status.error.write() = None;
         if self.said.lock().ends() {
-            tracing::info!(source = %self.source, topic = self.options.topic, "a topic is read again");
+            tracing::info!(source = self.name(), topic = self.options.topic, "a topic is read again");
         }
         if looked.new.is_empty() {
             return Ok(false);

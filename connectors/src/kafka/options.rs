@@ -84,6 +84,15 @@ const RESERVED: [(&str, &str); 12] = [
     ("statistics.interval.ms", "nobody reads them; tidemark.pipelines has the lag"),
 ];
 
+pub(super) const TOPIC_RULE: &str =
+    "1 to 249 characters, each an ASCII letter, a digit, \".\", \"_\" or \"-\"; and neither \".\" nor \"..\"";
+
+/// Whether a broker would take it for the name of a topic.
+fn is_topic(name: &str) -> bool {
+    let is_part = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
+    (1..=249).contains(&name.len()) && name.bytes().all(is_part) && !matches!(name, "." | "..")
+}
+
 /// Whether an option belongs to the connector.
 pub fn is_option(name: &str) -> bool {
     const NAMES: [&str; 6] = ["topic", "json.timestamp", "csv.timestamp", "csv.delimiter", "csv.quote", "csv.null"];
@@ -97,6 +106,9 @@ impl Options {
         let option = |name: &str| relation.options.get(name);
         let topic = option("topic").filter(|topic| !topic.is_empty());
         let topic = topic.ok_or_else(|| wrong("no topic is given".into()).hint("WITH (…, topic = 'name')"))?.clone();
+        if !is_topic(&topic) {
+            return Err(wrong(format!("\"{topic}\" is no name of a topic")).hint(TOPIC_RULE));
+        }
         let mut client = BTreeMap::new();
         for (name, value) in &relation.options {
             let Some(name) = name.strip_prefix("properties.") else { continue };
@@ -278,6 +290,18 @@ fn path(text: &str) -> Option<Vec<String>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_of_topics_are_what_a_broker_takes() {
+        let long = "x".repeat(249);
+        for name in ["clicks", "a.b_c-D1", "...", long.as_str()] {
+            assert!(is_topic(name), "{name}");
+        }
+        let too_long = "x".repeat(250);
+        for name in ["", ".", "..", "a b", "a/b", "é", too_long.as_str()] {
+            assert!(!is_topic(name), "{name}");
+        }
+    }
 
     #[test]
     fn offsets_and_paths_are_read_as_they_are_documented() {

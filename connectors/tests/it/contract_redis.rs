@@ -277,6 +277,15 @@ async fn others_at_the_same_redis_are_noticed() -> Result<()> {
     let error = own.put(VIEW, values(10..20, 6, "row")).await.expect_err("an older epoch");
     ensure!(error.to_string().contains("epoch 7"), "{error}");
     ensure!(found(&own, 0..20).await? == 10);
+    // One that began later and has nothing to put is told of all the same, as often as somebody asks.
+    let later = store(&server, "", "me");
+    later.open_view(VIEW).await?;
+    later.claim(VIEW, 8).await?;
+    let error = own.put(VIEW, values(10..20, 7, "row")).await.expect_err("an older epoch");
+    ensure!(error.to_string().contains("epoch 8"), "{error}");
+    let error = own.claim(VIEW, 7).await.expect_err("an older epoch");
+    ensure!(error.to_string().contains("epoch 8"), "{error}");
+    later.claim(VIEW, 8).await?;
     // Another data directory: neither takes over nor removes what is not its own.
     let other = store(&server, "", "you");
     let error = other.open_view(VIEW).await.expect_err("another's");

@@ -33,8 +33,9 @@ use std::{
 use tidemark_catalog::{Object, ObjectId, Relation};
 use tidemark_planner::feature::Branch;
 
-/// An idle source's frontier is recorded at most this often when no view waits for it, microseconds.
-const IDLE_RECORD_US: i64 = 60_000_000;
+/// An idle source's frontier is recorded every idle timeout when no view waits for it, but not more often than the least of
+/// these, and not more seldom than the greatest; microseconds. A record is a frame in the log, of some 100 bytes.
+const IDLE_RECORDS_US: (i64, i64) = (1_000_000, 60_000_000);
 
 pub struct SourceRuntime {
     pub id: ObjectId,
@@ -663,8 +664,8 @@ impl SourceRuntime {
     }
 
     /// A source with no record for its idle timeout advances with now − delay; recorded in the log, because history will
-    /// stand on it. Under the event clock only events move time.
-    pub(super) async fn advance_if_idle(&self, seams: &Seams) -> SeamResult<bool> {
+    /// stand on it. Under the event clock only events move time. `for_views`: also before its time, where a view waits for it.
+    pub(super) async fn advance_if_idle(&self, seams: &Seams, for_views: bool) -> SeamResult<bool> {
         let (clock, timeout_us, delay_us) = {
             let relation = self.relation.read();
             if relation.event_time.is_none() {
@@ -682,8 +683,10 @@ impl SourceRuntime {
             false => Some(now_us.saturating_sub(delay_us)).filter(|_| now_us - inner.last_append_us >= timeout_us),
         };
         let Some(to_us) = to_us.filter(|to_us| *to_us > inner.admission.frontier_us) else { return Ok(false) };
-        let waited_for = inner.views.iter().any(|v| v.state.earliest_due().is_some_and(|due| due < to_us));
-        if !waited_for && now_us.saturating_sub(inner.last_idle_us) < IDLE_RECORD_US {
+        let (least_us, greatest_us) = IDLE_RECORDS_US;
+        let is_time = now_us.saturating_sub(inner.last_idle_us) >= timeout_us.clamp(least_us, greatest_us);
+        let is_waited_for = || inner.views.iter().any(|v| v.state.earliest_due().is_some_and(|due| due < to_us));
+        if !is_time && !(for_views && is_waited_for()) {
             return Ok(false);
         }
         inner.last_idle_us = now_us;

@@ -53,6 +53,12 @@ pub trait OnlineStore: Send + Sync {
     /// put, with [`Self::filled`] after the last.
     async fn open_view(&self, view: ObjectId) -> SeamResult<bool>;
 
+    /// A server of this epoch puts the view's values from now on, also where it has nothing to put yet. An error where one of a
+    /// later epoch does: this one is to put nothing more. For a store that several servers may reach.
+    async fn claim(&self, _view: ObjectId, _epoch: u64) -> SeamResult<()> {
+        Ok(())
+    }
+
     /// From here on the store has all values of the view. An error where it does not know the view (any more): of what was put
     /// before nothing may be there, and a view of which nothing more is put learns it nowhere else.
     async fn filled(&self, view: ObjectId) -> SeamResult<()>;

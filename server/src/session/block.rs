@@ -20,6 +20,8 @@ pub struct Block {
     beginning: Mark,
     savepoints: Vec<Mark>,
     stays: Vec<Stay>,
+    /// Sources and tables whose options it has changed: what these make go, goes at its end.
+    altered: BTreeSet<ObjectId>,
     /// Of these the client has been told by `ROLLBACK TO`.
     told: usize,
     /// What its queries read, where that is one snapshot; fixed by the first.
@@ -71,6 +73,14 @@ impl Block {
 
     pub fn beginning(&self) -> Mark {
         self.beginning
+    }
+
+    pub fn note_altered(&mut self, object: ObjectId) {
+        self.altered.insert(object);
+    }
+
+    pub fn altered(&self) -> impl Iterator<Item = ObjectId> {
+        self.altered.iter().copied()
     }
 
     /// What was done for good since then, each once, to be told. Another `ROLLBACK TO` has nothing to say of it; the end of the block

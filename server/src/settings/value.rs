@@ -98,6 +98,9 @@ pub fn count(text: &str) -> Parsed<usize> {
 /// `50ms`, `5s`, `10min`, `2h`.
 pub fn duration(text: &str) -> Parsed<Duration> {
     const EXPECTED: &str = "a duration with its unit (ms, s, min, h), such as 50ms or 10s";
+    if is_zero(text) {
+        return Err("more than zero: a duration with its unit (ms, s, min, h), such as 50ms or 10s");
+    }
     let (number, unit) = split_unit(text).ok_or(EXPECTED)?;
     let ms = match unit {
         "ms" => 1,
@@ -115,6 +118,9 @@ pub fn duration(text: &str) -> Parsed<Duration> {
 /// PostgreSQL's units of memory, in powers of 1024: `64MB`, `2GB`.
 pub fn bytes(text: &str) -> Parsed<u64> {
     const EXPECTED: &str = "a size with its unit (kB, MB, GB, TB), such as 64MB";
+    if is_zero(text) {
+        return Err("more than zero: a size with its unit (kB, MB, GB, TB), such as 64MB");
+    }
     let (number, unit) = split_unit(text).ok_or(EXPECTED)?;
     let shift = match unit {
         "B" => 0,
@@ -132,7 +138,17 @@ pub fn bytes(text: &str) -> Parsed<u64> {
 
 /// `none`, or a value.
 pub fn optional<T>(text: &str, parse: impl Fn(&str) -> Parsed<T>) -> Parsed<Option<T>> {
-    if text.trim().eq_ignore_ascii_case("none") { Ok(None) } else { parse(text).map(Some) }
+    if text.trim().eq_ignore_ascii_case("none") {
+        return Ok(None);
+    }
+    let none = "more than zero; where there is to be none, write none";
+    parse(text).map(Some).map_err(|expected| if is_zero(text) { none } else { expected })
+}
+
+/// `0`, `0s`, `0 MB`.
+fn is_zero(text: &str) -> bool {
+    let number = text.trim().trim_end_matches(char::is_alphabetic).trim_end();
+    !number.is_empty() && number.bytes().all(|byte| byte == b'0')
 }
 
 pub fn fsync(text: &str) -> Parsed<Fsync> {
@@ -188,6 +204,15 @@ mod tests {
             assert!(bytes(bad).is_err(), "{bad}");
         }
         assert_eq!(optional("none", bytes), Ok(None));
+        // Zero is said to be none, with a unit or without.
+        for zero in ["0", "0s", " 0 ms ", "00"] {
+            assert!(duration(zero).is_err_and(|expected| expected.starts_with("more than zero: ")), "{zero}");
+            let none = optional(zero, duration);
+            assert!(none.is_err_and(|expected| expected.ends_with("write none")), "{zero}");
+        }
+        assert!(bytes("0MB").is_err_and(|expected| expected.starts_with("more than zero: ")));
+        assert!(duration("10").is_err_and(|expected| expected.starts_with("a duration")));
+        assert_eq!(optional("10", duration), duration("10").map(Some));
     }
 
     #[test]

@@ -62,6 +62,8 @@ pub async fn execute(
     if let Some(existing) = existing(session)? {
         return exists(session, &catalog, &existing, create.if_not_exists, tag);
     }
+    // Whom it had to ask has answered: from here on it is whole.
+    let _held = session.hold.hold();
     let (place, sql) = placed(&session.lasting(database), &create.name, temporary, &relation.sql)?;
     relation.sql = sql;
     let id = catalog.allocate_id().await?;
@@ -316,7 +318,17 @@ pub fn apply_options(
                 }
             }
             "max_ahead" => relation.max_ahead_us = duration()?,
-            "idle_timeout" => relation.idle_timeout_us = duration()?,
+            "idle_timeout" => {
+                relation.idle_timeout_us = match duration()? {
+                    0 => {
+                        return Err(PgError::error("22023", format!("idle_timeout of {kind} \"{name}\" is zero"))
+                            .hint(
+                                "say how long it may be silent before time goes on without it, such as '30 seconds'",
+                            ));
+                    }
+                    idle_timeout_us => idle_timeout_us,
+                }
+            }
             "retention" if !relation.primary_key.is_empty() => {
                 return Err(PgError::error(
                     "0A000",

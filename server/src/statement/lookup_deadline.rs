@@ -142,8 +142,34 @@ pub fn warning(late: usize, asked: usize, deadline_us: i64) -> PgError {
         .hint("_status of the view tells them apart: it is late")
 }
 
+/// Waits for the views of a lookup that are not back since the start, and no longer than the session's deadline; `false`: it was
+/// answered, or not, from all of them.
+///
+/// # Errors
+/// 57014 where the deadline comes first; as [`Database::views_restored`].
+pub async fn wait_for_views(database: &Arc<Database>, session: &Session, prepared: &Prepared) -> Result<bool, PgError> {
+    if database.is_restored() {
+        return Ok(false);
+    }
+    let mut views: Vec<ObjectId> = prepared.lookup.iter().map(|lookup| lookup.shape.view).collect();
+    views.extend(prepared.service.iter().flat_map(|service| service.views()));
+    if views.is_empty() {
+        return Ok(false);
+    }
+    let restored = database.views_restored(&views);
+    let Some(deadline_us) = session.lookup_deadline_us else { return restored.await.map(|()| true) };
+    let until = database.clock.sleep(Duration::from_micros(deadline_us.unsigned_abs()));
+    tokio::select! {
+        // First: who gives up has asked for them all the same.
+        biased;
+        restored = restored => restored.map(|()| true),
+        () = until => Err(not_back(database, &views, deadline_us)),
+    }
+}
+
 /// Answers a lookup that memory alone has not answered. `None`: it is no lookup, there is no deadline, or it is not to be answered
-/// here; then the planned query answers, which knows of no deadline.
+/// here; then the planned query answers, which knows of no deadline. `since_us`: when it was asked for; what it has waited since,
+/// for a view that comes back, counts.
 ///
 /// # Errors
 /// 57014 where rows of a view that has to be there are late; those of the state store.
@@ -152,6 +178,7 @@ pub async fn answer(
     session: &mut Session,
     prepared: &Prepared,
     bound: &Bound,
+    since_us: i64,
 ) -> Result<Option<Outcome>, PgError> {
     let Some(deadline_us) = session.lookup_deadline_us.filter(|_| database.as_owner().is_some()) else {
         return Ok(None);
@@ -172,7 +199,7 @@ pub async fn answer(
         (None, None) => None,
     };
     let (Some(()), Finding::Noting { asked, .. }) = (noted.transpose()?, noting) else { return Ok(None) };
-    let come = come(database, asked, begun_us, deadline_us).await?;
+    let come = come(database, asked, (begun_us, since_us), deadline_us).await?;
     let (late, of) = (come.late, come.asked);
     database.meters.lookups_late.add(late as u64);
     let mut finding = Finding::Come(come);
@@ -194,7 +221,12 @@ pub async fn answer(
 }
 
 /// Takes from memory what is there, and of the rest what comes by the deadline.
-async fn come(database: &Database, asked: Vec<Asked>, begun_us: i64, deadline_us: i64) -> Result<Come, PgError> {
+async fn come(
+    database: &Database,
+    asked: Vec<Asked>,
+    (begun_us, since_us): (i64, i64),
+    deadline_us: i64,
+) -> Result<Come, PgError> {
     let mut come = Come { begun_us, deadline_us, found: HashMap::new(), asked: asked.len(), late: 0 };
     let mut rest = vec![];
     for asked in asked {
@@ -210,9 +242,7 @@ async fn come(database: &Database, asked: Vec<Asked>, begun_us: i64, deadline_us
     }
     let names: Vec<Name> = rest.iter().map(Asked::name).collect();
     let came: Read = Arc::default();
-    let passed_us = database.clock.now_us().saturating_sub(begun_us);
-    let left = Duration::from_micros(deadline_us.saturating_sub(passed_us).max(0).unsigned_abs());
-    let until = database.clock.sleep(left);
+    let until = database.clock.sleep(left(deadline_us, since_us, database.clock.now_us()));
     let reading = database.queries.work(read(rest, came.clone()));
     tokio::select! {
         biased;
@@ -233,5 +263,23 @@ async fn read(asked: Vec<Asked>, came: Read) {
         let looked = asked.view.state.look(&asked.key, asked.now_us);
         came.lock().push((asked.name(), looked));
         tokio::task::yield_now().await;
+    }
+}
+
+/// How much of the deadline there is now; `since_us`: when the lookup was asked for.
+fn left(deadline_us: i64, since_us: i64, now_us: i64) -> Duration {
+    let passed_us = now_us.saturating_sub(since_us);
+    Duration::from_micros(deadline_us.saturating_sub(passed_us).max(0).unsigned_abs())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_waited_for_a_view_is_not_there_to_wait_for_keys() {
+        for (passed_us, left_us) in [(0, 5_000), (4_000, 1_000), (5_000, 0), (9_000, 0)] {
+            assert_eq!(left(5_000, 100, 100 + passed_us), Duration::from_micros(left_us), "{passed_us} µs");
+        }
     }
 }

@@ -86,6 +86,8 @@ pub async fn execute(
     bound: &Bound,
 ) -> Result<Outcome, PgError> {
     let (prepared, inner) = bind(database, session, name, arguments, bound.result_formats.clone())?;
+    let begun_us = database.clock.now_us();
+    lookup_deadline::wait_for_views(database, session, &prepared).await?;
     let mut messages = BytesMut::new();
     let mut finding = Finding::of(session);
     let is_on_path = prepared.path == session.path_key(database);
@@ -105,7 +107,7 @@ pub async fn execute(
         session.warn_of_deprecated(prepared.lookup.iter().map(|lookup| lookup.shape.view).chain(of_service));
         return Ok(Outcome::RawRows { messages, completed });
     }
-    if let Some(answered) = lookup_deadline::answer(database, session, &prepared, &inner).await? {
+    if let Some(answered) = lookup_deadline::answer(database, session, &prepared, &inner, begun_us).await? {
         return Ok(answered);
     }
     Box::pin(super::execute(database, session, &prepared, &inner)).await

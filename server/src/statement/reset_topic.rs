@@ -68,7 +68,10 @@ pub async fn execute(
                 Start::Timestamp(at_us.div_euclid(1000).saturating_add(i64::from(at_us.rem_euclid(1000) > 0)).max(0))
             }
         };
-        // With nothing locked: a broker may take seconds to answer, or not to.
+        // A broker may take seconds to answer, or not to: until it has, nothing is changed, and the statement may be stopped.
+        owner.feeds.probe(&object, &start).await?;
+        let _held = session.hold.hold();
+        // With nothing locked, and asked again: nobody may be taking while it is decided from where.
         let places = owner.feeds.pause(&object, &start).await;
         // From here on nobody drops or alters it, and nobody else stops and starts its feed.
         let _catalog = owner.catalog.lock().await;
@@ -77,7 +80,9 @@ pub async fn execute(
             Some(_) if owner.feeds.status(object.id).is_some() => {}
             Some(now) if now.relation() != object.relation() => owner.feeds.start(now)?,
             Some(now) => {
-                owner.feeds.reset(now, places, reset.allow_duplicates).await?;
+                if let Some(moves) = owner.feeds.reset(now, places, reset.allow_duplicates).await? {
+                    session.notice(format!("{kind} \"{name}\": {moves}"));
+                }
                 return Ok(Outcome::Done { tag: tag.into() });
             }
             None => {}

@@ -56,13 +56,21 @@ pub async fn execute(
             None => break (catalog, changed),
         }
     };
+    // Whom it had to ask has answered: from here on it is whole.
+    let _held = session.hold.hold();
     database.commit(&mut catalog, session, &[Change::Put(changed.clone())]).await?;
     if let Some(online) = online {
         // Beside the work: it is filled there first, then removed from where it was.
         owner.engine.move_online(changed.id, || owner.places.choose(changed.id, Some(online.as_str()))).await?;
     }
     if let (Some(source), Some(relation)) = (owner.engine.source(changed.id), changed.relation()) {
-        source.reconfigure(relation.clone()).await;
+        let relation = if session.in_transaction {
+            session.block.note_altered(changed.id);
+            blocks::while_open(&source, relation)
+        } else {
+            relation.clone()
+        };
+        source.reconfigure(relation).await;
     }
     if another_client {
         owner.feeds.stop(changed.id).await;

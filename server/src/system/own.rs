@@ -88,6 +88,7 @@ fn source_pipeline(system: &SystemTablesOf, object: &Object, rows: &mut Rows) {
         ("events", stats.events.into()),
         ("watermark", instant(stats.watermark_us)),
         ("frontier", instant(stats.frontier_us)),
+        ("lag", lag(stats.now_us, stats.frontier_us).into()),
         ("last_error", stats.last_error.into()),
         ("partitions", stats.partitions.into()),
     ]);
@@ -177,10 +178,6 @@ fn lineage(system: &SystemTablesOf, object: &Object, rows: &mut Rows) {
 
 fn view_pipeline(system: &SystemTablesOf, object: &Object, rows: &mut Rows) {
     let stats = system.stats().view(object.id).unwrap_or_default();
-    let lag = match (usable(stats.now_us), usable(stats.frontier_us)) {
-        (Some(now), Some(frontier)) => Some(now.saturating_sub(frontier).max(0)),
-        _ => None,
-    };
     rows.add([
         ("name", (&object.name).into()),
         ("schema", object.schema_name().into()),
@@ -191,7 +188,7 @@ fn view_pipeline(system: &SystemTablesOf, object: &Object, rows: &mut Rows) {
         ("watermark", instant(stats.watermark_us)),
         ("frontier", instant(stats.frontier_us)),
         ("committed", instant(stats.committed_us)),
-        ("lag", lag.into()),
+        ("lag", lag(stats.now_us, stats.frontier_us).into()),
         ("rows_failed", stats.rows_failed.into()),
         ("values_failed", stats.values_failed.into()),
         ("steps_pending", stats.steps_pending.into()),
@@ -301,6 +298,12 @@ fn training_set(object: &Object, set: &TrainingSet, rows: &mut Rows) {
         ("reads", serde_json::to_string(&record.reads).ok().into()),
         ("comment", object.comment.clone().into()),
     ]);
+}
+
+/// How far the frontier is behind now, microseconds.
+fn lag(now_us: Option<i64>, frontier_us: Option<i64>) -> Option<i64> {
+    let (now_us, frontier_us) = (usable(now_us)?, usable(frontier_us)?);
+    Some(now_us.saturating_sub(frontier_us).max(0))
 }
 
 fn state(state: &str) -> &str {

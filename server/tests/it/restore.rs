@@ -227,8 +227,10 @@ async fn a_lookup_with_a_deadline_does_not_wait_for_its_view_for_longer() {
     let running = serve::begin_on(&settings, clock.clone()).await.expect("it begins");
     let client = connect(&running).await;
     client.batch_execute("SET tidemark.lookup_deadline = '5ms'").await.expect("settings need no view");
+    client.batch_execute("PREPARE of_b (bigint) AS SELECT n FROM b WHERE k = $1").await.expect("a plan needs no view");
     for lookup in [
         "SELECT n FROM b WHERE k = 1",
+        "EXECUTE of_b (1)",
         "SELECT asked.id, b.n FROM unnest('{1}'::bigint[]) AS asked (id) LEFT JOIN b ON b.k = asked.id",
     ] {
         let error = client.batch_execute(lookup).await.expect_err(lookup);
@@ -242,6 +244,33 @@ async fn a_lookup_with_a_deadline_does_not_wait_for_its_view_for_longer() {
     let (there, ()) = tokio::join!(value(&client, "SELECT n FROM b WHERE k = 1"), async { clock.go_on(true) });
     assert_eq!(there, "1");
     running.restored().await.expect("all are back");
+    drop(client);
+    stop(running).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_log_that_no_object_has_is_removed_and_nothing_else() {
+    let folder = tempfile::tempdir().expect("a directory");
+    let settings = settings(folder.path());
+    lived_before(&settings).await;
+    let logs = settings.data.join("log");
+    let there = || {
+        let entries = std::fs::read_dir(&logs).expect("a folder");
+        let mut names: Vec<String> =
+            entries.map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned()).collect();
+        names.sort();
+        names
+    };
+    let before = there();
+    // As a crash leaves it between the end of a transaction and its drops: no checkpoint has met it.
+    std::fs::create_dir(logs.join("99999")).expect("a folder");
+    std::fs::write(logs.join("99999/00000000000000000000.log"), b"").expect("a file");
+    std::fs::create_dir(logs.join("notes")).expect("a folder");
+    assert_eq!(there().len(), before.len() + 2);
+    let running = serve::start(&settings).await.expect("it starts");
+    let client = connect(&running).await;
+    assert_eq!(value(&client, "SELECT count(*) FROM s").await, "2");
+    assert_eq!(there(), [&before[..], &["notes".to_string()]].concat());
     drop(client);
     stop(running).await;
 }

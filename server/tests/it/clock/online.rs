@@ -193,3 +193,14 @@ async fn after_a_restart_departures_still_reach_the_store() {
     world.restart_with(move |_| clock.set("2026-03-02 12:00:00")).await;
     assert_eq!(level(&world).await, 0);
 }
+
+#[tokio::test]
+async fn a_view_that_moved_and_was_dropped_in_a_block_is_back_where_it_was() {
+    let world = World::at("2026-03-02 10:00:00").await;
+    world.run(SETUP).await;
+    world.run("INSERT INTO clicks VALUES (1, 1, now())").await;
+    assert_eq!(level(&world).await, 1);
+    world.run("BEGIN; ALTER FEATURE VIEW spend SET (online = 'none'); DROP FEATURE VIEW spend; ROLLBACK").await;
+    world.run("INSERT INTO clicks VALUES (2, 1, now())").await;
+    assert_eq!(level(&world).await, 2);
+}

@@ -67,6 +67,34 @@ async fn rows_past_retention_leave_the_log_with_their_segments_and_features_stay
 }
 
 #[tokio::test]
+async fn a_retention_that_may_be_taken_back_makes_nothing_go() {
+    let world = world().await;
+    world
+        .run(
+            "CREATE SOURCE clicks (day BIGINT, n BIGINT, filler TEXT, at TIMESTAMPTZ NOT NULL, \
+             WATERMARK FOR at AS at - INTERVAL '1 minute')",
+        )
+        .await;
+    insert(&world, 2).await;
+    world.clock.set("2026-03-09 10:00:00");
+    insert(&world, 9).await;
+    world.run("BEGIN; ALTER SOURCE clicks SET (retention = '36 hours'); SAVEPOINT shorter").await;
+    world.tick().await;
+    world.run("ALTER SOURCE clicks SET (retention = '40 hours'); ROLLBACK TO shorter").await;
+    world.tick().await;
+    assert_eq!(rows_of(&world, 2).await, ROWS, "the block is open");
+    world.run("ROLLBACK").await;
+    world.tick().await;
+    assert_eq!(rows_of(&world, 2).await, ROWS, "it was taken back");
+    world.run("BEGIN; ALTER SOURCE clicks SET (retention = '36 hours')").await;
+    world.tick().await;
+    assert_eq!(rows_of(&world, 2).await, ROWS, "the block is open");
+    world.run("COMMIT").await;
+    world.tick().await;
+    assert!(rows_of(&world, 2).await < ROWS / 2, "it was committed");
+}
+
+#[tokio::test]
 async fn without_a_retention_nothing_ever_goes() {
     let world = world().await;
     world

@@ -163,15 +163,29 @@ async fn a_quiet_source_without_anything_due_still_keeps_its_frontier_near_the_c
     world.tick().await;
     let frontier = "SELECT frontier FROM tidemark.feature_views WHERE name = 'spend'";
     assert_eq!(world.value(frontier).await, "2026-03-02 11:59:00+00");
-    // Nothing waits for it any more, so it is recorded once a minute, not at every tick.
-    for second in 1..60 {
+    // Nothing waits for it any more, so it is recorded every `idle_timeout`, not at every tick.
+    for second in 1..30 {
         world.clock.set(&format!("2026-03-02 12:00:{second:02}"));
         world.tick().await;
+        world.engine().advance_idle_in_time().await.expect("idle sources move on");
     }
     assert_eq!(world.value(frontier).await, "2026-03-02 11:59:00+00");
-    world.clock.set("2026-03-02 12:01:00");
-    world.tick().await;
-    assert_eq!(world.value(frontier).await, "2026-03-02 12:00:00+00");
+    world.clock.set("2026-03-02 12:00:30");
+    world.engine().advance_idle_in_time().await.expect("idle sources move on");
+    assert_eq!(world.value(frontier).await, "2026-03-02 11:59:30+00");
+    // A short one is heeded, down to once a second; a long one still moves once a minute.
+    for (timeout, moments) in [
+        ("2 seconds", [("12:10:02", "12:09:02"), ("12:10:03", "12:09:02"), ("12:10:04", "12:09:04")]),
+        ("1 millisecond", [("12:20:00", "12:19:00"), ("12:20:00.9", "12:19:00"), ("12:20:01", "12:19:01")]),
+        ("5 minutes", [("12:40:00", "12:39:00"), ("12:40:59", "12:39:00"), ("12:41:00", "12:40:00")]),
+    ] {
+        world.run(&format!("ALTER SOURCE clicks SET (idle_timeout = '{timeout}')")).await;
+        for (at, moved) in moments {
+            world.clock.set(&format!("2026-03-02 {at}"));
+            world.engine().advance_idle_in_time().await.expect("idle sources move on");
+            assert_eq!(world.value(frontier).await, format!("2026-03-02 {moved}+00"), "{timeout} at {at}");
+        }
+    }
 }
 
 #[tokio::test]
