@@ -283,9 +283,9 @@ impl PostgresCatalog {
             .map_err(|refused| refused.error)?;
         match moved.is_empty() {
             false => Ok(()),
-            true => Err(SeamError::NotDone(format!(
-                "{what}: another writer committed, renamed or dropped it meanwhile"
-            ))),
+            true => {
+                Err(SeamError::NotDone(format!("{what}: another writer committed, renamed or dropped it meanwhile")))
+            }
         }
     }
 

@@ -21,12 +21,7 @@ pub enum Elsewhere {
 }
 
 /// The catalog elsewhere of a data directory whose file catalog would be in `folder`; `None`: that file.
-pub fn catalog(
-    data: &Path,
-    folder: &Path,
-    url: Option<&str>,
-    credential: Option<&str>,
-) -> Result<Option<Elsewhere>> {
+pub fn catalog(data: &Path, folder: &Path, url: Option<&str>, credential: Option<&str>) -> Result<Option<Elsewhere>> {
     let kept = line(&data.join(FILE)).with_context(|| format!("cannot read the catalog of {}", data.display()))?;
     let Some(url) = url else {
         if let Some(kept) = kept {
@@ -162,7 +157,10 @@ mod tests {
         assert_eq!(std::fs::read_to_string(data.join(FILE)).unwrap(), "postgres://host:5432/lake\n");
         find("postgresql://other@host:5432/lake", Some("changed")).unwrap().unwrap();
         let error = find("postgres://me:hidden@host/other", None).unwrap_err();
-        assert!(error.contains("cannot be moved to postgres://host:5432/other") && !error.contains("hidden"), "{error}");
+        assert!(
+            error.contains("cannot be moved to postgres://host:5432/other") && !error.contains("hidden"),
+            "{error}"
+        );
     }
 
     #[test]
