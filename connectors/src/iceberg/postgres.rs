@@ -20,7 +20,10 @@ use super::{
     place::Place,
 };
 pub use address::PostgresSettings;
-use futures::future::{Either, select};
+use futures::{
+    TryStreamExt,
+    future::{Either, select},
+};
 use iceberg::{NamespaceIdent, Runtime, TableIdent, io::FileIO, spec::TableMetadata, table::Table};
 use std::{collections::BTreeSet, error::Error as StdError, pin::pin, sync::Arc, time::Duration};
 use tidemark_catalog::ObjectId;
@@ -29,7 +32,7 @@ use tokio::sync::Mutex;
 use tokio_postgres::{
     Client, Error, NoTls, Row,
     error::{Severity, SqlState},
-    types::{ToSql, Type},
+    types::Type,
 };
 
 /// How long it may take to have a connection that statements can be sent on, with its name looked up and its password shown.
@@ -359,9 +362,10 @@ impl PostgresCatalog {
 
     async fn run(&self, link: &Link, what: &str, statement: &str, values: &[&str]) -> Result<Rows, Refused> {
         let client = self.client(link, what).await?;
-        let values: Vec<(&(dyn ToSql + Sync), Type)> =
-            values.iter().map(|value| (value as &(dyn ToSql + Sync), Type::TEXT)).collect();
-        let refused = match self.in_time(ANSWER_TIMEOUT, client.query_typed(statement, &values)).await {
+        let values: Vec<(String, Type)> = values.iter().map(|value| ((*value).to_string(), Type::TEXT)).collect();
+        // To the end, which comes when it is committed.
+        let asked = async { client.query_typed_raw(statement, values).await?.try_collect::<Vec<Row>>().await };
+        let refused = match self.in_time(ANSWER_TIMEOUT, asked).await {
             Some(Ok(rows)) => {
                 let rows: Result<Rows, Error> = rows.iter().map(columns).collect();
                 return rows.map_err(|error| self.refused(what, &error));
