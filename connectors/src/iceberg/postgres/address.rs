@@ -98,6 +98,14 @@ impl PostgresSettings {
         let Some(database) = config.get_dbname().map(str::to_string) else {
             return Err("it names no database: write postgres://user@host:port/database".to_string());
         };
+        // Likewise the rest of one with a / behind its @.
+        if !database.chars().all(|letter| letter.is_alphanumeric() || "_-.".contains(letter)) {
+            return Err(
+                "the name of its database is of letters, digits, _, - and .: an @ in a password is written %40, a / \
+                        %2F"
+                .to_string(),
+            );
+        }
         let mut shown = format!("postgres://{}/{database}", hosts.join(","));
         let named = (catalog != CATALOG).then(|| format!("catalog={catalog}"));
         let prefixed = (!prefix.is_empty()).then(|| format!("prefix={prefix}"));
@@ -163,6 +171,7 @@ mod tests {
             ("postgres://me:hidden@/lake", "names no host"),
             ("postgres://me:hid@den@host/lake", "%40"),
             ("postgres://me:hid?den@host/lake", "%3F"),
+            ("postgres://me:x@hid/den@host/lake", "%40"),
             ("postgres://me:hidden@host/lake?prefix=a.b", "letters"),
             ("postgres://me:hidden@host/lake?schema=hidden", "catalog, prefix, sslmode"),
         ] {
