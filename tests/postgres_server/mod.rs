@@ -35,17 +35,30 @@ impl PostgresServer {
         if let Some(server) = shared.upgrade() {
             return Ok(Some(server));
         }
+        let server = Self::start(&[])?.map(Arc::new);
+        *shared = server.as_ref().map(Arc::downgrade).unwrap_or_default();
+        Ok(server)
+    }
+
+    /// One that speaks TLS too, and the file with its authority's certificate.
+    pub fn with_tls() -> Result<Option<(PostgresServer, String)>> {
+        let Some(server) = Self::start(&["tls"])? else { return Ok(None) };
+        let authority = server.folder.path().join("ca.crt").display().to_string();
+        Ok(Some((server, authority)))
+    }
+
+    fn start(more: &[&str]) -> Result<Option<PostgresServer>> {
         // Under /tmp, because the user that runs the server must reach it.
         let folder = tempfile::Builder::new().prefix("tidemark-postgres-").tempdir_in("/tmp")?;
         let port = std::net::TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port();
-        let server = Arc::new(PostgresServer { folder, port, databases: AtomicUsize::new(0) });
-        let started = Command::new(script()).arg("start").arg(server.folder.path()).arg(port.to_string()).output()?;
+        let server = PostgresServer { folder, port, databases: AtomicUsize::new(0) };
+        let mut script = Command::new(script());
+        let started = script.arg("start").arg(server.folder.path()).arg(port.to_string()).args(more).output()?;
         let said = String::from_utf8_lossy(&started.stderr);
         if said.contains("no PostgreSQL server programs found") {
             return Ok(None);
         }
         ensure!(started.status.success(), "postgres.sh start: {said}");
-        *shared = Arc::downgrade(&server);
         Ok(Some(server))
     }
 

@@ -13,6 +13,7 @@
 //! only read, and the one that removes, are made again when they fail for a reason that passes.
 
 mod address;
+mod tls;
 
 use super::{
     catalog::{NAMESPACE, parts, placed},
@@ -28,9 +29,12 @@ use iceberg::{NamespaceIdent, Runtime, TableIdent, io::FileIO, spec::TableMetada
 use std::{collections::BTreeSet, error::Error as StdError, pin::pin, sync::Arc, time::Duration};
 use tidemark_catalog::ObjectId;
 use tidemark_engine::seam::{Clock, SeamError, SeamResult};
-use tokio::sync::Mutex;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    sync::Mutex,
+};
 use tokio_postgres::{
-    Client, Error, NoTls, Row,
+    Client, Connection, Error, NoTls, Row, Socket,
     error::{Severity, SqlState},
     types::Type,
 };
@@ -405,14 +409,10 @@ impl PostgresCatalog {
     /// After any error nothing has happened: nothing was asked.
     async fn connect(&self, what: &str) -> Result<Client, Refused> {
         let connecting = async {
-            let (client, connection) = self.settings.config.connect(NoTls).await?;
-            // It ends with the client.
-            let driven = async move {
-                if let Err(error) = connection.await {
-                    tracing::debug!(error = %told(&error), "a connection to the history's catalog has ended");
-                }
+            let client = match &self.settings.tls {
+                Some(tls) => self.driven(self.settings.config.connect(tls.clone()).await?),
+                None => self.driven(self.settings.config.connect(NoTls).await?),
             };
-            self.clock.spawn("postgres-catalog", Box::pin(driven));
             client.batch_execute(SESSION).await?;
             Ok::<Client, Error>(client)
         };
@@ -434,6 +434,20 @@ impl PostgresCatalog {
                 )),
             }),
         }
+    }
+
+    /// The connection is driven by a task, which ends with the client.
+    fn driven<S>(&self, (client, connection): (Client, Connection<Socket, S>)) -> Client
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let driven = async move {
+            if let Err(error) = connection.await {
+                tracing::debug!(error = %told(&error), "a connection to the history's catalog has ended");
+            }
+        };
+        self.clock.spawn("postgres-catalog", Box::pin(driven));
+        client
     }
 
     async fn in_time<F: Future>(&self, limit: Duration, work: F) -> Option<F::Output> {

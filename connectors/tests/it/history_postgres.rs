@@ -324,6 +324,38 @@ async fn tables_that_another_engine_made_are_used_as_they_are_and_rights_that_ar
     assert!(matches!(&error, SeamError::NotDone(text) if text.contains("is the database running?")), "{error:?}");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn with_tls_the_server_is_verified_and_nothing_goes_in_the_clear() {
+    let Some((server, authority)) = PostgresServer::with_tls().unwrap() else {
+        return crate::skipped("there are no server programs of PostgreSQL");
+    };
+    let database = server.database().await.unwrap();
+    let (url, folder) = (url(server.port(), &database), tempfile::tempdir().unwrap());
+    let verified = format!("{url}?sslmode=verify-full&sslrootcert={authority}");
+    let store = open(&verified, folder.path(), "one").await;
+    let table = flights("delays", 16400);
+    store.create(&table).await.unwrap();
+    store.append(&table, vec![steps(&table, &[("JFK", NEW_YEAR)])], &tag(1, 1)).await.unwrap();
+    assert_eq!(scan(&store, &table).await.num_rows(), 1);
+    let session = server.session(&database).await.unwrap();
+    let encrypted = session
+        .query_one(
+            "SELECT count(*), count(*) FILTER (WHERE s.ssl) FROM pg_stat_activity a JOIN pg_stat_ssl s USING (pid) \
+             WHERE a.application_name = 'tidemark'",
+            &[],
+        )
+        .await
+        .unwrap();
+    let (all, encrypted) = (encrypted.get::<usize, i64>(0), encrypted.get::<usize, i64>(1));
+    assert!(all == 2 && encrypted == all, "{encrypted} of {all}");
+
+    // A certificate that vouches for nobody else.
+    let other = authority.replace("ca.crt", "server.crt");
+    let unknown = format!("{url}?sslmode=verify-full&sslrootcert={other}");
+    let error = try_open(&unknown, folder.path(), "one").await.err().unwrap();
+    assert!(matches!(&error, SeamError::NotDone(text) if text.contains("certificate")), "{error:?}");
+}
+
 /// Needs `TIDEMARK_LAKE_PYTHON`: a Python with `tests/python/requirements-lake.txt` installed.
 #[tokio::test(flavor = "multi_thread")]
 async fn pyiceberg_reads_through_the_database() {

@@ -1,6 +1,6 @@
 //! Where a PostgreSQL catalog is, and who we are there, as one URL.
 
-use super::ANSWER_TIMEOUT;
+use super::{ANSWER_TIMEOUT, tls::Tls};
 use crate::iceberg::sqlite::CATALOG;
 use std::{fmt, time::Duration};
 use tokio_postgres::{
@@ -13,7 +13,7 @@ const ADDRESS_TIMEOUT: Duration = Duration::from_secs(5);
 /// When a connection that is not used is tried: before firewalls forget it, commonly after some minutes.
 const KEEPALIVE: Duration = Duration::from_secs(60);
 
-/// What may be said behind the `?` beside `catalog`, `prefix` and `sslmode`; libpq's names, of which the driver knows more that are not
+/// What may be said behind the `?` beside `catalog`, `prefix`, `sslmode` and `sslrootcert`; libpq's names, of which the driver knows more that are not
 /// for us to pass on.
 const PASSED: [&str; 4] = ["application_name", "options", "connect_timeout", "target_session_attrs"];
 
@@ -21,6 +21,8 @@ const PASSED: [&str; 4] = ["application_name", "options", "connect_timeout", "ta
 #[derive(Clone)]
 pub struct PostgresSettings {
     pub(super) config: Config,
+    /// `None`: in the clear, as the settings say.
+    pub(super) tls: Option<Tls>,
     /// `catalog_name` of our rows.
     pub(super) catalog: String,
     /// What the names of our namespaces, which are those of schemas, begin with there; for a catalog that servers share.
@@ -46,7 +48,7 @@ impl PostgresSettings {
     pub fn parse(url: &str, password: Option<&str>) -> Result<Self, String> {
         let (address, query) = url.split_once('?').unwrap_or((url, ""));
         let (mut catalog, mut prefix) = (CATALOG, "");
-        let mut passed = Vec::new();
+        let (mut passed, mut is_verified, mut authorities) = (Vec::new(), false, None);
         for part in query.split('&').filter(|part| !part.is_empty()) {
             match part.split_once('=') {
                 Some(("catalog", name)) if is_plain(name) && !name.is_empty() => catalog = name,
@@ -55,22 +57,32 @@ impl PostgresSettings {
                     return Err("catalog and prefix are of letters, digits and _".to_string());
                 }
                 // None of them insists on TLS.
-                Some(("sslmode", "disable" | "allow" | "prefer")) => {}
+                Some(("sslmode", "disable" | "allow" | "prefer")) => is_verified = false,
+                Some(("sslmode", "verify-full")) => is_verified = true,
+                // Encryption with somebody who may be anybody would look like more than it is.
                 Some(("sslmode", _)) => {
-                    return Err("it asks for TLS by sslmode, and connections to a catalog in PostgreSQL have none yet: \
-                                write sslmode=disable where the network between is trusted, or go through a local proxy \
-                                that speaks TLS"
+                    return Err("with TLS the server is verified: write sslmode=verify-full&sslrootcert=FILE, where FILE has \
+                                the certificates of its authorities; or sslmode=disable where the network between is trusted"
                         .to_string());
                 }
+                Some(("sslrootcert", file)) if !file.is_empty() => authorities = Some(file),
                 Some((name, _)) if PASSED.contains(&name) => passed.push(part),
                 _ => {
                     return Err(format!(
-                        "what is behind the ? may be catalog, prefix, sslmode, {} (a ? or & in a password is written %3F or %26)",
+                        "what is behind the ? may be catalog, prefix, sslmode, sslrootcert, {} (a ? or & in a password is written %3F or %26)",
                         PASSED.join(", ")
                     ));
                 }
             }
         }
+        let tls = match (is_verified, authorities) {
+            (true, Some(file)) => Some(Tls::by(file)?),
+            (true, None) => {
+                return Err("sslmode=verify-full needs sslrootcert=FILE, the authorities' certificates".to_string());
+            }
+            (false, Some(_)) => return Err("sslrootcert is for sslmode=verify-full".to_string()),
+            (false, None) => None,
+        };
         let mut config: Config = format!("{address}?{}", passed.join("&")).parse().map_err(|_| {
             "it is not understood: write postgres://user:password@host:port/database?catalog=NAME&prefix=TEXT, with what \
              is special in a password as %40 for @, %2F for /"
@@ -127,8 +139,9 @@ impl PostgresSettings {
             config.application_name("tidemark");
         }
         // What is sent to a peer that is gone is given up with the answer.
-        config.ssl_mode(SslMode::Disable).tcp_user_timeout(ANSWER_TIMEOUT).keepalives_idle(KEEPALIVE);
-        Ok(PostgresSettings { config, catalog: catalog.to_string(), prefix: prefix.to_string(), shown })
+        let mode = if tls.is_some() { SslMode::Require } else { SslMode::Disable };
+        config.ssl_mode(mode).tcp_user_timeout(ANSWER_TIMEOUT).keepalives_idle(KEEPALIVE);
+        Ok(PostgresSettings { config, tls, catalog: catalog.to_string(), prefix: prefix.to_string(), shown })
     }
 
     /// What has to stay the same, as a URL without user and password.
@@ -166,7 +179,12 @@ mod tests {
     fn what_cannot_be_done_is_refused_and_no_password_is_repeated() {
         for (url, why) in [
             ("postgres://me:hidden@host/lake?sslmode=require", "sslmode=disable"),
-            ("postgres://me:hidden@host/lake?sslmode=verify-full", "sslmode=disable"),
+            ("postgres://me:hidden@host/lake?sslmode=verify-full", "sslrootcert=FILE"),
+            (
+                "postgres://me:hidden@host/lake?sslmode=verify-full&sslrootcert=nothing.pem",
+                "nothing.pem cannot be used",
+            ),
+            ("postgres://me:hidden@host/lake?sslrootcert=nothing.pem", "is for sslmode=verify-full"),
             ("postgres://me:hidden@host", "names no database"),
             ("postgres://me:hidden@/lake", "names no host"),
             ("postgres://me:hid@den@host/lake", "%40"),
