@@ -62,7 +62,7 @@ async fn history_in_a_postgres_catalog_goes_on_after_a_kill_and_connections_that
 
     let insisting = format!("{url}&sslmode=require");
     for (arguments, said) in [
-        (&[][..], "start the server with --history-catalog postgres://127.0.0.1"),
+        (&[] as &[&str], "start the server with --history-catalog postgres://127.0.0.1"),
         (&["--history-catalog", insisting.as_str()][..], "sslmode=disable"),
     ] {
         let mut refused = Server::spawn(&folder, arguments)?;

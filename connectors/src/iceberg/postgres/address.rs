@@ -113,9 +113,8 @@ impl PostgresSettings {
         // Likewise the rest of one with a / behind its @.
         if !database.chars().all(|letter| letter.is_alphanumeric() || "_-.".contains(letter)) {
             return Err(
-                "the name of its database is of letters, digits, _, - and .: an @ in a password is written %40, a / \
-                        %2F"
-                .to_string(),
+                "the name of its database is of letters, digits, _, - and .: in a password an @ is written %40, / %2F"
+                    .to_string(),
             );
         }
         let mut shown = format!("postgres://{}/{database}", hosts.join(","));
