@@ -1,5 +1,5 @@
 //! The history store on Iceberg: format v2 tables in a folder or in a bucket of S3, in a SQLite catalog that PyIceberg,
-//! Spark and DuckDB read without us.
+//! Spark and DuckDB read without us; or in one that a PostgreSQL or a REST server keeps.
 //!
 //! ```text
 //! <warehouse>/catalog.db                                   which metadata file is current, per table; always a local file
@@ -25,6 +25,7 @@ mod object_io;
 mod order;
 mod patient;
 mod place;
+mod postgres;
 mod provider;
 mod readers;
 mod rest;
@@ -52,6 +53,8 @@ use locks::Locks;
 use manifest::Manifests;
 pub use object::{BucketObject, ObjectReader, ObjectWriter};
 pub use place::Place;
+use postgres::PostgresCatalog;
+pub use postgres::PostgresSettings;
 use provider::HistorySnapshot;
 use readers::Readers;
 use rest::RestCatalog;
@@ -157,6 +160,17 @@ impl IcebergHistory {
         clock: Arc<dyn Clock>,
     ) -> SeamResult<Self> {
         let catalog = Catalog::Rest(Box::new(RestCatalog::open(rest, &place, clock.clone()).await?));
+        Ok(IcebergHistory::at(place, catalog, Some(directory), clock))
+    }
+
+    /// The same with the catalog in a PostgreSQL database.
+    pub async fn open_postgres(
+        postgres: &PostgresSettings,
+        directory: String,
+        place: Place,
+        clock: Arc<dyn Clock>,
+    ) -> SeamResult<Self> {
+        let catalog = Catalog::Postgres(Box::new(PostgresCatalog::open(postgres, &place, clock.clone()).await?));
         Ok(IcebergHistory::at(place, catalog, Some(directory), clock))
     }
 

@@ -16,7 +16,7 @@ use crate::{
     system::inventory::is_system,
     upkeep,
     view_events::FAILURES_POLL,
-    warehouse::{self, Warehouse},
+    warehouse::{self, Elsewhere, Warehouse},
 };
 use anyhow::{Context, Result};
 use arrow::datatypes::SchemaRef;
@@ -383,14 +383,19 @@ async fn open_history(
     Ok(match (warehouse::catalog(data, folder, url, credential)?, bucket) {
         (None, None) => IcebergHistory::open(folder, clock.clone()).await?,
         (None, Some(bucket)) => IcebergHistory::open_bucket(folder, bucket, clock.clone()).await?,
-        (Some(rest), bucket) => {
+        (Some(elsewhere), bucket) => {
             let place = match bucket {
                 Some(bucket) => Place::Bucket(bucket),
                 None => Place::folder(folder)?,
             };
             let directory = redis::owner(data, clock.as_ref())?;
-            let history = IcebergHistory::open_rest(&rest, directory, place, clock.clone()).await?;
-            warehouse::begun(data, &rest)?;
+            let history = match &elsewhere {
+                Elsewhere::Rest(rest) => IcebergHistory::open_rest(rest, directory, place, clock.clone()).await?,
+                Elsewhere::Postgres(postgres) => {
+                    IcebergHistory::open_postgres(postgres, directory, place, clock.clone()).await?
+                }
+            };
+            warehouse::begun(data, &elsewhere)?;
             history
         }
     })

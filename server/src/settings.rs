@@ -37,7 +37,7 @@ pub struct Settings {
     pub warehouse: Option<PathBuf>,
     pub s3_endpoint: Option<String>,
     pub s3_region: Option<String>,
-    pub history_catalog: Option<String>,
+    pub history_catalog: Option<Private>,
     pub history_catalog_credential: Option<Private>,
     pub log_format: LogFormat,
     /// `tracing`'s filter; `RUST_LOG` goes before it.

@@ -14,7 +14,7 @@ mod bucket;
 mod catalog;
 
 use anyhow::{Context, Result, bail, ensure};
-pub use catalog::{begun, catalog};
+pub use catalog::{Elsewhere, begun, catalog};
 use std::{
     fs::{self, File},
     io::{ErrorKind, Write},

@@ -3,6 +3,7 @@
     read_history.py WAREHOUSE TABLE KEYCOL TIMECOL                    rows as CSV, sorted by (key, time) as text
     read_history.py WAREHOUSE TABLE KEYCOL TIMECOL --asof SPINE.csv   DuckDB's own ASOF LEFT JOIN, in the spine's order
     read_history.py WAREHOUSE TABLE KEYCOL TIMECOL --comments         what the table says of its columns, as CSV
+    read_history.py WAREHOUSE TABLE KEYCOL TIMECOL --catalog URI      the catalog is in this database, as SQLAlchemy names it
 
 KEYCOL may be several names with commas between. SPINE.csv has a header with the key columns and TIMECOL (and anything
 else); every spine row comes back once, with the row that was current at its time, or empty cells. A `delete` row means
@@ -98,6 +99,7 @@ def main():
     arguments.add_argument("time")
     arguments.add_argument("--asof", metavar="SPINE.csv")
     arguments.add_argument("--comments", action="store_true")
+    arguments.add_argument("--catalog", metavar="URI")
     options = arguments.parse_args()
     keys = options.key.split(",")
     warehouse = os.path.abspath(options.warehouse)
@@ -105,7 +107,7 @@ def main():
     # The catalog's name is part of its rows' key: under another name there are no tables.
     catalog = SqlCatalog(
         "tidemark",
-        uri="sqlite:///" + urllib.parse.quote(warehouse) + "/catalog.db",
+        uri=options.catalog or "sqlite:///" + urllib.parse.quote(warehouse) + "/catalog.db",
         warehouse="file://" + warehouse,
         init_catalog_tables="false",
         **object_store(),

@@ -8,6 +8,8 @@
 mod broker;
 #[path = "../http_proxy/mod.rs"]
 mod http_proxy;
+#[path = "../postgres_server/mod.rs"]
+mod postgres_server;
 #[path = "../redis_server/mod.rs"]
 mod redis_server;
 #[path = "../rest_catalog/mod.rs"]
@@ -25,6 +27,7 @@ mod kafka_tables;
 mod kafka_twin;
 mod kafka_writing;
 mod lake_bucket;
+mod lake_postgres;
 mod lake_spark;
 mod metrics;
 mod redis;

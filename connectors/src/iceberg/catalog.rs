@@ -1,6 +1,6 @@
-//! Which metadata file is a table's current one: a catalog of Iceberg, in a file of SQLite or behind REST.
+//! Which metadata file is a table's current one: a catalog of Iceberg, in a file of SQLite, in a PostgreSQL or behind REST.
 
-use super::{place::Place, rest::RestCatalog, sqlite::CatalogFile};
+use super::{place::Place, postgres::PostgresCatalog, rest::RestCatalog, sqlite::CatalogFile};
 use iceberg::{TableIdent, TableUpdate, spec::TableMetadata, table::Table};
 use std::collections::BTreeSet;
 use tidemark_catalog::ObjectId;
@@ -25,6 +25,8 @@ pub fn placed((namespace, name): (String, String)) -> String {
 pub enum Catalog {
     /// We write the metadata files, and swap one for the next.
     File(CatalogFile),
+    /// The same, in a database that others use too.
+    Postgres(Box<PostgresCatalog>),
     /// The server writes them, from updates.
     Rest(Box<RestCatalog>),
 }
@@ -55,6 +57,7 @@ impl Catalog {
     pub async fn load(&self, name: &str) -> SeamResult<Option<Table>> {
         match self {
             Catalog::File(file) => file.load(name).await,
+            Catalog::Postgres(postgres) => postgres.load(name).await,
             Catalog::Rest(rest) => rest.load(name).await,
         }
     }
@@ -71,14 +74,16 @@ impl Catalog {
     pub fn table(&self, ident: TableIdent, location: String, metadata: TableMetadata) -> iceberg::Result<Table> {
         match self {
             Catalog::File(file) => file.table(ident, location, metadata),
+            Catalog::Postgres(postgres) => postgres.table(ident, location, metadata),
             Catalog::Rest(rest) => rest.table(ident, location, metadata),
         }
     }
 
-    /// The file that the catalog names as the table's metadata, in a file of SQLite whether or not it can be read.
+    /// The file that the catalog names as the table's metadata; behind REST only if it can be read.
     pub async fn metadata_location(&self, name: &str) -> SeamResult<Option<String>> {
         match self {
             Catalog::File(file) => file.metadata_location(name).await,
+            Catalog::Postgres(postgres) => postgres.metadata_location(name).await,
             Catalog::Rest(rest) => {
                 Ok(rest.load(name).await?.and_then(|table| table.metadata_location().map(str::to_string)))
             }
@@ -89,6 +94,7 @@ impl Catalog {
     pub async fn made_for(&self, view: ObjectId) -> SeamResult<Vec<String>> {
         match self {
             Catalog::File(file) => file.made_for(view).await,
+            Catalog::Postgres(postgres) => postgres.made_for(view).await,
             Catalog::Rest(rest) => rest.names().await,
         }
     }
@@ -97,21 +103,25 @@ impl Catalog {
     pub async fn made_for_others(&self, views: &BTreeSet<ObjectId>) -> SeamResult<Vec<String>> {
         match self {
             Catalog::File(file) => file.made_for_others(views).await,
+            Catalog::Postgres(postgres) => postgres.made_for_others(views).await,
             Catalog::Rest(rest) => rest.names().await,
         }
     }
 
     /// Makes a new table of this metadata, whose file goes to `first` if it is ours to write.
     pub async fn create(&self, place: &Place, name: &str, metadata: &TableMetadata, first: &str) -> SeamResult<()> {
-        let file = match self {
-            Catalog::Rest(rest) => return rest.create(name, metadata).await,
-            Catalog::File(file) => file,
-        };
+        if let Catalog::Rest(rest) = self {
+            return rest.create(name, metadata).await;
+        }
         let json = serde_json::to_vec(metadata)
             .map_err(|error| SeamError::NotDone(format!("creating history table \"{name}\": {error}")))?;
         place.write(first, json).await?;
         place.settle_table(metadata.location())?;
-        let created = file.insert(name, first).await;
+        let created = match self {
+            Catalog::File(file) => file.insert(name, first).await,
+            Catalog::Postgres(postgres) => postgres.insert(name, first).await,
+            Catalog::Rest(_) => Err(SeamError::not_done("behind REST the server names its metadata files")),
+        };
         if matches!(created, Err(SeamError::NotDone(_) | SeamError::Full(_))) {
             place.discard_table(metadata.location()).await;
         }
@@ -124,18 +134,19 @@ impl Catalog {
         let what = |error: &dyn std::fmt::Display| {
             SeamError::NotDone(format!("committing to history table \"{name}\": {error}"))
         };
-        let file = match self {
-            Catalog::Rest(rest) => {
-                place.still_ours().await?;
-                return rest.commit(name, base, &next.updates, next.ahead_ms).await;
-            }
-            Catalog::File(file) => file,
-        };
+        if let Catalog::Rest(rest) = self {
+            place.still_ours().await?;
+            return rest.commit(name, base, &next.updates, next.ahead_ms).await;
+        }
         let from = base.metadata_location_result().map_err(|error| what(&error))?;
         let json = serde_json::to_vec(&next.metadata).map_err(|error| what(&error))?;
         let swapped = match place.write(&next.location, json).await {
             Ok(()) => match place.still_ours().await {
-                Ok(()) => file.swap(name, from, &next.location).await,
+                Ok(()) => match self {
+                    Catalog::File(file) => file.swap(name, from, &next.location).await,
+                    Catalog::Postgres(postgres) => postgres.swap(name, from, &next.location).await,
+                    Catalog::Rest(_) => Err(SeamError::not_done("behind REST the server names its metadata files")),
+                },
                 Err(error) => Err(error),
             },
             Err(error) => Err(error),
@@ -149,6 +160,7 @@ impl Catalog {
     pub async fn remove(&self, name: &str) -> SeamResult<()> {
         match self {
             Catalog::File(file) => file.remove(name).await,
+            Catalog::Postgres(postgres) => postgres.remove(name).await,
             Catalog::Rest(rest) => rest.remove(name).await,
         }
     }
@@ -156,14 +168,17 @@ impl Catalog {
     pub async fn rename(&self, from: &str, to: &str) -> SeamResult<()> {
         match self {
             Catalog::File(file) => file.rename(from, to).await,
+            Catalog::Postgres(postgres) => postgres.rename(from, to).await,
             Catalog::Rest(rest) => rest.rename(from, to).await,
         }
     }
 
-    /// Closes a file; what was committed is in it.
+    /// Closes a file or connections; what was committed stays.
     pub async fn close(&self) {
-        if let Catalog::File(file) = self {
-            file.close().await;
+        match self {
+            Catalog::File(file) => file.close().await,
+            Catalog::Postgres(postgres) => postgres.close().await,
+            Catalog::Rest(_) => {}
         }
     }
 }

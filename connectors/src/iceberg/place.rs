@@ -84,6 +84,14 @@ impl Place {
         }
     }
 
+    /// Whether a file is in the warehouse, by its name.
+    pub fn covers(&self, location: &str) -> bool {
+        match self {
+            Place::Folder(folder) => disk::local_path(location).starts_with(folder),
+            Place::Bucket(bucket) => bucket.depth(location).is_some(),
+        }
+    }
+
     /// That no other server has taken the warehouse over. A folder is locked instead.
     pub async fn still_ours(&self) -> SeamResult<()> {
         match self {

@@ -16,12 +16,15 @@ mod engine_faults;
 mod files_iceberg;
 mod history_bucket;
 mod history_maintenance;
+mod history_postgres;
 mod history_pruning;
 mod history_rest;
 mod history_schemas;
 #[path = "../../../tests/http_proxy/mod.rs"]
 mod http_proxy;
 mod kept_tables;
+#[path = "../../../tests/postgres_server/mod.rs"]
+mod postgres_server;
 #[path = "../../../tests/redis_server/mod.rs"]
 mod redis_server;
 mod redis_serving;

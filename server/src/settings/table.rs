@@ -90,11 +90,11 @@ pub static SETTINGS: &[Setting] = settings! {
     "s3-region" s3_region = "none", "REGION", |text| value::optional(text, value::text),
         "The region of the bucket of --warehouse, and of those that COPY names",
         "none: AWS_REGION or AWS_DEFAULT_REGION, or us-east-1, which is what other servers than Amazon's take";
-    "history-catalog" history_catalog = "none", "URL", |text| value::optional(text, value::text),
-        "An Iceberg REST catalog for the tables of the history: rest+http://host:port/path or rest+https://…, with ?warehouse= its name for a warehouse, &prefix= before the names of its namespaces, which are those of schemas, &oauth2= where tokens are given out (the catalog's own /v1/oauth/tokens), &scope= (catalog)",
+    "history-catalog" history_catalog = "none", "URL", |text| value::optional(text, value::private),
+        "An Iceberg catalog for the tables of the history: a REST catalog, rest+http://host:port/path or rest+https://…, with ?warehouse= its name for a warehouse, &prefix= before the names of its namespaces, which are those of schemas, &oauth2= where tokens are given out (the catalog's own /v1/oauth/tokens), &scope= (catalog); or a PostgreSQL, postgres://user:password@host:port/database, with ?catalog= the catalog_name of its rows (tidemark), &prefix=, and for TLS &sslmode=verify-full&sslrootcert= a PEM file with the certificates of its authorities",
         "none: a SQLite file beside the tables, or in the data directory where they are in a bucket; it is chosen at the first start and stays";
-    "history-catalog-credential" history_catalog_credential = "none", "TOKEN|ID:SECRET", |text| value::optional(text, value::private),
-        "What history_catalog is shown: a bearer token, or a client's id and secret, with which tokens are got by OAuth2 and renewed",
+    "history-catalog-credential" history_catalog_credential = "none", "TOKEN|ID:SECRET|PASSWORD", |text| value::optional(text, value::private),
+        "What history_catalog is shown: a bearer token, or a client's id and secret, with which tokens are got by OAuth2 and renewed; or the password of a PostgreSQL whose URL has none",
         "none: it asks for nothing; better in the environment or the settings file than in the command line, which others see";
     "fsync" fsync = "always", "always|never|MS", value::fsync,
         "When an acknowledged event is on disk",
