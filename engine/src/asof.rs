@@ -23,6 +23,7 @@ mod exec;
 mod files;
 mod known;
 mod labels;
+mod late;
 mod memory;
 mod merge;
 mod one_spine;
@@ -35,6 +36,7 @@ mod winners;
 pub use counts::Matches;
 pub use exec::AsofJoinExec;
 pub use known::Finality;
+pub use late::Late;
 
 use async_trait::async_trait;
 use datafusion::common::internal_err;
@@ -119,6 +121,7 @@ impl ExtensionPlanner for AsofExtensionPlanner {
             operation: node.operation.as_ref().map(on_right).transpose()?,
             right: name(right_input).unwrap_or_default(),
             known: known::known(right_input, session_state.config().get_extension::<Finality>().as_deref()),
+            late: session_state.config().get_extension::<Late>().as_deref().copied().unwrap_or_default(),
         };
         one_spine::join(left.clone(), right.clone(), condition).map(Some)
     }

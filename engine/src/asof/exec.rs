@@ -7,6 +7,7 @@
 use super::counts::{Counts, Matches, suffix};
 use super::known::Known;
 use super::labels::LeftSide;
+use super::late::{self, Late};
 use super::memory::Memory;
 use super::prune;
 use super::run::{self, Join, Run};
@@ -53,6 +54,7 @@ pub struct Condition {
     pub right: String,
     /// `None`: the right side says nothing of any instant beyond its rows.
     pub known: Option<Known>,
+    pub late: Late,
 }
 
 /// One right side.
@@ -62,11 +64,13 @@ pub struct Right {
     pub condition: Arc<Condition>,
     /// What its scan was told to ask for, when the labels are known.
     filter: Option<Arc<DynamicFilterPhysicalExpr>>,
+    /// Its scan asks that filter before it decodes any other column.
+    is_late: bool,
 }
 
 impl Right {
     pub fn new(plan: Arc<dyn ExecutionPlan>, condition: Condition) -> Right {
-        Right { plan, condition: Arc::new(condition), filter: None }
+        Right { plan, condition: Arc::new(condition), filter: None, is_late: false }
     }
 }
 
@@ -129,6 +133,7 @@ impl AsofJoinExec {
                 plan: right.plan.clone(),
                 condition: right.condition.clone(),
                 filter: right.filter.clone(),
+                is_late: right.is_late,
                 counts: Counts::new(&self.metrics, &right.condition, &right.plan.schema(), &self.suffix(at)),
                 left,
                 schema: self.schemas[at].clone(),
@@ -167,7 +172,10 @@ impl DisplayAs for AsofJoinExec {
                 write!(f, ", within {}{}", if tolerance.strict { "<" } else { "<=" }, tolerance.span)?;
             }
         }
-        write!(f, ", strategy=labels as state")
+        write!(f, ", strategy=labels as state")?;
+        let late = self.rights.iter().filter(|right| right.is_late).map(|right| right.condition.right.as_str());
+        let late: Vec<&str> = late.collect();
+        if late.is_empty() { Ok(()) } else { write!(f, ", features read late={}", late.join(", ")) }
     }
 }
 
@@ -243,8 +251,17 @@ impl ExecutionPlan for AsofJoinExec {
             return Ok(result);
         }
         let rights = self.rights.iter().zip(own);
-        let rights =
-            rights.map(|(right, own)| Right { filter: own.or(right.filter.clone()), ..right.clone() }).collect();
+        let rights = rights
+            .map(|(right, own)| {
+                let plan = match own.is_some() && late::pays(&self.left, &right.plan, &right.condition) {
+                    true => late::reading_late(&right.plan)?,
+                    false => None,
+                };
+                let is_late = right.is_late || plan.is_some();
+                let plan = plan.unwrap_or_else(|| right.plan.clone());
+                Ok(Right { plan, filter: own.or(right.filter.clone()), is_late, ..right.clone() })
+            })
+            .collect::<Result<Vec<_>>>()?;
         let asks: Arc<dyn ExecutionPlan> = Arc::new(AsofJoinExec::try_new(self.left.clone(), rights)?);
         Ok(result.with_updated_node(asks))
     }

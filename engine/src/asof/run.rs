@@ -10,7 +10,7 @@ use super::memory::{Memory, is_full};
 use super::output::{Output, Won};
 use super::spill::{self, LabelSource, RightSource};
 use super::winners::{Offer, Winners};
-use super::{counts::Counts, prune};
+use super::{counts::Counts, late, prune};
 use arrow::array::{AsArray, BooleanArray, RecordBatch};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, SchemaRef};
@@ -52,6 +52,8 @@ pub struct Join {
     pub plan: Arc<dyn ExecutionPlan>,
     pub condition: Arc<Condition>,
     pub filter: Option<Arc<DynamicFilterPhysicalExpr>>,
+    /// See `late.rs`.
+    pub is_late: bool,
     pub counts: Counts,
     /// The columns before it, and with it.
     pub left: SchemaRef,
@@ -212,7 +214,8 @@ type Stopped = Option<(SendableRecordBatchStream, Option<RecordBatch>)>;
 )]
 async fn stream_past(run: &Arc<Run>, rows: &Rows, index: &Arc<Index>, join: &Arc<Join>) -> Result<Past> {
     if let Some(filter) = &join.filter {
-        filter.update(prune::filter(rows, index, &join.condition, &join.plan.schema())?)?;
+        let prunes = prune::filter(rows, index, &join.condition, &join.plan.schema())?;
+        filter.update(if join.is_late { late::exact(prunes, index, &join.condition) } else { prunes })?;
     }
     let winners = match join.winners(index, &run.memory) {
         Ok(winners) => winners,

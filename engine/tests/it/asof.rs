@@ -1,5 +1,6 @@
 //! `ASOF JOIN` from SQL text to rows.
 
+mod late;
 mod memory;
 mod plans;
 mod pruning;

@@ -49,7 +49,10 @@ pub fn parse(sql: &str) -> Result<Box<ast::Query>> {
 
 impl World {
     pub fn new(partitions: usize, batch_size: usize) -> Self {
-        let config = SessionConfig::new().with_target_partitions(partitions).with_batch_size(batch_size);
+        World::configured(SessionConfig::new().with_target_partitions(partitions).with_batch_size(batch_size))
+    }
+
+    pub fn configured(config: SessionConfig) -> Self {
         let state = install(SessionStateBuilder::new().with_default_features().with_config(config)).build();
         World { state, tables: HashMap::new(), data: HashMap::new() }
     }
