@@ -78,7 +78,9 @@ impl Known {
             );
             return Err(PlanError::new("40001", message)
                 .detail("their values may have changed; nothing keeps those that were not final")
-                .hint("run the transaction again; or leave these labels out in WHERE: below the frontier nothing changes")
+                .hint(
+                    "run the transaction again; or leave these labels out in WHERE: below the frontier nothing changes",
+                )
                 .into());
         }
         let message = format!(

@@ -152,7 +152,10 @@ mod tests {
         transaction.begin();
         assert_eq!(transaction.fail(), None);
         assert_eq!(transaction.admit(None).unwrap_err().sqlstate, "25P02");
-        assert_eq!(transaction.admit(Some(Verb::Begin { read_only: None, isolation: None })).unwrap_err().sqlstate, "25P02");
+        assert_eq!(
+            transaction.admit(Some(Verb::Begin { read_only: None, isolation: None })).unwrap_err().sqlstate,
+            "25P02"
+        );
         transaction.admit(Some(Verb::Commit)).unwrap();
         let step = transaction.end(true);
         assert_eq!((step.event, step.tag), (Some(TxEvent::Rollback), "ROLLBACK"));

@@ -93,7 +93,8 @@ impl Session {
         if name == READ_ONLY && was_read_only && value == "off" && self.in_transaction && self.queried_in_transaction {
             return Err(PgError::error("25001", "transaction read-write mode must be set before any query"));
         }
-        if name == ISOLATION && self.in_transaction && self.queried_in_transaction && self.get(ISOLATION) != Some(value) {
+        if name == ISOLATION && self.in_transaction && self.queried_in_transaction && self.get(ISOLATION) != Some(value)
+        {
             return Err(PgError::error("25001", "SET TRANSACTION ISOLATION LEVEL must be called before any query"));
         }
         Ok(())

@@ -16,10 +16,7 @@ use crate::{
     session::{Session, Taken},
 };
 use datafusion::{
-    catalog::TableProvider,
-    common::tree_node::TreeNodeRecursion,
-    execution::SessionState,
-    logical_expr::LogicalPlan,
+    catalog::TableProvider, common::tree_node::TreeNodeRecursion, execution::SessionState, logical_expr::LogicalPlan,
     physical_plan::ExecutionPlan,
 };
 use std::{collections::BTreeSet, sync::Arc};
@@ -147,13 +144,17 @@ fn check(session: &Session, table: &TidemarkTable) -> Result<(), PgError> {
 
 fn refused(session: &Session, message: String) -> PgError {
     let level = session.get("transaction_isolation").unwrap_or_default();
-    PgError::error("0A000", message).detail(format!("the transaction is {level}: all its queries read what the first has found"))
+    PgError::error("0A000", message)
+        .detail(format!("the transaction is {level}: all its queries read what the first has found"))
 }
 
 /// The transaction has changed rows, which is at once and for everybody: no moment has its own changes and nobody else's.
 fn changed(session: &Session, name: &str) -> PgError {
-    refused(session, format!("\"{name}\" cannot be read after the transaction has changed rows that it has, or is made of"))
-        .hint("read it first, or in another transaction; or BEGIN ISOLATION LEVEL READ COMMITTED")
+    refused(
+        session,
+        format!("\"{name}\" cannot be read after the transaction has changed rows that it has, or is made of"),
+    )
+    .hint("read it first, or in another transaction; or BEGIN ISOLATION LEVEL READ COMMITTED")
 }
 
 /// A query of such a transaction.

@@ -51,9 +51,12 @@ pub async fn compute(database: &Arc<Database>, session: &Session, wanted: Wanted
     let owner = database.owner()?;
     let engine = &owner.engine;
     if session.reads_a_snapshot() {
-        return Err(PgError::error("0A000", format!("training set \"{name}\" cannot be computed in a transaction with a snapshot"))
-            .detail("it has a snapshot of its own, which its record tells")
-            .hint("BEGIN ISOLATION LEVEL READ COMMITTED, or no transaction"));
+        return Err(PgError::error(
+            "0A000",
+            format!("training set \"{name}\" cannot be computed in a transaction with a snapshot"),
+        )
+        .detail("it has a snapshot of its own, which its record tells")
+        .hint("BEGIN ISOLATION LEVEL READ COMMITTED, or no transaction"));
     }
     let time_zone = session.get("timezone").unwrap_or("UTC").to_string();
     let recorded = match as_recorded {

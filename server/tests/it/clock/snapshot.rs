@@ -15,7 +15,8 @@ const DEFINITIONS: &str =
 /// Reads all rows of each kind, and when.
 const EACH: &str = "SELECT (SELECT count(*) FROM clicks), (SELECT sum(id) FROM plain), \
      (SELECT sum(1000 * id + v) FROM keyed), now()";
-const JOINED: &str = "SELECT l.id, c.n FROM labels l ASOF LEFT JOIN counts c ON l.user_id = c.user_id AND l.t >= c.at ORDER BY l.id";
+const JOINED: &str =
+    "SELECT l.id, c.n FROM labels l ASOF LEFT JOIN counts c ON l.user_id = c.user_id AND l.t >= c.at ORDER BY l.id";
 const LOOKUP: &str = "SELECT n FROM counts WHERE user_id = 1";
 
 async fn begun(world: &World, level: &str) -> Client {
