@@ -6,7 +6,7 @@
 //! | done | done, and on the database's disk (`SESSION`) |
 //! | ERROR | certainly not done: each statement is a transaction by itself |
 //! | no connection | certainly not done |
-//! | FATAL, PANIC, no answer, half of one | nobody knows |
+//! | FATAL, PANIC, no answer, half of one, an ERROR of classes 08 and 40003, which say so themselves | nobody knows |
 //!
 //! The commit is one `UPDATE` where the metadata file is still the one that was read, and no name of a metadata file comes
 //! twice. So whoever checked his epoch before another's commit fails, and so does a commit that arrives late. Statements that
@@ -489,11 +489,16 @@ impl PostgresCatalog {
 }
 
 /// Whether the statement failed and its transaction with it. FATAL, also one that an administrator has asked for, may come
-/// after the commit and before it is answered.
+/// after the commit and before it is answered. What speaks for a PostgreSQL, as a pooler or a cluster does, may call ERROR what
+/// it does not know itself: its own connection is lost (08), or the statement's end is unknown (40003).
 fn is_error_of_a_statement(error: &Error) -> bool {
-    error.as_db_error().is_some_and(|error| match error.parsed_severity() {
-        Some(severity) => severity == Severity::Error,
-        None => error.severity() == "ERROR",
+    error.as_db_error().is_some_and(|error| {
+        let is_error = match error.parsed_severity() {
+            Some(severity) => severity == Severity::Error,
+            None => error.severity() == "ERROR",
+        };
+        let code = error.code().code();
+        is_error && !code.starts_with("08") && code != "40003"
     })
 }
 

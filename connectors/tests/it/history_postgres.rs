@@ -179,6 +179,23 @@ async fn a_commit_of_which_nobody_knows_is_said_to_be_so_and_the_table_tells() {
     assert_eq!(store.last_tag("delays").await.unwrap(), Some(tag(1, 2)));
     store.append(&table, row(3), &tag(1, 3)).await.unwrap();
     assert_eq!(scan(&store, &table).await.num_rows(), 3);
+
+    // What speaks for a database, a pooler or a cluster, may say ERROR and that it does not know.
+    for (code, is_known) in [("08006", false), ("40003", false), ("23514", true)] {
+        let refuse = format!(
+            "CREATE OR REPLACE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql \
+             AS $$ BEGIN RAISE 'refused' USING ERRCODE = '{code}'; END $$; \
+             DROP TRIGGER IF EXISTS refuse ON iceberg_tables; \
+             CREATE TRIGGER refuse BEFORE UPDATE ON iceberg_tables FOR EACH ROW EXECUTE FUNCTION refuse()"
+        );
+        holder.batch_execute(&refuse).await.unwrap();
+        let error = store.append(&table, row(4), &tag(1, 4)).await.unwrap_err();
+        assert_eq!(matches!(error, SeamError::NotDone(_)), is_known, "{code}: {error:?}");
+        assert_eq!(matches!(error, SeamError::Unknown(_)), !is_known, "{code}: {error:?}");
+    }
+    holder.batch_execute("DROP TRIGGER refuse ON iceberg_tables").await.unwrap();
+    store.append(&table, row(4), &tag(1, 4)).await.unwrap();
+    assert_eq!(scan(&store, &table).await.num_rows(), 4);
 }
 
 #[tokio::test(flavor = "multi_thread")]

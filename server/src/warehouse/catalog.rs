@@ -1,5 +1,6 @@
 //! Which catalog the history's tables are in, when that is not a file beside them: a REST catalog or one in a PostgreSQL, as
-//! `--history-catalog` writes it. `DATA/CATALOG` has it, without who we are there, for the same reason as `DATA/WAREHOUSE`: in another catalog there is no history.
+//! `--history-catalog` writes it. `DATA/CATALOG` has it, without who we are there, for the same reason as `DATA/WAREHOUSE`: in
+//! another catalog there is no history.
 //!
 //! ```text
 //! rest+http://host:port/path?warehouse=NAME&prefix=TEXT&oauth2=URL&scope=SCOPE

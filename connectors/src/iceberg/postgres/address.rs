@@ -13,8 +13,8 @@ const ADDRESS_TIMEOUT: Duration = Duration::from_secs(5);
 /// When a connection that is not used is tried: before firewalls forget it, commonly after some minutes.
 const KEEPALIVE: Duration = Duration::from_secs(60);
 
-/// What may be said behind the `?` beside `catalog`, `prefix`, `sslmode` and `sslrootcert`; libpq's names, of which the driver knows more that are not
-/// for us to pass on.
+/// What may be said behind the `?` beside `catalog`, `prefix`, `sslmode` and `sslrootcert`; libpq's names, of which the driver
+/// knows more that are not for us to pass on.
 const PASSED: [&str; 4] = ["application_name", "options", "connect_timeout", "target_session_attrs"];
 
 /// A PostgreSQL database that has the catalog.
@@ -196,7 +196,7 @@ mod tests {
             assert!(error.contains(why), "{url}: {error}");
             assert!(!error.contains("hid") && !error.contains("den@"), "{url}: {error}");
         }
-        let twice = PostgresSettings::parse("postgres://me:hidden@host/lake", Some("other")).unwrap_err();
-        assert!(twice.contains("give one") && !twice.contains("hidden") && !twice.contains("other"), "{twice}");
+        let twice = PostgresSettings::parse("postgres://me:hidden@host/lake", Some("second")).unwrap_err();
+        assert!(twice.contains("give one") && !twice.contains("hidden") && !twice.contains("second"), "{twice}");
     }
 }
