@@ -28,6 +28,7 @@ mod meters;
 mod plain;
 mod reading;
 mod refresh;
+mod report;
 mod restore;
 mod restoring;
 mod source;
@@ -44,8 +45,9 @@ pub use plain::Plain;
 pub use reading::Reading;
 pub(crate) use reading::lock_all;
 pub use refresh::Refreshed;
+pub use report::{Conflict, IngestError, IngestReport};
 pub use restore::STATE_FORMAT;
-pub use source::{Conflict, IngestError, IngestReport, SourceRuntime};
+pub use source::SourceRuntime;
 
 use crate::{
     compiled::CompiledView,
