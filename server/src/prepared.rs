@@ -276,7 +276,8 @@ fn with_cast_types(query: &ast::Query, declared: &[u32]) -> Vec<u32> {
     let mut declared = declared.to_vec();
     let of_catalog = crate::system::concerns(query);
     for (number, oid) in crate::system::declared_parameters(query) {
-        if !of_catalog && !(HELD_AS_TEXT.contains(&oid) && wire::types::arrow_type(oid).is_some()) {
+        let is_known = of_catalog || HELD_AS_TEXT.contains(&oid) && wire::types::arrow_type(oid).is_some();
+        if !is_known {
             continue;
         }
         // What is beyond the protocol's number is refused where the parameter is bound.

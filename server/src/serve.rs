@@ -88,9 +88,12 @@ impl Logs for EmbeddedLogs {
         };
         let mut all = vec![];
         for entry in entries {
-            // What has another name is not ours.
-            let id = entry.map_err(io)?.file_name().to_str().and_then(|name| name.parse().ok());
-            all.extend(id.map(ObjectId));
+            let entry = entry.map_err(io)?;
+            // What is no folder, or has another name, is not ours.
+            if entry.file_type().map_err(io)?.is_dir() {
+                let id = entry.file_name().to_str().and_then(|name| name.parse().ok());
+                all.extend(id.map(ObjectId));
+            }
         }
         Ok(all)
     }

@@ -631,7 +631,8 @@ impl SourceRuntime {
         let (least_us, greatest_us) = IDLE_RECORDS_US;
         let is_time = now_us.saturating_sub(inner.last_idle_us) >= timeout_us.clamp(least_us, greatest_us);
         let is_waited_for = || inner.views.iter().any(|v| v.state.earliest_due().is_some_and(|due| due < to_us));
-        if !is_time && !(for_views && is_waited_for()) {
+        let moves = is_time || for_views && is_waited_for();
+        if !moves {
             return Ok(false);
         }
         inner.last_idle_us = now_us;

@@ -200,7 +200,6 @@ fn cast(expr: Expr, data_type: DataType) -> Expr {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use crate::{Statement, parse::parse};
 
     #[test]
