@@ -10,7 +10,7 @@ use crate::{
 };
 use datafusion::{
     common::{
-        Result, ScalarValue,
+        JoinConstraint, Result, ScalarValue,
         tree_node::{Transformed, TreeNode},
     },
     logical_expr::{BinaryExpr, Expr, LogicalPlan, Operator, expr_rewriter::NamePreserver},
@@ -26,6 +26,7 @@ pub fn read(plan: LogicalPlan) -> PlanResult<LogicalPlan> {
         return Ok(plan);
     }
     let read = plan.transform_up_with_subqueries(|node| {
+        let node = pairs(node)?;
         let inputs: Vec<LogicalPlan> = node.inputs().into_iter().cloned().collect();
         let inputs: Vec<&LogicalPlan> = inputs.iter().collect();
         let names = NamePreserver::new(&node);
@@ -36,6 +37,28 @@ pub fn read(plan: LogicalPlan) -> PlanResult<LogicalPlan> {
         })
     })?;
     Ok(read.data)
+}
+
+/// What a join that merges columns (`USING`, `NATURAL`) compares are pairs and no expression.
+fn pairs(node: LogicalPlan) -> Result<LogicalPlan> {
+    let mut join = match node {
+        LogicalPlan::Join(join) => join,
+        other => return Ok(other),
+    };
+    let (of_left_side, of_right_side) = ([join.left.as_ref()], [join.right.as_ref()]);
+    for (left, right) in &mut join.on {
+        let of_left = shown::expression(left, &of_left_side);
+        let of_right = shown::expression(right, &of_right_side);
+        match (beside(of_left, left, Operator::Eq)?, beside(of_right, right, Operator::Eq)?) {
+            _ if of_left == of_right => continue,
+            (Some(as_left), _) => *right = as_left.of(right.clone())?,
+            (None, Some(as_right)) => *left = as_right.of(left.clone())?,
+            (None, None) => continue,
+        }
+        // The names are settled by now, and only columns can be merged.
+        join.join_constraint = JoinConstraint::On;
+    }
+    Ok(LogicalPlan::Join(join))
 }
 
 fn compare(expr: Expr, inputs: &[&LogicalPlan]) -> Result<Transformed<Expr>> {

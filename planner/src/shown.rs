@@ -350,7 +350,7 @@ impl Look {
                 "nullif" => self.expression(call.args.first()?, input, depth),
                 JSON => Some(Shown::Json),
                 JSONB => Some(Shown::Jsonb),
-                UUID_IN => Some(Shown::Uuid),
+                UUID_IN | "gen_random_uuid" => Some(Shown::Uuid),
                 UUIDS_IN => Some(Shown::Uuids),
                 // A part of a document of `jsonb` is `jsonb`.
                 name if matches!(json_text::operator(name), Some("->" | "#>")) => {
@@ -443,6 +443,8 @@ mod tests {
             ("coalesce(json(d), NULL)", Some("json")),
             ("upper(json(d))", None),
             ("uuid_in(d)", Some("uuid")),
+            ("gen_random_uuid()", Some("uuid")),
+            ("gen_random_uuid()::text", None),
             ("coalesce(uuid_in(d), NULL)", Some("uuid")),
             ("upper(uuid_in(d))", None),
             ("max(uuid_in(d)) OVER ()", Some("uuid")),

@@ -114,7 +114,8 @@ impl TableProvider for LogTable {
         // A scan reads what was there when it began.
         let (from, shown) = match &self.fixed {
             Some(Fixed::Between(from, to)) => (from.clone(), self.source.shown_at(to.get(0)).await.map_err(seam)?),
-            Some(Fixed::Log(from, shown)) => {
+            Some(Fixed::Log(from, shown)) => (from.clone(), shown.clone()),
+            Some(Fixed::Whole(from, shown)) => {
                 let first = self.log.range().await.map_err(seam)?.0;
                 if first.get(0) <= from.get(0) {
                     (from.clone(), shown.clone())

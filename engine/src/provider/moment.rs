@@ -22,16 +22,21 @@ use std::{
 use tidemark_catalog::ObjectId;
 
 /// How often it is tried without holding anybody up. A pass takes microseconds where no table with a primary key is among
-/// them; with large ones something may come in each time.
+/// them.
 const ATTEMPTS: usize = 16;
+
+/// The same where one is: its rows are copied each time, and while a large one is, something comes in each time.
+const COPIES: usize = 2;
 
 /// What one relation has.
 #[derive(Debug, Clone)]
 pub(super) enum Fixed {
     /// The records between these positions, as they were when the log ended there.
     Between(Positions, Positions),
-    /// The records from there on, and which of their rows.
+    /// The records from there on, and which of their rows; what retention takes before they are read is not among them.
     Log(Positions, Plain),
+    /// The same, and all of them.
+    Whole(Positions, Plain),
     /// The rows of a table with a primary key.
     Rows(RecordBatch),
 }
@@ -48,7 +53,8 @@ impl Moment {
     /// These relations as they are now, for one statement; those that are no more are left out.
     pub async fn of(engine: &Engine, relations: &BTreeSet<ObjectId>) -> DfResult<Moment> {
         let sources: Vec<Arc<SourceRuntime>> = relations.iter().filter_map(|id| engine.source(*id)).collect();
-        for _ in 0..ATTEMPTS {
+        let attempts = if sources.iter().any(|source| source.has_key()) { COPIES } else { ATTEMPTS };
+        for _ in 0..attempts {
             let before = ends(&sources).await.map_err(seam)?;
             let taken = taken(&sources).await?;
             if sources.len() < 2 || ends(&sources).await.map_err(seam)? == before {
@@ -71,7 +77,7 @@ impl Moment {
             let (from, shown) = source.shown().await.map_err(seam)?;
             let fixed = match source.has_key() {
                 true => Fixed::Between(from, inner.end.clone()),
-                false => Fixed::Log(from, shown),
+                false => Fixed::Whole(from, shown),
             };
             moment.relations.insert(source.id, fixed);
             moment.frontiers.insert(source.id, source.frontier_us());

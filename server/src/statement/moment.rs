@@ -124,7 +124,7 @@ fn check(session: &Session, table: &TidemarkTable) -> Result<(), PgError> {
     let (message, hint) = match table.target {
         ScanTarget::History(_) => (
             format!("history.{name} cannot be read in a transaction with a snapshot"),
-            format!("it goes as far as it is committed: ASOF JOIN \"{name}\" itself"),
+            format!("it goes as far as it is committed: read \"{name}\" itself"),
         ),
         ScanTarget::Files(_) => (
             format!("\"{name}\" cannot be read in a transaction with a snapshot"),
