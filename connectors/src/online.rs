@@ -11,7 +11,7 @@
 use crate::fjall_db::{self, key_range};
 use async_trait::async_trait;
 use bytes::Bytes;
-use fjall::{Database, KeyspaceCreateOptions, PersistMode};
+use fjall::{Database, PersistMode};
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -34,7 +34,7 @@ impl FjallOnline {
     pub fn open(dir: &Path) -> SeamResult<FjallOnline> {
         let db = fjall_db::open(dir)?;
         let rows =
-            db.keyspace("online", KeyspaceCreateOptions::default).map_err(|e| fjall_db::not_done(dir, "open", e))?;
+            db.keyspace("online", fjall_db::keyspace_options).map_err(|e| fjall_db::not_done(dir, "open", e))?;
         Ok(FjallOnline { dir: dir.to_path_buf(), db, rows, writing: Mutex::new(()) })
     }
 

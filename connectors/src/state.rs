@@ -2,7 +2,7 @@
 
 use crate::fjall_db::{self, key_range};
 use async_trait::async_trait;
-use fjall::{Database, KeyspaceCreateOptions, PersistMode};
+use fjall::{Database, PersistMode};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use tidemark_engine::seam::{Keyspace, SeamResult, StateStore, WriteBatch};
@@ -21,7 +21,7 @@ impl FjallState {
     pub fn open(dir: &Path) -> SeamResult<FjallState> {
         let db = fjall_db::open(dir)?;
         let open = |keyspace: Keyspace| {
-            db.keyspace(keyspace.name(), KeyspaceCreateOptions::default).map_err(|e| fjall_db::not_done(dir, "open", e))
+            db.keyspace(keyspace.name(), fjall_db::keyspace_options).map_err(|e| fjall_db::not_done(dir, "open", e))
         };
         let [a, b, c, d, e, f] = Keyspace::ALL.map(open);
         Ok(FjallState { dir: dir.to_path_buf(), keyspaces: [a?, b?, c?, d?, e?, f?], db })
