@@ -7,6 +7,7 @@
 mod about;
 #[cfg(test)]
 mod against_a_parser;
+pub(crate) mod documents;
 mod made;
 
 use crate::{PlanError, PlanResult, error::sqlstate, words::full_type_name};

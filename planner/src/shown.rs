@@ -350,7 +350,7 @@ impl Look {
                 "nullif" => self.expression(call.args.first()?, input, depth),
                 JSON => Some(Shown::Json),
                 JSONB => Some(Shown::Jsonb),
-                UUID_IN => Some(Shown::Uuid),
+                UUID_IN | "gen_random_uuid" => Some(Shown::Uuid),
                 UUIDS_IN => Some(Shown::Uuids),
                 // A part of a document of `jsonb` is `jsonb`.
                 name if matches!(json_text::operator(name), Some("->" | "#>")) => {
