@@ -95,6 +95,11 @@ pub fn functions() -> impl Iterator<Item = ScalarUDF> {
     each.map(ScalarUDF::new_from_impl).chain(read).chain(About::ALL.map(About::function)).chain(made::functions())
 }
 
+/// The call of [`JSON`].
+pub(crate) fn json(expr: Expr) -> Expr {
+    ScalarUDF::new_from_impl(Read::new(false)).call(vec![expr])
+}
+
 /// The call of [`JSONB`].
 pub(crate) fn jsonb(expr: Expr) -> Expr {
     ScalarUDF::new_from_impl(Read::new(true)).call(vec![expr])
