@@ -178,6 +178,7 @@ impl<'a> Binder<'a> {
         let plan = if self.defining { plan } else { defaults::fill(plan)? };
         let plan = crate::any_parameter::infer(names::mark_renamed(plan)?)?;
         let plan = crate::compared::read(plan)?;
+        let plan = crate::json_text::documents::mark(plan)?;
         let plan = if self.bind_now { at_instant(plan, self.now_us)? } else { plan };
         let [reads, names] = [&self.reads, &self.names].map(|seen| seen.get().into_iter().collect());
         Ok(BoundQuery { plan, reads, names })

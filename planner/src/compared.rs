@@ -1,11 +1,11 @@
 //! What is compared with a value that is held as text, read as such a value: the texts of a UUID and of `jsonb` have one form, so that
-//! equal values are equal texts, as long as every text beside them has it (decision 0045).
+//! equal values are equal texts, as long as every text beside them has it (decision 0045). So is text that is written beside one in COALESCE.
 
 use crate::{
     PlanError, PlanResult,
     error::sqlstate,
     functions::uuid::{UUID_IN, invalid, uuid_of, uuids_of},
-    json_text::jsonb,
+    json_text::{json, jsonb},
     shown::{self, Shown},
 };
 use datafusion::{
@@ -90,6 +90,16 @@ fn compare(expr: Expr, inputs: &[&LogicalPlan]) -> Result<Transformed<Expr>> {
                 }
             }
         }
+        Expr::ScalarFunction(mut call) if call.func.name() == "coalesce" => {
+            match call.args.iter().find_map(|arg| reader(shown(arg)?)) {
+                None => Transformed::no(Expr::ScalarFunction(call)),
+                Some(read) => {
+                    let is_text = |arg: &Expr| matches!(arg, Expr::Literal(ScalarValue::Utf8(Some(_)), _));
+                    call.args = call.args.into_iter().map(|arg| if is_text(&arg) { read(arg) } else { arg }).collect();
+                    Transformed::yes(Expr::ScalarFunction(call))
+                }
+            }
+        }
         // `= ANY (array)`
         Expr::ScalarFunction(mut call)
             if call.func.name() == "array_has" && call.args.len() == 2 && shown(&call.args[1]) == Some(Shown::Uuid) =>
@@ -106,6 +116,16 @@ fn compare(expr: Expr, inputs: &[&LogicalPlan]) -> Result<Transformed<Expr>> {
 pub(crate) fn compares(op: Operator) -> bool {
     use Operator::{Eq, Gt, GtEq, IsDistinctFrom, IsNotDistinctFrom, Lt, LtEq, NotEq};
     matches!(op, Eq | NotEq | Lt | LtEq | Gt | GtEq | IsDistinctFrom | IsNotDistinctFrom)
+}
+
+/// What reads a text as such a value.
+fn reader(shown: Shown) -> Option<fn(Expr) -> Expr> {
+    match shown {
+        Shown::Uuid => Some(uuid_of),
+        Shown::Json => Some(json),
+        Shown::Jsonb => Some(jsonb),
+        _ => None,
+    }
 }
 
 /// How what stands beside such a value is read.

@@ -7,17 +7,19 @@
 mod about;
 #[cfg(test)]
 mod against_a_parser;
+pub(crate) mod documents;
 mod made;
 
 use crate::{PlanError, PlanResult, error::sqlstate, words::full_type_name};
 use about::About;
-use arrow_schema::{DataType, Field};
+use arrow_schema::{DataType, Field, FieldRef};
 use datafusion::{
     arrow::array::{Array, ArrayRef, AsArray, StringArray, StringBuilder},
     arrow::datatypes::Int64Type,
     common::{DFSchema, Result, ScalarValue, exec_err, plan_err},
     logical_expr::{
-        ColumnarValue, Expr, ExprSchemable, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
+        ColumnarValue, Expr, ExprSchemable, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
+        Volatility,
         expr::{Cast, Placeholder},
         planner::{ExprPlanner, PlannerResult, RawBinaryExpr},
     },
@@ -92,6 +94,11 @@ pub fn functions() -> impl Iterator<Item = ScalarUDF> {
     let each = [By::Name, By::Place, By::Path].into_iter().flat_map(|by| [Part::new(by, false), Part::new(by, true)]);
     let read = [Read::new(false), Read::new(true)].map(ScalarUDF::new_from_impl);
     each.map(ScalarUDF::new_from_impl).chain(read).chain(About::ALL.map(About::function)).chain(made::functions())
+}
+
+/// The call of [`JSON`].
+pub(crate) fn json(expr: Expr) -> Expr {
+    ScalarUDF::new_from_impl(Read::new(false)).call(vec![expr])
 }
 
 /// The call of [`JSONB`].
@@ -369,6 +376,12 @@ impl ScalarUDFImpl for Read {
 
     fn return_type(&self, _: &[DataType]) -> Result<DataType> {
         Ok(DataType::Utf8)
+    }
+
+    /// NULL of NULL alone: where it comes to stand around a value (`compared.rs`) the plan says of its columns what it said.
+    fn return_field_from_args(&self, args: ReturnFieldArgs) -> Result<FieldRef> {
+        let nullable = args.arg_fields.iter().any(|field| field.is_nullable());
+        Ok(Arc::new(Field::new(self.name(), DataType::Utf8, nullable)))
     }
 
     fn invoke_with_args(&self, arguments: ScalarFunctionArgs) -> Result<ColumnarValue> {

@@ -221,6 +221,10 @@ fn clause(text: &str) -> Option<PlanError> {
     if text.contains("more than one row") && text.to_lowercase().contains("subquery") {
         return Some(PlanError::new("21000", "more than one row returned by a subquery used as an expression"));
     }
+    if text.contains("In/Exist/SetComparison subquery can only be used in") {
+        let message = "EXISTS and IN (subquery) are not supported here; they are in WHERE and in the select list";
+        return Some(PlanError::unsupported(message).hint("name it in the select list, and sort by the name"));
+    }
     if text.contains("does not support logical expression Exists") {
         let error = PlanError::unsupported("EXISTS is not supported here; it is in WHERE and in the select list");
         return Some(error.hint("elsewhere: (SELECT count(*) > 0 FROM …)"));
@@ -231,7 +235,8 @@ fn clause(text: &str) -> Option<PlanError> {
     }
     if text.contains("does not support logical expression ScalarSubquery") {
         let message = "a subquery that reads the query around it is not supported here";
-        let hint = "outside aggregates it may compare columns of both by =; or join with it";
+        let hint = "outside aggregates it may be one without LIMIT that compares columns of both by =, \
+                    (SELECT max(y) FROM … WHERE …); or join with it";
         return Some(PlanError::unsupported(message).hint(hint));
     }
     if text.contains("INTERVAL expression cannot be ") || text.contains("Invalid window frame: frame offsets for RANGE")
@@ -326,14 +331,6 @@ fn unsupported(text: &str) -> Option<PlanError> {
     let refused = |message: &str, hint: &str| Some(PlanError::unsupported(message).hint(hint));
     if let Some(expression) = behind(text, "does not support logical expression ") {
         return match expression.split(['(', ' ']).next().unwrap_or_default() {
-            "InSubquery" => refused(
-                "IN (subquery) is not supported here; it is in WHERE",
-                "elsewhere: (SELECT count(*) > 0 FROM … WHERE …)",
-            ),
-            "ScalarSubquery" => refused(
-                "a subquery as a value that reads columns of the query around it is not supported here",
-                "it may be an aggregate without LIMIT, (SELECT max(y) FROM … WHERE …); or join it",
-            ),
             "OuterReferenceColumn" => refused(
                 "LATERAL is not supported here: a subquery in FROM cannot read what stands beside it",
                 "join it ON a condition, or write (SELECT max(y) FROM … WHERE …) in the select list",

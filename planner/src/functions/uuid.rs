@@ -6,7 +6,9 @@ use arrow_schema::{DataType, Field, FieldRef};
 use datafusion::{
     arrow::array::{Array, ArrayRef, AsArray, ListArray, StringArray},
     common::{Result, exec_err},
-    logical_expr::{ColumnarValue, Expr, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility},
+    logical_expr::{
+        ColumnarValue, Expr, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
+    },
     sql::sqlparser::ast,
 };
 use std::sync::Arc;
@@ -109,6 +111,12 @@ impl ScalarUDFImpl for UuidIn {
 
     fn return_type(&self, _: &[DataType]) -> Result<DataType> {
         Ok(if self.of_array { texts() } else { DataType::Utf8 })
+    }
+
+    /// NULL of NULL alone: where it comes to stand around a value (`compared.rs`) the plan says of its columns what it said.
+    fn return_field_from_args(&self, args: ReturnFieldArgs) -> Result<FieldRef> {
+        let nullable = args.arg_fields.iter().any(|field| field.is_nullable());
+        Ok(Arc::new(Field::new(self.name(), if self.of_array { texts() } else { DataType::Utf8 }, nullable)))
     }
 
     fn invoke_with_args(&self, arguments: ScalarFunctionArgs) -> Result<ColumnarValue> {

@@ -6,7 +6,8 @@
 //! jsonb_agg(x ORDER BY y) FILTER (WHERE z)        jsonb(json_items('v', array_agg(x ORDER BY y) FILTER (WHERE z)))
 //! ```
 //!
-//! A document is a text here, so the first argument says of each of the others whether it is one (`j`) or a value (`v`).
+//! A document is a text here, so the first argument says of each of the others whether it is one (`j`) or a value (`v`); of columns that
+//! is known when the query is bound ([`super::documents`]).
 
 use crate::{
     PlanError, PlanResult,
@@ -29,11 +30,11 @@ use datafusion::{
 use std::fmt::Write;
 use tidemark_catalog::json::string;
 
-const VALUE: &str = "json_value_of";
-const OBJECT: &str = "json_object_of";
-const ARRAY: &str = "json_array_of";
-const ITEMS: &str = "json_items";
-const PAIRS: &str = "json_pairs";
+pub(super) const VALUE: &str = "json_value_of";
+pub(super) const OBJECT: &str = "json_object_of";
+pub(super) const ARRAY: &str = "json_array_of";
+pub(super) const ITEMS: &str = "json_items";
+pub(super) const PAIRS: &str = "json_pairs";
 
 pub(super) fn functions() -> [ScalarUDF; 5] {
     let ty = DataType::Utf8;

@@ -7,7 +7,7 @@
 
 use arrow::array::Array;
 use datafusion::{
-    common::{Column, JoinType, ScalarValue, tree_node::Transformed},
+    common::{Column, JoinType, NullEquality, ScalarValue, tree_node::Transformed},
     error::Result as DfResult,
     logical_expr::{Expr, Filter, Join, LogicalPlan, Unnest, expr_rewriter::replace_col, utils::split_conjunction},
 };
@@ -24,6 +24,10 @@ pub fn spread(plan: LogicalPlan) -> DfResult<LogicalPlan> {
 }
 
 fn over(mut join: Join) -> DfResult<Join> {
+    // Where NULLs are partners (`IS NOT DISTINCT FROM`), rows of NULL have one, and no condition on a key finds them.
+    if join.null_equality == NullEquality::NullEqualsNull {
+        return Ok(join);
+    }
     let (to_right, to_left) = match join.join_type {
         JoinType::Inner => (true, true),
         JoinType::Left => (true, false),
