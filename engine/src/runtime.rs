@@ -15,6 +15,7 @@
 //! because 3 never runs ahead of 2.
 
 mod archive;
+mod backfill;
 mod change;
 mod checkpoint;
 mod columns;
@@ -360,7 +361,13 @@ impl Engine {
         self.seams.history.create(&table).await?;
         let read = reading::sources_of(&sources);
         let mut locked = reading::lock_all(&read).await;
-        let history_start_us = extent::shortened_us(&read);
+        let history_start_us = match backfill::start_us(&read, &compiled.plan, &self.seams).await {
+            Ok(start_us) => start_us,
+            Err(error) => {
+                self.forget_view(object.id, &table.name).await?;
+                return Err(error);
+            }
+        };
         let tables = reading::tables(&compiled.plan, &sources);
         let cold = Some(self.cold(object.id));
         let state = ViewState::new(object.id, compiled, i64::MIN, self.seams.threads, cold, tables);
@@ -380,7 +387,7 @@ impl Engine {
     }
 
     async fn build(&self, view: &ViewRuntime, progress: &Progress) -> SeamResult<()> {
-        let letters = view.replay(None, progress).await?;
+        let letters = view.replay(None, progress, &self.seams).await?;
         self.keep_letters(letters).await
     }
 

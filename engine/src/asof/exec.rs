@@ -253,9 +253,11 @@ impl ExecutionPlan for AsofJoinExec {
         let rights = self.rights.iter().zip(own);
         let rights = rights
             .map(|(right, own)| {
-                let plan = match own.is_some() && late::pays(&self.left, &right.plan, &right.condition) {
-                    true => late::reading_late(&right.plan)?,
-                    false => None,
+                let plan = match &own {
+                    Some(own) if late::pays(&self.left, &right.plan, &right.condition) => {
+                        late::reading_late(&right.plan, own)?
+                    }
+                    _ => None,
                 };
                 let is_late = right.is_late || plan.is_some();
                 let plan = plan.unwrap_or_else(|| right.plan.clone());

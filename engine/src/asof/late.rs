@@ -11,7 +11,7 @@
 //! ```
 //!
 //! It only prunes, as that filter does: a node that lets a filter through lets this one through, and whatever does not ask it
-//! gives the join more rows than it needs.
+//! gives the join more rows than it needs. What a scan asks for each row cannot fail.
 
 use super::exec::Condition;
 use super::labels::Index;
@@ -24,7 +24,10 @@ use datafusion::datasource::physical_plan::{FileScanConfigBuilder, FileSource, P
 use datafusion::datasource::source::DataSourceExec;
 use datafusion::error::Result;
 use datafusion::logical_expr::{ColumnarValue, Operator};
-use datafusion::physical_expr::expressions::{BinaryExpr, Column};
+use datafusion::physical_expr::expressions::{
+    BinaryExpr, Column, DynamicFilterPhysicalExpr, InListExpr, IsNotNullExpr, IsNullExpr, Literal, NotExpr,
+};
+use datafusion::physical_expr::{conjunction, split_conjunction};
 use datafusion::physical_plan::{ExecutionPlan, PhysicalExpr};
 use std::any::Any;
 use std::fmt;
@@ -33,6 +36,7 @@ use std::sync::{Arc, Weak};
 use tidemark_planner::asof::AsofOp;
 
 type Expr = Arc<dyn PhysicalExpr>;
+type Plan = Arc<dyn ExecutionPlan>;
 
 /// Below so many rows of the right side all of it is read at once: it takes some milliseconds.
 const ROWS_MIN: usize = 100_000;
@@ -57,7 +61,7 @@ pub enum Late {
 }
 
 /// Whether the features of a right side should be read late.
-pub fn pays(left: &Arc<dyn ExecutionPlan>, right: &Arc<dyn ExecutionPlan>, condition: &Condition) -> bool {
+pub fn pays(left: &Plan, right: &Plan, condition: &Condition) -> bool {
     // The scan knows columns, and all of them are asked for at once.
     if prune::columns(condition).len() != condition.right_keys.len() + 1 {
         return false;
@@ -70,7 +74,7 @@ pub fn pays(left: &Arc<dyn ExecutionPlan>, right: &Arc<dyn ExecutionPlan>, condi
     }
 }
 
-fn is_wide(right: &Arc<dyn ExecutionPlan>, condition: &Condition) -> bool {
+fn is_wide(right: &Plan, condition: &Condition) -> bool {
     let first: Vec<usize> = condition
         .right_keys
         .iter()
@@ -93,15 +97,19 @@ fn is_wide(right: &Arc<dyn ExecutionPlan>, condition: &Condition) -> bool {
 }
 
 /// Labels of which nobody knows how many there are count as few, which they are as a rule.
-fn has_many(left: &Arc<dyn ExecutionPlan>, right: &Arc<dyn ExecutionPlan>) -> bool {
-    let rows = |plan: &Arc<dyn ExecutionPlan>| plan.partition_statistics(None).ok()?.num_rows.get_value().copied();
+fn has_many(left: &Plan, right: &Plan) -> bool {
+    let rows = |plan: &Plan| plan.partition_statistics(None).ok()?.num_rows.get_value().copied();
     let Some(rights) = rows(right) else { return false };
     rights >= ROWS_MIN && rows(left).is_none_or(|labels| rights / ROWS_PER_LABEL >= labels)
 }
 
-/// The same plan, its Parquet scans asking their filters between columns; `None` where no scan has a filter to ask.
-pub fn reading_late(plan: &Arc<dyn ExecutionPlan>) -> Result<Option<Arc<dyn ExecutionPlan>>> {
-    let mut some = false;
+/// The same plan, its Parquet scans that have this filter asking it between columns; `None` where no scan does.
+///
+/// Such a scan asks the filters of the query too, which the query itself asks above it. Those that can fail stay there: the
+/// error would not be the query's own, nor would the rows that it is asked for. A filter over a key that is computed
+/// is asked nowhere but for bounds.
+pub fn reading_late(plan: &Plan, filter: &DynamicFilterPhysicalExpr) -> Result<Option<Plan>> {
+    let (mut some, own) = (false, filter.expression_id());
     let late = plan
         .clone()
         .transform_up(|node| {
@@ -109,16 +117,38 @@ pub fn reading_late(plan: &Arc<dyn ExecutionPlan>) -> Result<Option<Arc<dyn Exec
             let Some((config, source)) = scan.and_then(DataSourceExec::downcast_to_file_source::<ParquetSource>) else {
                 return Ok(Transformed::no(node));
             };
-            if source.filter().is_none() {
+            let Some(asked) = source.filter() else { return Ok(Transformed::no(node)) };
+            let safe: Vec<Expr> =
+                split_conjunction(&asked).into_iter().filter(|part| cannot_fail(part)).cloned().collect();
+            // Whoever reads all tables so has no filters above the scans.
+            let is_late = source.table_parquet_options().global.pushdown_filters;
+            if is_late || !safe.iter().any(|part| part.expression_id() == own) {
                 return Ok(Transformed::no(node));
             }
             some = true;
-            let source = Arc::new(source.clone().with_pushdown_filters(true));
+            let source = Arc::new(source.with_predicate(conjunction(safe)).with_pushdown_filters(true));
             let config = FileScanConfigBuilder::from(config.clone()).with_source(source).build();
-            Ok(Transformed::yes(DataSourceExec::from_data_source(config) as Arc<dyn ExecutionPlan>))
+            Ok(Transformed::yes(DataSourceExec::from_data_source(config) as Plan))
         })
         .data()?;
     Ok(some.then_some(late))
+}
+
+/// Whether an expression has a value for every row: columns that are compared.
+fn cannot_fail(expr: &Expr) -> bool {
+    let compares = |op: &Operator| {
+        use Operator::{And, Eq, Gt, GtEq, IsDistinctFrom, IsNotDistinctFrom, Lt, LtEq, NotEq, Or};
+        matches!(op, Eq | NotEq | Lt | LtEq | Gt | GtEq | IsDistinctFrom | IsNotDistinctFrom | And | Or)
+    };
+    let itself = match expr.downcast_ref::<BinaryExpr>() {
+        Some(binary) => compares(binary.op()),
+        None => {
+            let is_value = expr.is::<Column>() || expr.is::<Literal>();
+            let is_test = expr.is::<IsNullExpr>() || expr.is::<IsNotNullExpr>() || expr.is::<NotExpr>();
+            is_value || is_test || expr.is::<InListExpr>() || expr.is::<DynamicFilterPhysicalExpr>()
+        }
+    };
+    itself && expr.children().into_iter().all(cannot_fail)
 }
 
 /// A filter that prunes, made exact for each row. What is exact comes first: where it leaves little, the rest is only asked for that.

@@ -8,8 +8,11 @@
 //! The position is in the commit that has the rows, so a crash anywhere leaves both or neither, and every event is there once. It is a
 //! table as those of history are, without a key, so the history store does the rest (decision 0047).
 
-use super::{Care, Engine, SourceRuntime, Upkeep};
-use crate::seam::{CommitTag, Expiry, HistoryPartition, HistoryTable, Positions, SeamError, SeamResult, SourceBatch};
+use super::{Care, Engine, Seams, SourceRuntime, Upkeep, restore::read};
+use crate::seam::{
+    CommitTag, Expiry, HistoryPartition, HistoryStore, HistoryTable, Keyspace, Positions, SeamError, SeamResult,
+    SourceBatch, WriteBatch,
+};
 use arrow::{
     array::{ArrayRef, Int32Array, Int64Array, TimestampMicrosecondArray, UInt64Array},
     record_batch::RecordBatch,
@@ -17,7 +20,7 @@ use arrow::{
 use datafusion::catalog::TableProvider;
 use parking_lot::{Mutex, RwLock};
 use std::sync::Arc;
-use tidemark_catalog::{Object, UTC};
+use tidemark_catalog::{Object, ObjectId, UTC};
 use tidemark_planner::archive::archive_schema;
 
 /// What is said of the columns that an archive has of its own.
@@ -62,6 +65,23 @@ impl Archive {
     }
 }
 
+/// What an archive has that goes as far as the log begins, or further.
+pub(super) struct Archived {
+    pub table: HistoryTable,
+    /// How many columns are the source's; behind them are its own.
+    pub columns: usize,
+    /// The source's frontier behind its last event.
+    pub frontier_us: i64,
+    /// The greatest time of the events that it may lack; `None`: it has all.
+    pub removed_us: Option<i64>,
+}
+
+/// In [`Keyspace::Progress`]: what had gone from the log when the archive began, or behind its last gap. It begins with the object's id, so it goes with the
+/// object.
+fn begin_key(id: ObjectId) -> Vec<u8> {
+    [&id.0.to_be_bytes()[..], b"/archive"].concat()
+}
+
 /// The events of one commit.
 struct Taken {
     rows: Vec<RecordBatch>,
@@ -103,6 +123,40 @@ impl SourceRuntime {
             comments,
             partition: HistoryPartition::Day,
         })
+    }
+
+    /// How far the archive is; `None`: it has nothing yet.
+    async fn archive_tag(&self, table: &HistoryTable, history: &dyn HistoryStore) -> SeamResult<Option<CommitTag>> {
+        let mut state = self.archive.state.lock().await;
+        if state.is_gone {
+            return Err(SeamError::NotDone(format!(
+                "source \"{}\" was dropped while the statement ran",
+                self.name.read()
+            )));
+        }
+        match &state.known {
+            Some((name, tag)) if *name == table.name => Ok(tag.clone()),
+            _ => {
+                let tag = history.take_up(table).await?;
+                state.known = Some((table.name.clone(), tag.clone()));
+                Ok(tag)
+            }
+        }
+    }
+
+    /// What the archive has, unless the log begins behind it. The caller sees to it that the log is not shortened meanwhile.
+    pub(super) async fn archived(&self, seams: &Seams) -> SeamResult<Option<Archived>> {
+        if !self.is_archived() {
+            return Ok(None);
+        }
+        let table = self.archive_table()?;
+        let begin = self.log().range().await?.0.get(0);
+        let tag = self.archive_tag(&table, seams.history.as_ref()).await?;
+        let Some(tag) = tag.filter(|tag| tag.positions.get(0) >= begin) else { return Ok(None) };
+        let Some(bytes) = read(seams, &begin_key(self.id))? else { return Ok(None) };
+        let removed_us = postcard::from_bytes(&bytes).map_err(SeamError::not_done)?;
+        let columns = self.relation.read().columns.len();
+        Ok(Some(Archived { table, columns, frontier_us: tag.frontier_us, removed_us }))
     }
 
     /// The events behind the first `done` and before `to`, as many as one commit has.
@@ -215,6 +269,12 @@ impl Engine {
             state.known = Some((table.name, last));
             return Ok(done);
         }
+        // An archive has a gap where its option was taken back with the transaction that had set it.
+        if last.is_none() || source.log().range().await?.0.get(0) > done {
+            let removed_us = postcard::to_stdvec(&source.extent().removed_us).map_err(SeamError::not_done)?;
+            let put = (Keyspace::Progress, begin_key(source.id), removed_us);
+            self.seams.state.checkpoint(WriteBatch { puts: vec![put], deletes: vec![] }).await?;
+        }
         let tag = CommitTag {
             frontier_us: taken.frontier_us,
             positions: taken.end,
@@ -232,19 +292,7 @@ impl Engine {
     pub(crate) async fn archive_provider(&self, source: &SourceRuntime) -> SeamResult<Arc<dyn TableProvider>> {
         let table = source.archive_table()?;
         let history = &self.seams.history;
-        {
-            let mut state = source.archive.state.lock().await;
-            if state.is_gone {
-                return Err(SeamError::NotDone(format!(
-                    "source \"{}\" was dropped while the statement ran",
-                    source.name.read()
-                )));
-            }
-            if state.known.as_ref().is_none_or(|(name, _)| *name != table.name) {
-                let tag = history.take_up(&table).await?;
-                state.known = Some((table.name.clone(), tag));
-            }
-        }
+        source.archive_tag(&table, history.as_ref()).await?;
         history.provider(&table).await
     }
 

@@ -9,7 +9,7 @@
 //! Each source applies its batches under its own lock; whoever wants to see a view stand still holds those of all its
 //! sources, taken in the order of [`ViewRuntime::sources`].
 
-use super::{DeadLetter, Engine, SourceRuntime, ViewRuntime, source::Inner};
+use super::{DeadLetter, Engine, Seams, SourceRuntime, ViewRuntime, backfill::Backfill, source::Inner};
 use crate::{
     current::CurrentRows,
     dimension::Dimension,
@@ -92,11 +92,11 @@ impl Engine {
     /// Brings a view that was restored to the ends of its sources' logs, and from there on the sources know it. They are held
     /// still for the last of it only: others have the same logs to read, and where a view is started again, rows come in.
     pub(super) async fn join_sources(&self, view: &Arc<ViewRuntime>, from: Option<&Positions>) -> SeamResult<()> {
-        let (letters, reached) = view.replay_known(from).await?;
+        let (letters, reached) = view.replay_known(from, &self.seams).await?;
         self.keep_letters(letters).await?;
         let sources = sources_of(&view.sources);
         let mut locked = lock_all(&sources).await;
-        let letters = view.replay(Some(&reached), &Progress::default()).await?;
+        let letters = view.replay(Some(&reached), &Progress::default(), &self.seams).await?;
         self.keep_letters(letters).await?;
         for (reading, inner) in view.sources.iter().zip(&locked) {
             // Its last record may stand before the checkpoint, a control record behind that of a source without views.
@@ -212,14 +212,19 @@ impl ViewRuntime {
 
     /// Applies everything from `from` (or the beginnings) to the ends of the logs. The caller holds the locks of all its sources.
     /// `progress` counts records.
-    pub(super) async fn replay(&self, from: Option<&Positions>, progress: &Progress) -> SeamResult<Vec<DeadLetter>> {
-        Ok(self.read_logs(from, false, progress).await?.0)
+    pub(super) async fn replay(
+        &self,
+        from: Option<&Positions>,
+        progress: &Progress,
+        seams: &Seams,
+    ) -> SeamResult<Vec<DeadLetter>> {
+        Ok(self.read_logs(from, false, progress, seams).await?.0)
     }
 
     /// The same without those locks, to where the logs end when it begins: who appends faster than this reads does not keep it from
     /// coming to an end. Tells how far it has come.
-    async fn replay_known(&self, from: Option<&Positions>) -> SeamResult<(Vec<DeadLetter>, Positions)> {
-        self.read_logs(from, true, &Progress::default()).await
+    async fn replay_known(&self, from: Option<&Positions>, seams: &Seams) -> SeamResult<(Vec<DeadLetter>, Positions)> {
+        self.read_logs(from, true, &Progress::default(), seams).await
     }
 
     async fn read_logs(
@@ -227,6 +232,7 @@ impl ViewRuntime {
         from: Option<&Positions>,
         ends: bool,
         progress: &Progress,
+        seams: &Seams,
     ) -> SeamResult<(Vec<DeadLetter>, Positions)> {
         let mut letters = vec![];
         let mut logs = vec![];
@@ -234,10 +240,15 @@ impl ViewRuntime {
         for (i, reading) in self.sources.iter().enumerate() {
             let (begin, end) = reading.source.log().range().await?;
             let from = from.map(|all| self.positions_in(i, all)).filter(|mine| !mine.0.is_empty());
+            let backfill = match &from {
+                Some(_) => None,
+                None => Backfill::of(&reading.source, &self.state.compiled.plan, seams).await?,
+            };
+            records += backfill.as_ref().map_or(0, Backfill::left);
             let from = from.unwrap_or(begin);
             records += end.0.iter().map(|(at, end)| end.saturating_sub(from.get(*at))).sum::<u64>();
             let until = ends.then_some(end);
-            logs.push(Replay { reading, from, until, current: None, is_over: false });
+            logs.push(Replay { reading, backfill, from, until, current: None, is_over: false });
         }
         progress.expect(records);
         // The one that is furthest behind goes on: so few events wait in memory for the others.
@@ -264,6 +275,8 @@ impl ViewRuntime {
 /// How far the log of one source has been applied to a view.
 struct Replay<'a> {
     reading: &'a Reading,
+    /// What comes before the log's beginning.
+    backfill: Option<Backfill>,
     from: Positions,
     /// `None`: to its end.
     until: Option<Positions>,
@@ -275,6 +288,13 @@ struct Replay<'a> {
 impl Replay<'_> {
     async fn step(&mut self, view: &ViewRuntime, letters: &mut Vec<DeadLetter>, progress: &Progress) -> SeamResult<()> {
         let source = &self.reading.source;
+        if let Some(backfill) = &mut self.backfill {
+            match backfill.step(source, view, letters).await? {
+                Some(events) => progress.add(events),
+                None => self.backfill = None,
+            }
+            return Ok(());
+        }
         let batches = source.log().poll(&self.from, REPLAY_ROWS).await?;
         self.is_over = batches.is_empty();
         if view.state.compiled.walk.versions && self.current.is_none() && !self.is_over {

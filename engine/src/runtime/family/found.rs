@@ -125,7 +125,7 @@ impl Engine {
     /// Applies the log to it. `false`: what has come out is not what its kin have.
     async fn found(&self, founding: &Founding, progress: &Progress) -> SeamResult<bool> {
         let Founding { keeps, kin, .. } = founding;
-        let letters = keeps.replay(None, progress).await?;
+        let letters = keeps.replay(None, progress, &self.seams).await?;
         for reading in &keeps.sources {
             // A control record may have come before there was a view.
             let frontier_us = reading.source.frontier_us();

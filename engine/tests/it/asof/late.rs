@@ -161,3 +161,28 @@ async fn statistics_choose_wide_right_sides_with_many_rows_for_each_label() {
         assert_eq!(is_late(&plan), expected, "{sql}, {} labels", labels.num_rows());
     }
 }
+
+#[tokio::test]
+async fn a_scan_evaluates_nothing_that_can_fail() {
+    let mut random = StdRng::seed_from_u64(51);
+    let folder = tempfile::tempdir().unwrap();
+    let file = batch(&mut random, 0..1_000, 50);
+    write(folder.path(), 0, &file, 300);
+    let labels = batch(&mut random, 50_000..50_020, 50);
+    let (late, whole) = (world(folder.path(), Late::Always, &labels), world(folder.path(), Late::Never, &labels));
+    let mut memory = World::new(1, 512);
+    memory.table("r", schema(), vec![vec![file]]);
+    memory.table("labels", schema(), vec![vec![labels]]);
+    let joined = |right: &str| {
+        format!("SELECT l.f0, r.ts, r.f1 FROM labels l ASOF LEFT JOIN ({right}) r ON l.k = r.k AND l.ts >= r.ts")
+    };
+    // The filter keeps this key from being computed of rows of which it cannot be.
+    let computed = joined("SELECT 30 / (f0 % 7) AS k, ts, f1 FROM r WHERE f0 % 7 <> 0");
+    assert!(!is_late(&late.physical(&computed).await.unwrap()));
+    assert_eq!(late.rows(&computed).await.unwrap(), memory.rows(&computed).await.unwrap());
+    // A filter that fails says so in its own words.
+    let fails = joined("SELECT k, ts, f1 FROM r WHERE 30 / (f0 % 7) > 3");
+    assert!(is_late(&late.physical(&fails).await.unwrap()));
+    let (late, whole) = (late.rows(&fails).await.unwrap_err(), whole.rows(&fails).await.unwrap_err());
+    assert_eq!(late.find_root().to_string(), whole.find_root().to_string());
+}

@@ -67,6 +67,34 @@ async fn rows_past_retention_leave_the_log_with_their_segments_and_features_stay
 }
 
 #[tokio::test]
+async fn a_view_over_an_archived_source_begins_with_what_the_log_has_no_more() {
+    let world = world().await;
+    let view = |name: &str| format!("CREATE FEATURE VIEW {name} WITH (key = 'day') AS SELECT day, at, n FROM clicks");
+    world
+        .run(&format!(
+            "CREATE SOURCE clicks (day BIGINT, n BIGINT, filler TEXT, at TIMESTAMPTZ NOT NULL, \
+             WATERMARK FOR at AS at - INTERVAL '1 minute') WITH (retention = '36 hours', archive = 'iceberg');
+             {}",
+            view("before")
+        ))
+        .await;
+    for day in [2, 3, 4] {
+        world.clock.set(&format!("2026-03-0{day} 10:00:00"));
+        insert(&world, day).await;
+        world.tick().await;
+    }
+    world.clock.set("2026-03-04 22:00:00.000001");
+    world.tick().await;
+    assert_eq!(rows_of(&world, 2).await, 0);
+    world.run(&view("later")).await;
+    let features = async |view: &str| world.rows(&format!("SELECT day, n FROM {view} ORDER BY day")).await;
+    assert_eq!(features("later").await, ["2 59", "3 59", "4 59"]);
+    assert_eq!(features("later").await, features("before").await);
+    let starts = "SELECT count(DISTINCT history_start) FROM tidemark.feature_views";
+    assert_eq!(world.value(starts).await, "1");
+}
+
+#[tokio::test]
 async fn a_retention_that_may_be_taken_back_makes_nothing_go() {
     let world = world().await;
     world
