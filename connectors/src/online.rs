@@ -33,8 +33,7 @@ impl FjallOnline {
     /// Opens the store in `dir`, making it if it is not there.
     pub fn open(dir: &Path) -> SeamResult<FjallOnline> {
         let db = fjall_db::open(dir)?;
-        let rows =
-            db.keyspace("online", fjall_db::keyspace_options).map_err(|e| fjall_db::not_done(dir, "open", e))?;
+        let rows = db.keyspace("online", fjall_db::keyspace_options).map_err(|e| fjall_db::not_done(dir, "open", e))?;
         Ok(FjallOnline { dir: dir.to_path_buf(), db, rows, writing: Mutex::new(()) })
     }
 
