@@ -219,10 +219,11 @@ fn agree(args: &[Expr], schema: &DFSchema) -> PlanResult<()> {
 
 /// What `coalesce` takes these types for, where a text among them is one that is written in the query; `None`: as DataFusion has it.
 pub(crate) fn coalesced(types: &[DataType]) -> Option<DataType> {
-    if !types.iter().any(is_text) {
-        return None;
-    }
     let others: Vec<DataType> = types.iter().filter(|ty| !is_text(ty) && !ty.is_null()).cloned().collect();
+    if !types.iter().any(is_text) {
+        // DataFusion finds no type for a NULL beside bytes.
+        return one(&others).filter(|_| others.len() < types.len()).cloned();
+    }
     let time = others.iter().find(|ty| matches!(ty, DataType::Timestamp(..)));
     time.or_else(|| one(&others).filter(|ty| is_read(ty, Place::Result))).cloned()
 }

@@ -52,6 +52,11 @@ fn shown(ty: &Type, raw: &[u8]) -> Result<String, Box<dyn Error + Sync + Send>> 
         Type::TIMESTAMP => timestamp(i64::from_be_bytes(raw.try_into()?))?,
         Type::TIMESTAMPTZ => format!("{}+00", timestamp(i64::from_be_bytes(raw.try_into()?))?),
         Type::INTERVAL => interval(raw)?,
+        Type::UUID => {
+            let digits = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+            let raw: &[u8; 16] = raw.try_into()?;
+            [&raw[..4], &raw[4..6], &raw[6..8], &raw[8..10], &raw[10..]].map(digits).join("-")
+        }
         Type::JSONB => String::from_utf8(raw.strip_prefix(&[1]).ok_or("jsonb of another form")?.to_vec())?,
         _ if ty.name() == "vector" => vector(raw)?,
         _ => String::from_utf8(raw.to_vec())?,
