@@ -8,7 +8,8 @@
 # soak, ten times the crashes, sixteen times the cases of every property, two hundred times the mutated statements; and heavy clients and services that the
 # short run has not. What it says at its
 # beginning repeats it. A variable that is set already stays as it is.
-# Everything is built first, in one pass, exactly as scripts/lint.sh builds it.
+# Everything is built first, in one pass, exactly as scripts/lint.sh builds it. Then two suites run beside each other: one that computes, and one
+# that mostly waits, for brokers, disks and restarts. What a suite says is shown when it is done. The longer run has one at a time.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 . scripts/env.sh
@@ -61,12 +62,12 @@ table=$scratch/table
 failed=()
 # run NAME FOLDER COMMAND…: one suite, timed.
 run() {
-  local name=$1 folder=$2 begun=$SECONDS result=ok
+  local name=$1 folder=$2 begun=$SECONDS result=ok said=$scratch/said.${1/:/.}
   shift 2
   is_wanted "$name" || return 0
-  echo
-  echo "== $name"
-  (cd "$folder" && "$@") || { result=FAILED; failed+=("$name"); }
+  printf '\n== %s\n' "$name" >"$said"
+  (cd "$folder" && "$@") >>"$said" 2>&1 || { result=FAILED; echo "$name" >>"$scratch/failed"; }
+  flock "$scratch" cat "$said" 2>/dev/null || cat "$said"
   printf '%-34s %6s  %s\n' "$name" "$(minutes $((SECONDS - begun)))" "$result" >>"$table"
 }
 minutes() { printf '%d:%02d' $(($1 / 60)) $(($1 % 60)); }
@@ -160,15 +161,29 @@ if [ ! -e tests/wire/clients/node/node_modules ]; then export TIDEMARK_TEST_NO_N
 for python in "${pythons[@]}"; do
   [ -x "$python" ] || { echo "$python is missing; scripts/setup.sh test${long:+-long} makes it" >&2; exit 1; }
 done
-while IFS=$'\t' read -r name folder executable <&3; do
-  wrapped=()
-  case $name in connectors:it | tidemark:crash | tidemark:services) wrapped=(on_small_disk) ;; esac
-  # Its tests wait for brokers, ticks and restarts: more of them beside each other than there are cores. Not all, for each
-  # may have a JVM of a quarter of a gigabyte.
-  threads=()
-  [ "$name" != tidemark:services ] || threads=(--test-threads 6)
-  CARGO_MANIFEST_DIR=$folder run "$name" "$folder" "${wrapped[@]}" "${limited[@]}" "$executable" --quiet "${threads[@]}" "${arguments[@]}"
-done 3<"$scratch/suites"
+# lane NUMBER: one suite of it after the other. Those that fill the small disk are in one.
+lane() {
+  local name folder executable wrapped threads mine
+  while IFS=$'\t' read -r name folder executable <&3; do
+    mine=1
+    case $name in connectors:it | tidemark:crash | tidemark:services | tidemark:sql | tidemark:wire) mine=2 ;; esac
+    [ -n "$long" ] || [ "$mine" = "$1" ] || continue
+    wrapped=()
+    case $name in connectors:it | tidemark:crash | tidemark:services) wrapped=(on_small_disk) ;; esac
+    # Its tests wait for brokers, ticks and restarts: more of them beside each other than there are cores. Not all, for each
+    # may have a JVM of a quarter of a gigabyte.
+    threads=()
+    [ "$name" != tidemark:services ] || threads=(--test-threads 6)
+    CARGO_MANIFEST_DIR=$folder run "$name" "$folder" "${wrapped[@]}" "${limited[@]}" "$executable" --quiet "${threads[@]}" "${arguments[@]}"
+  done 3<"$scratch/suites"
+}
+if [ -n "$long" ]; then
+  lane 1
+else
+  lane 2 &
+  lane 1
+  wait
+fi
 
 # The longer run has the contracts of history once more, with a server of S3 that checks what moto lets pass, and behind a catalog that
 # is stricter than the reference server.
@@ -209,6 +224,7 @@ for one in "${suites[@]}"; do
   fi
 done
 
+if [ -s "$scratch/failed" ]; then mapfile -t -O "${#failed[@]}" failed <"$scratch/failed"; fi
 echo
 printf '%-34s %6s  %s\n' suite min:s result
 cat "$table"
