@@ -594,15 +594,27 @@ fn relieve_history(database: &Arc<Database>, mut stopping: watch::Receiver<bool>
         "history under load",
         Box::pin(async move {
             let Some(owner) = database.as_owner() else { return alive.leave() };
+            let mut rest = Duration::ZERO;
             loop {
+                let due = async {
+                    if !rest.is_zero() {
+                        clock.sleep(rest).await;
+                    }
+                    owner.engine.crowded().await;
+                };
                 tokio::select! {
                     _ = stopping.wait_for(|stop| *stop) => return alive.leave(),
-                    _ = owner.engine.crowded() => {}
+                    () = due => {}
                 }
+                let begun_us = clock.now_us();
                 // The views have noted what went wrong, and who brings the rows is told when there is no room any more.
-                if owner.engine.commit_history().await.is_err() {
-                    clock.sleep(RETRY).await;
-                }
+                rest = match owner.engine.commit_history().await {
+                    Ok(()) => Duration::ZERO,
+                    Err(_) => {
+                        let took = clock.now_us().saturating_sub(begun_us).unsigned_abs();
+                        RETRY.max(Duration::from_micros(took) * REST)
+                    }
+                };
             }
         }),
     );
