@@ -198,7 +198,7 @@ pub async fn execute(
     let mut parameters = parameters.to_vec();
     let query = with_defaults(&object, &map, &insert.query);
     let query = literals_as_parameters(session, &object, &map, &query, &mut types, &mut parameters)?;
-    let (schema, stream) = query::run(database, session, &query, &types, &parameters).await?;
+    let (schema, stream) = query::run_in_order(database, session, &query, &types, &parameters).await?;
     if schema.fields().len() > map.len() {
         return Err(PgError::error("42601", "INSERT has more expressions than target columns"));
     }

@@ -221,6 +221,27 @@ pub async fn run(
     Ok((shown::over(&plan.schema(), &columns), database.queries.run(plan, session.state.task_ctx())?))
 }
 
+/// The same, its rows in the order in which one thread finds them: whoever appends them to a log has them come so, and the watermark goes by that.
+/// Several threads would give a later row before an earlier one, which would be late then.
+pub async fn run_in_order(
+    database: &Arc<Database>,
+    session: &Session,
+    query: &ast::Query,
+    types: &[Option<DataType>],
+    parameters: &[ScalarValue],
+) -> Result<(SchemaRef, SendableRecordBatchStream), PgError> {
+    if matches!(*query.body, ast::SetExpr::Values(_)) {
+        return run(database, session, query, types, parameters).await;
+    }
+    let query = instants::written(query, parameters, &session.format.time_zone)?;
+    let plan = bind(database, session, &query, types)?;
+    let columns = shown::columns(&plan.plan);
+    let mut state = session.state.clone();
+    state.config_mut().options_mut().execution.target_partitions = 1;
+    let plan = physical_over(database, session, &state, plan, parameters, &|_| None).await?;
+    Ok((shown::over(&plan.schema(), &columns), database.queries.run(plan, state.task_ctx())?))
+}
+
 /// What the client was told of the columns must still be so: something of the same name may have taken the place of what the
 /// statement was prepared over. PostgreSQL says the same (`RevalidateCachedQuery`).
 pub(super) fn still_described(prepared: &Prepared, plan: &Analysed) -> Result<(), PgError> {
