@@ -7,12 +7,15 @@
 mod about;
 #[cfg(test)]
 mod against_a_parser;
+mod changed;
 pub(crate) mod documents;
 mod made;
 
 use crate::{PlanError, PlanResult, error::sqlstate, words::full_type_name};
 use about::About;
 use arrow_schema::{DataType, Field, FieldRef};
+use changed::Change;
+pub use changed::{CONCAT, CONTAINS, DELETE};
 use datafusion::{
     arrow::array::{Array, ArrayRef, AsArray, StringArray, StringBuilder},
     arrow::datatypes::Int64Type,
@@ -41,6 +44,12 @@ impl ExprPlanner for JsonOperators {
             BinaryOperator::Question => return sought(About::Has, expr, schema),
             BinaryOperator::QuestionPipe => return sought(About::HasAny, expr, schema),
             BinaryOperator::QuestionAnd => return sought(About::HasAll, expr, schema),
+            BinaryOperator::AtArrow | BinaryOperator::ArrowAt => return contains(expr, schema),
+            BinaryOperator::Minus => return Ok(left_out(expr, schema)),
+            BinaryOperator::AtAt | BinaryOperator::AtQuestion | BinaryOperator::HashMinus => {
+                let hint = "jsonb has ->, ->>, #>, #>>, ?, ?|, ?&, @>, <@, || and -";
+                return Err(PlanError::unsupported(format!("operator {} is not supported", expr.op)).hint(hint).into());
+            }
             BinaryOperator::Arrow => (false, false),
             BinaryOperator::LongArrow => (false, true),
             BinaryOperator::HashArrow => (true, false),
@@ -89,11 +98,57 @@ fn sought(about: About, expr: RawBinaryExpr, schema: &DFSchema) -> Result<Planne
     Ok(PlannerResult::Planned(about.function().call(vec![expr.left, right])))
 }
 
+/// `document @> document`, and `<@`. Arrays have theirs from DataFusion; of other types it would plan it, and fail at every row.
+fn contains(expr: RawBinaryExpr, schema: &DFSchema) -> Result<PlannerResult<RawBinaryExpr>> {
+    let type_of = |expr: &Expr| expr.get_type(schema).unwrap_or(DataType::Utf8);
+    let (left, right) = (type_of(&expr.left), type_of(&expr.right));
+    let fits = |ty: &DataType| ty.is_null() || SqlType::from_arrow(ty) == Some(SqlType::Text);
+    if !fits(&left) || !fits(&right) {
+        if matches!((&left, &right), (DataType::List(_), DataType::List(_))) {
+            return Ok(PlannerResult::Original(expr));
+        }
+        let (left, right) = (full_type_name(&left), full_type_name(&right));
+        let message = format!("operator does not exist: {left} {} {right}", expr.op);
+        let hint = "@> and <@ take two documents of jsonb, or two arrays: cast one of them";
+        return Err(PlanError::new(sqlstate::UNDEFINED_FUNCTION, message).hint(hint).into());
+    }
+    let (document, wanted) = match expr.op {
+        BinaryOperator::ArrowAt => (expr.right, expr.left),
+        _ => (expr.left, expr.right),
+    };
+    Ok(PlannerResult::Planned(Change::Contains.function().call(vec![document, wanted])))
+}
+
+/// `document - 'name'`, `document - 1`. No text has a difference, so that it is a document or, when the query is bound, refused
+/// (`compared.rs`). Text that is written on the left is of the type of the other side.
+fn left_out(expr: RawBinaryExpr, schema: &DFSchema) -> PlannerResult<RawBinaryExpr> {
+    let is_text = |ty: &DataType| SqlType::from_arrow(ty) == Some(SqlType::Text);
+    let type_of = |expr: &Expr| expr.get_type(schema).ok();
+    let is_document = matches!(expr.left, Expr::Column(_) | Expr::ScalarFunction(_));
+    let fits = is_document
+        && type_of(&expr.left).is_some_and(|ty| is_text(&ty))
+        && type_of(&expr.right).is_some_and(|ty| is_text(&ty) || ty.is_integer());
+    if fits {
+        PlannerResult::Planned(Change::Delete.function().call(vec![expr.left, expr.right]))
+    } else {
+        PlannerResult::Original(expr)
+    }
+}
+
+/// The call of [`CONCAT`].
+pub(crate) fn concat(left: Expr, right: Expr) -> Expr {
+    Change::Concat.function().call(vec![left, right])
+}
+
 /// The functions, for those who call them by name.
 pub fn functions() -> impl Iterator<Item = ScalarUDF> {
     let each = [By::Name, By::Place, By::Path].into_iter().flat_map(|by| [Part::new(by, false), Part::new(by, true)]);
     let read = [Read::new(false), Read::new(true)].map(ScalarUDF::new_from_impl);
-    each.map(ScalarUDF::new_from_impl).chain(read).chain(About::ALL.map(About::function)).chain(made::functions())
+    each.map(ScalarUDF::new_from_impl)
+        .chain(read)
+        .chain(About::ALL.map(About::function))
+        .chain(Change::ALL.map(Change::function))
+        .chain(made::functions())
 }
 
 /// The call of [`JSON`].

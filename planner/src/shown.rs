@@ -179,6 +179,26 @@ pub(crate) fn expression(expr: &Expr, inputs: &[&LogicalPlan]) -> Option<Shown> 
     inputs.iter().find_map(|input| Look { left: LOOKS_MAX }.expression(expr, input, 0))
 }
 
+/// What a column of a plan is shown as.
+pub(crate) fn column(plan: &LogicalPlan, at: usize) -> Option<Shown> {
+    Look { left: LOOKS_MAX }.column(plan, at, 0)
+}
+
+/// Whether a plan calls what makes values that are held as text, or asks of their type.
+pub(crate) fn makes(plan: &LogicalPlan) -> Result<bool> {
+    const MADE_BY: [&str; 7] = [UUID_IN, UUIDS_IN, "gen_random_uuid", JSON, JSONB, "pg_typeof", json_text::DELETE];
+    let mut found = false;
+    plan.apply_with_subqueries(|node| {
+        node.apply_expressions(|expr| {
+            expr.apply(|expr| {
+                found = found || matches!(expr, Expr::ScalarFunction(call) if MADE_BY.contains(&call.name()));
+                Ok(if found { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
+            })
+        })
+    })?;
+    Ok(found)
+}
+
 /// Whether a plan reads a column that is declared as one of these.
 pub(crate) fn reads(plan: &LogicalPlan, wanted: &[Shown]) -> Result<bool> {
     let mut found = false;
@@ -224,7 +244,11 @@ fn asked(expr: &Expr, inputs: &[&LogicalPlan], found: &mut BTreeMap<String, Show
                 note(left.as_ref(), Shown::Uuid);
             }
         }
+        Expr::Case(case) if case.expr.as_deref().is_some_and(is_uuid) => {
+            case.when_then_expr.iter().for_each(|(when, _)| note(when.as_ref(), Shown::Uuid));
+        }
         Expr::InList(list) if is_uuid(list.expr.as_ref()) => list.list.iter().for_each(|item| note(item, Shown::Uuid)),
+        Expr::InList(list) if list.list.iter().any(is_uuid) => note(list.expr.as_ref(), Shown::Uuid),
         Expr::Between(between) if is_uuid(between.expr.as_ref()) => {
             note(between.low.as_ref(), Shown::Uuid);
             note(between.high.as_ref(), Shown::Uuid);
@@ -233,6 +257,9 @@ fn asked(expr: &Expr, inputs: &[&LogicalPlan], found: &mut BTreeMap<String, Show
             (UUID_IN, [text]) => note(text, Shown::Uuid),
             (UUIDS_IN, [texts]) => note(texts, Shown::Uuids),
             ("array_has", [array, sought]) if is_uuid(sought) => note(array, Shown::Uuids),
+            ("array_has", [array, sought]) if expression(array, inputs) == Some(Shown::Uuids) => {
+                note(sought, Shown::Uuid);
+            }
             _ => {}
         },
         _ => {}
@@ -308,7 +335,19 @@ impl Look {
                 }
             }
             LogicalPlan::Union(union) => same(union.inputs.iter().map(|input| self.column(input, at, depth))),
-            // Also VALUES in FROM: its rows may be keys that are looked up, which are bigints as literals and as parameters.
+            // An integer in VALUES in FROM may be a key that is looked up, which is a bigint as a literal and as a parameter.
+            LogicalPlan::Values(values) => {
+                let rows = values.values.iter().map(|row| self.expression(row.get(at)?, plan, depth));
+                same(rows).filter(Shown::is_declared)
+            }
+            LogicalPlan::Unnest(unnest) => {
+                let of = *unnest.dependency_indices.get(at)?;
+                let is_list = unnest.list_type_columns.iter().any(|(column, _)| *column == of);
+                match self.column(&unnest.input, of, depth)? {
+                    Shown::Uuids if is_list => Some(Shown::Uuid),
+                    shown => Some(shown).filter(|shown| !is_list && shown.is_declared()),
+                }
+            }
             _ => None,
         }
     }
@@ -352,6 +391,10 @@ impl Look {
                 JSONB => Some(Shown::Jsonb),
                 UUID_IN | "gen_random_uuid" => Some(Shown::Uuid),
                 UUIDS_IN => Some(Shown::Uuids),
+                "make_array" => same(call.args.iter().map(|arg| self.expression(arg, input, depth)))
+                    .filter(|shown| *shown == Shown::Uuid)
+                    .map(|_| Shown::Uuids),
+                json_text::CONCAT | json_text::DELETE => Some(Shown::Jsonb),
                 // A part of a document of `jsonb` is `jsonb`.
                 name if matches!(json_text::operator(name), Some("->" | "#>")) => {
                     match self.expression(call.args.first()?, input, depth) {
@@ -449,6 +492,9 @@ mod tests {
             ("upper(uuid_in(d))", None),
             ("max(uuid_in(d)) OVER ()", Some("uuid")),
             ("uuids_in(ARRAY[d])", Some("_uuid")),
+            ("ARRAY[uuid_in(d), NULL]", Some("_uuid")),
+            ("ARRAY[d]", None),
+            ("jsonb_concat(jsonb(d), d)", Some("jsonb")),
         ] {
             let sql = format!("SELECT x FROM (SELECT {expression} AS x FROM {table}) AS y ORDER BY x LIMIT 1");
             let frame = context.sql(&sql).await.unwrap_or_else(|error| panic!("{expression}: {error}"));
@@ -476,6 +522,10 @@ mod tests {
             ("VALUES (1), (NULL), (-2) ORDER BY 1 LIMIT 2", Some("int4")),
             ("VALUES (1), (5000000000)", None),
             ("SELECT x FROM (VALUES (1)) AS t (x)", None),
+            ("SELECT x FROM (VALUES (uuid_in('a')), (NULL)) AS t (x)", Some("uuid")),
+            ("SELECT x FROM (VALUES (uuid_in('a')), ('a')) AS t (x)", None),
+            ("SELECT unnest(ARRAY[uuid_in('a')]) AS x", Some("uuid")),
+            ("SELECT unnest(ARRAY['a']) AS x", None),
             ("SELECT a.x FROM (SELECT 1 AS x) AS a LEFT JOIN (SELECT 1 AS y) AS b ON a.x = b.y", Some("int4")),
         ] {
             let frame = context.sql(sql).await.unwrap_or_else(|error| panic!("{sql}: {error}"));

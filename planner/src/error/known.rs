@@ -123,7 +123,8 @@ fn types(text: &str) -> Option<PlanError> {
     }
     if text.starts_with("Unsupported SQL type JSONB") {
         return Some(
-            PlanError::unsupported("type jsonb is not available here").hint("it is for a cast of a text: x::jsonb"),
+            PlanError::unsupported("arrays of jsonb are not supported")
+                .hint("use text[], and cast what is taken out of it: (x[1])::jsonb"),
         );
     }
     if let Some(types) = between(text, "Previous inputs were of type ", " on column") {

@@ -262,7 +262,7 @@ pub(super) fn prepare(c: &mut Cursor<'_>) -> PlanResult<Statement> {
     let mut types = vec![];
     if c.at_token(&Token::LParen) {
         c.list(|item| {
-            types.push(item.sql_type()?);
+            types.push(item.parameter_type()?);
             Ok(())
         })?;
     }

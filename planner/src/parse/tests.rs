@@ -584,6 +584,12 @@ fn transactions_and_prepared_statements_are_as_in_postgresql() {
         }
         other => panic!("{other:?}"),
     }
+    match one("PREPARE a (uuid[]) AS SELECT $1") {
+        Ok(Parsed { statement: Statement::Prepare { types, .. }, .. }) => {
+            assert_eq!(types, [SqlType::Array(Box::new(SqlType::Uuid))]);
+        }
+        other => panic!("{other:?}"),
+    }
     match one("EXECUTE a (1, 'x' || 'y', NULL)") {
         Ok(Parsed { statement: Statement::Execute { parameters, .. }, .. }) => assert_eq!(parameters.len(), 3),
         other => panic!("{other:?}"),

@@ -16,6 +16,18 @@ pub(crate) fn written_type(ty: &SqlType) -> PlanResult<ast::DataType> {
 
 impl Cursor<'_> {
     pub fn sql_type(&mut self) -> PlanResult<SqlType> {
+        let start = *self;
+        match self.parameter_type()? {
+            SqlType::Array(item) if matches!(*item, SqlType::Uuid | SqlType::Json | SqlType::Jsonb) => Err(start
+                .place(
+                    PlanError::unsupported(format!("arrays of {item} are not supported as columns")).hint("use text[]"),
+                )),
+            ty => Ok(ty),
+        }
+    }
+
+    /// The type of a parameter: also arrays of what is held as text, which no column is.
+    pub fn parameter_type(&mut self) -> PlanResult<SqlType> {
         let ty = self.scalar_type()?;
         let start = *self;
         let mut dimensions = 0;
@@ -33,9 +45,6 @@ impl Cursor<'_> {
         }
         match dimensions {
             0 => Ok(ty),
-            1 if matches!(ty, SqlType::Uuid | SqlType::Json | SqlType::Jsonb) => Err(start.place(
-                PlanError::unsupported(format!("arrays of {ty} are not supported as columns")).hint("use text[]"),
-            )),
             1 => Ok(SqlType::Array(Box::new(ty))),
             _ => Err(start.place(PlanError::unsupported("arrays of arrays are not supported"))),
         }

@@ -223,6 +223,11 @@ impl<'a> Printer<'a> {
                     _ => return Err(no_counterpart(&format!("{name}({listed})"))),
                 }
             }
+            name @ (crate::json_text::CONCAT | crate::json_text::CONTAINS) => match args.as_slice() {
+                [one, other] if name == crate::json_text::CONTAINS => format!("(({one})::jsonb @> ({other})::jsonb)"),
+                [one, other] => format!("(({one})::jsonb || ({other})::jsonb)::text"),
+                _ => return Err(no_counterpart(&format!("{name}({listed})"))),
+            },
             crate::json_text::JSON => format!("({listed})::json::text"),
             crate::json_text::JSONB => format!("({listed})::jsonb::text"),
             name @ ("json_typeof" | "json_array_length") => format!("{name}(({listed})::json)"),

@@ -254,6 +254,7 @@ pub fn pg_type_of_sql(ty: &SqlType) -> PgType {
         SqlType::Uuid => plain(oid::UUID),
         SqlType::Json => plain(oid::JSON),
         SqlType::Jsonb => plain(oid::JSONB),
+        SqlType::Array(item) if **item == SqlType::Uuid => plain(array_oid(oid::UUID).unwrap_or(oid::TEXT)),
         ty => pg_type(&ty.arrow()),
     }
 }
