@@ -87,7 +87,7 @@ pub fn state_builder(config: SessionConfig) -> SessionStateBuilder {
         ]);
     builder.scalar_functions().get_or_insert_default().push(now);
     builder.scalar_functions().get_or_insert_default().push(Arc::new(round::round()));
-    builder.scalar_functions().get_or_insert_default().push(Arc::new(coalesce::coalesce()));
+    builder.scalar_functions().get_or_insert_default().extend(coalesce::functions().map(Arc::new));
     builder.scalar_functions().get_or_insert_default().extend(clock::functions());
     builder.scalar_functions().get_or_insert_default().extend(lengths::functions().map(Arc::new));
     builder.scalar_functions().get_or_insert_default().extend(bounded::functions().map(Arc::new));
