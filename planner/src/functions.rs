@@ -1,6 +1,7 @@
 //! The functions, types and options of the SQL dialect: one DataFusion session state that every binding starts from.
 
 mod asked;
+pub mod bounded;
 pub(crate) mod by_pattern;
 pub(crate) mod by_row;
 mod casts;
@@ -86,9 +87,10 @@ pub fn state_builder(config: SessionConfig) -> SessionStateBuilder {
         ]);
     builder.scalar_functions().get_or_insert_default().push(now);
     builder.scalar_functions().get_or_insert_default().push(Arc::new(round::round()));
-    builder.scalar_functions().get_or_insert_default().push(Arc::new(coalesce::coalesce()));
+    builder.scalar_functions().get_or_insert_default().extend(coalesce::functions().map(Arc::new));
     builder.scalar_functions().get_or_insert_default().extend(clock::functions());
     builder.scalar_functions().get_or_insert_default().extend(lengths::functions().map(Arc::new));
+    builder.scalar_functions().get_or_insert_default().extend(bounded::functions().map(Arc::new));
     let by_row =
         made_times::functions().chain(parted::functions()).chain(asked::functions()).chain(chance::functions());
     builder.scalar_functions().get_or_insert_default().extend(by_row.map(Arc::new));

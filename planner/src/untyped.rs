@@ -7,7 +7,7 @@
 use crate::{
     PlanError, PlanResult, each_expression::each_expression, error::sqlstate, interval_text, words::type_name,
 };
-use arrow_schema::{DataType, IntervalUnit};
+use arrow_schema::{DataType, Field, IntervalUnit};
 use datafusion::{
     common::{
         DFSchema, ScalarValue,
@@ -17,13 +17,14 @@ use datafusion::{
     error::Result,
     logical_expr::{
         Between, BinaryExpr, Case, Expr, ExprSchemable, LogicalPlan, Operator, cast,
-        expr::InList,
+        expr::{InList, Placeholder},
         lit,
         planner::{ExprPlanner, PlannerResult, RawBinaryExpr},
     },
     optimizer::AnalyzerRule,
     sql::sqlparser::ast::BinaryOperator,
 };
+use std::sync::Arc;
 use tidemark_catalog::vector;
 
 const INTERVAL: DataType = DataType::Interval(IntervalUnit::MonthDayNano);
@@ -52,7 +53,7 @@ pub fn typed(plan: LogicalPlan) -> Result<LogicalPlan> {
 enum Place {
     /// Numbers are left to type coercion, which knows which columns of a comparison can stay as they are.
     Compared,
-    /// The branches of CASE and the arguments of COALESCE, which are all of one type.
+    /// The branches of CASE and the arguments of COALESCE, GREATEST and LEAST, which are all of one type.
     Result,
 }
 
@@ -77,9 +78,9 @@ fn beside(mut expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
             let compared = type_alike(compared, Place::Compared, schema)?;
             type_alike(results, Place::Result, schema)? | compared
         }
-        Expr::ScalarFunction(call) if call.name() == "coalesce" => {
+        Expr::ScalarFunction(call) if matches!(call.name(), "coalesce" | "greatest" | "least") => {
             let changed = type_alike(call.args.iter_mut().collect(), Place::Result, schema)?;
-            agree(&call.args, schema)?;
+            agree(call.name(), &call.args, schema)?;
             changed
         }
         _ => false,
@@ -205,7 +206,7 @@ fn bytes(text: &str) -> PlanResult<Vec<u8>> {
 }
 
 /// Refuses a text that has a type among values of another: DataFusion would make texts of all. A parameter may be what it is asked for.
-fn agree(args: &[Expr], schema: &DFSchema) -> PlanResult<()> {
+fn agree(function: &str, args: &[Expr], schema: &DFSchema) -> PlanResult<()> {
     let args = args.iter().filter(|arg| written(arg).is_none() && !matches!(arg, Expr::Placeholder(_)));
     let types = args.filter_map(|arg| arg.get_type(schema).ok()).filter(|ty| !ty.is_null());
     let types: Vec<DataType> = types.collect();
@@ -213,11 +214,13 @@ fn agree(args: &[Expr], schema: &DFSchema) -> PlanResult<()> {
         return Ok(());
     };
     let (first, second) = if is_text(&types[0]) { (text, other) } else { (other, text) };
-    let message = format!("COALESCE types {} and {} cannot be matched", type_name(first), type_name(second));
+    let function = function.to_uppercase();
+    let message = format!("{function} types {} and {} cannot be matched", type_name(first), type_name(second));
     Err(PlanError::new(sqlstate::DATATYPE_MISMATCH, message).hint("cast one of them"))
 }
 
-/// What `coalesce` takes these types for, where a text among them is one that is written in the query; `None`: as DataFusion has it.
+/// What `coalesce`, `greatest` and `least` take these types for, where a text among them is one that is written in the query; `None`: as
+/// DataFusion has it.
 pub(crate) fn coalesced(types: &[DataType]) -> Option<DataType> {
     let others: Vec<DataType> = types.iter().filter(|ty| !is_text(ty) && !ty.is_null()).cloned().collect();
     if !types.iter().any(is_text) {
@@ -246,6 +249,10 @@ impl ExprPlanner for UntypedOperands {
                 "No operator matches the given name and argument types. You might need to add explicit type casts.";
             return Err(PlanError::new(sqlstate::UNDEFINED_FUNCTION, message).hint(hint).into());
         }
+        if expr.op == BinaryOperator::StringConcat {
+            expr.left = joined(expr.left, &right);
+            expr.right = joined(expr.right, &left);
+        }
         if let Some(mended) = mended(&expr.right, &expr.op, &left)? {
             expr.right = mended;
         } else if let Some(mended) = mended(&expr.left, &expr.op, &right)? {
@@ -263,6 +270,18 @@ fn mended(expr: &Expr, op: &BinaryOperator, beside: &DataType) -> PlanResult<Opt
     }
 }
 
+/// A parameter beside `||`, if nobody has said its type: a text, unless arrays or bytes are joined.
+fn joined(expr: Expr, beside: &DataType) -> Expr {
+    let is_joined = beside.is_null() || beside.is_string() || beside.is_numeric() || beside.is_temporal();
+    match expr {
+        Expr::Placeholder(Placeholder { id, field: None }) if is_joined || *beside == DataType::Boolean => {
+            let field = Some(Arc::new(Field::new("", DataType::Utf8, true)));
+            Expr::Placeholder(Placeholder { id, field })
+        }
+        expr => expr,
+    }
+}
+
 fn is_comparison(op: &BinaryOperator) -> bool {
     use BinaryOperator::{Eq, Gt, GtEq, Lt, LtEq, NotEq};
     matches!(op, Eq | NotEq | Lt | LtEq | Gt | GtEq)
@@ -270,13 +289,15 @@ fn is_comparison(op: &BinaryOperator) -> bool {
 
 /// What text that is written on the other side of the operator is read as; `None`: it is left to DataFusion.
 fn operand(op: &BinaryOperator, beside: &DataType) -> Option<DataType> {
-    use DataType::{Binary, Boolean, Date32, Duration, Interval, Timestamp};
+    use DataType::{Binary, Boolean, Date32, Duration, Float64, Interval, Time64, Timestamp};
     match (op, beside) {
         (op, Interval(_) | Duration(_) | Binary | Boolean) if is_comparison(op) => Some(beside.clone()),
         (op, beside) if is_comparison(op) && vector::is_vector(beside) => Some(beside.clone()),
         // PostgreSQL takes it for the same as the other side where there is such an operator.
-        (BinaryOperator::Plus, Timestamp(..) | Interval(_) | Duration(_)) => Some(INTERVAL),
+        (BinaryOperator::Plus, Timestamp(..) | Interval(_) | Duration(_) | Time64(_)) => Some(INTERVAL),
         (BinaryOperator::Minus, Timestamp(..) | Date32 | Interval(_) | Duration(_)) => Some(beside.clone()),
+        (BinaryOperator::StringConcat, Binary) => Some(Binary),
+        (BinaryOperator::Multiply, Interval(_) | Duration(_)) => Some(Float64),
         _ => None,
     }
 }

@@ -261,6 +261,9 @@ fn value(text: &str) -> Option<PlanError> {
     if lower.contains("divide by zero") || lower.contains("division by zero") {
         return Some(PlanError::new("22012", "division by zero"));
     }
+    if let Some(error) = argument(text) {
+        return Some(error);
+    }
     let invalid = |ty: &str, value: &str, sqlstate| {
         PlanError::new(sqlstate, format!("invalid input syntax for type {ty}: \"{value}\""))
     };
@@ -322,7 +325,27 @@ fn value(text: &str) -> Option<PlanError> {
         return Some(PlanError::new(sqlstate::OUT_OF_RANGE, "numeric field overflow"));
     }
     if let Some(ty) = between(text, "", " overflow on abs(").map(|ty| ty.rsplit(' ').next().unwrap_or_default()) {
-        return Some(PlanError::new(sqlstate::OUT_OF_RANGE, format!("{} out of range", in_sql(ty))));
+        let ty = in_sql(ty.trim_end_matches("Array"));
+        return Some(PlanError::new(sqlstate::OUT_OF_RANGE, format!("{ty} out of range")));
+    }
+    None
+}
+
+/// What a function was given, and cannot take.
+fn argument(text: &str) -> Option<PlanError> {
+    if text.starts_with("negative count not allowed: ") {
+        return Some(PlanError::new("22011", "negative substring length not allowed"));
+    }
+    if text.starts_with("field position must not be zero") {
+        return Some(PlanError::new(sqlstate::INVALID_PARAMETER, "field position must not be zero"));
+    }
+    if text.ends_with("Timestamp out of range") {
+        return Some(PlanError::new(sqlstate::DATETIME_OUT_OF_RANGE, "timestamp out of range"));
+    }
+    if let Some(function) = between(text, "unction '", "' does not support named arguments") {
+        let message = format!("function {function} does not exist with arguments of these names");
+        let hint = "write its arguments in their order, without names";
+        return Some(PlanError::new(sqlstate::UNDEFINED_FUNCTION, message).hint(hint));
     }
     None
 }
@@ -349,6 +372,12 @@ fn unsupported(text: &str) -> Option<PlanError> {
     if let Some(ty) = behind(text, "Unsupported SQL type ") {
         let message = format!("type {} is not available here", ty.to_lowercase());
         return Some(PlanError::unsupported(message).hint("text holds its values as they are written"));
+    }
+    if text.starts_with("Unsupported Interval Expression with ") {
+        return refused(
+            "an interval literal with fields is not supported",
+            "write the units in the text: '1 day 02:03'",
+        );
     }
     if let Some(literal) = between(text, "Unsupported Value '", "(") {
         return match literal {

@@ -1,9 +1,11 @@
-//! `coalesce(day, '2026-01-01')`: a text that is written there is of the type of the others. DataFusion looks at the types alone, and
-//! refuses the call when it binds; here it is taken, [`crate::untyped`] reads the text, and refuses one that has a type of its own.
+//! `coalesce(day, '2026-01-01')`, `greatest` and `least`: a text that is written there is of the type of the others. DataFusion looks at the
+//! types alone, and refuses the call when it binds; here it is taken, [`crate::untyped`] reads the text, and refuses one that has a type
+//! of its own.
 
 use arrow_schema::{DataType, FieldRef};
 use datafusion::{
     error::Result,
+    functions::core as theirs,
     logical_expr::{
         ColumnarValue, Expr, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
         simplify::{ExprSimplifyResult, SimplifyContext},
@@ -11,11 +13,13 @@ use datafusion::{
 };
 use std::sync::Arc;
 
-pub(super) fn coalesce() -> ScalarUDF {
-    ScalarUDF::from(Coalesce { inner: datafusion::functions::core::coalesce() })
+pub(super) fn functions() -> impl Iterator<Item = ScalarUDF> {
+    [theirs::coalesce(), theirs::greatest(), theirs::least()]
+        .into_iter()
+        .map(|inner| ScalarUDF::from(Coalesce { inner }))
 }
 
-/// DataFusion's, which also becomes a CASE.
+/// DataFusion's; `coalesce` also becomes a CASE.
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct Coalesce {
     inner: Arc<ScalarUDF>,

@@ -3,6 +3,7 @@
 //! DataFusion's `length` reads bytes as text, which they need not be; its functions over arrays count in a type that SQL
 //! has none of, and was `numeric` to clients. An array without items has no dimension, so its `array_length` is NULL.
 
+use super::by_row::{ByRow, no_match};
 use arrow::{
     array::{AsArray, Int32Array},
     compute::{cast, kernels::length::length as bytes},
@@ -10,6 +11,7 @@ use arrow::{
 };
 use arrow_schema::{DataType, Field};
 use datafusion::{
+    common::ScalarValue,
     error::Result,
     functions::unicode,
     functions_nested::{
@@ -32,7 +34,34 @@ pub(super) fn functions() -> impl Iterator<Item = ScalarUDF> {
         (array_positions_udf(), integers),
     ];
     let retyped = retyped.into_iter().map(|(plain, ty)| ScalarUDF::from(Retyped { plain, ty }));
-    ["length", "octet_length"].into_iter().map(|name| ScalarUDF::from(Length::new(name))).chain(retyped)
+    let lengths = ["length", "octet_length"].into_iter().map(|name| ScalarUDF::from(Length::new(name)));
+    lengths.chain(retyped).chain([dimensions()])
+}
+
+/// `array_dims`: `[1:2][1:3]`, a text.
+fn dimensions() -> ScalarUDF {
+    ByRow::strict(
+        "array_dims",
+        |types| match types {
+            [DataType::List(_) | DataType::Null] => Ok(types.to_vec()),
+            _ => no_match("array_dims", types),
+        },
+        DataType::Utf8,
+        |args, _| {
+            let ScalarValue::List(list) = &args[0] else { return Ok(ScalarValue::Utf8(None)) };
+            let mut items = list.value(0);
+            let mut dimensions = String::new();
+            while !items.is_empty() {
+                dimensions.push_str(&format!("[1:{}]", items.len()));
+                items = match items.as_list_opt::<i32>() {
+                    Some(inner) => inner.value(0),
+                    None => break,
+                };
+            }
+            // None has no dimension.
+            Ok(ScalarValue::Utf8(Some(dimensions).filter(|dimensions| !dimensions.is_empty())))
+        },
+    )
 }
 
 /// `length`: the characters of a text, the bytes of a `bytea`; `octet_length`: the bytes of both.
@@ -114,7 +143,7 @@ impl ScalarUDFImpl for Retyped {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use datafusion::common::{ScalarValue, config::ConfigOptions};
+    use datafusion::common::config::ConfigOptions;
 
     fn call(name: &str, value: ScalarValue) -> ScalarValue {
         let function = functions().find(|function| function.name() == name).expect("a function");

@@ -1,5 +1,5 @@
-//! Times and intervals made of their parts, and of one another: `make_timestamp`, `make_time`, `make_interval`, `age`, `justify_days`
-//! and its like, `isfinite`.
+//! Times and intervals made of their parts, and of one another: `make_date`, `make_timestamp`, `make_time`, `make_interval`, `age`,
+//! `justify_days` and its like, `isfinite`.
 //!
 //! Those that read a clock on the wall are given one: `make_timestamptz` is a cast of `make_timestamp` (`spelled.rs`), and `age` takes
 //! what a clock in the session's zone shows.
@@ -21,6 +21,16 @@ pub(super) fn functions() -> impl Iterator<Item = ScalarUDF> {
     const WHOLE: DataType = DataType::Int64;
     const DOUBLE: DataType = DataType::Float64;
     let made = [
+        // DataFusion's knows a year 0, and no years before it.
+        ByRow::strict(
+            "make_date",
+            |types| exactly("make_date", types, &[WHOLE, WHOLE, WHOLE]),
+            DataType::Date32,
+            |args, _| {
+                let date = date(int(&args[0]), int(&args[1]), int(&args[2]))?;
+                Ok(ScalarValue::Date32(Some(date.to_epoch_days())))
+            },
+        ),
         ByRow::strict(
             "make_timestamp",
             |types| exactly("make_timestamp", types, &[WHOLE, WHOLE, WHOLE, WHOLE, WHOLE, DOUBLE]),

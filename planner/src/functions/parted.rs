@@ -3,7 +3,7 @@
 use super::by_row::{ByRow, float, int, no_match};
 use crate::{PlanError, PlanResult, error::sqlstate};
 use arrow::{
-    array::{ArrayRef, AsArray},
+    array::{Array, ArrayRef, AsArray},
     datatypes::Float64Type,
 };
 use arrow_schema::{DECIMAL128_MAX_PRECISION, DataType, Field};
@@ -30,7 +30,7 @@ pub(super) fn functions() -> impl Iterator<Item = ScalarUDF> {
         ),
         ByRow::strict("width_bucket", bounds, DataType::Int32, |args, _| {
             let bucket = match args {
-                [number, bounds] => reached(float(number), bounds),
+                [number, bounds] => reached(float(number), bounds)?,
                 [number, from, to, count] => match number {
                     ScalarValue::Float64(_) => of_doubles(float(number), float(from), float(to), int(count))?,
                     _ => of_decimals(unscaled(number), unscaled(from), unscaled(to), int(count))?,
@@ -90,13 +90,16 @@ fn unscaled(value: &ScalarValue) -> i128 {
 }
 
 /// How many of the bounds, which ascend, are not above the number.
-fn reached(number: f64, bounds: &ScalarValue) -> i64 {
-    let ScalarValue::List(list) = bounds else { return 0 };
+fn reached(number: f64, bounds: &ScalarValue) -> PlanResult<i64> {
+    let ScalarValue::List(list) = bounds else { return Ok(0) };
     let bounds: ArrayRef = list.value(0);
+    if bounds.null_count() > 0 {
+        return Err(PlanError::new("22004", "thresholds array must not contain NULLs"));
+    }
     let bounds = bounds.as_primitive::<Float64Type>();
     // NaN is the greatest, as everywhere in PostgreSQL.
     let count = bounds.iter().flatten().filter(|bound| *bound <= number || number.is_nan()).count();
-    count.try_into().unwrap_or(i64::MAX)
+    Ok(count.try_into().unwrap_or(i64::MAX))
 }
 
 fn of_doubles(number: f64, from: f64, to: f64, count: i64) -> PlanResult<i64> {

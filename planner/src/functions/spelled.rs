@@ -104,16 +104,17 @@ fn interval(function: &Function) -> Option<Expr> {
     const PARTS: [&str; 7] = ["years", "months", "weeks", "days", "hours", "mins", "secs"];
     let FunctionArguments::List(list) = &function.args else { return None };
     let mut parts: [Option<Expr>; 7] = [const { None }; 7];
-    let mut is_written = list.args.len() == PARTS.len();
+    let (mut is_written, mut is_named) = (list.args.len() == PARTS.len(), false);
     for (at, argument) in list.args.iter().enumerate() {
         let (at, value) = match argument {
-            FunctionArg::Unnamed(FunctionArgExpr::Expr(value)) => (at, value),
+            // None stands behind one with a name.
+            FunctionArg::Unnamed(FunctionArgExpr::Expr(value)) if !is_named => (at, value),
             FunctionArg::Named { name, arg: FunctionArgExpr::Expr(value), .. } => {
-                is_written = false;
+                (is_written, is_named) = (false, true);
                 (PARTS.iter().position(|part| name.value.eq_ignore_ascii_case(part))?, value)
             }
             FunctionArg::ExprNamed { name: Expr::Identifier(name), arg: FunctionArgExpr::Expr(value), .. } => {
-                is_written = false;
+                (is_written, is_named) = (false, true);
                 (PARTS.iter().position(|part| name.value.eq_ignore_ascii_case(part))?, value)
             }
             _ => return None,
@@ -209,6 +210,7 @@ mod tests {
             ("ceiling(a)", "ceil(a)"),
             ("make_interval(days => 10)", "make_interval(0, 0, 0, 10, 0, 0, 0)"),
             ("make_interval(1, 2)", "make_interval(1, 2, 0, 0, 0, 0, 0)"),
+            ("make_interval(days => 10, 5)", "make_interval(days => 10, 5)"),
             ("make_interval(1, years => 2)", "make_interval(1, years => 2)"),
             ("make_timestamptz(1, 2, 3, 4, 5, 6, 'UTC')", "timezone('UTC', make_timestamp(1, 2, 3, 4, 5, 6))"),
             ("date_trunc('day', a, 'UTC')", "timezone('UTC', date_trunc('day', timezone('UTC', a)))"),
