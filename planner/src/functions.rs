@@ -22,6 +22,7 @@ mod round;
 pub mod rounded;
 pub(crate) mod row_bytes;
 pub mod series;
+mod sorted;
 pub mod span;
 pub(crate) mod spelled;
 mod subscripts;
@@ -84,6 +85,7 @@ pub fn state_builder(config: SessionConfig) -> SessionStateBuilder {
             Arc::new(span::IntervalsByLength),
             Arc::new(checked::CheckedArithmetic),
         ]);
+    sorted::install(&mut builder);
     builder.scalar_functions().get_or_insert_default().push(now);
     builder.scalar_functions().get_or_insert_default().push(Arc::new(round::round()));
     builder.scalar_functions().get_or_insert_default().push(Arc::new(coalesce::coalesce()));
