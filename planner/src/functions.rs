@@ -13,6 +13,7 @@ mod interval;
 mod lengths;
 mod made_times;
 mod now;
+mod one_order;
 mod panes;
 mod parted;
 mod pattern;
@@ -84,6 +85,7 @@ pub fn state_builder(config: SessionConfig) -> SessionStateBuilder {
             Arc::new(vector::VectorCasts),
             Arc::new(span::IntervalsByLength),
             Arc::new(checked::CheckedArithmetic),
+            Arc::new(one_order::OneOrder),
         ]);
     sorted::install(&mut builder);
     builder.scalar_functions().get_or_insert_default().push(now);
