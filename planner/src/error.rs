@@ -163,6 +163,13 @@ fn in_schema(error: &SchemaError) -> PlanError {
             if valid_fields.iter().any(|valid| is_marked(&valid.name) && shown(&valid.name) == field.name) {
                 return ambiguous(&field.name);
             }
+            // A subquery of IN that reads the query around it, or stands beside aggregates, is not taken apart.
+            if field.relation.as_ref().is_some_and(|relation| relation.table() == crate::existing::SUBQUERY) {
+                let message = "this IN (SELECT …) in a select list is not supported: \
+                               it reads the query around it, or stands beside aggregates";
+                return PlanError::unsupported(message)
+                    .hint("write it as a join, or ask in a subquery in FROM and read its column here");
+            }
             if let Some(relation) = &field.relation
                 && !valid_fields.iter().any(|valid| valid.relation.as_ref().is_some_and(|r| r.resolved_eq(relation)))
             {

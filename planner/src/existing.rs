@@ -19,7 +19,7 @@ use datafusion::sql::sqlparser::{
 use std::ops::ControlFlow;
 
 /// Names that no statement gives: what `x` names is of the query around.
-const SUBQUERY: &str = "in$query";
+pub const SUBQUERY: &str = "in$query";
 const VALUE: &str = "in$value";
 
 /// Writes those out that stand in select lists.

@@ -14,6 +14,7 @@ mod interval;
 mod lengths;
 mod made_times;
 mod now;
+mod one_order;
 mod panes;
 mod parted;
 mod pattern;
@@ -23,6 +24,7 @@ mod round;
 pub mod rounded;
 pub(crate) mod row_bytes;
 pub mod series;
+mod sorted;
 pub mod span;
 pub(crate) mod spelled;
 mod subscripts;
@@ -84,7 +86,9 @@ pub fn state_builder(config: SessionConfig) -> SessionStateBuilder {
             Arc::new(vector::VectorCasts),
             Arc::new(span::IntervalsByLength),
             Arc::new(checked::CheckedArithmetic),
+            Arc::new(one_order::OneOrder),
         ]);
+    sorted::install(&mut builder);
     builder.scalar_functions().get_or_insert_default().push(now);
     builder.scalar_functions().get_or_insert_default().push(Arc::new(round::round()));
     builder.scalar_functions().get_or_insert_default().extend(coalesce::functions().map(Arc::new));

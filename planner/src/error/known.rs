@@ -217,10 +217,17 @@ fn clause(text: &str) -> Option<PlanError> {
         return Some(PlanError::syntax("VALUES lists must all be the same length"));
     }
     if text.contains("Too many columns! The subquery should only return one column") {
-        return Some(PlanError::syntax("subquery must return only one column"));
+        return Some(
+            PlanError::syntax("subquery must return only one column")
+                .hint("rows are found by EXISTS (SELECT 1 FROM … WHERE a = x AND b = y), or by a join"),
+        );
     }
     if text.contains("more than one row") && text.to_lowercase().contains("subquery") {
         return Some(PlanError::new("21000", "more than one row returned by a subquery used as an expression"));
+    }
+    if text.to_lowercase().contains("correlated scalar subquery can only be used in") {
+        let message = "a subquery that reads the query around it is not supported here";
+        return Some(PlanError::unsupported(message).hint("name it in a subquery in FROM, and read its column here"));
     }
     if text.contains("In/Exist/SetComparison subquery can only be used in") {
         let message = "EXISTS and IN (subquery) are not supported here; they are in WHERE and in the select list";
@@ -237,7 +244,8 @@ fn clause(text: &str) -> Option<PlanError> {
     if text.contains("does not support logical expression ScalarSubquery") {
         let message = "a subquery that reads the query around it is not supported here";
         let hint = "outside aggregates it may be one without LIMIT that compares columns of both by =, \
-                    (SELECT max(y) FROM … WHERE …); or join with it";
+                    (SELECT max(y) FROM … WHERE …); or join with it; x IN (SELECT …) beside or in an aggregate: \
+                    name it in a subquery in FROM";
         return Some(PlanError::unsupported(message).hint(hint));
     }
     if text.contains("INTERVAL expression cannot be ") || text.contains("Invalid window frame: frame offsets for RANGE")
@@ -412,6 +420,12 @@ fn unsupported(text: &str) -> Option<PlanError> {
     }
     if text.starts_with("Unsupported ast node") || text.starts_with("Dot access not supported") {
         return refused("this expression is not supported", "docs/sql.md has those that are");
+    }
+    if text.to_lowercase().contains("conflicting ordering requirements in aggregate functions") {
+        return refused(
+            "aggregates of different orders are not supported beside one with DISTINCT and ORDER BY",
+            "give the aggregates one order, or compute each in a subquery",
+        );
     }
     if text.starts_with("Aggregate ORDER BY is not implemented for window functions") {
         return refused(
