@@ -177,7 +177,7 @@ pub fn exists(
         return done(tag);
     }
     Err(PgError::error("42P07", message).detail(format!("it is a {}", existing.kind())).hint(format!(
-        "DROP {} {} first, or use IF NOT EXISTS",
+        "choose another name, use IF NOT EXISTS, or DROP {} {} first",
         existing.kind().to_string().to_uppercase(),
         existing.name
     )))
