@@ -98,6 +98,9 @@ impl Address {
         if kind == Kind::Sentinel && master.is_empty() {
             return Err(wrong("the name that the Sentinels have for the master is missing behind the hosts"));
         }
+        if !hosts.split(',').all(has_port) {
+            return Err(wrong("the port of a host is no number from 0 to 65535"));
+        }
         let (mut prefix, mut buckets, mut shape) = ("tidemark".to_string(), BUCKETS, Shape::Packed);
         let (mut ca, mut sentinel) = (None, String::new());
         for parameter in parameters.split('&').filter(|parameter| !parameter.is_empty()) {
@@ -165,6 +168,12 @@ impl Address {
     pub fn keys(&self) -> &str {
         &self.keys
     }
+}
+
+/// Whether a host has a port that can be one, or none. It is not shown: where the host has been forgotten it is a password.
+fn has_port(host: &str) -> bool {
+    let behind = host.rsplit_once(']').map_or(host, |(_, behind)| behind);
+    behind.rsplit_once(':').is_none_or(|(_, port)| port.is_empty() || port.parse::<u16>().is_ok())
 }
 
 fn wrong(what: &str) -> String {
@@ -284,14 +293,14 @@ mod tests {
             ("redis://:secret@h?layout=text", "layout is packed or hash"),
             ("redis://:secret@h?ca=/x", "for rediss"),
             ("rediss://:secret@h?ca=/no/such/file", "cannot be read"),
-            ("redis://:secret@h:port", "a host, its port or the database is wrong"),
+            ("redis://:secret@h:port", "the port of a host is no number"),
             ("redis+sentinel://:secret@a,b", "the name that the Sentinels have"),
             ("redis+sentinel://:secret@a/main/first", "the database is wrong"),
             ("redis+sentinel://a/main?sentinel=secret", "parameter sentinel is [user]:password"),
             ("redis://h?sentinel=:secret", "parameter sentinel is [user]:password"),
             ("redis://h/first", "a host, its port or the database is wrong"),
             // The host has been forgotten, or the password is not encoded.
-            ("redis://me:secret", "a host, its port or the database is wrong"),
+            ("redis://me:secret", "the port of a host is no number"),
             ("redis://me:sec/ret@h", "/ is written %2F"),
             ("redis://me:secret?x@h", "? %3F"),
             ("redis://me:se#secret@h", "is wrong"),

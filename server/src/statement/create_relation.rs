@@ -177,7 +177,7 @@ pub fn exists(
         return done(tag);
     }
     Err(PgError::error("42P07", message).detail(format!("it is a {}", existing.kind())).hint(format!(
-        "DROP {} {} first, or use IF NOT EXISTS",
+        "choose another name, use IF NOT EXISTS, or DROP {} {} first",
         existing.kind().to_string().to_uppercase(),
         existing.name
     )))
@@ -306,6 +306,10 @@ pub fn apply_options(
                 error.context(format!("option \"{option}\" of {kind} \"{name}\""))
             })
         };
+        let lasting = |hint: &str| match duration()? {
+            0 => Err(PgError::error("22023", format!("{option} of {kind} \"{name}\" is zero")).hint(hint)),
+            us => Ok(us),
+        };
         match option.as_str() {
             "clock" => {
                 relation.clock = match value.as_str() {
@@ -319,15 +323,8 @@ pub fn apply_options(
             }
             "max_ahead" => relation.max_ahead_us = duration()?,
             "idle_timeout" => {
-                relation.idle_timeout_us = match duration()? {
-                    0 => {
-                        return Err(PgError::error("22023", format!("idle_timeout of {kind} \"{name}\" is zero"))
-                            .hint(
-                                "say how long it may be silent before time goes on without it, such as '30 seconds'",
-                            ));
-                    }
-                    idle_timeout_us => idle_timeout_us,
-                }
+                relation.idle_timeout_us =
+                    lasting("say how long it may be silent before time goes on without it, such as '30 seconds'")?;
             }
             "retention" if !relation.primary_key.is_empty() => {
                 return Err(PgError::error(
@@ -336,8 +333,14 @@ pub fn apply_options(
                 )
                 .hint("its log holds its current rows; only sources and tables without a key age"));
             }
-            "retention" => relation.retention_us = Some(duration()?),
-            "dead_letter_retention" => relation.dead_letter_retention_us = Some(duration()?),
+            "retention" => {
+                let hint = "say how long rows stay, such as '30 days'; without the option they stay for ever";
+                relation.retention_us = Some(lasting(hint)?);
+            }
+            "dead_letter_retention" => {
+                let hint = "say how long dead letters stay, such as '30 days'; without the option they stay for ever";
+                relation.dead_letter_retention_us = Some(lasting(hint)?);
+            }
             "archive" => check_archive(relation, kind, name, value)?,
             "connector" if value == "embedded" => {}
             "connector" if Relation::FILES.contains(&value.as_str()) && kind == ObjectKind::Table => {}

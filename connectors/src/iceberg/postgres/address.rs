@@ -83,6 +83,10 @@ impl PostgresSettings {
             (false, Some(_)) => return Err("sslrootcert is for sslmode=verify-full".to_string()),
             (false, None) => None,
         };
+        // The driver takes a bad escape as it stands, and the password is another than was meant.
+        if !passed.iter().chain([&address]).all(|part| is_escaped(part)) {
+            return Err("a % in it begins no escape such as %40: write % as %25".to_string());
+        }
         let mut config: Config = format!("{address}?{}", passed.join("&")).parse().map_err(|_| {
             "it is not understood: write postgres://user:password@host:port/database?catalog=NAME&prefix=TEXT, with what \
              is special in a password as %40 for @, %2F for /"
@@ -149,6 +153,12 @@ impl PostgresSettings {
     }
 }
 
+/// Whether every % is followed by two hexadecimal digits.
+fn is_escaped(text: &str) -> bool {
+    let mut behind = text.split('%').skip(1).map(str::as_bytes);
+    behind.all(|rest| rest.len() >= 2 && rest[..2].iter().all(u8::is_ascii_hexdigit))
+}
+
 fn is_plain(text: &str) -> bool {
     text.chars().all(|letter| letter.is_ascii_alphanumeric() || letter == '_')
 }
@@ -188,6 +198,9 @@ mod tests {
             ("postgres://me:hidden@/lake", "names no host"),
             ("postgres://me:hid@den@host/lake", "%40"),
             ("postgres://me:hid?den@host/lake", "%3F"),
+            ("postgres://me:hid%ter22@host/lake", "%25"),
+            ("postgres://me:hidden%4@host/lake", "%25"),
+            ("postgres://me:hidden@host/lake?application_name=50%", "%25"),
             ("postgres://me:x@hid/den@host/lake", "%40"),
             ("postgres://me:hidden@host/lake?prefix=a.b", "letters"),
             ("postgres://me:hidden@host/lake?schema=hidden", "catalog, prefix, sslmode"),

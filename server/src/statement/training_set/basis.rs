@@ -119,6 +119,16 @@ impl Basis {
         for table in &scans(plan) {
             let view = &table.name;
             match table.target {
+                ScanTarget::History(id) if snapshot.get_id(id).is_some_and(|object| object.relation().is_some()) => {
+                    return Err(PgError::error(
+                        "55000",
+                        format!("the training set reads history.{view}, an archive, which goes as far as it is committed"),
+                    )
+                    .detail("events that the source has admitted may be missing until the next commit, and more may come")
+                    .hint(format!(
+                        "make a feature view over \"{view}\" and ASOF JOIN that; or WITH (complete = 'state') takes what is there now"
+                    )));
+                }
                 ScanTarget::History(_) => {
                     return Err(PgError::error(
                         "55000",
