@@ -96,9 +96,9 @@ impl Makes {
 
 fn text(arg: &ColumnarValue, at: usize) -> Option<&str> {
     match arg {
-        ColumnarValue::Scalar(
-            ScalarValue::Utf8(text) | ScalarValue::LargeUtf8(text) | ScalarValue::Utf8View(text),
-        ) => text.as_deref(),
+        ColumnarValue::Scalar(ScalarValue::Utf8(text) | ScalarValue::LargeUtf8(text) | ScalarValue::Utf8View(text)) => {
+            text.as_deref()
+        }
         ColumnarValue::Array(array) if array.is_valid(at) => match array.data_type() {
             DataType::Utf8 => Some(array.as_string::<i32>().value(at)),
             DataType::LargeUtf8 => Some(array.as_string::<i64>().value(at)),

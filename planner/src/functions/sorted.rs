@@ -10,7 +10,9 @@ use datafusion::{
     common::config::ConfigOptions,
     error::Result,
     execution::SessionStateBuilder,
-    physical_optimizer::{PhysicalOptimizerRule, optimizer::PhysicalOptimizer, output_requirements::OutputRequirements},
+    physical_optimizer::{
+        PhysicalOptimizerRule, optimizer::PhysicalOptimizer, output_requirements::OutputRequirements,
+    },
     physical_plan::{ExecutionPlan, scalar_subquery::ScalarSubqueryExec},
 };
 use std::sync::Arc;
