@@ -1,7 +1,7 @@
 //! Binary results as PostgreSQL writes them in text, so that one file of expectations serves both protocols. Slow and
 //! written against the documentation of the formats, not against our encoder.
 
-use chrono::{DateTime, Days, NaiveDate};
+use chrono::{DateTime, Datelike, Days, NaiveDate};
 use std::error::Error;
 use tokio_postgres::types::{FromSql, Kind, Type};
 
@@ -47,7 +47,7 @@ fn shown(ty: &Type, raw: &[u8]) -> Result<String, Box<dyn Error + Sync + Send>> 
         }
         Type::NUMERIC => numeric(raw)?,
         Type::BYTEA => format!("\\x{}", raw.iter().map(|byte| format!("{byte:02x}")).collect::<String>()),
-        Type::DATE => date(i64::from(i32::from_be_bytes(raw.try_into()?)))?.to_string(),
+        Type::DATE => day(date(i64::from(i32::from_be_bytes(raw.try_into()?)))?),
         Type::TIME => time(i64::from_be_bytes(raw.try_into()?)),
         Type::TIMESTAMP => timestamp(i64::from_be_bytes(raw.try_into()?))?,
         Type::TIMESTAMPTZ => format!("{}+00", timestamp(i64::from_be_bytes(raw.try_into()?))?),
@@ -80,6 +80,14 @@ fn date(days_since_2000: i64) -> Result<NaiveDate, Box<dyn Error + Sync + Send>>
     let days = Days::new(days_since_2000.unsigned_abs());
     let date = if days_since_2000 < 0 { epoch.checked_sub_days(days) } else { epoch.checked_add_days(days) };
     date.ok_or_else(|| "the date is out of range".into())
+}
+
+/// `2026-03-15`, `0044-03-15 BC`: there is no year 0.
+fn day(date: NaiveDate) -> String {
+    match date.year() {
+        ..=0 => format!("{:04}-{:02}-{:02} BC", 1 - date.year(), date.month(), date.day()),
+        _ => date.to_string(),
+    }
 }
 
 /// Microseconds as `10:00:00.25`.
